@@ -1,0 +1,135 @@
+"""The seams: what the core needs from the outside, one small ABC each.
+
+Every seam has an embedded and a server implementation in `backends`, and one contract
+test suite that runs over both.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ragtune.records import Chunk, Completion, Hit, IndexUpdate, Message, QAPair
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Vectors = npt.NDArray[np.float32]
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(what, done, total) during long work."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Report progress to nobody."""
+
+
+class Embedder(ABC):
+    """Turns texts into unit vectors."""
+
+    name: str
+    dimension: int
+    max_tokens: int
+
+    @abstractmethod
+    def embed(self, texts: Sequence[str], progress: Progress = silent) -> "Vectors":
+        """Return an array of shape (len(texts), dimension), rows of length 1, in the given order."""
+
+    @abstractmethod
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens the embedder would read of each text, special tokens included."""
+
+
+class SearchIndex(ABC):
+    """Stores chunks with their vectors and finds them by words or by vector."""
+
+    @abstractmethod
+    def chunk_ids(self) -> dict[str, str]:
+        """Return {chunk id: document id} of everything a reader sees now."""
+
+    @abstractmethod
+    def apply(self, added: Iterable[tuple[Chunk, "npt.NDArray[np.float32]"]], deleted: Sequence[str]) -> None:
+        """Add and delete in one step for readers: a search sees the old or the new state."""
+
+    @abstractmethod
+    def search_text(self, query: str, limit: int, where: dict[str, str] | None = None) -> list[Hit]:
+        """Return up to `limit` hits by BM25, best first; `where` filters on metadata equality."""
+
+    @abstractmethod
+    def search_vector(
+        self, vector: "npt.NDArray[np.float32]", limit: int, where: dict[str, str] | None = None
+    ) -> list[Hit]:
+        """Return up to `limit` hits by cosine similarity, best first."""
+
+
+class ChatModel(ABC):
+    """Answers a conversation: a local engine or any OpenAI-compatible server."""
+
+    name: str
+
+    @abstractmethod
+    def complete(self, messages: Sequence[Message], *, max_tokens: int, temperature: float, seed: int) -> Completion:
+        """Return the model's reply; raise EngineError with what was seen when there is none."""
+
+
+class RunningEngine(ABC):
+    """A model server that answers on a loopback port."""
+
+    url: str
+    api_key: str
+    model_name: str
+    log_path: Path
+
+    @abstractmethod
+    def chat(self) -> ChatModel:
+        """Return a chat model that talks to this engine."""
+
+    @abstractmethod
+    def alive(self) -> bool:
+        """Return whether the process still runs and answers its health check."""
+
+    @abstractmethod
+    def memory_bytes(self) -> int:
+        """Return the peak resident memory of the engine's process tree (GPU memory on CUDA)."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End the process tree and wait for it; calling it twice is harmless."""
+
+
+class Engine(ABC):
+    """Starts model servers."""
+
+    @abstractmethod
+    def launch(self, model: Path, name: str) -> RunningEngine:
+        """Start a server for the model folder under the served name and wait until it is healthy."""
+
+    @abstractmethod
+    def running(self, model: Path, name: str) -> AbstractContextManager[RunningEngine]:
+        """Launch, yield and always stop."""
+
+
+class PairWriter(ABC):
+    """Writes question and answer pairs from chunks."""
+
+    name: str
+
+    @abstractmethod
+    def write(self, chunks: Sequence[Chunk], progress: Progress = silent) -> list[QAPair]:
+        """Return pairs whose answer spans stand in their chunks; same chunks and seed, same pairs."""
+
+
+__all__ = [
+    "ChatModel",
+    "Embedder",
+    "Engine",
+    "Hit",
+    "IndexUpdate",
+    "PairWriter",
+    "Progress",
+    "RunningEngine",
+    "SearchIndex",
+    "silent",
+]
