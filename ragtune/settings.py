@@ -210,8 +210,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over the environment, and the environment over the file."""
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=config_file())
@@ -274,7 +274,9 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     """
     file = config_file()
     if "RAGTUNE_CONFIG" in os.environ and not file.is_file():
-        raise SettingsError(f"RAGTUNE_CONFIG names {file}, which is not a file.", mend="correct or unset RAGTUNE_CONFIG")
+        raise SettingsError(
+            f"RAGTUNE_CONFIG names {file}, which is not a file.", mend="correct or unset RAGTUNE_CONFIG"
+        )
     try:
         settings = Settings(**dict(overrides or {}))
     except ValidationError as error:

@@ -1,0 +1,73 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ragtune.errors import RegistryError
+from ragtune.records import QAPair
+from ragtune.store.artifacts import ArtifactStore, folder_files
+
+
+@dataclass(frozen=True)
+class Planet:
+    name: str
+    moons: tuple[str, ...]
+
+
+def test_records_survive_the_round_trip_with_their_tuples(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    planets = [Planet("Mars", ("Phobos", "Deimos")), Planet("Venus", ())]
+    assert store.read_records(store.write_records("planets", planets), Planet) == planets
+
+
+def test_a_pair_with_scores_and_span_survives_the_round_trip(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    pair = QAPair("1", "What?", "That.", "purpose", "d", "c", (3, 8), scores={"clear": 0.5})
+    assert store.read_records(store.write_records("pairs", [pair]), QAPair) == [pair]
+
+
+def test_equal_records_give_an_equal_reference_and_other_records_another(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    first = store.write_records("planets", [Planet("Mars", ())])
+    assert store.write_records("planets", [Planet("Mars", ())]) == first
+    assert store.write_records("planets", [Planet("Moon", ())]).sha256 != first.sha256
+
+
+def test_an_empty_table_is_an_artefact_too(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    assert store.read_records(store.write_records("planets", []), Planet) == []
+
+
+def test_work_that_fails_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+
+    def build() -> None:
+        with store.stage("model") as scratch:
+            (scratch / "weights").write_text("half")
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        build()
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_a_folder_without_its_manifest_is_never_taken_for_whole(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    with store.stage("model") as scratch:
+        (scratch / "weights").write_text("whole")
+        ref = store.commit("model", scratch)
+    (Path(ref.uri) / "artifact.json").unlink()
+    with pytest.raises(RegistryError, match="not complete"):
+        store.folder(ref)
+    with store.stage("model") as scratch:
+        (scratch / "weights").write_text("whole")
+        assert store.commit("model", scratch) == ref
+    assert folder_files(store.folder(ref)).keys() == {"weights"}
+
+
+def test_the_newest_artefact_is_found_by_name(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    assert store.current("planets") is None
+    ref = store.write_records("planets", [Planet("Mars", ())])
+    store.set_current(ref)
+    assert store.current("planets") == ref

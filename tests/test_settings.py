@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+
+from ragtune.errors import SettingsError
+from ragtune.settings import child_environment, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAGTUNE_CONFIG", raising=False)
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ragtune.yaml").write_text("seed: 3\ntraining: {minutes: 7, rank: 4}\n")
+    monkeypatch.setenv("RAGTUNE_TRAINING__MINUTES", "9")
+    settings = load_settings()
+    assert (settings.seed, settings.training.minutes, settings.training.rank) == (3, 9, 4)
+    assert settings.training.batch_size == 8
+
+
+def test_an_unknown_setting_is_refused_with_the_list_of_the_valid_ones(tmp_path: Path) -> None:
+    (tmp_path / "ragtune.yaml").write_text("training: {minuts: 7}\n")
+    with pytest.raises(SettingsError, match=r"(?s)no setting 'training.minuts'.*checkpoint_every.*minutes"):
+        load_settings()
+
+
+def test_a_value_out_of_range_is_refused_with_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGTUNE_EVALUATION__ALPHA", "2")
+    with pytest.raises(SettingsError, match=r"evaluation.alpha' has '2'"):
+        load_settings()
+
+
+def test_a_configuration_file_that_is_not_there_is_an_error_not_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGTUNE_CONFIG", "missing.yaml")
+    with pytest.raises(SettingsError, match=r"missing\.yaml"):
+        load_settings()
+
+
+def test_the_fingerprint_follows_the_named_sections_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load_settings()
+    monkeypatch.setenv("RAGTUNE_TRAINING__RANK", "8")
+    after = load_settings()
+    assert before.fingerprint("training") != after.fingerprint("training")
+    assert before.fingerprint("dataset", "seed") == after.fingerprint("dataset", "seed")
+
+
+def test_a_secret_stays_out_of_the_text_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGTUNE_INDEX__API_KEY", "hunter2")
+    settings = load_settings()
+    assert "hunter2" not in repr(settings) + settings.model_dump_json()
+    assert settings.index.api_key.get_secret_value() == "hunter2"
+
+
+def test_child_processes_report_no_usage_statistics() -> None:
+    environment = child_environment(EXTRA="1")
+    assert environment["EXTRA"] == "1"
+    assert environment["VLLM_NO_USAGE_STATS"] == "1"
+    assert environment["OMP_WAIT_POLICY"] in {"PASSIVE", "ACTIVE"}
