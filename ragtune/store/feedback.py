@@ -1,0 +1,165 @@
+"""The feedback log: every response and every verdict on one, append-only.
+
+It is one of the two contracts between the wings: serving writes it, the assets read it.
+SQLite in WAL mode by default, PostgreSQL by URL; rows are only ever added.
+"""
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import sqlalchemy as sa
+
+from ragtune.errors import FeedbackError
+from ragtune.records import FeedbackEvent, ResponseRecord
+
+RATINGS = ("up", "down")
+LONGEST_TEXT = 8000
+_SQLITE = "sqlite:///"
+
+_tables = sa.MetaData()
+_responses = sa.Table(
+    "responses",
+    _tables,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("created_at", sa.String(40), nullable=False),
+    sa.Column("question", sa.Text, nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("model", sa.String(200), nullable=False),
+    sa.Column("model_version", sa.String(200), nullable=False),
+    sa.Column("chunk_ids", sa.Text, nullable=False),
+    sa.Column("cited_chunk_ids", sa.Text, nullable=False),
+    sa.Column("refused", sa.Boolean, nullable=False),
+    sa.Column("user", sa.String(200), nullable=False),
+    sa.Column("latency_ms", sa.Float, nullable=False),
+)
+_feedback = sa.Table(
+    "feedback",
+    _tables,
+    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(64), unique=True, nullable=False),
+    sa.Column("created_at", sa.String(40), nullable=False),
+    sa.Column("response_id", sa.String(64), sa.ForeignKey("responses.id"), nullable=False),
+    sa.Column("rating", sa.String(8), nullable=False),
+    sa.Column("correction", sa.Text, nullable=False),
+    sa.Column("comment", sa.Text, nullable=False),
+    sa.Column("user", sa.String(200), nullable=False),
+    sqlite_autoincrement=True,
+)
+
+
+def now() -> str:
+    """Return the present moment in UTC, ISO 8601 with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class FeedbackLog:
+    """Responses and verdicts at a SQLAlchemy URL; the tables are made on first use."""
+
+    def __init__(self, url: str) -> None:
+        if url.startswith(_SQLITE):
+            Path(url.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._engine = sa.create_engine(url, pool_pre_ping=True)
+            if self._engine.dialect.name == "sqlite":
+                sa.event.listen(self._engine, "connect", _prepare_sqlite)
+            _tables.create_all(self._engine)
+        except (sa.exc.SQLAlchemyError, ImportError) as error:
+            raise FeedbackError(
+                f"The feedback log cannot be opened: {error}",
+                expected="a SQLAlchemy URL of SQLite or PostgreSQL",
+                mend="correct feedback.url (RAGTUNE_FEEDBACK__URL), or leave it empty for SQLite in the home",
+            ) from error
+
+    def record_response(self, response: ResponseRecord) -> None:
+        """Add what the gateway answered."""
+        row = asdict(response)
+        for name in ("chunk_ids", "cited_chunk_ids"):
+            row[name] = json.dumps(row[name])
+        with self._engine.begin() as connection:
+            connection.execute(_responses.insert().values(**row))
+
+    def response(self, response_id: str) -> ResponseRecord | None:
+        """Return a recorded response, or None."""
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_responses).where(_responses.c.id == response_id)).mappings().first()
+        return None if row is None else ResponseRecord(**_with_tuples(row))
+
+    def add(
+        self, response_id: str, rating: str, correction: str = "", comment: str = "", user: str = ""
+    ) -> FeedbackEvent:
+        """Append a verdict on a recorded response and return it with its sequence number.
+
+        Raises FeedbackError for an unknown response, an unknown rating or a text that is too long.
+        """
+        if rating not in RATINGS:
+            raise FeedbackError(f"The rating is {rating!r}.", expected=" or ".join(RATINGS))
+        for name, text in (("correction", correction), ("comment", comment)):
+            if len(text) > LONGEST_TEXT:
+                raise FeedbackError(f"The {name} has {len(text)} characters.", expected=f"at most {LONGEST_TEXT}")
+        if self.response(response_id) is None:
+            raise FeedbackError(
+                f"There is no response '{response_id}'.",
+                expected="the `ragtune.response_id` of a response of this gateway",
+            )
+        values = {
+            "id": f"fb-{uuid.uuid4().hex}",
+            "created_at": now(),
+            "response_id": response_id,
+            "rating": rating,
+            "correction": correction.strip(),
+            "comment": comment.strip(),
+            "user": user,
+        }
+        with self._engine.begin() as connection:
+            inserted = connection.execute(_feedback.insert().values(**values))
+            sequence = int(cast(Any, inserted.inserted_primary_key)[0])
+        return self.events(sequence - 1, limit=1)[0]
+
+    def events(self, after_sequence: int = 0, limit: int = 0) -> list[FeedbackEvent]:
+        """Return the verdicts after a sequence number, oldest first, with what they are about."""
+        columns = ("question", "chunk_ids", "cited_chunk_ids", "model_version")
+        query = (
+            sa.select(_feedback, *(_responses.c[name] for name in columns))
+            .join(_responses, _responses.c.id == _feedback.c.response_id)
+            .where(_feedback.c.sequence > after_sequence)
+            .order_by(_feedback.c.sequence)
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.limit(limit) if limit else query).mappings().all()
+        return [FeedbackEvent(**_with_tuples(row)) for row in rows]
+
+    def count_since(self, sequence: int) -> int:
+        """Return how many verdicts came after a sequence number."""
+        query = sa.select(sa.func.count()).select_from(_feedback).where(_feedback.c.sequence > sequence)
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def count_responses(self) -> int:
+        """Return how many responses were recorded."""
+        with self._engine.connect() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).select_from(_responses)).scalar_one())
+
+    def close(self) -> None:
+        """Close every connection; the log can be used again afterwards."""
+        self._engine.dispose()
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    """Let readers and one writer work side by side, and wait for a lock instead of failing."""
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=15000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _with_tuples(row: sa.RowMapping) -> dict[str, Any]:
+    values: dict[str, Any] = dict(row)
+    for name in ("chunk_ids", "cited_chunk_ids"):
+        items: Sequence[str] = json.loads(values[name])
+        values[name] = tuple(items)
+    return values
