@@ -1,0 +1,101 @@
+"""The one answering path: retrieve, build the prompt, generate, review.
+
+Offline evaluation and the gateway both use it, so that offline scores describe what users
+get. The gateway generates by itself and calls `prepare` and `finish` around that.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ragtune.answer.controls import NEUTRAL, Controls, with_controls
+from ragtune.answer.prompt import build_messages
+from ragtune.answer.review import review
+from ragtune.answer.trimming import content_words
+from ragtune.errors import SettingsError
+from ragtune.ports import ChatModel
+from ragtune.records import Answer, Completion, Hit, Message
+from ragtune.settings import AnswerSettings
+
+_FOLLOW_UP_WORDS = 4
+
+
+class Finds(Protocol):
+    """What answering needs of a retriever."""
+
+    def search(self, text: str, limit: int) -> list[Hit]:
+        """Return up to `limit` hits, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything that a generation needs, and what the review needs afterwards.
+
+    `passages` is None where the model is asked without retrieval.
+    """
+
+    question: str
+    messages: tuple[Message, ...]
+    passages: tuple[Hit, ...] | None
+    max_tokens: int
+    temperature: float
+    retrieval_ms: float
+    controls: Controls = NEUTRAL
+
+
+class Answerer:
+    """Answers questions over what a retriever finds, or without retrieval where there is none."""
+
+    def __init__(self, retriever: Finds | None, settings: AnswerSettings) -> None:
+        self.retriever, self.settings = retriever, settings
+        self.controls = with_controls(NEUTRAL, settings.dials, settings.switches)
+
+    def prepare(self, question: str, history: Sequence[Message] = (), controls: Controls | None = None) -> Prepared:
+        """Return the messages for one question, with the passages that were found for it.
+
+        `history` holds the earlier turns, oldest first; `controls` replace the defaults.
+        Raises SettingsError for an empty question.
+        """
+        if not question.strip():
+            raise SettingsError("The question is empty.", "some text", "send a question as the last user message")
+        controls = controls or self.controls
+        passages: tuple[Hit, ...] | None = None
+        retrieval_ms = 0.0
+        if self.retriever is not None:
+            started = time.perf_counter()
+            limit = controls.passages(self.settings.passages)
+            passages = tuple(self.retriever.search(search_text(question, history), limit))
+            retrieval_ms = (time.perf_counter() - started) * 1000
+        messages = build_messages(question, passages, history, controls, self.settings.passage_words)
+        max_tokens = controls.max_tokens(self.settings.max_tokens)
+        return Prepared(question, messages, passages, max_tokens, controls.temperature, retrieval_ms, controls)
+
+    def finish(self, prepared: Prepared, completion: Completion) -> Answer:
+        """Return the reviewed answer for what the model wrote."""
+        return review(prepared.question, prepared.passages, completion, prepared.retrieval_ms, prepared.controls)
+
+    def answer(
+        self,
+        question: str,
+        chat: ChatModel,
+        history: Sequence[Message] = (),
+        controls: Controls | None = None,
+        seed: int = 0,
+    ) -> Answer:
+        """Return the reviewed answer; raises EngineError when the model gives none."""
+        prepared = self.prepare(question, history, controls)
+        return self.finish(prepared, generate(chat, prepared, seed))
+
+
+def generate(chat: ChatModel, prepared: Prepared, seed: int = 0) -> Completion:
+    """Return what the model writes for a prepared question."""
+    return chat.complete(prepared.messages, max_tokens=prepared.max_tokens, temperature=prepared.temperature, seed=seed)
+
+
+def search_text(question: str, history: Sequence[Message] = ()) -> str:
+    """Return what to search for: the question, with the previous one in front of a short follow-up."""
+    earlier = [turn.content for turn in history if turn.role == "user"]
+    if earlier and len(content_words(question)) < _FOLLOW_UP_WORDS:
+        return f"{earlier[-1]} {question}"
+    return question

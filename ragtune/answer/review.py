@@ -1,0 +1,84 @@
+"""Reads what a model wrote: which passages it cites, whether it refused, what looks wrong."""
+
+import re
+from collections.abc import Sequence
+
+from ragtune.answer.controls import NEUTRAL, Controls
+from ragtune.answer.prompt import REFUSAL
+from ragtune.answer.trimming import content_words
+from ragtune.records import Answer, Citation, Completion, Hit
+
+GROUNDED_SHARE = 0.5
+"""An answer with fewer of its content words in the passages gets a warning."""
+
+_MARK = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
+_REFUSALS = re.compile(
+    r"(could not|couldn't|cannot|can't|can not|unable to|did not|didn't) (find|be found|answer)\b"
+    r"|not (mentioned|found|stated|given|provided) in the (documents|passages|document)"
+    r"|(do not|does not|don't|doesn't) (hold|contain|have|provide) the answer",
+    re.IGNORECASE,
+)
+
+
+def cited_numbers(text: str) -> list[int]:
+    """Return the passage numbers in the text, each once, in the order of their first mark."""
+    numbers = [int(number) for mark in _MARK.findall(text) for number in mark.split(",")]
+    return list(dict.fromkeys(numbers))
+
+
+def without_marks(text: str) -> str:
+    """Return the text without its citation marks."""
+    return re.sub(r"\s+([.,;:!?])", r"\1", _MARK.sub("", text)).strip()
+
+
+def is_refusal(text: str) -> bool:
+    """Return whether the first sentence says that there is no answer."""
+    first = re.split(r"(?<=[.!?])\s", without_marks(text).strip(), maxsplit=1)[0]
+    return REFUSAL.rstrip(".").lower() in text.lower() or bool(_REFUSALS.search(first))
+
+
+def review(
+    question: str,
+    passages: Sequence[Hit] | None,
+    completion: Completion,
+    retrieval_ms: float = 0.0,
+    controls: Controls = NEUTRAL,
+) -> Answer:
+    """Return the answer with its citations and warnings; the text stays as the model wrote it."""
+    text = completion.text.strip()
+    hits = tuple(passages or ())
+    refused = is_refusal(text)
+    numbers = cited_numbers(text)
+    citations = tuple(_citation(n, hits[n - 1]) for n in numbers if 1 <= n <= len(hits))
+    warnings = []
+    if not text:
+        warnings.append("The model answered nothing.")
+    if completion.finish_reason == "length":
+        warnings.append("The answer was cut off at its length limit.")
+    if passages is not None and text and not refused:
+        warnings += [f"It cites passage {n}, which does not exist." for n in numbers if not 1 <= n <= len(hits)]
+        if controls.citations and not citations:
+            warnings.append("It cites no passage.")
+        share = grounded_share(question, text, hits)
+        if controls.strict_grounding and share < GROUNDED_SHARE:
+            warnings.append(f"Only {share:.0%} of its words stand in the passages.")
+    return Answer(text, citations, hits, refused, tuple(warnings), completion, retrieval_ms)
+
+
+def grounded_share(question: str, text: str, passages: Sequence[Hit]) -> float:
+    """Return the share of the answer's content words, beyond those of the question, that the passages hold.
+
+    An answer that only repeats the question counts as grounded (1.0).
+    """
+    words = content_words(without_marks(text)) - content_words(question)
+    if not words:
+        return 1.0
+    known: set[str] = set()
+    for hit in passages:
+        known |= content_words(hit.chunk.embedded_text)
+    return len(words & known) / len(words)
+
+
+def _citation(number: int, hit: Hit) -> Citation:
+    chunk = hit.chunk
+    return Citation(number, chunk.document_id, chunk.id, chunk.title, chunk.text)

@@ -1,0 +1,307 @@
+"""The generation engines: a local vLLM process, or any OpenAI-compatible server.
+
+vLLM lives in an environment of its own and is reached by files and HTTP only. The process
+listens on a free loopback port under a random key, and a guard ends it with its parent.
+"""
+
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from ragtune.backends.chat import OpenAIChat, list_models
+from ragtune.backends.guard import descendants
+from ragtune.errors import EngineError, ModelError, ResourceError
+from ragtune.ports import ChatModel, Engine, Progress, RunningEngine, silent
+from ragtune.settings import EngineSettings, child_environment
+
+_POLL_SECONDS = 0.25
+_LOG_TAIL_LINES = 25
+_OVERHEAD_BYTES = 2 << 30
+_KERNEL = re.compile(r"\b\w*(?:Linear|Attention|Scaled|WNA16|Marlin|Machete)\w*(?:Kernel|Backend|Impl)\b|CPU_ATTN")
+
+
+class VllmProcess(RunningEngine):
+    """A vLLM server that we started."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int, api_key: str, name: str, log_path: Path) -> None:
+        self._process = process
+        self.url = f"http://127.0.0.1:{port}/v1"
+        self.api_key = api_key
+        self.model_name = name
+        self.log_path = log_path
+        self._peak_bytes = 0
+
+    @property
+    def pid(self) -> int:
+        """The process that guards the engine; everything else is below it."""
+        return self._process.pid
+
+    def chat(self) -> ChatModel:
+        """Return a chat model that talks to this engine."""
+        return OpenAIChat(self.url, self.api_key, self.model_name)
+
+    def alive(self) -> bool:
+        """Return whether the process still runs and answers its health check."""
+        return self._process.poll() is None and _healthy(self.url)
+
+    def exit_code(self) -> int | None:
+        """Return the exit code of a process that ended, else None."""
+        return self._process.poll()
+
+    def memory_bytes(self) -> int:
+        """Return the peak resident memory of the process tree, plus its GPU memory where there is any."""
+        pids = descendants(self._process.pid)
+        now = sum(_peak_resident(pid) for pid in pids) + _gpu_bytes(pids)
+        self._peak_bytes = max(self._peak_bytes, now)
+        return self._peak_bytes
+
+    def stop(self) -> None:
+        """End the process tree and wait for it; calling it twice is harmless."""
+        if self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait()
+
+
+class VllmEngine(Engine):
+    """Starts vLLM servers; everything they write stays below the home."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        home: Path,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        progress: Progress = silent,
+    ) -> None:
+        self.settings, self.home, self.progress = settings, home, progress
+        self.device = ("cuda" if Path("/dev/nvidia0").exists() else "cpu") if device == "auto" else device
+
+    def launch(self, model: Path, name: str) -> VllmProcess:
+        """Start vLLM on the model folder and wait until it is healthy.
+
+        Raises ModelError for a folder that is no model, ResourceError when memory is short,
+        EngineError with the end of the log when the process dies or takes too long.
+        """
+        python = Path(os.path.abspath(self.settings.python))  # noqa: PTH100 - resolving leaves the environment
+        if not python.is_file():
+            raise EngineError(
+                f"There is no engine environment at {self.settings.python}.",
+                "the Python of an environment with vLLM",
+                "run `make install`, or set engine.python",
+            )
+        self._check(model)
+        port, key = free_port(), secrets.token_urlsafe(24)
+        log_path = self.home / "logs" / f"engine-{_file_name(name)}-{time.strftime('%Y%m%d-%H%M%S')}-{port}.log"
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "ragtune.backends.guard", str(os.getpid()), str(python)]
+        command += self.arguments(model, name, port)
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                env=self.environment(key),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        running = VllmProcess(process, port, key, name, log_path)
+        try:
+            self._wait(running)
+        except BaseException:
+            running.stop()
+            raise
+        return running
+
+    @contextmanager
+    def running(self, model: Path, name: str) -> Iterator[RunningEngine]:
+        """Launch, yield and always stop."""
+        engine = self.launch(model, name)
+        try:
+            yield engine
+        finally:
+            engine.stop()
+
+    def arguments(self, model: Path, name: str, port: int) -> list[str]:
+        """Return the arguments after the interpreter; no secret is among them."""
+        chosen = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", name]
+        chosen += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(self.settings.max_model_len)]
+        # Sampling comes from the request alone, so that a score does not depend on a file in the model folder.
+        chosen += ["--generation-config", "vllm", "--disable-uvicorn-access-log"]
+        if self.device == "cuda":
+            chosen += ["--gpu-memory-utilization", str(self.settings.gpu_memory_share)]
+        if self.settings.eager:
+            chosen.append("--enforce-eager")
+        return chosen
+
+    def environment(self, key: str) -> dict[str, str]:
+        """Return the environment of the process: offline, caches below the home, our number of threads."""
+        cache = self.home / "engine-cache"
+        cache.mkdir(parents=True, exist_ok=True)
+        threads = self.settings.threads or len(os.sched_getaffinity(0))
+        return child_environment(
+            VLLM_API_KEY=key,
+            VLLM_CACHE_ROOT=str(cache),
+            TORCHINDUCTOR_CACHE_DIR=str(cache / "inductor"),
+            VLLM_CPU_KVCACHE_SPACE=str(self.settings.kv_cache_gib),
+            # Pinning would give a core to vLLM's scheduler alone, half of a small machine.
+            VLLM_CPU_OMP_THREADS_BIND="nobind",
+            OMP_NUM_THREADS=str(threads),
+            HF_HUB_OFFLINE="1",
+            TRANSFORMERS_OFFLINE="1",
+        )
+
+    def _check(self, model: Path) -> None:
+        weights = sorted(model.glob("*.safetensors")) if model.is_dir() else []
+        if not weights or not (model / "config.json").is_file():
+            raise ModelError(
+                f"{model} is not a model folder.",
+                "a folder with config.json and *.safetensors",
+                "name a folder that `ragtune materialize` wrote, or a Hugging Face model in safetensors",
+            )
+        if self.device == "cpu":
+            needed = sum(file.stat().st_size for file in weights) + (self.settings.kv_cache_gib << 30) + _OVERHEAD_BYTES
+            available = _available_bytes()
+            if available < needed:
+                raise ResourceError(
+                    f"The engine needs about {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} are free.",
+                    mend="end other programs, or lower engine.kv_cache_gib",
+                )
+
+    def _wait(self, running: VllmProcess) -> None:
+        started, limit = time.monotonic(), self.settings.start_timeout
+        while not _healthy(running.url):
+            elapsed = time.monotonic() - started
+            if (code := running.exit_code()) is not None:
+                raise EngineError(
+                    f"The engine ended with code {code} before it was ready. The end of {running.log_path}:\n"
+                    + log_tail(running.log_path),
+                    mend="read the log; a model that vLLM does not know and too little memory are the usual causes",
+                )
+            if elapsed > limit:
+                raise EngineError(
+                    f"The engine was not ready after {limit:.0f} s. The end of {running.log_path}:\n"
+                    + log_tail(running.log_path),
+                    mend="raise engine.start_timeout, or free the processor",
+                )
+            self.progress(f"starting the engine for {running.model_name}", int(elapsed), int(limit))
+            time.sleep(_POLL_SECONDS)
+
+
+class RemoteEngine(RunningEngine):
+    """An OpenAI-compatible server that somebody else runs."""
+
+    def __init__(self, url: str, api_key: str, name: str, log_path: Path) -> None:
+        self.url, self.api_key, self.model_name, self.log_path = url.rstrip("/"), api_key, name, log_path
+
+    def chat(self) -> ChatModel:
+        """Return a chat model that talks to the server."""
+        return OpenAIChat(self.url, self.api_key, self.model_name)
+
+    def alive(self) -> bool:
+        """Return whether the server lists its models."""
+        try:
+            list_models(self.url, self.api_key)
+        except EngineError:
+            return False
+        return True
+
+    def memory_bytes(self) -> int:
+        """Return 0: the memory of another machine is not ours to measure."""
+        return 0
+
+    def stop(self) -> None:
+        """Do nothing: the server is not ours to stop."""
+
+
+class OpenAIEngine(Engine):
+    """Uses a server at `engine.url` instead of starting one; it serves the model that it serves."""
+
+    def __init__(self, settings: EngineSettings, home: Path) -> None:
+        self.settings, self.home = settings, home
+
+    def launch(self, model: Path, name: str) -> RemoteEngine:  # noqa: ARG002
+        """Return the server; `engine.model` (or else the served name) must be one that it lists.
+
+        Raises EngineError when the server does not answer or has no such model.
+        """
+        key = self.settings.api_key.get_secret_value()
+        wanted = self.settings.model or name
+        names = list_models(self.settings.url, key)
+        if wanted not in names:
+            raise EngineError(
+                f"The server at {self.settings.url} has no model '{wanted}'.",
+                f"one of {', '.join(names) or '(none)'}",
+                "set engine.model",
+            )
+        return RemoteEngine(self.settings.url, key, wanted, self.home / "logs" / "engine-remote.log")
+
+    @contextmanager
+    def running(self, model: Path, name: str) -> Iterator[RunningEngine]:
+        """Yield the server and leave it running."""
+        yield self.launch(model, name)
+
+
+def kernel_lines(log: Path) -> list[str]:
+    """Return the lines of an engine's log that name the kernels it chose."""
+    lines = log.read_text(errors="replace").splitlines()
+    return [line.strip() for line in lines if _KERNEL.search(line)]
+
+
+def log_tail(log: Path, lines: int = _LOG_TAIL_LINES) -> str:
+    """Return the last lines of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url.removesuffix("/v1") + "/health", timeout=5) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def _peak_resident(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0  # it ended while we looked
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 if found else 0
+
+
+def _gpu_bytes(pids: list[int]) -> int:
+    if not Path("/dev/nvidia0").exists():
+        return 0
+    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    reply = subprocess.run(query, capture_output=True, text=True, check=True)
+    rows = [line.split(",") for line in reply.stdout.splitlines() if line.strip()]
+    return sum(int(used) << 20 for pid, used in rows if int(pid) in pids)
+
+
+def _available_bytes() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().available)

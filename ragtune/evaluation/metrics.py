@@ -1,0 +1,98 @@
+"""What an answer is worth, item by item; every metric has a signature that names how it counts.
+
+Token F1 and exact match follow SQuAD (Rajpurkar et al. 2016), with words cut for API text;
+unanswerable questions count as SQuAD 2.0 does (Rajpurkar et al. 2018): 1 for a refusal.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from ragtune.answer.review import without_marks
+from ragtune.records import Answer, QAPair
+
+_TOKEN = re.compile(r"[-+]?\w+(?:[.'\-/:+]\w+)*")
+_ARTICLES = frozenset({"a", "an", "the"})
+_WORDS = "lower,no-marks,no-articles,words=identifiers-and-signed-numbers"
+
+SIGNATURES = {
+    "token_f1": f"token_f1|v1|{_WORDS}|unanswerable:1-if-refused",
+    "exact_match": f"exact_match|v1|{_WORDS}|unanswerable:1-if-refused",
+    "answerable_f1": f"answerable_f1|v1|{_WORDS}|answerable-only",
+    "citation": "citation|v1|right-passage-cited/passages-cited|answerable-only",
+    "refusal_recall": "refusal_recall|v1|refused|unanswerable-only",
+    "false_refusal": "false_refusal|v1|refused|answerable-only",
+    "retrieval_hit": "retrieval_hit|v1|right-passage-among-passages|answerable-only",
+}
+METRICS = tuple(SIGNATURES)
+
+
+def answer_tokens(text: str) -> list[str]:
+    """Return the words of an answer in lower case, without citation marks and articles.
+
+    Dotted names, hyphenated words and signed numbers are one word each: `torch.nn.Linear`, `-1`.
+    """
+    return [token for token in _TOKEN.findall(without_marks(text).lower()) if token not in _ARTICLES]
+
+
+def token_f1(expected: str, answer: str) -> float:
+    """Return the harmonic mean of token precision and recall, 0 to 1; two empty texts agree."""
+    want, got = answer_tokens(expected), answer_tokens(answer)
+    if not want or not got:
+        return float(want == got)
+    shared = sum((Counter(want) & Counter(got)).values())
+    if shared == 0:
+        return 0.0
+    precision, recall = shared / len(got), shared / len(want)
+    return 2 * precision * recall / (precision + recall)
+
+
+def exact_match(expected: str, answer: str) -> float:
+    """Return 1.0 when both texts have the same words in the same order."""
+    return float(answer_tokens(expected) == answer_tokens(answer))
+
+
+def holds_answer(pair: QAPair, document_id: str, chunk_id: str, text: str) -> bool:
+    """Return whether a passage is the right one: the pair's chunk, or its document's with the answer in it."""
+    if chunk_id == pair.chunk_id:
+        return True
+    want, got = answer_tokens(pair.answer), answer_tokens(text)
+    return (
+        document_id == pair.document_id
+        and bool(want)
+        and any(got[i : i + len(want)] == want for i in range(len(got) - len(want) + 1))
+    )
+
+
+def measure(pair: QAPair, answer: Answer) -> dict[str, float]:
+    """Return every metric that applies to this item; keys are names of `SIGNATURES`."""
+    if not pair.answerable:
+        right = float(answer.refused)
+        return {"token_f1": right, "exact_match": right, "refusal_recall": right}
+    said = "" if answer.refused else answer.text
+    f1 = token_f1(pair.answer, said)
+    metrics = {
+        "token_f1": f1,
+        "exact_match": exact_match(pair.answer, said),
+        "answerable_f1": f1,
+        "false_refusal": float(answer.refused),
+        "citation": 0.0,
+    }
+    if answer.citations:
+        right_ones = sum(holds_answer(pair, c.document_id, c.chunk_id, c.text) for c in answer.citations)
+        metrics["citation"] = right_ones / len(answer.citations)
+    if answer.passages:
+        metrics["retrieval_hit"] = float(_retrieved(pair, answer))
+    return metrics
+
+
+def retrieved(pair: QAPair, answer: Answer) -> bool:
+    """Return whether the right passage was among those that the model saw."""
+    return pair.answerable and _retrieved(pair, answer)
+
+
+def _retrieved(pair: QAPair, answer: Answer) -> bool:
+    chunks: Sequence[tuple[str, str, str]] = [
+        (hit.chunk.document_id, hit.chunk.id, hit.chunk.text) for hit in answer.passages
+    ]
+    return any(holds_answer(pair, *chunk) for chunk in chunks)
