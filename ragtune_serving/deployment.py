@@ -1,0 +1,209 @@
+"""Which engine answers which model name, following the registry without a restart.
+
+A new champion is verified and started beside the old one; requests move over once it
+answers, and the old engine ends when its last request has.
+"""
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from ragtune.errors import EngineError, RagTuneError
+from ragtune.ports import Engine, RunningEngine
+from ragtune.records import RegisteredModel
+from ragtune.settings import Settings
+from ragtune.store.registry import ModelRegistry, verify
+from ragtune_serving.engine import Pace, ServedModel, SupervisedEngine
+
+MODELS = {
+    "ragtune": "the released model with retrieval and citations",
+    "ragtune-base": "the base model with the same retrieval and prompt, for comparison",
+    "ragtune-raw": "the base model without retrieval, for comparison",
+}
+DRAIN_SECONDS = 120.0
+logger = logging.getLogger(__name__)
+
+
+class Publisher(Protocol):
+    """Where running engines are announced: the gateway's router."""
+
+    def publish(self, route: str, running: RunningEngine | None) -> None:
+        """Send requests for this route to this engine from now on, or nowhere when it is None."""
+
+
+class Deployment:
+    """The live engine, and the comparison engine while someone uses it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        registry: ModelRegistry,
+        base: Callable[[], Path],
+        publisher: Publisher,
+        pace: Pace | None = None,
+    ) -> None:
+        self.settings, self.registry = settings, registry
+        self.live: SupervisedEngine | None = None
+        self.error = ""
+        self._engine, self._base, self._publisher, self._pace = engine, base, publisher, pace
+        self._next: SupervisedEngine | None = None
+        self._comparison: SupervisedEngine | None = None
+        self._refused: set[str] = set()
+        self._count = itertools.count(1)
+        self._ending = threading.Event()
+        self._lock = threading.RLock()
+        self._thread = threading.Thread(target=self._follow, name="follow-registry", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow the registry in the background."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following, then every engine."""
+        self._ending.set()
+        if self._thread.is_alive():
+            self._thread.join(5.0)
+        with self._lock:
+            engines = [engine for engine in (self.live, self._next, self._comparison) if engine]
+        threads = [threading.Thread(target=engine.stop) for engine in engines]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def engine_for(self, model: str) -> SupervisedEngine:
+        """Return the engine that answers this model name, starting the comparison engine on demand.
+
+        Raises EngineError while there is none that could become ready.
+        """
+        with self._lock:
+            live = self.live or self._next
+            if live is None:
+                raise EngineError("The gateway is starting." + (f" {self.error}" if self.error else ""))
+            if model == "ragtune" or live.model.version in ("base", "provider"):
+                return live
+            if self._comparison is None:
+                self._comparison = self._start(self._base_model())
+            return self._comparison
+
+    def status(self) -> dict[str, Any]:
+        """Return what is live, what is coming and what went wrong, as plain values."""
+        return {
+            "live": _describe(self.live),
+            "next": _describe(self._next),
+            "comparison": _describe(self._comparison),
+            "error": self.error,
+        }
+
+    def _follow(self) -> None:
+        while not self._ending.is_set():
+            try:
+                self._step()
+            except RagTuneError as error:
+                self._complain(str(error))
+            except Exception as error:
+                logger.exception("following the registry failed")
+                self.error = str(error)
+            self._ending.wait(self.settings.gateway.poll_seconds)
+
+    def _step(self) -> None:
+        """Move one step towards serving what the registry names."""
+        wanted = self._wanted()
+        with self._lock:
+            coming = self._next
+            if coming is not None and coming.ready:
+                self._swap(coming)
+            current = self._next or self.live
+            if wanted is not None and (current is None or current.model.name != wanted.name):
+                if self._next is not None:
+                    threading.Thread(target=self._next.stop, daemon=True).start()
+                    self._next = None
+                if self.live is None or self.live.model.name != wanted.name:
+                    self._next = self._start(wanted)
+            self._stop_idle_comparison()
+
+    def _wanted(self) -> ServedModel | None:
+        """Return what should be live, or None to keep what is."""
+        if self.settings.engine.backend == "openai":
+            name = self.settings.engine.model or "provider"
+            return ServedModel(name=name, version="provider", folder=Path(), precision="")
+        champion = self.registry.alias("champion")
+        if champion is None:
+            return self._base_model() if self.live is None and self._next is None else None
+        if champion.version in self._refused:
+            return self._base_model() if self.live is None and self._next is None else None
+        model = self._of_champion(champion)
+        current = self._next or self.live
+        if current is not None and current.model.name == model.name:
+            return model
+        try:
+            verify(Path(champion.folder))
+        except RagTuneError as error:
+            self._refused.add(champion.version)
+            self._complain(f"Version {champion.version} is not served. {error}")
+            return self._wanted()
+        self.error = ""
+        return model
+
+    def _of_champion(self, champion: RegisteredModel) -> ServedModel:
+        manifest = champion.manifest
+        chosen = self.settings.quantization.serve
+        precision = manifest.served_precision if chosen == "auto" else chosen
+        if precision not in manifest.precisions:
+            raise EngineError(
+                f"Version {champion.version} has no {precision} weights.",
+                expected=f"quantization.serve to be auto or one of {', '.join(manifest.precisions)}",
+            )
+        folder = Path(champion.folder) / manifest.precisions[precision]
+        return ServedModel(f"ragtune-v{champion.version}-{precision}", champion.version, folder, precision)
+
+    def _base_model(self) -> ServedModel:
+        return ServedModel(name="ragtune-base-model", version="base", folder=self._base(), precision="bf16")
+
+    def _start(self, model: ServedModel) -> SupervisedEngine:
+        logger.info("starting an engine for %s", model.name)
+        route = f"{model.name}#{next(self._count)}"
+        engine = SupervisedEngine(self._engine, model, route, self._publisher.publish, self._pace)
+        engine.start()
+        return engine
+
+    def _swap(self, coming: SupervisedEngine) -> None:
+        old, self.live, self._next = self.live, coming, None
+        logger.info("version %s is live", coming.model.version)
+        if old is not None:
+            threading.Thread(target=old.drain, args=(DRAIN_SECONDS,), daemon=True).start()
+
+    def _stop_idle_comparison(self) -> None:
+        engine = self._comparison
+        if engine is None or engine.in_flight or engine.state == "starting":
+            return
+        idle = time.monotonic() - engine.last_used
+        if idle > self.settings.gateway.comparison_idle_seconds:
+            logger.info("the comparison engine was idle for %.0f s and ends", idle)
+            self._comparison = None
+            threading.Thread(target=engine.stop, daemon=True).start()
+
+    def _complain(self, message: str) -> None:
+        if message != self.error:
+            logger.error(message)
+        self.error = message
+
+
+def _describe(engine: SupervisedEngine | None) -> dict[str, Any] | None:
+    if engine is None:
+        return None
+    return {
+        "version": engine.model.version,
+        "name": engine.model.name,
+        "precision": engine.model.precision,
+        "state": engine.state,
+        "since": round(engine.since, 3),
+        "restarts": engine.restarts,
+        "in_flight": engine.in_flight,
+        "error": engine.error,
+    }

@@ -1,0 +1,172 @@
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ragtune.errors import EngineError
+from ragtune.records import ModelManifest
+from ragtune.settings import load_settings
+from ragtune.store.registry import ModelRegistry, assemble
+from ragtune_serving.deployment import Deployment
+from ragtune_serving.engine import Pace, ServedModel, SupervisedEngine
+from tests.fake_engine import FakeEngine
+
+PACE = Pace(watch=0.05, first_pause=0.05, longest_pause=0.2, calm=60)
+MANIFEST = ModelManifest(1, "now", "smollm2", "b", "a", "d", (), "p", 1, "c", "w8a8", {}, {}, (), {}, "", {})
+
+
+class Routes:
+    def __init__(self) -> None:
+        self.now = {}
+
+    def publish(self, route, running):
+        if running is None:
+            self.now.pop(route, None)
+        else:
+            self.now[route] = running.url
+
+
+def until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory):
+    """An empty registry, made once: MLflow takes seconds for its first tables."""
+    home = tmp_path_factory.mktemp("migrated")
+    with ModelRegistry(load_settings({"home": home}))._writing():
+        return home / "mlflow"
+
+
+@pytest.fixture
+def parts(tmp_path, migrated):
+    shutil.copytree(migrated, tmp_path / "mlflow")
+    settings = load_settings({"home": tmp_path, "gateway": {"poll_seconds": 0.05, "comparison_idle_seconds": 0.5}})
+    engine, routes, registry = FakeEngine(tmp_path), Routes(), ModelRegistry(settings)
+    base = tmp_path / "base"
+    base.mkdir()
+    deployment = Deployment(settings, engine, registry, lambda: base, routes, PACE)
+    yield deployment, engine, routes, registry
+    deployment.stop()
+    for running in engine.launched:
+        running.stop()
+
+
+def release(registry: ModelRegistry, tag: str) -> str:
+    source = registry.home / f"source-{tag}"
+    source.mkdir()
+    (source / "config.json").write_text(f'"{tag}"')
+    folder = assemble(registry.home / "models", {"w8a8": source}, replace(MANIFEST, adapter_sha256=tag))
+    return registry.register(folder)
+
+
+def test_a_killed_engine_is_restarted_and_announced_again(tmp_path):
+    engine, routes = FakeEngine(tmp_path), Routes()
+    supervised = SupervisedEngine(engine, ServedModel("m", "base", tmp_path, ""), "m#1", routes.publish, PACE)
+    supervised.start()
+    until(lambda: supervised.ready)
+    first = routes.now["m#1"]
+    engine.launched[0].process.kill()
+    until(lambda: not supervised.ready)
+    assert "being restarted" in str(supervised.unavailable())
+    until(lambda: supervised.ready)
+    assert supervised.restarts == 1
+    assert routes.now["m#1"] != first
+    supervised.stop()
+    assert routes.now == {}
+    assert engine.launched[1].process.poll() is not None
+
+
+def test_an_engine_that_never_starts_says_why_and_is_tried_with_growing_pauses(tmp_path):
+    supervised = SupervisedEngine(
+        FakeEngine(tmp_path), ServedModel("m", "base", Path("broken"), ""), "m#1", Routes().publish, PACE
+    )
+    began = time.monotonic()
+    supervised.start()
+    until(lambda: supervised.restarts >= 4)
+    assert time.monotonic() - began > 0.05 + 0.1 + 0.2
+    assert "This model is broken" in str(supervised.unavailable())
+    supervised.stop()
+
+
+def test_without_a_champion_the_base_model_answers_every_name(parts):
+    deployment, _, routes, _ = parts
+    with pytest.raises(EngineError, match="starting"):
+        deployment.engine_for("ragtune")
+    deployment.start()
+    until(lambda: deployment.live and deployment.live.ready)
+    engines = {deployment.engine_for(name) for name in ("ragtune", "ragtune-base", "ragtune-raw")}
+    assert engines == {deployment.live}
+    assert deployment.live.model.version == "base"
+    assert list(routes.now) == [deployment.live.route]
+
+
+def test_a_moved_champion_takes_over_without_a_gap_and_the_old_engine_drains(parts):
+    deployment, engine, _, registry = parts
+    registry.move("champion", release(registry, "one"))
+    deployment.start()
+    until(lambda: deployment.live and deployment.live.ready)
+    old = deployment.engine_for("ragtune")
+    assert old.model.version == "1"
+    old.hold()
+    registry.move("champion", release(registry, "two"))
+    while deployment.live.model.version == "1":
+        assert deployment.engine_for("ragtune").ready
+        time.sleep(0.01)
+    assert deployment.engine_for("ragtune").model.version == "2"
+    time.sleep(0.2)
+    assert old.ready, "an engine that still answers a request must not be stopped"
+    old.release()
+    until(lambda: old.state == "stopped")
+    assert engine.launched[0].process.poll() is not None
+
+
+def test_the_comparison_engine_starts_on_demand_and_ends_when_idle(parts):
+    deployment, _, _, registry = parts
+    registry.move("champion", release(registry, "one"))
+    deployment.start()
+    until(lambda: deployment.live and deployment.live.ready)
+    assert deployment.status()["comparison"] is None
+    comparison = deployment.engine_for("ragtune-raw")
+    assert comparison is deployment.engine_for("ragtune-base")
+    assert comparison is not deployment.live
+    until(lambda: comparison.ready)
+    until(lambda: comparison.state == "stopped")
+    assert deployment.status()["comparison"] is None
+
+
+def test_a_damaged_champion_is_not_served_and_the_live_one_stays(parts):
+    deployment, _, _, registry = parts
+    registry.move("champion", release(registry, "one"))
+    deployment.start()
+    until(lambda: deployment.live and deployment.live.ready)
+    second = release(registry, "two")
+    (Path(registry.version(second).folder) / "w8a8" / "config.json").write_text("changed")
+    registry.move("champion", second)
+    until(lambda: deployment.error)
+    assert "Version 2 is not served" in deployment.error
+    assert deployment.engine_for("ragtune").model.version == "1"
+
+
+def test_a_champion_that_does_not_start_leaves_the_live_one(parts):
+    deployment, _, _, registry = parts
+    registry.move("champion", release(registry, "one"))
+    deployment.start()
+    until(lambda: deployment.live and deployment.live.ready)
+    source = registry.home / "source-bad"
+    source.mkdir()
+    (source / "broken").mkdir()
+    (source / "broken" / "config.json").write_text("{}")
+    folder = assemble(registry.home / "models", {"w8a8": source}, replace(MANIFEST, adapter_sha256="bad"))
+    registry.move("champion", registry.register(folder))
+    until(lambda: (deployment.status()["next"] or {}).get("error"))
+    assert "This model is broken" in deployment.status()["next"]["error"]
+    assert deployment.engine_for("ragtune").model.version == "1"
+    registry.rollback()
+    until(lambda: deployment.status()["next"] is None)
+    assert deployment.engine_for("ragtune").ready
