@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ragtune.answer.review import without_marks
-from ragtune.records import Answer, QAPair
+from ragtune.records import Answer, Hit, QAPair
 
 _TOKEN = re.compile(r"[-+]?\w+(?:[.'\-/:+]\w+)*")
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -64,8 +64,11 @@ def holds_answer(pair: QAPair, document_id: str, chunk_id: str, text: str) -> bo
     )
 
 
-def measure(pair: QAPair, answer: Answer) -> dict[str, float]:
-    """Return every metric that applies to this item; keys are names of `SIGNATURES`."""
+def measure(pair: QAPair, answer: Answer, with_retrieval: bool = True) -> dict[str, float]:
+    """Return every metric that applies to this item; keys are names of `SIGNATURES`.
+
+    Without retrieval there is nothing to cite and nothing to find, so those two are left out.
+    """
     if not pair.answerable:
         right = float(answer.refused)
         return {"token_f1": right, "exact_match": right, "refusal_recall": right}
@@ -76,23 +79,15 @@ def measure(pair: QAPair, answer: Answer) -> dict[str, float]:
         "exact_match": exact_match(pair.answer, said),
         "answerable_f1": f1,
         "false_refusal": float(answer.refused),
-        "citation": 0.0,
     }
-    if answer.citations:
-        right_ones = sum(holds_answer(pair, c.document_id, c.chunk_id, c.text) for c in answer.citations)
-        metrics["citation"] = right_ones / len(answer.citations)
-    if answer.passages:
-        metrics["retrieval_hit"] = float(_retrieved(pair, answer))
+    if with_retrieval:
+        right_ones = [holds_answer(pair, c.document_id, c.chunk_id, c.text) for c in answer.citations]
+        metrics["citation"] = sum(right_ones) / len(right_ones) if right_ones else 0.0
+        metrics["retrieval_hit"] = float(retrieved(pair, answer.passages))
     return metrics
 
 
-def retrieved(pair: QAPair, answer: Answer) -> bool:
-    """Return whether the right passage was among those that the model saw."""
-    return pair.answerable and _retrieved(pair, answer)
-
-
-def _retrieved(pair: QAPair, answer: Answer) -> bool:
-    chunks: Sequence[tuple[str, str, str]] = [
-        (hit.chunk.document_id, hit.chunk.id, hit.chunk.text) for hit in answer.passages
-    ]
-    return any(holds_answer(pair, *chunk) for chunk in chunks)
+def retrieved(pair: QAPair, passages: Sequence[Hit]) -> bool:
+    """Return whether the right passage of an answerable pair is among these."""
+    chunks = [hit.chunk for hit in passages]
+    return pair.answerable and any(holds_answer(pair, c.document_id, c.id, c.text) for c in chunks)

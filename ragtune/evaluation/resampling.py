@@ -1,0 +1,61 @@
+"""Seeded bootstrap over clusters: questions about one document succeed and fail together.
+
+Resampling single questions would call them independent and make every interval too short.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+
+
+def cluster_totals(values: Sequence[float], clusters: Sequence[str]) -> tuple["Floats", "Floats"]:
+    """Return (sum, count) per cluster; an empty cluster name is a cluster of its own."""
+    import numpy as np
+
+    names = [name or f"\0{i}" for i, name in enumerate(clusters)]
+    _, index = np.unique(names, return_inverse=True)
+    weights = np.asarray(values, dtype=np.float64)
+    return np.bincount(index, weights=weights).astype(np.float64), np.bincount(index).astype(np.float64)
+
+
+def bootstrap_means(sums: "Floats", counts: "Floats", samples: int, seed: int) -> "Floats":
+    """Return the mean of each of `samples` resamples of the clusters, shape (samples,)."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(0, len(sums), size=(samples, len(sums)))
+    means: Floats = sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
+    return means
+
+
+def mean_interval(
+    values: Sequence[float], clusters: Sequence[str], samples: int, seed: int, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Return (mean, low, high) of a two-sided percentile interval.
+
+    Where all values are equal the bootstrap has no width; a share of 0 or 1 then gets the Wilson
+    interval (Wilson 1927) over the clusters.
+    """
+    import numpy as np
+
+    sums, counts = cluster_totals(values, clusters)
+    mean = float(sums.sum() / counts.sum())
+    if np.ptp(np.asarray(values)) == 0.0:
+        return (mean, *_wilson(mean, len(sums), level)) if mean in (0.0, 1.0) else (mean, mean, mean)
+    tail = (1 - level) / 2
+    low, high = np.quantile(bootstrap_means(sums, counts, samples, seed), [tail, 1 - tail])
+    return mean, float(low), float(high)
+
+
+def _wilson(share: float, n: int, level: float) -> tuple[float, float]:
+    from statistics import NormalDist
+
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * ((share * (1 - share) + z * z / (4 * n)) / n) ** 0.5 / (1 + z * z / n)
+    return max(0.0, centre - half), min(1.0, centre + half)

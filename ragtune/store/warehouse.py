@@ -1,0 +1,145 @@
+"""The history of every number that was measured, in one DuckDB file.
+
+Rows are appended, never changed; views show the newest. One process writes at a time, so
+each call opens the file, does its work in one transaction and closes it again.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ragtune.errors import ResourceError
+from ragtune.records import BenchmarkRow, GateDecision, Score, ScoredAnswer
+
+if TYPE_CHECKING:
+    import duckdb
+
+Row = TypeVar("Row", Score, BenchmarkRow, GateDecision)
+
+_TYPES = {str: "VARCHAR", float: "DOUBLE", int: "BIGINT", bool: "BOOLEAN"}
+_TABLES: dict[type[Any], str] = {Score: "scores", BenchmarkRow: "benchmarks", GateDecision: "decisions"}
+_NEWEST = {
+    "newest_scores": ("scores", "model, precision, metric, split"),
+    "newest_benchmarks": ("benchmarks", "model, precision, concurrency"),
+    "newest_decision": ("decisions", ""),
+}
+_WAIT_SECONDS = 30.0
+
+
+class Warehouse:
+    """Append-only tables `scores`, `benchmarks`, `decisions` and `answers`, and views of the newest."""
+
+    def __init__(self, path: Path, wait_seconds: float = _WAIT_SECONDS) -> None:
+        self.path, self.wait_seconds = path, wait_seconds
+
+    def append(self, rows: Sequence[Score] | Sequence[BenchmarkRow] | Sequence[GateDecision]) -> None:
+        """Add rows of one kind in one transaction; each gets the time at which it was recorded."""
+        if not rows:
+            return
+        table = _TABLES[type(rows[0])]
+        names = ["recorded_at", *(field.name for field in fields(rows[0]))]
+        now = _now()
+        self._insert(table, names, [[now, *asdict(row).values()] for row in rows])
+
+    def append_answers(self, run: str, model: str, precision: str, split: str, answers: Sequence[ScoredAnswer]) -> None:
+        """Add every single answer of a scoring run, so that a score can be looked into."""
+        now = _now()
+        names = ["recorded_at", "run", "model", "precision", "split", *(field.name for field in fields(ScoredAnswer))]
+        rows = []
+        for answer in answers:
+            plain = {**asdict(answer), "cited": json.dumps(answer.cited), "metrics": json.dumps(answer.metrics)}
+            rows.append([now, run, model, precision, split, *plain.values()])
+        self._insert("answers", names, rows)
+
+    def scores(self, newest: bool = True) -> list[Score]:
+        """Return the scores, the newest of each model, precision, metric and split by default."""
+        return self._read(Score, "newest_scores" if newest else "scores")
+
+    def benchmarks(self, newest: bool = True) -> list[BenchmarkRow]:
+        """Return the benchmark rows, the newest of each model, precision and concurrency by default."""
+        return self._read(BenchmarkRow, "newest_benchmarks" if newest else "benchmarks")
+
+    def decisions(self) -> list[GateDecision]:
+        """Return every decision, the oldest first."""
+        return self._read(GateDecision, "decisions")
+
+    def query(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Return the column names and rows of a query that only reads."""
+        if not self.path.is_file():
+            self._insert("scores", [], [])
+        with self._open(read_only=True) as connection:
+            cursor = connection.execute(sql)
+            return [column[0] for column in cursor.description or []], cursor.fetchall()
+
+    def _read(self, kind: type[Row], source: str) -> list[Row]:
+        names = [field.name for field in fields(kind)]
+        _, rows = self.query(f"SELECT {', '.join(names)} FROM {source} ORDER BY recorded_at, row_number")
+        return [kind(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def _insert(self, table: str, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        with self._open() as connection:
+            connection.execute("BEGIN")
+            for statement in _schema():
+                connection.execute(statement)
+            if rows:
+                marks = ", ".join("?" for _ in names)
+                connection.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", rows)
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def _open(self, read_only: bool = False) -> Iterator["duckdb.DuckDBPyConnection"]:
+        """Open the file, waiting a while for another process that has it open."""
+        import duckdb
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + self.wait_seconds
+        while True:
+            try:
+                connection = duckdb.connect(str(self.path), read_only=read_only)
+                break
+            except duckdb.IOException as error:
+                if "lock" not in str(error).lower() or time.monotonic() > deadline:
+                    raise ResourceError(
+                        f"The warehouse {self.path} cannot be opened: {error}",
+                        "a DuckDB file that no other process holds",
+                        "wait for the other process, or end it",
+                    ) from error
+                time.sleep(0.1)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def _schema() -> list[str]:
+    statements = ["CREATE SEQUENCE IF NOT EXISTS row_numbers"]
+    first = "row_number BIGINT DEFAULT nextval('row_numbers'), recorded_at VARCHAR"
+    for kind, table in _TABLES.items():
+        columns = ", ".join(f"{field.name} {_TYPES[_plain(field.type)]}" for field in fields(kind))
+        statements.append(f"CREATE TABLE IF NOT EXISTS {table} ({first}, {columns})")
+    statements.append(
+        f"CREATE TABLE IF NOT EXISTS answers ({first}, run VARCHAR, model VARCHAR, precision VARCHAR, split VARCHAR, "
+        "pair_id VARCHAR, question VARCHAR, expected VARCHAR, answer VARCHAR, kind VARCHAR, answerable BOOLEAN, "
+        "refused BOOLEAN, retrieved BOOLEAN, cited JSON, metrics JSON, latency_ms DOUBLE, document_id VARCHAR)"
+    )
+    for view, (table, keys) in _NEWEST.items():
+        partition = f"PARTITION BY {keys} " if keys else ""
+        newest = f"row_number() OVER ({partition}ORDER BY {table}.row_number DESC) = 1"
+        statements.append(f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM {table} QUALIFY {newest}")
+    return statements
+
+
+def _plain(annotation: Any) -> type:
+    if annotation not in _TYPES:
+        raise TypeError(f"The warehouse has no column type for {annotation!r}.")
+    kind: type = annotation
+    return kind
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

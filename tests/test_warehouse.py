@@ -1,0 +1,79 @@
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ragtune.errors import ResourceError
+from ragtune.records import BenchmarkRow, GateDecision, Score, ScoredAnswer
+from ragtune.store.warehouse import Warehouse
+
+SCORE = Score("ragtune", "w4a16", "token_f1", 0.7, 0.6, 0.8, 160, "test", "d" * 64, "1", 17, "token_f1|v1")
+ROW = BenchmarkRow("r1", "2026-01-01T00:00:00", "ragtune", "w8a8", 4, 24, 1, 500, 900, 90, 120, 33.5, 10, 20, "cpu")
+DECISION = GateDecision(True, "better", "token_f1", 0.5, 0.6, 0.1, 0.02, 0.2, 0.05, 120, 0.05, "1", "2")
+
+
+def test_what_was_appended_is_read_back_whole(tmp_path: Path):
+    warehouse = Warehouse(tmp_path / "w.duckdb")
+    warehouse.append([SCORE])
+    warehouse.append([ROW])
+    warehouse.append([DECISION])
+    assert warehouse.scores() == [SCORE]
+    assert warehouse.benchmarks() == [ROW]
+    assert warehouse.decisions() == [DECISION]
+
+
+def test_a_second_measurement_is_added_and_the_view_shows_the_newest(tmp_path: Path):
+    warehouse = Warehouse(tmp_path / "w.duckdb")
+    second = replace(ROW, run_id="r2", p50_ms=400)
+    warehouse.append([ROW, replace(ROW, concurrency=8)])
+    warehouse.append([second])
+    assert warehouse.benchmarks(newest=False) == [ROW, replace(ROW, concurrency=8), second]
+    assert warehouse.benchmarks() == [replace(ROW, concurrency=8), second]
+    warehouse.append([SCORE])
+    warehouse.append([replace(SCORE, value=0.9), replace(SCORE, split="gate")])
+    assert {(score.split, score.value) for score in warehouse.scores()} == {("test", 0.9), ("gate", 0.7)}
+
+
+def test_an_empty_warehouse_has_its_tables(tmp_path: Path):
+    warehouse = Warehouse(tmp_path / "w.duckdb")
+    assert warehouse.scores() == []
+    assert warehouse.query("SELECT count(*) AS n FROM newest_decision") == (["n"], [(0,)])
+
+
+def test_single_answers_can_be_looked_into(tmp_path: Path):
+    warehouse = Warehouse(tmp_path / "w.duckdb")
+    answer = ScoredAnswer(
+        "p", "q?", "5", "It is 5. [1]", "api", True, False, True, ("c1",), {"token_f1": 0.5}, 12.0, "d"
+    )
+    warehouse.append_answers("run1", "ragtune", "w4a16", "test", [answer])
+    _, rows = warehouse.query("SELECT question, cited[0], metrics->>'token_f1' FROM answers")
+    assert rows == [("q?", '"c1"', "0.5")]
+
+
+def test_a_query_cannot_write(tmp_path: Path):
+    warehouse = Warehouse(tmp_path / "w.duckdb")
+    warehouse.append([SCORE])
+    with pytest.raises(Exception, match="read-only"):
+        warehouse.query("DELETE FROM scores")
+    assert warehouse.scores() == [SCORE]
+
+
+def test_two_writers_wait_for_each_other_and_lose_nothing(tmp_path: Path):
+    path = tmp_path / "w.duckdb"
+    code = (
+        "import sys; from pathlib import Path; from ragtune.store.warehouse import Warehouse\n"
+        "from tests.test_warehouse import SCORE\n"
+        "for _ in range(5): Warehouse(Path(sys.argv[1])).append([SCORE])"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert len(Warehouse(path).scores(newest=False)) == 10
+
+
+def test_a_file_that_is_no_warehouse_says_so(tmp_path: Path):
+    path = tmp_path / "w.duckdb"
+    path.write_text("not a database, but long enough to be read as one" * 100)
+    with pytest.raises(ResourceError, match="cannot be opened"):
+        Warehouse(path).scores()
