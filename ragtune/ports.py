@@ -5,8 +5,9 @@ test suite that runs over both.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,26 +43,64 @@ class Embedder(ABC):
         """Return how many tokens the embedder would read of each text, special tokens included."""
 
 
+@dataclass(frozen=True, slots=True)
+class IndexQuery:
+    """One question to an index: by words (`text`) or, when given, by `vector`.
+
+    `where` keeps the chunks whose metadata fields equal these values (`names`: contains the value).
+    """
+
+    text: str = ""
+    vector: "npt.NDArray[np.float32] | None" = None
+    limit: int = 10
+    where: Mapping[str, str] | None = None
+
+
 class SearchIndex(ABC):
-    """Stores chunks with their vectors and finds them by words or by vector."""
+    """Stores chunks with their vectors and finds them by words or by vector.
+
+    `scratch` is a folder for the work of an update that was interrupted; `location` says where the index is.
+    """
+
+    scratch: Path
+    location: str
 
     @abstractmethod
-    def chunk_ids(self) -> dict[str, str]:
-        """Return {chunk id: document id} of everything a reader sees now."""
+    def versions(self) -> dict[str, tuple[str, str]]:
+        """Return {chunk id: (document id, chunk version)} of everything a reader sees now.
+
+        It is empty when the stored vectors are another embedder's.
+        """
+
+    @abstractmethod
+    def vectors(self, ids: Sequence[str]) -> "dict[str, npt.NDArray[np.float32]]":
+        """Return the stored vectors of these chunks."""
 
     @abstractmethod
     def apply(self, added: Iterable[tuple[Chunk, "npt.NDArray[np.float32]"]], deleted: Sequence[str]) -> None:
-        """Add and delete in one step for readers: a search sees the old or the new state."""
+        """Add (or replace by id) and delete in one step for readers: a search sees the old or the new state."""
 
     @abstractmethod
-    def search_text(self, query: str, limit: int, where: dict[str, str] | None = None) -> list[Hit]:
+    def search(self, queries: Sequence[IndexQuery]) -> list[list[Hit]]:
+        """Return for each query its hits, best first: BM25 for words, cosine similarity for vectors."""
+
+    @abstractmethod
+    def updating(self) -> AbstractContextManager[None]:
+        """Hold the right to write; a second writer waits, then sees what the first one did."""
+
+    def chunk_ids(self) -> dict[str, str]:
+        """Return {chunk id: document id} of everything a reader sees now."""
+        return {chunk: document for chunk, (document, _) in self.versions().items()}
+
+    def search_text(self, query: str, limit: int, where: Mapping[str, str] | None = None) -> list[Hit]:
         """Return up to `limit` hits by BM25, best first; `where` filters on metadata equality."""
+        return self.search([IndexQuery(text=query, limit=limit, where=where)])[0]
 
-    @abstractmethod
     def search_vector(
-        self, vector: "npt.NDArray[np.float32]", limit: int, where: dict[str, str] | None = None
+        self, vector: "npt.NDArray[np.float32]", limit: int, where: Mapping[str, str] | None = None
     ) -> list[Hit]:
         """Return up to `limit` hits by cosine similarity, best first."""
+        return self.search([IndexQuery(vector=vector, limit=limit, where=where)])[0]
 
 
 class ChatModel(ABC):
@@ -126,6 +165,7 @@ __all__ = [
     "Embedder",
     "Engine",
     "Hit",
+    "IndexQuery",
     "IndexUpdate",
     "PairWriter",
     "Progress",

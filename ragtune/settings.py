@@ -48,6 +48,7 @@ class IndexSettings(Section):
     name: str = "ragtune"
     candidates: int = Field(50, ge=1)
     rrf_k: int = Field(60, ge=1)
+    name_weight: float = Field(2.0, ge=0, description="of the hits on a name that stands in the question")
 
 
 class EmbedderSettings(Section):

@@ -1,0 +1,47 @@
+"""The composition root: one word in the settings becomes one object behind a seam."""
+
+import os
+from functools import lru_cache
+
+from ragtune.backends.embedders import MiniLmEmbedder, OpenAiEmbedder, SentenceTransformersEmbedder
+from ragtune.backends.lance_index import LanceIndex
+from ragtune.knowledge.retrieval import Retriever, search_log
+from ragtune.ports import Embedder, SearchIndex
+from ragtune.settings import Settings
+
+
+def embedder_from(settings: Settings) -> Embedder:
+    """Return the embedder of the settings; one process loads one once."""
+    chosen = settings.embedder
+    return _embedder(
+        chosen.backend,
+        chosen.model,
+        chosen.url,
+        chosen.api_key.get_secret_value(),
+        chosen.batch_size,
+        settings.threads or os.cpu_count() or 1,
+        settings.base_model.allow_download,
+    )
+
+
+@lru_cache(maxsize=4)
+def _embedder(
+    backend: str, model: str, url: str, api_key: str, batch_size: int, threads: int, allow_download: bool
+) -> Embedder:
+    if backend == "minilm":
+        return MiniLmEmbedder(batch_size, threads)
+    if backend == "openai":
+        return OpenAiEmbedder(url, model, api_key, batch_size)
+    return SentenceTransformersEmbedder(model, batch_size, allow_download)
+
+
+def search_index_from(settings: Settings, embedder: Embedder) -> SearchIndex:
+    """Return the search index of the settings, for vectors of this embedder."""
+    return LanceIndex(settings.home / "index", embedder.name, embedder.dimension)
+
+
+def retriever_from(settings: Settings) -> Retriever:
+    """Return a retriever over the index of the settings that logs to `logs/retrieval.jsonl` in the home."""
+    embedder = embedder_from(settings)
+    index = search_index_from(settings, embedder)
+    return Retriever(index, embedder, settings.index, search_log(settings.home / "logs" / "retrieval.jsonl"))

@@ -1,0 +1,267 @@
+"""The embedded search index: one LanceDB table, full text with stemming beside vectors.
+
+A small pointer file names the table and the version that readers see. An update writes new
+versions, which nobody looks at, and then moves the pointer; a killed one is rolled back.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragtune.errors import SearchIndexError
+from ragtune.knowledge.indexing import chunk_version
+from ragtune.knowledge.names import body_text, object_names
+from ragtune.ports import IndexQuery, SearchIndex
+from ragtune.records import Chunk, Hit, content_id
+from ragtune.store.artifacts import write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Vector = npt.NDArray[np.float32]
+
+SCHEMA_VERSION = "1"
+FILTERS = ("document_id", "source", "title", "topic", "names")
+ROWS_PER_BATCH = 1024
+VECTOR_INDEX_FROM = 50_000
+"""Below this many chunks every vector is compared: exact, and a few milliseconds."""
+KEEP_OLD = timedelta(minutes=10)
+"""How long a version stays on disk after its successor: longer than any search takes."""
+
+
+class LanceIndex(SearchIndex):
+    """LanceDB in a folder. Readers in other processes follow the pointer at every search."""
+
+    def __init__(self, folder: Path, embedder: str, dimension: int) -> None:
+        self.folder, self.embedder, self.dimension = folder, embedder, dimension
+        self.scratch = folder / "unfinished"
+        self.location = str(folder)
+        self._table_name = f"chunks_{content_id(SCHEMA_VERSION, embedder, str(dimension))}"
+        self._seen: tuple[str, Any] = ("", None)
+        self._connection: Any = None
+
+    def versions(self) -> dict[str, tuple[str, str]]:
+        """Return {chunk id: (document id, chunk version)} of what readers see."""
+        table = self._reader()
+        if table is None or self._pointer().get("table") != self._table_name:
+            return {}
+        columns = table.search().select(["id", "document_id", "version"]).limit(None).to_arrow().to_pydict()
+        rows = zip(columns["id"], columns["document_id"], columns["version"], strict=True)
+        return {chunk: (document, version) for chunk, document, version in rows}
+
+    def vectors(self, ids: Sequence[str]) -> "dict[str, Vector]":
+        """Return the stored vectors of these chunks."""
+        import numpy as np
+
+        table = self._reader()
+        found: dict[str, Vector] = {}
+        for part in _parts(ids, ROWS_PER_BATCH):
+            rows = table.search().where(f"id IN ({_quoted(part)})").select(["id", "vector"]).limit(None).to_arrow()
+            values = rows.column("vector").combine_chunks().flatten().to_numpy().reshape(-1, self.dimension)
+            found |= dict(zip(rows.column("id").to_pylist(), values.astype(np.float32), strict=True))
+        return found
+
+    @contextmanager
+    def updating(self) -> Iterator[None]:
+        """Hold the folder's write lock; the operating system frees it when its holder dies."""
+        from filelock import FileLock
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".write.lock"):
+            yield
+
+    def apply(self, added: "Iterable[tuple[Chunk, Vector]]", deleted: Sequence[str]) -> None:
+        """Write a new version of the table and point readers at it, in that order."""
+        try:
+            table = self._writable_table()
+            rows = list(added)
+            stale = {*deleted, *(chunk.id for chunk, _ in rows)}
+            for part in _parts(sorted(stale), ROWS_PER_BATCH):
+                table.delete(f"id IN ({_quoted(part)})")
+            if rows:
+                import pyarrow as pa
+
+                table.add(pa.RecordBatchReader.from_batches(self._schema(), self._batches(rows)))
+            self._build_indexes(table)
+        except (OSError, RuntimeError) as error:
+            raise SearchIndexError(
+                f"The index at {self.folder} could not be written: {error}",
+                expected="room on the disk and the right to write there",
+                mend="free space or rights and run the same command again; readers still see the old state",
+            ) from error
+        write_json(self.folder / "current.json", self._description(table))
+        table.optimize(cleanup_older_than=KEEP_OLD)
+
+    def search(self, queries: Sequence[IndexQuery]) -> list[list[Hit]]:
+        """Answer all queries on one version of the table; an index never built has no hits."""
+        table = self._reader()
+        if table is None:
+            return [[] for _ in queries]
+        return [self._search_one(table, query) for query in queries]
+
+    def _search_one(self, table: Any, query: IndexQuery) -> list[Hit]:
+        from lancedb import query as lance_query
+
+        if query.vector is None:
+            if not query.text.strip():
+                return []
+            words: Any = lance_query.MatchQuery(query.text, "body")  # type: ignore[call-arg]
+            search = table.search(words, query_type="fts").select(["record", "_score"])
+        else:
+            self._check_embedder()
+            search = table.search(query.vector, vector_column_name="vector", query_type="vector")
+            search = search.distance_type("dot").select(["record", "_distance"])
+        if query.where:
+            search = search.where(_condition(query.where), prefilter=True)
+        rows = search.limit(query.limit).to_arrow().to_pydict()
+        scores = rows["_score"] if query.vector is None else [1.0 - each for each in rows["_distance"]]
+        return [Hit(_chunk(record), float(score)) for record, score in zip(rows["record"], scores, strict=True)]
+
+    def _check_embedder(self) -> None:
+        pointer = self._pointer()
+        if pointer.get("table") != self._table_name:
+            raise SearchIndexError(
+                f"The index at {self.folder} was built with the embedder '{pointer.get('embedder')}'.",
+                expected=f"'{self.embedder}', as the settings say",
+                mend="run `ragtune index` or `ragtune materialize` to build it anew, or restore the old setting",
+            )
+
+    def _pointer(self) -> dict[str, Any]:
+        path = self.folder / "current.json"
+        pointer: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        return pointer
+
+    def _reader(self) -> Any:
+        """Return the table at the published version, or None before the first update."""
+        path = self.folder / "current.json"
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            return None
+        if text != self._seen[0]:
+            pointer = json.loads(text)
+            try:
+                table = self._database().open_table(pointer["table"])
+                table.checkout(pointer["version"])
+            except (OSError, RuntimeError, ValueError) as error:
+                raise SearchIndexError(
+                    f"The index at {self.folder} is damaged: {error}",
+                    expected=f"version {pointer['version']} of table {pointer['table']}",
+                    mend=f"delete {self.folder} and run `ragtune index` or `ragtune materialize`",
+                ) from error
+            self._seen = (text, table)
+        return self._seen[1]
+
+    def _database(self) -> Any:
+        if self._connection is None:
+            import lancedb
+
+            self._connection = lancedb.connect(str(self.folder))
+        return self._connection
+
+    def _writable_table(self) -> Any:
+        """Return the table with the published content, whatever a killed update left in it."""
+        database = self._database()
+        pointer = self._pointer()
+        if pointer.get("table") == self._table_name:
+            table = database.open_table(self._table_name)
+            if table.version != pointer["version"]:
+                table.checkout(pointer["version"])
+                table.restore()
+            return table
+        for name in database.list_tables(limit=1000).tables:
+            if name != pointer.get("table"):
+                database.drop_table(name)
+        return database.create_table(self._table_name, schema=self._schema())
+
+    def _schema(self) -> Any:
+        import pyarrow as pa
+
+        text = [(name, pa.string()) for name in ("id", "version", "document_id", "source", "title", "topic")]
+        return pa.schema(
+            [
+                *text,
+                ("names", pa.list_(pa.string())),
+                ("body", pa.string()),
+                ("record", pa.string()),
+                ("vector", pa.list_(pa.float32(), self.dimension)),
+            ]
+        )
+
+    def _batches(self, rows: "Sequence[tuple[Chunk, Vector]]") -> Iterator[Any]:
+        import numpy as np
+        import pyarrow as pa
+
+        schema = self._schema()
+        for part in _parts(rows, ROWS_PER_BATCH):
+            flat = np.concatenate([vector for _, vector in part]).astype(np.float32)
+            fields: dict[str, Any] = {name: [_row(chunk)[name] for chunk, _ in part] for name in schema.names[:-1]}
+            fields["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), self.dimension)
+            yield pa.RecordBatch.from_pydict(fields, schema=schema)
+
+    def _build_indexes(self, table: Any) -> None:
+        from lancedb.index import FTS, HnswSq, LabelList
+
+        built = {index.name for index in table.list_indices()}
+        if not built:
+            table.create_index("body", config=FTS(with_position=False, stem=True, language="English"))
+            table.create_index("names", config=LabelList())
+        else:
+            table.optimize(cleanup_older_than=timedelta(days=3650))
+        if "vector_idx" not in built and table.count_rows() >= VECTOR_INDEX_FROM:
+            table.create_index("vector", config=HnswSq(distance_type="dot"))
+
+    def _description(self, table: Any) -> dict[str, Any]:
+        return {
+            "table": self._table_name,
+            "version": table.version,
+            "embedder": self.embedder,
+            "dimension": self.dimension,
+            "chunks": table.count_rows(),
+        }
+
+
+def _row(chunk: Chunk) -> dict[str, Any]:
+    return {
+        "id": chunk.id,
+        "version": chunk_version(chunk),
+        "document_id": chunk.document_id,
+        "source": chunk.source,
+        "title": chunk.title,
+        "topic": chunk.topic,
+        "names": object_names(chunk.title),
+        "body": body_text(chunk),
+        "record": json.dumps(asdict(chunk)),
+    }
+
+
+def _chunk(record: str) -> Chunk:
+    fields = json.loads(record)
+    return Chunk(**{**fields, "heading_path": tuple(fields["heading_path"])})
+
+
+def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _quoted(values: Sequence[str]) -> str:
+    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+
+
+def _condition(where: Mapping[str, str]) -> str:
+    unknown = sorted(set(where) - set(FILTERS))
+    if unknown:
+        raise SearchIndexError(
+            f"There is no field to filter on named {', '.join(unknown)}.", expected=f"one of {', '.join(FILTERS)}"
+        )
+    tests = [
+        f"array_has(names, {_quoted([value])})" if name == "names" else f"{name} = {_quoted([value])}"
+        for name, value in where.items()
+    ]
+    return " AND ".join(tests)

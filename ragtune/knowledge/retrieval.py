@@ -1,0 +1,154 @@
+"""Find passages: words and vectors side by side, fused by reciprocal rank, names matched exactly.
+
+Fusion is here and not in a back end, so that every index combines its hits alike.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ragtune.errors import SettingsError
+from ragtune.knowledge.names import names_in
+from ragtune.ports import Embedder, IndexQuery, SearchIndex
+from ragtune.records import Chunk, Hit
+from ragtune.settings import IndexSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Vector = npt.NDArray[np.float32]
+
+Mode = Literal["hybrid", "text", "vector"]
+MODES: tuple[Mode, ...] = ("hybrid", "text", "vector")
+LOG_LIMIT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRecord:
+    """One search as it is logged: what was asked, what was found, how long it took."""
+
+    query: str
+    mode: str
+    chunk_ids: tuple[str, ...]
+    scores: tuple[float, ...]
+    milliseconds: float
+
+
+SearchLog = Callable[[SearchRecord], None]
+
+
+def no_log(record: SearchRecord) -> None:
+    """Keep nothing."""
+
+
+class Retriever:
+    """Searches an index with an embedder; one object serves many threads."""
+
+    def __init__(
+        self, index: SearchIndex, embedder: Embedder, settings: IndexSettings, log: SearchLog = no_log
+    ) -> None:
+        self.index, self.embedder, self.settings, self.log = index, embedder, settings, log
+
+    def search(self, text: str, limit: int, mode: Mode = "hybrid", where: Mapping[str, str] | None = None) -> list[Hit]:
+        """Return up to `limit` chunks, best first; `where` filters on document_id, source, title or topic."""
+        return self.search_many([text], limit, mode, where)[0]
+
+    def search_many(
+        self, texts: Sequence[str], limit: int, mode: Mode = "hybrid", where: Mapping[str, str] | None = None
+    ) -> list[list[Hit]]:
+        """Return the hits of each text, in order; the texts are embedded and asked together."""
+        _check(mode, limit)
+        began = time.perf_counter()
+        plans = [_Plan(text, names_in(text) if mode == "hybrid" else []) for text in texts]
+        vectors = self.embedder.embed(texts) if mode != "text" and texts else None
+        queries: list[IndexQuery] = []
+        for number, plan in enumerate(plans):
+            vector = None if vectors is None else vectors[number]
+            queries += plan.queries(vector, mode, limit, self.settings.candidates, where)
+        answers = iter(self.index.search(queries)) if queries else iter(())
+        results = [plan.fuse(answers, mode, limit, self.settings) for plan in plans]
+        milliseconds = (time.perf_counter() - began) * 1000 / max(1, len(texts))
+        for text, hits in zip(texts, results, strict=True):
+            ids, scores = tuple(hit.chunk.id for hit in hits), tuple(round(hit.score, 6) for hit in hits)
+            self.log(SearchRecord(text, mode, ids, scores, round(milliseconds, 3)))
+        return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The searches behind one question, and how their hits come together."""
+
+    text: str
+    names: list[list[str]]
+
+    def queries(
+        self, vector: "Vector | None", mode: Mode, limit: int, candidates: int, where: Mapping[str, str] | None
+    ) -> list[IndexQuery]:
+        depth = max(limit, candidates) if mode == "hybrid" else limit
+        found = []
+        if mode != "vector":
+            found.append(IndexQuery(text=self.text, limit=depth, where=where))
+        if mode != "text":
+            found.append(IndexQuery(vector=vector, limit=depth, where=where))
+        named = [way for ways in self.names for way in ways]
+        return found + [IndexQuery(text=self.text, limit=limit, where={**(where or {}), "names": way}) for way in named]
+
+    def fuse(self, answers: Iterator[list[Hit]], mode: Mode, limit: int, settings: IndexSettings) -> list[Hit]:
+        lists = [next(answers)]
+        if mode != "hybrid":
+            return list(lists[0])
+        lists.append(next(answers))
+        weights = [1.0, 1.0]
+        for ways in self.names:
+            found = [next(answers) for _ in ways]
+            lists.append(next((hits for hits in found if hits), []))
+            weights.append(settings.name_weight)
+        return fuse(lists, limit, settings.rrf_k, weights)
+
+
+def fuse(lists: Sequence[Sequence[Hit]], limit: int, k: int, weights: Sequence[float] | None = None) -> list[Hit]:
+    """Return the hits by weighted reciprocal rank, score = sum of weight / (k + rank), ranks from 1.
+
+    Cormack, Clarke and Büttcher 2009, "Reciprocal rank fusion outperforms Condorcet". Ties go by chunk id.
+    """
+    scores: dict[str, float] = {}
+    chunks: dict[str, Chunk] = {}
+    for hits, weight in zip(lists, weights or [1.0] * len(lists), strict=True):
+        for rank, hit in enumerate(hits, start=1):
+            scores[hit.chunk.id] = scores.get(hit.chunk.id, 0.0) + weight / (k + rank)
+            chunks[hit.chunk.id] = hit.chunk
+    best = sorted(scores, key=lambda each: (-scores[each], each))[:limit]
+    return [Hit(chunks[each], scores[each]) for each in best]
+
+
+def by_document(hits: Sequence[Hit], limit: int) -> list[tuple[str, float]]:
+    """Return (document id, score of its best chunk), best first."""
+    best: dict[str, float] = {}
+    for hit in hits:
+        best.setdefault(hit.chunk.document_id, hit.score)
+    return list(best.items())[:limit]
+
+
+def search_log(path: Path) -> SearchLog:
+    """Return a log that appends one JSON line per search; past 64 MiB the file is set aside once."""
+
+    def write(record: SearchRecord) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and path.stat().st_size > LOG_LIMIT_BYTES:
+            path.replace(path.with_suffix(".previous.jsonl"))
+        line = {"at": time.time(), **{name: getattr(record, name) for name in SearchRecord.__slots__}}
+        with path.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    return write
+
+
+def _check(mode: str, limit: int) -> None:
+    if mode not in MODES:
+        raise SettingsError(f"There is no search mode '{mode}'.", expected=f"one of {', '.join(MODES)}")
+    if limit < 1:
+        raise SettingsError(f"The number of hits asked for is {limit}.", expected="at least 1")

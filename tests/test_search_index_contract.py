@@ -1,0 +1,176 @@
+"""Both search indexes do the same things, by one suite."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ragtune.backends.lance_index import LanceIndex
+from ragtune.errors import SearchIndexError
+from ragtune.ports import IndexQuery, SearchIndex
+from ragtune.records import Chunk, content_id
+
+DIMENSION = 8
+Open = Callable[..., SearchIndex]
+
+
+def chunk(title: str, text: str, position: int = 0, topic: str = "", document: str = "") -> Chunk:
+    identity = content_id(document or title, text)
+    return Chunk(identity, document or title, "folder:docs", title, ("Part",), text, position, topic)
+
+
+def unit(seed: int) -> np.ndarray:
+    vector = np.random.default_rng(seed).normal(size=DIMENSION).astype(np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+FISH = chunk("Fish", "Herrings are swimming in cold water.", topic="sea")
+BIRD = chunk("Birds", "The swallow flies low before rain.", topic="air")
+CODE = chunk("peft.LoraConfig", "Configuration of an adapter; it's `r` that sets the rank.", topic="code")
+ALL = [(FISH, unit(1)), (BIRD, unit(2)), (CODE, unit(3))]
+
+
+@pytest.fixture(params=["lance"])
+def open_index(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    def lance(embedder: str = "one", dimension: int = DIMENSION) -> SearchIndex:
+        return LanceIndex(tmp_path / "index", embedder, dimension)
+
+    return lance
+
+
+def titles(index: SearchIndex, text: str, **options: object) -> list[str]:
+    return [hit.chunk.title for hit in index.search_text(text, 10, **options)]  # type: ignore[arg-type]
+
+
+def test_an_index_never_built_is_empty_and_finds_nothing(open_index: Open) -> None:
+    index = open_index()
+    assert index.versions() == {}
+    assert index.search_text("herring", 5) == []
+    assert index.search_vector(unit(1), 5) == []
+
+
+def test_words_are_found_by_their_stem(open_index: Open) -> None:
+    index = open_index()
+    index.apply(ALL, [])
+    assert titles(index, "herring that swims") == ["Fish"]
+    assert titles(index, "adapters") == ["peft.LoraConfig"]
+
+
+def test_a_hit_carries_the_whole_chunk(open_index: Open) -> None:
+    index = open_index()
+    index.apply(ALL, [])
+    assert index.search_text("herring", 1)[0].chunk == FISH
+
+
+def test_names_with_dots_are_found_by_their_parts(open_index: Open) -> None:
+    index = open_index()
+    index.apply(ALL, [])
+    assert titles(index, "loraconfig") == ["peft.LoraConfig"]
+    assert titles(index, "lora config") == ["peft.LoraConfig"]
+
+
+def test_vectors_are_ranked_by_cosine_similarity(open_index: Open) -> None:
+    index = open_index()
+    index.apply(ALL, [])
+    expected = sorted(ALL, key=lambda pair: -float(pair[1] @ unit(2)))
+    hits = index.search_vector(unit(2), 10)
+    assert [hit.chunk for hit in hits] == [each for each, _ in expected]
+    assert hits[0].score > hits[1].score > hits[2].score
+
+
+def test_many_questions_are_answered_in_their_order(open_index: Open) -> None:
+    index = open_index()
+    index.apply(ALL, [])
+    queries = [IndexQuery(text="swallow"), IndexQuery(vector=unit(1), limit=1), IndexQuery(text="nothing like it")]
+    found = [[hit.chunk.title for hit in hits] for hits in index.search(queries)]
+    assert found == [["Birds"], ["Fish"], []]
+
+
+def test_filters_act_on_words_and_on_vectors(open_index: Open) -> None:
+    index = open_index()
+    index.apply(ALL, [])
+    assert titles(index, "water rain rank", where={"topic": "air"}) == ["Birds"]
+    assert [hit.chunk.title for hit in index.search_vector(unit(1), 10, {"topic": "air"})] == ["Birds"]
+    assert titles(index, "rank", where={"names": "loraconfig"}) == ["peft.LoraConfig"]
+    assert titles(index, "rank", where={"title": "o'clock"}) == []
+
+
+def test_an_unknown_filter_lists_the_valid_ones(open_index: Open) -> None:
+    index = open_index()
+    index.apply(ALL, [])
+    with pytest.raises(SearchIndexError, match="document_id, source, title, topic, names"):
+        index.search_text("rank", 5, {"colour": "red"})
+
+
+def test_words_that_look_like_query_syntax_are_only_words(open_index: Open) -> None:
+    index = open_index()
+    index.apply(ALL, [])
+    assert titles(index, 'herring" AND (title:* OR -x~2 {') == ["Fish"]
+    assert titles(index, "  ") == []
+
+
+def test_deleted_chunks_are_gone_and_the_rest_stays(open_index: Open) -> None:
+    index = open_index()
+    index.apply(ALL, [])
+    index.apply([], [FISH.id])
+    assert set(index.chunk_ids()) == {BIRD.id, CODE.id}
+    assert titles(index, "herring swallow") == ["Birds"]
+    assert len(index.search_vector(unit(1), 10)) == 2
+
+
+def test_a_chunk_with_the_same_id_is_replaced(open_index: Open) -> None:
+    index = open_index()
+    index.apply(ALL, [])
+    moved = Chunk(FISH.id, FISH.document_id, FISH.source, FISH.title, FISH.heading_path, FISH.text, 7, "river")
+    before = index.versions()[FISH.id]
+    index.apply([(moved, unit(9))], [])
+    assert index.versions()[FISH.id] != before
+    assert [hit.chunk for hit in index.search_text("herring", 5)] == [moved]
+    assert len(index.versions()) == 3
+
+
+def test_vectors_come_back_as_they_were_stored(open_index: Open) -> None:
+    index = open_index()
+    index.apply(ALL, [])
+    found = index.vectors([FISH.id, CODE.id, "unknown"])
+    assert set(found) == {FISH.id, CODE.id}
+    np.testing.assert_allclose(found[CODE.id], unit(3), atol=1e-6)
+
+
+def test_a_reader_that_is_open_follows_the_writer(open_index: Open) -> None:
+    reader, writer = open_index(), open_index()
+    writer.apply(ALL[:1], [])
+    assert titles(reader, "herring swallow") == ["Fish"]
+    writer.apply(ALL[1:], [FISH.id])
+    assert titles(reader, "herring swallow") == ["Birds"]
+
+
+def test_an_update_that_fails_half_way_changes_nothing(open_index: Open) -> None:
+    index = open_index()
+    index.apply(ALL[:2], [])
+
+    def broken() -> Iterator[tuple[Chunk, np.ndarray]]:
+        yield CODE, unit(3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index.apply(broken(), [FISH.id])
+    assert set(open_index().chunk_ids()) == {FISH.id, BIRD.id}
+    assert titles(index, "rank herring") == ["Fish"]
+    index.apply([(CODE, unit(3))], [])
+    assert set(index.chunk_ids()) == {FISH.id, BIRD.id, CODE.id}
+
+
+def test_another_embedder_is_told_to_rebuild_and_its_build_replaces_the_old_one(open_index: Open) -> None:
+    open_index().apply(ALL, [])
+    other = open_index("two", 4)
+    assert other.versions() == {}
+    assert titles(other, "herring") == ["Fish"]
+    with pytest.raises(SearchIndexError, match="embedder 'one'"):
+        other.search_vector(np.ones(4, dtype=np.float32) / 2, 5)
+    other.apply([(BIRD, np.ones(4, dtype=np.float32) / 2)], [])
+    assert set(other.chunk_ids()) == {BIRD.id}
+    assert titles(other, "herring") == []
+    with pytest.raises(SearchIndexError, match="embedder 'two'"):
+        open_index().search_vector(unit(1), 5)
