@@ -1,0 +1,91 @@
+"""Finds passages that say again what an earlier one said, so that they are not indexed twice.
+
+Equal wording is found by hash, near-equal wording by MinHash and then checked exactly. Two
+passages that differ in a number, a name or code are never duplicates of each other.
+"""
+
+import re
+import zlib
+from collections import Counter
+from collections.abc import Sequence, Set
+from dataclasses import replace
+
+from ragtune.records import Chunk, content_id
+
+_JACCARD = 0.9
+_PERMUTATIONS = 64
+_SHINGLE = 3
+_SHORT = 12
+_WORD = re.compile(r"\w+")
+_HARD = re.compile(r"[\w.]*(?:\d|\w[._]\w|[a-z][A-Z])[\w.]*|`[^`]+`|\b[A-Z]{2,}\b")
+
+
+def mark_duplicates(chunks: Sequence[Chunk], named: Set[str] = frozenset()) -> list[Chunk]:
+    """Return the chunks in order, repeated ones with `duplicate_of` set to the first of their kind.
+
+    Chunks in `named` (ids) and very short ones mean something only under their title, so
+    they are compared with it.
+    """
+    originals: dict[str, str] = {}
+    paragraphs: dict[str, str] = {}
+    words = [_words(chunk, with_title=chunk.id in named) for chunk in chunks]
+    result: list[Chunk] = []
+    for chunk, own in zip(chunks, words, strict=True):
+        key = content_id(*own)
+        original = originals.setdefault(key, chunk.id)
+        if original == chunk.id and chunk.id not in named:
+            original = _known_paragraphs(chunk, paragraphs) or chunk.id
+        result.append(replace(chunk, duplicate_of="" if original == chunk.id else original))
+    return _mark_near(result, words, named)
+
+
+def _words(chunk: Chunk, *, with_title: bool) -> list[str]:
+    own = _WORD.findall(chunk.text.lower())
+    if with_title or len(own) < _SHORT:
+        return [*_WORD.findall(" ".join((chunk.title, *chunk.heading_path)).lower()), "\n", *own]
+    return own
+
+
+def _known_paragraphs(chunk: Chunk, paragraphs: dict[str, str]) -> str:
+    """Return the chunk of another document that holds the last of this chunk's paragraphs, if all are known."""
+    keys = [" ".join(_WORD.findall(part.lower())) for part in re.split(r"\n\s*\n", chunk.text)]
+    keys = [key for key in keys if key]
+    owners = [paragraphs.get(key, "") for key in keys]
+    if keys and all(owners) and len(" ".join(keys).split()) >= _SHORT:
+        return owners[-1].split(" ")[1] if all(owner.split(" ")[0] != chunk.document_id for owner in owners) else ""
+    for key in keys:
+        paragraphs.setdefault(key, f"{chunk.document_id} {chunk.id}")
+    return ""
+
+
+def _mark_near(chunks: list[Chunk], words: Sequence[list[str]], named: Set[str]) -> list[Chunk]:
+    import numpy as np
+    from datasketch import MinHash, MinHashLSH
+
+    candidates = [
+        n for n, chunk in enumerate(chunks) if not chunk.duplicate_of and chunk.id not in named and "\n" not in words[n]
+    ]
+    shingles = {n: _shingles(words[n]) for n in candidates}
+    hard = {n: frozenset(Counter(_HARD.findall(chunks[n].text)).items()) for n in candidates}
+    index = MinHashLSH(threshold=_JACCARD - 0.1, num_perm=_PERMUTATIONS)
+    blank = MinHash(num_perm=_PERMUTATIONS, seed=1, hashfunc=int)
+    result = list(chunks)
+    for n in candidates:
+        sketch = blank.copy()
+        sketch.update_batch(np.fromiter(shingles[n], dtype=np.uint64))
+        for other in sorted(index.query(sketch)):
+            if hard[n] == hard[other] and _jaccard(shingles[n], shingles[other]) >= _JACCARD:
+                result[n] = replace(chunks[n], duplicate_of=chunks[other].id)
+                break
+        else:
+            index.insert(n, sketch, check_duplication=False)
+    return result
+
+
+def _shingles(words: Sequence[str]) -> set[int]:
+    return {zlib.crc32(" ".join(words[at : at + _SHINGLE]).encode()) for at in range(max(len(words) - _SHINGLE + 1, 1))}
+
+
+def _jaccard(a: set[int], b: set[int]) -> float:
+    both = len(a & b)
+    return both / (len(a) + len(b) - both)

@@ -1,0 +1,249 @@
+"""Reads an installed package's public API from its source, without importing it.
+
+Public means: reachable by a name without underscore and offered by `__all__`, by the
+`import X as X` form, or defined in a public module. Every object has one document, under
+the shortest path by which a person can import it.
+"""
+
+import difflib
+import importlib.metadata
+import importlib.util
+import logging
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+import griffe
+
+from ragtune.errors import SourceError
+from ragtune.knowledge.apidocs import describe
+from ragtune.ports import Progress, silent
+from ragtune.records import Document, QuarantinedDocument, content_id
+
+_INTERNAL = {
+    "tests", "test", "testing_utils", "conftest", "utils", "util", "internal", "protos", "vendor", "vendored",
+    "migrations", "compat", "compatibility", "scripts", "setup", "alembic",
+}  # fmt: skip
+_REEXPORT = re.compile(r"\b(\w+) as \1\b")
+_FAILURES = (griffe.AliasResolutionError, griffe.CyclicAliasError, KeyError)
+
+Entity = griffe.Object
+
+
+@dataclass(frozen=True, slots=True)
+class PublicObject:
+    """An object under the path by which people import it; `explicit` when a module offers it by name."""
+
+    path: str
+    entity: Entity
+    explicit: bool
+
+
+def read_package(name: str, progress: Progress = silent) -> tuple[list[Document], list[QuarantinedDocument]]:
+    """Return one document per documented public object of an installed package, sorted by path.
+
+    Raises SourceError when no such package is installed or it has no Python source.
+    """
+    logging.getLogger("griffe").setLevel(logging.CRITICAL)
+    package = _Package(name)
+    found = package.public()
+    documents, broken = [], []
+    for done, item in enumerate(found):
+        try:
+            text = describe(item.path, item.entity, package.resolve, offered=item.explicit)
+        except _FAILURES as error:
+            broken.append(QuarantinedDocument(f"package:{name}", item.path, f"{type(error).__name__}: {error}"))
+            continue
+        if text:
+            documents.append(_document(name, item, text))
+        if done % 100 == 0:
+            progress(f"reading package {name}", done, len(found))
+    documents += _description(name)
+    progress(f"reading package {name}", len(found), len(found))
+    return documents, broken
+
+
+def _document(package: str, item: PublicObject, text: str) -> Document:
+    source = f"package:{package}"
+    parts = item.path.split(".")
+    return Document(
+        id=content_id(source, item.path),
+        source=source,
+        path=item.path,
+        title=item.path,
+        text=text,
+        sha256=sha256(f"{item.path}\0{text}".encode()).hexdigest(),
+        topic=".".join(parts[:2]) if len(parts) > 2 else package,
+        language="en",
+        modified=_modified(item.entity),
+        kind="api",
+    )
+
+
+def _modified(entity: Entity) -> str:
+    path = entity.filepath
+    if not isinstance(path, Path):
+        return ""
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+
+
+def _description(name: str) -> list[Document]:
+    """Return the package's own description out of its metadata, as a prose document."""
+    distributions = importlib.metadata.packages_distributions().get(name, [])
+    if not distributions:
+        return []
+    distribution = sorted(distributions, key=lambda item: (item.replace("-", "_").lower() != name, item))[0]
+    metadata = importlib.metadata.metadata(distribution)
+    facts = f"Version installed: {metadata['Version']}."
+    if metadata["Summary"]:
+        facts = f"{metadata['Summary']}\n\n{facts}"
+    body = str(metadata.json.get("description") or "")
+    text = f"# {metadata['Name']}\n\n{facts}\n\n{_readable(body)}".strip() + "\n"
+    source, path = f"package:{name}", f"{name}/README"
+    return [
+        Document(
+            id=content_id(source, path),
+            source=source,
+            path=path,
+            title=f"{metadata['Name']} (package)",
+            text=text,
+            sha256=sha256(text.encode()).hexdigest(),
+            topic=name,
+        )
+    ]
+
+
+def _readable(text: str) -> str:
+    from ragtune.knowledge.readers import clean_markdown
+    from ragtune.knowledge.restructured import unwrap
+
+    return unwrap(clean_markdown(text))
+
+
+class _Package:
+    """A parsed package and its close relatives (`dagster` and `dagster_shared`, `duckdb` and `_duckdb`)."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.loader = griffe.GriffeLoader(allow_inspection=False, store_source=False)
+        self.loaded: set[str] = set()
+        if not re.fullmatch(r"\w+", name) or importlib.util.find_spec(name) is None:
+            raise _unknown(name)
+        self._load(name)
+        if name not in self.loader.modules_collection.members:
+            raise SourceError(
+                f"Package '{name}' has no Python source that can be read.",
+                expected="a package with .py or .pyi files",
+                mend="name another package, or give its documentation as a folder",
+            )
+
+    def _load(self, name: str) -> None:
+        if name not in self.loaded:
+            self.loaded.add(name)
+            try:
+                self.loader.load(name, try_relative_path=False, find_stubs_package=True)
+            except (ModuleNotFoundError, griffe.LoadingError):
+                logging.getLogger(__name__).info("%s has no source to read", name)
+
+    def resolve(self, entity: griffe.Object | griffe.Alias) -> Entity | None:
+        """Return what an alias points at, or None when that lies outside the package's family."""
+        if not isinstance(entity, griffe.Alias):
+            return entity
+        for _ in range(4):
+            try:
+                return entity.final_target
+            except griffe.AliasResolutionError as error:
+                top = str(error.alias.target_path).split(".")[0]
+                if top in self.loaded or not top.strip("_").startswith(self.name):
+                    return None
+                self._load(top)
+            except griffe.CyclicAliasError:
+                return None
+        return None
+
+    def public(self) -> list[PublicObject]:
+        """Return every public object once, under its best path, sorted by path."""
+        best: dict[str, PublicObject] = {}
+        root = self.loader.modules_collection.members[self.name]
+        for item in self._walk(root, self.name, set()):
+            key = item.entity.path
+            if key not in best or _rank(item) < _rank(best[key]):
+                best[key] = item
+        found = list(best.values())
+        for item in list(best.values()):
+            if isinstance(item.entity, griffe.Class):
+                found += _members(item)
+        return sorted({item.path: item for item in reversed(found)}.values(), key=lambda item: item.path)
+
+    def _walk(self, module: Entity, path: str, trail: set[str]) -> Iterator[PublicObject]:
+        if module.path in trail:
+            return
+        trail = trail | {module.path}
+        if module.docstring:
+            yield PublicObject(path, module, True)
+        offered = _offered(module)
+        for name, member in list(module.members.items()):
+            if name.startswith("_") or name in _INTERNAL or name.endswith(("_pb2", "_pb2_grpc")):
+                continue
+            explicit = name in offered
+            if isinstance(member, griffe.Alias):
+                entity = self.resolve(member) if explicit else None
+            else:
+                entity = member if explicit or not module.exports or isinstance(member, griffe.Module) else None
+            if entity is None or not entity.path.split(".")[0].strip("_").startswith(self.name):
+                continue
+            if isinstance(entity, griffe.Module):
+                if len(trail) < 8:
+                    yield from self._walk(entity, f"{path}.{name}", trail)
+            else:
+                yield PublicObject(f"{path}.{name}", entity, explicit)
+
+
+def _offered(module: Entity) -> set[str]:
+    """Return the names a module offers: `__all__`, else `X as X`, else what a package file imports from itself."""
+    if module.exports:
+        return {str(name) for name in module.exports}
+    if not isinstance(module.filepath, Path):
+        return set()
+    if module.filepath.name not in ("__init__.py", "__init__.pyi"):
+        return set()
+    names = set(_REEXPORT.findall(module.filepath.read_text(encoding="utf-8", errors="replace")))
+    if names:
+        return names
+    root = module.path.split(".")[0]
+    return {
+        name
+        for name, member in module.members.items()
+        if isinstance(member, griffe.Alias) and member.target_path.startswith(f"{root}.")
+    }
+
+
+def _members(owner: PublicObject) -> list[PublicObject]:
+    """Return the documented public members that a class defines itself."""
+    found = []
+    for name, member in owner.entity.members.items():
+        if name.startswith("_") or isinstance(member, griffe.Alias) or not member.docstring:
+            continue
+        if isinstance(member, griffe.Function) or "property" in member.labels or isinstance(member, griffe.Class):
+            found.append(PublicObject(f"{owner.path}.{name}", member, owner.explicit))
+    return found
+
+
+def _rank(item: PublicObject) -> tuple[bool, int, int, str]:
+    return not item.explicit, item.path.count("."), len(item.path), item.path
+
+
+def _unknown(name: str) -> SourceError:
+    installed = sorted(top for top in importlib.metadata.packages_distributions() if not top.startswith("_"))
+    close = difflib.get_close_matches(name, installed, n=3, cutoff=0.6)
+    return SourceError(
+        f"There is no installed package '{name}'.",
+        expected=f"a package that Python can import; close names: {', '.join(close) or 'none'}",
+        mend="install it into this environment or correct the name in `sources`",
+    )
+
+
+SourceReader = Callable[[str, Progress], tuple[list[Document], list[QuarantinedDocument]]]

@@ -1,0 +1,239 @@
+"""Gathers documents from the places a person names: folders, packages, JSONL files, URLs.
+
+A document that cannot be read goes to the quarantine with the reason and the rest goes on;
+a source that cannot be read at all is an error.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit, urlunsplit
+
+from ragtune.errors import SourceError
+from ragtune.knowledge.readers import Reading, UnreadableError, can_read, read_bytes, read_jsonl
+from ragtune.ports import Progress, silent
+from ragtune.records import Document, QuarantinedDocument, content_id
+
+MAX_FILE_BYTES = 64 * 1024 * 1024
+_SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", ".git"}
+
+
+@dataclass(slots=True)
+class Corpus:
+    """All documents of all sources, and those that could not be read."""
+
+    documents: list[Document] = field(default_factory=list)
+    quarantine: list[QuarantinedDocument] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of a source before it is read; `path` is relative to the source."""
+
+    path: str
+    size: int
+    modified: str
+    open: Callable[[], bytes]
+
+
+def read_sources(specs: Sequence[str], progress: Progress = silent) -> Corpus:
+    """Return every document of the sources, in the order of the specs and then by path.
+
+    Raises SourceError for a source that is missing, empty, unreadable or of an unknown scheme,
+    and when no source gave a document.
+    """
+    if not specs:
+        raise SourceError("There is no source.", expected="at least one of folder:, package:, jsonl: or a URL")
+    corpus = Corpus()
+    for spec in dict.fromkeys(specs):
+        found = _read_source(spec.strip(), progress)
+        corpus.documents += found.documents
+        corpus.quarantine += found.quarantine
+    if not corpus.documents:
+        reasons = "; ".join(f"{item.path}: {item.reason}" for item in corpus.quarantine[:5])
+        raise SourceError(
+            f"None of the {len(corpus.quarantine)} documents in {', '.join(specs)} can be read ({reasons}).",
+            expected="at least one readable document",
+            mend="repair the files or name another source",
+        )
+    return corpus
+
+
+def _read_source(spec: str, progress: Progress) -> Corpus:
+    scheme, _, rest = spec.partition(":")
+    if scheme == "package" and rest:
+        from ragtune.knowledge.packages import read_package
+
+        return Corpus(*read_package(rest, progress))
+    if scheme == "jsonl" and rest:
+        return _read_jsonl_file(spec, rest)
+    if scheme == "folder" and rest:
+        name = f"folder:{rest.rstrip('/') or '/'}"
+        return _read_files(name, _local_files(Path(rest).expanduser()), progress)
+    if rest.startswith("//") and scheme:
+        return _read_files(_without_password(spec).rstrip("/"), _remote_files(spec), progress)
+    raise SourceError(
+        f"'{spec}' names no source.",
+        expected="folder:PATH, package:NAME, jsonl:FILE, or a URL such as s3://bucket/folder",
+        mend=f"write folder:{spec} for a folder" if Path(spec).exists() else "correct `sources` or --source",
+    )
+
+
+def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corpus:
+    corpus = Corpus()
+    readable = [file for file in files if can_read(file.path) or file.path.lower().endswith(".jsonl")]
+    if not readable:
+        kinds = Counter(PurePosixPath(file.path).suffix or "no suffix" for file in files)
+        held = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+        raise SourceError(
+            f"{source} holds no readable document ({held or 'it is empty'}).",
+            expected="Markdown, reStructuredText, text, HTML, PDF, DOCX or JSONL files",
+            mend="put documents there or correct the path",
+        )
+    for done, file in enumerate(readable, start=1):
+        try:
+            if file.size > MAX_FILE_BYTES:
+                raise UnreadableError(
+                    f"{file.size:,} bytes are more than the {MAX_FILE_BYTES:,} that one file may have"
+                )
+            raw = file.open()
+            if file.path.lower().endswith(".jsonl"):
+                _add_records(corpus, source, raw, prefix=f"{file.path}#", modified=file.modified)
+            else:
+                corpus.documents.append(_document(source, file.path, read_bytes(file.path, raw), file.modified))
+        except (UnreadableError, OSError) as error:
+            corpus.quarantine.append(QuarantinedDocument(source, file.path, str(error)))
+        progress(f"reading {source}", done, len(readable))
+    return corpus
+
+
+def _read_jsonl_file(spec: str, name: str) -> Corpus:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise SourceError(f"There is no file {path}.", expected="a JSONL file", mend="correct the path after jsonl:")
+    corpus = Corpus()
+    try:
+        _add_records(corpus, spec, path.read_bytes(), prefix="", modified=_iso(path.stat().st_mtime))
+    except (OSError, UnreadableError) as error:
+        raise SourceError(f"{path} cannot be read: {error}.", expected="UTF-8 text, one JSON object a line") from error
+    if not corpus.documents and not corpus.quarantine:
+        raise SourceError(f"{path} is empty.", expected='lines of {"id", "title", "text"}')
+    return corpus
+
+
+def _add_records(corpus: Corpus, source: str, raw: bytes, prefix: str, modified: str) -> None:
+    for record in read_jsonl(raw):
+        if isinstance(record, Reading):
+            corpus.documents.append(_document(source, f"{prefix}{record.key}", record, record.modified or modified))
+        else:
+            corpus.quarantine.append(QuarantinedDocument(source, f"{prefix}{record[0]}", record[1]))
+
+
+def _document(source: str, path: str, reading: Reading, modified: str) -> Document:
+    folders = PurePosixPath(path).parts[:-1] if not reading.key else ()
+    return Document(
+        id=content_id(source, path),
+        source=source,
+        path=path,
+        title=reading.title,
+        text=reading.text,
+        sha256=sha256(f"{reading.title}\0{reading.text}".encode()).hexdigest(),
+        topic=reading.topic or (folders[0] if folders else ""),
+        language=reading.language,
+        modified=modified,
+    )
+
+
+def _local_files(root: Path) -> list[_File]:
+    """Return the visible files below a folder, or the one file, sorted by path; links to folders are not followed."""
+    if not root.exists():
+        raise SourceError(f"There is no folder {root}.", expected="a folder of documents", mend="correct the path")
+    if root.is_file():
+        return [_local_file(root.parent, root)]
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise SourceError(f"{root} cannot be read.", expected="a folder that you may list", mend=f"chmod u+rx {root}")
+    found: list[_File] = []
+    for folder, folders, names in os.walk(root, onerror=_refuse):
+        folders[:] = sorted(name for name in folders if _visible(name))
+        found += [_local_file(root, Path(folder, name)) for name in names if _visible(name)]
+    return sorted(found, key=lambda file: file.path)
+
+
+def _local_file(root: Path, path: Path) -> _File:
+    try:
+        facts = path.stat()
+    except OSError:
+        # A dangling link: reading it later gives the reason for the quarantine.
+        return _File(path.relative_to(root).as_posix(), 0, "", path.read_bytes)
+    return _File(path.relative_to(root).as_posix(), facts.st_size, _iso(facts.st_mtime), path.read_bytes)
+
+
+def _refuse(error: OSError) -> None:
+    raise SourceError(
+        f"{error.filename} cannot be read: {error.strerror}.",
+        expected="folders that you may list",
+        mend="mend its rights",
+    ) from error
+
+
+def _remote_files(url: str) -> list[_File]:
+    import fsspec
+
+    scheme = url.partition(":")[0]
+    try:
+        system, root = fsspec.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        known = ", ".join(sorted(name for name in fsspec.available_protocols() if name.isalnum())[:40])
+        raise SourceError(
+            f"'{scheme}://' cannot be opened: {error}.",
+            expected=f"folder:, package:, jsonl: or one of {known}",
+            mend="correct the scheme, or install the package that the message names",
+        ) from error
+    try:
+        listing = system.find(root, detail=True)
+    except OSError as error:
+        raise SourceError(
+            f"{_without_password(url)} cannot be listed: {error}.", mend="check the address and your rights"
+        ) from error
+    if not listing:
+        raise SourceError(f"{_without_password(url)} is empty or does not exist.", expected="a folder of documents")
+    base = root.rstrip("/")
+    files = []
+    for path, facts in sorted(listing.items()):
+        relative = path[len(base) :].lstrip("/") if path.startswith(base) and path != base else PurePosixPath(path).name
+        if all(_visible(part) for part in PurePosixPath(relative).parts):
+            files.append(_File(relative, int(facts.get("size") or 0), _moment(facts), _opener(system.cat_file, path)))
+    return files
+
+
+def _opener(read: Callable[[str], bytes], path: str) -> Callable[[], bytes]:
+    return lambda: read(path)
+
+
+def _moment(facts: dict[str, object]) -> str:
+    for name in ("LastModified", "last_modified", "mtime", "updated", "modified", "created"):
+        value = facts.get(name)
+        if isinstance(value, datetime):
+            return value.astimezone(UTC).isoformat(timespec="seconds")
+        if isinstance(value, int | float):
+            return _iso(value)
+        if isinstance(value, str) and value:
+            return value
+    return ""
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else url
+
+
+def _visible(name: str) -> bool:
+    return not name.startswith(".") and name not in _SKIPPED_FOLDERS and not name.endswith("~")
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

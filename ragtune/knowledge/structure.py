@@ -1,0 +1,291 @@
+"""Sees the structure of Markdown and of API pages: sections, paragraphs, lists, code, tables.
+
+Knows where a block may be cut when it is too long: between list items, table rows, lines
+of code, sentences, words.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+CountTokens = Callable[[Sequence[str]], list[int]]
+_HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*#*\s*$")
+_FENCE = re.compile(r"^\s*(```+|~~~+)")
+_ITEM = re.compile(r"^(\s*)(?:[-*+•]|\d+[.)])\s+")
+_LABEL = re.compile(r"^(Parameters|Attributes|Values|Returns|Yields|Raises|Examples|Methods|Bases):(?:\s|$)")
+_SENTENCE = re.compile(r"(?<=[.!?。！？])[\"')\]]*\s+(?=[\"'(\[`]?[A-Z0-9\u0080-\uffff`])")
+
+
+@dataclass(slots=True)
+class Block:
+    """A piece of text that is kept whole where it fits; `tight` joins it to the one before by one line end.
+
+    `opens` makes the block begin a new passage (it continues a paragraph that was cut).
+    """
+
+    text: str
+    kind: str = "paragraph"
+    tight: bool = False
+    opens: bool = False
+
+
+@dataclass(slots=True)
+class Section:
+    """A heading with its own blocks and its subsections; the root has level 0.
+
+    `label` marks a part of an API page, whose heading is the first line of its text.
+    """
+
+    heading: str
+    level: int
+    blocks: list[Block] = field(default_factory=list)
+    children: list["Section"] = field(default_factory=list)
+    label: bool = False
+
+    def flattened(self) -> list[Block]:
+        """Return own blocks and those of all subsections, headings as lines."""
+        found = list(self.blocks)
+        for child in self.children:
+            if not child.label:
+                found.append(child.heading_block())
+            found += child.flattened()
+        return found
+
+    def heading_block(self) -> Block:
+        """Return the heading as a line of text."""
+        return Block(f"{'#' * min(self.level, 6)} {self.heading}", "heading")
+
+    def all_blocks(self) -> Iterator[Block]:
+        """Yield every block below this section, headings as lines included."""
+        yield from self.flattened()
+
+    def all_headings(self) -> Iterator[str]:
+        """Yield every heading below this section."""
+        for child in self.children:
+            yield child.heading
+            yield from child.all_headings()
+
+
+def parse(text: str, *, api: bool = False) -> Section:
+    """Return the section tree of Markdown text; labelled parts of an API page are its sections."""
+    root = Section("", 0)
+    trail = [root]
+    for kind, lines in _groups(text.splitlines()):
+        joined = "\n".join(lines).rstrip()
+        heading = _HEADING.match(joined) if kind == "heading" else None
+        if heading:
+            level = len(heading[1])
+            while trail[-1].level >= level:
+                trail.pop()
+            section = Section(re.sub(r"[`*_]{1,2}(\S.*?\S|\S)[`*_]{1,2}", r"\1", heading[2]), level)
+            trail[-1].children.append(section)
+            trail.append(section)
+            continue
+        label = _LABEL.match(joined) if api and kind != "code" else None
+        if label:
+            while trail[-1].level >= 1:
+                trail.pop()
+            section = Section(label[1], 1, label=True)
+            root.children.append(section)
+            trail.append(section)
+        trail[-1].blocks.append(Block(joined, kind))
+    return root
+
+
+def _groups(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield runs of lines that belong together, with their kind."""
+    at = 0
+    while at < len(lines):
+        line = lines[at]
+        if not line.strip():
+            at += 1
+            continue
+        end = at + 1
+        fence = _FENCE.match(line)
+        if fence:
+            kind = "code"
+            while end < len(lines) and not lines[end].strip().startswith(fence[1]):
+                end += 1
+            end = min(end + 1, len(lines))
+        elif _HEADING.match(line):
+            kind = "heading"
+        elif line.lstrip().startswith("|"):
+            kind = "table"
+            while end < len(lines) and lines[end].lstrip().startswith("|"):
+                end += 1
+        else:
+            kind = "list" if _ITEM.match(line) else "paragraph"
+            end = _text_end(lines, at, kind)
+            if kind == "paragraph" and any(_ITEM.match(part) for part in lines[at + 1 : end]):
+                kind = "list"
+        if end == at + 2 and kind == "paragraph" and re.fullmatch(r"=+|-{3,}", lines[at + 1].strip()):
+            yield "heading", [("# " if lines[at + 1].strip()[0] == "=" else "## ") + line.strip()]
+        elif not re.fullmatch(r"\s*(?:[-*_]\s*){3,}", line) or kind != "list":
+            yield kind, lines[at:end]
+        at = end
+
+
+def _text_end(lines: list[str], at: int, kind: str) -> int:
+    """Return where a paragraph or list ends; a list goes on over blank lines and into code that is indented."""
+    end = at + 1
+    while end < len(lines):
+        line = lines[end]
+        if not line.strip():
+            following = next((part for part in lines[end:] if part.strip()), "")
+            goes_on = following.startswith("  ") and (kind == "list" or _ITEM.match(lines[end - 1]) is not None)
+            if not (goes_on or (kind == "list" and _ITEM.match(following))):
+                return end
+        elif _HEADING.match(line) or (line.lstrip().startswith("|") and kind != "list"):
+            return end
+        elif (fence := _FENCE.match(line)) is not None:
+            if not line.startswith(" ") or kind != "list":
+                return end
+            end += 1
+            while end < len(lines) and not lines[end].strip().startswith(fence[1]):
+                end += 1
+        elif _ITEM.match(line) and kind == "paragraph" and not line.startswith(" "):
+            kind = "list"
+        end += 1
+    return end
+
+
+def pieces(block: Block, budget: int, overlap: int, count: CountTokens) -> list[Block]:
+    """Return the block cut into blocks of at most `budget` tokens, at its widest joints.
+
+    Table pieces repeat the header, code pieces the fence; only cut paragraphs overlap, by up
+    to `overlap` tokens of whole sentences.
+    """
+    if block.kind == "table":
+        return _table_pieces(block, budget, overlap, count)
+    if block.kind == "code":
+        return _code_pieces(block, budget, count)
+    if block.kind == "list":
+        return _list_pieces(block, budget, overlap, count)
+    return _paragraph_pieces(block, budget, overlap, count)
+
+
+def _list_pieces(block: Block, budget: int, overlap: int, count: CountTokens) -> list[Block]:
+    items = _items(block.text)
+    if len(items) == 1:
+        return _paragraph_pieces(Block(" ".join(block.text.split())), budget, overlap, count)
+    found: list[Block] = []
+    for index, (item, size) in enumerate(zip(items, count(items), strict=True)):
+        if size <= budget:
+            found.append(Block(item, "list", tight=index > 0))
+        elif (parts := _groups_of(item)) and len(parts) > 1:
+            for part in parts:
+                found += [part] if count([part.text])[0] <= budget else pieces(part, budget, overlap, count)
+        else:
+            found += _paragraph_pieces(Block(item), budget, overlap, count)
+    return found
+
+
+def _groups_of(item: str) -> list[Block]:
+    """Return the blocks inside a long list item: its text, nested lists, code."""
+    first, *rest = item.split("\n")
+    margin = min((len(line) - len(line.lstrip()) for line in rest if line.strip()), default=0)
+    lines = [first, "", *[line[margin:] for line in rest]] if margin else [first, *rest]
+    return [Block("\n".join(group).rstrip(), kind) for kind, group in _groups(lines)] if margin else []
+
+
+def _items(text: str) -> list[str]:
+    lines = text.split("\n")
+    margins = [len(match[1]) for line in lines if (match := _ITEM.match(line))]
+    margin = min(margins, default=0)
+    items: list[list[str]] = [[]]
+    for line in lines:
+        match = _ITEM.match(line)
+        if match and len(match[1]) == margin and items[-1]:
+            items.append([])
+        items[-1].append(line)
+    return ["\n".join(item).rstrip() for item in items if any(item)]
+
+
+def _table_pieces(block: Block, budget: int, overlap: int, count: CountTokens) -> list[Block]:
+    lines = block.text.split("\n")
+    has_rule = len(lines) > 1 and re.fullmatch(r"[\s|:\-]+", lines[1]) is not None
+    head = lines[:2] if has_rule else []
+    rows = lines[len(head) :]
+    room = budget - (count(["\n".join(head)])[0] if head else 0)
+    sizes = count(rows) if rows else []
+    if room < budget // 3 or any(size > room for size in sizes):
+        words = [
+            "; ".join(cell.strip() for cell in row.strip().strip("|").split("|"))
+            for row in lines
+            if row not in head[1:]
+        ]
+        return _list_pieces(Block("\n".join(f"- {row}" for row in words), "list"), budget, overlap, count)
+    found: list[Block] = []
+    for run in _runs(rows, sizes, room):
+        found.append(Block("\n".join([*head, *run]), "table", opens=bool(found)))
+    return found
+
+
+def _code_pieces(block: Block, budget: int, count: CountTokens) -> list[Block]:
+    lines = block.text.split("\n")
+    fenced = bool(_FENCE.match(lines[0]))
+    head, tail = (lines[0], lines[-1] if len(lines) > 1 else "```") if fenced else ("", "")
+    body = lines[1:-1] if fenced else lines
+    room = max(budget - count([f"{head}\n{tail}"])[0], budget // 2)
+    split: list[str] = []
+    for line, size in zip(body, count(body), strict=True):
+        split += [line] if size <= room else _by_words(line, room, count)
+    runs = _runs(split, count(split), room)
+    return [
+        Block("\n".join([head, *run, tail]) if fenced else "\n".join(run), "code", opens=index > 0)
+        for index, run in enumerate(runs)
+    ]
+
+
+def _paragraph_pieces(block: Block, budget: int, overlap: int, count: CountTokens) -> list[Block]:
+    sentences: list[str] = []
+    whole = [part for line in block.text.split("\n") for part in _SENTENCE.split(line) if part.strip()]
+    for sentence, size in zip(whole, count(whole), strict=True):
+        sentences += [sentence] if size <= budget else _by_words(sentence, budget, count)
+    sizes = count(sentences)
+    found: list[Block] = []
+    start = 0
+    while start < len(sentences):
+        end, total = start, 0
+        while end < len(sentences) and (end == start or total + sizes[end] <= budget):
+            total += sizes[end]
+            end += 1
+        found.append(Block(" ".join(sentences[start:end]), opens=bool(found)))
+        if end >= len(sentences):
+            break
+        back, shared = end, 0
+        while back - 1 > start and shared + sizes[back - 1] <= min(overlap, budget - sizes[end]):
+            back -= 1
+            shared += sizes[back]
+        start = back
+    return found
+
+
+def _runs(lines: Sequence[str], sizes: Sequence[int], room: int) -> list[list[str]]:
+    runs: list[list[str]] = []
+    total = room + 1
+    for line, size in zip(lines, sizes, strict=True):
+        if total + size > room:
+            runs.append([])
+            total = 0
+        runs[-1].append(line)
+        total += size
+    return runs
+
+
+def _by_words(text: str, budget: int, count: CountTokens) -> list[str]:
+    """Return the text cut between words, or inside a word that alone is too long."""
+    words: list[str] = []
+    raw = text.split()
+    for word, size in zip(raw, count(raw), strict=True):
+        step = max(len(word) * budget // max(size, 1) // 2, 1)
+        words += [word] if size <= budget else [word[at : at + step] for at in range(0, len(word), step)]
+    return [" ".join(run) for run in _runs(words, count(words), budget)]
+
+
+def shorten(text: str, words_or_characters: int) -> str:
+    """Return the text without its last words, with an ellipsis, in at most that many characters."""
+    if len(text) <= words_or_characters:
+        return text
+    cut = text[: max(words_or_characters - 1, 1)]
+    return (cut.rsplit(" ", 1)[0] if " " in cut else cut) + "…"
