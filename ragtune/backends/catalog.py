@@ -4,9 +4,10 @@ import os
 from functools import lru_cache
 
 from ragtune.backends.embedders import MiniLmEmbedder, OpenAiEmbedder, SentenceTransformersEmbedder
+from ragtune.backends.engines import OpenAIEngine, VllmEngine
 from ragtune.backends.lance_index import LanceIndex
 from ragtune.knowledge.retrieval import Retriever, search_log
-from ragtune.ports import Embedder, SearchIndex
+from ragtune.ports import Embedder, Engine, Progress, SearchIndex, silent
 from ragtune.settings import Settings
 
 
@@ -45,3 +46,10 @@ def retriever_from(settings: Settings) -> Retriever:
     embedder = embedder_from(settings)
     index = search_index_from(settings, embedder)
     return Retriever(index, embedder, settings.index, search_log(settings.home / "logs" / "retrieval.jsonl"))
+
+
+def engine_from(settings: Settings, progress: Progress = silent) -> Engine:
+    """Return the generation engine of the settings: a local vLLM, or the server at `engine.url`."""
+    if settings.engine.backend == "openai":
+        return OpenAIEngine(settings.engine, settings.home)
+    return VllmEngine(settings.engine, settings.home, settings.device, progress)

@@ -1,0 +1,51 @@
+"""Small stand-ins at the seams: a retriever over a list and a chat model that follows a script."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from ragtune.ports import ChatModel
+from ragtune.records import Chunk, Completion, Hit, Message
+
+
+def chunk(name: str, text: str, title: str = "", headings: tuple[str, ...] = (), document: str = "") -> Chunk:
+    return Chunk(name, document or f"doc-{name}", "folder:docs", title or name, headings, text, 0)
+
+
+def hits(*chunks: Chunk) -> list[Hit]:
+    return [Hit(c, 1.0 / place) for place, c in enumerate(chunks, 1)]
+
+
+class ListRetriever:
+    """Returns the chunks that share a word with the text, in their order."""
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self.chunks, self.asked = chunks, []
+
+    def search(self, text: str, limit: int) -> list[Hit]:
+        self.asked.append(text)
+        words = set(text.lower().strip("?").split())
+        return hits(*[c for c in self.chunks if words & set(c.embedded_text.lower().split())][:limit])
+
+
+class ScriptedChat(ChatModel):
+    """Answers by a function of the messages and remembers how it was called."""
+
+    def __init__(self, reply: Callable[[Sequence[Message]], str], finish_reason: str = "stop") -> None:
+        self.name, self.reply, self.finish_reason = "scripted", reply, finish_reason
+        self.calls: list[dict[str, object]] = []
+        self.at_once = self.most_at_once = 0
+        self._lock = threading.Lock()
+
+    def complete(self, messages: Sequence[Message], *, max_tokens: int, temperature: float, seed: int) -> Completion:
+        with self._lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            self.calls.append(
+                {"messages": tuple(messages), "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+            )
+        try:
+            text = self.reply(messages)
+            return Completion(text, 100, len(text.split()), 0.01, 0.05, self.finish_reason)
+        finally:
+            with self._lock:
+                self.at_once -= 1

@@ -1,0 +1,115 @@
+from dataclasses import replace
+
+import pytest
+
+from ragtune.answer import prompt
+from ragtune.answer.controls import NEUTRAL
+from ragtune.answer.prompt import REFUSAL, SYSTEM, build_messages, prompt_sha256, system_text, target_text
+from ragtune.answer.trimming import content_words, trimmed
+from ragtune.records import Message
+from tests.answering_fakes import chunk, hits
+
+LONG = "\n".join(
+    ["`pkg.call(name, limit=5)`  (function)", "", "Calls it often.", "", "Parameters:"]
+    + [f"- `option_{i}` (int, default {i}): One of many options that fill the passage up." for i in range(30)]
+    + ["- `limit` (int, default 5): The largest number of calls.", "Returns:", "- Report: What became of the calls."]
+)
+
+
+def test_passages_are_numbered_in_their_order_and_the_question_comes_last():
+    system, user = build_messages("What is b?", hits(chunk("a", "A is one."), chunk("b", "B is two.")))
+    assert (system.role, system.content) == ("system", SYSTEM)
+    assert user.content == "[1] a\nA is one.\n\n[2] b\nB is two.\n\nQuestion: What is b?"
+
+
+def test_history_stands_between_the_system_text_and_the_passages():
+    earlier = (Message("user", "Hello"), Message("assistant", "Hi."))
+    messages = build_messages("And b?", hits(chunk("b", "B is two.")), earlier)
+    assert messages[1:3] == earlier
+    assert "[1] b" in messages[3].content
+
+
+def test_without_retrieval_the_question_stands_alone():
+    system, user = build_messages(" What is b? ", None)
+    assert user.content == "What is b?"
+    assert "passage" not in system.content
+
+
+def test_nothing_found_is_said_so_that_the_model_can_refuse():
+    assert build_messages("What is b?", [])[1].content == "(no passages were found)\n\nQuestion: What is b?"
+
+
+def test_the_heading_of_a_cut_document_stands_beside_its_title():
+    text = build_messages("q", hits(chunk("c", "Text.", "pkg.call", ("pkg.call", "Parameters"))))[1].content
+    assert text.startswith("[1] pkg.call > Parameters\nText.")
+
+
+def test_neutral_controls_leave_the_system_text_alone_and_others_change_it():
+    assert system_text(NEUTRAL) == SYSTEM
+    assert "[1]" not in system_text(replace(NEUTRAL, citations=False))
+    assert REFUSAL not in system_text(replace(NEUTRAL, strict_grounding=False))
+    for other in (replace(NEUTRAL, depth=1.0), replace(NEUTRAL, technical_level=0.0), replace(NEUTRAL, examples=True)):
+        assert system_text(other).startswith(SYSTEM)
+        assert system_text(other) != SYSTEM
+
+
+@pytest.mark.parametrize(
+    ("answer", "number", "expected"),
+    [
+        ("The default is 5", 2, "The default is 5. [2]"),
+        ("It  is\n5.", 1, "It is 5. [1]"),
+        ("It is 5", None, "It is 5."),
+        ("", None, REFUSAL),
+        ("", 1, REFUSAL),
+    ],
+)
+def test_a_target_is_a_sentence_with_its_citation(answer: str, number: int | None, expected: str):
+    assert target_text(answer, number) == expected
+
+
+def test_trimming_keeps_the_first_line_the_line_asked_for_and_its_heading():
+    short = trimmed(LONG, "What is the default of limit in pkg.call?", 60)
+    assert short.startswith("`pkg.call(name, limit=5)`")
+    assert "Parameters:" in short
+    assert "- `limit` (int, default 5): The largest number of calls." in short
+    assert len(short) < 60 * 6 + 60
+
+
+def test_trimming_finds_a_section_by_the_word_that_people_use_for_it():
+    text = LONG + "\nRaises:\n- ValueError: When the name is empty."
+    assert "- ValueError: When the name is empty." in trimmed(text, "Which exception does pkg.call throw?", 60)
+    assert "- Report: What became of the calls." in trimmed(text, "What is the result of pkg.call?", 60)
+
+
+def test_trimming_keeps_the_order_of_the_text_and_marks_a_gap_inside_a_line():
+    sentences = [f"Filler sentence {w} says nothing of use to anybody." for w in ("one", "two", "three", "four")]
+    text = " ".join(["Start here.", *sentences, "Zebras sleep at noon.", *sentences, "Zebras eat at dusk."])
+    short = trimmed(text, "When do zebras eat and sleep?", 40)
+    assert short.index("sleep at noon") < short.index("eat at dusk")
+    assert short.startswith("Start here.")
+    assert " … " in short
+
+
+def test_a_signature_as_long_as_a_page_does_not_crowd_out_the_answer():
+    signature = "`pkg.call(" + ", ".join(f"argument_{i}: Optional[Mapping[str, Any]] = None" for i in range(60)) + ")`"
+    short = trimmed(signature + "\n" + LONG, "What is the default of `limit` in pkg.call?", 60)
+    assert "`limit` (int, default 5)" in short
+    assert len(short) < 60 * 6 + 200
+
+
+def test_trimming_leaves_a_short_text_whole_and_is_repeatable():
+    assert trimmed("One line.\n\nAnother.", "anything", 60) == "One line.\n\nAnother."
+    assert len({trimmed(LONG, "What is option_17?", 50) for _ in range(5)}) == 1
+
+
+def test_identifiers_match_by_their_parts_and_words_by_their_stem():
+    assert {"max_retri", "max", "retri"} & content_words("max_retries")
+    assert content_words("maxRetries limits") & content_words("a limit of retries")
+    assert not content_words("What is the of a")
+
+
+def test_the_prompt_hash_follows_the_prompt(monkeypatch: pytest.MonkeyPatch):
+    before = prompt_sha256()
+    assert before == prompt_sha256()
+    monkeypatch.setattr(prompt, "_CITE", "Cite. ")
+    assert prompt_sha256() != before
