@@ -1,0 +1,79 @@
+import pytest
+
+from ragtune.answer.prompt import REFUSAL
+from ragtune.answer.review import review
+from ragtune.evaluation.metrics import SIGNATURES, answer_tokens, exact_match, measure, token_f1
+from ragtune.records import Completion, QAPair
+from tests.answering_fakes import chunk, hits
+
+PAIR = QAPair("p", "What is the limit?", "5 calls", "default", "doc-right", "right")
+NOBODY = QAPair("u", "Who sang?", "", "unanswerable", "doc-right", "right", answerable=False)
+PASSAGES = hits(chunk("other", "Nothing."), chunk("right", "The limit is 5 calls."))
+
+
+def answered(text: str, passages=PASSAGES, pair: QAPair = PAIR) -> dict[str, float]:
+    answer = review(pair.question, passages, Completion(text, 1, 1, 0.1, 0.1))
+    return measure(pair, answer, with_retrieval=passages is not None)
+
+
+@pytest.mark.parametrize(
+    ("expected", "answer", "f1"),
+    [
+        ("5 calls", "The 5 calls. [1]", 1.0),
+        ("5 calls", "It is 5 calls", 2 * (2 / 4) * 1 / (2 / 4 + 1)),  # by hand: precision 2/4, recall 2/2
+        ("a b b", "b b b", 0.8),  # "a" is an article: precision 2/3, recall 2/2
+        ("5", "6", 0.0),
+        ("", "", 1.0),
+        ("5", "", 0.0),
+        ("-1", "1", 0.0),
+        ("torch.nn.Linear", "torch nn Linear", 0.0),
+    ],
+)
+def test_token_f1_agrees_with_numbers_worked_out_by_hand(expected: str, answer: str, f1: float):
+    assert token_f1(expected, answer) == pytest.approx(f1)
+
+
+def test_identifiers_and_signed_numbers_are_one_word_each():
+    assert answer_tokens("The `max_retries` of torch.nn.Linear is -1, or 1e-3. [2]") == [
+        "max_retries", "of", "torch.nn.linear", "is", "-1", "or", "1e-3",
+    ]  # fmt: skip
+
+
+def test_exact_match_wants_the_same_words_in_the_same_order():
+    assert exact_match("5 calls", "5 calls. [3]") == 1.0
+    assert exact_match("5 calls", "calls 5") == 0.0
+
+
+def test_the_right_citation_counts_and_a_shotgun_of_citations_counts_less():
+    assert answered("5 calls [2]")["citation"] == 1.0
+    assert answered("5 calls [1]")["citation"] == 0.0
+    assert answered("5 calls [1][2]")["citation"] == 0.5
+    assert answered("5 calls")["citation"] == 0.0
+
+
+def test_another_passage_of_the_same_document_that_holds_the_answer_is_right_too():
+    twin = hits(chunk("twin", "So the limit is 5 calls here.", document="doc-right"))
+    stranger = hits(chunk("stranger", "So the limit is 5 calls here.", document="doc-else"))
+    assert answered("5 calls [1]", twin)["citation"] == 1.0
+    assert answered("5 calls [1]", stranger)["citation"] == 0.0
+
+
+def test_a_refusal_of_an_answerable_question_scores_nothing():
+    metrics = answered(REFUSAL)
+    assert (metrics["token_f1"], metrics["false_refusal"], metrics["retrieval_hit"]) == (0.0, 1.0, 1.0)
+
+
+def test_an_unanswerable_question_is_right_only_when_refused():
+    assert answered(REFUSAL, pair=NOBODY) == {"token_f1": 1.0, "exact_match": 1.0, "refusal_recall": 1.0}
+    assert answered("Elvis. [1]", pair=NOBODY)["token_f1"] == 0.0
+
+
+def test_a_passage_that_was_not_found_is_a_miss_and_without_retrieval_there_is_none_to_find():
+    assert answered("5 calls", hits(chunk("other", "Nothing.")))["retrieval_hit"] == 0.0
+    assert answered("5 calls", [])["retrieval_hit"] == 0.0
+    assert not {"retrieval_hit", "citation"} & answered("5 calls", None).keys()
+
+
+def test_every_metric_has_a_signature_that_starts_with_its_name():
+    assert all(signature.startswith(f"{name}|v") for name, signature in SIGNATURES.items())
+    assert {*answered("x"), *answered("x", pair=NOBODY)} == set(SIGNATURES)

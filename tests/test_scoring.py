@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+
+from ragtune.answer.answering import Answerer
+from ragtune.errors import DatasetError, EngineError
+from ragtune.evaluation.resampling import mean_interval
+from ragtune.evaluation.scoring import score_model, summarise
+from ragtune.records import QAPair, ScoredAnswer
+from ragtune.settings import AnswerSettings
+from tests.answering_fakes import ListRetriever, ScriptedChat, chunk
+
+PAIRS = [QAPair(f"p{i}", f"What is item{i} ?", f"value {i}", "k", f"doc-c{i}", f"c{i}") for i in range(12)]
+RETRIEVER = ListRetriever([chunk(f"c{i}", f"The item{i} has value {i} today.") for i in range(12)])
+
+
+def scored(values: list[float], documents: int = 0, metric: str = "token_f1") -> list[ScoredAnswer]:
+    names = [f"d{i % documents}" if documents else f"d{i}" for i in range(len(values))]
+    return [
+        ScoredAnswer(f"p{i}", "q", "e", "a", "k", True, False, True, (), {metric: value}, 1.0, names[i])
+        for i, value in enumerate(values)
+    ]
+
+
+def summary(answers: list[ScoredAnswer], seed: int = 17):
+    return summarise(
+        answers, model="m", precision="bf16", split="test", dataset_sha256="d", model_version="3", seed=seed
+    )
+
+
+def test_answers_come_back_in_the_order_asked_with_what_was_cited():
+    chat = ScriptedChat(lambda messages: "It has value " + messages[1].content.rsplit("item", 1)[1][:-2] + ". [1]")
+    done: list[int] = []
+    answers = score_model(
+        PAIRS, Answerer(RETRIEVER, AnswerSettings()), chat, 4, 5, lambda what, count, total: done.append(count)
+    )
+    assert [answer.pair_id for answer in answers] == [pair.id for pair in PAIRS]
+    assert [answer.cited for answer in answers] == [(pair.chunk_id,) for pair in PAIRS]
+    assert all(answer.retrieved and answer.metrics["citation"] == 1.0 for answer in answers)
+    assert all(answer.latency_ms >= 50 for answer in answers)
+    assert done == list(range(1, 13))
+    assert {(call["seed"], call["temperature"]) for call in chat.calls} == {(5, 0.0)}
+
+
+def test_no_more_requests_run_at_once_than_asked_for():
+    import time
+
+    chat = ScriptedChat(lambda messages: time.sleep(0.02) or "x")
+    score_model(PAIRS, Answerer(None, AnswerSettings()), chat, concurrency=3)
+    assert chat.most_at_once == 3
+
+
+def test_one_failed_answer_ends_the_run_instead_of_shrinking_the_test():
+    def fails_once(messages):
+        if "item3" in messages[1].content:
+            raise EngineError("The engine died.")
+        return "x"
+
+    with pytest.raises(EngineError, match="died"):
+        score_model(PAIRS, Answerer(None, AnswerSettings()), ScriptedChat(fails_once))
+
+
+def test_nothing_to_score_is_an_error_and_not_a_score_of_zero():
+    with pytest.raises(DatasetError, match="no question to score"):
+        score_model([], Answerer(None, AnswerSettings()), ScriptedChat(lambda messages: "x"))
+
+
+def test_a_score_carries_its_interval_and_everything_that_identifies_it():
+    values = [0.0, 1.0] * 50
+    (score,) = summary(scored(values))
+    assert (score.value, score.n, score.model_version, score.seed, score.split) == (0.5, 100, "3", 17, "test")
+    # By the normal approximation: 0.5 -+ 1.96 * sqrt(0.25 / 100).
+    assert score.low == pytest.approx(0.402, abs=0.02)
+    assert score.high == pytest.approx(0.598, abs=0.02)
+    assert score.signature.startswith("token_f1|v1|")
+    assert "bootstrap" in score.signature
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
+    values = list(np.random.default_rng(3).random(40))
+    assert summary(scored(values)) == summary(scored(values))
+    assert summary(scored(values))[0].low != summary(scored(values), seed=18)[0].low
+
+
+def test_questions_about_the_same_few_documents_give_a_wider_interval():
+    values = [float(i % 10 < 5) for i in range(100)]
+    alone, together = summary(scored(values))[0], summary(scored(values, documents=10))[0]
+    assert together.high - together.low > 2 * (alone.high - alone.low)
+
+
+def test_a_perfect_score_over_few_items_is_not_certain():
+    mean, low, high = mean_interval([1.0] * 20, [str(i) for i in range(20)], 2000, 0)
+    assert (mean, high) == (1.0, 1.0)
+    assert low == pytest.approx(0.839, abs=0.001)  # Wilson: 1 / (1 + 1.96^2 / 20)
+
+
+def test_a_metric_counts_only_the_items_it_applies_to():
+    answers = scored([1.0, 0.0]) + scored([1.0], metric="refusal_recall")
+    assert {(score.metric, score.n) for score in summary(answers)} == {("token_f1", 2), ("refusal_recall", 1)}
