@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from ragtune.errors import EngineError
 from ragtune.ports import ChatModel
@@ -23,6 +23,16 @@ class OpenAIChat(ChatModel):
         self.name, self.url = model, url.rstrip("/")
         # A retry would hide the failures that a benchmark counts; whoever wants one asks again.
         self._client = OpenAI(base_url=self.url, api_key=api_key or "none", timeout=timeout, max_retries=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that are kept open for the next request."""
+        self._client.close()
 
     def complete(self, messages: Sequence[Message], *, max_tokens: int, temperature: float, seed: int) -> Completion:
         """Return the reply; raise EngineError with what was seen when there is none."""
@@ -69,8 +79,8 @@ def list_models(url: str, api_key: str) -> list[str]:
     from openai import OpenAI, OpenAIError
 
     try:
-        client = OpenAI(base_url=url, api_key=api_key or "none", timeout=15, max_retries=1)
-        return sorted(model.id for model in client.models.list())
+        with OpenAI(base_url=url, api_key=api_key or "none", timeout=15, max_retries=1) as client:
+            return sorted(model.id for model in client.models.list())
     except OpenAIError as error:
         raise EngineError(
             f"The server at {url or '(no URL)'} did not answer: {type(error).__name__}: {error}",

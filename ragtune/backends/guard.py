@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_PATIENCE_SECONDS = 8.0
+_PATIENCE_SECONDS = 5.0
+_ORPHAN_SECONDS = 1.0
 _WATCH_SECONDS = 0.5
 
 
@@ -42,7 +43,7 @@ def guard(parent: int, command: Sequence[str]) -> int:
     while not stopping and os.getppid() == parent and child.poll() is None:
         select.select([watched], [], [], _WATCH_SECONDS)
     _end(child)
-    return child.returncode
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
 def descendants(pid: int) -> list[int]:
@@ -66,18 +67,24 @@ def descendants(pid: int) -> list[int]:
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
+    """Ask the command to end, then end by force what is left of it and of everything below it."""
     if child.poll() is None:
         child.terminate()
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while time.monotonic() < deadline and descendants(os.getpid()):
-        time.sleep(0.05)
-        _reap(child)
+    _wait(child, _PATIENCE_SECONDS, lambda: child.poll() is None)
+    _wait(child, _ORPHAN_SECONDS, lambda: bool(descendants(os.getpid())))
     while left := descendants(os.getpid()):
         for pid in left:
             _kill(pid)
         time.sleep(0.05)
         _reap(child)
     child.wait()
+
+
+def _wait(child: "subprocess.Popen[bytes]", seconds: float, busy: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + seconds
+    while busy() and time.monotonic() < deadline:
+        time.sleep(0.05)
+        _reap(child)
 
 
 def _kill(pid: int) -> None:

@@ -1,0 +1,338 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ragtune.backends.chat import OpenAIChat, list_models
+from ragtune.backends.engines import OpenAIEngine, VllmEngine, kernel_lines
+from ragtune.backends.guard import descendants
+from ragtune.errors import EngineError, ModelError, ResourceError
+from ragtune.records import Message
+from ragtune.settings import EngineSettings
+
+ENGINE_PYTHON = Path(__file__).parent.parent / ".venv-vllm/bin/python"
+ASK = [Message("user", "Hello")]
+
+# A process tree that is hard to end: a grandchild in a session of its own, and ears closed to SIGTERM.
+STUBBORN = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+PARENT = """
+import subprocess, sys, os, time
+command = [sys.executable, "-m", "ragtune.backends.guard", str(os.getpid()), sys.executable, "-c", sys.argv[1]]
+guard = subprocess.Popen(command, start_new_session=True)
+print(guard.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def gone(pids: list[int], seconds: float = 15.0) -> list[int]:
+    """Return the pids that are still alive after waiting for them."""
+    deadline = time.monotonic() + seconds
+    left = pids
+    while left and time.monotonic() < deadline:
+        left = [pid for pid in left if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+        time.sleep(0.05)
+    return left
+
+
+def tree_of(guard: int, size: int) -> list[int]:
+    deadline = time.monotonic() + 15
+    while len(descendants(guard)) < size and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    return descendants(guard)
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"x")
+    return folder
+
+
+def script(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "python"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+# --- the guard
+
+
+def test_nothing_is_left_when_the_parent_is_killed():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, STUBBORN], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    guard = int(parent.stdout.readline())
+    pids = [guard, *tree_of(guard, 2)]
+    assert len(pids) == 3
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert gone(pids) == []
+
+
+def test_the_command_ends_when_its_guard_is_killed():
+    command = [sys.executable, "-m", "ragtune.backends.guard", str(os.getpid()), "sleep", "600"]
+    guard = subprocess.Popen(command)
+    pids = tree_of(guard.pid, 1)
+    assert pids
+    guard.kill()
+    guard.wait()
+    assert gone(pids) == []
+
+
+def test_the_exit_code_of_the_command_comes_through():
+    command = [sys.executable, "-m", "ragtune.backends.guard", str(os.getpid()), "sh", "-c", "exit 7"]
+    assert subprocess.run(command, check=False).returncode == 7
+
+
+def test_a_parent_that_is_already_gone_ends_the_command_at_once():
+    command = [sys.executable, "-m", "ragtune.backends.guard", "1", "sleep", "600"]
+    assert subprocess.run(command, timeout=15, check=False).returncode != 0
+
+
+# --- launching
+
+
+def test_a_missing_engine_environment_says_how_to_get_one(tmp_path: Path, model_folder: Path):
+    engine = VllmEngine(EngineSettings(python=str(tmp_path / "nowhere/python")), tmp_path, "cpu")
+    with pytest.raises(EngineError, match="make install"):
+        engine.launch(model_folder, "m")
+
+
+def test_a_folder_without_weights_is_no_model(tmp_path: Path):
+    engine = VllmEngine(EngineSettings(python=script(tmp_path, "exit 0")), tmp_path, "cpu")
+    with pytest.raises(ModelError, match="is not a model folder"):
+        engine.launch(tmp_path, "m")
+
+
+def test_too_little_memory_is_said_before_anything_starts(tmp_path: Path, model_folder: Path):
+    settings = EngineSettings(python=script(tmp_path, "exit 0"), kv_cache_gib=100_000)
+    with pytest.raises(ResourceError, match="kv_cache_gib"):
+        VllmEngine(settings, tmp_path, "cpu").launch(model_folder, "m")
+    assert not (tmp_path / "logs").exists()
+
+
+def test_an_engine_that_dies_shows_the_end_of_its_log(tmp_path: Path, model_folder: Path):
+    settings = EngineSettings(python=script(tmp_path, "echo 'ValueError: model type zebra is unknown'; exit 3"))
+    with pytest.raises(EngineError, match=r"code 3[\s\S]*model type zebra is unknown"):
+        VllmEngine(settings, tmp_path, "cpu").launch(model_folder, "m")
+
+
+def test_an_engine_that_hangs_is_ended_with_all_its_children(tmp_path: Path, model_folder: Path):
+    pids = tmp_path / "pids"
+    settings = EngineSettings(
+        python=script(tmp_path, f"sleep 600 & echo $! $$ > {pids}; echo still loading; wait"), start_timeout=2
+    )
+    with pytest.raises(EngineError, match=r"not ready after 2 s[\s\S]*still loading[\s\S]*start_timeout"):
+        VllmEngine(settings, tmp_path, "cpu").launch(model_folder, "m")
+    assert gone([int(pid) for pid in pids.read_text().split()]) == []
+
+
+def test_an_interrupted_start_leaves_nothing_running(tmp_path: Path, model_folder: Path):
+    pids = tmp_path / "pids"
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if pids.exists():
+            raise KeyboardInterrupt
+
+    settings = EngineSettings(python=script(tmp_path, f"echo $$ > {pids}; sleep 600"))
+    with pytest.raises(KeyboardInterrupt):
+        VllmEngine(settings, tmp_path, "cpu", interrupt).launch(model_folder, "m")
+    assert gone([int(pids.read_text())]) == []
+
+
+def test_the_key_is_in_the_environment_and_never_on_the_command_line(tmp_path: Path):
+    engine = VllmEngine(EngineSettings(), tmp_path, "cpu")
+    environment = engine.environment("secret-key")
+    assert environment["VLLM_API_KEY"] == "secret-key"
+    assert "secret-key" not in " ".join(engine.arguments(tmp_path, "m", 1))
+    assert environment["VLLM_CACHE_ROOT"].startswith(str(tmp_path))
+
+
+# --- talking to a server
+
+
+class Server(BaseHTTPRequestHandler):
+    """A small OpenAI-compatible server; what it sends is the class attribute `script`."""
+
+    script = "good"
+
+    def do_GET(self) -> None:
+        self._send(200, "application/json", json.dumps({"object": "list", "data": [{"id": "m", "object": "model"}]}))
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if self.script == "refuse":
+            self._send(400, "application/json", json.dumps({"error": {"message": "prompt is too long"}}))
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        for word in ("It ", "is ", "5."):
+            time.sleep(0.05)
+            self._event({"choices": [{"index": 0, "delta": {"content": word}}]})
+        if self.script == "good":
+            self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+            self._event({"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}})
+            self.wfile.write(b"data: [DONE]\n\n")
+
+    def _event(self, payload: dict[str, object]) -> None:
+        whole = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m", **payload}
+        self.wfile.write(f"data: {json.dumps(whole)}\n\n".encode())
+        self.wfile.flush()
+
+    def _send(self, status: int, kind: str, body: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        return
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Iterator[str]:
+    handler = type("Scripted", (Server,), {"script": getattr(request, "param", "good")})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.server_port}/v1"
+        listening.shutdown()
+        thread.join()
+
+
+def test_a_streamed_reply_is_put_together_and_its_first_token_timed(server: str):
+    with OpenAIChat(server, "k", "m") as chat:
+        done = chat.complete(ASK, max_tokens=5, temperature=0, seed=1)
+    assert (done.text, done.prompt_tokens, done.completion_tokens, done.finish_reason) == ("It is 5.", 11, 3, "stop")
+    assert 0.04 < done.first_token_seconds < done.total_seconds - 0.08
+
+
+@pytest.mark.parametrize("server", ["break off"], indirect=True)
+def test_a_reply_that_breaks_off_is_an_error_and_not_a_short_answer(server: str):
+    with OpenAIChat(server, "k", "m") as chat, pytest.raises(EngineError, match="broke off after 3 pieces"):
+        chat.complete(ASK, max_tokens=5, temperature=0, seed=1)
+
+
+@pytest.mark.parametrize("server", ["refuse"], indirect=True)
+def test_a_refused_request_shows_what_the_server_said(server: str):
+    with OpenAIChat(server, "k", "m") as chat, pytest.raises(EngineError, match="prompt is too long"):
+        chat.complete(ASK, max_tokens=5, temperature=0, seed=1)
+
+
+def test_a_server_that_is_not_there_is_an_error_that_names_it():
+    with OpenAIChat("http://127.0.0.1:9/v1", "k", "m") as chat, pytest.raises(EngineError, match=r"127.0.0.1:9/v1"):
+        chat.complete(ASK, max_tokens=5, temperature=0, seed=1)
+    with pytest.raises(EngineError, match=r"engine\.url"):
+        list_models("http://127.0.0.1:9/v1", "k")
+
+
+def test_a_remote_server_is_used_and_left_running(server: str, tmp_path: Path):
+    engine = OpenAIEngine(EngineSettings(backend="openai", url=server, model="m"), tmp_path)
+    with engine.running(tmp_path, "ignored") as running:
+        assert running.model_name == "m"
+        assert running.alive()
+    assert running.alive()
+    with pytest.raises(EngineError, match=r"no model 'x'[\s\S]*one of m"):
+        OpenAIEngine(EngineSettings(backend="openai", url=server), tmp_path).launch(tmp_path, "x")
+
+
+def test_kernel_lines_are_found_in_a_log(tmp_path: Path):
+    log = tmp_path / "log"
+    log.write_text("Using CPUWNA16LinearKernel for CompressedTensorsWNA16\nLoading weights took 1 s\n")
+    assert kernel_lines(log) == ["Using CPUWNA16LinearKernel for CompressedTensorsWNA16"]
+
+
+# --- the real engine
+
+
+def write_tiny_model(folder: Path) -> None:
+    """Write a Llama of two layers with random weights and a tokenizer of a few words."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = ["<unk>", "<s>", "</s>", "<|user|>", "<|system|>", "<|assistant|>", "hello", "world", *map(str, range(56))]
+    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
+    turns = "{% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }} {% endfor %}<|assistant|>"
+    tokenizer.chat_template = turns
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+
+
+LAUNCHER = """
+import json, sys, time
+from pathlib import Path
+from ragtune.backends.engines import VllmEngine
+from ragtune.settings import EngineSettings
+settings = EngineSettings(python=sys.argv[3], max_model_len=256)
+engine = VllmEngine(settings, Path(sys.argv[2]), "cpu").launch(Path(sys.argv[1]), "tiny")
+row = {"url": engine.url, "key": engine.api_key, "pid": engine.pid, "log": str(engine.log_path)}
+print(json.dumps({**row, "memory": engine.memory_bytes()}), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(not ENGINE_PYTHON.exists(), reason="there is no .venv-vllm; run `make install`")
+def test_a_real_engine_answers_under_its_key_and_dies_with_its_parent(tmp_path: Path):
+    write_tiny_model(tmp_path / "tiny")
+    command = [sys.executable, "-c", LAUNCHER, str(tmp_path / "tiny"), str(tmp_path / "home"), str(ENGINE_PYTHON)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE)
+    try:
+        assert parent.stdout is not None
+        with parent.stdout as output:
+            started = json.loads(output.readline())
+        pids = [started["pid"], *descendants(started["pid"])]
+        assert len(pids) > 2
+        with OpenAIChat(started["url"], started["key"], "tiny") as chat:
+            first, second = (chat.complete(ASK, max_tokens=8, temperature=0, seed=1) for _ in range(2))
+        assert first.text == second.text
+        assert first.completion_tokens >= 1
+        assert first.prompt_tokens >= 2
+        with pytest.raises(EngineError, match="401"), OpenAIChat(started["url"], "wrong", "tiny") as stranger:
+            stranger.complete(ASK, max_tokens=8, temperature=0, seed=1)
+        assert started["memory"] > 100 << 20
+        assert not any(started["key"] in " ".join(psutil.Process(pid).cmdline()) for pid in pids)
+        assert started["key"] not in Path(started["log"]).read_text()
+        assert list_models(started["url"], started["key"]) == ["tiny"]
+    finally:
+        parent.kill()
+        parent.wait()
+    assert gone(pids, 30) == []
