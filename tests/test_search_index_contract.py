@@ -10,6 +10,7 @@ from ragtune.backends.lance_index import LanceIndex
 from ragtune.errors import SearchIndexError
 from ragtune.ports import IndexQuery, SearchIndex
 from ragtune.records import Chunk, content_id
+from tests.elastic import elastic_opener
 
 DIMENSION = 8
 Open = Callable[..., SearchIndex]
@@ -31,8 +32,11 @@ CODE = chunk("peft.LoraConfig", "Configuration of an adapter; it's `r` that sets
 ALL = [(FISH, unit(1)), (BIRD, unit(2)), (CODE, unit(3))]
 
 
-@pytest.fixture(params=["lance"])
+@pytest.fixture(params=["lance", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)])
 def open_index(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    if request.param == "elasticsearch":
+        return elastic_opener(request, tmp_path)
+
     def lance(embedder: str = "one", dimension: int = DIMENSION) -> SearchIndex:
         return LanceIndex(tmp_path / "index", embedder, dimension)
 

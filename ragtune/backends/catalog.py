@@ -3,6 +3,7 @@
 import os
 from functools import lru_cache
 
+from ragtune.backends.elastic_index import ElasticIndex
 from ragtune.backends.embedders import MiniLmEmbedder, OpenAiEmbedder, SentenceTransformersEmbedder
 from ragtune.backends.engines import OpenAIEngine, VllmEngine
 from ragtune.backends.lance_index import LanceIndex
@@ -38,7 +39,13 @@ def _embedder(
 
 def search_index_from(settings: Settings, embedder: Embedder) -> SearchIndex:
     """Return the search index of the settings, for vectors of this embedder."""
-    return LanceIndex(settings.home / "index", embedder.name, embedder.dimension)
+    folder, chosen = settings.home / "index", settings.index
+    if chosen.backend == "elasticsearch":
+        key = chosen.api_key.get_secret_value()
+        return ElasticIndex(
+            chosen.url, key, chosen.name, embedder.name, embedder.dimension, scratch=folder / "unfinished"
+        )
+    return LanceIndex(folder, embedder.name, embedder.dimension)
 
 
 def retriever_from(settings: Settings) -> Retriever:

@@ -7,14 +7,12 @@ versions, which nobody looks at, and then moves the pointer; a killed one is rol
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragtune.errors import SearchIndexError
-from ragtune.knowledge.indexing import chunk_version
-from ragtune.knowledge.names import body_text, object_names
+from ragtune.knowledge.indexing import SCHEMA_VERSION, checked_filter, chunk_from, stored_fields
 from ragtune.ports import IndexQuery, SearchIndex
 from ragtune.records import Chunk, Hit, content_id
 from ragtune.store.artifacts import write_json
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 
     Vector = npt.NDArray[np.float32]
 
-SCHEMA_VERSION = "1"
-FILTERS = ("document_id", "source", "title", "topic", "names")
 ROWS_PER_BATCH = 1024
 VECTOR_INDEX_FROM = 50_000
 """Below this many chunks every vector is compared: exact, and a few milliseconds."""
@@ -120,7 +116,7 @@ class LanceIndex(SearchIndex):
             search = search.where(_condition(query.where), prefilter=True)
         rows = search.limit(query.limit).to_arrow().to_pydict()
         scores = rows["_score"] if query.vector is None else [1.0 - each for each in rows["_distance"]]
-        return [Hit(_chunk(record), float(score)) for record, score in zip(rows["record"], scores, strict=True)]
+        return [Hit(chunk_from(record), float(score)) for record, score in zip(rows["record"], scores, strict=True)]
 
     def _check_embedder(self) -> None:
         pointer = self._pointer()
@@ -200,9 +196,10 @@ class LanceIndex(SearchIndex):
         schema = self._schema()
         for part in _parts(rows, ROWS_PER_BATCH):
             flat = np.concatenate([vector for _, vector in part]).astype(np.float32)
-            fields: dict[str, Any] = {name: [_row(chunk)[name] for chunk, _ in part] for name in schema.names[:-1]}
-            fields["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), self.dimension)
-            yield pa.RecordBatch.from_pydict(fields, schema=schema)
+            rows_of = [stored_fields(chunk) for chunk, _ in part]
+            columns: dict[str, Any] = {name: [row[name] for row in rows_of] for name in schema.names[:-1]}
+            columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), self.dimension)
+            yield pa.RecordBatch.from_pydict(columns, schema=schema)
 
     def _build_indexes(self, table: Any) -> None:
         from lancedb.index import FTS, HnswSq, LabelList
@@ -226,25 +223,6 @@ class LanceIndex(SearchIndex):
         }
 
 
-def _row(chunk: Chunk) -> dict[str, Any]:
-    return {
-        "id": chunk.id,
-        "version": chunk_version(chunk),
-        "document_id": chunk.document_id,
-        "source": chunk.source,
-        "title": chunk.title,
-        "topic": chunk.topic,
-        "names": object_names(chunk.title),
-        "body": body_text(chunk),
-        "record": json.dumps(asdict(chunk)),
-    }
-
-
-def _chunk(record: str) -> Chunk:
-    fields = json.loads(record)
-    return Chunk(**{**fields, "heading_path": tuple(fields["heading_path"])})
-
-
 def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
@@ -255,13 +233,8 @@ def _quoted(values: Sequence[str]) -> str:
 
 
 def _condition(where: Mapping[str, str]) -> str:
-    unknown = sorted(set(where) - set(FILTERS))
-    if unknown:
-        raise SearchIndexError(
-            f"There is no field to filter on named {', '.join(unknown)}.", expected=f"one of {', '.join(FILTERS)}"
-        )
     tests = [
         f"array_has(names, {_quoted([value])})" if name == "names" else f"{name} = {_quoted([value])}"
-        for name, value in where.items()
+        for name, value in checked_filter(where).items()
     ]
     return " AND ".join(tests)

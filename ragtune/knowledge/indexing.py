@@ -4,11 +4,16 @@ What is embedded is put by as it comes, so an update that was killed goes on whe
 readers see none of it until the index has all of it.
 """
 
+import json
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ragtune.errors import SearchIndexError
+from ragtune.knowledge.names import body_text, object_names
 from ragtune.ports import Embedder, Progress, SearchIndex, silent
 from ragtune.records import Chunk, IndexUpdate, content_id
 
@@ -18,6 +23,11 @@ if TYPE_CHECKING:
 
     Vector = npt.NDArray[np.float32]
 
+SCHEMA_VERSION = "1"
+"""Changes with what `stored_fields` returns or how a back end analyses it: every index is then built anew."""
+
+FILTERS = ("document_id", "source", "title", "topic", "names")
+
 SLICE = 512
 """Chunks embedded between two savings: some seconds of work are lost by a kill."""
 
@@ -26,6 +36,37 @@ def chunk_version(chunk: Chunk) -> str:
     """Return `TEXT.META`: hashes of what is embedded and of the metadata that hits carry."""
     meta = content_id(chunk.document_id, chunk.source, chunk.topic, str(chunk.position))
     return f"{content_id(chunk.embedded_text)}.{meta}"
+
+
+def stored_fields(chunk: Chunk) -> dict[str, Any]:
+    """Return the fields that every index keeps of a chunk; `record` is the whole chunk as JSON."""
+    return {
+        "id": chunk.id,
+        "version": chunk_version(chunk),
+        "document_id": chunk.document_id,
+        "source": chunk.source,
+        "title": chunk.title,
+        "topic": chunk.topic,
+        "names": object_names(chunk.title),
+        "body": body_text(chunk),
+        "record": json.dumps(asdict(chunk)),
+    }
+
+
+def chunk_from(record: str) -> Chunk:
+    """Return the chunk of a stored `record`."""
+    fields = json.loads(record)
+    return Chunk(**{**fields, "heading_path": tuple(fields["heading_path"])})
+
+
+def checked_filter(where: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the filter; raise SearchIndexError that lists the valid fields when it names another."""
+    unknown = sorted(set(where) - set(FILTERS))
+    if unknown:
+        raise SearchIndexError(
+            f"There is no field to filter on named {', '.join(unknown)}.", expected=f"one of {', '.join(FILTERS)}"
+        )
+    return where
 
 
 def update_index(
@@ -73,8 +114,6 @@ def _stored_vectors(
 
 
 def _same_document(added: Sequence[str], deleted: Sequence[str]) -> int:
-    from collections import Counter
-
     return (Counter(added) & Counter(deleted)).total()
 
 

@@ -1,0 +1,322 @@
+"""The search index on an Elasticsearch cluster (8.12 or later), with nothing that needs a paid licence.
+
+Readers search through an alias whose filter shows one generation of chunks. An update writes the
+next generation beside it, unseen, and moves the filter in one step; a killed one is cleaned up later.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragtune.backends.elastic_errors import checked_version, explained
+from ragtune.backends.elastic_lease import WriterLease
+from ragtune.errors import SearchIndexError
+from ragtune.knowledge.indexing import SCHEMA_VERSION, checked_filter, chunk_from, stored_fields
+from ragtune.ports import IndexQuery, SearchIndex
+from ragtune.records import Chunk, Hit, content_id
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Vector = npt.NDArray[np.float32]
+
+ROWS_PER_REQUEST = 500
+SEARCHES_PER_REQUEST = 64
+MIN_CANDIDATES = 150
+"""Neighbours the vector graph looks at, at least; more is more exact and slower."""
+
+RESCORING = (8, 18)
+"""From this version the best candidates are scored again with the vectors as they were before int8."""
+
+ANALYSIS = {
+    "filter": {
+        "parts": {"type": "word_delimiter_graph", "split_on_case_change": False, "split_on_numerics": False},
+        "stop_words": {"type": "stop", "stopwords": "_english_"},
+        "stems": {"type": "stemmer", "language": "porter2"},
+    },
+    "analyzer": {
+        "prose": {
+            "type": "custom",
+            "tokenizer": "whitespace",
+            "filter": ["parts", "lowercase", "asciifolding", "stop_words", "stems"],
+        }
+    },
+}
+"""English with stemming; words end at any punctuation, so that `a.b_c` is found by each of its parts."""
+
+
+class ElasticIndex(SearchIndex):
+    """Chunks in the index behind the alias `name`; one object serves many threads."""
+
+    def __init__(
+        self, url: str, api_key: str, name: str, embedder: str, dimension: int, scratch: Path, patience: float = 60.0
+    ) -> None:
+        from elasticsearch import Elasticsearch
+
+        self.url, self.name, self.embedder, self.dimension = url, name, embedder, dimension
+        self.scratch, self.location = scratch, f"{url}/{name}"
+        self.patience = patience
+        fingerprint = content_id(SCHEMA_VERSION, embedder, str(dimension))
+        self._index, self._vector_field = f"{name}-{fingerprint}", f"vector_{fingerprint}"
+        self._client = Elasticsearch(url, api_key=api_key or None, request_timeout=60, max_retries=2)
+        self._lease = WriterLease(self._client, f"{name}-writer")
+        self._version: tuple[int, ...] = ()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def versions(self) -> dict[str, tuple[str, str]]:
+        """Return {chunk id: (document id, chunk version)} of what readers see."""
+        with self._speaking():
+            index, _ = self._published()
+            if index != self._index:
+                return {}
+            rows = self._scan(self.name, {"match_all": {}}, ["id", "document_id", "version"])
+            return {row["id"]: (row["document_id"], row["version"]) for _, row in rows}
+
+    def vectors(self, ids: Sequence[str]) -> "dict[str, Vector]":
+        """Return the stored vectors of these chunks."""
+        import numpy as np
+
+        found = {}
+        with self._speaking():
+            for part in _parts(ids, ROWS_PER_REQUEST):
+                for _, row in self._scan(self.name, {"terms": {"id": list(part)}}, ["id", self._vector_field]):
+                    found[row["id"]] = np.array(row[self._vector_field], dtype=np.float32)
+        return found
+
+    def updating(self) -> AbstractContextManager[None]:
+        """Hold the lease that the cluster keeps for the one writer; it ends by itself when we die."""
+        return self._hold_lease()
+
+    @contextmanager
+    def _hold_lease(self) -> Iterator[None]:
+        with self._speaking():
+            self._lease.acquire()
+        try:
+            yield
+        finally:
+            with self._speaking():
+                self._lease.release()
+
+    def apply(self, added: "Iterable[tuple[Chunk, Vector]]", deleted: Sequence[str]) -> None:
+        """Write the next generation unseen, show it in one step, then remove what it replaced."""
+        with self._speaking():
+            old_index, generation = self._published()
+            self._drop_unused(old_index)
+            if old_index == self._index:
+                self._undo_unfinished(generation)
+            else:
+                generation = 0
+                self._create()
+            after = generation + 1
+            stale = list(deleted)
+            for part in _iterable_parts(added, ROWS_PER_REQUEST):
+                stale += [chunk.id for chunk, _ in part]
+                self._bulk([self._document(chunk, vector, after) for chunk, vector in part])
+            if generation:
+                for ids in _parts(stale, ROWS_PER_REQUEST):
+                    found = [row_id for row_id, _ in self._scan(self.name, {"terms": {"id": list(ids)}}, ["id"])]
+                    self._bulk([{"_op_type": "update", "_id": each, "doc": {"removed": after}} for each in found])
+            self._client.indices.refresh(index=self._index)
+            self._publish(old_index, after)
+            self._delete_where({"range": {"removed": {"lte": after}}})
+
+    def search(self, queries: Sequence[IndexQuery]) -> list[list[Hit]]:
+        """Ask all queries in as few requests as possible; an index never built has no hits."""
+        results: list[list[Hit]] = []
+        with self._speaking():
+            for part in _parts(queries, SEARCHES_PER_REQUEST):
+                searches = [line for query in part for line in ({"index": self.name}, self._search_body(query))]
+                for query, response in zip(part, self._client.msearch(searches=searches)["responses"], strict=True):
+                    results.append(self._hits(query, response))
+        return results
+
+    def _hits(self, query: IndexQuery, response: Mapping[str, Any]) -> list[Hit]:
+        if "error" in response:
+            if response["error"].get("type") == "index_not_found_exception":
+                return []
+            raise explained(self.location, int(response["status"]), str(response["error"]["type"]), str(response))
+        rows = response["hits"]["hits"]
+        if query.vector is not None and not rows:
+            self._check_embedder()
+        # Elasticsearch reports (1 + cosine) / 2, because its scores are never negative.
+        scores = [row["_score"] if query.vector is None else 2 * row["_score"] - 1 for row in rows]
+        return [Hit(chunk_from(row["_source"]["record"]), score) for row, score in zip(rows, scores, strict=True)]
+
+    def _check_embedder(self) -> None:
+        """Raise SearchIndexError when readers see an index without our vectors."""
+        index, _ = self._published()
+        if index not in ("", self._index):
+            meta = self._client.indices.get_mapping(index=index)[index]["mappings"].get("_meta", {})
+            raise SearchIndexError(
+                f"The index at {self.location} was built with the embedder '{meta.get('embedder')}'.",
+                expected=f"'{self.embedder}', as the settings say",
+                mend="run `ragtune index` or `ragtune materialize` to build it anew, or restore the old setting",
+            )
+
+    def _search_body(self, query: IndexQuery) -> dict[str, Any]:
+        where = [{"term": {name: value}} for name, value in checked_filter(query.where or {}).items()]
+        body: dict[str, Any] = {"size": query.limit, "_source": ["record"], "track_total_hits": False}
+        if query.vector is None:
+            match = {"match": {"body": {"query": query.text}}}
+            return {**body, "query": {"bool": {"must": [match], "filter": where}}}
+        knn: dict[str, Any] = {
+            "field": self._vector_field,
+            "query_vector": query.vector.tolist(),
+            "k": query.limit,
+            "num_candidates": min(10_000, max(MIN_CANDIDATES, 2 * query.limit)),
+            "filter": where,
+        }
+        if self._version >= RESCORING:
+            knn["rescore_vector"] = {"oversample": 2.0}
+        return {**body, "knn": knn}
+
+    def _published(self) -> tuple[str, int]:
+        """Return the index behind the alias and the generation that its filter shows."""
+        reply = self._client.options(ignore_status=404).indices.get_alias(name=self.name)
+        if reply.meta.status == 404:
+            return "", 0
+        (index, state), *others = reply.items()
+        if others:
+            raise SearchIndexError(
+                f"The alias '{self.name}' points at {', '.join(sorted(reply.keys()))}.",
+                expected="one index",
+                mend="remove the alias from all but the newest of them",
+            )
+        visible = state["aliases"][self.name].get("filter", {}).get("bool", {}).get("filter", [])
+        return index, int(visible[0]["range"]["added"]["lte"]) if visible else 0
+
+    def _publish(self, old_index: str, generation: int) -> None:
+        self._lease.check()
+        visible = {
+            "bool": {
+                "filter": [{"range": {"added": {"lte": generation}}}],
+                "must_not": [{"range": {"removed": {"lte": generation}}}],
+            }
+        }
+        actions: list[dict[str, Any]] = [{"add": {"index": self._index, "alias": self.name, "filter": visible}}]
+        if old_index and old_index != self._index:
+            actions.insert(0, {"remove": {"index": old_index, "alias": self.name}})
+        self._client.indices.update_aliases(actions=actions)
+
+    def _drop_unused(self, old_index: str) -> None:
+        """Drop our indices that readers do not see: replaced ones, and a first build that was killed."""
+        ours = re.compile(re.escape(self.name) + "-[0-9a-f]{16}")
+        for index in self._client.indices.get(index=f"{self.name}-*", features="aliases"):
+            if ours.fullmatch(index) and index != old_index:
+                self._client.indices.delete(index=index)
+
+    def _create(self) -> None:
+        text = ("id", "version", "document_id", "source", "title", "topic", "names")
+        vector = {
+            "type": "dense_vector",
+            "dims": self.dimension,
+            "index": True,
+            "similarity": "cosine",
+            "index_options": {"type": "int8_hnsw"},
+        }
+        properties: dict[str, Any] = {name: {"type": "keyword", "ignore_above": 8000} for name in text}
+        properties |= {
+            "body": {"type": "text", "analyzer": "prose"},
+            "record": {"type": "keyword", "index": False, "doc_values": False},
+            "added": {"type": "long"},
+            "removed": {"type": "long"},
+            self._vector_field: vector,
+        }
+        self._client.indices.create(
+            index=self._index,
+            settings={"number_of_shards": 1, "auto_expand_replicas": "0-1", "analysis": ANALYSIS},
+            mappings={"dynamic": "strict", "properties": properties, "_meta": {"embedder": self.embedder}},
+        )
+
+    def _undo_unfinished(self, generation: int) -> None:
+        """Remove what a killed update wrote, and what a finished one no longer shows."""
+        self._client.indices.refresh(index=self._index)
+        self._delete_where({"range": {"added": {"gt": generation}}})
+        self._delete_where({"range": {"removed": {"lte": generation}}})
+        marked = [each for each, _ in self._scan(self._index, {"range": {"removed": {"gt": generation}}}, ["id"])]
+        self._bulk([{"_op_type": "update", "_id": each, "doc": {"removed": None}} for each in marked])
+        if marked:
+            self._client.indices.refresh(index=self._index)
+
+    def _delete_where(self, query: dict[str, Any]) -> None:
+        found = [each for each, _ in self._scan(self._index, query, ["id"])]
+        self._bulk([{"_op_type": "delete", "_id": each} for each in found])
+        if found:
+            self._client.indices.refresh(index=self._index)
+
+    def _document(self, chunk: Chunk, vector: "Vector", generation: int) -> dict[str, Any]:
+        fields = {**stored_fields(chunk), "added": generation, self._vector_field: vector.tolist()}
+        return {"_op_type": "index", "_id": f"{chunk.id}.{generation}", "_source": fields}
+
+    def _scan(self, index: str, query: dict[str, Any], fields: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        from elasticsearch import helpers
+
+        body = {"query": query, "_source": fields, "sort": ["_doc"]}
+        for row in helpers.scan(self._client, index=index, query=body, size=1000, preserve_order=True):
+            yield row["_id"], row["_source"]
+
+    def _bulk(self, actions: Sequence[dict[str, Any]]) -> None:
+        """Send operations that may be sent twice; wait out a restart of the cluster for `patience` seconds."""
+        from elasticsearch import ApiError, TransportError, helpers
+
+        deadline, pause = time.monotonic() + self.patience, 0.5
+        for part in _parts(actions, ROWS_PER_REQUEST):
+            while True:
+                self._lease.check()
+                try:
+                    rows = helpers.streaming_bulk(
+                        self._client, part, index=self._index, raise_on_error=False, max_retries=3, initial_backoff=1
+                    )
+                    self._check_rows([item for ok, item in rows if not ok])
+                    break
+                except (TransportError, ApiError) as error:
+                    restarting = not isinstance(error, ApiError) or error.status_code in (502, 503, 504)
+                    if not restarting or time.monotonic() > deadline:
+                        raise
+                    time.sleep(pause)
+                    pause = min(5.0, 2 * pause)
+
+    def _check_rows(self, failed: Sequence[Mapping[str, Any]]) -> None:
+        for item in failed:
+            (operation, result), *_ = item.items()
+            gone = operation in ("delete", "update") and result.get("status") == 404
+            if not gone:
+                error = result.get("error") or {}
+                raise explained(self.location, int(result.get("status", 500)), str(error.get("type")), str(error))
+
+    @contextmanager
+    def _speaking(self) -> Iterator[None]:
+        """Turn the client's errors into ours; check the server's version before the first request."""
+        from elasticsearch import ApiError, TransportError
+
+        try:
+            if not self._version:
+                self._version = checked_version(self.url, self._client.info().body)
+            yield
+        except ApiError as error:
+            raise explained(self.location, error.status_code, error.error, str(error)) from error
+        except TransportError as error:
+            raise explained(self.location, 0, type(error).__name__, str(error)) from error
+
+
+def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _iterable_parts(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    part: list[Any] = []
+    for item in items:
+        part.append(item)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part

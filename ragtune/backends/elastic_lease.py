@@ -1,0 +1,105 @@
+"""One writer at a time on an Elasticsearch index: a lease in the cluster, renewed while its holder lives.
+
+Taking and renewing it go by compare-and-set on the document's sequence number.
+"""
+
+import os
+import socket
+import threading
+import time
+import uuid
+from typing import Any
+
+from ragtune.errors import SearchIndexError
+
+LEASE_SECONDS = 60.0
+RENEW_EVERY = 15.0
+LOOK_EVERY = 0.5
+
+
+class WriterLease:
+    """The right to write; a dead holder's lease ends after 60 seconds, at once on the same machine."""
+
+    def __init__(self, client: Any, index: str) -> None:
+        self._client, self._index = client, index
+        self._owner = ""
+        self._revision: dict[str, int] = {}
+        self._lost = ""
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def acquire(self) -> None:
+        """Wait until nobody else holds the lease, take it and keep renewing it."""
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
+        while not self._take():
+            time.sleep(LOOK_EVERY)
+        self._lost, self._stop = "", threading.Event()
+        self._thread = threading.Thread(target=self._renew, args=(self._stop,), daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise SearchIndexError when another writer took the lease; do nothing when none was asked for."""
+        if self._lost:
+            raise SearchIndexError(
+                f"Another writer took over the index while this one was silent: {self._lost}",
+                expected=f"a renewal every {RENEW_EVERY:.0f} seconds",
+                mend="run the same command again",
+            )
+
+    def release(self) -> None:
+        """Give the lease back; a lost one is left to its new holder."""
+        from elasticsearch import ApiError
+
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if not self._lost:
+            try:
+                self._client.delete(index=self._index, id="writer", **self._revision)
+            except ApiError as error:
+                if error.status_code not in (404, 409):
+                    raise
+
+    def _take(self) -> bool:
+        from elasticsearch import ConflictError, NotFoundError
+
+        try:
+            try:
+                held = self._client.get(index=self._index, id="writer")
+            except NotFoundError:
+                self._write(op_type="create")
+                return True
+            if time.time() < held["_source"]["expires"] and _alive(held["_source"]["owner"]):
+                return False
+            self._write(if_seq_no=held["_seq_no"], if_primary_term=held["_primary_term"])
+        except ConflictError:
+            return False
+        return True
+
+    def _write(self, **condition: Any) -> None:
+        document = {"owner": self._owner, "expires": time.time() + LEASE_SECONDS}
+        written = self._client.index(index=self._index, id="writer", document=document, **condition)
+        self._revision = {"if_seq_no": written["_seq_no"], "if_primary_term": written["_primary_term"]}
+
+    def _renew(self, stop: threading.Event) -> None:
+        from elasticsearch import ApiError, TransportError
+
+        last = time.monotonic()
+        while not stop.wait(RENEW_EVERY):
+            try:
+                self._write(**self._revision)
+                last = time.monotonic()
+            except (ApiError, TransportError) as error:
+                conflict = isinstance(error, ApiError) and error.status_code in (404, 409)
+                if conflict or time.monotonic() - last > LEASE_SECONDS - RENEW_EVERY:
+                    self._lost = str(error)
+                    return
+
+
+def _alive(owner: str) -> bool:
+    """Return whether a holder may still live: a process of another machine always may."""
+    import psutil
+
+    host, pid, _ = owner.split(":")
+    return host != socket.gethostname() or psutil.pid_exists(int(pid))
