@@ -4,50 +4,19 @@ The layout is fixed, because the index, the question writer and the model all re
 a first line with the signature, then prose, then labelled lists.
 """
 
-import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import griffe
 
-from ragtune.knowledge.restructured import inline_markdown, to_markdown, unwrap
+from ragtune.knowledge.docstrings import Item, Page, prose, read_docstring, readable_type
+from ragtune.knowledge.restructured import inline_markdown
 
 Resolve = Callable[[griffe.Object | griffe.Alias], griffe.Object | None]
-_KIND = griffe.DocstringSectionKind
 _STATUS = ("deprecated", "beta", "preview", "superseded", "experimental")
-# Ports from other projects write numpy sections with a colon, which no parser knows.
-_UNDERLINED = re.compile(
-    r"^([ \t]*)(Parameters|Returns|Raises|Examples|Notes|Yields|Attributes|See Also):{0,2}[ \t]*\n[ \t]*-{3,}[ \t]*$",
-    re.MULTILINE,
-)
-_LONGEST_TYPE = 160
 _LONGEST_DEFAULT = 60
+_SHORTEST_MODULE = 12
 _LONGEST_SIGNATURE = 240
-
-
-@dataclass(slots=True)
-class _Item:
-    """A documented name: parameter, attribute, return value or exception."""
-
-    name: str
-    type: str = ""
-    default: str = ""
-    text: str = ""
-
-
-@dataclass(slots=True)
-class _Page:
-    """What a docstring says, by section."""
-
-    prose: list[str] = field(default_factory=list)
-    after: list[str] = field(default_factory=list)
-    parameters: dict[str, _Item] = field(default_factory=dict)
-    attributes: dict[str, _Item] = field(default_factory=dict)
-    returns: list[_Item] = field(default_factory=list)
-    yields: list[_Item] = field(default_factory=list)
-    raises: list[_Item] = field(default_factory=list)
-    examples: list[str] = field(default_factory=list)
 
 
 def describe(path: str, entity: griffe.Object, resolve: Resolve, *, offered: bool = False) -> str:
@@ -56,7 +25,7 @@ def describe(path: str, entity: griffe.Object, resolve: Resolve, *, offered: boo
     `path` is the public dotted path; `resolve` turns an alias into its target; a function that is
     `offered` by name is described by its signature alone where it has no docstring.
     """
-    page = _read_docstring(entity)
+    page = read_docstring(entity)
     if isinstance(entity, griffe.Class):
         return _class_page(path, entity, page, resolve)
     if isinstance(entity, griffe.Function):
@@ -64,6 +33,8 @@ def describe(path: str, entity: griffe.Object, resolve: Resolve, *, offered: boo
     if not (page.prose or page.examples):
         return ""
     if isinstance(entity, griffe.Module):
+        if len(" ".join(page.prose).split()) < _SHORTEST_MODULE:
+            return ""
         return _assemble(f"`{path}`  (module)", page, [])
     kind = "property" if "property" in entity.labels else "attribute"
     attribute = entity if isinstance(entity, griffe.Attribute) else None
@@ -71,13 +42,13 @@ def describe(path: str, entity: griffe.Object, resolve: Resolve, *, offered: boo
     if typed and kind == "property" and typed[1] not in ("Note", "Warning", "Deprecated", "Example"):
         page.prose[0] = page.prose[0][typed.end() :]
     if attribute is not None and attribute.annotation is not None and not page.returns:
-        page.returns = [_Item("", _type(attribute.annotation))] if kind == "property" else []
+        page.returns = [Item("", readable_type(attribute.annotation))] if kind == "property" else []
     value = f" = {attribute.value}" if attribute is not None and kind == "attribute" and attribute.value else ""
     value = value if len(value) <= _LONGEST_DEFAULT and "\n" not in value else ""
     return _assemble(f"`{path}{value}`  ({kind})", page, [])
 
 
-def _function_page(path: str, function: griffe.Function, page: _Page, *, offered: bool) -> str:
+def _function_page(path: str, function: griffe.Function, page: Page, *, offered: bool) -> str:
     in_class = isinstance(function.parent, griffe.Class)
     parameters = _own_parameters(function.parameters, drop_first=in_class and "staticmethod" not in function.labels)
     items = _merge(parameters, page.parameters)
@@ -85,9 +56,9 @@ def _function_page(path: str, function: griffe.Function, page: _Page, *, offered
     if not (page.prose or typed or any(item.text for item in items)):
         return ""
     if function.returns is not None and not page.yields:
-        annotation = _type(function.returns)
+        annotation = readable_type(function.returns)
         if not page.returns and annotation not in ("None", "Self"):
-            page.returns = [_Item("", annotation)]
+            page.returns = [Item("", annotation)]
         elif len(page.returns) == 1 and not page.returns[0].type and annotation != "None":
             page.returns[0].type = annotation
     kind = next((label for label in ("classmethod", "staticmethod") if label in function.labels), "")
@@ -98,13 +69,18 @@ def _function_page(path: str, function: griffe.Function, page: _Page, *, offered
     return _assemble(f"`{path}({_signature(parameters)})`  ({kind})", page, _parameter_lines(items), _status(function))
 
 
-def _class_page(path: str, owner: griffe.Class, page: _Page, resolve: Resolve) -> str:
+def _class_page(path: str, owner: griffe.Class, page: Page, resolve: Resolve) -> str:
     parameters, fields = _constructor(owner, page, resolve)
     items = _merge(parameters, page.parameters)
-    bases = [name for name in (_type(base) for base in owner.bases) if name not in ("object", "ABC", "Generic")]
-    bases = [re.sub(r"^Generic\[.*\]$", "", base) for base in bases]
+    bases = [name for name in (readable_type(base) for base in owner.bases) if name not in ("object", "ABC", "Generic")]
+    bases = [re.sub(r"^Generic\[.*\]$|\(.*\)$", "", base) for base in bases]
     enum = any(base.split(".")[-1] in ("Enum", "IntEnum", "StrEnum", "Flag") for base in bases)
     tail = []
+    by_name = {item.name: item for item in items}
+    for name, attribute in list(page.attributes.items()):
+        if name in by_name:
+            by_name[name].text = by_name[name].text or attribute.text
+            del page.attributes[name]
     attributes = {**fields, **page.attributes} if not items else page.attributes
     if attributes and not enum:
         lines = [_line(item) for item in attributes.values() if item.text or item.type]
@@ -129,14 +105,14 @@ def _class_page(path: str, owner: griffe.Class, page: _Page, resolve: Resolve) -
     return _assemble(f"{signature}  ({kind})", page, _parameter_lines(items), _status(owner), tail)
 
 
-def _constructor(owner: griffe.Class, page: _Page, resolve: Resolve) -> tuple[list[griffe.Parameter], dict[str, _Item]]:
+def _constructor(owner: griffe.Class, page: Page, resolve: Resolve) -> tuple[list[griffe.Parameter], dict[str, Item]]:
     """Return what the class is called with, and its annotated fields."""
     parameters: list[griffe.Parameter] = []
     init = owner.members.get("__init__") or owner.members.get("__new__")
     entity = resolve(init) if init is not None else None
     if isinstance(entity, griffe.Function):
         parameters = _own_parameters(entity.parameters, drop_first=True)
-        extra = _read_docstring(entity)
+        extra = read_docstring(entity)
         page.parameters = page.parameters or extra.parameters
         page.raises = page.raises or extra.raises
     elif "dataclass" not in owner.labels:
@@ -150,8 +126,8 @@ def _constructor(owner: griffe.Class, page: _Page, resolve: Resolve) -> tuple[li
             continue
         if member.annotation is None or "ClassVar" in str(member.annotation):
             continue
-        text = _prose(member.docstring.value) if member.docstring else _field_text(str(member.value or ""))
-        fields[name] = _Item(name, _type(member.annotation), _default(member.value), text)
+        text = prose(member.docstring.value) if member.docstring else _field_text(str(member.value or ""))
+        fields[name] = Item(name, readable_type(member.annotation), _default(member.value), text)
         if name in page.parameters and not page.parameters[name].text:
             page.parameters[name].text = text
     return parameters, fields
@@ -207,29 +183,29 @@ def _signature(parameters: list[griffe.Parameter]) -> str:
     return ", ".join(parts)
 
 
-def _merge(parameters: list[griffe.Parameter], documented: dict[str, _Item]) -> list[_Item]:
+def _merge(parameters: list[griffe.Parameter], documented: dict[str, Item]) -> list[Item]:
     """Return one item per parameter: order and defaults from the signature, words from the docstring."""
     items = []
     left = dict(documented)
     for parameter in parameters:
         told = left.pop(parameter.name, None) or left.pop(f"*{parameter.name}", None)
-        told = told or left.pop(f"**{parameter.name}", None) or _Item(parameter.name)
-        own = _type(parameter.annotation) if parameter.annotation is not None else ""
+        told = told or left.pop(f"**{parameter.name}", None) or Item(parameter.name)
+        own = readable_type(parameter.annotation) if parameter.annotation is not None else ""
         variadic = parameter.kind in (griffe.ParameterKind.var_positional, griffe.ParameterKind.var_keyword)
         default = "" if variadic else _default(parameter.default) or told.default
         text = told.text or _field_text(str(parameter.default or ""))
         if variadic and not text:
             continue
-        items.append(_Item(parameter.name, told.type or own, default, text))
+        items.append(Item(parameter.name, told.type or own, default, text))
     return items + list(left.values())
 
 
-def _parameter_lines(items: list[_Item]) -> list[str]:
+def _parameter_lines(items: list[Item]) -> list[str]:
     lines = [_line(item) for item in items if item.type or item.default or item.text]
     return ["Parameters:", *lines] if lines else []
 
 
-def _line(item: _Item) -> str:
+def _line(item: Item) -> str:
     facts = ", ".join(part for part in (item.type, f"default {item.default}" if item.default else "") if part)
     name = item.name if re.fullmatch(r"[*\w.\[\]]+", item.name) else ""
     facts = facts or ("" if name else item.name)
@@ -249,7 +225,7 @@ def _indented(text: str) -> str:
     return "\n".join([first, *[f"  {line}" if line.strip() else "" for line in rest]])
 
 
-def _assemble(head: str, page: _Page, parameters: list[str], status: str = "", tail: list[str] | None = None) -> str:
+def _assemble(head: str, page: Page, parameters: list[str], status: str = "", tail: list[str] | None = None) -> str:
     parts = [head, status, *page.prose]
     blocks = ["\n".join(parameters)] if parameters else []
     for label, items in (("Returns", page.returns), ("Yields", page.yields), ("Raises", page.raises)):
@@ -257,8 +233,9 @@ def _assemble(head: str, page: _Page, parameters: list[str], status: str = "", t
         if lines and lines != ["- None"]:
             blocks.append("\n".join([f"{label}:", *lines]))
     blocks += page.after
-    if page.examples:
-        blocks.append("Examples:\n\n" + "\n\n".join(page.examples))
+    examples = [example for example in page.examples if example.strip()]
+    if examples:
+        blocks.append("Examples:\n\n" + "\n\n".join(examples))
     for label in tail or []:
         if label.startswith("- ") and blocks:
             blocks[-1] += f"\n{label}"
@@ -284,21 +261,9 @@ def _enum_lines(owner: griffe.Class) -> list[str]:
     lines = []
     for name, member in owner.members.items():
         if isinstance(member, griffe.Attribute) and name.isupper() and not name.startswith("_"):
-            text = _prose(member.docstring.value) if member.docstring else ""
-            lines.append(_line(_Item(name, _default(member.value), "", text)))
+            text = prose(member.docstring.value) if member.docstring else ""
+            lines.append(_line(Item(name, _default(member.value), "", text)))
     return ["Values:", *lines] if lines else []
-
-
-def _type(annotation: object) -> str:
-    """Return a type as people write it: no quotes, backticks, `typing.` or HF's `*optional*`."""
-    text = inline_markdown(" ".join(str(annotation).split())) if annotation is not None else ""
-    text = re.sub(r"\[`~?([^`\]]+)`\]", lambda match: match[1].rsplit(".", 1)[-1], text)
-    text = re.sub(r",?\s*\*?\boptional\b\*?|,?\s*\bdefaults?( to|:|=)?\s.*$|,?\s*\*?required\*?$", "", text)
-    text = re.sub(r"\b(typing|typing_extensions|t|collections\.abc)\.(?=[A-Z])", "", text)
-    text = re.sub(r"[`\"]|(?<!\w)'|'(?!\w)", "", text) if "Literal" not in text else text.replace("`", "")
-    text = text.strip(" ,")
-    balanced = all(text.count(a) == text.count(b) for a, b in ("[]", "()", "{}"))
-    return text if balanced and len(text) <= _LONGEST_TYPE and text.lower() not in ("any", "_empty") else ""
 
 
 def _default(value: object) -> str:
@@ -320,81 +285,4 @@ def _field_text(value: str) -> str:
     if not match:
         return ""
     pieces = re.findall(r"'([^']*)'|\"([^\"]*)\"", match[1])
-    return _prose("".join(a or b for a, b in pieces).replace("\\n", " "))
-
-
-def _prose(text: str) -> str:
-    text = re.sub(r"\[`~?([^`\]]+)`\](?!\()", lambda match: f"`{match[1].split('.')[-1]}`", text)
-    text = re.sub(r"^\s*</?Tip[^>]*>\s*$", "", text, flags=re.MULTILINE)
-    text = re.sub(r"\[\[autodoc\]\].*|<!--.*?-->", "", text, flags=re.DOTALL)
-    return re.sub(r"\n{3,}", "\n\n", unwrap(to_markdown(text))).strip()
-
-
-def _read_docstring(entity: griffe.Object) -> _Page:
-    page = _Page()
-    if entity.docstring is None or not entity.docstring.value.strip():
-        return page
-    text = _UNDERLINED.sub(r"\1\2\n\1-------", entity.docstring.value)
-    text = re.sub(r"^(Args|Returns|Raises|Examples?|Notes?)::\s*$", r"\1:", text, flags=re.MULTILINE)
-    docstring = griffe.Docstring(text, parent=entity)
-    for section in docstring.parse("auto", method="heuristics", default="google"):
-        _read_section(page, section)
-    return page
-
-
-def _read_section(page: _Page, section: griffe.DocstringSection) -> None:
-    value = section.value
-    kind = section.kind
-    if kind is _KIND.text:
-        value = _read_loose_sections(page, value)
-        # What follows the parameters was written as an afterthought and stays behind them.
-        (page.after if page.parameters or page.returns else page.prose).append(_prose(value))
-    elif kind in (_KIND.parameters, _KIND.other_parameters):
-        for item in value:
-            page.parameters[item.name.lstrip("*")] = _documented(item)
-    elif kind is _KIND.attributes:
-        for item in value:
-            page.attributes[item.name] = _documented(item)
-    elif kind is _KIND.returns:
-        page.returns += [_documented(item) for item in value]
-    elif kind is _KIND.yields:
-        page.yields += [_documented(item) for item in value]
-    elif kind in (_KIND.raises, _KIND.warns):
-        page.raises += [_documented(item) for item in value]
-    elif kind is _KIND.examples:
-        page.examples += [_example(*example) for example in value]
-    elif kind is _KIND.deprecated:
-        page.prose.append(f"Deprecated: {_prose(value.description)}")
-    elif kind is _KIND.admonition:
-        _read_admonition(page, section.title or value.annotation, value.description)
-
-
-def _read_loose_sections(page: _Page, text: str) -> str:
-    """Take the examples and attributes that no docstring style knows out of a text, and return the rest."""
-    for match in re.finditer(r"^\s*-\s+\*\*(\w+)\*\*\s*(?:\((.*?)\))?\s*(?:--|:)\s*(.*)$", text, re.MULTILINE):
-        page.attributes[match[1]] = _Item(match[1], _type(match[2]), "", _prose(match[3]))
-    text = re.sub(r"^\s*\*\*Attributes\*\*:?\s*(?:\n\s*-\s+\*\*\w+\*\*.*$)+", "", text, flags=re.MULTILINE)
-    for match in re.finditer(r"^Examples?:\s*\n((?:[ \t]+\S.*\n?|[ \t]*\n)+)", text + "\n", re.MULTILINE):
-        page.examples.append(_prose(inspect.cleandoc("\n" + match[1])))
-    return re.sub(r"^Examples?:\s*\n((?:[ \t]+\S.*\n?|[ \t]*\n)+)", "", text + "\n", flags=re.MULTILINE)
-
-
-def _read_admonition(page: _Page, title: str, text: str) -> None:
-    body = _prose(text)
-    if title.lower().rstrip("s") in ("example", "usage", "code example"):
-        page.examples.append(body)
-    elif body:
-        flat = body.startswith(("-", "*", "```", "|", "1.")) or len(title) > 24
-        target = page.after if page.parameters or page.returns else page.prose
-        target.append(f"{inline_markdown(title)}:\n{body}" if flat else f"{inline_markdown(title)}: {body}")
-
-
-def _example(kind: griffe.DocstringSectionKind, text: str) -> str:
-    return _prose(text) if kind is _KIND.text else f"```pycon\n{text.strip()}\n```"
-
-
-def _documented(item: griffe.DocstringElement) -> _Item:
-    annotation = str(item.annotation) if item.annotation is not None else ""
-    default = re.search(r"\bdefaults? (?:to|is|=)\s*`{0,2}([^`,]+)`{0,2}", annotation)
-    name = str(getattr(item, "name", "") or "")
-    return _Item(name, _type(item.annotation), default[1].strip() if default else "", _prose(item.description or ""))
+    return prose("".join(a or b for a, b in pieces).replace("\\n", " "))

@@ -10,7 +10,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -20,6 +20,8 @@ import griffe
 
 from ragtune.errors import SourceError
 from ragtune.knowledge.apidocs import describe
+from ragtune.knowledge.readers import clean_markdown
+from ragtune.knowledge.restructured import unwrap
 from ragtune.ports import Progress, silent
 from ragtune.records import Document, QuarantinedDocument, content_id
 
@@ -27,6 +29,8 @@ _INTERNAL = {
     "tests", "test", "testing_utils", "conftest", "utils", "util", "internal", "protos", "vendor", "vendored",
     "migrations", "compat", "compatibility", "scripts", "setup", "alembic",
 }  # fmt: skip
+# Below this many dots a module is an inner one: only what it offers by name is public.
+_DEPTH = 3
 _REEXPORT = re.compile(r"\b(\w+) as \1\b")
 _FAILURES = (griffe.AliasResolutionError, griffe.CyclicAliasError, KeyError)
 
@@ -92,16 +96,18 @@ def _modified(entity: Entity) -> str:
 
 def _description(name: str) -> list[Document]:
     """Return the package's own description out of its metadata, as a prose document."""
-    distributions = importlib.metadata.packages_distributions().get(name, [])
-    if not distributions:
-        return []
-    distribution = sorted(distributions, key=lambda item: (item.replace("-", "_").lower() != name, item))[0]
-    metadata = importlib.metadata.metadata(distribution)
+    try:
+        metadata = importlib.metadata.metadata(name)
+    except importlib.metadata.PackageNotFoundError:
+        distributions = importlib.metadata.packages_distributions().get(name, [])
+        if not distributions:
+            return []
+        metadata = importlib.metadata.metadata(sorted(distributions)[0])
     facts = f"Version installed: {metadata['Version']}."
     if metadata["Summary"]:
         facts = f"{metadata['Summary']}\n\n{facts}"
     body = str(metadata.json.get("description") or "")
-    text = f"# {metadata['Name']}\n\n{facts}\n\n{_readable(body)}".strip() + "\n"
+    text = f"# {metadata['Name']}\n\n{facts}\n\n{unwrap(clean_markdown(body))}".strip() + "\n"
     source, path = f"package:{name}", f"{name}/README"
     return [
         Document(
@@ -114,13 +120,6 @@ def _description(name: str) -> list[Document]:
             topic=name,
         )
     ]
-
-
-def _readable(text: str) -> str:
-    from ragtune.knowledge.readers import clean_markdown
-    from ragtune.knowledge.restructured import unwrap
-
-    return unwrap(clean_markdown(text))
 
 
 class _Package:
@@ -182,7 +181,7 @@ class _Package:
         if module.path in trail:
             return
         trail = trail | {module.path}
-        if module.docstring:
+        if module.docstring and module.path.count(".") < _DEPTH:
             yield PublicObject(path, module, True)
         offered = _offered(module)
         for name, member in list(module.members.items()):
@@ -192,7 +191,8 @@ class _Package:
             if isinstance(member, griffe.Alias):
                 entity = self.resolve(member) if explicit else None
             else:
-                entity = member if explicit or not module.exports or isinstance(member, griffe.Module) else None
+                implicit = not module.exports and module.path.count(".") < _DEPTH
+                entity = member if explicit or implicit or isinstance(member, griffe.Module) else None
             if entity is None or not entity.path.split(".")[0].strip("_").startswith(self.name):
                 continue
             if isinstance(entity, griffe.Module):
@@ -244,6 +244,3 @@ def _unknown(name: str) -> SourceError:
         expected=f"a package that Python can import; close names: {', '.join(close) or 'none'}",
         mend="install it into this environment or correct the name in `sources`",
     )
-
-
-SourceReader = Callable[[str, Progress], tuple[list[Document], list[QuarantinedDocument]]]

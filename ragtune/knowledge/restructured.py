@@ -47,7 +47,9 @@ _ROLE = re.compile(r":(?:[\w+.-]+:)*[\w+.-]+:`([^`]+)`")
 _LINK = re.compile(r"`([^`<]+?)\s*<[^`>]+>`__?(?!\w)")
 _REFERENCE = re.compile(r"(?<![`\w])`([^`\n]+)`__?(?!\w)")
 
-_NEW_LINE = re.compile(r"\s*(?:[-*+•]\s|\d+[.)]\s|#{1,6}\s|\||>|[-*_=]{3,}\s*$|(?:[A-Z]\w+ ?){1,3}:\s*$)")
+_NEW_LINE = re.compile(
+    r"[A-Za-z_`][\w.`]*:\s+\S|\s*(?:[-*+•]\s|\d+[.)]\s|#{1,6}\s|\||>|[-*_=]{3,}\s*$|(?:[A-Z]\w+ ?){1,3}:\s*$)"
+)
 _NO_JOIN = re.compile(r"\s*(?:#{1,6}\s|\||```|~~~|[-*_=]{3,}\s*$|(?:[A-Z]\w+ ?){1,3}:\s*$)")
 
 
@@ -60,6 +62,11 @@ def inline_markdown(text: str) -> str:
     return re.sub(r"\\([ *_|])", lambda match: "" if match[1] == " " else match[1], text)
 
 
+def resolve_roles(text: str) -> str:
+    """Return the text with ``:py:class:`X` `` and its like as plain code."""
+    return _ROLE.sub(_role_text, text)
+
+
 def _role_text(match: re.Match[str]) -> str:
     body = match[1].strip()
     titled = re.match(r"(.+?)\s*<[^>]+>$", body, re.DOTALL)
@@ -67,7 +74,7 @@ def _role_text(match: re.Match[str]) -> str:
         body = titled[1]
     elif body.startswith("~"):
         body = body[1:].rsplit(".", 1)[-1]
-    body = body.lstrip("!~")
+    body = body.strip("!~ ")
     return body if " " in body else f"`{body}`"
 
 
