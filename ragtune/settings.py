@@ -262,10 +262,11 @@ def environment_secret(name: str) -> str:
     return os.environ.get(name, "")
 
 
-def prepare_process() -> None:
-    """Set the defaults of `child_environment` for this process, before heavy libraries load."""
+def prepare_process(**extra: str) -> None:
+    """Set the defaults of `child_environment` and `extra` for this process, before heavy libraries load."""
     for name, value in child_environment().items():
         os.environ.setdefault(name, value)
+    os.environ.update(extra)
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:

@@ -49,9 +49,10 @@ class Deployment:
     ) -> None:
         self.settings, self.registry = settings, registry
         self.live: SupervisedEngine | None = None
+        self.champion: str | None = None
         self.error = ""
         self._engine, self._base, self._publisher, self._pace = engine, base, publisher, pace
-        self._next: SupervisedEngine | None = None
+        self.coming: SupervisedEngine | None = None
         self._comparison: SupervisedEngine | None = None
         self._refused: set[str] = set()
         self._count = itertools.count(1)
@@ -69,7 +70,7 @@ class Deployment:
         if self._thread.is_alive():
             self._thread.join(5.0)
         with self._lock:
-            engines = [engine for engine in (self.live, self._next, self._comparison) if engine]
+            engines = [engine for engine in (self.live, self.coming, self._comparison) if engine]
         threads = [threading.Thread(target=engine.stop) for engine in engines]
         for thread in threads:
             thread.start()
@@ -82,7 +83,7 @@ class Deployment:
         Raises EngineError while there is none that could become ready.
         """
         with self._lock:
-            live = self.live or self._next
+            live = self.live or self.coming
             if live is None:
                 raise EngineError("The gateway is starting." + (f" {self.error}" if self.error else ""))
             if model == "ragtune" or live.model.version in ("base", "provider"):
@@ -95,8 +96,9 @@ class Deployment:
         """Return what is live, what is coming and what went wrong, as plain values."""
         return {
             "live": _describe(self.live),
-            "next": _describe(self._next),
+            "next": _describe(self.coming),
             "comparison": _describe(self._comparison),
+            "champion": self.champion,
             "error": self.error,
         }
 
@@ -115,16 +117,16 @@ class Deployment:
         """Move one step towards serving what the registry names."""
         wanted = self._wanted()
         with self._lock:
-            coming = self._next
+            coming = self.coming
             if coming is not None and coming.ready:
                 self._swap(coming)
-            current = self._next or self.live
+            current = self.coming or self.live
             if wanted is not None and (current is None or current.model.name != wanted.name):
-                if self._next is not None:
-                    threading.Thread(target=self._next.stop, daemon=True).start()
-                    self._next = None
+                if self.coming is not None:
+                    threading.Thread(target=self.coming.stop, daemon=True).start()
+                    self.coming = None
                 if self.live is None or self.live.model.name != wanted.name:
-                    self._next = self._start(wanted)
+                    self.coming = self._start(wanted)
             self._stop_idle_comparison()
 
     def _wanted(self) -> ServedModel | None:
@@ -133,12 +135,11 @@ class Deployment:
             name = self.settings.engine.model or "provider"
             return ServedModel(name=name, version="provider", folder=Path(), precision="")
         champion = self.registry.alias("champion")
-        if champion is None:
-            return self._base_model() if self.live is None and self._next is None else None
-        if champion.version in self._refused:
-            return self._base_model() if self.live is None and self._next is None else None
+        self.champion = champion.version if champion else None
+        if champion is None or champion.version in self._refused:
+            return self._base_model() if self.live is None and self.coming is None else None
         model = self._of_champion(champion)
-        current = self._next or self.live
+        current = self.coming or self.live
         if current is not None and current.model.name == model.name:
             return model
         try:
@@ -173,7 +174,7 @@ class Deployment:
         return engine
 
     def _swap(self, coming: SupervisedEngine) -> None:
-        old, self.live, self._next = self.live, coming, None
+        old, self.live, self.coming = self.live, coming, None
         logger.info("version %s is live", coming.model.version)
         if old is not None:
             threading.Thread(target=old.drain, args=(DRAIN_SECONDS,), daemon=True).start()

@@ -31,9 +31,13 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds between looks at a healthy engine, and between restarts of a dying one."""
+    """Seconds between looks at a healthy engine, and between restarts of a dying one.
+
+    A busy engine may answer its health check late, so it takes several looks to call it dead.
+    """
 
     watch: float = 1.0
+    looks: int = 3
     first_pause: float = 1.0
     longest_pause: float = 60.0
     calm: float = 60.0
@@ -131,8 +135,10 @@ class SupervisedEngine:
             self._on_change(self.route, running)
             self.state, self.error, self.since, self.last_used = "ready", "", time.time(), time.monotonic()
             logger.info("engine %s is ready", self.model.name)
+            missed = 0
             while not self._ending.wait(self._pace.watch):
-                if not running.alive():
+                missed = 0 if running.alive() else missed + 1
+                if missed >= self._pace.looks:
                     return f"it stopped answering; its log is {running.log_path}"
             return ""
         finally:

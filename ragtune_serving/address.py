@@ -1,0 +1,38 @@
+"""Where things listen: ports that must be free, and where the gateway of a home is found."""
+
+import json
+import socket
+from pathlib import Path
+
+from ragtune.errors import ResourceError
+from ragtune.settings import Settings
+
+
+def endpoint_file(settings: Settings) -> Path:
+    """Return the file in which a running gateway says where it listens."""
+    return settings.home / "gateway" / "endpoint.json"
+
+
+def endpoint_url(settings: Settings) -> str:
+    """Return where the gateway of this home listens, without `/v1`."""
+    file = endpoint_file(settings)
+    if file.is_file():
+        url: str = json.loads(file.read_text())["url"]
+        return url
+    host = "127.0.0.1" if settings.gateway.host == "0.0.0.0" else settings.gateway.host
+    return f"http://{host}:{settings.gateway.port}"
+
+
+def check_port(host: str, port: int, setting: str) -> None:
+    """Raise ResourceError that names the setting when the port is taken."""
+    variable = "RAGTUNE_" + setting.upper().replace(".", "__")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ResourceError(
+                f"Cannot listen on {host}:{port} ({error.strerror}).",
+                expected=f"a free port for {setting}",
+                mend=f"end the program that uses it, or set {variable} to another port",
+            ) from error

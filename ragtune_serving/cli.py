@@ -1,0 +1,46 @@
+"""The `ragtune` command: thin commands over core verbs, and one place where errors become words."""
+
+import sys
+
+import typer
+
+from ragtune.errors import RagTuneError
+from ragtune.settings import prepare_process
+from ragtune_serving.commands import asking, demo, documents, running, state
+
+app = typer.Typer(
+    help="Your documents, answered by your own model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (
+    documents.index,
+    documents.search,
+    running.materialize,
+    running.serve,
+    running.up,
+    asking.ask,
+    state.status,
+    state.rollback,
+    state.doctor,
+    demo.demo,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line: 1 for an error that RagTune explains, 130 after Ctrl-C."""
+    prepare_process()
+    try:
+        app()
+    except RagTuneError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped.\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

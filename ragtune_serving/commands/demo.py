@@ -1,0 +1,132 @@
+"""`demo`: the whole line once, from documents to a measured, served answer with citations."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.table import Table
+
+from ragtune.errors import EngineError, RagTuneError
+from ragtune.records import QAPair, Score, SplitItem
+from ragtune.settings import Settings, child_environment, load_settings
+from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.registry import ModelRegistry
+from ragtune.store.warehouse import Warehouse
+from ragtune_serving.address import check_port
+from ragtune_serving.client import GatewayClient
+from ragtune_serving.commands.asking import show
+from ragtune_serving.commands.running import materialize_command
+from ragtune_serving.processes import Program, start, stop
+from ragtune_serving.terminal import err, out, progress_bar
+
+QUESTIONS = 3
+METRICS = ("token_f1", "exact_match", "citation", "refusal_recall", "retrieval_hit")
+
+
+def demo() -> None:
+    """Run the asset graph, serve the result, ask three questions and show what was measured."""
+    settings = load_settings()
+    check_port(settings.gateway.host, settings.gateway.port, "gateway.port")
+    began = time.monotonic()
+    err.rule("1 of 3: the asset graph")
+    code = subprocess.run(materialize_command([]), env=child_environment(), check=False).returncode
+    if code:
+        raise typer.Exit(code)
+    err.rule("2 of 3: the endpoint")
+    with _gateway(settings) as client:
+        for pair in demo_questions(settings):
+            out.print(f"\nQ: {pair.question}", markup=False, style="bold")
+            show(client.ask(pair.question))
+            out.print(f"  (written answer: {pair.answer})", markup=False, style="dim")
+    err.rule("3 of 3: what was measured")
+    report(settings)
+    out.print(f"Done in {(time.monotonic() - began) / 60:.1f} minutes.", markup=False)
+
+
+def demo_questions(settings: Settings) -> list[QAPair]:
+    """Return questions of the test split, about documents that training never saw, of different kinds."""
+    store = ArtifactStore(settings.home / "artifacts")
+    ref = store.current("qa_splits")
+    items = store.read_records(ref, SplitItem) if ref else []
+    pairs = [item.pair for item in items if item.split == "test" and item.pair.answerable]
+    chosen = list({pair.kind: pair for pair in reversed(pairs)}.values())[:QUESTIONS]
+    return (chosen + [pair for pair in pairs if pair not in chosen])[:QUESTIONS]
+
+
+def report(settings: Settings) -> None:
+    """Print the scores with n and interval, the newest decision, and where to look next."""
+    warehouse = Warehouse(settings.home / "warehouse.duckdb")
+    out.print(score_table([score for score in warehouse.scores() if score.split == "test"]))
+    decisions = warehouse.decisions()
+    if decisions:
+        last = decisions[-1]
+        verdict = "Promoted" if last.promoted else "Not promoted"
+        out.print(f"{verdict}: {last.reason}", markup=False)
+        out.print(
+            f"  {last.metric} {last.live:.3f} -> {last.candidate:.3f}, gain {last.gain:+.3f} "
+            f"[{last.low:+.3f}, {last.high:+.3f}], n={last.n}; "
+            f"a gain of {last.smallest_detectable_gain:.3f} could have been found",
+            markup=False,
+        )
+    champion = ModelRegistry(settings).alias("champion")
+    if champion:
+        served = champion.manifest.served_precision
+        out.print(f"Champion: version {champion.version}, served as {served}, in {champion.folder}", markup=False)
+    out.print(
+        '\nNext: `make up` leaves Dagster, MLflow and the gateway running; `ragtune ask "..."` asks it;\n'
+        f"      every number is in {warehouse.path}, every log in {settings.home / 'logs'}; docs/api.md has the API.",
+        markup=False,
+    )
+
+
+def score_table(scores: list[Score]) -> Table:
+    """Return one row per model and precision, one column per metric: mean and 95% interval."""
+    table = Table(title="Scores on the held-out test split (mean, 95% interval)")
+    shown = [metric for metric in METRICS if any(score.metric == metric for score in scores)]
+    for column in ("model", "precision", "n", *shown):
+        table.add_column(column)
+    for model, precision in dict.fromkeys((score.model, score.precision) for score in scores):
+        cells = {s.metric: s for s in scores if (s.model, s.precision) == (model, precision)}
+        sizes = str(max((cells[m].n for m in shown if m in cells), default=0))
+        texts = [f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}] n={s.n}" if s else "" for s in map(cells.get, shown)]
+        table.add_row(model, precision, sizes, *texts)
+    return table
+
+
+@contextmanager
+def _gateway(settings: Settings) -> Iterator[GatewayClient]:
+    """Run `ragtune serve` as a child until the questions are answered."""
+    log = settings.home / "logs" / "gateway.out.log"
+    process = start(Program("gateway", [sys.executable, "-m", "ragtune_serving.cli", "serve"], log))
+    try:
+        yield _when_ready(settings, process)
+    finally:
+        stop(process)
+
+
+def _when_ready(settings: Settings, process: "subprocess.Popen[bytes]") -> GatewayClient:
+    limit = int(settings.engine.start_timeout) + 120
+    champion = ModelRegistry(settings).alias("champion")
+    wanted = champion.version if champion else "base"
+    with progress_bar() as progress:
+        for second in range(limit):
+            if process.poll() is not None:
+                raise EngineError(
+                    f"The gateway ended with code {process.returncode}.", mend=f"see {settings.home}/logs"
+                )
+            progress("starting the gateway and its engine", second, limit)
+            try:
+                client = GatewayClient(settings)
+                status = client.status()
+            except RagTuneError:
+                time.sleep(1)
+                continue
+            live = status["live"] or {}
+            if live.get("state") == "ready" and status["retrieval"] and live.get("version") in (wanted, "provider"):
+                progress("starting the gateway and its engine", limit, limit)
+                return client
+            time.sleep(1)
+    raise EngineError(f"The gateway was not ready after {limit} s.", mend=f"see the logs in {settings.home}/logs")

@@ -1,0 +1,105 @@
+"""`materialize`, `serve` and `up`: the commands that run for long."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ragtune.errors import SettingsError
+from ragtune.settings import Settings, child_environment, load_settings
+from ragtune_serving.address import check_port
+from ragtune_serving.processes import Program, supervise
+from ragtune_serving.terminal import err
+
+Host = Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 opens the gateway to the network")]
+Port = Annotated[int, typer.Option(help="port of the gateway; -1: gateway.port of the settings")]
+
+
+def materialize(
+    select: Annotated[list[str], typer.Option(help="an asset, with + for what is up or down of it")] = [],  # noqa: B006
+) -> None:
+    """Run the asset graph, all of it by default; what is fresh is not run again."""
+    command = materialize_command(select)
+    raise typer.Exit(subprocess.run(command, env=child_environment(), check=False).returncode)
+
+
+def materialize_command(select: list[str]) -> list[str]:
+    """Return the command that runs the graph as a child: the wings meet on disk only."""
+    command = [sys.executable, "-m", "ragtune_assets.materialize"]
+    for selection in select:
+        command += ["--select", selection]
+    return command
+
+
+def serve(host: Host = "", port: Port = -1) -> None:
+    """Serve the current champion (before there is one, the base model) and follow the registry."""
+    from ragtune_serving.gateway import serve as run_gateway
+
+    settings = with_address(load_settings(), host, port)
+    log_to(settings.home / "logs" / "gateway.log")
+    run_gateway(settings)
+
+
+def up(host: Host = "", port: Port = -1) -> None:
+    """Run Dagster's webserver and daemon, the MLflow UI, the engine and the gateway until Ctrl-C."""
+    settings = with_address(load_settings(), host, port)
+    check_port("127.0.0.1", settings.ports.dagster, "ports.dagster")
+    check_port("127.0.0.1", settings.ports.mlflow, "ports.mlflow")
+    check_port(settings.gateway.host, settings.gateway.port, "gateway.port")
+    gateway = f"http://{settings.gateway.host}:{settings.gateway.port}"
+    err.print(f"Dagster    http://127.0.0.1:{settings.ports.dagster}")
+    err.print(f"MLflow     http://127.0.0.1:{settings.ports.mlflow}")
+    err.print(f"Gateway    {gateway}/v1  (API: {gateway}/docs, key: {settings.home}/keys/client.key)")
+    err.print(f"Logs       {settings.home}/logs")
+    err.print("Ctrl-C ends all of them.")
+    supervise(platform_programs(settings))
+
+
+def platform_programs(settings: Settings) -> list[Program]:
+    """Return what `ragtune up` runs; everything listens on 127.0.0.1 but the gateway."""
+    binaries, logs = Path(sys.executable).parent, settings.home / "logs"
+    home = {"RAGTUNE_HOME": str(settings.home)}
+    instance = _from_checkout("dagster_home/dagster.yaml").parent
+    dagster = {**home, "DAGSTER_HOME": str(instance), "RAGTUNE_DAGSTER_STORAGE": str(settings.home / "dagster")}
+    workspace = ["-w", str(_from_checkout("workspace.yaml"))]
+    web = ["-h", "127.0.0.1", "-p", str(settings.ports.dagster)]
+    mlflow = ["ui", "--backend-store-uri", settings.tracking_url, "--host", "127.0.0.1"]
+    mlflow += ["--port", str(settings.ports.mlflow), "--workers", "1"]
+    address = ["--host", settings.gateway.host, "--port", str(settings.gateway.port)]
+    gateway = [sys.executable, "-m", "ragtune_serving.cli", "serve", *address]
+    daemon = [str(binaries / "dagster-daemon"), "run", *workspace]
+    webserver = [str(binaries / "dagster-webserver"), *workspace, *web]
+    return [
+        Program("gateway", gateway, logs / "gateway.out.log", home),
+        Program("Dagster daemon", daemon, logs / "dagster-daemon.log", dagster),
+        Program("Dagster webserver", webserver, logs / "dagster.log", dagster),
+        Program("MLflow UI", [str(binaries / "mlflow"), *mlflow], logs / "mlflow.log", home),
+    ]
+
+
+def _from_checkout(name: str) -> Path:
+    path = Path(__file__).resolve().parents[2] / name
+    if not path.is_file():
+        raise SettingsError(f"{path} is missing.", "the checkout that RagTune was installed from", "run it from there")
+    return path
+
+
+def with_address(settings: Settings, host: str, port: int) -> Settings:
+    """Return the settings with the gateway's address replaced where one was given."""
+    changes = {**({"host": host} if host else {}), **({"port": port} if port >= 0 else {})}
+    return settings.model_copy(update={"gateway": settings.gateway.model_copy(update=changes)})
+
+
+def log_to(file: Path) -> None:
+    """Write our log to a file, and what a person should see to stderr as well."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shape = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(filename=file, level=logging.WARNING, format=shape)
+    ours = logging.getLogger("ragtune_serving")
+    ours.setLevel(logging.INFO)
+    console = logging.StreamHandler()
+    console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    ours.addHandler(console)

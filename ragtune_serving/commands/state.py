@@ -1,0 +1,101 @@
+"""`status`, `rollback` and `doctor`: what is live, going back, and what is wrong with the machine."""
+
+from typing import Annotated, Any
+
+import typer
+
+from ragtune.errors import RagTuneError
+from ragtune.settings import Settings, load_settings
+from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.feedback import FeedbackLog
+from ragtune.store.registry import ALIASES, ModelRegistry
+from ragtune_serving.checks import examine
+from ragtune_serving.client import GatewayClient
+from ragtune_serving.terminal import out, print_json
+
+ASSETS = (
+    "raw_documents",
+    "chunks",
+    "search_index",
+    "qa_dataset",
+    "qa_splits",
+    "base_model",
+    "lora_adapter",
+    "merged_model",
+    "quantized_model",
+    "eval_scores",
+)
+Json = Annotated[bool, typer.Option("--json", help="print as JSON")]
+
+
+def status(json_: Json = False) -> None:
+    """Show what is live and how fresh it is."""
+    report = collect(load_settings())
+    if json_:
+        print_json(report)
+        return
+    out.print(f"home        {report['home']}", markup=False)
+    gateway = report["gateway"]
+    live = gateway.get("live") or {}
+    state = f"{live['state']}, version {live['version']}" if live else gateway.get("error") or "starting"
+    out.print(f"gateway     {gateway['url']}: {state}", markup=False)
+    for alias in ALIASES:
+        out.print(f"{alias:<11} {report['aliases'][alias] or '-'}", markup=False)
+    feedback = report["feedback"]
+    out.print(f"feedback    {feedback['verdicts']} verdicts on {feedback['responses']} responses", markup=False)
+    for name, made in report["artifacts"].items():
+        out.print(f"  {name:<17} {made or '-'}", markup=False)
+
+
+def collect(settings: Settings) -> dict[str, Any]:
+    """Return everything that `ragtune status` shows; a gateway that does not answer is part of it."""
+    registry = ModelRegistry(settings)
+    aliases = {alias: registry.alias(alias) for alias in ALIASES}
+    log = FeedbackLog(settings.feedback_url)
+    return {
+        "home": str(settings.home),
+        "gateway": _gateway(settings),
+        "aliases": {alias: found.version if found else None for alias, found in aliases.items()},
+        "released_at": aliases["champion"].manifest.created_at if aliases["champion"] else None,
+        "feedback": {"responses": log.count_responses(), "verdicts": log.count_since(0)},
+        "artifacts": {name: _made(settings, name) for name in ASSETS},
+    }
+
+
+def rollback() -> None:
+    """Make the previous champion the champion again; a running gateway follows by itself."""
+    model = ModelRegistry(load_settings()).rollback()
+    out.print(f"Version {model.version} is champion again. A running gateway follows within seconds.", markup=False)
+
+
+def doctor(json_: Json = False) -> None:
+    """Check every dependency and say how to mend what is wrong; exit code 1 when something is."""
+    findings = examine(load_settings())
+    if json_:
+        print_json([finding.__dict__ for finding in findings])
+    else:
+        for finding in findings:
+            out.print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.found}", markup=False)
+            if not finding.ok and finding.mend:
+                out.print(f"      to mend it: {finding.mend}", markup=False)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _gateway(settings: Settings) -> dict[str, Any]:
+    try:
+        client = GatewayClient(settings)
+        return {"url": client.url, **client.status()}
+    except RagTuneError as error:
+        return {"url": "", "live": None, "error": error.found}
+
+
+def _made(settings: Settings, name: str) -> str | None:
+    """Return when the newest artefact of this name was written, in UTC."""
+    from datetime import UTC, datetime
+
+    store = ArtifactStore(settings.home / "artifacts")
+    file = store.root / name / "current.json"
+    if not file.is_file():
+        return None
+    return datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="seconds")

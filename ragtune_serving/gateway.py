@@ -1,0 +1,244 @@
+"""The gateway: LiteLLM's proxy app behind our documented routes, with engines and retrieval.
+
+This is the serving wing's composition root: back ends are chosen here and nowhere else.
+"""
+
+import asyncio
+import logging
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from ragtune.errors import ResourceError
+from ragtune.ports import RunningEngine
+from ragtune.settings import Settings, prepare_process
+from ragtune.store.artifacts import ArtifactStore, write_json
+from ragtune.store.feedback import FeedbackLog
+from ragtune.store.registry import ModelRegistry
+from ragtune_serving.address import check_port, endpoint_file
+from ragtune_serving.deployment import Deployment
+from ragtune_serving.grounding import Grounding
+from ragtune_serving.keys import KeyStore, bearer
+from ragtune_serving.metrics import Metrics
+from ragtune_serving.problems import explain, problem
+from ragtune_serving.routes import Services, documentation, routes
+from ragtune_serving.schema import ChatRequest, FeedbackRequest
+
+OPEN_PATHS = ("/health/liveliness", "/health/readiness", "/openapi.json", "/docs")
+TITLE = "RagTune gateway"
+_BODIES = {"/v1/chat/completions": ChatRequest, "/v1/feedback": FeedbackRequest}
+_LARGEST_BODY = 4 << 20
+logger = logging.getLogger(__name__)
+
+
+class Guard:
+    """Lets in who has a key; health and the API description are open."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], keys: KeyStore) -> None:
+        self.app, self.keys = app, keys
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        """Answer 401 before anything of the request's body is read."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        path = scope["path"]
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        scope["ragtune_user"] = self.keys.user(bearer(headers.get("authorization", "")))
+        refusal: Response | None = None
+        if not scope["ragtune_user"] and path not in OPEN_PATHS and not path.startswith("/docs/"):
+            message = (
+                "No accepted key. Send 'Authorization: Bearer KEY'; the local key is in RAGTUNE_HOME/keys/client.key."
+            )
+            refusal = problem(401, message, headers={"WWW-Authenticate": "Bearer"})
+        elif int(headers.get("content-length", "0") or 0) > _LARGEST_BODY:
+            refusal = problem(400, f"The body is larger than {_LARGEST_BODY >> 20} MiB.")
+        await (refusal or self.app)(scope, receive, send)
+
+
+class RouterPublisher:
+    """Announces engines to LiteLLM's router, from any thread."""
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def publish(self, route: str, running: RunningEngine | None) -> None:
+        """Return once requests for the route reach this engine, or none when it is None."""
+        if self.loop is None or self.loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._apply(route, running), self.loop).result(30)
+
+    async def _apply(self, route: str, running: RunningEngine | None) -> None:
+        from litellm.proxy import proxy_server
+        from litellm.types.router import Deployment as RouterDeployment
+        from litellm.types.router import LiteLLM_Params, ModelInfo
+
+        if running is None:
+            proxy_server.llm_router.delete_deployment(id=route)
+            return
+        params = LiteLLM_Params(
+            model=f"openai/{running.model_name}", api_base=running.url, api_key=running.api_key or "none"
+        )
+        proxy_server.llm_router.upsert_deployment(
+            RouterDeployment(model_name=route, litellm_params=params, model_info=ModelInfo(id=route))
+        )
+
+
+def build_services(settings: Settings, publisher: RouterPublisher) -> Services:
+    """Choose the back ends that the settings name and connect them."""
+    from ragtune.backends.catalog import engine_from, retriever_from
+    from ragtune.model.pretrained import resolve_base_model
+
+    store = ArtifactStore(settings.home / "artifacts")
+
+    def base() -> Path:
+        ref = store.current("base_model") or resolve_base_model(settings.base_model, store)
+        return store.folder(ref)
+
+    deployment = Deployment(settings, engine_from(settings), ModelRegistry(settings), base, publisher)
+    grounding = Grounding(settings, lambda: retriever_from(settings))
+    return Services(deployment, grounding, FeedbackLog(settings.feedback_url), Metrics(), time.time())
+
+
+def build_app(settings: Settings, keys: KeyStore) -> Guard:
+    """Return the whole gateway as an ASGI app; engines start with its lifespan."""
+    write_json(settings.home / "gateway" / "litellm.json", _PROXY_CONFIG)
+    prepare_process(
+        CONFIG_FILE_PATH=str(settings.home / "gateway" / "litellm.json"),
+        LITELLM_MASTER_KEY=f"sk-{secrets.token_urlsafe(32)}",
+        LITELLM_LOG="ERROR",
+    )
+    import litellm
+    from litellm.proxy import proxy_server
+
+    from ragtune_serving.hooks import AnsweringHooks
+
+    publisher = RouterPublisher()
+    services = build_services(settings, publisher)
+    hooks = AnsweringHooks(services.deployment, services.grounding, services.log, services.metrics, settings.seed)
+    litellm.suppress_debug_info = True
+    for name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    litellm.callbacks.append(hooks)
+    proxy_server.user_custom_auth = _authenticate_with(keys)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[Any]:
+        async with proxy_server.app.router.lifespan_context(proxy_server.app) as state:
+            proxy_server.llm_router = proxy_server.llm_router or litellm.Router(model_list=[], num_retries=0)
+            publisher.loop = asyncio.get_running_loop()
+            services.grounding.start()
+            services.deployment.start()
+            try:
+                yield state
+            finally:
+                services.grounding.stop()
+                await asyncio.to_thread(services.deployment.stop)
+                services.log.close()
+
+    app = FastAPI(
+        title=TITLE,
+        version=version("ragtune"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        description="Answers from your documents, OpenAI-compatible. Send 'Authorization: Bearer KEY'.",
+    )
+    app.include_router(routes(services, proxy_server.app))
+    app.include_router(documentation(TITLE))
+    _describe_errors(app)
+    return Guard(app, keys)
+
+
+def _authenticate_with(keys: KeyStore) -> Callable[..., Awaitable[Any]]:
+    async def authenticate(request: Request, api_key: str) -> Any:  # noqa: ARG001
+        from litellm.proxy._types import UserAPIKeyAuth
+
+        name = keys.user(api_key.removeprefix("Bearer ").strip())
+        if not name:
+            raise HTTPException(401, "No accepted key.")
+        return UserAPIKeyAuth(user_id=name)
+
+    return authenticate
+
+
+def _describe_errors(app: FastAPI) -> None:
+    """Give every error OpenAI's shape."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        message, field = explain(error.errors(), _BODIES.get(request.url.path))
+        return problem(400, message, field)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def refused(request: Request, error: StarletteHTTPException) -> Response:
+        message = str(error.detail)
+        if error.status_code in (404, 405):
+            known = ", ".join(sorted(app.openapi()["paths"]))
+            message = f"There is no {request.method} {request.url.path} here. Routes: {known}."
+        return problem(error.status_code, message, headers=error.headers)
+
+
+_PROXY_CONFIG = {
+    "model_list": [],
+    "litellm_settings": {"num_retries": 0, "request_timeout": 600, "telemetry": False, "drop_params": True},
+    "router_settings": {"num_retries": 0, "disable_cooldowns": True},
+    "general_settings": {"disable_model_info_refresh": True, "store_model_in_db": False},
+}
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM; raises ResourceError for a busy port or a home that is served already."""
+    import uvicorn
+    from filelock import FileLock, Timeout
+
+    endpoint = endpoint_file(settings)
+    endpoint.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(settings.home / "gateway" / "serve.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ResourceError(
+            f"The home {settings.home} is being served already: {endpoint.read_text() if endpoint.exists() else ''}",
+            mend="stop the other `ragtune serve`, or set RAGTUNE_HOME to another folder",
+        ) from error
+    with lock:
+        check_port(settings.gateway.host, settings.gateway.port, "gateway.port")
+        keys = KeyStore(settings.home / "keys")
+        _show_once(keys.ensure())
+        app = build_app(settings, keys)
+        listener = socket.create_server((settings.gateway.host, settings.gateway.port))
+        host, port = listener.getsockname()[:2]
+        write_json(endpoint, {"url": f"http://{host}:{port}"})
+        sys.stderr.write(f"Gateway at http://{host}:{port}/v1 (API: http://{host}:{port}/docs)\n")
+        # uvicorn raises the signal that ended it once more: leave in order, so that `finally` is reached.
+        signal.signal(signal.SIGTERM, _leave)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10, ws="none")
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            endpoint.unlink(missing_ok=True)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise SystemExit(0)
+
+
+def _show_once(key: str) -> None:
+    """Show a new key on a terminal; a file or pipe never gets it."""
+    if key and sys.stderr.isatty():
+        sys.stderr.write(f"Your API key, shown once: {key}\n")

@@ -1,0 +1,56 @@
+"""The answering path with and without retrieval, ready as soon as there is an index."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from ragtune.answer.answering import Answerer
+from ragtune.errors import RagTuneError
+from ragtune.knowledge.retrieval import Retriever
+from ragtune.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Grounding:
+    """Looks for an index in the background until there is one; readers then follow it by themselves."""
+
+    def __init__(self, settings: Settings, open_retriever: Callable[[], Retriever]) -> None:
+        self._settings, self._open = settings, open_retriever
+        self._without = Answerer(None, settings.answer)
+        self._with: Answerer | None = None
+        self.error = ""
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="look-for-index", daemon=True)
+
+    @property
+    def present(self) -> bool:
+        """Return whether answers are grounded in an index."""
+        return self._with is not None
+
+    def answerer(self, model: str) -> Answerer:
+        """Return the answering path of a model name."""
+        return self._without if model == "ragtune-raw" or self._with is None else self._with
+
+    def start(self) -> None:
+        """Begin to look for an index."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop looking."""
+        self._ending.set()
+
+    def _look(self) -> None:
+        retriever: Retriever | None = None
+        while not self._ending.is_set() and self._with is None:
+            try:
+                retriever = retriever or self._open()
+                if retriever.index.versions():
+                    retriever.search("warm up", 1)
+                    self._with = Answerer(retriever, self._settings.answer)
+                    logger.info("an index is there; answers are grounded from now on")
+                self.error = ""
+            except RagTuneError as error:
+                self.error = str(error)
+                logger.warning("no retrieval yet: %s", error)
+            self._ending.wait(self._settings.gateway.poll_seconds)

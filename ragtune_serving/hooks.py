@@ -1,0 +1,278 @@
+"""What happens around LiteLLM's call of the engine: retrieval before, review and record after.
+
+Blocking work runs in threads; the event loop only waits. An engine is held from before the
+call until the answer is out, so that a swap never cuts an answer off.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from fastapi import HTTPException
+from litellm.integrations.custom_logger import CustomLogger  # noqa: TID253 - only the gateway imports this file
+from pydantic import BaseModel, ConfigDict
+
+from ragtune.answer.answering import Answerer, Prepared
+from ragtune.answer.controls import Controls, with_controls
+from ragtune.errors import EngineError, RagTuneError, SettingsError
+from ragtune.records import Answer, Completion, Message, ResponseRecord
+from ragtune.store.feedback import FeedbackLog, now
+from ragtune_serving.deployment import Deployment
+from ragtune_serving.engine import SupervisedEngine
+from ragtune_serving.grounding import Grounding
+from ragtune_serving.metrics import Metrics
+from ragtune_serving.schema import ChatRequest, CitedPassage, RagTuneField
+
+RETRY_SECONDS = "5"
+FORGET_SECONDS = 1800.0
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request on its way: what was asked, with which engine, and when."""
+
+    response_id: str
+    model: str
+    user: str
+    engine: SupervisedEngine
+    answerer: Answerer
+    prepared: Prepared
+    notes: tuple[str, ...]
+    started: float = field(default_factory=time.perf_counter)
+    first_token: float = 0.0
+
+
+class ClosingChunk(BaseModel):
+    """A stream's chunk with the field `ragtune`, which LiteLLM's own chunk type would drop."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class AnsweringHooks(CustomLogger):
+    """LiteLLM calls these around every chat completion."""
+
+    def __init__(
+        self, deployment: Deployment, grounding: Grounding, log: FeedbackLog, metrics: Metrics, seed: int
+    ) -> None:
+        super().__init__()
+        self.deployment, self.grounding, self.log, self.metrics, self.seed = deployment, grounding, log, metrics, seed
+        self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="answering")
+        self._exchanges: dict[str, Exchange] = {}
+
+    async def async_pre_call_hook(
+        self,
+        user_api_key_dict: Any,
+        cache: Any,  # noqa: ARG002
+        data: dict[str, Any],
+        call_type: str,  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Retrieve, build the prompt and choose the engine."""
+        # The route has refused unknown fields; what else is in `data` now was added by LiteLLM.
+        request = ChatRequest.model_validate({name: data[name] for name in ChatRequest.model_fields if name in data})
+        try:
+            exchange = await self._prepare(request, user_api_key_dict.user_id or "")
+        except SettingsError as error:
+            self.metrics.requests.labels(request.model, "refused").inc()
+            raise HTTPException(400, {"error": str(error)}) from error
+        except RagTuneError as error:
+            self.metrics.requests.labels(request.model, "unavailable").inc()
+            raise HTTPException(503, {"error": str(error)}, {"Retry-After": RETRY_SECONDS}) from error
+        self._remember(data["litellm_call_id"], exchange)
+        prepared = exchange.prepared
+        data.pop("ragtune", None)
+        limit = request.max_completion_tokens or request.max_tokens or prepared.max_tokens
+        data.pop("max_completion_tokens", None)
+        data["model"] = exchange.engine.route
+        data["messages"] = [{"role": turn.role, "content": turn.content} for turn in prepared.messages]
+        data["max_tokens"] = limit
+        data["temperature"] = prepared.temperature if request.temperature is None else request.temperature
+        data["seed"] = self.seed if request.seed is None else request.seed
+        return data
+
+    async def async_post_call_success_hook(self, data: dict[str, Any], user_api_key_dict: Any, response: Any) -> Any:  # noqa: ARG002
+        """Review and record a whole answer."""
+        exchange = self._exchanges.pop(data["litellm_call_id"], None)
+        if exchange is None or not getattr(response, "choices", None):
+            return response
+        choice, usage = response.choices[0], getattr(response, "usage", None)
+        text = choice.message.content or ""
+        response.id = exchange.response_id
+        spent = getattr(usage, "prompt_tokens", 0), getattr(usage, "completion_tokens", 0)
+        try:
+            response.ragtune = await self._close(exchange, text, choice.finish_reason or "stop", *spent)
+        except BaseException:
+            self._give_up(exchange, "failed")
+            raise
+        return response
+
+    async def async_post_call_streaming_iterator_hook(
+        self,
+        user_api_key_dict: Any,  # noqa: ARG002
+        response: AsyncIterator[Any],
+        request_data: dict[str, Any],
+    ) -> AsyncIterator[Any]:
+        """Pass chunks on as they come; from the one with the finish reason on they carry the review."""
+        exchange = self._exchanges.get(request_data["litellm_call_id"])
+        if exchange is None:
+            async for chunk in response:
+                yield chunk
+            return
+        text: list[str] = []
+        review: dict[str, Any] | None = None
+        try:
+            async for chunk in response:
+                chunk.id = exchange.response_id
+                for choice in chunk.choices or []:
+                    if choice.delta and choice.delta.content:
+                        exchange.first_token = exchange.first_token or time.perf_counter()
+                        text.append(choice.delta.content)
+                    if choice.finish_reason and review is None:
+                        review = await self._close(exchange, "".join(text), choice.finish_reason, 0, len(text))
+                if review is None:
+                    yield chunk
+                else:
+                    yield ClosingChunk(**chunk.model_dump(exclude_none=True), ragtune=review)
+        finally:
+            self._exchanges.pop(request_data["litellm_call_id"], None)
+            if review is None:
+                self._give_up(exchange, "broken")
+
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: Any,  # noqa: ARG002
+        traceback_str: str | None = None,  # noqa: ARG002
+    ) -> HTTPException | None:
+        """Say clearly when the engine was the reason: a 503 instead of LiteLLM's 500."""
+        exchange = self._exchanges.pop(request_data.get("litellm_call_id", ""), None)
+        if exchange is None:
+            return None
+        self._give_up(exchange, "failed")
+        status = getattr(original_exception, "status_code", 500)
+        if status in (400, 413, 422):
+            return None
+        error = EngineError(
+            f"The engine for model version {exchange.engine.model.version} did not answer.",
+            mend="try again in some seconds; it is restarted when it has died (`ragtune status` shows its state)",
+        )
+        return HTTPException(503, {"error": str(error)}, {"Retry-After": RETRY_SECONDS})
+
+    async def _prepare(self, request: ChatRequest, key_name: str) -> Exchange:
+        engine = await self._in_thread(lambda: self.deployment.engine_for(request.model))
+        engine.hold()
+        try:
+            await self._until_ready(engine)
+            answerer = self.grounding.answerer(request.model)
+            controls = _controls(request, answerer.controls)
+            question, history = _conversation(request)
+            prepared = await self._in_thread(lambda: answerer.prepare(question, history, controls))
+        except BaseException:
+            engine.release()
+            raise
+        notes = tuple(
+            "System messages are not sent to the model." for turn in request.messages[:1] if _is_system(turn.role)
+        )
+        return Exchange(
+            f"chatcmpl-{uuid.uuid4().hex}", request.model, request.user or key_name, engine, answerer, prepared, notes
+        )
+
+    async def _until_ready(self, engine: SupervisedEngine) -> None:
+        """Wait for a comparison engine that starts on demand; raise EngineError for any other delay."""
+        while not engine.ready:
+            if engine.state != "starting" or engine in (self.deployment.live, self.deployment.coming):
+                raise engine.unavailable()
+            await asyncio.sleep(0.1)
+
+    async def _close(
+        self, exchange: Exchange, text: str, finish_reason: str, prompt_tokens: int, completion_tokens: int
+    ) -> dict[str, Any]:
+        """Review, record and count one answer; return its field `ragtune`."""
+        seconds = time.perf_counter() - exchange.started
+        first = (exchange.first_token or time.perf_counter()) - exchange.started
+        completion = Completion(text, prompt_tokens, completion_tokens, first, seconds, finish_reason)
+        answer = await self._in_thread(lambda: self._review_and_record(exchange, completion))
+        exchange.engine.release()
+        self._count(exchange, answer)
+        return RagTuneField(
+            response_id=exchange.response_id,
+            model_version=exchange.engine.model.version,
+            citations=[
+                CitedPassage(number=c.number, document=c.document_id, chunk=c.chunk_id, title=c.title, text=c.text)
+                for c in answer.citations
+            ],
+            refused=answer.refused,
+            warnings=[*answer.warnings, *exchange.notes],
+            retrieval_ms=round(answer.retrieval_ms, 2),
+        ).model_dump()
+
+    def _review_and_record(self, exchange: Exchange, completion: Completion) -> Answer:
+        answer = exchange.answerer.finish(exchange.prepared, completion)
+        self.log.record_response(
+            ResponseRecord(
+                id=exchange.response_id,
+                created_at=now(),
+                question=exchange.prepared.question,
+                answer=answer.text,
+                model=exchange.model,
+                model_version=exchange.engine.model.version,
+                chunk_ids=tuple(hit.chunk.id for hit in answer.passages),
+                cited_chunk_ids=tuple(citation.chunk_id for citation in answer.citations),
+                refused=answer.refused,
+                user=exchange.user,
+                latency_ms=round(completion.total_seconds * 1000, 1),
+            )
+        )
+        return answer
+
+    def _count(self, exchange: Exchange, answer: Answer) -> None:
+        metrics, model = self.metrics, exchange.model
+        metrics.requests.labels(model, "answered").inc()
+        metrics.latency.labels(model).observe(answer.completion.total_seconds)
+        if exchange.first_token:
+            metrics.first_token.labels(model).observe(answer.completion.first_token_seconds)
+        if exchange.prepared.passages is not None:
+            metrics.retrieval.observe(answer.retrieval_ms)
+        if answer.refused:
+            metrics.refusals.labels(model).inc()
+        if answer.warnings:
+            metrics.warnings.inc()
+        metrics.tokens.labels("prompt").inc(answer.completion.prompt_tokens)
+        metrics.tokens.labels("completion").inc(answer.completion.completion_tokens)
+
+    def _give_up(self, exchange: Exchange, outcome: str) -> None:
+        exchange.engine.release()
+        self.metrics.requests.labels(exchange.model, outcome).inc()
+
+    def _remember(self, call_id: str, exchange: Exchange) -> None:
+        """Keep the exchange until its answer; one whose end LiteLLM never told us is let go."""
+        oldest = time.perf_counter() - FORGET_SECONDS
+        for forgotten in [key for key, other in self._exchanges.items() if other.started < oldest]:
+            self._give_up(self._exchanges.pop(forgotten), "forgotten")
+        self._exchanges[call_id] = exchange
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _is_system(role: str) -> bool:
+    return role in ("system", "developer")
+
+
+def _conversation(request: ChatRequest) -> tuple[str, tuple[Message, ...]]:
+    turns = [turn for turn in request.messages if not _is_system(turn.role)]
+    if not turns or turns[-1].role != "user":
+        raise SettingsError("The last message is not the user's.", "a last message with the role user")
+    history = tuple(Message("user" if t.role == "user" else "assistant", t.text) for t in turns[:-1])
+    return turns[-1].text, history
+
+
+def _controls(request: ChatRequest, defaults: Controls) -> Controls:
+    if request.ragtune is None:
+        return defaults
+    return with_controls(defaults, request.ragtune.dials, request.ragtune.switches)

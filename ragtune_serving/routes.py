@@ -1,0 +1,207 @@
+"""The documented routes; the gateway has no others.
+
+Chat requests are validated here and then answered by LiteLLM's proxy app, with our hooks
+around the engine call. Everything else is answered here.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
+
+from ragtune.errors import FeedbackError
+from ragtune.store.feedback import FeedbackLog
+from ragtune_serving.deployment import MODELS, Deployment
+from ragtune_serving.grounding import Grounding
+from ragtune_serving.metrics import Metrics
+from ragtune_serving.problems import problem
+from ragtune_serving.schema import (
+    Alive,
+    ChatRequest,
+    ChatResponse,
+    ErrorBody,
+    FeedbackRequest,
+    FeedbackResponse,
+    ModelCard,
+    ModelList,
+    Readiness,
+    Status,
+)
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_ASGI_KEYS = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string")
+_ASGI_KEYS += ("root_path", "headers", "client", "server", "state", "extensions")
+_INTERNAL_HEADERS = (b"x-litellm-", b"llm_provider-")
+_KEY = {401: {"model": ErrorBody, "description": "no key, or one that is not accepted"}}
+_BAD = {400: {"model": ErrorBody, "description": "a wrong field; the message lists the valid ones"}}
+_GONE = {404: {"model": ErrorBody, "description": "no such response"}}
+_AWAY = {503: {"model": ErrorBody, "description": "the engine or the index cannot answer now; see Retry-After"}}
+_STREAM = {200: {"model": ChatResponse, "description": "the answer; with `stream` server-sent events of its chunks"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the routes and hooks work with; built once, in `gateway.py`."""
+
+    deployment: Deployment
+    grounding: Grounding
+    log: FeedbackLog
+    metrics: Metrics
+    started: float
+
+
+class Forwarded(Response):
+    """Hands a request whose body was already read to another ASGI app, and its answer back."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], body: bytes) -> None:
+        self._app, self._body = app, body
+        self.background = None
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Run the other app; headers that tell of its inside are left out."""
+        unread = True
+
+        async def replay() -> MutableMapping[str, Any]:
+            nonlocal unread
+            if unread:
+                unread = False
+                return {"type": "http.request", "body": self._body, "more_body": False}
+            return await receive()
+
+        async def clean(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                kept = [h for h in message["headers"] if not h[0].lower().startswith(_INTERNAL_HEADERS)]
+                message = {**message, "headers": kept}
+            await send(message)
+
+        await self._app({key: scope[key] for key in _ASGI_KEYS if key in scope}, replay, clean)
+
+
+def routes(services: Services, proxy: Callable[..., Awaitable[None]]) -> APIRouter:
+    """Return every documented route."""
+    router = APIRouter()
+    _add_answering(router, services, proxy)
+    _add_feedback(router, services)
+    _add_state(router, services)
+    return router
+
+
+def _add_answering(router: APIRouter, services: Services, proxy: Callable[..., Awaitable[None]]) -> None:
+    @router.post(
+        "/v1/chat/completions",
+        tags=["answering"],
+        responses={**_STREAM, **_BAD, **_KEY, **_AWAY},
+        summary="Answer a question from the documents, with citations",
+    )
+    async def chat_completions(body: ChatRequest, request: Request) -> Response:  # noqa: ARG001
+        return Forwarded(proxy, await request.body())
+
+    @router.get("/v1/models", tags=["answering"], responses=_KEY, summary="List the model names")
+    async def models() -> ModelList:
+        created = int(services.started)
+        return ModelList(data=[ModelCard(id=name, created=created, description=MODELS[name]) for name in MODELS])
+
+
+def _add_feedback(router: APIRouter, services: Services) -> None:
+    @router.post(
+        "/v1/feedback",
+        tags=["feedback"],
+        response_model=FeedbackResponse,
+        responses={**_BAD, **_KEY, **_GONE},
+        summary="Say whether an answer was right, and what it should have been",
+    )
+    def feedback(body: FeedbackRequest, request: Request) -> FeedbackResponse | Response:
+        if services.log.response(body.response_id) is None:
+            return problem(404, f"There is no response '{body.response_id}'.", "response_id")
+        user = request.scope["ragtune_user"]
+        try:
+            event = services.log.add(body.response_id, body.rating, body.correction, body.comment, user)
+        except FeedbackError as error:
+            return problem(400, str(error))
+        services.metrics.feedback.labels(event.rating).inc()
+        return FeedbackResponse(
+            id=event.id,
+            sequence=event.sequence,
+            response_id=event.response_id,
+            rating=event.rating,
+            created_at=event.created_at,
+            model_version=event.model_version,
+        )
+
+
+def _add_state(router: APIRouter, services: Services) -> None:
+    deployment, grounding = services.deployment, services.grounding
+
+    @router.get("/health/liveliness", tags=["state"], summary="Whether the process answers (no key)")
+    async def liveliness() -> Alive:
+        return Alive()
+
+    @router.get(
+        "/health/readiness",
+        tags=["state"],
+        responses={503: {"model": Readiness, "description": "not yet, or not any more"}},
+        summary="Whether a question would be answered now (no key)",
+    )
+    async def readiness(response: Response) -> Readiness:
+        live = deployment.live
+        ready = live is not None and live.ready
+        response.status_code = 200 if ready else 503
+        name = live.model.version if live else None
+        return Readiness(status="ready" if ready else "starting", model_version=name, retrieval=grounding.present)
+
+    @router.get("/status", tags=["state"], responses=_KEY, summary="What is live and what went wrong")
+    def status() -> Status:
+        return Status(
+            version=version("ragtune"),
+            uptime_seconds=round(time.time() - services.started, 1),
+            **{**deployment.status(), "error": deployment.error or grounding.error},
+            retrieval=grounding.present,
+            responses=services.log.count_responses(),
+            feedback=services.log.count_since(0),
+        )
+
+    @router.get(
+        "/metrics",
+        tags=["state"],
+        response_class=PlainTextResponse,
+        responses=_KEY,
+        summary="Prometheus metrics",
+    )
+    async def metrics() -> Response:
+        live = deployment.live
+        if live is not None:
+            services.metrics.show_live(live.model.version, live.model.precision, live.ready, live.restarts)
+        return PlainTextResponse(services.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def documentation(title: str) -> APIRouter:
+    """Return the pages that show the OpenAPI description, with assets from LiteLLM's package (no network)."""
+    router = APIRouter(include_in_schema=False)
+    import litellm
+
+    assets = Path(litellm.__file__).parent / "proxy" / "swagger"
+
+    @router.get("/docs")
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title=title,
+            swagger_js_url="/docs/swagger-ui-bundle.js",
+            swagger_css_url="/docs/swagger-ui.css",
+            swagger_favicon_url="/docs/favicon.png",
+        )
+
+    @router.get("/docs/{name}")
+    async def asset(name: str) -> Response:
+        if name not in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"):
+            return problem(404, f"There is no page '/docs/{name}'.")
+        return FileResponse(assets / name)
+
+    return router

@@ -1,0 +1,212 @@
+"""The shapes of requests and responses, once: validation, OpenAPI and docs/api.md follow them.
+
+An unknown field is an error that lists the valid ones, so that a typo never passes in silence.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ragtune.answer.controls import DIALS, SWITCHES
+from ragtune.store.feedback import LONGEST_TEXT
+
+FORMAT = 1
+"""Version of the format of `ragtune` fields, feedback and status; it grows when one changes its meaning."""
+
+
+class Shape(BaseModel):
+    """A request: nothing but the named fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class TextPart(Shape):
+    """One text part of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(Shape):
+    """One turn. System messages are not sent on: the released model is trained on one system prompt."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart] = Field(description="text, or a list of text parts")
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The content as one string."""
+        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+
+
+class Controls(Shape):
+    """Linguistic controls of one request; what is left out keeps the default of the settings."""
+
+    dials: dict[str, float] = Field(default_factory=dict, description=f"0 to 1: {', '.join(DIALS)}")
+    switches: dict[str, bool] = Field(default_factory=dict, description=f"true or false: {', '.join(SWITCHES)}")
+
+
+class StreamOptions(Shape):
+    """Options of a streamed response."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(Shape):
+    """A conversation that ends with the user's question."""
+
+    model: Literal["ragtune", "ragtune-base", "ragtune-raw"]
+    messages: list[ChatMessage] = Field(min_length=1, description="the last one is the user's question")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="default: from the settings and `depth`")
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="the newer name of max_tokens")
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(None, description="default: the dial `creativity`")
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    n: Literal[1] | None = None
+    user: str | None = Field(None, max_length=200, description="your name for the end user; kept with the response")
+    ragtune: Controls | None = None
+
+
+class CitedPassage(BaseModel):
+    """A passage that the answer cites: `[number]` in the text."""
+
+    number: int
+    document: str = Field(description="document id")
+    chunk: str = Field(description="chunk id")
+    title: str
+    text: str
+
+
+class RagTuneField(BaseModel):
+    """What RagTune adds to a response, and to the closing chunks of a stream."""
+
+    format: int = Field(FORMAT, description="version of this format")
+    response_id: str = Field(description="name it in /v1/feedback; also the response's `id`")
+    model_version: str = Field(description="registry version, `base` before the first release, or `provider`")
+    citations: list[CitedPassage]
+    refused: bool = Field(description="the model said that the documents do not hold the answer")
+    warnings: list[str] = Field(description="what the review of the answer noticed")
+    retrieval_ms: float
+
+
+class ReplyMessage(BaseModel):
+    """The assistant's turn."""
+
+    role: Literal["assistant"]
+    content: str
+
+
+class Choice(BaseModel):
+    """The one choice."""
+
+    index: int
+    message: ReplyMessage
+    finish_reason: str
+
+
+class Usage(BaseModel):
+    """Token counts, passages included."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatResponse(BaseModel):
+    """A chat completion in OpenAI's format with the field `ragtune`."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    ragtune: RagTuneField
+
+
+class ModelCard(BaseModel):
+    """A model name that requests may use."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "ragtune"
+    description: str
+
+
+class ModelList(BaseModel):
+    """The model names, in OpenAI's format."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class FeedbackRequest(Shape):
+    """A verdict on one response."""
+
+    response_id: str = Field(min_length=1, description="`ragtune.response_id` of the response")
+    rating: Literal["up", "down"]
+    correction: str = Field("", max_length=LONGEST_TEXT, description="the answer it should have been")
+    comment: str = Field("", max_length=LONGEST_TEXT)
+
+
+class FeedbackResponse(BaseModel):
+    """The stored verdict."""
+
+    id: str
+    sequence: int = Field(description="grows with every verdict")
+    response_id: str
+    rating: Literal["up", "down"]
+    created_at: str
+    model_version: str
+
+
+class ErrorDetail(BaseModel):
+    """What was wrong, in OpenAI's format."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str = Field(description="the HTTP status")
+
+
+class ErrorBody(BaseModel):
+    """The body of every error."""
+
+    error: ErrorDetail
+
+
+class Alive(BaseModel):
+    """The gateway's process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(BaseModel):
+    """Whether a question would be answered now."""
+
+    status: Literal["ready", "starting"]
+    model_version: str | None
+    retrieval: bool
+
+
+class Status(BaseModel):
+    """What is live, how fresh it is and what went wrong."""
+
+    format: int = FORMAT
+    version: str = Field(description="of RagTune")
+    uptime_seconds: float
+    live: dict[str, Any] | None
+    next: dict[str, Any] | None = Field(description="an engine that is to become live")
+    comparison: dict[str, Any] | None
+    champion: str | None = Field(description="version that the registry names; it becomes live when its engine answers")
+    retrieval: bool
+    responses: int
+    feedback: int
+    error: str

@@ -1,0 +1,316 @@
+"""The gateway as a real process in front of a real OpenAI-compatible server, asked by the openai client."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from ragtune.settings import load_settings
+from ragtune.store.feedback import FeedbackLog
+from tests.fake_engine import RunningFake, free_port
+
+QUESTION = "What does `shop.cart.total` return?"
+DOCUMENTS = {
+    "total": "shop.cart.total returns the price of everything in the cart, taxes included.",
+    "empty": "shop.cart.empty removes every item from the cart and frees the stock.",
+    "login": "shop.users.login checks the password and opens a session for thirty minutes.",
+}
+
+
+class Gateway:
+    def __init__(self, home: Path, **environment: str) -> None:
+        self.home, self.port = home, free_port()
+        self.environment = {**os.environ, "RAGTUNE_HOME": str(home), "RAGTUNE_GATEWAY__PORT": str(self.port)}
+        self.environment.update(environment)
+        self.log = home / "serve.out"
+        self.url = f"http://127.0.0.1:{self.port}"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ragtune_serving.cli", "serve"], env=self.environment, stdout=log, stderr=log
+            )
+
+    def wait(self, seconds: float = 60.0) -> "Gateway":
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                ready = httpx.get(f"{self.url}/health/readiness")
+                if ready.status_code == 200 and ready.json()["retrieval"]:
+                    return self
+            except httpx.TransportError:
+                time.sleep(0.1)
+            time.sleep(0.1)
+        raise AssertionError(self.log.read_text())
+
+    @property
+    def key(self) -> str:
+        return (self.home / "keys" / "client.key").read_text().strip()
+
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0)
+
+    def request(self, method: str, path: str, **arguments) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx.request(method, self.url + path, headers=headers, timeout=30, **arguments)
+
+    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ragtune_serving.cli", *arguments]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    lines = [json.dumps({"id": k, "title": f"shop.{k}", "text": v}) for k, v in DOCUMENTS.items()]
+    (home / "docs.jsonl").write_text("\n".join(lines))
+    engine = RunningFake("fake", home / "engine.log")
+    gateway = Gateway(
+        home,
+        RAGTUNE_ENGINE__BACKEND="openai",
+        RAGTUNE_ENGINE__URL=f"{engine.url}/v1",
+        RAGTUNE_ENGINE__API_KEY=engine.api_key,
+        RAGTUNE_ENGINE__MODEL="fake",
+        RAGTUNE_GATEWAY__POLL_SECONDS="0.2",
+    )
+    gateway.indexed = gateway.cli("index", "--source", f"jsonl:{home / 'docs.jsonl'}", "--json")
+    gateway.engine = engine
+    yield gateway.wait()
+    code = gateway.stop()
+    engine.stop()
+    assert code == 0, gateway.log.read_text()
+
+
+def test_the_openai_client_gets_a_grounded_answer_with_citations(gateway):
+    reply = gateway.client().chat.completions.create(model="ragtune", messages=[{"role": "user", "content": QUESTION}])
+    assert "price of everything" in reply.choices[0].message.content
+    assert reply.model == "ragtune"
+    extra = reply.ragtune
+    assert extra["response_id"] == reply.id
+    assert extra["model_version"] == "provider"
+    assert [c["number"] for c in extra["citations"]] == [1]
+    assert extra["citations"][0]["text"] in DOCUMENTS["total"]
+    assert extra["refused"] is False
+    assert extra["retrieval_ms"] > 0
+
+
+def test_the_raw_model_answers_without_retrieval(gateway):
+    reply = gateway.client().chat.completions.create(
+        model="ragtune-raw", messages=[{"role": "user", "content": QUESTION}]
+    )
+    assert reply.choices[0].message.content == "fake answers from memory."
+    assert reply.ragtune["citations"] == []
+
+
+def test_a_stream_ends_with_the_citations(gateway):
+    stream = gateway.client().chat.completions.create(
+        model="ragtune", messages=[{"role": "user", "content": QUESTION}], stream=True
+    )
+    chunks = list(stream)
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert "price of everything" in text
+    assert len(chunks) > 5
+    assert not hasattr(chunks[0], "ragtune")
+    last = chunks[-1]
+    assert last.ragtune["citations"][0]["number"] == 1
+    assert {c.id for c in chunks} == {last.ragtune["response_id"]}
+    assert {c.model for c in chunks} == {"ragtune"}
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+
+
+def test_a_stream_with_usage_ends_with_usage_and_citations(gateway):
+    stream = gateway.client().chat.completions.create(
+        model="ragtune",
+        messages=[{"role": "user", "content": QUESTION}],
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    last = list(stream)[-1]
+    assert last.usage.prompt_tokens == 7
+    assert last.ragtune["citations"]
+
+
+def test_an_answer_is_recorded_and_takes_feedback(gateway):
+    reply = gateway.client().chat.completions.create(
+        model="ragtune", messages=[{"role": "user", "content": QUESTION}], user="ann"
+    )
+    log = FeedbackLog(load_settings({"home": gateway.home}).feedback_url)
+    record = log.response(reply.id)
+    assert (record.question, record.user, record.model) == (QUESTION, "ann", "ragtune")
+    assert record.cited_chunk_ids == (reply.ragtune["citations"][0]["chunk"],)
+    stored = gateway.request(
+        "POST",
+        "/v1/feedback",
+        json={"response_id": reply.id, "rating": "down", "correction": "It returns the total.", "comment": "short"},
+    )
+    assert stored.status_code == 200, stored.text
+    event = log.events(stored.json()["sequence"] - 1)[0]
+    assert (event.correction, event.question, event.user) == ("It returns the total.", QUESTION, "client")
+    log.close()
+
+
+def test_feedback_on_an_unknown_response_is_a_404(gateway):
+    answer = gateway.request("POST", "/v1/feedback", json={"response_id": "nowhere", "rating": "up"})
+    assert answer.status_code == 404
+    assert "nowhere" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "valid"),
+    [
+        ("/v1/feedback", {"response_id": "a", "rating": "meh"}, ["up", "down"]),
+        ("/v1/feedback", {"response_id": "a", "rating": "up", "stars": 5}, ["correction", "comment"]),
+        ("/v1/chat/completions", {"model": "gpt-4", "messages": []}, ["ragtune", "ragtune-base", "ragtune-raw"]),
+        ("/v1/chat/completions", {"model": "ragtune", "messages": [], "api_base": "x"}, ["messages", "temperature"]),
+        (
+            "/v1/chat/completions",
+            {"model": "ragtune", "messages": [{"role": "user", "content": "a"}], "ragtune": {"dails": {}}},
+            ["dials", "switches"],
+        ),
+        (
+            "/v1/chat/completions",
+            {"model": "ragtune", "messages": [{"role": "user", "content": "a"}], "ragtune": {"dials": {"deep": 1}}},
+            ["creativity", "depth", "technical_level"],
+        ),
+        ("/v1/chat/completions", {"model": "ragtune", "messages": [{"role": "assistant", "content": "a"}]}, ["user"]),
+        ("/v1/chat/completions", {"model": "ragtune", "messages": [{"role": "user", "content": " "}]}, ["question"]),
+    ],
+)
+def test_a_wrong_field_is_a_400_that_lists_the_valid_ones(gateway, path, body, valid):
+    answer = gateway.request("POST", path, json=body)
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert all(word in error["message"] for word in valid), error
+    assert error["code"] == "400"
+
+
+def test_a_body_that_is_not_json_is_a_400(gateway):
+    answer = gateway.request("POST", "/v1/chat/completions", content=b"{nope")
+    assert answer.status_code == 400
+    assert "JSON" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/status", "/model/info", "/nothing"])
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer rt-wrong"}, {"Authorization": "Basic eDp5"}])
+def test_without_a_key_nothing_is_shown(gateway, path, header):
+    answer = httpx.get(gateway.url + path, headers=header)
+    assert answer.status_code == 401
+    assert answer.json()["error"]["type"] == "authentication_error"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/model/new"),
+        ("GET", "/model/info"),
+        ("POST", "/key/generate"),
+        ("GET", "/config/yaml"),
+        ("POST", "/v1/completions"),
+        ("POST", "/v1/embeddings"),
+        ("POST", "/v1/chat/completions/../../model/new"),
+        ("POST", "/chat/completions"),
+        ("GET", "/ui"),
+    ],
+)
+def test_a_user_reaches_no_route_of_the_proxy_but_the_documented_ones(gateway, method, path):
+    answer = gateway.request(method, path, **({"json": {}} if method == "POST" else {}))
+    assert answer.status_code == 404
+    assert "/v1/chat/completions" in answer.json()["error"]["message"]
+
+
+def test_the_inside_does_not_show_in_headers(gateway):
+    answer = gateway.request(
+        "POST", "/v1/chat/completions", json={"model": "ragtune", "messages": [{"role": "user", "content": QUESTION}]}
+    )
+    assert answer.status_code == 200
+    assert gateway.engine.url not in str(answer.headers) + answer.text
+    assert not [name for name in answer.headers if name.startswith("x-litellm")]
+
+
+def test_models_health_and_status_describe_what_is_live(gateway):
+    assert [model.id for model in gateway.client().models.list()] == ["ragtune", "ragtune-base", "ragtune-raw"]
+    assert httpx.get(gateway.url + "/health/liveliness").json() == {"status": "alive"}
+    assert httpx.get(gateway.url + "/health/readiness").json()["model_version"] == "provider"
+    status = gateway.request("GET", "/status").json()
+    assert status["live"]["state"] == "ready"
+    assert status["retrieval"] is True
+
+
+def test_metrics_count_requests_refusals_and_times(gateway):
+    gateway.client().chat.completions.create(model="ragtune", messages=[{"role": "user", "content": QUESTION}])
+    text = gateway.request("GET", "/metrics").text
+    assert 'ragtune_requests_total{model="ragtune",outcome="answered"}' in text
+    assert 'ragtune_model_info{precision="",version="provider"} 1.0' in text
+    for name in ("ragtune_request_seconds_count", "ragtune_retrieval_milliseconds_count", "ragtune_refusals_total"):
+        assert name in text
+
+
+def test_the_key_is_in_no_log(gateway):
+    logs = [gateway.log, *(gateway.home / "logs").glob("*.log")]
+    assert len(logs) >= 2
+    assert all(gateway.key not in log.read_text() for log in logs)
+
+
+def test_the_command_line_asks_one_question_and_a_batch(gateway, tmp_path):
+    one = gateway.cli("ask", QUESTION, "--json", "--dial", "depth=0.9")
+    assert one.returncode == 0, one.stderr
+    assert json.loads(one.stdout)["citations"][0]["number"] == 1
+    questions, answers = tmp_path / "q.jsonl", tmp_path / "a.jsonl"
+    questions.write_text("".join(json.dumps({"id": f"q{i}", "text": f"{QUESTION} {i}"}) + "\n" for i in range(12)))
+    batch = gateway.cli("ask", "--questions", str(questions), "--answers", str(answers), "--concurrency", "4")
+    assert batch.returncode == 0, batch.stderr
+    whole = answers.read_text()
+    rows = [json.loads(line) for line in whole.splitlines()]
+    assert [row["id"] for row in rows] == [f"q{i}" for i in range(12)]
+    assert set(rows[0]) == {"id", "answer", "refused", "citations", "model_version", "latency_ms"}
+    first_five = "".join(line + "\n" for line in whole.splitlines()[:5])
+    answers.write_text(first_five + '{"id": "q5", "answ')
+    again = gateway.cli("ask", "--questions", str(questions), "--answers", str(answers))
+    assert again.returncode == 0, again.stderr
+    assert answers.read_text().startswith(first_five)
+    assert [json.loads(line)["id"] for line in answers.read_text().splitlines()] == [f"q{i}" for i in range(12)]
+
+
+def test_a_busy_port_and_a_home_in_use_are_named(gateway, tmp_path):
+    second = gateway.cli("serve")
+    assert second.returncode == 1
+    assert "being served already" in second.stderr
+    other = subprocess.run(
+        [sys.executable, "-m", "ragtune_serving.cli", "serve"],
+        env={**gateway.environment, "RAGTUNE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert other.returncode == 1
+    assert "gateway.port" in other.stderr
+    assert "RAGTUNE_GATEWAY__PORT" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+def test_an_engine_that_dies_is_a_clear_503_and_then_comes_back(gateway):
+    body = {"model": "ragtune", "messages": [{"role": "user", "content": QUESTION}]}
+    gateway.engine.process.kill()
+    gateway.engine.process.wait()
+    answer = gateway.request("POST", "/v1/chat/completions", json=body)
+    assert answer.status_code == 503, answer.text
+    assert answer.headers["retry-after"] == "5"
+    assert "engine" in answer.json()["error"]["message"]
+    port = int(gateway.engine.url.rsplit(":", 1)[1])
+    command = [sys.executable, str(Path(__file__).with_name("fake_engine.py")), str(port), "fake"]
+    gateway.engine.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 30
+    while (answer := gateway.request("POST", "/v1/chat/completions", json=body)).status_code != 200:
+        assert answer.status_code == 503, answer.text
+        assert time.monotonic() < end, answer.text
+        time.sleep(0.2)
