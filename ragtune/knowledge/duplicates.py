@@ -23,50 +23,42 @@ _HARD = re.compile(r"[\w.]*(?:\d|\w[._]\w|[a-z][A-Z])[\w.]*|`[^`]+`|\b[A-Z]{2,}\
 def mark_duplicates(chunks: Sequence[Chunk], named: Set[str] = frozenset()) -> list[Chunk]:
     """Return the chunks in order, repeated ones with `duplicate_of` set to the first of their kind.
 
-    Chunks in `named` (ids) and very short ones mean something only under their title, so
-    they are compared with it.
+    Text under another heading is another text. Chunks in `named` (ids) and very short ones
+    mean something only under their title, so they are compared with it.
     """
     originals: dict[str, str] = {}
     paragraphs: dict[str, str] = {}
-    words = [_words(chunk, with_title=chunk.id in named) for chunk in chunks]
+    words = [_WORD.findall(chunk.text.lower()) for chunk in chunks]
     result: list[Chunk] = []
     for chunk, own in zip(chunks, words, strict=True):
-        key = content_id(*own)
-        original = originals.setdefault(key, chunk.id)
-        if original == chunk.id and chunk.id not in named:
+        strict = chunk.id in named or len(own) < _SHORT
+        context = (chunk.title, *chunk.heading_path) if strict else chunk.heading_path[-1:]
+        original = originals.setdefault(content_id(*context, "\n", *own), chunk.id)
+        if original == chunk.id and not strict:
             original = _known_paragraphs(chunk, paragraphs) or chunk.id
         result.append(replace(chunk, duplicate_of="" if original == chunk.id else original))
-    return _mark_near(result, words, named)
-
-
-def _words(chunk: Chunk, *, with_title: bool) -> list[str]:
-    own = _WORD.findall(chunk.text.lower())
-    if with_title or len(own) < _SHORT:
-        return [*_WORD.findall(" ".join((chunk.title, *chunk.heading_path)).lower()), "\n", *own]
-    return own
+    free = [n for n, own in enumerate(words) if len(own) >= _SHORT and chunks[n].id not in named]
+    return _mark_near(result, words, [n for n in free if not result[n].duplicate_of])
 
 
 def _known_paragraphs(chunk: Chunk, paragraphs: dict[str, str]) -> str:
     """Return the chunk of another document that holds the last of this chunk's paragraphs, if all are known."""
-    keys = [" ".join(_WORD.findall(part.lower())) for part in re.split(r"\n\s*\n", chunk.text)]
-    keys = [key for key in keys if key]
+    heading = " ".join(chunk.heading_path[-1:])
+    texts = [" ".join(_WORD.findall(part.lower())) for part in re.split(r"\n\s*\n", chunk.text)]
+    keys = [f"{heading}\n{text}" for text in texts if text]
     owners = [paragraphs.get(key, "") for key in keys]
-    if keys and all(owners) and len(" ".join(keys).split()) >= _SHORT:
-        return owners[-1].split(" ")[1] if all(owner.split(" ")[0] != chunk.document_id for owner in owners) else ""
+    if keys and all(owners) and all(owner.split(" ")[0] != chunk.document_id for owner in owners):
+        return owners[-1].split(" ")[1]
     for key in keys:
         paragraphs.setdefault(key, f"{chunk.document_id} {chunk.id}")
     return ""
 
 
-def _mark_near(chunks: list[Chunk], words: Sequence[list[str]], named: Set[str]) -> list[Chunk]:
+def _mark_near(chunks: list[Chunk], words: Sequence[list[str]], candidates: Sequence[int]) -> list[Chunk]:
     import numpy as np
     from datasketch import MinHash, MinHashLSH
 
-    candidates = [
-        n for n, chunk in enumerate(chunks) if not chunk.duplicate_of and chunk.id not in named and "\n" not in words[n]
-    ]
     shingles = {n: _shingles(words[n]) for n in candidates}
-    hard = {n: frozenset(Counter(_HARD.findall(chunks[n].text)).items()) for n in candidates}
     index = MinHashLSH(threshold=_JACCARD - 0.1, num_perm=_PERMUTATIONS)
     blank = MinHash(num_perm=_PERMUTATIONS, seed=1, hashfunc=int)
     result = list(chunks)
@@ -74,12 +66,17 @@ def _mark_near(chunks: list[Chunk], words: Sequence[list[str]], named: Set[str])
         sketch = blank.copy()
         sketch.update_batch(np.fromiter(shingles[n], dtype=np.uint64))
         for other in sorted(index.query(sketch)):
-            if hard[n] == hard[other] and _jaccard(shingles[n], shingles[other]) >= _JACCARD:
+            if _jaccard(shingles[n], shingles[other]) >= _JACCARD and _facts(chunks[n]) == _facts(chunks[other]):
                 result[n] = replace(chunks[n], duplicate_of=chunks[other].id)
                 break
         else:
             index.insert(n, sketch, check_duplication=False)
     return result
+
+
+def _facts(chunk: Chunk) -> tuple[tuple[str, ...], Counter[str]]:
+    """Return what may not differ between duplicates: the heading, and names, numbers and code."""
+    return chunk.heading_path[-1:], Counter(_HARD.findall(chunk.text))
 
 
 def _shingles(words: Sequence[str]) -> set[int]:

@@ -7,7 +7,6 @@ which the caller writes into the quarantine.
 import html
 import io
 import json
-import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ragtune.knowledge.language import guess_language
+from ragtune.knowledge.pdf import DamagedPdfError, pdf_text
 from ragtune.knowledge.restructured import to_markdown, unwrap
 
 if TYPE_CHECKING:
@@ -25,7 +25,13 @@ MAX_TITLE = 160
 _FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*\2[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 _CODE_SPAN = re.compile(r"(`+)(?:(?!\1).)+\1")
 _LINK = re.compile(r"(?<!\\)\[([^\]\[]+)\](?:\([^()\s]*(?:\([^()]*\)[^()\s]*)?(?:\s+[\"'][^)]*)?\)|\[[^\]]*\])")
-_PAGE_NUMBER = re.compile(r"^\s*(?:page\s+)?\d{1,4}(?:\s*(?:/|of)\s*\d{1,4})?\s*$", re.MULTILINE | re.IGNORECASE)
+_TAG = re.compile(
+    r"</?(?:a|abbr|address|article|b|big|blockquote|body|br|center|cite|code|col|colgroup|dd|del|details|div|dl|dt|em|"
+    r"figcaption|figure|font|h[1-6]|head|hr|html|i|iframe|img|input|ins|kbd|label|li|link|main|mark|meta|object|ol|p|"
+    r"picture|pre|q|s|samp|section|small|source|span|strike|strong|sub|summary|sup|table|tbody|td|tfoot|th|thead|time|"
+    r"tip|tr|tt|u|ul|var|video|wbr)(?:\s[^<>]*)?/?>",
+    re.IGNORECASE,
+)
 _PAGE_FURNITURE = [
     "script", "style", "nav", "header", "footer", "aside", "noscript", "template", "form", "svg", "button",
 ]  # fmt: skip
@@ -160,7 +166,8 @@ def _clean_prose(text: str) -> str:
     text = re.sub(r"^\[[^\]]+\]:\s+\S+.*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"<(h[1-6])\b[^>]*>(.*?)</\1>", _heading_of_html, text, flags=re.DOTALL | re.IGNORECASE)
     text = re.sub(r"<br\s*/?>", "\n", text, flags=re.IGNORECASE)
-    text = re.sub(r"</?[A-Za-z][\w-]*(?:\s[^<>]*)?/?>", "", text)
+    text = _TAG.sub("", text)
+    text = re.sub(r"\\([_*\[\]<>#~`.!()+-])", r"\1", text)
     text = re.sub(r"^[ \t]*(\||·|•)?[ \t]*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"\0(\d+)\0", lambda match: spans[int(match[1])], text)
     return html.unescape(text)
@@ -201,7 +208,11 @@ def _front_matter(text: str) -> dict[str, Any]:
 
 
 def _restructured(raw: bytes) -> Reading:
-    return Reading(unwrap(to_markdown(decode(raw))))
+    text = decode(raw)
+    fields = re.match(r"\s*((?::[\w-]+:.*\n)+)", text)
+    title = re.search(r"^:title:\s*(.+)$", fields[1], re.MULTILINE) if fields else None
+    text = text[fields.end() :] if fields else text
+    return Reading(unwrap(to_markdown(text)), title=title[1] if title else "")
 
 
 def _plain(raw: bytes) -> Reading:
@@ -230,15 +241,18 @@ def _docx(raw: bytes) -> Reading:
 
 
 def _pdf(raw: bytes) -> Reading:
-    if not raw.lstrip()[:5] == b"%PDF-":
+    if raw.lstrip()[:5] != b"%PDF-":
         raise UnreadableError("it does not start with %PDF-: this is not a PDF")
-    return Reading(_unwrap(_converted(raw, ".pdf")))
+    try:
+        title, text = pdf_text(raw)
+    except DamagedPdfError as error:
+        raise UnreadableError(str(error)) from error
+    return Reading(text, title=title)
 
 
 def _converted(raw: bytes, suffix: str) -> str:
     from markitdown import MarkItDownException, StreamInfo
 
-    logging.getLogger("pdfminer").setLevel(logging.ERROR)
     try:
         result = _converter().convert_stream(io.BytesIO(raw), stream_info=StreamInfo(extension=suffix, charset="utf-8"))
     except MarkItDownException as error:
@@ -252,17 +266,6 @@ def _converter() -> "MarkItDown":
     from markitdown import MarkItDown
 
     return MarkItDown(enable_plugins=False)
-
-
-def _unwrap(text: str) -> str:
-    """Join the hard line ends and hyphenated words of a page layout; drop bare page numbers."""
-    text = re.sub(
-        r"^\s*(?:page\s+)?\d{1,4}(?:\s*(?:/|of)\s*\d{1,4})?\s*$", "", text, flags=re.MULTILINE | re.IGNORECASE
-    )
-    text = text.replace("\f", "\n\n")
-    text = re.sub(r"(?<=[a-z])-\n(?=[a-z])", "", text)
-    paragraphs = re.split(r"\n\s*\n", text)
-    return "\n\n".join(p if p.lstrip().startswith("|") else " ".join(p.split()) for p in paragraphs if p.strip())
 
 
 def _first_heading(text: str) -> str:

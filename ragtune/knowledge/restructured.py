@@ -247,14 +247,18 @@ def unwrap(text: str) -> str:
     """Return Markdown with each paragraph and list item on one line; code, tables and headings stay."""
     out: list[str] = []
     fence = ""
+    block = False
     for line in text.splitlines():
         mark = re.match(r"\s*(```+|~~~+)", line)
         if mark and (not fence or mark[1].startswith(fence)):
             fence = "" if fence else mark[1]
             out.append(line)
             continue
-        starts = not line.strip() or _NEW_LINE.match(line) or line.startswith("    ")
         before = out[-1] if out else ""
+        # An indented block after a blank line is code or a nested paragraph; it keeps its lines.
+        indented = line.startswith("    ")
+        block = indented and (block or not before.strip())
+        starts = not line.strip() or _NEW_LINE.match(line) or block
         if fence or starts or not before.strip() or _NO_JOIN.match(before) or before.endswith(("  ", "\\")):
             out.append(line)
         else:

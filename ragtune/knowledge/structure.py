@@ -77,7 +77,7 @@ def parse(text: str, *, api: bool = False) -> Section:
             level = len(heading[1])
             while trail[-1].level >= level:
                 trail.pop()
-            section = Section(re.sub(r"[`*_]{1,2}(\S.*?\S|\S)[`*_]{1,2}", r"\1", heading[2]), level)
+            section = Section(re.sub(r"(?<!\w)[`*_]{1,2}(\S.*?\S|\S)[`*_]{1,2}(?!\w)", r"\1", heading[2]), level)
             trail[-1].children.append(section)
             trail.append(section)
             continue
@@ -161,23 +161,39 @@ def pieces(block: Block, budget: int, overlap: int, count: CountTokens) -> list[
         return _code_pieces(block, budget, count)
     if block.kind == "list":
         return _list_pieces(block, budget, overlap, count)
+    lines = block.text.split("\n")
+    if len(lines) > 1 and all(line.startswith((">", "    ")) for line in lines):
+        # Quotes and indented code: every line counts.
+        split = [part for line in lines for part in _whole_or_words(line, budget, count)]
+        runs = _runs(split, count(split), budget)
+        return [Block("\n".join(run), opens=index > 0) for index, run in enumerate(runs)]
     return _paragraph_pieces(block, budget, overlap, count)
+
+
+def _whole_or_words(line: str, budget: int, count: CountTokens) -> list[str]:
+    return [line] if count([line])[0] <= budget else _by_words(line, budget, count)
 
 
 def _list_pieces(block: Block, budget: int, overlap: int, count: CountTokens) -> list[Block]:
     items = _items(block.text)
     if len(items) == 1:
+        parts = _groups_of(items[0])
+        if len(parts) > 1:
+            return [piece for part in parts for piece in _fitted(part, budget, overlap, count)]
         return _paragraph_pieces(Block(" ".join(block.text.split())), budget, overlap, count)
     found: list[Block] = []
     for index, (item, size) in enumerate(zip(items, count(items), strict=True)):
         if size <= budget:
             found.append(Block(item, "list", tight=index > 0))
         elif (parts := _groups_of(item)) and len(parts) > 1:
-            for part in parts:
-                found += [part] if count([part.text])[0] <= budget else pieces(part, budget, overlap, count)
+            found += [piece for part in parts for piece in _fitted(part, budget, overlap, count)]
         else:
             found += _paragraph_pieces(Block(item), budget, overlap, count)
     return found
+
+
+def _fitted(block: Block, budget: int, overlap: int, count: CountTokens) -> list[Block]:
+    return [block] if count([block.text])[0] <= budget else pieces(block, budget, overlap, count)
 
 
 def _groups_of(item: str) -> list[Block]:
@@ -239,7 +255,9 @@ def _code_pieces(block: Block, budget: int, count: CountTokens) -> list[Block]:
 
 def _paragraph_pieces(block: Block, budget: int, overlap: int, count: CountTokens) -> list[Block]:
     sentences: list[str] = []
-    whole = [part for line in block.text.split("\n") for part in _SENTENCE.split(line) if part.strip()]
+    whole = [
+        " ".join(part.split()) for line in block.text.split("\n") for part in _SENTENCE.split(line) if part.strip()
+    ]
     for sentence, size in zip(whole, count(whole), strict=True):
         sentences += [sentence] if size <= budget else _by_words(sentence, budget, count)
     sizes = count(sentences)
