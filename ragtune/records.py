@@ -120,6 +120,7 @@ class QAPair:
     writer: str = "extractive"
     feedback_id: str = ""
     scores: dict[str, float] = field(default_factory=dict)
+    template: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,212 @@
+"""Writes questions and answers from the structure of the documents, without a language model.
+
+Every choice is a seeded hash of the fact itself, so the same chunks give the same pairs
+and new documents leave the pairs of the old ones as they were.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from ragtune.dataset.api_facts import ApiObject, Fact, api_facts, is_api, prose_spans, read_object
+from ragtune.dataset.prose_facts import heading_facts, prose_facts
+from ragtune.dataset.quality import gives_away
+from ragtune.dataset.sentences import content_words, flat
+from ragtune.dataset.unanswerable import Neighbours, unanswerable_facts, unanswerable_prose
+from ragtune.dataset.wording import choose, distinctive, draw, quoted, worded
+from ragtune.ports import PairWriter, Progress, silent
+from ragtune.records import Chunk, QAPair, content_id
+
+_RARE = {"table": 0.0, "how_to": 0.1, "raises": 0.1, "base": 0.3, "definition": 0.1, "condition": 0.2, "relation": 0.3}
+_TRIVIAL = frozenset({"True", "False", "[]", "{}", "''", "str", "int", "bool", "dict"})
+_TYPES = ("type", "returns.type", "returns.value")
+_MOST_OF_SAME_ANSWER = {1: 0.006, 2: 0.004}
+
+
+class ExtractiveWriter(PairWriter):
+    """Asks about what stands in a chunk, at most one question of a kind for each chunk."""
+
+    name = "extractive"
+
+    def __init__(self, seed: int, limit_per_chunk: int = 3, unanswerable_share: float = 0.15) -> None:
+        self.seed = seed
+        self.limit_per_chunk = limit_per_chunk
+        self.unanswerable_share = unanswerable_share
+
+    def write(self, chunks: Sequence[Chunk], progress: Progress = silent) -> list[QAPair]:
+        """Return pairs whose answers stand in their chunks, in the order of the chunks, no question twice."""
+        documents: dict[str, list[Chunk]] = defaultdict(list)
+        for chunk in chunks:
+            if not chunk.duplicate_of:
+                documents[chunk.document_id].append(chunk)
+        ordered = [sorted(found, key=lambda chunk: chunk.position) for found in documents.values()]
+        objects = {found[0].document_id: read_object(found) for found in ordered if is_api(found)}
+        names = _Names(objects.values())
+        neighbours = Neighbours(list(objects.values()), self.seed)
+        pairs: list[QAPair] = []
+        for done, found in enumerate(ordered):
+            owner = objects.get(found[0].document_id)
+            if owner:
+                pairs += self._api_pairs(found, owner, names, neighbours)
+            else:
+                pairs += self._prose_pairs(found)
+            if done % 200 == 0:
+                progress("writing questions", done, len(ordered))
+        progress("writing questions", len(ordered), len(ordered))
+        return self._distinct(pairs)
+
+    def _api_pairs(
+        self, chunks: list[Chunk], owner: ApiObject, names: "_Names", neighbours: Neighbours
+    ) -> list[QAPair]:
+        pairs = []
+        context = f" in {owner.package}"
+        for chunk in chunks:
+            facts = list(api_facts(chunk, owner))
+            if owner.noun in ("module", "class", "function"):
+                facts += prose_facts(chunk, prose_spans(chunk), context)
+            facts = [fact for fact in facts if fact.wording != "how_to.api" or names.alone(owner, fact.slots["d"])]
+            for fact in self._picked(chunk, facts):
+                pairs.append(self._pair(chunk, fact, self._slots(fact, owner, names)))
+        absent = self._picked_absent(chunks[0], list(unanswerable_facts(owner, neighbours, self.seed)), len(pairs))
+        for fact in absent:
+            pairs.append(self._pair(chunks[0], fact, self._slots(fact, owner, names)))
+        return pairs
+
+    def _prose_pairs(self, chunks: list[Chunk]) -> list[QAPair]:
+        pairs = []
+        text = "\n".join(chunk.text for chunk in chunks)
+        for chunk in chunks:
+            context = _prose_context(chunk)
+            facts = [*prose_facts(chunk, [(0, len(chunk.text))], context), *heading_facts(chunk, context)]
+            picked = self._picked(chunk, facts)
+            pairs += [self._pair(chunk, fact, fact.slots) for fact in picked]
+            for fact in picked:
+                if fact.kind in ("definition", "list_item"):
+                    absent = list(unanswerable_prose(fact.slots["d"], text, fact.slots["c"]))
+                    pairs += [self._pair(chunk, a, a.slots) for a in self._picked_absent(chunk, absent, len(picked))]
+        return pairs
+
+    def _picked(self, chunk: Chunk, facts: Iterable[Fact]) -> list[Fact]:
+        """Return at most one fact of a kind and `limit_per_chunk` of all, rare kinds first, else by hash."""
+        best: dict[str, tuple[float, Fact]] = {}
+        for fact in facts:
+            answer = chunk.text[fact.start : fact.end]
+            if draw(self.seed, "keep", chunk.id, fact.wording, answer, fact.slots.get("d", "")) >= _kept_share(
+                fact, answer
+            ):
+                continue
+            rank = draw(self.seed, "pick", chunk.id, fact.wording, str(fact.start), str(sorted(fact.slots.items())))
+            if answer in _TRIVIAL or fact.wording in _TYPES:
+                rank += 1.0
+            if fact.kind not in best or rank < best[fact.kind][0]:
+                best[fact.kind] = (rank, fact)
+        ranked = sorted((rank if rank >= 1 else rank * _RARE.get(kind, 1.0), kind) for kind, (rank, _) in best.items())
+        return [best[kind][1] for _, kind in ranked[: self.limit_per_chunk]]
+
+    def _picked_absent(self, chunk: Chunk, facts: list[Fact], written: int) -> list[Fact]:
+        """Return about `share / (1 - share)` unanswerable facts for each written pair."""
+        if not facts or not written:
+            return []
+        wanted = written * self.unanswerable_share / (1 - self.unanswerable_share)
+        count = int(wanted + draw(self.seed, "absent count", chunk.document_id))
+        easy = {"unanswerable.absent": 0.6}
+        facts.sort(key=lambda f: draw(self.seed, "absent", chunk.document_id, f.kind) + easy.get(f.kind, 0.0))
+        return facts[:count]
+
+    def _slots(self, fact: Fact, owner: ApiObject, names: "_Names") -> dict[str, str]:
+        key = (owner.title, fact.wording, fact.slots.get("d", ""))
+        slots = {"s": names.spoken(owner, self.seed, *key), "p": owner.package, "noun": owner.noun, **fact.slots}
+        if fact.wording in ("parameter", "default", "type", "raises.when"):
+            slots["d"] = quoted(slots["d"], self.seed, *key)
+        return slots
+
+    def _pair(self, chunk: Chunk, fact: Fact, slots: dict[str, str]) -> QAPair:
+        key = (chunk.document_id, fact.kind, slots.get("d", ""), str(fact.start))
+        question, template = worded(self.seed, fact.wording, slots, *key)
+        answer = flat(chunk.text[fact.start : fact.end])
+        return QAPair(
+            id=content_id(chunk.id, question, answer),
+            question=question,
+            answer=answer,
+            kind=fact.kind,
+            document_id=chunk.document_id,
+            chunk_id=chunk.id,
+            span=(fact.start, fact.end),
+            answerable=bool(answer),
+            topic=chunk.topic,
+            writer=self.name,
+            template=template,
+        )
+
+    def _distinct(self, pairs: list[QAPair]) -> list[QAPair]:
+        """Drop repeated questions, long answers said before, and short answers that recur too often."""
+        kept: set[str] = set()
+        questions: set[str] = set()
+        answers: Counter[tuple[str, str]] = Counter()
+        for pair in sorted(pairs, key=lambda pair: draw(self.seed, "keep", pair.id)):
+            asked = pair.question.lower()
+            words = len(pair.answer.split())
+            answer = (pair.kind, pair.answer.lower()) if words < 4 else ("", pair.answer.lower())
+            most = 1 if words >= 4 else max(3, int(len(pairs) * _MOST_OF_SAME_ANSWER.get(words, 0.002)))
+            if (
+                asked in questions
+                or (pair.answerable and gives_away(pair.question, pair.answer))
+                or (pair.answerable and answers[answer] >= most)
+            ):
+                continue
+            questions.add(asked)
+            answers[answer] += pair.answerable
+            kept.add(pair.id)
+        return [pair for pair in {pair.id: pair for pair in pairs}.values() if pair.id in kept]
+
+
+class _Names:
+    """How an object is called in a question: its full path, or a shorter name that means it alone."""
+
+    def __init__(self, objects: Iterable[ApiObject]) -> None:
+        self.owners: Counter[str] = Counter()
+        self.actions: Counter[tuple[str, ...]] = Counter()
+        for owner in objects:
+            parts = owner.title.split(".")
+            self.owners.update({".".join(parts[-size:]) for size in range(1, len(parts))})
+            self.actions.update(_trigrams(owner))
+
+    def alone(self, owner: ApiObject, action: str) -> bool:
+        """Return whether most of an action's wording is this object's alone, so that one answer is right."""
+        grams = _trigrams(owner)
+        shared = sum(self.actions[gram] > 1 for gram in grams)
+        return len(content_words(action)) >= 4 and shared * 2 <= len(grams)
+
+    def spoken(self, owner: ApiObject, seed: int, *key: str) -> str:
+        """Return one of the unmistakable names, quoted where it would read as a plain word."""
+        parts = owner.title.split(".")
+        member = len(parts) > 2 and parts[-2][:1].isupper()
+        size = 2 if member else 1
+        short = [".".join(parts[-size:])] if size < len(parts) else []
+        alone = [name for name in short if self.owners[name] == 1 and distinctive(name)]
+        options = [owner.title, *alone, *[f"{name} in {owner.package}" for name in alone[:1]]]
+        if len(parts) > 4 and alone:
+            options = options[1:]
+        chosen = choose(seed, options, "name", *key)
+        name, _, place = chosen.partition(" in ")
+        return quoted(name, seed, *key) + (f" in {place}" if place else "")
+
+
+def _kept_share(fact: Fact, answer: str) -> float:
+    """Return how many of the facts of a sort are asked about: types and plain values abound and teach little."""
+    if fact.wording in _TYPES:
+        return 0.15 if answer in _TRIVIAL else 0.45
+    return 0.4 if answer in _TRIVIAL else 1.0
+
+
+def _trigrams(owner: ApiObject) -> set[tuple[str, ...]]:
+    """Return the word triples of the object's purpose."""
+    lines = owner.text.split("\n\n", 2)
+    words = lines[1].lower().split()[1:40] if len(lines) > 1 else []
+    return {tuple(words[i : i + 3]) for i in range(len(words) - 2)}
+
+
+def _prose_context(chunk: Chunk) -> str:
+    """Return ` in TITLE` for prose, from the title, or the topic where the title says nothing."""
+    title = chunk.title.removesuffix(" (package)").strip()
+    title = title if content_words(title) - {"readm", "index", "main"} else chunk.topic
+    return f" in {title}" if title else ""

@@ -1,0 +1,247 @@
+"""Reads facts out of running text: definitions, statements, how-to steps, list items, tables, headings.
+
+Each rule is narrow on purpose: it would rather miss a sentence than ask a question that
+nobody could understand without the page.
+"""
+
+import re
+from collections.abc import Iterator
+
+from ragtune.dataset.api_facts import Fact
+from ragtune.dataset.sentences import Span, content_words, flat, says_something_new, sentences, stands_alone
+from ragtune.dataset.verbs import VERBS, base_of
+from ragtune.records import Chunk
+
+_NOUN_PHRASE = r"(?:(?:The|A|An) )?(?:[`A-Za-z][\w`.\-/+]*)(?: [`A-Za-z][\w`.\-/+]*){0,4}"
+_IS = re.compile(
+    rf"^(?P<np>{_NOUN_PHRASE}) (?P<be>is|are) (?P<rest>(?:an?|the|one of|used|any|simply|just) .+)$", re.DOTALL
+)
+_DOES = re.compile(rf"^(?P<np>{_NOUN_PHRASE}) (?P<verb>[a-z]+) (?P<rest>.+)$", re.DOTALL)
+_TO_DO = re.compile(
+    r"^To (?P<do>[a-z]+ [^,:;]{6,90}), "
+    r"(?:you (?:can|should|must|need to|have to) |please |simply |just )?(?P<rest>[a-z`].+)$",
+    re.DOTALL,
+)
+_WHEN = re.compile(r"^(?P<condition>(?:If|When|Once|Unless) [^,:;]{8,90}), (?P<rest>[^,].+)$", re.DOTALL)
+_VAGUE_TEXT = """
+this that these those it they there he she we you what which who here if when in on for by at to each every some
+all most many other another one first second third next note example examples following result reason problem
+difference goal purpose main same such both either neither however also then thus since because while although
+with without as from after before during under where whether how why any no not only currently default
+list value values name parameter parameters argument option options method function class object step steps
+section chapter page document table figure file code output input output thing things idea point way rest
+former latter above below user users people their its our your my his her therefore otherwise instead
+"""
+_VAGUE = frozenset(_VAGUE_TEXT.split())
+_GENERIC_HEADINGS_TEXT = """
+introduction overview example examples usage notes note see also summary contents references license licence
+installation requirements background motivation description getting started quickstart changelog faq details
+conclusion credits authors contributing citation acknowledgements readme links more information further reading
+parameters returns raises attributes bases methods
+"""
+_GENERIC_HEADINGS = frozenset(_GENERIC_HEADINGS_TEXT.split())
+_STATEMENT_VERBS_TEXT = """
+provide support require use contain allow let return store create define represent handle offer enable include
+take need mean describe control determine specify replace produce generate accept manage perform convert prevent
+ensure run
+"""
+_STATEMENT_VERBS = frozenset(_STATEMENT_VERBS_TEXT.split())
+_LIST_ITEM = re.compile(
+    r"^(?:[-*+]|\d+[.)]) (?:\*\*(?P<bold>[^*\n]{2,50})\*\*|`(?P<code>[^`\n]{2,50})`):?(?:\*\*)?\s*(?:[:—–-]|is)?\s+"
+)
+_IMPERATIVE = re.compile(r"^(?:[-*+]|\d+[.)])? ?(?P<verb>[A-Z][a-z]+) ")
+_GERUND = re.compile(r"^(?:\d[\d.]* )?(?P<verb>[A-Z][a-z]+ing) (?P<rest>.+)$")
+_HOW_TO = re.compile(r"^(?:\d[\d.]* )?How to (?P<do>.+?)\??$")
+
+
+def prose_facts(chunk: Chunk, spans: list[Span], context: str) -> Iterator[Fact]:
+    """Yield the facts of the running text; `context` (` in Dagster`) goes behind words that need it."""
+    text = chunk.text
+    for start, end in spans:
+        for block_start, block_end in _blocks(text, start, end):
+            block = text[block_start:block_end]
+            if block.startswith("|"):
+                yield from _table(text, block_start, block_end, context)
+            elif re.match(r"(?:[-*+]|\d+[.)]) ", block):
+                yield from _list(text, block_start, block_end, context)
+            elif not block.startswith(("```", "    ", "\t", "#", ">>>", "$ ", ">")):
+                for span in sentences(text, block_start, block_end):
+                    yield from _sentence(text, span, context)
+
+
+def heading_facts(chunk: Chunk, context: str) -> Iterator[Fact]:
+    """Yield questions about the chunk's own heading, answered by the first sentence below it."""
+    heading = _heading(chunk)
+    first = _first_sentence(chunk.text)
+    if not heading or first is None:
+        return
+    answer = flat(chunk.text[first[0] : first[1]])
+    if not stands_alone(answer, fewest=6) or not says_something_new(answer, heading, 3):
+        return
+    told, gerund = _HOW_TO.match(heading), _GERUND.match(heading)
+    verb = _from_gerund(gerund["verb"]) if gerund else ""
+    if told:
+        yield Fact("how_to", "how_to", *first, {"d": _lowered(told["do"]), "c": context})
+    elif gerund and verb:
+        yield Fact("how_to", "how_to", *first, {"d": f"{verb} {gerund['rest']}", "c": context})
+    elif content_words(heading) & content_words(answer):
+        yield Fact("heading", "heading", *first, {"d": f"“{heading}”", "c": context})
+
+
+def _heading(chunk: Chunk) -> str:
+    if not chunk.heading_path:
+        return ""
+    heading = re.sub(r"^[\d.]+\s+|[`*#]", "", chunk.heading_path[-1]).strip().rstrip(":")
+    words = heading.split()
+    generic = all(word.lower().strip("?!.,") in _GENERIC_HEADINGS for word in words)
+    return "" if generic or not 1 < len(words) <= 9 or not heading.isascii() else heading
+
+
+def _first_sentence(text: str) -> Span | None:
+    for start, end in _blocks(text, 0, len(text)):
+        if text.startswith("#", start):
+            continue
+        if not text[start].isalpha() and text[start] != "`":
+            return None
+        return next(sentences(text, start, end), None)
+    return None
+
+
+def _blocks(text: str, start: int, end: int) -> Iterator[Span]:
+    """Yield paragraphs, list items and tables; fenced code is left out."""
+    fence = False
+    block = -1
+    position = start
+    for line in text[start:end].splitlines(keepends=True):
+        bare = line.strip()
+        opens = bare.startswith("```")
+        begins = not bare or opens or re.match(r"(?:[-*+]|\d+[.)]) |#", bare) is not None
+        if block >= 0 and begins:
+            yield block, position
+            block = -1
+        if opens:
+            fence = not fence
+        elif bare and not fence and block < 0:
+            block = position + (len(line) - len(line.lstrip()) if not line.startswith("    ") else 0)
+        position += len(line)
+    if block >= 0 and not fence:
+        yield block, end
+
+
+def _sentence(text: str, span: Span, context: str) -> Iterator[Fact]:
+    sentence = text[span[0] : span[1]]
+    if not stands_alone(sentence, fewest=5):
+        return
+    body = flat(sentence).rstrip(".")
+    defined, action, condition = _IS.match(body), _TO_DO.match(body), _WHEN.match(body)
+    if defined and _subject(defined["np"]):
+        subject = _as_object(defined["np"])
+        if says_something_new(defined["rest"], subject, 2):
+            wording = "definition.plural" if defined["be"] == "are" else "definition"
+            yield Fact("definition", wording, *span, {"d": subject, "c": _needed(context, subject)})
+    elif action and action["do"].split()[0] in VERBS:
+        start = _offset(text, span, action["rest"])
+        if start and stands_alone(action["rest"], fewest=3):
+            slots = {"d": action["do"], "c": _needed(context, action["do"])}
+            yield Fact("how_to", "how_to", start, span[1], slots)
+    elif condition and not re.search(r"\b(this|it|they|these|those|its|their|such)\b", condition["condition"]):
+        said = _lowered(condition["condition"])
+        start = _offset(text, span, condition["rest"])
+        if start and stands_alone(condition["rest"], fewest=4) and says_something_new(condition["rest"], said, 2):
+            yield Fact("condition", "condition", start, span[1], {"d": said, "c": _needed(context, said)})
+    else:
+        yield from _statement(body, span, context)
+
+
+def _statement(body: str, span: Span, context: str) -> Iterator[Fact]:
+    match = _DOES.match(body)
+    if not match or not _subject(match["np"]):
+        return
+    verb = base_of(match["verb"])
+    if verb not in _STATEMENT_VERBS or match["verb"] == verb or not says_something_new(match["rest"], match["np"], 2):
+        return
+    subject = _as_object(match["np"])
+    slots = {"s": subject, "d": verb, "o": match["verb"], "c": _needed(context, subject)}
+    yield Fact("statement", "statement", *span, slots)
+
+
+def _list(text: str, start: int, end: int, context: str) -> Iterator[Fact]:
+    item = _LIST_ITEM.match(text[start:end])
+    if not item:
+        return
+    span = next(sentences(text, start + item.end(), end), None)
+    term = (item["bold"] or item["code"]).strip().rstrip(":.")
+    if span is None or not 1 <= len(term.split()) <= 5 or not re.search(r"[A-Za-z]{2}", term):
+        return
+    answer = text[span[0] : span[1]]
+    if stands_alone(answer, fewest=4) and says_something_new(answer, term, 2):
+        named = f"`{term}`" if item["code"] else f"“{term}”"
+        yield Fact("list_item", "list_item", *span, {"d": named, "c": context})
+
+
+def _table(text: str, start: int, end: int, context: str) -> Iterator[Fact]:
+    rows = []
+    position = start
+    for line in text[start:end].splitlines(keepends=True):
+        cells, inside = [], position + 1
+        for cell in line.rstrip().strip("|").split("|"):
+            lead = len(cell) - len(cell.lstrip())
+            cells.append((inside + lead, inside + lead + len(cell.strip())))
+            inside += len(cell) + 1
+        rows.append(cells)
+        position += len(line)
+    if len(rows) < 3 or not re.fullmatch(r"[\s|:-]+", text[rows[1][0][0] - 1 : rows[1][-1][1]] or "-"):
+        return
+    names = [text[a:b].strip("`* ") for a, b in rows[0]]
+    for row in rows[2:]:
+        key = text[row[0][0] : row[0][1]].strip("`* ")
+        for name, (a, b) in zip(names[1:], row[1:], strict=False):
+            value = text[a:b]
+            good = 1 <= len(value.split()) <= 25 and re.search(r"[A-Za-z0-9]{2}", value) and "<" not in value
+            if good and name and 2 < len(key) <= 50 and name.lower() not in key.lower():
+                yield Fact("table", "table", a, b, {"d": f"`{key}`", "o": name.lower(), "c": context})
+
+
+def _subject(phrase: str) -> bool:
+    """Return whether a noun phrase can be asked about: no pronoun, not a generic word alone."""
+    words = [word.strip("`.,").lower() for word in phrase.split()]
+    if words[0] in ("the", "a", "an"):
+        words = words[1:]
+    if not words or words[0] in _VAGUE or any(word in ("that", "which", "and", "or", "is", "of") for word in words):
+        return False
+    return bool(re.search(r"[A-Za-z]{3}", phrase)) and phrase.count("`") % 2 == 0 and words[-1] not in _VAGUE
+
+
+def _as_object(phrase: str) -> str:
+    """Lower the article and a plain first word, as they stand inside a question."""
+    first, _, rest = phrase.partition(" ")
+    if first in ("The", "A", "An"):
+        return f"{first.lower()} {rest}"
+    plain = first[1:].islower() and first.isalpha() and bool(rest) and rest.split()[0].islower()
+    return f"{first.lower()} {rest}" if plain else phrase
+
+
+def _needed(context: str, subject: str) -> str:
+    """Return the context unless the subject already names its words."""
+    return "" if content_words(context) <= content_words(subject) else context
+
+
+def _lowered(text: str) -> str:
+    return text[0].lower() + text[1:] if len(text) > 1 and text[1].islower() else text
+
+
+def _offset(text: str, span: Span, rest: str) -> int:
+    """Return where a tail of the sentence begins in the text; 0 when white space hides it."""
+    first = rest[:24].split(" ")[0]
+    size = len(rest)
+    for match in re.finditer(re.escape(first), text[span[0] : span[1]]):
+        start = span[0] + match.start()
+        if flat(text[start : span[1]]).rstrip(".")[:size] == rest:
+            return start
+    return 0
+
+
+def _from_gerund(word: str) -> str:
+    stem = word.lower()[:-3]
+    candidates = (stem, f"{stem}e", stem[:-1] if len(stem) > 2 and stem[-1] == stem[-2] else stem)
+    return next((candidate for candidate in candidates if candidate in VERBS), "")

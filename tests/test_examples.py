@@ -1,0 +1,85 @@
+import re
+from dataclasses import replace
+
+import pytest
+
+from ragtune.answer.prompt import REFUSAL
+from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.model.examples import build_examples
+from ragtune.records import Hit, SplitItem
+from ragtune.settings import AnswerSettings
+from tests.api_pages import articles, chunk, shop
+
+SETTINGS = AnswerSettings(passages=3, passage_words=60)
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    chunks = [chunk(each) for each in [*shop(), *articles(40)]]
+    pairs = ExtractiveWriter(4).write(chunks)
+    return chunks, [SplitItem(pair, "train", "c") for pair in pairs]
+
+
+def right_first(chunks, items):
+    gold = {item.pair.question: item.pair.chunk_id for item in items}
+
+    def search(question, limit):
+        ordered = sorted(chunks, key=lambda each: each.id != gold[question])
+        return [Hit(each, 1.0 / (1 + place)) for place, each in enumerate(ordered[:limit])]
+
+    return search
+
+
+def never_right(chunks, items):
+    gold = {item.pair.question: item.pair.chunk_id for item in items}
+    return lambda question, limit: [Hit(each, 1.0) for each in chunks if each.id != gold[question]][:limit]
+
+
+@pytest.mark.parametrize("search", [right_first, never_right])
+def test_the_cited_passage_shows_the_answer(corpus, search):
+    chunks, items = corpus
+    by_id = {item.pair.id: item.pair for item in items}
+    examples = build_examples(items, chunks, search(chunks, items), SETTINGS, seed=1)
+    cited = set()
+    for example in examples:
+        pair, target = by_id[example.pair_id], example.messages[-1].content
+        if target == REFUSAL:
+            continue
+        number = int(re.search(r"\[(\d)\]$", target)[1])
+        cited.add(number)
+        passage = re.search(rf"^\[{number}\] (.*?)(?=^\[\d\] |^Question:)", example.messages[-2].content, re.M | re.S)[
+            1
+        ]
+        assert pair.answer in " ".join(passage.split())
+        assert target.startswith(pair.answer)
+    assert cited == {1, 2, 3}
+
+
+def test_unanswerable_pairs_are_refused_and_so_are_those_whose_passage_was_taken_away(corpus):
+    chunks, items = corpus
+    by_id = {item.pair.id: item.pair for item in items}
+    examples = build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1)
+    refused = [by_id[example.pair_id] for example in examples if example.messages[-1].content == REFUSAL]
+    assert {pair.id for pair in by_id.values() if not pair.answerable} <= {pair.id for pair in refused}
+    taken = [pair for pair in refused if pair.answerable]
+    assert 0 < len(taken) < 0.15 * len(items)
+    for example in examples:
+        pair = by_id[example.pair_id]
+        if pair in taken and len(pair.answer) > 12:
+            assert pair.answer not in " ".join(example.messages[-2].content.split())
+
+
+def test_the_examples_are_the_same_each_time_and_mix_the_kinds(corpus):
+    chunks, items = corpus
+    first = build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1)
+    assert first == build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1)
+    kinds = {item.pair.kind for item in items if sum(other.pair.kind == item.pair.kind for other in items) > 20}
+    assert len(kinds) >= 2
+    assert kinds <= {example.kind for example in first[: len(first) // 4]}
+
+
+def test_an_answer_that_the_index_can_never_show_is_left_out(corpus):
+    chunks, items = corpus
+    item = next(item for item in items if item.pair.answerable and item.pair.kind == "purpose")
+    gone = replace(item, pair=replace(item.pair, answer="words that stand nowhere in the corpus"))
+    assert build_examples([gone], chunks, right_first(chunks, [gone]), SETTINGS, seed=1) == []

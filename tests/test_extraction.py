@@ -1,0 +1,122 @@
+import re
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.dataset.sentences import flat
+from ragtune.dataset.wording import WORDINGS
+from ragtune.records import Chunk, QAPair
+from tests.api_pages import CART, FETCH, articles, chunk, document, shop
+
+
+def written(chunks: list[Chunk], seed: int = 3, limit: int = 50) -> list[QAPair]:
+    return ExtractiveWriter(seed, limit_per_chunk=limit, unanswerable_share=0.4).write(chunks)
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[QAPair]:
+    """All that several seeds ask, since one seed asks one question of a kind."""
+    return [pair for seed in range(30) for pair in written([chunk(each) for each in shop()], seed)]
+
+
+def answers(pairs: list[QAPair], kind: str) -> set[str]:
+    return {pair.answer for pair in pairs if pair.kind == kind}
+
+
+def test_every_answer_stands_in_its_chunk(pairs):
+    texts = {chunk(each).id: each.text for each in shop()}
+    for pair in pairs:
+        start, end = pair.span
+        assert flat(texts[pair.chunk_id][start:end]) == pair.answer
+
+
+def test_the_structure_of_an_api_page_is_asked_about(pairs):
+    assert "Collects every matching article from the warehouse and its branches." in answers(pairs, "purpose")
+    assert {"5", "2", "'north'"} == answers(pairs, "default")
+    assert "How often a broken connection is tried again." in answers(pairs, "parameter")
+    assert "Literal['north', 'south']" in answers(pairs, "type")
+    assert "The articles found, ordered by their price." in answers(pairs, "returns")
+    assert {"Container"} == answers(pairs, "base")
+    assert "region" not in answers(pairs, "relation")
+    assert "limit" in answers(pairs, "relation")
+
+
+def test_prose_is_asked_about_definitions_steps_conditions_lists_and_tables(pairs):
+    assert "A branch is a shop that keeps its own stock and opens on its own days." in answers(pairs, "definition")
+    assert "send the keeper a signed note on the evening before." in answers(pairs, "how_to")
+    assert "the warehouse opens the doors at nine." in answers(pairs, "condition")
+    assert "a bound list of every article that a branch owns at midnight." in answers(pairs, "list_item")
+    assert {"deep green", "pale red"} == answers(pairs, "table")
+
+
+def test_every_question_about_an_object_names_it(pairs):
+    api = [
+        pair for pair in pairs if pair.topic == "shop" and pair.template.split(".")[0] in ("default", "returns", "type")
+    ]
+    assert api
+    assert all("Cart." in pair.question for pair in api)
+
+
+def test_an_unanswerable_question_asks_for_what_the_page_does_not_say(pairs):
+    borrowed = [pair for pair in pairs if pair.kind == "unanswerable.parameter"]
+    assert borrowed
+    for pair in pairs:
+        if not pair.answerable:
+            assert pair.answer == ""
+            assert pair.span == (0, 0)
+    texts = {chunk(each).id: each.text for each in shop()}
+    names = ("item", "limit", "retries", "region", "force")
+    for pair in borrowed:
+        asked = [name for name in names if re.search(rf"\b{name}\b", pair.question)]
+        assert asked
+        assert all(f"`{name}`" not in texts[pair.chunk_id] for name in asked)
+
+
+def test_the_same_seed_writes_the_same_pairs_and_another_seed_others():
+    chunks = [chunk(each) for each in shop()]
+    assert written(chunks) == written(chunks)
+    assert written(chunks) != written(chunks, seed=4)
+
+
+def test_new_documents_leave_the_pairs_of_the_old_ones_alone():
+    old = [chunk(each) for each in articles(60)]
+    before = {pair.id for pair in ExtractiveWriter(1).write(old) if pair.answerable}
+    after = {pair.id for pair in ExtractiveWriter(1).write([*old, *(chunk(each) for each in shop())])}
+    assert before <= after
+    assert len(after) > len(before)
+
+
+def test_a_duplicate_chunk_is_not_asked_about():
+    first, second = chunk(document("shop.a", FETCH)), chunk(document("shop.b", FETCH))
+    asked = written([first, replace(second, duplicate_of=first.id)])
+    assert {pair.chunk_id for pair in asked} == {first.id}
+
+
+def test_a_long_answer_is_asked_for_once_over_all_documents():
+    copies = [chunk(document(f"shop.Kind{i}", CART.replace("shop.Cart", f"shop.Kind{i}"))) for i in range(6)]
+    counts = Counter(pair.answer for pair in written(copies) if len(pair.answer.split()) > 4)
+    assert counts
+    assert max(counts.values()) == 1
+
+
+def test_a_text_of_noise_gives_no_pairs():
+    noise = document("notes", "See below.\n\n::\n\n| | |\n\nThis is it. And so on: see above.\n\n- x\n- **\n", "prose")
+    assert written([chunk(noise)]) == []
+
+
+def test_no_wording_can_flood_a_dataset():
+    asked = ExtractiveWriter(5).write([chunk(each) for each in articles(400)])
+    counts = Counter(pair.template for pair in asked)
+    assert len(asked) > 700
+    assert max(counts.values()) / len(asked) < 0.10
+
+
+def test_every_wording_names_its_slots():
+    allowed = {"s": "S", "d": "D", "c": " in C", "p": "P", "o": "O", "noun": "function"}
+    for wording, templates in WORDINGS.items():
+        assert len(set(templates)) == len(templates), wording
+        for template in templates:
+            assert "{" not in template.format(**allowed)
+            assert "{s}" in template or "{d}" in template

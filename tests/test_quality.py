@@ -1,0 +1,97 @@
+from dataclasses import replace
+
+import pytest
+
+from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.dataset.quality import check_pairs, rejection
+from ragtune.settings import DatasetSettings
+from tests.api_pages import articles, chunk, shop
+
+PAGE = chunk(shop()[0])
+PAIR = next(pair for seed in range(9) for pair in ExtractiveWriter(seed, 9).write([PAGE]) if pair.kind == "parameter")
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    chunks = [chunk(each) for each in [*shop(), *articles(40)]]
+    return ExtractiveWriter(2).write(chunks), chunks
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"chunk_id": "gone"}, "its chunk is gone"),
+        ({"question": "What does this function do?"}, "points at text"),
+        ({"question": "Hm"}, "too short"),
+        ({"question": "I like the shop and its cart"}, "asks nothing"),
+        ({"question": "What is `limit in Cart.fetch?"}, "broken markup"),
+        ({"question": "Who reads mail at joe.doe@example.org for Cart.fetch?"}, "personal data"),
+        ({"question": "Что делает функция Cart.fetch и зачем она нужна?"}, "not in English"),
+        ({"answer": ""}, "the answer is empty"),
+        ({"answer": "something else"}, "not the text of its span"),
+        ({"answerable": False}, "unanswerable pair has an answer"),
+        ({"question": f"Is it so that {PAIR.answer} in Cart.fetch?"}, "gives the answer away"),
+    ],
+)
+def test_a_bad_pair_is_rejected_with_its_reason(change, reason):
+    chunks = {PAGE.id: PAGE}
+    assert rejection(PAIR, PAGE) == ""
+    bad = replace(PAIR, **change)
+    assert reason in rejection(bad, chunks.get(bad.chunk_id))
+
+
+def test_an_answer_cut_inside_a_word_is_rejected():
+    start, end = PAIR.span
+    short = replace(PAIR, span=(start, end - 3), answer=" ".join(PAGE.text[start : end - 3].split()))
+    assert "inside a word" in rejection(short, PAGE)
+
+
+def test_good_pairs_pass_in_their_order_with_scores(dataset):
+    pairs, chunks = dataset
+    report = check_pairs(pairs, chunks, DatasetSettings(min_pairs=10))
+    assert report.passed
+    assert [pair.id for pair in report.kept] == [pair.id for pair in pairs if pair.id in {p.id for p in report.kept}]
+    assert all(pair.scores["grounded"] >= 0.5 for pair in report.kept)
+    assert "Expectation" in report.html or "expectation" in report.html
+
+
+def test_too_few_pairs_fail_a_critical_expectation(dataset):
+    pairs, chunks = dataset
+    report = check_pairs(pairs, chunks, DatasetSettings(min_pairs=5000))
+    failed = [result for result in report.results if not result.success]
+    assert not report.passed
+    assert [result.name for result in failed if result.severity == "critical"] == ["enough pairs"]
+    assert failed[0].observed == str(len(report.kept))
+
+
+def test_a_flood_of_one_wording_warns(dataset):
+    pairs, chunks = dataset
+    flooded = [replace(pair, template="purpose.0") for pair in pairs]
+    report = check_pairs(flooded, chunks, DatasetSettings(min_pairs=10))
+    assert report.passed
+    assert "no wording floods" in {result.name for result in report.results if not result.success}
+
+
+def test_many_broken_pairs_block_the_rest(dataset):
+    pairs, chunks = dataset
+    broken = [replace(pair, question="What does this function do?") if i % 2 else pair for i, pair in enumerate(pairs)]
+    report = check_pairs(broken, chunks, DatasetSettings(min_pairs=10))
+    assert not report.passed
+
+
+def test_a_question_asked_twice_is_kept_once_and_a_correction_wins(dataset):
+    pairs, chunks = dataset
+    pair = next(pair for pair in pairs if pair.answerable and pair.kind == "purpose")
+    correction = replace(pair, id="c" * 16, feedback_id="f1", answer=pair.answer + " Really.", span=(0, 0))
+    report = check_pairs([*pairs, correction], chunks, DatasetSettings(min_pairs=10))
+    same = [kept for kept in report.kept if kept.question == pair.question]
+    assert [kept.feedback_id for kept in same] == ["f1"]
+
+
+def test_more_than_max_pairs_leaves_corrections_in(dataset):
+    pairs, chunks = dataset
+    pair = next(pair for pair in pairs if pair.answerable)
+    correction = replace(pair, id="f" * 16, question="Why is a correction kept in the shop dataset?", feedback_id="f1")
+    report = check_pairs([*pairs, correction], chunks, DatasetSettings(min_pairs=1, max_pairs=12))
+    assert len(report.kept) == 12
+    assert any(kept.feedback_id for kept in report.kept)

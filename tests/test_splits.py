@@ -1,0 +1,115 @@
+import random
+from dataclasses import replace
+from itertools import combinations
+
+from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.dataset.near_duplicates import clusters, jaccard, near_pairs, near_questions, shingles
+from ragtune.dataset.splits import leaks, split_counts, split_pairs
+from ragtune.records import Document
+from ragtune.settings import DatasetSettings
+from tests.api_pages import articles, chunk, document
+
+SETTINGS = DatasetSettings()
+
+
+def near_copy(of: Document, number: int) -> Document:
+    words = of.text.split(" ")
+    place = random.Random(number).randrange(len(words) // 2, len(words))
+    title = of.title + f"_copy{number}"
+    text = " ".join([*words[:place], "changed", *words[place + 1 :]]).replace(of.title, title)
+    return document(title, text)
+
+
+def pairs_of(documents):
+    return ExtractiveWriter(1).write([chunk(each) for each in documents])
+
+
+def test_minhash_finds_what_comparing_all_pairs_finds():
+    originals = articles(40)
+    texts = [each.text for each in [*originals, *(near_copy(each, i) for i, each in enumerate(originals))]]
+    for threshold in (0.35, 0.6):
+        brute = {
+            (i, j)
+            for i, j in combinations(range(len(texts)), 2)
+            if jaccard(shingles(texts[i]), shingles(texts[j])) >= threshold
+        }
+        assert brute
+        assert set(near_pairs(texts, threshold)) == brute
+
+
+def test_near_duplicates_share_a_split_and_nothing_leaks():
+    originals = articles(120)
+    documents = [*originals, *(near_copy(each, i) for i, each in enumerate(originals[:60]))]
+    items = split_pairs(pairs_of(documents), documents, SETTINGS, seed=5)
+    assert set(split_counts(items)) == {"train", "validation", "gate", "test"}
+    assert leaks(items, documents) == []
+
+
+def test_a_planted_leak_is_named():
+    originals = articles(60)
+    documents = [*originals, near_copy(originals[0], 1)]
+    pairs = pairs_of(originals)
+    items = split_pairs(pairs, originals, SETTINGS, seed=5)
+    copied = replace(pairs[0], id="x", question="What is the copy?", document_id=documents[-1].id)
+    other = "train" if items[0].split != "train" else "test"
+    found = leaks([*items, replace(items[0], pair=copied, split=other)], documents)
+    assert any("near duplicates in different splits" in each for each in found)
+    same_question = replace(items[0], pair=replace(pairs[0], id="y", document_id="elsewhere"), split=other)
+    assert any("questions" in each for each in leaks([*items, same_question], documents))
+
+
+def test_adding_documents_moves_no_pair_when_the_old_splits_are_given():
+    old = articles(150)
+    first = split_pairs(pairs_of(old), old, SETTINGS, seed=5)
+    before = {item.pair.id: item.split for item in first}
+    previous = {item.pair.document_id: item.split for item in first}
+    grown = [*old, *(near_copy(each, 100 + i) for i, each in enumerate(old[:40]))]
+    later = split_pairs(pairs_of(grown), grown, SETTINGS, seed=5, previous=previous)
+    moved = [item for item in later if before.get(item.pair.id, item.split) != item.split]
+    assert moved == []
+    assert leaks(later, grown) == []
+    assert len(later) > len(first)
+
+
+def test_a_document_between_a_trained_and_a_held_out_one_is_left_out():
+    a, b = articles(2)
+    bridge = document("store.bridge", a.text + "\n" + b.text)
+    documents = [a, b, bridge]
+    previous = {a.id: "train", b.id: "test"}
+    items = split_pairs(pairs_of(documents), documents, SETTINGS, seed=5, previous=previous)
+    assert {item.pair.document_id: item.split for item in items} == {a.id: "train", b.id: "test"}
+    assert leaks(items, documents) == []
+
+
+def test_a_held_out_document_beside_a_trained_one_is_left_out():
+    a = articles(1)[0]
+    twin = near_copy(a, 7)
+    items = split_pairs(pairs_of([a, twin]), [a, twin], SETTINGS, 5, pinned_train={a.id}, previous={twin.id: "test"})
+    assert {item.pair.document_id for item in items} == {a.id}
+
+
+def test_what_a_model_was_trained_on_stays_in_train():
+    documents = articles(60)
+    pairs = pairs_of(documents)
+    held = {item.pair.document_id for item in split_pairs(pairs, documents, SETTINGS, 5) if item.split == "test"}
+    assert held
+    again = split_pairs(pairs, documents, SETTINGS, 5, pinned_train=held)
+    assert {item.split for item in again if item.pair.document_id in held} == {"train"}
+
+
+def test_a_cluster_is_a_chain_of_near_duplicates():
+    a, b, c = articles(3)
+    found = clusters([a, b, c], 0.35, also=[(a.id, b.id)])
+    assert found[a.id] == found[b.id] != found[c.id]
+
+
+def test_the_same_question_about_two_objects_is_not_near():
+    asked = [
+        "What is the default of `limit` in shop.Cart.fetch?",
+        "Which value does shop.Cart.fetch use for limit when I leave it out?",
+        "What is the default of `limit` in shop.Cart.empty?",
+    ]
+    assert (0, 2) not in set(near_questions(asked))
+    assert (0, 1) in set(
+        near_questions(["What does shop.Cart.fetch return?", "What do I get back from shop.Cart.fetch?"])
+    )
