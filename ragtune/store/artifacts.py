@@ -89,8 +89,11 @@ class ArtifactStore:
         scratch.rename(final)
         return ref
 
-    def write_records(self, name: str, records: Sequence[Any]) -> ArtifactRef:
-        """Write dataclass records as one Parquet file; equal records give an equal reference."""
+    def write_records(self, name: str, records: Sequence[Any], identity: str = "") -> ArtifactRef:
+        """Write dataclass records as one Parquet file; equal records give an equal reference.
+
+        `identity` replaces the content hash where the records are known by their inputs.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -100,7 +103,7 @@ class ArtifactStore:
         digest = hashlib.sha256("\n".join(row["record"] for row in rows).encode()).hexdigest()
         with self.stage(name) as scratch:
             pq.write_table(table, scratch / "records.parquet", compression="zstd")
-            return self.commit(name, scratch, rows=len(rows), identity=digest)
+            return self.commit(name, scratch, rows=len(rows), identity=identity or digest)
 
     def read_records(self, ref: ArtifactRef, kind: type[Record]) -> list[Record]:
         """Read records back; raise RegistryError when the artefact is gone or unfinished."""

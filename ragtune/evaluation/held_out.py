@@ -1,0 +1,99 @@
+"""Has several models answer the held-out questions, each engine started once.
+
+Decoding is greedy, so answers are kept under everything that shapes them (model, questions,
+index, prompt, settings): a model that answered before is not started again, and an interrupted
+evaluation goes on with the next model.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ragtune.answer.answering import Answerer
+from ragtune.answer.prompt import prompt_sha256
+from ragtune.errors import DatasetError
+from ragtune.evaluation.metrics import SIGNATURES
+from ragtune.evaluation.scoring import score_model
+from ragtune.ports import Engine, Progress, silent
+from ragtune.records import ArtifactRef, QAPair, ScoredAnswer, Split, SplitItem, content_id
+from ragtune.settings import EvaluationSettings
+from ragtune.store.artifacts import MANIFEST, ArtifactStore, files_sha256, folder_files
+
+ARTIFACT = "answers"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model folder that answers, with the questions it gets by split."""
+
+    model: str
+    precision: str
+    folder: Path
+    version: str
+    questions: Mapping[Split, Sequence[QAPair]] = field(hash=False)
+
+
+def held_out(items: Sequence[SplitItem], split: Split, limit: int, seed: int) -> list[QAPair]:
+    """Return up to `limit` pairs of a split, chosen by seeded hash so that they stay as data grows.
+
+    Raises DatasetError when the split is empty.
+    """
+    pairs = [item.pair for item in items if item.split == split]
+    if not pairs:
+        raise DatasetError(
+            f"The split '{split}' holds no question.", expected="at least one", mend="add documents, or raise its share"
+        )
+    return sorted(pairs, key=lambda pair: content_id(str(seed), pair.id))[:limit]
+
+
+class HeldOutAnswers:
+    """Answers by model and split, kept as artefacts under the hash of everything that shapes them."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        answerer: Answerer,
+        store: ArtifactStore,
+        settings: EvaluationSettings,
+        seed: int,
+        context: str,
+        progress: Progress = silent,
+    ) -> None:
+        """`context` names what else shapes an answer: the index and the answer and engine settings."""
+        self.engine, self.answerer, self.store = engine, answerer, store
+        self.settings, self.seed, self.context, self.progress = settings, seed, context, progress
+
+    def of(self, contender: Contender) -> dict[Split, list[ScoredAnswer]]:
+        """Return the contender's answers; its engine starts only when some of them are missing."""
+        weights = files_sha256(folder_files(contender.folder))
+        keys = {split: self._key(weights, pairs) for split, pairs in contender.questions.items()}
+        missing = [split for split, key in keys.items() if not self._place(key)]
+        if missing:
+            name = f"{contender.model}-{contender.precision}"
+            with self.engine.running(contender.folder, name) as running:
+                for split in missing:
+                    found = score_model(
+                        contender.questions[split],
+                        self.answerer,
+                        running.chat(),
+                        self.settings.concurrency,
+                        self.seed,
+                        self.progress,
+                    )
+                    self.store.write_records(ARTIFACT, found, identity=keys[split])
+        return {split: self._read(key) for split, key in keys.items()}
+
+    def _key(self, weights: str, pairs: Sequence[QAPair]) -> str:
+        asked = content_id(*(f"{pair.id} {pair.question} {pair.answer} {pair.chunk_id}" for pair in pairs))
+        metrics = json.dumps(SIGNATURES, sort_keys=True)
+        return content_id(weights, asked, prompt_sha256(), metrics, str(self.seed), self.context)
+
+    def _place(self, key: str) -> Path | None:
+        folder = self.store.root / ARTIFACT / key
+        return folder if (folder / MANIFEST).is_file() else None
+
+    def _read(self, key: str) -> list[ScoredAnswer]:
+        folder = self.store.root / ARTIFACT / key
+        stored = json.loads((folder / MANIFEST).read_text())
+        return self.store.read_records(ArtifactRef(ARTIFACT, str(folder), key, stored["rows"]), ScoredAnswer)

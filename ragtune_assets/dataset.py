@@ -1,0 +1,129 @@
+"""From passages and feedback to questions and answers that were checked and split."""
+
+import dagster as dg
+
+from ragtune.dataset.corrections import corrected_pairs
+from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.dataset.quality import QualityReport, check_pairs
+from ragtune.dataset.splits import leaks, split_pairs
+from ragtune.records import SPLITS, ArtifactRef, Chunk, Document, FeedbackEvent, QAPair, Split, SplitItem
+from ragtune.settings import Settings
+from ragtune.store.artifacts import ArtifactStore
+from ragtune_assets.display import materialized, table
+from ragtune_assets.progress import LoggedProgress
+
+OWNERS = ["team:dataset"]
+
+
+@dg.asset(group_name="dataset", kinds={"python", "parquet"}, owners=OWNERS, code_version="1")
+def qa_candidates(
+    chunks: ArtifactRef,
+    feedback_events: ArtifactRef,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ArtifactStore],
+) -> dg.MaterializeResult[ArtifactRef]:
+    """Questions written from the passages, and the corrections that people made."""
+    passages = store.read_records(chunks, Chunk)
+    writer = ExtractiveWriter(settings.seed, unanswerable_share=settings.dataset.unanswerable_share)
+    written = writer.write(passages, LoggedProgress())
+    corrections = corrected_pairs(store.read_records(feedback_events, FeedbackEvent), passages)
+    pairs = [*corrections.pairs, *written]
+    metadata = {
+        "written": len(written),
+        "corrections": len(corrections.pairs),
+        "corrections not usable": table(["question", "why"], [(e.question, why) for e, why in corrections.dropped]),
+        "preview": _preview(pairs),
+    }
+    return materialized(store.write_records("qa_candidates", pairs), metadata)
+
+
+@dg.asset(
+    group_name="dataset",
+    kinds={"python", "greatexpectations"},
+    owners=OWNERS,
+    code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec("expectations", asset="qa_dataset", blocking=True),
+        dg.AssetCheckSpec("recommendations", asset="qa_dataset"),
+    ],
+)
+def qa_dataset(
+    qa_candidates: ArtifactRef,
+    chunks: ArtifactRef,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ArtifactStore],
+):
+    """The pairs that passed every rule, corrections included, and a Great Expectations report."""
+    pairs = store.read_records(qa_candidates, QAPair)
+    report = check_pairs(pairs, store.read_records(chunks, Chunk), settings.dataset)
+    reasons = sorted({reason for _, reason in report.rejected})
+    counts = [(reason, sum(why == reason for _, why in report.rejected)) for reason in reasons]
+    metadata = {
+        "rejected": table(["reason", "pairs"], counts),
+        "rejected examples": table(["question", "reason"], [(pair.question, why) for pair, why in report.rejected[:15]]),
+        "report": dg.MetadataValue.path(_page(store, report)),
+        "preview": _preview(report.kept),
+    }
+    return materialized(store.write_records("qa_dataset", report.kept), metadata, _verdicts(report))
+
+
+@dg.asset(
+    group_name="dataset",
+    kinds={"python", "parquet"},
+    owners=OWNERS,
+    code_version="1",
+    check_specs=[dg.AssetCheckSpec("no_leak", asset="qa_splits", blocking=True)],
+)
+def qa_splits(
+    qa_dataset: ArtifactRef,
+    raw_documents: ArtifactRef,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ArtifactStore],
+):
+    """Every pair with its split; near-duplicate documents go to one split, corrected ones to training."""
+    pairs = store.read_records(qa_dataset, QAPair)
+    documents = store.read_records(raw_documents, Document)
+    corrected = {pair.document_id for pair in pairs if pair.feedback_id}
+    items = split_pairs(pairs, documents, settings.dataset, settings.seed, corrected, earlier_splits(store))
+    found = leaks(items, documents, settings.dataset.jaccard)
+    tight = dg.AssetCheckResult(
+        passed=not found, check_name="no_leak", metadata={"leaks": table(["leak"], [(leak,) for leak in found[:20]])}
+    )
+    counts = [(s, sum(i.split == s for i in items), len({i.cluster for i in items if i.split == s})) for s in SPLITS]
+    metadata = {"splits": table(["split", "pairs", "clusters"], counts)}
+    return materialized(store.write_records("qa_splits", items), metadata, [tight])
+
+
+def earlier_splits(store: ArtifactStore) -> dict[str, Split]:
+    """Return {document id: split} of the splits before this run, so that no model meets what it was trained on."""
+    ref = store.current("qa_splits")
+    return {item.pair.document_id: item.split for item in store.read_records(ref, SplitItem)} if ref else {}
+
+
+def _page(store: ArtifactStore, report: QualityReport) -> str:
+    with store.stage("quality_report") as scratch:
+        (scratch / "index.html").write_text(report.html)
+        return f"{store.commit('quality_report', scratch).uri}/index.html"
+
+
+def _verdicts(report: QualityReport) -> list[dg.AssetCheckResult]:
+    """Return one check result per severity; every expectation is listed in its metadata."""
+    levels = {
+        "critical": ("expectations", dg.AssetCheckSeverity.ERROR),
+        "warning": ("recommendations", dg.AssetCheckSeverity.WARN),
+    }
+    results = []
+    for severity, (name, level) in levels.items():
+        found = [result for result in report.results if result.severity == severity]
+        rows = [("pass" if r.success else "FAIL", r.name, r.observed, r.expected) for r in found]
+        listed = table(["verdict", "expectation", "observed", "expected"], rows)
+        passed = all(result.success for result in found)
+        results.append(
+            dg.AssetCheckResult(passed=passed, check_name=name, severity=level, metadata={"expectations": listed})
+        )
+    return results
+
+
+def _preview(pairs: list[QAPair]) -> dg.MarkdownMetadataValue:
+    shown = pairs[:: max(1, len(pairs) // 12)]
+    return table(["question", "answer", "kind", "writer"], [(p.question, p.answer, p.kind, p.writer) for p in shown])

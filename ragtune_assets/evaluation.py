@@ -1,0 +1,174 @@
+"""What the models answer on held-out questions, what that is worth, and how fast they are."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from ragtune.answer.answering import Answerer
+from ragtune.evaluation.benchmark import folder_bytes, run_loads
+from ragtune.evaluation.gate import paired_gain
+from ragtune.evaluation.held_out import HeldOutAnswers, held_out
+from ragtune.evaluation.scoring import summarise
+from ragtune.knowledge.retrieval import Retriever
+from ragtune.ports import Engine
+from ragtune.records import ArtifactRef, BenchmarkRow, Score, SplitItem
+from ragtune.settings import Settings
+from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.registry import ModelRegistry
+from ragtune.store.warehouse import Warehouse
+from ragtune_assets.display import materialized, score_bars, table
+from ragtune_assets.line_up import BASE, AnswerSet, line_up, precision_folders
+from ragtune_assets.progress import LoggedProgress
+
+OWNERS = ["team:evaluation"]
+
+
+@dg.asset(group_name="evaluation", kinds={"vllm", "parquet"}, owners=OWNERS, code_version="1", pool="gpu")
+def eval_answers(
+    qa_splits: ArtifactRef,
+    search_index: ArtifactRef,
+    base_model: ArtifactRef,
+    merged_model: ArtifactRef,
+    quantized_model: ArtifactRef,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ArtifactStore],
+    retriever: dg.ResourceParam[Retriever],
+    engine: dg.ResourceParam[Engine],
+    registry: dg.ResourceParam[ModelRegistry],
+) -> dg.MaterializeResult[ArtifactRef]:
+    """Answers of base, merged and quantised models to the test questions, of live and candidate to the gate's."""
+    items = store.read_records(qa_splits, SplitItem)
+    contenders = line_up(settings, items, store, base_model, merged_model, quantized_model, registry.alias("champion"))
+    context = f"{search_index.sha256} {settings.fingerprint('answer', 'index', 'engine')}"
+    answerer = Answerer(retriever, settings.answer)
+    answers = HeldOutAnswers(engine, answerer, store, settings.evaluation, settings.seed, context, LoggedProgress())
+    sets = [
+        AnswerSet(one.model, one.precision, one.version, split, tuple(found))
+        for one in contenders
+        for split, found in answers.of(one).items()
+    ]
+    shown = [(s.model, s.precision, s.split, a.question, a.expected, a.answer) for s in sets for a in s.answers[:4]]
+    preview = table(["model", "precision", "split", "question", "expected", "answer"], shown)
+    return materialized(store.write_records("eval_answers", sets), {"preview": preview})
+
+
+@dg.asset(group_name="evaluation", kinds={"python", "duckdb"}, owners=OWNERS, code_version="1", pool="duckdb")
+def eval_scores(
+    context: dg.AssetExecutionContext,
+    eval_answers: ArtifactRef,
+    qa_splits: ArtifactRef,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ArtifactStore],
+    warehouse: dg.ResourceParam[Warehouse],
+) -> dg.MaterializeResult[ArtifactRef]:
+    """Every score with n and its 95% interval, appended to the warehouse with the answers behind it."""
+    sets = store.read_records(eval_answers, AnswerSet)
+    scores = [score for one in sets for score in _scores(one, qa_splits.sha256, settings)]
+    for one in sets:
+        warehouse.append_answers(context.run_id, one.model, one.precision, one.split, one.answers)
+    warehouse.append(scores)
+    test = [score for score in scores if score.split == "test"]
+    rows = [(s.split, s.model, s.precision, s.metric, s.value, f"{s.low:.3f} to {s.high:.3f}", s.n) for s in scores]
+    metadata = {
+        "plot": score_bars(test, "Held-out test, with 95% intervals"),
+        "scores": table(["split", "model", "precision", "metric", "value", "95% interval", "n"], rows),
+        "against base": table(["precision", "metric", "gain", "95% interval", "n"], _gains(sets, settings)),
+    }
+    return materialized(store.write_records("eval_scores", scores), metadata)
+
+
+@dg.asset(group_name="evaluation", kinds={"vllm", "parquet"}, owners=OWNERS, code_version="1", pool="gpu")
+def benchmark_runs(
+    context: dg.AssetExecutionContext,
+    qa_splits: ArtifactRef,
+    search_index: ArtifactRef,
+    merged_model: ArtifactRef,
+    quantized_model: ArtifactRef,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ArtifactStore],
+    retriever: dg.ResourceParam[Retriever],
+    engine: dg.ResourceParam[Engine],
+) -> dg.MaterializeResult[ArtifactRef]:
+    """Latency, throughput and memory of each precision at each concurrency, under prompts as users cause them."""
+    knobs, folders = settings.benchmark, precision_folders(store, merged_model, quantized_model)
+    items = store.read_records(qa_splits, SplitItem)
+    pairs = held_out(items, "test", knobs.requests * len(knobs.concurrency), settings.seed)
+    answerer = Answerer(retriever, settings.answer)
+    prompts = [answerer.prepare(pair.question).messages for pair in pairs]
+    rows: list[BenchmarkRow] = []
+    for precision in knobs.precisions:
+        with engine.running(folders[precision], f"benchmark-{precision}") as running:
+            rows += run_loads(
+                running,
+                prompts,
+                knobs.concurrency,
+                knobs.requests,
+                model=quantized_model.sha256[:12],
+                precision=precision,
+                model_bytes=folder_bytes(folders[precision]),
+                max_tokens=settings.answer.max_tokens,
+                seed=settings.seed,
+                run_id=context.run_id[:8],
+                progress=LoggedProgress(),
+            )
+    return materialized(store.write_records("benchmark_runs", rows), {"runs": _runs(rows)})
+
+
+@dg.asset(group_name="evaluation", kinds={"duckdb"}, owners=OWNERS, code_version="1", pool="duckdb")
+def benchmark_tables(
+    benchmark_runs: ArtifactRef,
+    store: dg.ResourceParam[ArtifactStore],
+    warehouse: dg.ResourceParam[Warehouse],
+) -> dg.MaterializeResult[ArtifactRef]:
+    """The history of every benchmark, appended and never overwritten."""
+    warehouse.append(store.read_records(benchmark_runs, BenchmarkRow))
+    history = warehouse.benchmarks(newest=False)
+    metadata = {"newest": _runs(warehouse.benchmarks()), "measurements so far": len(history)}
+    return materialized(store.write_records("benchmark_tables", history), metadata)
+
+
+def _scores(one: AnswerSet, dataset_sha256: str, settings: Settings) -> list[Score]:
+    return summarise(
+        one.answers,
+        model=one.model,
+        precision=one.precision,
+        split=one.split,
+        dataset_sha256=dataset_sha256,
+        model_version=one.version,
+        seed=settings.seed,
+        samples=settings.evaluation.bootstrap_samples,
+    )
+
+
+def _gains(sets: Sequence[AnswerSet], settings: Settings) -> list[tuple[str, str, float, str, int]]:
+    """Return what every precision gains over the base model on the test, paired by question."""
+    test = [one for one in sets if one.split == "test"]
+    base = next(one for one in test if one.model == BASE)
+    rows = []
+    for one in test:
+        if one.model == BASE:
+            continue
+        gain = paired_gain(base.answers, one.answers, settings.evaluation.metric, alpha=0.025, seed=settings.seed)
+        rows.append((one.precision, gain.metric, gain.gain, f"{gain.low:+.3f} to {gain.high:+.3f}", gain.n))
+    return rows
+
+
+def _runs(rows: Sequence[BenchmarkRow]) -> dg.MarkdownMetadataValue:
+    header = ["model", "precision", "at once", "p50 ms", "p95 ms", "first token ms", "tokens/s", "GiB", "errors", "run"]
+    gib = 1 << 30
+    shown = [
+        (
+            row.model,
+            row.precision,
+            row.concurrency,
+            round(row.p50_ms),
+            round(row.p95_ms),
+            round(row.ttft_p50_ms),
+            row.tokens_per_second,
+            row.peak_memory_bytes / gib,
+            row.errors,
+            row.run_id,
+        )
+        for row in rows
+    ]
+    return table(header, shown)

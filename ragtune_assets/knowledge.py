@@ -1,0 +1,107 @@
+"""From sources to a searchable index."""
+
+import hashlib
+
+import dagster as dg
+
+from ragtune.knowledge.chunking import cut
+from ragtune.knowledge.indexing import update_index
+from ragtune.knowledge.sources import read_sources
+from ragtune.ports import Embedder, SearchIndex
+from ragtune.records import ArtifactRef, Chunk, Document
+from ragtune.settings import Settings
+from ragtune.store.artifacts import ArtifactStore, write_json
+from ragtune_assets.display import histogram, materialized, table
+from ragtune_assets.progress import LoggedProgress
+
+OWNERS = ["team:knowledge"]
+
+
+@dg.asset(
+    group_name="knowledge",
+    kinds={"python", "parquet"},
+    owners=OWNERS,
+    code_version="1",
+    check_specs=[dg.AssetCheckSpec("every_document_was_readable", asset="raw_documents")],
+)
+def raw_documents(settings: dg.ResourceParam[Settings], store: dg.ResourceParam[ArtifactStore]):
+    """Every readable document of the sources, each with a stable id and the hash of its content."""
+    corpus = read_sources(settings.sources, LoggedProgress())
+    sources = sorted({document.source for document in corpus.documents})
+    counts = [(source, sum(document.source == source for document in corpus.documents)) for source in sources]
+    unread = table(["path", "reason"], [(item.path, item.reason) for item in corpus.quarantine[:50]])
+    readable = dg.AssetCheckResult(
+        passed=not corpus.quarantine,
+        check_name="every_document_was_readable",
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"quarantined": len(corpus.quarantine), "reasons": unread},
+    )
+    preview = table(["title", "kind", "text"], [(d.title, d.kind, d.text) for d in corpus.documents[:10]])
+    metadata = {"sources": table(["source", "documents"], counts), "preview": preview}
+    return materialized(store.write_records("raw_documents", corpus.documents), metadata, [readable])
+
+
+@dg.asset(group_name="knowledge", kinds={"python", "parquet"}, owners=OWNERS, code_version="1")
+def chunks(
+    raw_documents: ArtifactRef,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ArtifactStore],
+    embedder: dg.ResourceParam[Embedder],
+) -> dg.MaterializeResult[ArtifactRef]:
+    """The documents cut into passages that the embedder reads whole; repeats are marked."""
+    documents = store.read_records(raw_documents, Document)
+    found = cut(documents, settings.chunking, embedder.count_tokens, LoggedProgress())
+    words = [float(len(chunk.text.split())) for chunk in found]
+    metadata = {
+        "documents": len(documents),
+        "duplicates": sum(bool(chunk.duplicate_of) for chunk in found),
+        "preview": table(["title", "under", "text"], [(c.title, c.heading_path[-1:], c.text) for c in found[:10]]),
+        "lengths": histogram(words, "Words in a passage", "words"),
+    }
+    return materialized(store.write_records("chunks", found), metadata)
+
+
+@dg.asset(
+    group_name="knowledge",
+    kinds={"python", "lancedb"},
+    owners=OWNERS,
+    code_version="1",
+    check_specs=[dg.AssetCheckSpec("holds_every_chunk", asset="search_index", blocking=True)],
+)
+def search_index(
+    chunks: ArtifactRef,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ArtifactStore],
+    embedder: dg.ResourceParam[Embedder],
+    index: dg.ResourceParam[SearchIndex],
+):
+    """The hybrid index over the passages; only new ones are embedded, vanished ones leave."""
+    passages = store.read_records(chunks, Chunk)
+    update = update_index(index, embedder, passages, LoggedProgress())
+    present = index.chunk_ids()
+    wanted = {chunk.id for chunk in passages if not chunk.duplicate_of}
+    complete = dg.AssetCheckResult(
+        passed=present.keys() == wanted,
+        check_name="holds_every_chunk",
+        metadata={"missing": len(wanted - present.keys()), "left over": len(present.keys() - wanted)},
+    )
+    ref = _described(store, settings, embedder.name, sorted(present))
+    metadata = {
+        "added": update.added,
+        "updated": update.updated,
+        "deleted": update.deleted,
+        "embedded": update.embedded,
+        "seconds": update.seconds,
+        "embedder": embedder.name,
+    }
+    return materialized(ref, metadata, [complete])
+
+
+def _described(store: ArtifactStore, settings: Settings, embedder: str, chunk_ids: list[str]) -> ArtifactRef:
+    """Return a reference to a description of the index; its identity is what a reader can find there."""
+    backend = settings.index.backend
+    place = str(settings.home / "index") if backend == "lance" else f"{settings.index.url}/{settings.index.name}"
+    identity = hashlib.sha256("\n".join([backend, embedder, *chunk_ids]).encode()).hexdigest()
+    with store.stage("search_index") as scratch:
+        write_json(scratch / "index.json", {"place": place, "backend": backend, "embedder": embedder})
+        return store.commit("search_index", scratch, rows=len(chunk_ids), identity=identity)

@@ -1,0 +1,82 @@
+"""Which models answer which held-out questions: the test is for the record, the gate for the decision."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ragtune.errors import DatasetError
+from ragtune.evaluation.held_out import Contender, held_out
+from ragtune.records import ArtifactRef, Precision, QAPair, RegisteredModel, ScoredAnswer, Split, SplitItem
+from ragtune.settings import Settings
+from ragtune.store.artifacts import ArtifactStore
+
+BASE, CANDIDATE, LIVE = "base", "fine-tuned", "champion"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSet:
+    """What one model answered to the questions of one split."""
+
+    model: str
+    precision: str
+    version: str
+    split: Split
+    answers: tuple[ScoredAnswer, ...]
+
+
+def served_precision(settings: Settings) -> Precision:
+    """Return the precision that is served: INT8 on a CPU, INT4 on CUDA, or what the settings say."""
+    if settings.quantization.serve != "auto":
+        return settings.quantization.serve
+    from ragtune.model.capacity import chosen_device
+
+    return "w4a16" if chosen_device(settings.device) == "cuda" else "w8a8"
+
+
+def precision_folders(store: ArtifactStore, merged: ArtifactRef, quantized: ArtifactRef) -> dict[Precision, Path]:
+    """Return the folder of each precision of the candidate."""
+    packed = store.folder(quantized)
+    return {"bf16": store.folder(merged), "w4a16": packed / "w4a16", "w8a8": packed / "w8a8"}
+
+
+def line_up(
+    settings: Settings,
+    items: Sequence[SplitItem],
+    store: ArtifactStore,
+    base: ArtifactRef,
+    merged: ArtifactRef,
+    quantized: ArtifactRef,
+    champion: RegisteredModel | None,
+) -> list[Contender]:
+    """Return every model that answers, the candidate in the precision that is served among them.
+
+    The live model is the champion; before there is one it is the base model, as the gateway serves it.
+    """
+    test: Sequence[QAPair] = held_out(items, "test", settings.evaluation.test_items, settings.seed)
+    gate: Sequence[QAPair] = held_out(items, "gate", settings.evaluation.gate_items, settings.seed)
+    both: dict[Split, Sequence[QAPair]] = {"test": test, "gate": gate}
+    served, version = served_precision(settings), quantized.sha256[:12]
+    found = [Contender(BASE, "bf16", store.folder(base), "base", {"test": test} if champion else both)]
+    folders = precision_folders(store, merged, quantized)
+    for precision in dict.fromkeys(("bf16", "w4a16", served)):
+        asked = both if precision == served else {"test": test}
+        found.append(Contender(CANDIDATE, precision, folders[precision], version, asked))
+    if champion:
+        precision = champion.manifest.served_precision
+        folder = Path(champion.folder) / champion.manifest.precisions[precision]
+        found.append(Contender(LIVE, precision, folder, champion.version, {"gate": gate}))
+    return found
+
+
+def gate_sets(sets: Sequence[AnswerSet]) -> tuple[AnswerSet, AnswerSet]:
+    """Return the gate's answers of the live model and of the candidate."""
+    asked = [one for one in sets if one.split == "gate"]
+    live = [one for one in asked if one.model != CANDIDATE]
+    candidate = [one for one in asked if one.model == CANDIDATE]
+    if len(live) != 1 or len(candidate) != 1:
+        raise DatasetError(
+            f"The gate was answered by {[one.model for one in asked]}.",
+            expected="one live model and one candidate",
+            mend="run `ragtune materialize --select eval_answers+`",
+        )
+    return live[0], candidate[0]

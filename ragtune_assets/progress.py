@@ -1,0 +1,23 @@
+"""Progress of long work as log lines: seen on the console of `ragtune materialize` and in Dagster."""
+
+import logging
+import time
+
+LOGGER = logging.getLogger("ragtune")
+
+
+class LoggedProgress:
+    """A `Progress` that logs at most one line per `interval` seconds and task, and each end."""
+
+    def __init__(self, interval: float = 5.0) -> None:
+        self.interval = interval
+        self._last: dict[str, float] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Log where the task stands; a total of 0 means that it is unknown."""
+        finished = total > 0 and done >= total
+        now = time.monotonic()
+        if not finished and now - self._last.get(what, -self.interval) < self.interval:
+            return
+        self._last[what] = now
+        LOGGER.info("%s %d%s", what, done, f" of {total}" if total else "")

@@ -1,0 +1,87 @@
+"""What assets are given: settings, the artefact store, and the seams as `catalog` composes them.
+
+Everything heavy is built when a step first asks for it. Tests pass their own dictionary with the
+same keys.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+
+from ragtune.errors import RegistryError
+from ragtune.records import ArtifactRef
+from ragtune.settings import Settings
+from ragtune.store.artifacts import ArtifactStore
+
+
+class ArtifactIO(dg.IOManager):
+    """Hands references from asset to asset; the payload stays where the store put it."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self.store = store
+
+    def handle_output(self, context: dg.OutputContext, obj: ArtifactRef) -> None:
+        """Make the reference the newest of its asset."""
+        if obj.name != context.asset_key.to_user_string():
+            raise RegistryError(f"Asset {context.asset_key.to_user_string()} returned an artefact named '{obj.name}'.")
+        self.store.set_current(obj)
+
+    def load_input(self, context: dg.InputContext) -> ArtifactRef:
+        """Return the newest reference; raise RegistryError when the asset never ran."""
+        name = context.asset_key.to_user_string()
+        ref = self.store.current(name)
+        if ref is None:
+            raise RegistryError(f"Asset '{name}' has no artefact yet.", mend=f"run `ragtune materialize --select {name}`")
+        self.store.folder(ref)
+        return ref
+
+
+def build_resources(settings: Settings) -> dict[str, Any]:
+    """Return the resources of the code location."""
+    store = ArtifactStore(settings.home / "artifacts")
+    return {
+        "io_manager": dg.IOManagerDefinition.hardcoded_io_manager(ArtifactIO(store)),
+        "settings": settings,
+        "store": store,
+        "embedder": _lazy(lambda: _catalog().embedder_from(settings)),
+        "index": _lazy(lambda: _index(settings)),
+        "retriever": _lazy(lambda: _catalog().retriever_from(settings)),
+        "engine": _lazy(lambda: _catalog().engine_from(settings)),
+        "registry": _lazy(lambda: _registry(settings)),
+        "warehouse": _lazy(lambda: _warehouse(settings)),
+        "feedback_log": _lazy(lambda: _feedback_log(settings)),
+    }
+
+
+def _lazy(build: Callable[[], Any]) -> dg.ResourceDefinition:
+    return dg.ResourceDefinition(lambda _context: build())
+
+
+def _catalog() -> Any:
+    from ragtune.backends import catalog
+
+    return catalog
+
+
+def _index(settings: Settings) -> Any:
+    catalog = _catalog()
+    return catalog.search_index_from(settings, catalog.embedder_from(settings))
+
+
+def _registry(settings: Settings) -> Any:
+    from ragtune.store.registry import ModelRegistry
+
+    return ModelRegistry(settings)
+
+
+def _warehouse(settings: Settings) -> Any:
+    from ragtune.store.warehouse import Warehouse
+
+    return Warehouse(settings.home / "warehouse.duckdb")
+
+
+def _feedback_log(settings: Settings) -> Any:
+    from ragtune.store.feedback import FeedbackLog
+
+    return FeedbackLog(settings.feedback_url)

@@ -1,0 +1,59 @@
+"""Which assets a run of the whole graph has to build, and why each.
+
+Dagster tags every materialisation with the code version and the data versions of its inputs;
+an asset is fresh when those are still the newest and its artefact is whole.
+"""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from ragtune.store.artifacts import MANIFEST, ArtifactStore
+
+DATA_VERSION = "dagster/data_version"
+CODE_VERSION = "dagster/code_version"
+INPUT_VERSION = "dagster/input_data_version/"
+
+
+def reason_to_build(
+    instance: dg.DagsterInstance, store: ArtifactStore, spec: dg.AssetSpec, checks: Mapping[dg.AssetKey, list[str]]
+) -> str:
+    """Return why the asset must be built, or an empty string when it is fresh."""
+    if not list(spec.deps):
+        return "it is a root"
+    tags = version_tags(instance, spec.key)
+    if not tags:
+        return "it was never built"
+    if not whole(store, spec.key, tags):
+        return "its artefact is gone"
+    if tags.get(CODE_VERSION) != spec.code_version:
+        return "its code or settings changed"
+    failed = [name for name in checks.get(spec.key, []) if not _passed(instance, spec.key, name)]
+    if failed:
+        return f"its check {failed[0]} did not pass"
+    for dep in spec.deps:
+        newest = version_tags(instance, dep.asset_key).get(DATA_VERSION)
+        if tags.get(INPUT_VERSION + dep.asset_key.to_user_string()) != newest:
+            return f"{dep.asset_key.to_user_string()} changed"
+    return ""
+
+
+def version_tags(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str]:
+    """Return the version tags of the newest materialisation, nothing before the first."""
+    event = instance.get_latest_materialization_event(key)
+    if event is None or event.asset_materialization is None:
+        return {}
+    return dict(event.asset_materialization.tags or {})
+
+
+def whole(store: ArtifactStore, key: dg.AssetKey, tags: Mapping[str, str]) -> bool:
+    """Return whether the artefact of that version is the current one and complete on disk."""
+    ref = store.current(key.to_user_string())
+    if ref is None or not ref.sha256.startswith(tags.get(DATA_VERSION, "?")):
+        return False
+    return (store.root.parent / ref.uri / MANIFEST).is_file()
+
+
+def _passed(instance: dg.DagsterInstance, key: dg.AssetKey, name: str) -> bool:
+    record = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(key, name))
+    return record is not None and record.status.value == "SUCCEEDED"
