@@ -85,6 +85,7 @@ class TrainingSettings(Section):
 
     minutes: float = Field(5.0, gt=0)
     max_steps: int = Field(400, ge=1)
+    max_epochs: float = Field(4.0, gt=0)
     learning_rate: float = Field(1e-3, gt=0)
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
@@ -92,6 +93,9 @@ class TrainingSettings(Section):
     batch_size: int = Field(8, ge=1)
     max_tokens: int = Field(1024, ge=64)
     checkpoint_every: int = Field(20, ge=1)
+    warmup_share: float = Field(0.05, gt=0, lt=1)
+    validation_examples: int = Field(32, ge=0)
+    gradient_checkpointing: bool = Field(False, description="slower and smaller: for large models on a GPU")
 
 
 class QuantizationSettings(Section):

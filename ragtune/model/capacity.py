@@ -46,7 +46,7 @@ def require_memory(needed: int, what: str, device: str = "cpu") -> None:
     if free < needed:
         raise ResourceError(
             f"{what} needs about {needed / GIB:.1f} GiB of {device} memory, and {free / GIB:.1f} GiB are free.",
-            mend="close other programs, choose a smaller base model, or lower training.batch_size and training.max_tokens",
+            mend="close other programs, choose a smaller base model, or lower training.batch_size",
         )
 
 

@@ -6,7 +6,6 @@ tokenizer, hashed, so that training, merging and serving read the same thing.
 
 import hashlib
 import json
-import os
 import shutil
 import struct
 from collections.abc import Sequence
@@ -159,7 +158,9 @@ def _packaged_weights() -> Path:
     try:
         files = distribution(PACKAGE).files or []
     except PackageNotFoundError as error:
-        raise ModelError(f"The package {PACKAGE}, which holds the default model, is not installed.", mend=mend) from error
+        raise ModelError(
+            f"The package {PACKAGE}, which holds the default model, is not installed.", mend=mend
+        ) from error
     found = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
     if len(found) != 1 or not found[0].is_file():
         raise ModelError(f"The package {PACKAGE} holds no weight file.", expected="one .gguf file", mend=mend)
@@ -230,7 +231,7 @@ def _linked(folder: Path, store: ArtifactStore, progress: Progress, name: str) -
         for pattern in _MODEL_FILES:
             for path in folder.glob(pattern):
                 if path.name != MANIFEST and not (scratch / path.name).exists():
-                    os.symlink(path.resolve(), scratch / path.name)
+                    (scratch / path.name).symlink_to(path.resolve())
         ref = store.commit(name, scratch)
     progress("hashing the base model", 1, 1)
     return ref
@@ -267,7 +268,9 @@ def _check_weights(folder: Path, mend: str) -> None:
         raise ModelError(f"{folder} lacks the weight files {', '.join(missing)}.", mend=mend)
     if not names:
         pickles = [path.name for path in folder.glob("*.bin")]
-        found = f"{folder} holds only pickled weights ({', '.join(pickles)})" if pickles else f"{folder} holds no weights"
+        found = (
+            f"{folder} holds only pickled weights ({', '.join(pickles)})" if pickles else f"{folder} holds no weights"
+        )
         raise ModelError(f"{found}.", expected="*.safetensors", mend=mend)
     for name in names:
         read_safetensors_header(folder / name)

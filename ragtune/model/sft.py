@@ -1,0 +1,357 @@
+"""Supervised fine-tuning: a LoRA adapter on grounded answers, by TRL, within a budget of minutes.
+
+A killed training goes on from its last whole checkpoint; the adapter folder appears whole or not at all.
+"""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import TypeAdapter
+
+from ragtune.errors import DatasetError, ModelError
+from ragtune.model.capacity import GIB, chosen_device, require_disk, require_memory, use_threads
+from ragtune.model.pretrained import check_model_folder, load_model, load_tokenizer, render_chat
+from ragtune.model.tracking import Tracker
+from ragtune.ports import Progress, silent
+from ragtune.records import Message
+from ragtune.settings import TrainingSettings
+from ragtune.store.artifacts import MANIFEST, write_json
+
+REPORT = "report.json"
+_RUN = "run.json"
+_IGNORED = -100
+_STRETCH = 8
+
+
+class Conversation(Protocol):
+    """Anything with messages of which the last is what the model should say."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation, ending with the assistant's turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """One conversation as token ids; labels are -100 where nothing is learnt."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterReport:
+    """What a training did. Tokens: read without padding, with it, and learnt; times in seconds.
+
+    `losses` holds (step, loss) for every step, for plotting.
+    """
+
+    steps: int
+    examples: int
+    dropped: int
+    tokens: int
+    padded_tokens: int
+    loss_tokens: int
+    seconds: float
+    tokens_per_second: float
+    final_loss: float
+    validation_loss: float
+    losses: tuple[tuple[int, float], ...]
+    resumed_from: int
+    stopped_by: str
+    device: str
+    threads: int
+    trainable_parameters: int
+    mlflow_run_id: str
+
+
+def train_adapter(
+    base: Path,
+    examples: Sequence[Conversation],
+    validation: Sequence[Conversation],
+    settings: TrainingSettings,
+    seed: int,
+    out: Path,
+    resume: Path,
+    tracker: Tracker,
+    device: str = "auto",
+    threads: int = 0,
+    progress: Progress = silent,
+) -> AdapterReport:
+    """Train a LoRA adapter on the last message of each example and write it to `out` with its report.
+
+    `resume` holds the checkpoints of this very training (same base, examples, settings and seed);
+    others found there are removed. Raises DatasetError without usable examples, ModelError for a
+    broken base, ResourceError for too little memory or disk.
+    """
+    device = chosen_device(device)
+    used_threads = use_threads(threads)
+    check_model_folder(base)
+    tokenizer = load_tokenizer(base)
+    progress("tokenising the training examples", 0, 1)
+    wanted = settings.max_steps * settings.batch_size
+    rows, dropped = tokenize(tokenizer, examples[:wanted], settings.max_tokens)
+    held_out, _ = tokenize(tokenizer, validation[: settings.validation_examples], settings.max_tokens)
+    if not rows:
+        raise DatasetError(
+            f"None of the {len(examples)} training examples fits into {settings.max_tokens} tokens.",
+            expected="conversations that end with an assistant's message",
+            mend="raise training.max_tokens or lower answer.passage_words",
+        )
+    _preflight(base, rows, settings, out, device)
+    run = _open_run(resume, _fingerprint(base, rows, settings, seed), tracker)
+    tracker.log_params({**settings.model_dump(), "seed": seed, "examples": len(rows), "base": str(base)})
+    try:
+        trainer, watch = _trainer(base, tokenizer, rows, held_out, settings, seed, resume, device, tracker, progress)
+        resumed_from = _train(trainer, watch, resume)
+        facts = {"examples": len(rows), "dropped": dropped, "device": device, "threads": used_threads}
+        report = _report(trainer, watch, resumed_from, bool(held_out), facts, run["tracker_run"])
+        _write_adapter(trainer.model, tokenizer, report, out)
+        tracker.log_metrics({"validation_loss": report.validation_loss, "train_seconds": report.seconds}, report.steps)
+        tracker.log_artifacts(out)
+    except BaseException:
+        tracker.end(failed=True)
+        raise
+    tracker.end()
+    return report
+
+
+def read_report(adapter: Path) -> AdapterReport:
+    """Return the report that stands beside an adapter; raise ModelError when there is none."""
+    path = adapter / REPORT
+    if not path.is_file():
+        raise ModelError(f"{adapter} holds no {REPORT}.", expected="an adapter that a training finished")
+    return TypeAdapter(AdapterReport).validate_json(path.read_bytes())
+
+
+def tokenize(tokenizer: Any, examples: Sequence[Conversation], max_tokens: int) -> tuple[list[Tokenized], int]:
+    """Return the examples as tokens and how many were too long; nothing is cut.
+
+    The prompt is read as it will be when the model is asked: rendered and tokenised by itself. What
+    is learnt is the last message up to and including the end token.
+    """
+    kept = []
+    for example in examples:
+        prompt = render_chat(tokenizer, example.messages[:-1], open_reply=True)
+        whole = render_chat(tokenizer, example.messages)
+        if example.messages[-1].role != "assistant" or not whole.startswith(prompt):
+            raise DatasetError(
+                f"The conversation cannot be split before its last message: {whole[:120]!r}",
+                expected="a conversation that ends with an assistant's message",
+            )
+        start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        reply = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
+        end = tokenizer.eos_token_id
+        reply = [*reply[: reply.index(end)], end] if end in reply else [*reply, end]
+        if len(start) + len(reply) <= max_tokens:
+            kept.append(Tokenized([*start, *reply], [_IGNORED] * len(start) + reply))
+    return kept, len(examples) - len(kept)
+
+
+def batch_order(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[int]:
+    """Return the indices of `steps` batches, rows of one batch alike in length so that little is padding.
+
+    Stretches of eight batches keep the given order, so that the mix of kinds holds at any stopping point.
+    """
+    draw, order = random.Random(seed), list(range(len(lengths)))
+    stretch = batch_size * _STRETCH
+    batches: list[list[int]] = []
+    while len(batches) < steps:
+        for start in range(0, len(order), stretch):
+            part = sorted(order[start : start + stretch], key=lambda i: (lengths[i], i))
+            pieces = [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+            draw.shuffle(pieces)
+            batches += [piece for piece in pieces if len(piece) == batch_size or len(order) < batch_size]
+        draw.shuffle(order)
+    return [index for batch in batches[:steps] for index in batch]
+
+
+def _trainer(
+    base: Path,
+    tokenizer: Any,
+    rows: list[Tokenized],
+    held_out: list[Tokenized],
+    settings: TrainingSettings,
+    seed: int,
+    resume: Path,
+    device: str,
+    tracker: Tracker,
+    progress: Progress,
+) -> tuple[Any, Any]:
+    from peft import LoraConfig
+    from transformers import PrinterCallback
+    from transformers.utils import logging
+
+    from ragtune.model.kernels import fuse_adapters, register_attention
+    from ragtune.model.trainer import Clock, GroundedTrainer, Watch
+
+    logging.set_verbosity_error()
+    config = check_model_folder(base)
+    own_attention = device == "cpu" and config.get("model_type") == "llama" and not settings.dropout
+    model = load_model(base, device, register_attention() if own_attention else "sdpa")
+    batch = min(settings.batch_size, len(rows))
+    steps = min(settings.max_steps, -(-int(settings.max_epochs * len(rows)) // batch))
+    clock = Clock(settings.minutes * 60, steps, settings.warmup_share)
+    watch = Watch(clock, tracker, progress)
+    trainer = GroundedTrainer(
+        clock=clock,
+        share_prompt=own_attention and not settings.gradient_checkpointing,
+        model=model,
+        args=_arguments(settings, seed, resume, device, batch, steps),
+        train_dataset=_dataset(rows, batch_order([len(row.input_ids) for row in rows], batch, steps, seed)),
+        eval_dataset=_dataset(held_out, range(len(held_out))) if held_out else None,
+        processing_class=tokenizer,
+        callbacks=[watch],
+        peft_config=LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        ),
+    )
+    trainer.remove_callback(PrinterCallback)
+    if not settings.dropout:
+        fuse_adapters(trainer.model)
+    watch.counted = trainer.counts
+    return trainer, watch
+
+
+def _arguments(settings: TrainingSettings, seed: int, resume: Path, device: str, batch: int, steps: int) -> Any:
+    """Return TRL's arguments. Adapters fused into one operation compute in bf16 without autocast."""
+    from trl.trainer.sft_config import SFTConfig
+
+    return SFTConfig(
+        output_dir=str(resume),
+        per_device_train_batch_size=batch,
+        per_device_eval_batch_size=batch,
+        max_steps=steps,
+        learning_rate=settings.learning_rate,
+        weight_decay=0.0,
+        max_length=None,
+        bf16=settings.dropout > 0,
+        use_cpu=device == "cpu",
+        gradient_checkpointing=settings.gradient_checkpointing,
+        train_sampling_strategy="sequential",
+        dataloader_pin_memory=device == "cuda",
+        dataloader_drop_last=False,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=settings.checkpoint_every,
+        save_total_limit=2,
+        prediction_loss_only=True,
+        report_to="none",
+        disable_tqdm=True,
+        seed=seed,
+    )
+
+
+def _dataset(rows: Sequence[Tokenized], order: Sequence[int]) -> Any:
+    from datasets import Dataset
+
+    plain = Dataset.from_dict({"input_ids": [r.input_ids for r in rows], "labels": [r.labels for r in rows]})
+    return plain.select(order)
+
+
+def _train(trainer: Any, watch: Any, resume: Path) -> int:
+    """Train from the newest whole checkpoint; return its step, 0 for a fresh start."""
+    found = _newest_checkpoint(resume)
+    if found is None:
+        trainer.train()
+        return 0
+    folder, saved = found
+    watch.restore(saved)
+    if watch.clock.over:
+        trainer._load_from_checkpoint(str(folder))
+        trainer.state.global_step = saved["step"]
+    else:
+        trainer.train(resume_from_checkpoint=str(folder))
+    return int(saved["step"])
+
+
+def _newest_checkpoint(resume: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return the whole checkpoint with the highest step, and remove the others of a killed run."""
+    from ragtune.model.trainer import CLOCK
+
+    whole = []
+    for folder in resume.glob("checkpoint-*"):
+        if (folder / CLOCK).is_file():
+            whole.append((folder, json.loads((folder / CLOCK).read_text())))
+        else:
+            shutil.rmtree(folder)
+    return max(whole, key=lambda pair: pair[1]["step"], default=None)
+
+
+def _open_run(resume: Path, fingerprint: str, tracker: Tracker) -> dict[str, str]:
+    """Return what is known of this training, after removing what belongs to another one."""
+    path = resume / _RUN
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    if known.get("fingerprint") != fingerprint:
+        shutil.rmtree(resume, ignore_errors=True)
+        known = {}
+    run = {"fingerprint": fingerprint, "tracker_run": tracker.start(known.get("tracker_run", ""))}
+    write_json(path, run)
+    return run
+
+
+def _fingerprint(base: Path, rows: list[Tokenized], settings: TrainingSettings, seed: int) -> str:
+    manifest = base / MANIFEST
+    origin = json.loads(manifest.read_text())["sha256"] if manifest.is_file() else str(base.resolve())
+    parts = [origin, settings.model_dump(mode="json"), seed, [asdict(row) for row in rows]]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _preflight(base: Path, rows: list[Tokenized], settings: TrainingSettings, out: Path, device: str) -> None:
+    """Check memory and disk: weights, and what a batch keeps for its way back (measured on Llama models)."""
+    weights = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    config = check_model_folder(base)
+    longest = max(len(row.input_ids) for row in rows) * min(settings.batch_size, len(rows))
+    per_token = 2 * (12 * config["hidden_size"] + 5 * config["intermediate_size"])
+    layers = 1 if settings.gradient_checkpointing else config["num_hidden_layers"]
+    require_memory(int(weights * 1.3 + longest * per_token * layers * 1.5 + GIB), "Training", device)
+    require_disk(out, 300 << 20, "Training with its checkpoints")
+
+
+def _report(
+    trainer: Any, watch: Any, resumed_from: int, validate: bool, facts: dict[str, Any], run_id: str
+) -> AdapterReport:
+    validation = float(trainer.evaluate()["eval_loss"]) if validate else float("nan")
+    clock, recent = watch.clock, [loss for _, loss in watch.losses[-10:]]
+    counts, seconds = trainer.counts, watch.seconds
+    return AdapterReport(
+        steps=trainer.state.global_step,
+        tokens=counts["tokens"],
+        padded_tokens=counts["padded_tokens"],
+        loss_tokens=counts["loss_tokens"],
+        seconds=round(seconds, 2),
+        tokens_per_second=round(counts["tokens"] / seconds, 1) if seconds else 0.0,
+        final_loss=sum(recent) / len(recent) if recent else float("nan"),
+        validation_loss=validation,
+        losses=tuple((int(step), float(loss)) for step, loss in watch.losses),
+        resumed_from=resumed_from,
+        stopped_by="max_steps" if clock.steps >= clock.max_steps else "minutes",
+        trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        mlflow_run_id=run_id,
+        **facts,
+    )
+
+
+def _write_adapter(model: Any, tokenizer: Any, report: AdapterReport, out: Path) -> None:
+    """Write adapter, tokenizer and report beside `out`, then move them there in one step."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = out.with_name(f".{out.name}.{os.getpid()}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    model.save_pretrained(scratch)
+    tokenizer.save_pretrained(scratch)
+    (scratch / "README.md").unlink(missing_ok=True)
+    write_json(scratch / REPORT, asdict(report))
+    if out.exists():
+        shutil.rmtree(out)
+    scratch.rename(out)

@@ -1,0 +1,170 @@
+"""TRL's trainer, made thrifty: one output layer row per token that is learnt, one pass over a shared prompt.
+
+Import this module only inside functions: it needs torch and TRL.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import DynamicCache, TrainerCallback
+from trl.trainer.sft_trainer import SFTTrainer
+
+from ragtune.ports import Progress
+from ragtune.store.artifacts import write_json
+
+CLOCK = "clock.json"
+_SHORTEST_SHARED = 16
+_SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
+
+
+class Clock:
+    """How much of the time budget is spent, over all the runs that one training took."""
+
+    def __init__(self, budget: float, max_steps: int, warmup_share: float, spent: float = 0.0, steps: int = 0) -> None:
+        self.budget, self.max_steps, self.warmup_share = budget, max_steps, warmup_share
+        self.before, self.steps = spent, steps
+        self.started: float | None = None
+
+    def start(self) -> None:
+        """Begin to count."""
+        self.started = time.monotonic()
+
+    @property
+    def spent(self) -> float:
+        """Seconds of training so far."""
+        return self.before + (time.monotonic() - self.started if self.started is not None else 0.0)
+
+    @property
+    def share(self) -> float:
+        """The part of the training that is over, 0 to 1: of the time or of the steps, whichever is more."""
+        return min(1.0, max(self.spent / self.budget, self.steps / self.max_steps))
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no time for one more step of the usual length."""
+        usual = self.spent / self.steps if self.steps else 0.0
+        return self.steps >= self.max_steps or self.spent + usual / 2 >= self.budget
+
+    def rate(self) -> float:
+        """The learning rate's factor: up in a straight line, then down in one to nothing at the end."""
+        if self.share < self.warmup_share:
+            return max(0.1, self.share / self.warmup_share)
+        return max(0.02, (1 - self.share) / (1 - self.warmup_share))
+
+
+class Watch(TrainerCallback):
+    """Stops in time, keeps the curve, tells the tracker, and marks a checkpoint as whole."""
+
+    def __init__(self, clock: Clock, tracker: Any, progress: Progress) -> None:
+        self.clock, self.tracker, self.progress = clock, tracker, progress
+        self.losses: list[tuple[int, float]] = []
+        self.counted: dict[str, int] = {}
+        self.seconds = 0.0
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on where a checkpoint's clock stood."""
+        self.clock.before, self.clock.steps = saved["spent"], saved["step"]
+        self.seconds = saved["spent"]
+        self.losses = [(int(step), float(loss)) for step, loss in saved["losses"]]
+        self.counted.update(saved["counted"])
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the clock."""
+        self.clock.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop when the budget is spent, with a last checkpoint."""
+        self.clock.steps, self.seconds = state.global_step, self.clock.spent
+        done = int(self.clock.share * 100)
+        self.progress(f"training, step {state.global_step}", done, 100)
+        if self.clock.over:
+            control.should_training_stop = control.should_save = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Keep the loss of each step and send everything to the tracker."""
+        logs = logs or {}
+        if "loss" in logs:
+            self.losses.append((state.global_step, float(logs["loss"])))
+        self.tracker.log_metrics(
+            {k: float(v) for k, v in logs.items() if isinstance(v, int | float)}, state.global_step
+        )
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write the clock last: a checkpoint with one is whole."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        record = {"spent": self.clock.spent, "step": state.global_step, "losses": self.losses, "counted": self.counted}
+        write_json(folder / CLOCK, record)
+
+
+class GroundedTrainer(SFTTrainer):
+    """SFTTrainer that computes logits only where there is loss, and reads a common prompt start once per batch.
+
+    The mathematics is TRL's: the same labels, the same cross entropy, the same gradients.
+    """
+
+    def __init__(self, *, clock: Clock, share_prompt: bool, **kwargs: Any) -> None:
+        self.clock, self.share_prompt = clock, share_prompt
+        self.counts = {"tokens": 0, "loss_tokens": 0, "padded_tokens": 0}
+        super().__init__(**kwargs)
+        network: Any = self.model
+        config = network.config.get_text_config()
+        self.plain_logits = not any(getattr(config, name, None) for name in _SCALED_LOGITS)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the mean cross entropy over the tokens that are learnt."""
+        mode = "train" if model.training else "eval"
+        if model.training:
+            self.counts["tokens"] += int(inputs["attention_mask"].sum())
+            self.counts["padded_tokens"] += inputs["input_ids"].numel()
+            self.counts["loss_tokens"] += int((inputs["labels"] != -100).sum())
+        if return_outputs or not self.plain_logits:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        core = self.accelerator.unwrap_model(model).get_base_model()
+        target = inputs["labels"][:, 1:]
+        learnt = target != -100
+        hidden = self._hidden(core.base_model, inputs, learnt)
+        logits = core.get_output_embeddings()(hidden).float()
+        total = torch.nn.functional.cross_entropy(logits, target[learnt], reduction="sum")
+        count = learnt.sum() if num_items_in_batch is None else num_items_in_batch
+        right = (logits.detach().argmax(-1) == target[learnt]).float().mean()
+        self._metrics[mode]["mean_token_accuracy"].append(float(right))
+        return total / count
+
+    def _hidden(self, decoder: Any, inputs: dict[str, Any], learnt: Any) -> Any:
+        """Return the last hidden states that predict learnt tokens, shape (learnt tokens, width)."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        shared = self._shared_start(ids, learnt)
+        if not shared:
+            states = decoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+            return states[:, :-1][learnt]
+        cache = DynamicCache()
+        decoder(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(ids.shape[0])
+        states = decoder(
+            input_ids=ids[:, shared:], attention_mask=mask, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        return states[:, :-1][learnt[:, shared:]]
+
+    def _shared_start(self, ids: Any, learnt: Any) -> int:
+        """Return how many leading tokens all rows have in common, 0 where sharing them gains nothing."""
+        if not self.share_prompt or ids.shape[0] < 2:
+            return 0
+        same = (ids == ids[:1]).all(0).int().cumprod(0).sum()
+        first = int(learnt.any(0).int().argmax())
+        shared = min(int(same), first)
+        return shared if shared >= _SHORTEST_SHARED else 0
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Let the learning rate follow the share of the budget that is spent."""
+        state: Any = self
+        if state.lr_scheduler is None:
+            chosen = state.optimizer if optimizer is None else optimizer
+            state.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, lambda _: self.clock.rate())
+        return state.lr_scheduler
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write no card: the report beside the adapter says what it is."""
