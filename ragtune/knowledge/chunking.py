@@ -96,7 +96,11 @@ class _Cutter:
         title = self._fitting(document.title, self.settings.max_tokens // _MAX_PREFIX_SHARE)
         chunks: list[Chunk] = []
         seen: set[str] = set()
-        for draft in self._section(root, title, ()):
+        drafts = list(self._section(root, title, ()))
+        if not any(draft.text().strip() for draft in drafts):
+            # Nothing but headings: they are the text.
+            drafts = list(self._pack([Block(" ".join(document.text.split()))], (), self._budget(title, ())))
+        for draft in drafts:
             text = draft.text().strip()
             identity = content_id(document.id, *draft.heading_path, text)
             if text and identity not in seen:

@@ -10,9 +10,10 @@ import importlib.metadata
 import importlib.util
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def _description(name: str) -> list[Document]:
     try:
         metadata = importlib.metadata.metadata(name)
     except importlib.metadata.PackageNotFoundError:
-        distributions = importlib.metadata.packages_distributions().get(name, [])
+        distributions = _distributions().get(name, [])
         if not distributions:
             return []
         metadata = importlib.metadata.metadata(sorted(distributions)[0])
@@ -236,8 +237,13 @@ def _rank(item: PublicObject) -> tuple[bool, int, int, str]:
     return not item.explicit, item.path.count("."), len(item.path), item.path
 
 
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
 def _unknown(name: str) -> SourceError:
-    installed = sorted(top for top in importlib.metadata.packages_distributions() if not top.startswith("_"))
+    installed = sorted(top for top in _distributions() if not top.startswith("_"))
     close = difflib.get_close_matches(name, installed, n=3, cutoff=0.6)
     return SourceError(
         f"There is no installed package '{name}'.",

@@ -9,6 +9,8 @@ from collections import Counter
 _LEADER = re.compile(r"(?:\.\s?){5,}\s*[\divxlc]*\s*$|^[\divxlc]{1,5}$|^page\s+\d+(?:\s+of\s+\d+)?$", re.IGNORECASE)
 _NUMBERED = re.compile(r"^(\d{1,2}(?:\.\d{1,2}){0,3})\.?\s+[A-Z][A-Za-z ,'’()/&-]{2,80}$")
 _BULLET = re.compile(r"^(?:[•▪◦‣·–—*-]|\(?\d{1,2}[.)]|\(?[a-z][.)])\s+")
+# What PDFium puts in place of a hyphen at the end of a line.
+_BROKEN_WORD = re.compile("[\x02\ufffe]")
 _EDGE_LINES = 2
 _MIN_PAGES = 3
 _LONGEST_TITLE = 120
@@ -34,7 +36,7 @@ def pdf_text(raw: bytes) -> tuple[str, str]:
         pages = []
         for page in document:
             text = page.get_textpage().get_text_bounded()
-            pages.append([line.strip() for line in text.replace("\r\n", "\n").replace("\ufffe", "-").split("\n")])
+            pages.append([line.strip() for line in _BROKEN_WORD.sub("", text).replace("\r\n", "\n").split("\n")])
     except pypdfium2.PdfiumError as error:
         raise DamagedPdfError(f"a page of the PDF is damaged: {error}") from error
     finally:

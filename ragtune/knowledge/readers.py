@@ -258,14 +258,19 @@ def _converted(raw: bytes, suffix: str) -> str:
     except MarkItDownException as error:
         reason = str(error).strip().splitlines()[-1][:300]
         raise UnreadableError(f"the {suffix[1:].upper()} is damaged: {reason}") from error
-    return result.text_content
+    return str(result.text_content)
 
 
 @cache
 def _converter() -> "MarkItDown":
     from markitdown import MarkItDown
+    from markitdown.converters import DocxConverter, HtmlConverter
 
-    return MarkItDown(enable_plugins=False)
+    # Only these two: with all of its converters it takes a damaged document for plain text.
+    converter = MarkItDown(enable_builtins=False, enable_plugins=False)
+    converter.register_converter(HtmlConverter())
+    converter.register_converter(DocxConverter())
+    return converter
 
 
 def _first_heading(text: str) -> str:

@@ -33,6 +33,7 @@ _CODE = {
     "prompt",
     "jupyter-execute",
 }
+_NOTES = {"note", "warning", "caution", "danger", "important", "tip", "hint", "attention", "seealso"}
 _DROPPED = {
     "image", "figure", "contents", "toctree", "include", "raw", "currentmodule", "module", "highlight", "index", "meta",
     "testsetup", "testcleanup", "only", "tabularcolumns", "sectionauthor", "default-role", "role", "graphviz", "plot",
@@ -71,8 +72,8 @@ def _role_text(match: re.Match[str]) -> str:
     body = match[1].strip()
     titled = re.match(r"(.+?)\s*<[^>]+>$", body, re.DOTALL)
     if titled:
-        body = titled[1]
-    elif body.startswith("~"):
+        return titled[1]
+    if body.startswith("~"):
         body = body[1:].rsplit(".", 1)[-1]
     body = body.strip("!~ ")
     return body if " " in body else f"`{body}`"
@@ -185,8 +186,10 @@ class _Reader:
         elif name == "math":
             self._fence(pad, "math", [rest, *body] if rest else body)
         elif name not in _DROPPED:
-            inner = _Reader(body).read()
             label = _LABELS.get(name, "")
+            if name in _NOTES:
+                body, rest = [rest, *body], ""
+            inner = _Reader(body).read()
             head = " ".join(part for part in (label, inline_markdown(rest)) if part)
             if head and name not in ("rubric", "topic"):
                 head += ":" if any(part.strip() for part in inner) else "."

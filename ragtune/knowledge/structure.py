@@ -198,10 +198,14 @@ def _fitted(block: Block, budget: int, overlap: int, count: CountTokens) -> list
 
 def _groups_of(item: str) -> list[Block]:
     """Return the blocks inside a long list item: its text, nested lists, code."""
-    first, *rest = item.split("\n")
+    lines = item.split("\n")
+    end = 1
+    while end < len(lines) and lines[end].strip() and not (_ITEM.match(lines[end]) or _FENCE.match(lines[end])):
+        end += 1
+    rest = lines[end:]
     margin = min((len(line) - len(line.lstrip()) for line in rest if line.strip()), default=0)
-    lines = [first, "", *[line[margin:] for line in rest]] if margin else [first, *rest]
-    return [Block("\n".join(group).rstrip(), kind) for kind, group in _groups(lines)] if margin else []
+    inner = [Block("\n".join(group).rstrip(), kind) for kind, group in _groups([line[margin:] for line in rest])]
+    return [Block("\n".join(lines[:end])), *inner]
 
 
 def _items(text: str) -> list[str]:

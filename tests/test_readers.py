@@ -1,0 +1,228 @@
+import io
+import re
+import zipfile
+
+import pytest
+
+from ragtune.knowledge.language import guess_language
+from ragtune.knowledge.pdf import rebuild
+from ragtune.knowledge.readers import UnreadableError, can_read, read_bytes
+from ragtune.knowledge.restructured import to_markdown
+
+
+def make_pdf(lines: list[str], title: str = "") -> bytes:
+    show = " ".join(f"({line}) Tj T*" for line in lines)
+    stream = f"BT /F1 12 Tf 14 TL 72 720 Td {show} ET".encode()
+    bodies = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R"
+        b" /Resources << /Font << /F1 5 0 R >> >> >>",
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        f"<< /Title ({title}) >>".encode(),
+    ]
+    out, offsets = b"%PDF-1.4\n", []
+    for number, body in enumerate(bodies, start=1):
+        offsets.append(len(out))
+        out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    start = len(out)
+    out += b"xref\n0 %d\n0000000000 65535 f \n%s" % (len(bodies) + 1, table)
+    return out + b"trailer\n<< /Size %d /Root 1 0 R /Info 6 0 R >>\nstartxref\n%d\n%%%%EOF" % (len(bodies) + 1, start)
+
+
+def make_docx(body: str) -> bytes:
+    kind = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(
+            "[Content_Types].xml",
+            '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
+            '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+            f'<Override PartName="/word/document.xml" ContentType="{kind}"/></Types>',
+        )
+        archive.writestr(
+            "_rels/.rels",
+            '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
+            f'<Relationship Id="r1" Type="{office}" Target="word/document.xml"/></Relationships>',
+        )
+        archive.writestr(
+            "word/document.xml",
+            '<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main">'
+            f"<w:body>{body}</w:body></w:document>",
+        )
+    return buffer.getvalue()
+
+
+def paragraph(text: str, style: str = "") -> str:
+    mark = f'<w:pPr><w:pStyle w:val="{style}"/></w:pPr>' if style else ""
+    return f"<w:p>{mark}<w:r><w:t>{text}</w:t></w:r></w:p>"
+
+
+def test_markdown_keeps_structure_and_loses_decoration() -> None:
+    raw = b"""---
+title: The gate
+tags: [access, doors]
+lang: en-GB
+---
+# Heading
+
+[![badge](b.svg)](https://ci) The **gate** opens
+at [eight](https://x.y/z).<br>
+
+<!-- hidden -->
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+```html
+<div>[kept](as it is)</div>
+```
+"""
+    reading = read_bytes("docs/gate.md", raw)
+    assert (reading.title, reading.topic, reading.language) == ("The gate", "access", "en")
+    assert "The **gate** opens at eight." in reading.text
+    assert "| 1 | 2 |" in reading.text
+    assert "<div>[kept](as it is)</div>" in reading.text
+    assert not any(junk in reading.text for junk in ("badge", "hidden", "<br>", "https://x.y"))
+
+
+def test_angle_brackets_that_are_no_html_stay() -> None:
+    assert "run `x` with <version> or <path>" in read_bytes("a.md", b"run `x` with <version> or <path>").text
+
+
+def test_restructured_text_becomes_the_same_structure() -> None:
+    raw = b"""
+=====
+Doors
+=====
+
+See :py:class:`~pkg.mod.Gate` and ``code`` and `the site <https://x>`_.
+
+Opening
+-------
+
+.. note:: Mind the step.
+
+.. code-block:: python
+   :linenos:
+
+   gate.open()
+
+Example::
+
+    gate.close()
+
+.. image:: x.png
+
+==== =====
+name state
+==== =====
+gate open
+==== =====
+"""
+    reading = read_bytes("doors.rst", raw)
+    assert reading.title == "Doors"
+    lines = reading.text.splitlines()
+    assert "# Doors" in lines
+    assert "## Opening" in lines
+    assert "See `Gate` and `code` and the site." in lines
+    assert "Note: Mind the step." in lines
+    assert "```python\ngate.open()\n```" in reading.text
+    assert "```\n    gate.close()" not in reading.text
+    assert "gate.close()" in reading.text
+    assert "| gate | open |" in lines
+    assert "image" not in reading.text
+    assert ":linenos:" not in reading.text
+
+
+def test_a_literal_block_ends_where_its_indent_ends() -> None:
+    assert to_markdown("Run::\n\n    a = 1\n\n    b = 2\n\nAfter.") == "Run:\n\n```\na = 1\n\nb = 2\n```\n\n\nAfter.\n"
+
+
+def test_html_gives_the_main_text_without_the_furniture() -> None:
+    raw = b"""<html lang="de"><head><title>Das Tor</title><style>p{}</style></head><body>
+    <nav>Start | Hilfe</nav><main><h1>Das Tor</h1><p>Es &ouml;ffnet um <b>acht</b>.</p>
+    <table><tr><th>Tag</th><th>Zeit</th></tr><tr><td>Mo</td><td>8</td></tr></table>
+    <script>track()</script></main><footer>Impressum</footer></body></html>"""
+    reading = read_bytes("tor.html", raw)
+    assert (reading.title, reading.language) == ("Das Tor", "de")
+    assert "Es öffnet um **acht**." in reading.text
+    assert "| Mo | 8 |" in reading.text
+    assert not any(junk in reading.text for junk in ("Hilfe", "Impressum", "track"))
+
+
+def test_a_pdf_gives_its_title_and_text() -> None:
+    reading = read_bytes(
+        "gate.pdf", make_pdf(["The gate opens at eight in the morn-", "ing on weekdays."], "Gate rules")
+    )
+    assert reading.title == "Gate rules"
+    assert "opens at eight in the morning on weekdays." in reading.text
+
+
+def test_a_pdf_without_text_is_unreadable() -> None:
+    with pytest.raises(UnreadableError, match="no text was found"):
+        read_bytes("scan.pdf", make_pdf([]))
+
+
+def test_page_furniture_of_a_pdf_is_left_out_and_headings_are_found() -> None:
+    body = ["Gates stand at every entrance of the town and they are", "opened by the guard."]
+    names = ["Gates", "Walls", "Towers", "Wells"]
+    pages = [["Rules of the town", f"1.{n} {name}", *body, "", str(n)] for n, name in enumerate(names, start=1)]
+    text = rebuild(pages)
+    assert "Rules of the town" not in text
+    assert "### 1.1 Gates" in text
+    assert "entrance of the town and they are opened by the guard." in text
+    assert not re.search(r"^\d$", text, re.MULTILINE)
+
+
+def test_a_docx_gives_headings_and_paragraphs() -> None:
+    raw = make_docx(paragraph("Gate rules", "Heading1") + paragraph("The gate opens at eight."))
+    reading = read_bytes("rules.docx", raw)
+    assert reading.title == "Gate rules"
+    assert "# Gate rules" in reading.text
+    assert "The gate opens at eight." in reading.text
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("\ufeffTor öffnet".encode(), "Tor öffnet"),
+        ("Tor öffnet".encode("utf-16"), "Tor öffnet"),
+        ("Das Tor öffnet früh am Morgen, größtenteils für Fußgänger.".encode("latin-1"), "größtenteils für Fußgänger"),
+        (b"one\r\ntwo", "one\ntwo"),
+    ],
+)
+def test_text_is_decoded_whatever_wrote_it(raw: bytes, expected: str) -> None:
+    assert expected in read_bytes("a.txt", raw).text
+
+
+def test_a_file_without_a_heading_is_called_by_its_name() -> None:
+    assert read_bytes("opening_hours-2024.txt", b"Eight to five.").title == "opening hours 2024"
+
+
+def test_only_known_kinds_are_read() -> None:
+    assert can_read("a/README")
+    assert can_read("a/b.MD")
+    assert not can_read("a/b.png")
+    assert not can_read("Makefile")
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("The door is open and the guard is at the gate with you.", "en"),
+        ("La porte est ouverte et le garde est dans la cour avec les clés.", "fr"),
+        ("Die Tür ist offen und der Wächter ist nicht auf dem Hof.", "de"),
+        ("La puerta está abierta y el guardia no está en el patio con las llaves.", "es"),
+        ("Дверь открыта, и стража стоит у ворот.", "ru"),
+        ("門は八時に開きます。", "ja"),
+        ("大门八点开放", "zh"),
+        ("x = 1", "en"),
+    ],
+)
+def test_the_language_is_told_from_common_words_and_script(text: str, language: str) -> None:
+    assert guess_language(text) == language
