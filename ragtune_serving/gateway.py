@@ -12,14 +12,11 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from ragtune.errors import ResourceError
 from ragtune.ports import RunningEngine
@@ -28,17 +25,14 @@ from ragtune.store.artifacts import ArtifactStore, write_json
 from ragtune.store.feedback import FeedbackLog
 from ragtune.store.registry import ModelRegistry
 from ragtune_serving.address import check_port, endpoint_file
+from ragtune_serving.api import OPEN_PATHS, build_api
 from ragtune_serving.deployment import Deployment
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.keys import KeyStore, bearer
 from ragtune_serving.metrics import Metrics
-from ragtune_serving.problems import explain, problem
-from ragtune_serving.routes import Services, documentation, routes
-from ragtune_serving.schema import ChatRequest, FeedbackRequest
+from ragtune_serving.problems import problem
+from ragtune_serving.routes import Services
 
-OPEN_PATHS = ("/health/liveliness", "/health/readiness", "/openapi.json", "/docs")
-TITLE = "RagTune gateway"
-_BODIES = {"/v1/chat/completions": ChatRequest, "/v1/feedback": FeedbackRequest}
 _LARGEST_BODY = 4 << 20
 logger = logging.getLogger(__name__)
 
@@ -150,18 +144,7 @@ def build_app(settings: Settings, keys: KeyStore) -> Guard:
                 await asyncio.to_thread(services.deployment.stop)
                 services.log.close()
 
-    app = FastAPI(
-        title=TITLE,
-        version=version("ragtune"),
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        description="Answers from your documents, OpenAI-compatible. Send 'Authorization: Bearer KEY'.",
-    )
-    app.include_router(routes(services, proxy_server.app))
-    app.include_router(documentation(TITLE))
-    _describe_errors(app)
-    return Guard(app, keys)
+    return Guard(build_api(services, proxy_server.app, lifespan), keys)
 
 
 def _authenticate_with(keys: KeyStore) -> Callable[..., Awaitable[Any]]:
@@ -174,23 +157,6 @@ def _authenticate_with(keys: KeyStore) -> Callable[..., Awaitable[Any]]:
         return UserAPIKeyAuth(user_id=name)
 
     return authenticate
-
-
-def _describe_errors(app: FastAPI) -> None:
-    """Give every error OpenAI's shape."""
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        message, field = explain(error.errors(), _BODIES.get(request.url.path))
-        return problem(400, message, field)
-
-    @app.exception_handler(StarletteHTTPException)
-    async def refused(request: Request, error: StarletteHTTPException) -> Response:
-        message = str(error.detail)
-        if error.status_code in (404, 405):
-            known = ", ".join(sorted(app.openapi()["paths"]))
-            message = f"There is no {request.method} {request.url.path} here. Routes: {known}."
-        return problem(error.status_code, message, headers=error.headers)
 
 
 _PROXY_CONFIG = {

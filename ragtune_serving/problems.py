@@ -41,6 +41,8 @@ def explain(errors: Iterable[Mapping[str, Any]], request: type[BaseModel] | None
             lines.append(f"There is no field '{name}'. Valid fields: {valid}.")
         elif error["type"] == "json_invalid":
             lines.append("The body is not valid JSON.")
+        elif error["type"] == "model_attributes_type" and not place:
+            lines.append("The body is not a JSON object with Content-Type: application/json.")
         elif not place:
             lines.append(f"The body is not what was expected: {error['msg']}.")
         else:

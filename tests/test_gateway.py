@@ -1,7 +1,9 @@
 """The gateway as a real process in front of a real OpenAI-compatible server, asked by the openai client."""
 
+import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -35,7 +37,7 @@ class Gateway:
                 [sys.executable, "-m", "ragtune_serving.cli", "serve"], env=self.environment, stdout=log, stderr=log
             )
 
-    def wait(self, seconds: float = 60.0) -> "Gateway":
+    def wait(self, seconds: float = 300.0) -> "Gateway":
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             assert self.process.poll() is None, self.log.read_text()
@@ -52,6 +54,7 @@ class Gateway:
     def key(self) -> str:
         return (self.home / "keys" / "client.key").read_text().strip()
 
+    @functools.cached_property
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0)
 
@@ -61,7 +64,7 @@ class Gateway:
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "ragtune_serving.cli", *arguments]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300, check=False)
 
     def stop(self) -> int:
         self.process.terminate()
@@ -82,16 +85,20 @@ def gateway(tmp_path_factory):
         RAGTUNE_ENGINE__MODEL="fake",
         RAGTUNE_GATEWAY__POLL_SECONDS="0.2",
     )
-    gateway.indexed = gateway.cli("index", "--source", f"jsonl:{home / 'docs.jsonl'}", "--json")
     gateway.engine = engine
-    yield gateway.wait()
-    code = gateway.stop()
-    engine.stop()
-    assert code == 0, gateway.log.read_text()
+    try:
+        indexed = gateway.cli("index", "--source", f"jsonl:{home / 'docs.jsonl'}", "--json")
+        assert json.loads(indexed.stdout)["documents"] == len(DOCUMENTS), indexed.stderr
+        yield gateway.wait()
+        gateway.client.close()
+        assert gateway.stop() == 0, gateway.log.read_text()
+    finally:
+        gateway.process.kill()
+        engine.stop()
 
 
 def test_the_openai_client_gets_a_grounded_answer_with_citations(gateway):
-    reply = gateway.client().chat.completions.create(model="ragtune", messages=[{"role": "user", "content": QUESTION}])
+    reply = gateway.client.chat.completions.create(model="ragtune", messages=[{"role": "user", "content": QUESTION}])
     assert "price of everything" in reply.choices[0].message.content
     assert reply.model == "ragtune"
     extra = reply.ragtune
@@ -104,7 +111,7 @@ def test_the_openai_client_gets_a_grounded_answer_with_citations(gateway):
 
 
 def test_the_raw_model_answers_without_retrieval(gateway):
-    reply = gateway.client().chat.completions.create(
+    reply = gateway.client.chat.completions.create(
         model="ragtune-raw", messages=[{"role": "user", "content": QUESTION}]
     )
     assert reply.choices[0].message.content == "fake answers from memory."
@@ -112,7 +119,7 @@ def test_the_raw_model_answers_without_retrieval(gateway):
 
 
 def test_a_stream_ends_with_the_citations(gateway):
-    stream = gateway.client().chat.completions.create(
+    stream = gateway.client.chat.completions.create(
         model="ragtune", messages=[{"role": "user", "content": QUESTION}], stream=True
     )
     chunks = list(stream)
@@ -128,7 +135,7 @@ def test_a_stream_ends_with_the_citations(gateway):
 
 
 def test_a_stream_with_usage_ends_with_usage_and_citations(gateway):
-    stream = gateway.client().chat.completions.create(
+    stream = gateway.client.chat.completions.create(
         model="ragtune",
         messages=[{"role": "user", "content": QUESTION}],
         stream=True,
@@ -140,7 +147,7 @@ def test_a_stream_with_usage_ends_with_usage_and_citations(gateway):
 
 
 def test_an_answer_is_recorded_and_takes_feedback(gateway):
-    reply = gateway.client().chat.completions.create(
+    reply = gateway.client.chat.completions.create(
         model="ragtune", messages=[{"role": "user", "content": QUESTION}], user="ann"
     )
     log = FeedbackLog(load_settings({"home": gateway.home}).feedback_url)
@@ -237,7 +244,7 @@ def test_the_inside_does_not_show_in_headers(gateway):
 
 
 def test_models_health_and_status_describe_what_is_live(gateway):
-    assert [model.id for model in gateway.client().models.list()] == ["ragtune", "ragtune-base", "ragtune-raw"]
+    assert [model.id for model in gateway.client.models.list()] == ["ragtune", "ragtune-base", "ragtune-raw"]
     assert httpx.get(gateway.url + "/health/liveliness").json() == {"status": "alive"}
     assert httpx.get(gateway.url + "/health/readiness").json()["model_version"] == "provider"
     status = gateway.request("GET", "/status").json()
@@ -245,8 +252,17 @@ def test_models_health_and_status_describe_what_is_live(gateway):
     assert status["retrieval"] is True
 
 
+def test_the_running_gateway_describes_exactly_its_documented_routes(gateway):
+    paths = httpx.get(gateway.url + "/openapi.json").json()["paths"]
+    named = set(re.findall(r"`(?:GET|POST) (/[^`]*)`", Path("docs/api.md").read_text()))
+    assert set(paths) == named
+    assert httpx.get(gateway.url + "/docs").status_code == 200
+    assert len(httpx.get(gateway.url + "/docs/swagger-ui-bundle.js").text) > 100_000
+    assert httpx.get(gateway.url + "/docs/..%2fconfig.py").status_code == 404
+
+
 def test_metrics_count_requests_refusals_and_times(gateway):
-    gateway.client().chat.completions.create(model="ragtune", messages=[{"role": "user", "content": QUESTION}])
+    gateway.client.chat.completions.create(model="ragtune", messages=[{"role": "user", "content": QUESTION}])
     text = gateway.request("GET", "/metrics").text
     assert 'ragtune_requests_total{model="ragtune",outcome="answered"}' in text
     assert 'ragtune_model_info{precision="",version="provider"} 1.0' in text
@@ -289,7 +305,7 @@ def test_a_busy_port_and_a_home_in_use_are_named(gateway, tmp_path):
         env={**gateway.environment, "RAGTUNE_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert other.returncode == 1

@@ -1,0 +1,79 @@
+"""The gateway's own app: the documented routes, their OpenAPI description and the shape of errors."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+
+from ragtune.errors import RagTuneError
+from ragtune_serving.problems import explain, problem
+from ragtune_serving.routes import Services, documentation, routes
+from ragtune_serving.schema import ChatRequest, FeedbackRequest
+
+OPEN_PATHS = ("/health/liveliness", "/health/readiness", "/openapi.json", "/docs")
+TITLE = "RagTune gateway"
+ABOUT = "Answers from your documents, OpenAI-compatible. Send `Authorization: Bearer KEY`."
+_BODIES = {"/v1/chat/completions": ChatRequest, "/v1/feedback": FeedbackRequest}
+logger = logging.getLogger(__name__)
+
+
+def build_api(
+    services: Services,
+    proxy: Callable[..., Awaitable[None]],
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[Any]] | None = None,
+) -> FastAPI:
+    """Return the app with every documented route; chat requests go on to the proxy app."""
+    app = FastAPI(title=TITLE, version=version("ragtune"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.include_router(routes(services, proxy))
+    app.include_router(documentation(TITLE))
+    app.openapi = lambda: _description(app)  # type: ignore[method-assign]
+    _shape_errors(app)
+    return app
+
+
+def _description(app: FastAPI) -> dict[str, Any]:
+    """Return OpenAPI with the key that is asked for, and without FastAPI's 422, which is a 400 here."""
+    if app.openapi_schema is None:
+        described = get_openapi(title=app.title, version=app.version, routes=app.routes, description=ABOUT)
+        for path, methods in described["paths"].items():
+            for operation in methods.values():
+                operation["responses"].pop("422", None)
+                operation["security"] = [] if path in OPEN_PATHS else [{"key": []}]
+        for unused in ("HTTPValidationError", "ValidationError"):
+            described["components"]["schemas"].pop(unused, None)
+        described["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        app.openapi_schema = described
+    return app.openapi_schema
+
+
+def _shape_errors(app: FastAPI) -> None:
+    """Give every error OpenAI's shape."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        message, field = explain(error.errors(), _BODIES.get(request.url.path))
+        return problem(400, message, field)
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        message = str(error.detail)
+        if error.status_code in (404, 405):
+            known = ", ".join(sorted(_description(app)["paths"]))
+            message = f"There is no {request.method} {request.url.path} here. Routes: {known}."
+        return problem(error.status_code, message, headers=error.headers)
+
+    @app.exception_handler(RagTuneError)
+    async def unavailable(request: Request, error: RagTuneError) -> Response:
+        logger.warning("%s: %s", request.url.path, error)
+        return problem(503, str(error), headers={"Retry-After": "5"})
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        logger.error("%s failed", request.url.path, exc_info=error)
+        return problem(500, "The gateway failed; its log says why.")

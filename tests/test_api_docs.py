@@ -1,0 +1,87 @@
+"""docs/api.md, the OpenAPI description and the real routes say the same."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ragtune_serving import schema
+from ragtune_serving.api import OPEN_PATHS, build_api
+from ragtune_serving.metrics import Metrics
+from ragtune_serving.routes import Services, routes
+
+TEXT = Path(__file__).parents[1].joinpath("docs", "api.md").read_text()
+
+SERVICES = Services(None, None, None, Metrics(), 0.0)
+
+
+@pytest.fixture(scope="module")
+def api():
+    return build_api(SERVICES, None)
+
+
+def documented() -> set[str]:
+    return set(re.findall(r"`((?:GET|POST) /[^`]*)`", TEXT))
+
+
+def described(api) -> set[str]:
+    return {f"{method.upper()} {path}" for path, methods in api.openapi()["paths"].items() for method in methods}
+
+
+def test_the_document_the_description_and_the_routes_are_the_same(api):
+    real = {f"{method} {route.path}" for route in routes(SERVICES, None).routes for method in route.methods}
+    assert described(api) == documented() == real
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        schema.ChatRequest,
+        schema.Controls,
+        schema.ChatResponse,
+        schema.RagTuneField,
+        schema.CitedPassage,
+        schema.ModelCard,
+        schema.FeedbackRequest,
+        schema.FeedbackResponse,
+        schema.ErrorDetail,
+        schema.Readiness,
+        schema.Status,
+    ],
+)
+def test_every_field_is_in_the_document(shape):
+    words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", TEXT))))
+    assert set(shape.model_fields) <= words
+
+
+def test_every_request_field_in_the_document_exists():
+    tables = TEXT.split("| request field | meaning |")[1:]
+    for table, shape in zip(tables, (schema.ChatRequest, schema.FeedbackRequest), strict=True):
+        rows = re.findall(r"^\| `(\w+)` \|", table.split("\n\n")[0], re.MULTILINE)
+        assert rows == list(shape.model_fields)
+
+
+def test_every_metric_is_in_the_document():
+    text = Metrics().text().decode()
+    names = set(re.findall(r"^# TYPE (ragtune_\w+) (?!gauge$)", text, re.MULTILINE))
+    names |= set(re.findall(r"^# TYPE (ragtune_\w+) gauge$", text, re.MULTILINE))
+    names = {name for name in names if not name.endswith("_created")}
+    assert names == set(re.findall(r"`(ragtune_\w+)`", TEXT))
+
+
+def test_the_version_of_the_format_and_the_statuses_are_documented(api):
+    assert f"Version of the format: **{schema.FORMAT}**" in TEXT
+    statuses = {s for methods in api.openapi()["paths"].values() for m in methods.values() for s in m["responses"]}
+    rows = set(re.findall(r"^\| (\d{3}) \|", TEXT, re.MULTILINE))
+    assert statuses - {"200"} == rows
+
+
+def test_what_needs_no_key_is_documented_so():
+    open_rows = set(re.findall(r"^\| `GET (\S+)` \| no \|", TEXT, re.MULTILINE))
+    assert open_rows == {path for path in OPEN_PATHS if path.startswith("/health")}
+
+
+def test_the_description_says_which_routes_need_a_key(api):
+    for path, methods in api.openapi()["paths"].items():
+        for operation in methods.values():
+            assert bool(operation["security"]) == (path not in OPEN_PATHS)
