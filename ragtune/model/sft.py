@@ -5,7 +5,6 @@ A killed training goes on from its last whole checkpoint; the adapter folder app
 
 import hashlib
 import json
-import os
 import random
 import shutil
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pydantic import TypeAdapter
 
 from ragtune.errors import DatasetError, ModelError
 from ragtune.model.capacity import GIB, chosen_device, require_disk, require_memory, use_threads
+from ragtune.model.folders import whole_folder
 from ragtune.model.pretrained import check_model_folder, load_model, load_tokenizer, render_chat
 from ragtune.model.tracking import Tracker
 from ragtune.ports import Progress, silent
@@ -344,14 +344,8 @@ def _report(
 
 
 def _write_adapter(model: Any, tokenizer: Any, report: AdapterReport, out: Path) -> None:
-    """Write adapter, tokenizer and report beside `out`, then move them there in one step."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = out.with_name(f".{out.name}.{os.getpid()}")
-    shutil.rmtree(scratch, ignore_errors=True)
-    model.save_pretrained(scratch)
-    tokenizer.save_pretrained(scratch)
-    (scratch / "README.md").unlink(missing_ok=True)
-    write_json(scratch / REPORT, asdict(report))
-    if out.exists():
-        shutil.rmtree(out)
-    scratch.rename(out)
+    with whole_folder(out) as scratch:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        (scratch / "README.md").unlink(missing_ok=True)
+        write_json(scratch / REPORT, asdict(report))

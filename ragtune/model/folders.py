@@ -1,0 +1,33 @@
+"""Model folders that appear whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_COMPANIONS = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "LICENSE*")
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `out` that replaces it at the end, and is removed after a failure."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = out.with_name(f".{out.name}.{os.getpid()}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        yield scratch
+        if out.exists():
+            shutil.rmtree(out)
+        scratch.rename(out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def copy_companions(source: Path, target: Path, leave_out: tuple[str, ...] = ()) -> None:
+    """Copy configuration, tokenizer and licence files; links become files."""
+    for pattern in _COMPANIONS:
+        for path in source.glob(pattern):
+            if path.name not in leave_out:
+                shutil.copyfile(path, target / path.name)
