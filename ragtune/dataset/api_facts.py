@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from ragtune.dataset.sentences import Span, first_sentence, flat, says_something_new, stands_alone
-from ragtune.dataset.verbs import base_form, third_person
+from ragtune.dataset.verbs import base_form, base_of, third_person
 from ragtune.records import Chunk
 
 _HEAD = re.compile(r"^`(?P<name>[\w.]+)(?:\((?P<signature>.*)\)| = .*)?`\s+\((?P<noun>[a-z ]+)\)\s*$")
@@ -21,7 +21,11 @@ _INLINE = re.compile(r"^(Bases|Methods|Status):? ")
 _ITEM = re.compile(r"^- (?=\S)")
 _NAME = re.compile(r"`(\*{0,2}[\w.]+)`")
 _CODE = re.compile(r"`([^`]+)`")
-_TRIVIAL_TYPES = frozenset({"bool", "str", "None", "Any", "object", "dict", "list"})
+_TYPE_WORDS_TEXT = """
+bool str object dict list int float tuple set frozenset bytes type callable function module string integer boolean array
+tensor iterable sequence mapping of or to and slice range complex property date datetime timedelta deque number class
+"""
+_TYPE_WORDS = frozenset(_TYPE_WORDS_TEXT.split())
 _CLASSES = ("class", "enum", "exception")
 _VALUES = ("property", "attribute")
 
@@ -226,13 +230,20 @@ def _purpose(text: str, start: int, end: int, owner: ApiObject) -> Iterator[Fact
     answer = flat(text[span[0] : span[1]])
     if not says_something_new(answer, owner.title, 3):
         return
-    group = "class" if owner.noun in _CLASSES else "value" if owner.noun in _VALUES else "function"
+    acts = bool(base_of(answer.split()[0])) and owner.noun not in _VALUES
+    group = "value" if owner.noun in _VALUES else "does" if acts else "is"
     if owner.noun != "module":
         yield Fact("purpose", f"purpose.{group}", *span)
     action = base_form(answer.rstrip("."))
     head = _HEAD.match(text.split("\n", 1)[0])
-    plain = action and len(action.split()) <= 16 and not re.search(r"\b(this|these|self|it)\b|[:;]", action)
-    if action and plain and head and group == "function" and says_something_new(action, owner.name, 3):
+    plain = action and len(action.split()) <= 16 and not re.search(r"\b(this|these|self|it)\b|[:;(]", action)
+    if (
+        action
+        and plain
+        and head
+        and owner.noun not in (*_VALUES, *_CLASSES)
+        and says_something_new(action, owner.name, 3)
+    ):
         name = (text.index(head["name"]), text.index(head["name"]) + len(head["name"]))
         yield Fact("how_to", "how_to.api", *name, {"d": action})
 
@@ -323,7 +334,11 @@ def _raises(text: str, start: int, end: int) -> Iterator[Fact]:
 def _bases(text: str, start: int, end: int) -> Iterator[Fact]:
     bases = list(_CODE.finditer(text, start, end))
     plain = [match for match in bases if re.fullmatch(r"[\w.]+", match[1])]
-    if len(bases) == 1 and plain and plain[0][1] not in ("Exception", "Enum", "str"):
+    if (
+        len(bases) == 1
+        and plain
+        and plain[0][1] not in ("Exception", "Enum", "str", "NamedTuple", "Protocol", "TypedDict")
+    ):
         yield Fact("base", "base", plain[0].start(1), plain[0].end(1))
 
 

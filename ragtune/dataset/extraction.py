@@ -8,16 +8,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from ragtune.dataset.api_facts import ApiObject, Fact, api_facts, is_api, prose_spans, read_object
-from ragtune.dataset.prose_facts import heading_facts, prose_facts
+from ragtune.dataset.baseline import overlap_answer, token_overlap
+from ragtune.dataset.prose_facts import generic, heading_facts, named, passing, prose_facts
 from ragtune.dataset.quality import gives_away
 from ragtune.dataset.sentences import content_words, flat
-from ragtune.dataset.unanswerable import Neighbours, unanswerable_facts, unanswerable_prose
+from ragtune.dataset.unanswerable import Neighbours, Terms, unanswerable_facts, unanswerable_prose
 from ragtune.dataset.wording import choose, distinctive, draw, quoted, worded
 from ragtune.ports import PairWriter, Progress, silent
 from ragtune.records import Chunk, QAPair, content_id
 
 _RARE = {"table": 0.0, "how_to": 0.1, "raises": 0.1, "base": 0.3, "definition": 0.1, "condition": 0.2, "relation": 0.3}
 _TRIVIAL = frozenset({"True", "False", "[]", "{}", "''", "str", "int", "bool", "dict"})
+_EASY_SHARE = 0.35
+_REPEATABLE = ("table", "list_item", "definition", "condition")
+_TERM_KINDS = ("definition", "list_item")
 _TYPES = ("type", "returns.type", "returns.value")
 _MOST_OF_SAME_ANSWER = {1: 0.006, 2: 0.004}
 
@@ -42,13 +46,24 @@ class ExtractiveWriter(PairWriter):
         objects = {found[0].document_id: read_object(found) for found in ordered if is_api(found)}
         names = _Names(objects.values())
         neighbours = Neighbours(list(objects.values()), self.seed)
+        prose = {found[0].document_id: self._prose_facts(found) for found in ordered if not is_api(found)}
+        terms = Terms(
+            [
+                (document, fact.slots["d"])
+                for document, picked in prose.items()
+                for _, facts in picked
+                for fact in facts
+                if fact.kind in _TERM_KINDS
+            ],
+            self.seed,
+        )
         pairs: list[QAPair] = []
         for done, found in enumerate(ordered):
-            owner = objects.get(found[0].document_id)
-            if owner:
-                pairs += self._api_pairs(found, owner, names, neighbours)
+            document = found[0].document_id
+            if document in objects:
+                pairs += self._api_pairs(found, objects[document], names, neighbours)
             else:
-                pairs += self._prose_pairs(found)
+                pairs += self._prose_pairs(prose[document], terms)
             if done % 200 == 0:
                 progress("writing questions", done, len(ordered))
         progress("writing questions", len(ordered), len(ordered))
@@ -58,11 +73,11 @@ class ExtractiveWriter(PairWriter):
         self, chunks: list[Chunk], owner: ApiObject, names: "_Names", neighbours: Neighbours
     ) -> list[QAPair]:
         pairs = []
-        context = f" in {owner.package}"
         for chunk in chunks:
             facts = list(api_facts(chunk, owner))
             if owner.noun in ("module", "class", "function"):
-                facts += prose_facts(chunk, prose_spans(chunk), context)
+                place = f" in {names.spoken(owner, self.seed, 'prose', chunk.id)}"
+                facts += prose_facts(chunk, prose_spans(chunk), place)
             facts = [fact for fact in facts if fact.wording != "how_to.api" or names.alone(owner, fact.slots["d"])]
             for fact in self._picked(chunk, facts):
                 pairs.append(self._pair(chunk, fact, self._slots(fact, owner, names)))
@@ -71,23 +86,39 @@ class ExtractiveWriter(PairWriter):
             pairs.append(self._pair(chunks[0], fact, self._slots(fact, owner, names)))
         return pairs
 
-    def _prose_pairs(self, chunks: list[Chunk]) -> list[QAPair]:
-        pairs = []
-        text = "\n".join(chunk.text for chunk in chunks)
+    def _prose_facts(self, chunks: list[Chunk]) -> list[tuple[Chunk, list[Fact]]]:
+        found = []
         for chunk in chunks:
             context = _prose_context(chunk)
-            facts = [*prose_facts(chunk, [(0, len(chunk.text))], context), *heading_facts(chunk, context)]
-            picked = self._picked(chunk, facts)
-            pairs += [self._pair(chunk, fact, fact.slots) for fact in picked]
-            for fact in picked:
-                if fact.kind in ("definition", "list_item"):
-                    absent = list(unanswerable_prose(fact.slots["d"], text, fact.slots["c"]))
-                    pairs += [self._pair(chunk, a, a.slots) for a in self._picked_absent(chunk, absent, len(picked))]
+            facts = []
+            if not passing(chunk):
+                facts = [*prose_facts(chunk, [(0, len(chunk.text))], context), *heading_facts(chunk, context)]
+            if not context:
+                facts = [fact for fact in facts if fact.kind in ("definition", "statement") and named(fact)]
+            found.append((chunk, self._picked(chunk, facts)))
+        return found
+
+    def _prose_pairs(self, picked: list[tuple[Chunk, list[Fact]]], terms: Terms) -> list[QAPair]:
+        pairs = []
+        text = "\n".join(chunk.text for chunk, _ in picked)
+        for chunk, facts in picked:
+            asked = [self._pair(chunk, fact, fact.slots) for fact in facts]
+            pairs += [pair for pair in asked if self._worth_asking(pair, chunk)]
+            term = next((fact.slots["d"] for fact in facts if fact.kind in _TERM_KINDS), "")
+            context = _prose_context(chunk)
+            absent = list(unanswerable_prose(chunk.document_id, term, text, context, terms)) if facts else []
+            absent = [fact for fact in absent if fact.slots["d"]]
+            pairs += [self._pair(chunk, a, a.slots) for a in self._picked_absent(chunk, absent, len(facts))]
         return pairs
 
+    def _worth_asking(self, pair: QAPair, chunk: Chunk) -> bool:
+        """Keep every pair that takes understanding, and few of those that the best sentence by words answers."""
+        easy = token_overlap(overlap_answer(pair.question, chunk.text), pair.answer) >= 0.8
+        return not easy or draw(self.seed, "easy", pair.id) < _EASY_SHARE
+
     def _picked(self, chunk: Chunk, facts: Iterable[Fact]) -> list[Fact]:
-        """Return at most one fact of a kind and `limit_per_chunk` of all, rare kinds first, else by hash."""
-        best: dict[str, tuple[float, Fact]] = {}
+        """Return at most one fact of a kind (two of prose kinds) and `limit_per_chunk` of all, rare kinds first."""
+        best: dict[tuple[str, int], tuple[float, Fact]] = {}
         for fact in facts:
             answer = chunk.text[fact.start : fact.end]
             if draw(self.seed, "keep", chunk.id, fact.wording, answer, fact.slots.get("d", "")) >= _kept_share(
@@ -97,19 +128,20 @@ class ExtractiveWriter(PairWriter):
             rank = draw(self.seed, "pick", chunk.id, fact.wording, str(fact.start), str(sorted(fact.slots.items())))
             if answer in _TRIVIAL or fact.wording in _TYPES:
                 rank += 1.0
-            if fact.kind not in best or rank < best[fact.kind][0]:
-                best[fact.kind] = (rank, fact)
-        ranked = sorted((rank if rank >= 1 else rank * _RARE.get(kind, 1.0), kind) for kind, (rank, _) in best.items())
-        return [best[kind][1] for _, kind in ranked[: self.limit_per_chunk]]
+            key = (fact.kind, fact.start % 2 if fact.kind in _REPEATABLE else 0)
+            if key not in best or rank < best[key][0]:
+                best[key] = (rank, fact)
+        ranked = sorted((rank if rank >= 1 else rank * _RARE.get(key[0], 1.0), key) for key, (rank, _) in best.items())
+        return [best[key][1] for _, key in ranked[: self.limit_per_chunk]]
 
     def _picked_absent(self, chunk: Chunk, facts: list[Fact], written: int) -> list[Fact]:
         """Return about `share / (1 - share)` unanswerable facts for each written pair."""
         if not facts or not written:
             return []
         wanted = written * self.unanswerable_share / (1 - self.unanswerable_share)
-        count = int(wanted + draw(self.seed, "absent count", chunk.document_id))
+        count = int(wanted + draw(self.seed, "absent count", chunk.id))
         easy = {"unanswerable.absent": 0.6}
-        facts.sort(key=lambda f: draw(self.seed, "absent", chunk.document_id, f.kind) + easy.get(f.kind, 0.0))
+        facts.sort(key=lambda f: draw(self.seed, "absent", chunk.id, f.kind) + easy.get(f.kind, 0.0))
         return facts[:count]
 
     def _slots(self, fact: Fact, owner: ApiObject, names: "_Names") -> dict[str, str]:
@@ -206,7 +238,9 @@ def _trigrams(owner: ApiObject) -> set[tuple[str, ...]]:
 
 
 def _prose_context(chunk: Chunk) -> str:
-    """Return ` in TITLE` for prose, from the title, or the topic where the title says nothing."""
-    title = chunk.title.removesuffix(" (package)").strip()
-    title = title if content_words(title) - {"readm", "index", "main"} else chunk.topic
-    return f" in {title}" if title else ""
+    """Return ` in TITLE` for prose; empty where neither the title nor the topic says what the text is about."""
+    for name in (chunk.title.removesuffix(" (package)").strip(), chunk.topic):
+        plain = name.isascii() and "!" not in name and "?" not in name and len(name.split()) <= 9
+        if plain and not generic(name):
+            return f" in {name}"
+    return ""

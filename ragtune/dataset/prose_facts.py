@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from ragtune.dataset.api_facts import Fact
-from ragtune.dataset.sentences import Span, content_words, flat, says_something_new, sentences, stands_alone
+from ragtune.dataset.sentences import Span, clean, content_words, flat, says_something_new, sentences, stands_alone
 from ragtune.dataset.verbs import VERBS, base_of
 from ragtune.records import Chunk
 
@@ -30,6 +30,7 @@ difference goal purpose main same such both either neither however also then thu
 with without as from after before during under where whether how why any no not only currently default
 list value values name parameter parameters argument option options method function class object step steps
 section chapter page document table figure file code output input output thing things idea point way rest
+right just unlike like given
 former latter above below user users people their its our your my his her therefore otherwise instead
 """
 _VAGUE = frozenset(_VAGUE_TEXT.split())
@@ -37,7 +38,8 @@ _GENERIC_HEADINGS_TEXT = """
 introduction overview example examples usage notes note see also summary contents references license licence
 installation requirements background motivation description getting started quickstart changelog faq details
 conclusion credits authors contributing citation acknowledgements readme links more information further reading
-parameters returns raises attributes bases methods
+parameters returns raises attributes bases methods quick start key features feature index main about guide easy to
+the a of support integrate why what is how readme.md docs documentation basic advanced
 """
 _GENERIC_HEADINGS = frozenset(_GENERIC_HEADINGS_TEXT.split())
 _STATEMENT_VERBS_TEXT = """
@@ -49,7 +51,24 @@ _STATEMENT_VERBS = frozenset(_STATEMENT_VERBS_TEXT.split())
 _LIST_ITEM = re.compile(
     r"^(?:[-*+]|\d+[.)]) (?:\*\*(?P<bold>[^*\n]{2,50})\*\*|`(?P<code>[^`\n]{2,50})`):?(?:\*\*)?\s*(?:[:—–-]|is)?\s+"
 )
-_IMPERATIVE = re.compile(r"^(?:[-*+]|\d+[.)])? ?(?P<verb>[A-Z][a-z]+) ")
+_INSTRUCTS = re.compile(
+    rf"(?:You (?:can|should|must|need)|To |{'|'.join(sorted(verb.capitalize() for verb in VERBS))})\b"
+)
+_COLUMNS_TEXT = """
+description default type meaning value purpose format unit range example command alias symbol colour color size status
+minimum maximum effect result explanation syntax
+"""
+_COLUMNS = frozenset(_COLUMNS_TEXT.split())
+_PASSING = re.compile(
+    r"change ?log|release|version|what.?s new|news|sponsor|bugs? fix|breaking|license|contribut|acknowledg|credits"
+    r"|authors|funding|citation|history|roadmap|\d+\.\d+|thanks|support(?:ing)? (?:this|the|us)|community",
+    re.IGNORECASE,
+)
+_UNCLEAR = re.compile(
+    r"\b(?:this|it|they|them|these|those|its|their|such|your?|here|so)\b"
+    r"|^\w+ (?:not |\w+ed\b|\w+ing\b|in\b|on\b|at\b|set\b)",
+    re.I,
+)
 _GERUND = re.compile(r"^(?:\d[\d.]* )?(?P<verb>[A-Z][a-z]+ing) (?P<rest>.+)$")
 _HOW_TO = re.compile(r"^(?:\d[\d.]* )?How to (?P<do>.+?)\??$")
 
@@ -80,12 +99,29 @@ def heading_facts(chunk: Chunk, context: str) -> Iterator[Fact]:
         return
     told, gerund = _HOW_TO.match(heading), _GERUND.match(heading)
     verb = _from_gerund(gerund["verb"]) if gerund else ""
-    if told:
-        yield Fact("how_to", "how_to", *first, {"d": _lowered(told["do"]), "c": context})
-    elif gerund and verb:
-        yield Fact("how_to", "how_to", *first, {"d": f"{verb} {gerund['rest']}", "c": context})
-    elif content_words(heading) & content_words(answer):
+    shared = len(content_words(heading) & content_words(answer)) / max(len(content_words(heading)), 1)
+    instructs = _INSTRUCTS.match(answer) is not None
+    if (told or verb) and instructs:
+        action = _lowered(told["do"]) if told else f"{verb} {gerund['rest']}" if gerund else ""
+        yield Fact("how_to", "how_to", *first, {"d": action, "c": context})
+    elif shared >= 0.5 and not heading.endswith(("?", "!")):
         yield Fact("heading", "heading", *first, {"d": f"“{heading}”", "c": context})
+
+
+def passing(chunk: Chunk) -> bool:
+    """Return whether a section speaks of releases, sponsors and the like, which say nothing that lasts."""
+    return any(_PASSING.search(heading) for heading in chunk.heading_path[1:] or chunk.heading_path)
+
+
+def generic(title: str) -> bool:
+    """Return whether a title could stand over any text: `Introduction`, `Quick start`, `index`."""
+    words = [word.strip("?!.,:").lower() for word in re.split(r"[\s_/-]+", title)]
+    return not title or bool(_PASSING.search(title)) or all(word in _GENERIC_HEADINGS for word in words)
+
+
+def named(fact: Fact) -> bool:
+    """Return whether a fact's subject is a name that needs no context."""
+    return re.search(r"[a-z][A-Z]|[A-Z]{2}|_|\w\.\w", fact.slots.get("s", fact.slots.get("d", ""))) is not None
 
 
 def _heading(chunk: Chunk) -> str:
@@ -93,8 +129,7 @@ def _heading(chunk: Chunk) -> str:
         return ""
     heading = re.sub(r"^[\d.]+\s+|[`*#]", "", chunk.heading_path[-1]).strip().rstrip(":")
     words = heading.split()
-    generic = all(word.lower().strip("?!.,") in _GENERIC_HEADINGS for word in words)
-    return "" if generic or not 1 < len(words) <= 9 or not heading.isascii() else heading
+    return "" if generic(heading) or not 1 < len(words) <= 9 or not heading.isascii() else heading
 
 
 def _first_sentence(text: str) -> Span | None:
@@ -144,7 +179,7 @@ def _sentence(text: str, span: Span, context: str) -> Iterator[Fact]:
         if start and stands_alone(action["rest"], fewest=3):
             slots = {"d": action["do"], "c": _needed(context, action["do"])}
             yield Fact("how_to", "how_to", start, span[1], slots)
-    elif condition and not re.search(r"\b(this|it|they|these|those|its|their|such)\b", condition["condition"]):
+    elif condition and not _UNCLEAR.search(condition["condition"]):
         said = _lowered(condition["condition"])
         start = _offset(text, span, condition["rest"])
         if start and stands_alone(condition["rest"], fewest=4) and says_something_new(condition["rest"], said, 2):
@@ -192,12 +227,19 @@ def _table(text: str, start: int, end: int, context: str) -> Iterator[Fact]:
         position += len(line)
     if len(rows) < 3 or not re.fullmatch(r"[\s|:-]+", text[rows[1][0][0] - 1 : rows[1][-1][1]] or "-"):
         return
-    names = [text[a:b].strip("`* ") for a, b in rows[0]]
+    names = [text[a:b].strip('`*" ') for a, b in rows[0]]
     for row in rows[2:]:
-        key = text[row[0][0] : row[0][1]].strip("`* ")
+        key = text[row[0][0] : row[0][1]].strip('`*" ')
         for name, (a, b) in zip(names[1:], row[1:], strict=False):
             value = text[a:b]
-            good = 1 <= len(value.split()) <= 25 and re.search(r"[A-Za-z0-9]{2}", value) and "<" not in value
+            known = bool(name.split()) and name.lower().split()[-1] in _COLUMNS and key.isascii()
+            good = (
+                known
+                and 1 <= len(value.split()) <= 25
+                and re.search(r"[A-Za-z0-9]{2}", value)
+                and clean(value)
+                and not re.search(r"<|_\(|\*\w|_\d", value)
+            )
             if good and name and 2 < len(key) <= 50 and name.lower() not in key.lower():
                 yield Fact("table", "table", a, b, {"d": f"`{key}`", "o": name.lower(), "c": context})
 
@@ -222,8 +264,10 @@ def _as_object(phrase: str) -> str:
 
 
 def _needed(context: str, subject: str) -> str:
-    """Return the context unless the subject already names its words."""
-    return "" if content_words(context) <= content_words(subject) else context
+    """Return the context unless the subject already names it or is a name that shares a word with it."""
+    named = re.search(r"(?<=.)[A-Z]|[._]", subject) is not None
+    shared = content_words(context) & content_words(subject)
+    return "" if content_words(context) <= content_words(subject) or (named and shared) else context
 
 
 def _lowered(text: str) -> str:

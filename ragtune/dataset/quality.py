@@ -274,7 +274,7 @@ def _expectations(
     import pandas as pd
 
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
+    context.variables.progress_bars = {"globally": False}
     source = context.data_sources.add_pandas("dataset")
     results: list[ExpectationResult] = []
     pages: list[str] = []
@@ -287,7 +287,7 @@ def _expectations(
             source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
         )
         outcome = batch.validate(suite)
-        found = {result.expectation_config.meta["name"]: result for result in outcome.results}  # type: ignore[union-attr]
+        found = {result.expectation_config.meta["name"]: result for result in outcome.results}
         results += [_result(rule, found[rule.name]) for rule in rules]
         pages.append(_page(outcome))
     return results, "\n".join(pages)
@@ -311,8 +311,4 @@ def _page(outcome: Any) -> str:
     from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
     from great_expectations.render.view.view import DefaultJinjaPageView
 
-    return str(
-        DefaultJinjaPageView().render(  # type: ignore[no-untyped-call]
-            ValidationResultsPageRenderer().render(outcome)
-        )
-    )
+    return str(DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(outcome)))

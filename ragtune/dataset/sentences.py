@@ -17,7 +17,7 @@ STOP_WORDS = frozenset(_STOP_WORDS_TEXT.split())
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|resp|Eq|Fig|Sec|No|Dr|Mr|St)\.|\b[A-Z]\.)$")
 _END = re.compile(r"[.!?][\"'`)\]]*(?=\s|$)")
 _NOISE = re.compile(
-    r"https?://|\]\(|</?\w+|::|:\w+:`|```|\*\*|__\w+__:|\\|\$|^\||~~|#{2,}|…|\.\.\.$|\{\{|@param|TODO|FIXME|XXX"
+    r"https?://|\]\(|</?\w+|::|:\w+:`|```|\*\*|__\w+__:|\\|\$|^\||~~|#{2,}|…|\.\.\.$|\{\{|@param|_\(|\)_|\(#\d|[\U0001F000-\U0001FAFF\u2600-\u27BF]|TODO|FIXME|XXX"
 )
 _REFERENCE = re.compile(
     r"\b(?:see (?:below|above|also|the (?:docs?|documentation|original|following)|:|[`A-Z])|as (?:above|below|follows)"
@@ -32,6 +32,11 @@ _DEICTIC = re.compile(
     r"|for example|in this case|in that case|by doing so|as a result|default)\b",
     re.IGNORECASE,
 )
+_DANGLING = re.compile(
+    r"\b(?:these|this|call|by|with|to|the|a|an|as|are|is|and|or|like|use|run|do|of|for|from|in|e\.g)[.:]?$",
+    re.IGNORECASE,
+)
+_BRACKETED = re.compile(r"\): |(?:^|\s)\[\w+\]|(?<![\w*`'\"(])([*_])(?=[A-Za-z0-9])[^*_`]*\1(?![\w*])")
 _TYPE_LABEL = re.compile(
     r"`?(?!(?:Note|Warning|Example|Tip|Important|Deprecated|Status)\b)"
     r"[\w.]*(?:\[(?:[^\[\]\n]|\[(?:[^\[\]\n]|\[[^\[\]\n]*\])*\])*\])?`?:\s+(?=[A-Z`])"
@@ -115,6 +120,8 @@ def stands_alone(answer: str, fewest: int = 3, most: int = 34) -> bool:
     if _NOISE.search(answer) or _REFERENCE.search(answer) or _DEICTIC.match(answer):
         return False
     if answer[-1] in ":,;(-" or not _closed(answer) or answer.count('"') % 2:
+        return False
+    if _DANGLING.search(answer) or _BRACKETED.search(answer):
         return False
     return clean(answer) and answer[0] not in "-*|>#=)]},.;:" and bool(re.search(r"[A-Za-z]{3}", answer))
 

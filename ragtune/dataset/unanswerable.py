@@ -80,7 +80,38 @@ def unanswerable_facts(owner: ApiObject, neighbours: Neighbours, seed: int) -> I
         yield Fact("unanswerable.absent", choose(seed, absent, "absent", owner.title), *empty)
 
 
-def unanswerable_prose(term: str, text: str, context: str) -> Iterator[Fact]:
-    """Yield a question about a term of the text whose kind of answer (a year, a price) is nowhere in it."""
-    if not re.search(r"\b(19|20)\d\d\b|[$€]|compan|invent|people|countr|founded|cost|price", text, re.IGNORECASE):
-        yield Fact("unanswerable.absent", "absent.prose", 0, 0, {"d": term, "c": context})
+class Terms:
+    """The terms that each text explains, so that a question can ask one text about another's term."""
+
+    def __init__(self, terms: Sequence[tuple[str, str]], seed: int) -> None:
+        self.seed = seed
+        self.ring = sorted({(draw(seed, "term", term), document, term) for document, term in terms})
+
+    def foreign(self, document: str, text: str) -> str:
+        """Return a term of another document that nothing in this text mentions; empty for none."""
+        first = bisect(self.ring, (draw(self.seed, "foreign", document, text[:80]), "", ""))
+        for _, other, term in [*self.ring[first:], *self.ring[:first]][:40]:
+            if other != document and not _mentions(text, term.strip("`“”")):
+                return term
+        return ""
+
+
+_ABSENT_PROSE = {
+    0: r"invent",
+    1: r"[$€]|cost|price|free",
+    2: r"\b(19|20)\d\d\b",
+    3: r"compan|\binc\b|corporation|gmbh|founded",
+    4: r"users|people|\bmillion|thousand",
+    5: r"countr|founded",
+}
+
+
+def unanswerable_prose(document: str, term: str, text: str, context: str, terms: Terms) -> Iterator[Fact]:
+    """Yield questions about the text that it cannot answer: a foreign term, or a fact that is nowhere in it."""
+    foreign = terms.foreign(document, text) if context else ""
+    if foreign:
+        yield Fact("unanswerable.term", "list_item", 0, 0, {"d": foreign, "c": context})
+    silent = [number for number, words in _ABSENT_PROSE.items() if not re.search(words, text, re.IGNORECASE)]
+    if silent:
+        number = silent[int(draw(terms.seed, "absent prose", document, term) * len(silent))]
+        yield Fact("unanswerable.absent", f"absent.prose.{number}", 0, 0, {"d": term, "c": context})

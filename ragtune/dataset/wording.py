@@ -11,11 +11,11 @@ from collections.abc import Sequence
 FUNCTION, CLASS, VALUE = "function", "class", "value"
 
 WORDINGS: dict[str, tuple[str, ...]] = {
-    "purpose.function": (
+    "purpose.does": (
         "What does {s} do?",
         "What is {s} used for?",
         "What is the purpose of {s}?",
-        "What happens when I call {s}?",
+        "Could you tell me what {s} does?",
         "Can you explain what {s} does?",
         "In one sentence, what does {s} do?",
         "What would I use {s} for?",
@@ -24,20 +24,21 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Tell me what {s} does.",
         "I came across {s}. What does it do?",
         "What is the {noun} {s} meant to do?",
+        "Describe what {s} does.",
     ),
-    "purpose.class": (
+    "purpose.is": (
         "What is {s}?",
-        "What is the class {s} for?",
+        "What is the {noun} {s} for?",
         "What does {s} represent?",
         "How is {s} described?",
-        "What is the purpose of the {s} class?",
-        "What is an instance of {s}?",
+        "What is the purpose of the {noun} {s}?",
         "Can you explain what {s} is?",
         "In one sentence, what is {s}?",
-        "What would I use the class {s} for?",
+        "What would I use the {noun} {s} for?",
         "Describe {s} briefly.",
         "I came across {s}. What is it?",
-        "What role does {s} play?",
+        "What do I need to know about {s}?",
+        "Tell me what {s} is.",
     ),
     "purpose.value": (
         "What does {s} hold?",
@@ -183,9 +184,9 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     "condition": (
         "What happens {d}{c}?",
         "What should I know {d}{c}?",
-        "What is the consequence {d}{c}?",
-        "What follows {d}{c}?",
-        "What do I have to expect {d}{c}?",
+        "What can I expect {d}{c}?",
+        "Do you know what happens {d}{c}?",
+        "What do the documents say about what happens {d}{c}?",
     ),
     "how_to": (
         "How do I {d}{c}?",
@@ -243,14 +244,12 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Which lines does {s} write to the log?",
         "Which log level does {s} use for its messages?",
     ),
-    "absent.prose": (
-        "Who invented {d}{c}?",
-        "How much does {d} cost{c}?",
-        "In which year was {d} first released{c}?",
-        "Which company is behind {d}{c}?",
-        "How many people use {d}{c}?",
-        "In which country was {d} created{c}?",
-    ),
+    "absent.prose.0": ("Who invented {d}{c}?", "Who came up with {d}{c}?", "Whose idea was {d}{c}?"),
+    "absent.prose.1": ("How much does {d} cost{c}?", "What is the price of {d}{c}?", "Is there a fee for {d}{c}?"),
+    "absent.prose.2": ("In which year did {d} first appear{c}?", "When was {d} introduced{c}?", "How old is {d}{c}?"),
+    "absent.prose.3": ("Which company is behind {d}{c}?", "Which firm owns {d}{c}?", "Which business sells {d}{c}?"),
+    "absent.prose.4": ("How many people use {d}{c}?", "How popular is {d}{c}?", "Who are the main users of {d}{c}?"),
+    "absent.prose.5": ("In which country was {d} created{c}?", "Where in the world was {d} made{c}?"),
 }
 
 
