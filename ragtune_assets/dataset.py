@@ -60,7 +60,9 @@ def qa_dataset(
     counts = [(reason, sum(why == reason for _, why in report.rejected)) for reason in reasons]
     metadata = {
         "rejected": table(["reason", "pairs"], counts),
-        "rejected examples": table(["question", "reason"], [(pair.question, why) for pair, why in report.rejected[:15]]),
+        "rejected examples": table(
+            ["question", "reason"], [(pair.question, why) for pair, why in report.rejected[:15]]
+        ),
         "report": dg.MetadataValue.path(_page(store, report)),
         "preview": _preview(report.kept),
     }

@@ -42,9 +42,7 @@ def _cell(value: Any) -> str:
     return text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…"
 
 
-def curve(
-    series: Mapping[str, Sequence[tuple[float, float]]], title: str, x: str, y: str
-) -> dg.MarkdownMetadataValue:
+def curve(series: Mapping[str, Sequence[tuple[float, float]]], title: str, x: str, y: str) -> dg.MarkdownMetadataValue:
     """Return a line plot of named series of (x, y) points."""
     figure, axes = _figure(title)
     for name, points in series.items():

@@ -77,11 +77,17 @@ def eval_scores(
     return materialized(store.write_records("eval_scores", scores), metadata)
 
 
-@dg.asset(group_name="evaluation", kinds={"vllm", "parquet"}, owners=OWNERS, code_version="1", pool="gpu")
+@dg.asset(
+    group_name="evaluation",
+    kinds={"vllm", "parquet"},
+    owners=OWNERS,
+    code_version="1",
+    pool="gpu",
+    deps=["search_index"],
+)
 def benchmark_runs(
     context: dg.AssetExecutionContext,
     qa_splits: ArtifactRef,
-    search_index: ArtifactRef,
     merged_model: ArtifactRef,
     quantized_model: ArtifactRef,
     settings: dg.ResourceParam[Settings],

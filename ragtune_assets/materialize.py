@@ -7,6 +7,7 @@ an input, its code or its settings did. The exit code is 0, 1 with a message, or
 import argparse
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -29,6 +30,7 @@ from ragtune_assets.staleness import reason_to_build
 DAGSTER_HOME = Path(__file__).resolve().parent.parent / "dagster_home"
 MIN_DISK_BYTES = 4 << 30
 MIN_MEMORY_BYTES = 3 << 30
+OUR_ERROR = r"^ragtune\.errors\.\w+: "
 RUN_TAG = "ragtune/materialize"
 
 
@@ -43,9 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings()
         with exclusive(settings.home):
-            _check_room(settings.home)
+            check_room(settings.home)
+            store = ArtifactStore(settings.home / "artifacts")
             with open_instance(settings) as instance:
-                materialize(settings, instance, " or ".join(chosen.select) or "*", force=chosen.force)
+                clear_dead_runs(instance)
+                defs = build_definitions(settings)
+                materialize(defs, store, instance, " or ".join(chosen.select) or "*", force=chosen.force)
     except RagTuneError as error:
         LOGGER.error("%s", error)
         return 1
@@ -55,13 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def materialize(settings: Settings, instance: dg.DagsterInstance, select: str = "*", force: bool = False) -> list[str]:
+def materialize(
+    defs: dg.Definitions, store: ArtifactStore, instance: dg.DagsterInstance, select: str = "*", force: bool = False
+) -> list[str]:
     """Build what is stale in the selection and return the names that ran, in order.
 
-    Raises ResourceError or the error of the failing asset (a RagTuneError where it is one).
+    Raises RagTuneError that names the failing asset or check and the reason.
     """
-    _clear_dead_runs(instance)
-    defs = build_definitions(settings)
     job = defs.resolve_implicit_global_asset_job_def()
     graph = defs.resolve_asset_graph()
     specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
@@ -70,7 +75,6 @@ def materialize(settings: Settings, instance: dg.DagsterInstance, select: str = 
         if graph.get(key).blocking:
             checks.setdefault(key.asset_key, []).append(key.name)
     selected = _selected(select, graph)
-    store = ArtifactStore(settings.home / "artifacts")
     started, ran = time.monotonic(), []
     for layer in layers({key: [dep.asset_key for dep in spec.deps] for key, spec in specs.items()}):
         reasons = {}
@@ -160,12 +164,12 @@ def _failure(result: dg.ExecuteInProcessResult) -> RagTuneError:
             error = error.cause
         if error is not None and error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt"):
             raise KeyboardInterrupt
-        lines.append(f"{event.step_key}: {error.message.strip() if error else 'failed'}")
+        lines.append(f"{event.step_key}: {re.sub(OUR_ERROR, '', error.message.strip()) if error else 'failed'}")
     for evaluation in result.get_asset_check_evaluations():
         if not evaluation.passed and evaluation.blocking:
             lines.append(f"{evaluation.asset_key.to_user_string()}: the check {evaluation.check_name} did not pass.")
     found = "\n".join(lines) or "The run failed."
-    return RagTuneError(found, mend=f"see run {result.run_id} in Dagster (`ragtune up`)")
+    return RagTuneError(f"{found}\nThe whole story is run {result.run_id} in Dagster (`ragtune up`).")
 
 
 def _selected(select: str, graph: Any) -> set[dg.AssetKey]:
@@ -178,7 +182,7 @@ def _selected(select: str, graph: Any) -> set[dg.AssetKey]:
         raise RagTuneError(f"'{select}' selects no asset: {error}", expected=f"one of {names}, or `name+`") from error
 
 
-def _clear_dead_runs(instance: dg.DagsterInstance) -> None:
+def clear_dead_runs(instance: dg.DagsterInstance) -> None:
     """Close runs of a materialisation that was killed and give their pool slots back.
 
     The home is ours alone, so every unfinished run with our tag is dead.
@@ -190,7 +194,8 @@ def _clear_dead_runs(instance: dg.DagsterInstance) -> None:
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
-def _check_room(home: Path) -> None:
+def check_room(home: Path) -> None:
+    """Raise ResourceError when the disk or the memory is too small to begin with."""
     from ragtune.model.capacity import require_disk, require_memory
 
     require_disk(home, MIN_DISK_BYTES, "The asset graph")

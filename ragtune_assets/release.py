@@ -20,7 +20,17 @@ from ragtune.store.warehouse import Warehouse
 from ragtune_assets.display import materialized, table
 from ragtune_assets.line_up import BASE, CANDIDATE, AnswerSet, gate_sets, precision_folders, served_precision
 
-PACKAGES = ("ragtune", "torch", "transformers", "peft", "trl", "llmcompressor", "compressed-tensors", "dagster", "mlflow")
+PACKAGES = (
+    "ragtune",
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "llmcompressor",
+    "compressed-tensors",
+    "dagster",
+    "mlflow",
+)
 
 
 @dataclass(frozen=True, slots=True)

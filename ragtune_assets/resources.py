@@ -32,7 +32,9 @@ class ArtifactIO(dg.IOManager):
         name = context.asset_key.to_user_string()
         ref = self.store.current(name)
         if ref is None:
-            raise RegistryError(f"Asset '{name}' has no artefact yet.", mend=f"run `ragtune materialize --select {name}`")
+            raise RegistryError(
+                f"Asset '{name}' has no artefact yet.", mend=f"run `ragtune materialize --select {name}`"
+            )
         self.store.folder(ref)
         return ref
 
@@ -46,7 +48,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "store": store,
         "embedder": _lazy(lambda: _catalog().embedder_from(settings)),
         "index": _lazy(lambda: _index(settings)),
-        "retriever": _lazy(lambda: _catalog().retriever_from(settings)),
+        "retriever": _lazy(lambda: _retriever(settings)),
         "engine": _lazy(lambda: _catalog().engine_from(settings)),
         "registry": _lazy(lambda: _registry(settings)),
         "warehouse": _lazy(lambda: _warehouse(settings)),
@@ -67,6 +69,13 @@ def _catalog() -> Any:
 def _index(settings: Settings) -> Any:
     catalog = _catalog()
     return catalog.search_index_from(settings, catalog.embedder_from(settings))
+
+
+def _retriever(settings: Settings) -> Any:
+    """Return a retriever that keeps no search log: questions of training and tests are nobody's."""
+    from ragtune.knowledge.retrieval import Retriever
+
+    return Retriever(_index(settings), _catalog().embedder_from(settings), settings.index)
 
 
 def _registry(settings: Settings) -> Any:

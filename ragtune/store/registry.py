@@ -96,7 +96,7 @@ def _present(folder: Path) -> set[str]:
 def _check_file(folder: Path, path: str, files: Mapping[str, str]) -> "Iterator[str]":
     if (folder / path).is_symlink():
         yield f"{path} is a link"
-    elif not path.endswith(WHOLE):
+    elif not path.endswith(WHOLE) and Path(path).name not in ("LICENSE", "NOTICE"):
         yield f"{path} is of a type that is not loaded (allowed: {' '.join(WHOLE)})"
     elif path not in files:
         yield f"{path} is not in the manifest"

@@ -1,0 +1,176 @@
+"""From a pretrained model to a fine-tuned one that is small enough to serve."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from ragtune.evaluation.benchmark import folder_bytes
+from ragtune.knowledge.retrieval import Retriever
+from ragtune.model.examples import TrainingExample, build_examples
+from ragtune.model.merge import merge_adapter
+from ragtune.model.pretrained import check_model_folder, load_tokenizer, render_chat, resolve_base_model
+from ragtune.model.quantization import inspect_weights, quantize_w4a16, quantize_w8a8
+from ragtune.model.sft import REPORT, AdapterReport, train_adapter
+from ragtune.model.tracking import MlflowTracker
+from ragtune.records import ArtifactRef, Chunk, Hit, Split, SplitItem, content_id
+from ragtune.settings import Settings
+from ragtune.store.artifacts import ArtifactStore, files_sha256, folder_files
+from ragtune_assets.display import curve, materialized, table
+from ragtune_assets.progress import LoggedProgress
+
+OWNERS = ["team:model"]
+_SPARE_HITS = 8
+"""Passages searched beyond those shown, for examples whose right passage is taken away."""
+
+
+@dg.asset(group_name="model", kinds={"huggingface", "safetensors"}, owners=OWNERS, code_version="1")
+def base_model(
+    settings: dg.ResourceParam[Settings], store: dg.ResourceParam[ArtifactStore]
+) -> dg.MaterializeResult[ArtifactRef]:
+    """The pretrained instruction model, as safetensors with its tokenizer."""
+    ref = resolve_base_model(settings.base_model, store, LoggedProgress())
+    config = check_model_folder(store.folder(ref))
+    facts = [(key, config[key]) for key in sorted(config) if isinstance(config[key], int | float | str)]
+    return materialized(ref, {"name": settings.base_model.name, "configuration": table(["key", "value"], facts)})
+
+
+@dg.asset(
+    group_name="model", kinds={"trl", "mlflow"}, owners=OWNERS, code_version="1", pool="gpu", deps=["search_index"]
+)
+def lora_adapter(
+    qa_splits: ArtifactRef,
+    chunks: ArtifactRef,
+    base_model: ArtifactRef,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ArtifactStore],
+    retriever: dg.ResourceParam[Retriever],
+) -> dg.MaterializeResult[ArtifactRef]:
+    """A LoRA adapter for grounded answers, trained by TRL and tracked by MLflow; an interrupted one goes on.
+
+    Its data version is the hash of the weights: training stops on time, so equal inputs do not give equal
+    weights, and whatever was measured of other weights does not hold for these.
+    """
+    items = store.read_records(qa_splits, SplitItem)
+    passages = store.read_records(chunks, Chunk)
+    training = examples(items, "train", passages, retriever, settings)
+    validation = examples(items, "validation", passages, retriever, settings)
+    ref, report = train(store, base_model, training, validation, settings)
+    losses = {"loss": [(float(step), loss) for step, loss in report.losses]}
+    metadata = {
+        "loss": curve(losses, "Training loss", "step", "cross entropy"),
+        "steps": report.steps,
+        "tokens": report.tokens,
+        "tokens per second": report.tokens_per_second,
+        "validation loss": report.validation_loss,
+        "stopped by": report.stopped_by,
+        "mlflow run": report.mlflow_run_id,
+    }
+    return materialized(ref, metadata)
+
+
+@dg.asset(group_name="model", kinds={"peft", "safetensors"}, owners=OWNERS, code_version="1", pool="gpu")
+def merged_model(
+    base_model: ArtifactRef, lora_adapter: ArtifactRef, store: dg.ResourceParam[ArtifactStore]
+) -> dg.MaterializeResult[ArtifactRef]:
+    """The base model with the adapter added into its weights, in bf16."""
+    with store.stage("merged_model") as scratch:
+        merge_adapter(store.folder(base_model), store.folder(lora_adapter), scratch, LoggedProgress())
+        ref = store.commit("merged_model", scratch)
+    return materialized(ref, {"bytes": folder_bytes(store.folder(ref))})
+
+
+@dg.asset(
+    group_name="model",
+    kinds={"llmcompressor", "safetensors"},
+    owners=OWNERS,
+    code_version="1",
+    pool="gpu",
+    deps=["search_index"],
+    check_specs=[dg.AssetCheckSpec("really_quantised", asset="quantized_model", blocking=True)],
+)
+def quantized_model(
+    merged_model: ArtifactRef,
+    qa_splits: ArtifactRef,
+    chunks: ArtifactRef,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ArtifactStore],
+    retriever: dg.ResourceParam[Retriever],
+):
+    """INT4 by GPTQ and INT8, both from the same merge, calibrated on training conversations."""
+    items = store.read_records(qa_splits, SplitItem)
+    items.sort(key=lambda item: (item.split != "train", content_id(str(settings.seed), item.pair.id)))
+    chosen = items[: settings.quantization.calibration_samples]
+    conversations = examples(chosen, "train", store.read_records(chunks, Chunk), retriever, settings)
+    merged, progress = store.folder(merged_model), LoggedProgress()
+    tokenizer = load_tokenizer(merged)
+    texts = [render_chat(tokenizer, conversation.messages) for conversation in conversations]
+    place = {"device": settings.device, "threads": settings.threads, "progress": progress}
+    with store.stage("quantized_model") as scratch:
+        quantize_w4a16(merged, texts, settings.quantization, scratch / "w4a16", **place)
+        quantize_w8a8(merged, scratch / "w8a8", **place)
+        ref = store.commit("quantized_model", scratch)
+    return materialized(ref, *weight_facts(merged, store.folder(ref)))
+
+
+def examples(
+    items: Sequence[SplitItem], split: Split, chunks: Sequence[Chunk], retriever: Retriever, settings: Settings
+) -> list[TrainingExample]:
+    """Return the split's conversations, people's corrections first so that no time limit leaves them out."""
+    chosen = [item for item in items if item.split == split]
+    questions = list(dict.fromkeys(item.pair.question for item in chosen))
+    limit = settings.answer.passages + _SPARE_HITS
+    hits: dict[str, list[Hit]] = dict(zip(questions, retriever.search_many(questions, limit), strict=True))
+    built = build_examples(
+        chosen, chunks, lambda text, most: hits[text][:most], settings.answer, settings.seed, LoggedProgress()
+    )
+    return sorted(built, key=lambda example: example.kind != "correction")
+
+
+def train(
+    store: ArtifactStore,
+    base: ArtifactRef,
+    training: Sequence[TrainingExample],
+    validation: Sequence[TrainingExample],
+    settings: Settings,
+) -> tuple[ArtifactRef, AdapterReport]:
+    """Train and return the adapter, named by its weights; checkpoints stay in the home until it is whole."""
+    work = settings.home / "work" / "lora_adapter"
+    knobs = settings.tracking
+    tracker = MlflowTracker(settings.tracking_url, knobs.experiment, "lora_adapter", settings.home / "mlflow" / "runs")
+    with store.stage("lora_adapter") as scratch:
+        report = train_adapter(
+            store.folder(base),
+            training,
+            validation,
+            settings.training,
+            settings.seed,
+            scratch,
+            work,
+            tracker,
+            settings.device,
+            settings.threads,
+            LoggedProgress(),
+        )
+        weights = {path: digest for path, digest in folder_files(scratch).items() if path != REPORT}
+        ref = store.commit("lora_adapter", scratch, rows=report.steps, identity=files_sha256(weights))
+    shutil.rmtree(work, ignore_errors=True)
+    return ref, report
+
+
+def weight_facts(merged: Path, quantized: Path) -> tuple[dict[str, Any], list[dg.AssetCheckResult]]:
+    """Return what the weight files really hold, as metadata and as the blocking check on it."""
+    folders = {"bf16": merged, "w4a16": quantized / "w4a16", "w8a8": quantized / "w8a8"}
+    found = {precision: inspect_weights(folder) for precision, folder in folders.items()}
+    full = found["bf16"]["bytes"]
+    rows = [
+        (name, facts["packed_int4"], facts["int8"], facts["plain"], facts["bytes"], f"{1 - facts['bytes'] / full:.0%}")
+        for name, facts in found.items()
+    ]
+    sizes = table(["precision", "INT4 layers", "INT8 layers", "plain layers", "bytes", "smaller by"], rows)
+    passed = all(facts["precision"] == name for name, facts in found.items())
+    return {"weights": sizes}, [
+        dg.AssetCheckResult(passed=passed, check_name="really_quantised", metadata={"weights": sizes})
+    ]

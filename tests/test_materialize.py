@@ -1,0 +1,187 @@
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from ragtune.errors import RagTuneError, ResourceError
+from ragtune.records import ArtifactRef
+from ragtune.settings import child_environment
+from ragtune.store.artifacts import ArtifactStore
+from ragtune_assets.display import materialized
+from ragtune_assets.materialize import RUN_TAG, clear_dead_runs, exclusive, layers, main, materialize
+from ragtune_assets.resources import ArtifactIO
+
+
+class World:
+    """A graph of three assets, `source` > `middle` > `last`, whose content the test decides."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = ArtifactStore(folder / "artifacts")
+        self.instance = dg.DagsterInstance.ephemeral()
+        self.content, self.middle_version, self.check_passes, self.breaks = "one", "1", True, ""
+
+    def write(self, name: str, text: str) -> ArtifactRef:
+        with self.store.stage(name) as scratch:
+            (scratch / "text").write_text(text)
+            return self.store.commit(name, scratch)
+
+    def run(self, select: str = "*", force: bool = False) -> list[str]:
+        return materialize(self.definitions(), self.store, self.instance, select, force)
+
+    def definitions(self) -> dg.Definitions:
+        world = self
+
+        @dg.asset(code_version="1")
+        def source() -> dg.MaterializeResult[ArtifactRef]:
+            return materialized(world.write("source", world.content), {})
+
+        @dg.asset(
+            code_version=self.middle_version, check_specs=[dg.AssetCheckSpec("good", asset="middle", blocking=True)]
+        )
+        def middle(source: ArtifactRef):
+            if world.breaks:
+                raise RagTuneError("The middle is broken.", expected="a whole one", mend="glue it")
+            check = dg.AssetCheckResult(passed=world.check_passes, check_name="good")
+            length = str(len((Path(source.uri) / "text").read_text()))
+            return materialized(world.write("middle", length), {}, [check])
+
+        @dg.asset(code_version="1")
+        def last(middle: ArtifactRef) -> dg.MaterializeResult[ArtifactRef]:
+            return materialized(world.write("last", hashlib.sha256(middle.sha256.encode()).hexdigest()), {})
+
+        io = dg.IOManagerDefinition.hardcoded_io_manager(ArtifactIO(self.store))
+        return dg.Definitions(assets=[source, middle, last], resources={"io_manager": io})
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_a_second_run_runs_only_the_roots(world):
+    assert world.run() == ["source", "middle", "last"]
+    assert world.run() == ["source"]
+
+
+def test_a_changed_source_rebuilds_until_the_content_is_the_same_again(world):
+    world.run()
+    world.content = "two"
+    assert world.run() == ["source", "middle"], "'two' is as long as 'one', so `last` has nothing new to see"
+    world.content = "three"
+    assert world.run() == ["source", "middle", "last"]
+
+
+def test_changed_code_rebuilds_that_asset(world):
+    world.run()
+    world.middle_version = "2"
+    assert world.run() == ["source", "middle"]
+    assert world.run() == ["source"]
+
+
+def test_a_deleted_artefact_is_built_again(world):
+    import shutil
+
+    world.run()
+    shutil.rmtree(world.store.current("middle").uri)
+    assert world.run() == ["source", "middle"]
+
+
+def test_a_failed_blocking_check_stops_the_line_and_is_tried_again(world):
+    world.check_passes = False
+    with pytest.raises(RagTuneError, match="middle: the check good did not pass"):
+        world.run()
+    assert world.store.current("last") is None
+    world.check_passes = True
+    assert world.run() == ["source", "middle", "last"]
+
+
+def test_a_failing_asset_says_what_was_found_and_how_to_mend_it(world):
+    world.breaks = "yes"
+    with pytest.raises(RagTuneError, match=r"(?s)middle: The middle is broken\..*glue it"):
+        world.run()
+    world.breaks = ""
+    assert world.run() == ["source", "middle", "last"]
+
+
+def test_a_selection_builds_its_part_and_force_builds_what_is_fresh(world):
+    world.run()
+    assert world.run("middle") == []
+    assert world.run("middle+", force=True) == ["middle", "last"]
+    with pytest.raises(RagTuneError, match="middel"):
+        world.run("middel")
+
+
+def test_layers_never_hold_an_asset_before_its_inputs():
+    a, b, c = (dg.AssetKey(name) for name in "abc")
+    assert list(layers({c: [a, b], b: [a], a: []})) == [{a}, {b}, {c}]
+
+
+def test_the_second_process_in_a_home_hears_which_one_is_there(tmp_path):
+    with exclusive(tmp_path):
+        code = (
+            "import sys; from pathlib import Path; from ragtune.errors import ResourceError\n"
+            "from ragtune_assets.materialize import exclusive\n"
+            "try:\n  exclusive(Path(sys.argv[1])).__enter__()\n"
+            "except ResourceError as error:\n  sys.exit(str(error))"
+        )
+        other = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
+        assert other.returncode == 1
+        assert f"Process {os.getpid()} is already building" in other.stderr
+    with exclusive(tmp_path):
+        assert (tmp_path / "materialize.pid").read_text().strip() == str(os.getpid())
+
+
+def test_a_run_of_a_killed_process_is_closed(world):
+    run = world.instance.create_run_for_job(
+        world.definitions().resolve_implicit_global_asset_job_def(),
+        tags={RUN_TAG: "1"},
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    clear_dead_runs(world.instance)
+    assert world.instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED
+
+
+def test_an_unknown_source_ends_with_a_message_and_exit_code_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RAGTUNE_SOURCES", f'["folder:{tmp_path}/missing"]')
+    for name in ("DAGSTER_HOME", "RAGTUNE_DAGSTER_STORAGE", "TRANSFORMERS_VERBOSITY"):
+        monkeypatch.setenv(name, "")
+    assert main(["--select", "raw_documents"]) == 1
+    shown = capsys.readouterr().out
+    assert "missing" in shown
+    assert "Traceback" not in shown
+
+
+def test_control_c_ends_with_a_message_and_leaves_no_lock(tmp_path):
+    (tmp_path / "docs").mkdir()
+    for number in range(3000):
+        (tmp_path / "docs" / f"{number}.md").write_text(f"# Page {number}\n\n" + f"Fact {number} stands here. " * 60)
+    environment = child_environment(RAGTUNE_HOME=str(tmp_path / "home"), RAGTUNE_SOURCES=f'["folder:{tmp_path}/docs"]')
+    command = [sys.executable, "-m", "ragtune_assets.materialize", "--select", "raw_documents"]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    for line in process.stdout:
+        if "building" in line:
+            break
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, rest
+    assert "run it again to go on" in rest
+    with exclusive(tmp_path / "home"):
+        pass
+
+
+def test_too_little_disk_is_said_before_any_work(tmp_path, monkeypatch):
+    from ragtune_assets import materialize as module
+
+    monkeypatch.setattr(module, "MIN_DISK_BYTES", 1 << 60)
+    with pytest.raises(ResourceError, match="free there"):
+        module.check_room(tmp_path)
