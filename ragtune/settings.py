@@ -127,7 +127,7 @@ class AnswerSettings(Section):
     """Defaults of the one answering path."""
 
     passages: int = Field(3, ge=1, le=20)
-    passage_words: int = Field(60, ge=20)
+    passage_words: int = Field(55, ge=20)
     max_tokens: int = Field(96, ge=1)
     dials: dict[str, float] = Field(default_factory=dict)
     switches: dict[str, bool] = Field(default_factory=dict)

@@ -97,6 +97,25 @@ def test_a_signature_as_long_as_a_page_does_not_crowd_out_the_answer():
     assert len(short) < 60 * 6 + 200
 
 
+def test_a_later_sentence_of_a_list_item_brings_its_beginning_along():
+    item = "- `zone` (str): Where it runs. It may be empty. A walrus guards the gate of every zone."
+    short = trimmed(LONG.replace("Returns:", item + "\nReturns:"), "Who guards the gate?", 60)
+    assert "- `zone` (str): Where it runs." in short
+    assert "A walrus guards the gate of every zone." in short
+
+
+def test_the_purpose_of_a_thing_stands_even_when_no_word_of_the_question_does():
+    text = LONG.replace("Calls it often.", "Rings every bell in town.")
+    assert "Rings every bell in town." in trimmed(text, "Describe pkg.call briefly.", 40, "pkg.call")
+
+
+def test_code_makes_room_for_prose_unless_it_is_asked_for():
+    code = "Examples:\n```python\n" + "\n".join(f"step_{i} = pkg.call({i})" for i in range(30)) + "\n```\n"
+    text = "`pkg.call(name)`\n" + code + "Bases: `Caller`"
+    assert "Bases: `Caller`" in trimmed(text, "From which class does pkg.call inherit?", 40, "pkg.call")
+    assert "step_7 = pkg.call(7)" in trimmed(text, "What is step_7?", 40, "pkg.call")
+
+
 def test_trimming_leaves_a_short_text_whole_and_is_repeatable():
     assert trimmed("One line.\n\nAnother.", "anything", 60) == "One line.\n\nAnother."
     assert len({trimmed(LONG, "What is option_17?", 50) for _ in range(5)}) == 1

@@ -50,7 +50,7 @@ def passage_text(chunk: Chunk, number: int, question: str, passage_words: int = 
     """Return one passage as the model sees it: `[2] title > heading`, then the part that matters."""
     headings = [heading for heading in chunk.heading_path if heading != chunk.title]
     head = " > ".join([chunk.title, *headings[-1:]])
-    return f"[{number}] {head}\n{trimmed(chunk.text, question, passage_words)}"
+    return f"[{number}] {head}\n{trimmed(chunk.text, question, passage_words, head)}"
 
 
 def system_text(controls: Controls = NEUTRAL) -> str:

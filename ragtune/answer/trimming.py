@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 _WORD = re.compile(r"[^\W_]+(?:_[^\W_]+)*")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[\"'`(\[]?[A-Z0-9])")
+_SENTENCE = re.compile(r"(?<=[^\d\s][.!?])\s+(?=[\"'`(\[]?[A-Z0-9])")
 _CAMEL = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _CLAUSE = re.compile(r"(?<=[,;])\s+")
 _STOP_WORDS = """
@@ -19,49 +19,62 @@ a an and are as at be by can do does for from has have how i if in into is it it
 these this to used use using was we what when where which who whose why will with would you your
 """
 _STOP = frozenset(_STOP_WORDS.split())
-_SECTION_WORDS = {
-    "argument": "parameter", "option": "parameter", "accept": "parameter", "take": "parameter",
-    "exception": "raise", "error": "raise", "throw": "raise", "fail": "raise",
-    "give": "return", "output": "return", "result": "return",
-    "inherit": "base", "subclass": "base", "parent": "base", "superclass": "base", "extend": "base",
-}  # fmt: skip
+_SECTION_NAMES = {
+    "parameters": "argument option accept take setting",
+    "returns": "give output result back value produce",
+    "raises": "exception error throw fail",
+    "bases": "inherit subclass parent superclass extend derive class",
+}
 _HEADING = re.compile(r"#+ .{1,60}|\**[A-Z][\w /-]{0,40}:\**\s*")
-_UNIT_WORDS = 30
+_ITEM = re.compile(r"\s*[-*] [`*]*([\w.]+)")
+_UNIT_CHARACTERS = 180
+_FIRST_LINE_CHARACTERS = 90
 _CHARACTERS_PER_WORD = 6.0
+_TITLE_WEIGHT = 0.25
+_NAMED_ITEM_BONUS = 4.0
+_SECTION_BONUS = 2.0
+_CODE_PENALTY = 0.5
+_OPENING_BONUSES = (1.2, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
+    """A sentence, clause or heading; `needs` are the units without which it cannot be understood."""
+
     text: str
     line: int
-    heading: int
+    needs: tuple[int, ...]
     words: frozenset[str]
+    is_heading: bool = False
+    is_code: bool = False
+    item: str = ""
 
     @property
     def size(self) -> int:
         """Words, or sixths of the characters where identifiers make them longer than prose."""
-        return max(len(self.text.split()), math.ceil(len(self.text) / _CHARACTERS_PER_WORD))
+        return _size(self.text)
 
 
-def trimmed(text: str, question: str, words: int) -> str:
+def trimmed(text: str, question: str, words: int, title: str = "") -> str:
     """Return at most about `words` words of the text: its first line and what shares words with the question.
 
-    A word is counted as at least six characters, so that signatures do not slip through.
-    The result keeps the order of the text and is the same for the same input.
+    A word is counted as at least six characters, so that signatures do not slip through. Words of
+    the title count little, for they say which text is meant and not which of its lines. The result
+    keeps the order of the text and is the same for the same input.
     """
     text = text.strip()
-    if max(len(text.split()), math.ceil(len(text) / _CHARACTERS_PER_WORD)) <= words:
+    if _size(text) <= words:
         return text
     units = _units(text)
-    scores = _scores(units, content_words(question))
-    order = [0, *sorted(range(1, len(units)), key=lambda i: (-scores[i], i))]
+    scores = _scores(units, content_words(question), content_words(title), question)
+    order = [0, *sorted((i for i in range(1, len(units)) if not units[i].is_heading), key=lambda i: (-scores[i], i))]
     chosen: set[int] = set()
     left = words
     for index in order:
-        wanted = [i for i in (units[index].heading, index) if i >= 0 and i not in chosen]
+        wanted = {index, *units[index].needs} - chosen
         size = sum(units[i].size for i in wanted)
         if size <= left or not chosen:
-            chosen.update(wanted)
+            chosen |= wanted
             left -= size
     return _joined(units, sorted(chosen))
 
@@ -81,67 +94,100 @@ def _stem(word: str) -> str:
     for ending in ("ing", "ed", "es", "s"):
         if word.endswith(ending) and len(word) - len(ending) >= 4:
             return word[: -len(ending)].rstrip("e")
-    return word.rstrip("e") if len(word) > 4 else word
+    return word.rstrip("e") if len(word) > 3 else word
+
+
+def _size(text: str) -> int:
+    return max(len(text.split()), math.ceil(len(text) / _CHARACTERS_PER_WORD))
 
 
 def _units(text: str) -> list[_Unit]:
     units: list[_Unit] = []
-    heading = -1
+    heading: tuple[int, ...] = ()
+    fence: tuple[int, ...] = ()
     for number, line in enumerate(text.split("\n")):
         if not line.strip():
             continue
-        if re.fullmatch(r"[#*\s]*[A-Z][\w /-]{0,40}:?\**", line) and (
-            line.rstrip(" *").endswith(":") or line[0] == "#"
-        ):
-            heading = len(units)
-            units.append(_Unit(line.rstrip(), number, -1, content_words(line)))
+        if _HEADING.fullmatch(line):
+            heading = (len(units),)
+            units.append(_Unit(line.rstrip(), number, (), content_words(line), is_heading=True))
             continue
-        if heading >= 0 and not line.startswith(("-", "*", " ", "\t", "|")) and units[-1].heading == heading:
-            heading = -1
-        for piece in _pieces(line.rstrip()):
-            units.append(_Unit(piece, number, heading, content_words(piece)))
+        if line.lstrip().startswith("```"):
+            fence = () if fence else (len(units),)
+            units.append(_Unit(line.rstrip(), number, (), frozenset(), is_heading=True))
+            continue
+        if fence:
+            units.append(_Unit(line.rstrip(), number, fence, content_words(line), is_code=True))
+            continue
+        item = _ITEM.match(line)
+        if heading and not item and not line.startswith((" ", "\t", "|")) and not units[-1].is_heading:
+            heading = ()
+        needs = heading
+        limit = _UNIT_CHARACTERS if units else _FIRST_LINE_CHARACTERS
+        for piece in _pieces(line.rstrip(), limit):
+            units.append(_Unit(piece, number, needs, content_words(piece), item=item[1] if item else ""))
+            if item and needs == heading:
+                needs = (*heading, len(units) - 1)
     return units
 
 
-def _pieces(line: str) -> list[str]:
-    """Cut a line into sentences, and what is still long into clauses of up to `_UNIT_WORDS` words."""
+def _pieces(line: str, limit: int) -> list[str]:
+    """Cut a line into sentences, and what is still long into clauses of up to `limit` characters."""
     pieces: list[str] = []
     for sentence in _SENTENCE.split(line):
-        if len(sentence) <= _UNIT_WORDS * _CHARACTERS_PER_WORD:
+        if len(sentence) <= limit:
             pieces.append(sentence)
             continue
         current = ""
         for clause in _CLAUSE.split(sentence):
-            for part in _bounded(clause):
-                if current and len(current) + len(part) > _UNIT_WORDS * _CHARACTERS_PER_WORD:
+            for part in _bounded(clause, limit):
+                if current and len(current) + len(part) > limit:
                     pieces.append(current)
                     current = part
                 else:
-                    current = f"{current} {part}".strip() if current else part
-        if current:
-            pieces.append(current)
+                    current = f"{current} {part}" if current else part
+        pieces.append(current)
     return pieces
 
 
-def _bounded(clause: str) -> list[str]:
-    words, size = clause.split(" "), _UNIT_WORDS
-    return [" ".join(words[i : i + size]) for i in range(0, len(words), size)]
+def _bounded(clause: str, limit: int) -> list[str]:
+    """Cut a clause without commas between its words; a single longer word stays whole."""
+    parts = [""]
+    for word in clause.split(" "):
+        if parts[-1] and len(parts[-1]) + len(word) >= limit:
+            parts.append(word)
+        else:
+            parts[-1] = f"{parts[-1]} {word}" if parts[-1] else word
+    return parts
 
 
-def _scores(units: list[_Unit], question: frozenset[str]) -> list[float]:
-    asked = question | {_SECTION_WORDS[word] for word in question if word in _SECTION_WORDS}
+def _scores(units: list[_Unit], question: frozenset[str], title: frozenset[str], asked_text: str) -> list[float]:
+    sections = {_stem(name) for name, words in _SECTION_NAMES.items() if question & {_stem(w) for w in words.split()}}
+    asked = question | sections
+    named = {word.strip(".") for word in re.findall(r"[\w.]+", asked_text)}
     frequency: Counter[str] = Counter()
     for unit in units:
         frequency.update(unit.words)
     weight = {word: math.log(1.0 + len(units) / frequency[word]) for word in asked if frequency[word]}
-    scores = []
+    weight.update({word: weight[word] * _TITLE_WEIGHT for word in weight.keys() & title})
+    scores: list[float] = []
+    openings = list(_OPENING_BONUSES)
     for unit in units:
+        around = frozenset[str]().union(*(units[i].words for i in unit.needs))
         score = sum(weight[word] for word in asked & unit.words)
-        if unit.heading >= 0:
-            score += 0.8 * sum(weight[word] for word in asked & (units[unit.heading].words - unit.words))
-        scores.append(score)
-    # A sentence that follows a match often completes it.
-    return [score + 0.1 * scores[i - 1] if i else score for i, score in enumerate(scores)]
+        score += 0.8 * sum(weight[word] for word in (asked & around) - unit.words)
+        if sections & around:
+            score += _SECTION_BONUS
+        if unit.item and unit.item in named and unit.item.lower() not in _STOP:
+            starts = not any(units[i].item for i in unit.needs)
+            score += _NAMED_ITEM_BONUS if starts else _NAMED_ITEM_BONUS / 2
+        elif unit.is_code:
+            score -= _CODE_PENALTY
+        elif not unit.item and not unit.is_heading and unit.line > 0 and openings:
+            score += openings.pop(0)
+        # A sentence that follows a match often completes it.
+        scores.append(score + 0.1 * scores[-1] if scores else score)
+    return scores
 
 
 def _joined(units: list[_Unit], chosen: list[int]) -> str:
