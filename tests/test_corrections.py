@@ -1,0 +1,58 @@
+from ragtune.dataset.corrections import corrected_pairs, feedback_ids
+from ragtune.dataset.quality import check_pairs
+from ragtune.records import Chunk, FeedbackEvent
+from ragtune.settings import DatasetSettings
+
+CHUNKS = [
+    Chunk(
+        "c1", "d1", "s", "pkg.load", ("pkg.load",), "Loads a file.\n\n- `limit` (int): The most rows that are read.", 0
+    ),
+    Chunk("c2", "d2", "s", "pkg.save", ("pkg.save",), "Saves a file. The path must not exist yet.", 0),
+]
+
+
+def event(number: int, question: str, correction: str, chunks=("c1", "c2"), cited=()) -> FeedbackEvent:
+    return FeedbackEvent(
+        f"fb-{number}", number, "2026-01-01", f"r{number}", "down", correction, "", "", question, chunks, cited
+    )
+
+
+def test_a_correction_becomes_a_pair_of_the_passage_that_says_it():
+    found = corrected_pairs([event(1, "What must the path of pkg.save be?", "The path must not exist yet.")], CHUNKS)
+    (pair,) = found.pairs
+    assert (pair.chunk_id, pair.document_id, pair.feedback_id, pair.writer) == ("c2", "d2", "fb-1", "feedback")
+    assert CHUNKS[1].text[slice(*pair.span)] == "The path must not exist yet"
+    assert found.dropped == []
+
+
+def test_a_correction_in_other_words_points_at_the_closest_sentence():
+    (pair,) = corrected_pairs([event(1, "What does limit do in pkg.load?", "It sets the most rows read")], CHUNKS).pairs
+    assert pair.chunk_id == "c1"
+    assert "The most rows that are read." in CHUNKS[0].text[slice(*pair.span)]
+
+
+def test_the_newest_correction_of_a_question_wins():
+    events = [event(1, "What does pkg.load do?", "Saves a file."), event(2, "what does  pkg.load do?", "Loads.")]
+    pairs = corrected_pairs(events, CHUNKS).pairs
+    assert [pair.answer for pair in pairs] == ["Loads."]
+    assert feedback_ids(pairs) == ("fb-2",)
+
+
+def test_a_correction_without_a_passage_is_left_out_with_its_reason():
+    found = corrected_pairs([event(1, "What does pkg.gone do?", "Nothing.", chunks=("gone",))], CHUNKS)
+    assert found.pairs == []
+    assert "still in the index" in found.dropped[0][1]
+
+
+def test_verdicts_without_a_correction_make_no_pair():
+    assert corrected_pairs([event(1, "What does pkg.load do?", "")], CHUNKS).pairs == []
+
+
+def test_corrections_pass_the_same_checks_as_written_pairs():
+    events = [
+        event(1, "What does pkg.load read?", "The most rows that are read."),
+        event(2, "Who may call pkg.save, and why?", "Only administrators between midnight and dawn."),
+    ]
+    report = check_pairs(corrected_pairs(events, CHUNKS).pairs, CHUNKS, DatasetSettings(min_pairs=1))
+    assert [pair.feedback_id for pair in report.kept] == ["fb-1"]
+    assert [reason for _, reason in report.rejected] == ["the answer does not stand in its chunk"]

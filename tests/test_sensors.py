@@ -1,0 +1,117 @@
+import dagster as dg
+import pytest
+
+from ragtune.records import ResponseRecord
+from ragtune.settings import Settings, load_settings
+from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.feedback import FeedbackLog
+from ragtune_assets.automation import when_inputs_change
+from ragtune_assets.feedback import enough_new_feedback, feedback_events, trained_sequence
+from ragtune_assets.resources import build_resources
+
+
+@pytest.fixture
+def settings(tmp_path) -> Settings:
+    return load_settings({"home": tmp_path, "feedback": {"retrain_after": 2}})
+
+
+@pytest.fixture
+def log(settings):
+    log = FeedbackLog(settings.feedback_url)
+    log.record_response(ResponseRecord("r1", "2026-01-01", "What is x?", "y", "ragtune", "1", ("c1",), ("c1",), False))
+    yield log
+    log.close()
+
+
+def evaluate(instance: dg.DagsterInstance, settings: Settings, log: FeedbackLog):
+    context = dg.build_sensor_context(instance, resources={"settings": settings, "feedback_log": log})
+    return enough_new_feedback(context)
+
+
+def take_in(instance: dg.DagsterInstance, settings: Settings, log: FeedbackLog) -> None:
+    resources = {**build_resources(settings), "feedback_log": log}
+    assert dg.materialize([feedback_events], instance=instance, resources=resources).success
+
+
+def test_retraining_is_asked_for_once_enough_feedback_is_new(settings, log):
+    with dg.DagsterInstance.ephemeral() as instance:
+        log.add("r1", "up")
+        assert isinstance(evaluate(instance, settings, log), dg.SkipReason)
+        log.add("r1", "down", correction="x is z")
+        asked = evaluate(instance, settings, log)
+        assert isinstance(asked, dg.RunRequest)
+        assert asked.tags["ragtune/new_feedback"] == "2"
+
+
+def test_feedback_that_was_taken_in_does_not_count_again(settings, log):
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(3):
+            log.add("r1", "down", correction="x is z")
+        take_in(instance, settings, log)
+        assert trained_sequence(instance) == 3
+        skipped = evaluate(instance, settings, log)
+        assert "0 new verdicts since number 3" in skipped.skip_message
+
+
+def test_feedback_events_hold_the_corrections_with_their_question(settings, log):
+    with dg.DagsterInstance.ephemeral() as instance:
+        event = log.add("r1", "down", correction="x is z")
+        take_in(instance, settings, log)
+    from ragtune.records import FeedbackEvent
+
+    store = ArtifactStore(settings.home / "artifacts")
+    assert store.read_records(store.current("feedback_events"), FeedbackEvent) == [event]
+    assert event.question == "What is x?"
+
+
+class Line:
+    """`root` > `middle` > `last`, where `middle` cuts its input to one character."""
+
+    def __init__(self) -> None:
+        self.content = "a1"
+
+    def definitions(self) -> dg.Definitions:
+        @dg.asset
+        def root() -> dg.MaterializeResult:
+            return dg.MaterializeResult(data_version=dg.DataVersion(self.content))
+
+        @dg.asset(deps=[root], automation_condition=when_inputs_change())
+        def middle() -> dg.MaterializeResult:
+            return dg.MaterializeResult(data_version=dg.DataVersion(self.content[0]))
+
+        @dg.asset(deps=[middle], automation_condition=when_inputs_change())
+        def last() -> dg.MaterializeResult:
+            return dg.MaterializeResult(data_version=dg.DataVersion(f"{self.content[0]} last"))
+
+        return dg.Definitions(assets=[root, middle, last])
+
+
+def tick_until_quiet(line: Line, instance: dg.DagsterInstance, cursor) -> tuple[list[list[str]], object]:
+    """Do what the automation sensor does: evaluate, run what is asked for, again, until nothing is."""
+    defs, asked = line.definitions(), []
+    for _ in range(8):
+        result = dg.evaluate_automation_conditions(defs, instance, dg.AssetSelection.all(), cursor=cursor)
+        cursor = result.cursor
+        keys = sorted({found.key for found in result.results if found.true_subset.size}, key=str)
+        if not keys:
+            return asked, cursor
+        asked.append([key.to_user_string() for key in keys])
+        defs.resolve_implicit_global_asset_job_def().execute_in_process(instance=instance, asset_selection=keys)
+    raise AssertionError(f"automation never came to rest: {asked}")
+
+
+def test_automation_rebuilds_layer_by_layer_and_stops_where_content_is_the_same():
+    line = Line()
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = line.definitions().resolve_implicit_global_asset_job_def()
+        job.execute_in_process(instance=instance)
+        asked, cursor = tick_until_quiet(line, instance, None)
+        assert asked == []
+        for content, expected in [("b1", [["middle"], ["last"]]), ("b2", [["middle"]]), ("b2", [])]:
+            line.content = content
+            root = dg.AssetKey("root")
+            line.definitions().resolve_implicit_global_asset_job_def().execute_in_process(
+                instance=instance, asset_selection=[root]
+            )
+            asked, cursor = tick_until_quiet(line, instance, cursor)
+            assert asked == expected, content
