@@ -1,10 +1,13 @@
 """The rules of the house that no linter knows."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import pytest
+
+from ragtune.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("ragtune", "ragtune_assets", "ragtune_serving")
@@ -52,8 +55,6 @@ def test_the_annotated_tree_of_the_readme_equals_the_files_on_disk() -> None:
 
 
 def test_every_setting_stands_in_the_documentation() -> None:
-    from ragtune.settings import Settings
-
     text = (ROOT / "docs" / "settings.md").read_text()
     missing = []
     for name, field in Settings.model_fields.items():
@@ -61,3 +62,14 @@ def test_every_setting_stands_in_the_documentation() -> None:
         names = [f"{name}.{part}" for part in inner] if inner else [name]
         missing += [each for each in names if f"`{each}`" not in text]
     assert missing == []
+
+
+def test_every_default_in_the_documentation_is_the_real_one() -> None:
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| `(.*?)` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE))
+    for name, shown in rows.items():
+        section, _, field = name.partition(".")
+        default = Settings.model_fields[section].get_default(call_default_factory=True)
+        value = getattr(default, field) if field else default
+        secret = getattr(value, "get_secret_value", None)
+        plain = secret() if secret else str(value) if isinstance(value, Path) else value
+        assert json.loads(shown) == (list(plain) if isinstance(plain, tuple) else plain), name
