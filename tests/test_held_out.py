@@ -1,0 +1,108 @@
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ragtune.answer.answering import Answerer
+from ragtune.errors import DatasetError, EngineError
+from ragtune.evaluation.held_out import Contender, HeldOutAnswers, held_out
+from ragtune.ports import Engine
+from ragtune.records import QAPair, SplitItem
+from ragtune.settings import AnswerSettings, EvaluationSettings
+from ragtune.store.artifacts import ArtifactStore
+from tests.answering_fakes import ListRetriever, ScriptedChat, chunk
+
+PAIRS = [QAPair(f"p{i}", f"What is item{i} ?", f"value {i}", "k", f"d{i}", f"c{i}") for i in range(6)]
+ITEMS = [SplitItem(pair, "gate" if number % 2 else "test", pair.document_id) for number, pair in enumerate(PAIRS)]
+
+
+class CountingEngine(Engine):
+    """Answers from a script and remembers which model folders were started."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.fails = False
+
+    def launch(self, model, name):
+        raise NotImplementedError
+
+    @contextmanager
+    def running(self, model: Path, name: str):
+        self.started.append(name)
+        engine = self
+
+        class Running:
+            def chat(self):
+                def say(messages):
+                    if engine.fails:
+                        raise EngineError("The engine died.")
+                    return f"{(model / 'weights').read_text()} [1]"
+
+                return ScriptedChat(say)
+
+        yield Running()
+
+
+@pytest.fixture
+def engine() -> CountingEngine:
+    return CountingEngine()
+
+
+def answers(folder: Path, engine: Engine, context: str = "index 1") -> HeldOutAnswers:
+    retriever = ListRetriever([chunk(f"c{i}", f"The item{i} has value {i} today.") for i in range(6)])
+    store = ArtifactStore(folder / "artifacts")
+    return HeldOutAnswers(
+        engine, Answerer(retriever, AnswerSettings()), store, EvaluationSettings(concurrency=2), 17, context
+    )
+
+
+def contender(folder: Path, name: str, weights: str, **questions) -> Contender:
+    place = folder / name
+    place.mkdir(exist_ok=True)
+    (place / "weights").write_text(weights)
+    return Contender(name, "bf16", place, "1", {split: held_out(ITEMS, split, 9, 17) for split in questions})
+
+
+def test_one_start_answers_both_splits_and_a_second_evaluation_starts_nothing(tmp_path, engine):
+    one = contender(tmp_path, "one", "value 1", test=1, gate=1)
+    first = answers(tmp_path, engine).of(one)
+    assert {split: len(found) for split, found in first.items()} == {"test": 3, "gate": 3}
+    assert engine.started == ["one-bf16"]
+    assert answers(tmp_path, engine).of(one) == first
+    assert engine.started == ["one-bf16"]
+
+
+def test_equal_weights_in_another_folder_are_the_same_model(tmp_path, engine):
+    answers(tmp_path, engine).of(contender(tmp_path, "one", "value 1", gate=1))
+    answers(tmp_path, engine).of(contender(tmp_path, "copy", "value 1", gate=1))
+    assert engine.started == ["one-bf16"]
+    answers(tmp_path, engine).of(contender(tmp_path, "other", "value 2", gate=1))
+    assert engine.started == ["one-bf16", "other-bf16"]
+
+
+def test_another_index_or_setting_asks_again(tmp_path, engine):
+    one = contender(tmp_path, "one", "value 1", test=1)
+    answers(tmp_path, engine, "index 1").of(one)
+    answers(tmp_path, engine, "index 2").of(one)
+    assert engine.started == ["one-bf16", "one-bf16"]
+
+
+def test_answers_of_an_engine_that_died_are_not_kept(tmp_path, engine):
+    one = contender(tmp_path, "one", "value 1", test=1)
+    engine.fails = True
+    with pytest.raises(EngineError, match="died"):
+        answers(tmp_path, engine).of(one)
+    engine.fails = False
+    assert all(answer.answer == "value 1 [1]" for answer in answers(tmp_path, engine).of(one)["test"])
+
+
+def test_the_chosen_questions_stay_when_more_are_added():
+    few = {pair.id for pair in held_out(ITEMS, "test", 2, 17)}
+    more = [*ITEMS, *(SplitItem(QAPair(f"n{i}", "q", "a", "k", "d", "c"), "test", "d") for i in range(2))]
+    assert len(few) == 2
+    assert few <= {pair.id for pair in held_out(more, "test", 4, 17)}
+
+
+def test_an_empty_split_is_an_error():
+    with pytest.raises(DatasetError, match="'train' holds no question"):
+        held_out(ITEMS, "train", 5, 17)
