@@ -9,17 +9,16 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
 
 from ragtune.errors import FeedbackError
 from ragtune.records import FeedbackEvent, ResponseRecord
+from ragtune.store.database import open_database
 
 RATINGS = ("up", "down")
 LONGEST_TEXT = 8000
-_SQLITE = "sqlite:///"
 
 _tables = sa.MetaData()
 _responses = sa.Table(
@@ -61,13 +60,8 @@ class FeedbackLog:
     """Responses and verdicts at a SQLAlchemy URL; the tables are made on first use."""
 
     def __init__(self, url: str) -> None:
-        if url.startswith(_SQLITE):
-            Path(url.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._engine = sa.create_engine(url, pool_pre_ping=True)
-            if self._engine.dialect.name == "sqlite":
-                sa.event.listen(self._engine, "connect", _prepare_sqlite)
-            _tables.create_all(self._engine)
+            self._engine = open_database(url, _tables)
         except (sa.exc.SQLAlchemyError, ImportError) as error:
             raise FeedbackError(
                 f"The feedback log cannot be opened: {error}",
@@ -147,14 +141,6 @@ class FeedbackLog:
     def close(self) -> None:
         """Close every connection; the log can be used again afterwards."""
         self._engine.dispose()
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    """Let readers and one writer work side by side, and wait for a lock instead of failing."""
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=15000", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
 
 
 def _with_tuples(row: sa.RowMapping) -> dict[str, Any]:
