@@ -58,12 +58,19 @@ def read_docstring(entity: griffe.Object) -> Page:
     text = re.sub(r"^\*\*Examples?:?\*\*:?[ \t]*$", "Examples:", text, flags=re.MULTILINE)
     text = re.sub(r"^Examples?:[ \t]*\n\s*\n(?=```|\.\. code)", "", text, flags=re.MULTILINE)
     # The parser expects a line before the first section.
-    docstring = griffe.Docstring(f"\n{text}", parent=entity)
-    google: dict[str, Any] = {"returns_multiple_items": False, "returns_named_value": False}
-    styles: Any = {griffe.Parser.google: google}
-    for section in docstring.parse("auto", method="heuristics", default="google", per_style_options=styles):
+    for section in _sections(griffe.Docstring(f"\n{text}", parent=entity)):
         _read_section(page, section)
     return page
+
+
+def _sections(docstring: griffe.Docstring) -> list[griffe.DocstringSection]:
+    google: dict[str, Any] = {"returns_multiple_items": False, "returns_named_value": False}
+    styles: Any = {griffe.Parser.google: google}
+    try:
+        return docstring.parse("auto", method="heuristics", default="google", per_style_options=styles)
+    except IndexError:
+        # The parser trips over a section without content; the words are still worth reading.
+        return [griffe.DocstringSectionText(docstring.value)]
 
 
 def _read_section(page: Page, section: griffe.DocstringSection) -> None:
