@@ -9,6 +9,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request, Response
 
 from ragtune.errors import ResourceError
+from ragtune.knowledge.retrieval import Retriever
 from ragtune.ports import RunningEngine
 from ragtune.settings import Settings, prepare_process
 from ragtune.store.artifacts import ArtifactStore, write_json
@@ -97,13 +99,21 @@ def build_services(settings: Settings, publisher: RouterPublisher) -> Services:
     from ragtune.model.pretrained import resolve_base_model
 
     store = ArtifactStore(settings.home / "artifacts")
+    loading = threading.Lock()  # two threads that import transformers at the same time break its lazy modules
 
     def base() -> Path:
-        ref = store.current("base_model") or resolve_base_model(settings.base_model, store)
+        with loading:
+            ref = store.current("base_model") or resolve_base_model(settings.base_model, store)
         return store.folder(ref)
 
+    def open_retriever() -> Retriever:
+        with loading:
+            retriever = retriever_from(settings)
+            retriever.embedder.embed(["warm up"])
+        return retriever
+
     deployment = Deployment(settings, engine_from(settings), ModelRegistry(settings), base, publisher)
-    grounding = Grounding(settings, lambda: retriever_from(settings))
+    grounding = Grounding(settings, open_retriever)
     return Services(deployment, grounding, FeedbackLog(settings.feedback_url), Metrics(), time.time())
 
 

@@ -53,4 +53,7 @@ class Grounding:
             except RagTuneError as error:
                 self.error = str(error)
                 logger.warning("no retrieval yet: %s", error)
+            except Exception as error:
+                logger.exception("looking for an index failed")
+                self.error = str(error)
             self._ending.wait(self._settings.gateway.poll_seconds)

@@ -156,7 +156,7 @@ class AnsweringHooks(CustomLogger):
         self._give_up(exchange, "failed")
         status = getattr(original_exception, "status_code", 500)
         if status in (400, 413, 422):
-            return None
+            return HTTPException(400, {"error": _engine_words(original_exception)})
         error = EngineError(
             f"The engine for model version {exchange.engine.model.version} did not answer.",
             mend="try again in some seconds; it is restarted when it has died (`ragtune status` shows its state)",
@@ -258,6 +258,12 @@ class AnsweringHooks(CustomLogger):
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _engine_words(error: Exception) -> str:
+    """Return what the engine said, without LiteLLM's words around it."""
+    said = str(error).split("\n\nLiteLLM:")[0]
+    return said.rpartition("OpenAIException - ")[2]
 
 
 def _is_system(role: str) -> bool:

@@ -1,0 +1,244 @@
+"""The command line: what it prints, what it writes, and how it says no."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ragtune.errors import EngineError, RagTuneError, ResourceError, SettingsError
+from ragtune.records import Chunk, GateDecision, Hit, QAPair, Score, SplitItem
+from ragtune.settings import load_settings
+from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.warehouse import Warehouse
+from ragtune_serving.address import check_port
+from ragtune_serving.checks import examine
+from ragtune_serving.cli import app
+from ragtune_serving.commands import asking, demo, documents, running
+from ragtune_serving.processes import Program, start, stop, supervise
+
+SCORE = Score("fine-tuned", "w8a8", "token_f1", 0.75, 0.7, 0.8, 160, "test", "d", "2", 17, "s")
+DECISION = GateDecision(
+    True, "the interval excludes zero", "token_f1", 0.2, 0.7, 0.5, 0.4, 0.6, 0.05, 120, 0.05, "", "2"
+)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_the_command_line_has_the_fixed_commands():
+    text = invoke("--help").output
+    fixed = ("index", "search", "materialize", "serve", "up", "ask", "status", "rollback", "doctor", "demo")
+    assert all(f" {name} " in text for name in fixed)
+
+
+def test_an_error_is_a_message_and_exit_code_1_without_a_traceback(home):
+    result = subprocess.run(
+        [sys.executable, "-m", "ragtune_serving.cli", "search", "hello", "--mode", "psychic"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "hybrid, text or vector" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_documents_are_indexed_found_and_ranked_into_a_run_file(home, tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "cart.md").write_text("# Cart\n\nThe cart adds up the prices of all items.\n")
+    (folder / "login.md").write_text("# Login\n\nA session lasts for thirty minutes after the password was checked.\n")
+    result = invoke("index", "--source", f"folder:{folder}", "--json")
+    counts = json.loads(result.stdout)
+    assert set(counts) >= {"documents", "chunks", "added", "updated", "deleted", "seconds"}
+    assert (counts["documents"], counts["added"], counts["deleted"]) == (2, counts["chunks"], 0)
+    assert json.loads(invoke("index", "--source", f"folder:{folder}", "--json").stdout)["embedded"] == 0
+
+    hits = json.loads(invoke("search", "how long does a session last", "--json", "--top-k", "1").stdout)
+    assert len(hits) == 1
+    assert "thirty minutes" in hits[0]["text"]
+    assert set(hits[0]) >= {"document", "chunk", "score", "text"}
+    assert "Login" in invoke("search", "session").stdout
+
+    queries, run, timings = tmp_path / "q.jsonl", tmp_path / "out" / "run.trec", tmp_path / "t.jsonl"
+    queries.write_text('{"id": "q1", "text": "prices of items"}\n{"id": 2, "text": "password"}\n')
+    batch = ["--queries", str(queries), "--run", str(run), "--timings", str(timings), "--level", "document"]
+    assert invoke("search", *batch, "--top-k", "100").exit_code == 0
+    rows = [line.split() for line in run.read_text().splitlines()]
+    assert {row[0] for row in rows} == {"q1", "2"}
+    assert [row[3] for row in rows if row[0] == "q1"] == ["1", "2"][: sum(row[0] == "q1" for row in rows)]
+    assert rows[0][2] == next(h["document"] for h in json.loads(invoke("search", "prices", "--json").stdout))
+    assert all(json.loads(line)["latency_ms"] > 0 for line in timings.read_text().splitlines())
+
+
+def test_a_document_is_ranked_once_by_its_best_chunk():
+    chunks = [Chunk(f"c{i}", document, "s", "t", (), "x", i) for i, document in enumerate(["a", "b", "a"])]
+    hits = [Hit(chunk, 1.0 - i / 10) for i, chunk in enumerate(chunks)]
+    assert documents._ranked(hits, "document") == [("a", 1.0), ("b", 0.9)]
+    assert [name for name, _ in documents._ranked(hits, "chunk")] == ["c0", "c1", "c2"]
+
+
+def test_searching_without_an_index_says_how_to_make_one(home):
+    result = invoke("search", "hello")
+    assert isinstance(result.exception, SettingsError)
+    assert "ragtune index" in str(result.exception)
+
+
+def test_a_broken_line_of_a_batch_is_named(tmp_path):
+    file = tmp_path / "q.jsonl"
+    file.write_text('{"id": "a", "text": "b"}\n{"id": "a"}\n')
+    with pytest.raises(RagTuneError, match="Line 2"):
+        documents.read_lines(file, "id", "text")
+
+
+@pytest.mark.parametrize(
+    ("dials", "switches", "words"),
+    [
+        (["deep=1"], [], ["creativity", "depth"]),
+        (["depth=much"], [], ["depth=0.8"]),
+        (["depth=2"], [], ["0 to 1"]),
+        ([], ["citations=perhaps"], ["citations=off"]),
+        ([], ["cite=off"], ["strict_grounding"]),
+    ],
+)
+def test_wrong_controls_are_answered_with_the_valid_ones(dials, switches, words):
+    with pytest.raises(SettingsError) as caught:
+        asking.parse_controls(dials, switches)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_controls_reach_the_request():
+    controls = asking.parse_controls(["depth=0.8"], ["citations=off"])
+    assert controls == {"dials": {"depth": 0.8}, "switches": {"citations": False}}
+    assert asking.parse_controls([], []) == {}
+
+
+def test_asking_without_a_key_says_what_to_do(home):
+    result = invoke("ask", "hello")
+    assert isinstance(result.exception, ResourceError)
+    assert "ragtune serve" in str(result.exception)
+
+
+def test_answers_of_other_questions_are_not_mixed_with_these(tmp_path):
+    answers = tmp_path / "a.jsonl"
+    answers.write_text('{"id": "x"}\n{"id": "y"}\n{"id"')
+    assert asking._finished(answers, ["x", "y", "z"]) == 2
+    assert answers.read_text() == '{"id": "x"}\n{"id": "y"}\n'
+    with pytest.raises(SettingsError, match="other questions"):
+        asking._finished(answers, ["y", "x"])
+
+
+def test_status_of_an_empty_home_says_so(home):
+    report = json.loads(invoke("status", "--json").stdout)
+    assert report["gateway"]["live"] is None
+    assert report["aliases"] == {"champion": None, "challenger": None, "previous": None}
+    assert report["feedback"] == {"responses": 0, "verdicts": 0}
+    assert "champion    -" in invoke("status").stdout
+
+
+def test_rollback_without_a_previous_champion_is_refused(home):
+    assert "no previous champion" in str(invoke("rollback").exception)
+
+
+def test_the_doctor_names_what_is_wrong_and_how_to_mend_it(home, monkeypatch, tmp_path):
+    settings = load_settings({"engine": {"python": str(tmp_path / "nowhere")}, "base_model": {"name": str(tmp_path)}})
+    findings = {finding.what: finding for finding in examine(settings)}
+    assert findings["packages"].ok
+    assert findings["base model"].ok
+    assert not findings["engine"].ok
+    assert "make install" in findings["engine"].mend
+    monkeypatch.setenv("RAGTUNE_ENGINE__PYTHON", str(tmp_path / "nowhere"))
+    assert invoke("doctor").exit_code == 1
+
+
+def test_a_busy_port_names_its_setting():
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ResourceError, match="RAGTUNE_PORTS__DAGSTER"):
+            check_port("127.0.0.1", port, "ports.dagster")
+    check_port("127.0.0.1", port, "ports.dagster")
+
+
+def test_up_runs_everything_on_loopback_with_its_state_in_the_home(home):
+    programs = running.platform_programs(load_settings())
+    assert {program.name for program in programs} == {"gateway", "Dagster daemon", "Dagster webserver", "MLflow UI"}
+    for program in programs:
+        assert program.log.is_relative_to(home)
+        if program.name != "Dagster daemon":
+            assert "127.0.0.1" in program.command
+        if program.name.startswith("Dagster"):
+            assert program.environment["RAGTUNE_DAGSTER_STORAGE"] == str(home / "dagster")
+
+
+def test_when_one_program_ends_the_others_are_ended_and_its_log_is_shown(tmp_path):
+    sleeper = Program("sleeper", ["sleep", "600"], tmp_path / "a.log")
+    failing = Program("failing", [sys.executable, "-c", "import time; time.sleep(0.3); 1/0"], tmp_path / "b.log")
+    with pytest.raises(EngineError, match=r"failing ended with code 1(.|\n)*ZeroDivisionError"):
+        supervise([sleeper, failing])
+    assert not [1 for process in Path("/proc").glob("[0-9]*/cmdline") if process.read_bytes() == b"sleep\0600\0"]
+
+
+def test_a_signal_ends_all_programs(tmp_path):
+    began = time.monotonic()
+    threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    supervise([Program("sleeper", ["sleep", "601"], tmp_path / "a.log")])
+    assert time.monotonic() - began < 10
+
+
+def test_a_program_that_ignores_the_signal_is_killed_with_its_children(tmp_path):
+    script = "trap '' TERM; sleep 602 & wait; wait; sleep 602"
+    process = start(Program("stubborn", ["bash", "-c", script], tmp_path / "a.log"))
+    time.sleep(0.3)
+    stop(process, patience=0.5)
+    assert process.returncode == -signal.SIGKILL
+    time.sleep(0.1)
+    assert not [1 for process in Path("/proc").glob("[0-9]*/cmdline") if process.read_bytes() == b"sleep\0602\0"]
+
+
+def test_the_demo_asks_unseen_questions_of_different_kinds(home):
+    store = ArtifactStore(load_settings().home / "artifacts")
+    pair = QAPair("0", "What is a?", "An a.", "default", "d", "c")
+    items = [
+        SplitItem(replace(pair, id="train"), "train", "k"),
+        SplitItem(replace(pair, id="1"), "test", "k"),
+        SplitItem(replace(pair, id="2"), "test", "k"),
+        SplitItem(replace(pair, id="3", kind="returns"), "test", "k"),
+        SplitItem(replace(pair, id="4", answerable=False, kind="none"), "test", "k"),
+    ]
+    store.set_current(store.write_records("qa_splits", items))
+    chosen = [pair.id for pair in demo.demo_questions(load_settings())]
+    assert sorted(chosen) == ["1", "2", "3"]
+    assert {"1", "3"} <= set(chosen)
+
+
+def test_the_report_shows_scores_with_n_and_interval_and_the_decision(home, capsys, monkeypatch):
+    settings = load_settings()
+    warehouse = Warehouse(settings.home / "warehouse.duckdb")
+    warehouse.append([SCORE, replace(SCORE, model="base", precision="bf16", value=0.17, low=0.12, high=0.22)])
+    warehouse.append([DECISION])
+    monkeypatch.setattr(demo.out, "width", 200)
+    demo.report(settings)
+    text = capsys.readouterr().out
+    assert "0.750 [0.700, 0.800]" in text
+    assert "0.170 [0.120, 0.220]" in text
+    assert "160" in text
+    assert "Promoted: the interval excludes zero" in text
+    assert "0.050 could have been found" in text
