@@ -61,6 +61,25 @@ class EmbedderSettings(Section):
     batch_size: int = Field(64, ge=1)
 
 
+class WriterSettings(Section):
+    """A language model that writes and judges pairs, by its LiteLLM name; an empty name means none."""
+
+    model: str = ""
+    url: str = ""
+    api_key: SecretStr = SecretStr("")
+    pairs_per_call: int = Field(4, ge=1, le=20)
+    concurrency: int = Field(4, ge=1)
+    attempts: int = Field(4, ge=1)
+    timeout: float = Field(120.0, gt=0)
+    temperature: float = Field(0.4, ge=0, le=2)
+    max_tokens: int = Field(1200, ge=64)
+    max_calls: int = Field(500, ge=1)
+    budget_usd: float = Field(5.0, ge=0)
+    budget_tokens: int = Field(2_000_000, ge=1)
+    price_in: float = Field(0.0, ge=0, description="USD per million prompt tokens; 0: LiteLLM's price list")
+    price_out: float = Field(0.0, ge=0, description="USD per million completion tokens; 0: LiteLLM's price list")
+
+
 class DatasetSettings(Section):
     """How many pairs, and how they are split by near-duplicate cluster."""
 
@@ -71,6 +90,7 @@ class DatasetSettings(Section):
     gate_share: float = Field(0.12, gt=0, lt=1)
     validation_share: float = Field(0.05, gt=0, lt=1)
     jaccard: float = Field(0.35, gt=0, le=1)
+    writer: WriterSettings = WriterSettings()
 
 
 class BaseModelSettings(Section):
@@ -138,6 +158,9 @@ class EvaluationSettings(Section):
 
     test_items: int = Field(160, ge=1)
     gate_items: int = Field(120, ge=1)
+    precisions: tuple[Literal["bf16", "w4a16", "w8a8"], ...] = Field(
+        ("bf16", "w4a16"), description="answer the test beside the served one"
+    )
     concurrency: int = Field(8, ge=1)
     metric: str = "token_f1"
     alpha: float = Field(0.05, gt=0, lt=0.5)

@@ -58,7 +58,7 @@ def line_up(
     served, version = served_precision(settings), quantized.sha256[:12]
     found = [Contender(BASE, "bf16", store.folder(base), "base", {"test": test} if champion else both)]
     folders = precision_folders(store, merged, quantized)
-    for precision in dict.fromkeys(("bf16", "w4a16", served)):
+    for precision in dict.fromkeys((*settings.evaluation.precisions, served)):
         asked = both if precision == served else {"test": test}
         found.append(Contender(CANDIDATE, precision, folders[precision], version, asked))
     if champion:

@@ -1,0 +1,199 @@
+"""The whole graph, once, with the real base model and the real engine, on small settings."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ragtune.backends.engines import kernel_lines
+from ragtune.model.quantization import inspect_weights
+from ragtune.records import ArtifactRef, Chunk, ResponseRecord, SplitItem
+from ragtune.settings import Settings, child_environment, load_settings
+from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.feedback import FeedbackLog
+from ragtune.store.registry import ModelRegistry, verify
+from ragtune.store.warehouse import Warehouse
+
+ROOT = Path(__file__).parent.parent
+ROOTS = {"base_model", "feedback_events", "raw_documents"}
+SMALL = {
+    "RAGTUNE_SOURCES": '["package:filelock", "package:datasketch"]',
+    "RAGTUNE_DATASET__MIN_PAIRS": "200",
+    "RAGTUNE_TRAINING__MINUTES": "0.5",
+    "RAGTUNE_TRAINING__BATCH_SIZE": "2",
+    "RAGTUNE_TRAINING__VALIDATION_EXAMPLES": "4",
+    "RAGTUNE_QUANTIZATION__CALIBRATION_SAMPLES": "4",
+    "RAGTUNE_EVALUATION__PRECISIONS": '["w4a16"]',
+    "RAGTUNE_EVALUATION__TEST_ITEMS": "8",
+    "RAGTUNE_EVALUATION__GATE_ITEMS": "12",
+    "RAGTUNE_BENCHMARK__PRECISIONS": '["w8a8"]',
+    "RAGTUNE_BENCHMARK__CONCURRENCY": "[2]",
+    "RAGTUNE_BENCHMARK__REQUESTS": "4",
+    "RAGTUNE_FEEDBACK__RETRAIN_AFTER": "1",
+}
+
+ENGINE = ROOT / load_settings().engine.python
+pytestmark = [
+    pytest.mark.graph,
+    pytest.mark.engine,
+    pytest.mark.skipif(not ENGINE.is_file(), reason=f"there is no engine environment at {ENGINE}"),
+]
+
+
+@dataclass
+class Home:
+    """A home, its settings, and the output of the first materialisation."""
+
+    settings: Settings
+    environment: dict[str, str]
+    output: str = ""
+
+    @property
+    def store(self) -> ArtifactStore:
+        return ArtifactStore(self.settings.home / "artifacts")
+
+    @property
+    def registry(self) -> ModelRegistry:
+        return ModelRegistry(self.settings)
+
+    def ref(self, name: str) -> ArtifactRef:
+        found = self.store.current(name)
+        assert found is not None, name
+        return found
+
+    def materialize(self, *arguments: str) -> str:
+        return self.python("-m", "ragtune_assets.materialize", *arguments)
+
+    def python(self, *arguments: str) -> str:
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=1500)
+        assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home after one whole materialisation."""
+    folder = tmp_path_factory.mktemp("graph")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**SMALL, "RAGTUNE_HOME": str(folder)}.items():
+            patch.setenv(name, value)
+        found = Home(load_settings(), child_environment())
+        found.output = found.materialize()
+        yield found
+
+
+def built(output: str) -> set[str]:
+    return set(re.findall(r"(\w+): building, because", output))
+
+
+def test_the_first_run_builds_everything_and_releases_a_model_that_verifies(home):
+    assert len(built(home.output)) == 16
+    (model,) = home.registry.versions()
+    manifest = verify(Path(model.folder))
+    assert set(manifest.precisions) == {"w4a16", "w8a8"}
+    assert manifest.served_precision == "w8a8"
+    assert manifest.adapter_sha256 == home.ref("lora_adapter").sha256
+    assert manifest.dataset_sha256 == home.ref("qa_splits").sha256
+    assert manifest.feedback_ids == ()
+    assert manifest.gate["live_version"] == "base"
+    assert manifest.gate["n"] > 0
+    champion, challenger = home.registry.alias("champion"), home.registry.alias("challenger")
+    assert (champion or challenger).version == model.version
+    assert (champion is not None) == manifest.gate["promoted"]
+
+
+def test_every_number_stands_in_the_warehouse(home):
+    warehouse = Warehouse(home.settings.home / "warehouse.duckdb")
+    scores = {(s.model, s.precision, s.split) for s in warehouse.scores() if s.metric == "token_f1"}
+    expected = {("base", "bf16", "test"), ("fine-tuned", "w4a16", "test"), ("fine-tuned", "w8a8", "test")}
+    assert expected <= scores
+    assert {("base", "bf16", "gate"), ("fine-tuned", "w8a8", "gate")} <= scores
+    (decision,) = warehouse.decisions()
+    assert decision.candidate_version == home.ref("quantized_model").sha256[:12]
+    (row,) = warehouse.benchmarks()
+    assert (row.precision, row.concurrency, row.errors) == ("w8a8", 2, 0)
+    assert row.tokens_per_second > 0
+    assert row.peak_memory_bytes > row.model_bytes > 0
+
+
+def test_the_quantised_weights_are_packed_and_the_engine_says_which_kernel_ran(home):
+    folder = home.store.folder(home.ref("quantized_model"))
+    int4, int8 = inspect_weights(folder / "w4a16"), inspect_weights(folder / "w8a8")
+    assert int4["packed_int4"] == int8["int8"] == 30 * 7
+    assert int4["plain"] == int8["plain"] == 0
+    plain = inspect_weights(home.store.folder(home.ref("merged_model")))
+    assert int4["bytes"] < 0.45 * plain["bytes"]
+    for precision, kernel in (("w4a16", "WNA16"), ("w8a8", "Int8|ScaledMM|Scaled")):
+        (log,) = (home.settings.home / "logs").glob(f"engine-fine-tuned-{precision}-*.log")
+        assert re.search(kernel, " ".join(kernel_lines(log))), kernel_lines(log)
+
+
+def test_training_is_tracked(home):
+    from mlflow import MlflowClient
+
+    (model,) = home.registry.versions()
+    run = MlflowClient(tracking_uri=home.settings.tracking_url).get_run(model.manifest.mlflow_run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["rank"] == "16"
+    assert run.data.metrics["loss"] > 0
+
+
+def test_a_second_run_rebuilds_nothing_but_reads_the_roots(home):
+    started = time.monotonic()
+    output = home.materialize()
+    assert built(output) == ROOTS
+    assert time.monotonic() - started < 120
+    assert len(home.registry.versions()) == 1
+
+
+def test_the_gate_refuses_a_model_that_equals_the_champion(home):
+    (model,) = home.registry.versions()
+    home.registry.move("champion", model.version)
+    engines = set((home.settings.home / "logs").glob("engine-*.log"))
+    output = home.materialize("--force", *(f"--select={n}" for n in ("eval_answers", "eval_scores", "released_model")))
+    assert built(output) == {"eval_answers", "eval_scores", "released_model"}
+    decision = Warehouse(home.settings.home / "warehouse.duckdb").decisions()[-1]
+    assert decision.live_version == f"version {model.version}"
+    assert (decision.promoted, decision.gain) == (False, 0.0)
+    assert "no better" in decision.reason
+    assert decision.smallest_detectable_gain > 0
+    assert home.registry.alias("champion").version == model.version
+    assert home.registry.alias("challenger").manifest.gate["promoted"] is False
+    assert set((home.settings.home / "logs").glob("engine-*.log")) == engines, "known answers need no engine"
+
+
+def test_a_correction_leads_through_the_sensor_to_a_new_adapter_whose_manifest_names_it(home):
+    before = home.ref("lora_adapter")
+    chunks = {chunk.id: chunk for chunk in home.store.read_records(home.ref("chunks"), Chunk)}
+    items = home.store.read_records(home.ref("qa_splits"), SplitItem)
+    pair = next(i.pair for i in items if i.split == "train" and i.pair.answerable and len(i.pair.answer.split()) > 4)
+    log = FeedbackLog(home.settings.feedback_url)
+    question = f"In one line, {pair.question[0].lower()}{pair.question[1:]}"
+    log.record_response(
+        ResponseRecord("r-1", "2026-01-01", question, "Wrong.", "ragtune", "1", (pair.chunk_id,), (), False)
+    )
+    event = log.add("r-1", "down", correction=pair.answer)
+    log.close()
+    assert pair.chunk_id in chunks
+
+    outcome = json.loads(home.python("-m", "tests.daemon_ticks").splitlines()[-1])
+
+    assert outcome["sensor"]["ragtune/new_feedback"] == "1"
+    asked = [name for layer in outcome["layers"] for name in layer]
+    order = ["qa_candidates", "qa_dataset", "qa_splits", "lora_adapter", "merged_model", "quantized_model"]
+    assert [name for name in asked if name in order] == order
+    assert asked[-1] == "released_model"
+    assert len(asked) == len(set(asked)), "nothing is built twice"
+    adapter = home.ref("lora_adapter")
+    assert adapter.sha256 != before.sha256
+    newest = home.registry.versions()[-1]
+    assert newest.manifest.adapter_sha256 == adapter.sha256
+    assert newest.manifest.feedback_ids == (event.id,)
+    again = json.loads(home.python("-m", "tests.daemon_ticks").splitlines()[-1])
+    assert again == {"sensor": "0 new verdicts since number 1; 1 are needed.", "layers": []}
