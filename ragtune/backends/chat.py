@@ -2,14 +2,11 @@
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self, cast
+from typing import Any, Self
 
 from ragtune.errors import EngineError
 from ragtune.ports import ChatModel
 from ragtune.records import Completion, Message
-
-if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletionMessageParam
 
 _TIMEOUT_SECONDS = 600.0
 
@@ -39,7 +36,7 @@ class OpenAIChat(ChatModel):
         from openai import OpenAIError
 
         started = time.perf_counter()
-        turns = cast("list[ChatCompletionMessageParam]", [{"role": m.role, "content": m.content} for m in messages])
+        turns: list[Any] = [{"role": m.role, "content": m.content} for m in messages]
         first, finish, usage = 0.0, "", None
         text: list[str] = []
         try:

@@ -38,6 +38,9 @@ def run_loads(
     """Return a row per level of concurrency; every level gets prompts that no other level had."""
     run_id = run_id or uuid.uuid4().hex[:12]
     rows = []
+    # The first request of a process also pays for its memory and its kernels; it is not counted.
+    [warm_up] = distinct_prompts(prompts, 1, start=len(levels) * requests)
+    engine.chat().complete(warm_up, max_tokens=max_tokens, temperature=0.0, seed=seed)
     for number, level in enumerate(levels):
         progress(f"benchmark of {model} {precision} at {level}", number, len(levels))
         fresh = distinct_prompts(prompts, requests, start=number * requests)
