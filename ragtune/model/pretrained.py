@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ragtune.errors import ModelError
 from ragtune.model.capacity import require_disk
@@ -26,6 +26,14 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 RECIPE = "dequantised-bf16-3"
 ARTIFACT = "base_model"
 _MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "LICENSE*")
+
+
+class Conversation(Protocol):
+    """Anything with messages of which the last is what the model should say."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation, ending with the assistant's turn."""
 
 
 def resolve_base_model(

@@ -5,6 +5,7 @@ file headers, because a model that was silently left unquantised looks just the 
 """
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,14 @@ from typing import Any
 from ragtune.errors import ModelError, SettingsError
 from ragtune.model.capacity import GIB, chosen_device, require_disk, require_memory, use_threads
 from ragtune.model.folders import copy_companions, whole_folder
-from ragtune.model.pretrained import check_model_folder, load_model, load_tokenizer, read_safetensors_header
+from ragtune.model.pretrained import (
+    Conversation,
+    check_model_folder,
+    load_model,
+    load_tokenizer,
+    read_safetensors_header,
+    render_chat,
+)
 from ragtune.ports import Progress, silent
 from ragtune.settings import QuantizationSettings
 from ragtune.store.artifacts import MANIFEST
@@ -26,7 +34,7 @@ _PACKED = 8
 
 def quantize_w4a16(
     merged: Path,
-    calibration_texts: Sequence[str],
+    calibration: Sequence[Conversation],
     settings: QuantizationSettings,
     out: Path,
     device: str = "auto",
@@ -35,21 +43,19 @@ def quantize_w4a16(
 ) -> Path:
     """Write the model with 4-bit weights by GPTQ (Frantar et al. 2023) to `out` and return it.
 
-    `calibration_texts` are whole rendered conversations as the model meets them in use. Raises
+    `calibration` holds whole conversations as the model meets them in use; the first ones are taken. Raises
     SettingsError when the group size does not divide the layers, ModelError when the result is not INT4.
     """
     from llmcompressor.modifiers.gptq import GPTQModifier
 
     config = check_model_folder(merged)
     _check_group_size(config, settings.group_size)
-    if not calibration_texts:
-        raise ModelError(
-            "GPTQ got no calibration texts.", expected="rendered conversations", mend="pass training prompts"
-        )
+    if not calibration:
+        raise ModelError("GPTQ got no calibration samples.", expected="conversations", mend="pass training examples")
     recipe = GPTQModifier(config_groups={"group_0": _int4_scheme(settings)}, ignore=["lm_head"])
-    texts = list(calibration_texts)[: settings.calibration_samples]
-    progress(f"quantising to INT4 with {len(texts)} samples", 0, 1)
-    _compress(merged, out, recipe, device, threads, texts)
+    samples = calibration[: settings.calibration_samples]
+    progress(f"quantising to INT4 with {len(samples)} samples", 0, 1)
+    _compress(merged, out, recipe, device, threads, samples)
     _require(out, "w4a16", config)
     progress("quantising to INT4", 1, 1)
     return out
@@ -143,7 +149,9 @@ def _int4_scheme(settings: QuantizationSettings) -> Any:
     return QuantizationScheme(targets=["Linear"], weights=weights)
 
 
-def _compress(merged: Path, out: Path, recipe: Any, device: str, threads: int, texts: Sequence[str] = ()) -> None:
+def _compress(
+    merged: Path, out: Path, recipe: Any, device: str, threads: int, samples: Sequence[Conversation] = ()
+) -> None:
     """Run one llm-compressor recipe and write the result as a whole folder."""
     chosen = chosen_device(device)
     use_threads(threads)
@@ -155,14 +163,14 @@ def _compress(merged: Path, out: Path, recipe: Any, device: str, threads: int, t
 
         # On CUDA llm-compressor itself moves one layer after the other to the device.
         model = load_model(merged, "cpu")
-        if texts:
-            data = _calibration(load_tokenizer(merged), texts)
+        if samples:
+            data = _calibration(load_tokenizer(merged), samples)
             oneshot(
                 model=model,
                 dataset=data,
                 recipe=recipe,
                 max_seq_length=max(len(row) for row in data["input_ids"]),
-                num_calibration_samples=len(texts),
+                num_calibration_samples=len(samples),
                 shuffle_calibration_samples=False,
                 **({"pipeline": "sequential"} if chosen == "cuda" else {}),
             )
@@ -174,22 +182,26 @@ def _compress(merged: Path, out: Path, recipe: Any, device: str, threads: int, t
             copy_companions(merged, scratch, leave_out=(*own, MANIFEST, "model.safetensors.index.json"))
 
 
-def _calibration(tokenizer: Any, texts: Sequence[str]) -> Any:
+def _calibration(tokenizer: Any, samples: Sequence[Conversation]) -> Any:
     from datasets import Dataset
 
-    rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    rows = [
+        tokenizer(render_chat(tokenizer, sample.messages), add_special_tokens=False)["input_ids"] for sample in samples
+    ]
     return Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep llm-compressor's log lines to warnings while it works."""
+    """Silence llm-compressor's log, and a warning about offloading that it causes where nothing is offloaded."""
     from loguru import logger
 
     logger.disable("llmcompressor")
     logger.disable("compressed_tensors")
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded modules")
+            yield
     finally:
         logger.enable("llmcompressor")
         logger.enable("compressed_tensors")

@@ -10,17 +10,16 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from ragtune.errors import DatasetError, ModelError
 from ragtune.model.capacity import GIB, chosen_device, require_disk, require_memory, use_threads
 from ragtune.model.folders import whole_folder
-from ragtune.model.pretrained import check_model_folder, load_model, load_tokenizer, render_chat
+from ragtune.model.pretrained import Conversation, check_model_folder, load_model, load_tokenizer, render_chat
 from ragtune.model.tracking import Tracker
 from ragtune.ports import Progress, silent
-from ragtune.records import Message
 from ragtune.settings import TrainingSettings
 from ragtune.store.artifacts import MANIFEST, write_json
 
@@ -28,14 +27,6 @@ REPORT = "report.json"
 _RUN = "run.json"
 _IGNORED = -100
 _STRETCH = 8
-
-
-class Conversation(Protocol):
-    """Anything with messages of which the last is what the model should say."""
-
-    @property
-    def messages(self) -> tuple[Message, ...]:
-        """The conversation, ending with the assistant's turn."""
 
 
 @dataclass(frozen=True, slots=True)

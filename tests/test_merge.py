@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from ragtune.errors import ModelError
+from ragtune.model.merge import merge_adapter
+from ragtune.model.pretrained import load_model, load_tokenizer
+from tests.tiny_llama import make_tiny_llama, talks
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_llama(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_adapter(tiny, tmp_path_factory.mktemp("adapter") / "lora")
+
+
+def write_adapter(base: Path, out: Path, **knobs: object) -> Path:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    model = get_peft_model(
+        load_model(base), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", **knobs)
+    )
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    model.save_pretrained(out)
+    return out
+
+
+def test_the_merge_computes_what_base_and_adapter_compute_together(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel
+
+    merged = merge_adapter(tiny, adapter, tmp_path / "merged")
+    ids = torch.tensor([load_tokenizer(tiny)(talks(1)[0].messages[1].content)["input_ids"]])
+    with torch.no_grad():
+        plain = load_model(tiny).float()(ids).logits
+        alone = load_model(merged).float()(ids).logits
+        together = PeftModel.from_pretrained(load_model(tiny).float(), adapter)(ids).logits
+    gap = float((together - plain).abs().max())
+    assert float((alone - together).abs().max()) < 0.1 * gap
+
+
+def test_the_merge_keeps_format_tokenizer_and_tied_embeddings(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    merged = merge_adapter(tiny, adapter, tmp_path / "merged")
+    assert {p.name for p in merged.iterdir()} == {p.name for p in tiny.iterdir()}
+    with safe_open(tiny / "model.safetensors", "pt") as before, safe_open(merged / "model.safetensors", "pt") as after:
+        assert set(before.keys()) == set(after.keys())
+        changed = {name for name in before.keys() if not before.get_tensor(name).equal(after.get_tensor(name))}  # noqa: SIM118
+        assert {str(after.get_tensor(name).dtype) for name in after.keys()} == {"torch.bfloat16"}  # noqa: SIM118
+    assert len(changed) == 14
+    assert all("proj" in name for name in changed)
+
+
+def test_an_adapter_of_another_base_is_refused_and_leaves_nothing(tmp_path: Path, adapter: Path) -> None:
+    shallow = make_tiny_llama(tmp_path / "shallow", layers=1)
+    with pytest.raises(ModelError, match="7 of the adapter's 14 layers"):
+        merge_adapter(shallow, adapter, tmp_path / "merged")
+    assert [p.name for p in tmp_path.iterdir()] == ["shallow"]
+
+
+def test_an_adapter_that_is_not_plain_lora_is_refused(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    dora = write_adapter(tiny, tmp_path / "dora", use_dora=True)
+    with pytest.raises(ModelError, match="use_dora"):
+        merge_adapter(tiny, dora, tmp_path / "merged")
+    with pytest.raises(ModelError, match="adapter_config"):
+        merge_adapter(tiny, tmp_path, tmp_path / "merged")
+
+
+def test_the_scale_is_alpha_over_rank(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from safetensors.torch import load_file
+
+    weaker = shutil.copytree(adapter, tmp_path / "weaker")
+    config = json.loads((weaker / "adapter_config.json").read_text())
+    (weaker / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 0}))
+    merged = merge_adapter(tiny, weaker, tmp_path / "merged")
+    same, base = load_file(merged / "model.safetensors"), load_file(tiny / "model.safetensors")
+    assert all(same[name].equal(base[name]) for name in base)

@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import pytest
+
+from ragtune.errors import ModelError, SettingsError
+from ragtune.model.pretrained import load_model, load_tokenizer
+from ragtune.model.quantization import inspect_weights, quantize_w4a16, quantize_w8a8
+from ragtune.settings import QuantizationSettings
+from tests.tiny_llama import make_tiny_llama, talks
+
+SETTINGS = QuantizationSettings(group_size=32, calibration_samples=4)
+LAYERS = 2 * 7
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_llama(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def int4(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return quantize_w4a16(tiny, talks(6), SETTINGS, tmp_path_factory.mktemp("int4") / "w4a16", "cpu", 1)
+
+
+@pytest.fixture(scope="module")
+def int8(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return quantize_w8a8(tiny, tmp_path_factory.mktemp("int8") / "w8a8", "cpu", 1)
+
+
+def test_every_linear_layer_is_packed_int4(tiny: Path, int4: Path) -> None:
+    found, before = inspect_weights(int4), inspect_weights(tiny)
+    assert (found["precision"], found["packed_int4"], found["int8"], found["plain"]) == ("w4a16", LAYERS, 0, 0)
+    per_layer = 64 * (64 + 32 + 32 + 64) + 3 * 64 * 128
+    assert found["quantized_bytes"] == 2 * per_layer // 2
+    assert found["parameters"] == before["parameters"]
+    assert found["bytes"] < before["bytes"]
+
+
+def test_every_linear_layer_is_int8(int8: Path) -> None:
+    found = inspect_weights(int8)
+    assert (found["precision"], found["packed_int4"], found["int8"], found["plain"]) == ("w8a8", 0, LAYERS, 0)
+
+
+def test_an_unquantised_model_is_seen_as_such(tiny: Path) -> None:
+    found = inspect_weights(tiny)
+    assert (found["precision"], found["plain"]) == ("bf16", LAYERS)
+    assert found["bytes"] == (tiny / "model.safetensors").stat().st_size
+
+
+def test_the_quantised_models_stay_near_the_original(tiny: Path, int4: Path, int8: Path) -> None:
+    import torch
+
+    text = talks(8)[7].messages[1].content
+    ids = torch.tensor([load_tokenizer(tiny)(text)["input_ids"]])
+    with torch.no_grad():
+        logits = {folder: load_model(folder)(ids).logits.float().flatten() for folder in (tiny, int4, int8)}
+    near = {f: float(torch.cosine_similarity(logits[tiny], logits[f], dim=0)) for f in (int4, int8)}
+    assert near[int8] > 0.999
+    assert 0.9 < near[int4] < near[int8]
+
+
+def test_the_folders_hold_all_that_an_engine_loads(tiny: Path, int4: Path, int8: Path) -> None:
+    for folder in (int4, int8):
+        assert {p.name for p in folder.iterdir()} >= {p.name for p in tiny.iterdir()}
+        assert load_tokenizer(folder).chat_template == load_tokenizer(tiny).chat_template
+        assert not list(folder.parent.glob(".*"))
+
+
+def test_a_group_size_that_does_not_divide_the_layers_names_those_that_do(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"\[16, 32, 64\]"):
+        quantize_w4a16(tiny, talks(2), QuantizationSettings(group_size=48), tmp_path / "out", "cpu", 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_calibration_without_samples_is_refused(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no calibration samples"):
+        quantize_w4a16(tiny, [], SETTINGS, tmp_path / "out", "cpu", 1)
+
+
+def test_a_folder_without_weights_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="holds no weights"):
+        inspect_weights(tmp_path)

@@ -1,0 +1,219 @@
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ragtune.errors import DatasetError, ModelError
+from ragtune.model.pretrained import load_model, load_tokenizer
+from ragtune.model.sft import AdapterReport, batch_order, read_report, tokenize, train_adapter
+from ragtune.model.tracking import MlflowTracker, Tracker
+from ragtune.records import Message
+from ragtune.settings import TrainingSettings
+from tests.tiny_llama import Talk, make_tiny_llama, talks
+
+SETTINGS = TrainingSettings(
+    minutes=5, max_steps=12, batch_size=4, checkpoint_every=4, learning_rate=0.01, validation_examples=4
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_llama(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AdapterReport]:
+    folder = tmp_path_factory.mktemp("trained")
+    tracker = MlflowTracker(f"sqlite:///{folder}/ml/mlflow.db", "tests", "tiny", folder / "runs")
+    report = train(tiny, folder, SETTINGS, tracker)
+    return folder, report
+
+
+def train(base: Path, folder: Path, settings: TrainingSettings, tracker: Tracker | None = None) -> AdapterReport:
+    return train_adapter(
+        base, talks(40), talks(6), settings, 7, folder / "out", folder / "resume", tracker or Tracker(), "cpu", 1
+    )
+
+
+def test_training_lowers_the_loss_and_reports_what_it_did(trained: tuple[Path, AdapterReport]) -> None:
+    folder, report = trained
+    assert report.steps == 12
+    assert report.stopped_by == "max_steps"
+    assert [step for step, _ in report.losses] == list(range(1, 13))
+    assert report.losses[-1][1] < report.losses[0][1] - 0.1
+    assert 0 < report.loss_tokens < report.tokens <= report.padded_tokens
+    assert report.validation_loss < report.losses[0][1]
+    assert read_report(folder / "out") == report
+    assert {p.name for p in (folder / "out").iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_mlflow_holds_parameters_curve_and_adapter(trained: tuple[Path, AdapterReport]) -> None:
+    from mlflow import MlflowClient
+
+    folder, report = trained
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/ml/mlflow.db")
+    run = client.get_run(report.mlflow_run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["learning_rate"] == "0.01"
+    assert len(client.get_metric_history(report.mlflow_run_id, "loss")) == 12
+    assert list((folder / "runs").rglob("adapter_model.safetensors"))
+
+
+def test_a_training_that_was_killed_goes_on_from_its_last_whole_checkpoint(tiny: Path, tmp_path: Path) -> None:
+    settings = changed(max_steps=40, checkpoint_every=2)
+    script = (
+        "from pathlib import Path; from ragtune.model.sft import train_adapter; "
+        "from ragtune.model.tracking import Tracker; from ragtune.settings import TrainingSettings; "
+        "from tests.tiny_llama import talks; "
+        f"train_adapter(Path({str(tiny)!r}), talks(40), talks(6), "
+        f"TrainingSettings.model_validate_json({settings.model_dump_json()!r}), 7, "
+        f"Path({str(tmp_path / 'out')!r}), Path({str(tmp_path / 'resume')!r}), Tracker(), 'cpu', 1)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parent.parent)
+    while child.poll() is None and len(list(tmp_path.glob("resume/checkpoint-*/clock.json"))) < 2:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    whole = max(int(p.parent.name.split("-")[1]) for p in tmp_path.glob("resume/checkpoint-*/clock.json"))
+    torn = tmp_path / "resume" / "checkpoint-39"
+    torn.mkdir(exist_ok=True)
+
+    report = train(tiny, tmp_path, settings)
+    assert 4 <= report.resumed_from == whole < 40
+    assert report.steps == 40
+    assert [step for step, _ in report.losses] == list(range(1, 41))
+    assert not torn.exists()
+
+
+def test_other_settings_do_not_go_on_from_foreign_checkpoints(
+    tiny: Path, trained: tuple[Path, AdapterReport], tmp_path: Path
+) -> None:
+    shutil.copytree(trained[0] / "resume", tmp_path / "resume")
+    report = train(tiny, tmp_path, changed(learning_rate=0.02, max_steps=2))
+    assert (report.resumed_from, report.steps) == (0, 2)
+
+
+def test_a_finished_training_is_not_done_twice(tiny: Path, trained: tuple[Path, AdapterReport], tmp_path: Path) -> None:
+    shutil.copytree(trained[0] / "resume", tmp_path / "resume")
+    report = train(tiny, tmp_path, SETTINGS)
+    again, first = (folder / "out" / "adapter_model.safetensors" for folder in (tmp_path, trained[0]))
+    assert report.resumed_from == 12
+    assert again.read_bytes() == first.read_bytes()
+    assert report.losses == trained[1].losses
+
+
+def test_training_stops_when_its_minutes_are_spent(tiny: Path, tmp_path: Path) -> None:
+    report = train(tiny, tmp_path, changed(minutes=0.02, max_steps=100000, max_epochs=100000))
+    assert report.stopped_by == "minutes"
+    assert report.seconds < 10
+
+
+def test_the_thrifty_loss_and_gradient_equal_those_of_the_whole_model(tiny: Path, tmp_path: Path) -> None:
+    import torch
+
+    from ragtune.model import sft
+
+    rows, _ = tokenize(load_tokenizer(tiny), talks(6), 1024)
+    trainer, _ = sft._trainer(
+        tiny, load_tokenizer(tiny), rows, [], SETTINGS, 1, tmp_path, "cpu", Tracker(), lambda *_: None
+    )
+    model = trainer.model.float()
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    batch = trainer.data_collator([{"input_ids": r.input_ids, "labels": r.labels} for r in rows])
+    assert trainer._shared_start(batch["input_ids"], batch["labels"][:, 1:] != -100) > 20
+    loss = trainer.compute_loss(model.train(), batch)
+    loss.backward()
+    plain = load_model(tiny).float()
+    adapted = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    gradients = {n: p.grad.clone() for n, p in adapted.items()}
+    expected = reference_loss(plain, adapted, batch, SETTINGS.alpha / SETTINGS.rank)
+    wanted = torch.autograd.grad(expected, list(adapted.values()))
+    assert abs(float(loss.detach()) - float(expected.detach())) < 1e-5
+    assert max(float((gradients[n] - g).abs().max()) for n, g in zip(adapted, wanted, strict=True)) < 1e-4
+
+
+def reference_loss(plain, adapted, batch, scale):
+    import torch
+
+    weights = dict(plain.named_parameters())
+    merged = dict(weights)
+    for name, a in adapted.items():
+        if "lora_A" in name:
+            b = adapted[name.replace("lora_A", "lora_B")]
+            key = name.removeprefix("base_model.model.").split(".lora_A")[0] + ".weight"
+            merged[key] = weights[key] + scale * b @ a
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    logits = torch.func.functional_call(plain, merged, kwargs=inputs).logits
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(7, 7), (200, 200), (150, 190)])
+def test_causal_attention_equals_pytorchs_own(queries: int, keys: int) -> None:
+    import torch
+
+    from ragtune.model.kernels import causal_attention
+
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, heads, n, 16, requires_grad=True) for heads, n in ((6, queries), (2, keys), (2, keys)))
+    mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+    found = causal_attention(q, k, v, 0.25)
+    weight = torch.randn_like(wanted)
+    for mine, theirs in zip(
+        torch.autograd.grad((found * weight).sum(), (q, k, v)),
+        torch.autograd.grad((wanted * weight).sum(), (q, k, v)),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_only_the_reply_and_its_end_are_learnt(tiny: Path) -> None:
+    tokenizer = load_tokenizer(tiny)
+    talk = Talk((Message("system", "s"), Message("user", "what ?"), Message("assistant", "the default is one .")))
+    [row], dropped = tokenize(tokenizer, [talk], 200)
+    learnt = [token for token, label in zip(row.input_ids, row.labels, strict=True) if label != -100]
+    assert tokenizer.decode(learnt) == "the default is one .<|im_end|>"
+    assert dropped == 0
+
+
+def test_a_conversation_that_is_too_long_is_left_out_not_cut(tiny: Path) -> None:
+    rows, dropped = tokenize(load_tokenizer(tiny), talks(10), 80)
+    assert dropped > 0
+    assert len(rows) + dropped == 10
+    assert all(len(row.input_ids) <= 80 and row.labels[-1] != -100 for row in rows)
+
+
+def test_examples_without_an_answer_or_none_at_all_are_refused(tiny: Path, tmp_path: Path) -> None:
+    question = Talk((Message("system", "s"), Message("user", "what ?")))
+    with pytest.raises(DatasetError, match="last message"):
+        tokenize(load_tokenizer(tiny), [question], 200)
+    with pytest.raises(DatasetError, match="None of the 0"):
+        train_adapter(tiny, [], [], SETTINGS, 1, tmp_path / "out", tmp_path / "resume", Tracker(), "cpu", 1)
+
+
+def test_batches_are_alike_in_length_and_keep_the_order_of_stretches() -> None:
+    lengths = [(i * 37) % 100 + 1 for i in range(128)]
+    order = batch_order(lengths, 4, 32, seed=3)
+    batches = [order[i : i + 4] for i in range(0, 128, 4)]
+    assert sorted(order) == list(range(128))
+    assert all(set(sum(batches[i : i + 8], [])) == set(range(i * 4, i * 4 + 32)) for i in range(0, 32, 8))  # noqa: RUF017
+    padded = sum(4 * max(lengths[i] for i in batch) for batch in batches)
+    assert padded < 1.2 * sum(lengths)
+    assert batch_order(lengths, 4, 32, seed=3) == order
+
+
+def test_an_adapter_without_report_is_no_finished_one(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"report\.json"):
+        read_report(tmp_path)
+
+
+def changed(**changes: float) -> TrainingSettings:
+    return TrainingSettings(**{**SETTINGS.model_dump(), **changes})
