@@ -272,7 +272,7 @@ class ElasticIndex(SearchIndex):
                 self._lease.check()
                 try:
                     rows = helpers.streaming_bulk(
-                        self._client, part, index=self._index, raise_on_error=False, max_retries=3, initial_backoff=1
+                        self._client, part, index=self._index, raise_on_error=False, max_retries=3, initial_backoff=0.3
                     )
                     self._check_rows([item for ok, item in rows if not ok])
                     break
@@ -294,12 +294,14 @@ class ElasticIndex(SearchIndex):
     @contextmanager
     def _speaking(self) -> Iterator[None]:
         """Turn the client's errors into ours; check the server's version before the first request."""
-        from elasticsearch import ApiError, TransportError
+        from elasticsearch import ApiError, TransportError, UnsupportedProductError
 
         try:
             if not self._version:
                 self._version = checked_version(self.url, self._client.info().body)
             yield
+        except UnsupportedProductError as error:
+            raise explained(self.location, 0, "UnsupportedProductError", str(error)) from error
         except ApiError as error:
             raise explained(self.location, error.status_code, error.error, str(error)) from error
         except TransportError as error:

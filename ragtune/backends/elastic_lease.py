@@ -24,7 +24,7 @@ class WriterLease:
         self._client, self._index = client, index
         self._owner = ""
         self._revision: dict[str, int] = {}
-        self._lost = ""
+        self._lost, self._renewed = "", 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -33,8 +33,8 @@ class WriterLease:
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
         while not self._take():
             time.sleep(LOOK_EVERY)
-        self._lost, self._stop = "", threading.Event()
-        self._thread = threading.Thread(target=self._renew, args=(self._stop,), daemon=True)
+        self._lost, self._renewed, self._stop = "", time.monotonic(), threading.Event()
+        self._thread = threading.Thread(target=self._keep_renewing, args=(self._stop,), daemon=True)
         self._thread.start()
 
     def check(self) -> None:
@@ -82,19 +82,21 @@ class WriterLease:
         written = self._client.index(index=self._index, id="writer", document=document, **condition)
         self._revision = {"if_seq_no": written["_seq_no"], "if_primary_term": written["_primary_term"]}
 
-    def _renew(self, stop: threading.Event) -> None:
+    def renew(self) -> None:
+        """Prolong the lease; remember that it is lost when somebody else holds it or it ran out."""
         from elasticsearch import ApiError, TransportError
 
-        last = time.monotonic()
-        while not stop.wait(RENEW_EVERY):
-            try:
-                self._write(**self._revision)
-                last = time.monotonic()
-            except (ApiError, TransportError) as error:
-                conflict = isinstance(error, ApiError) and error.status_code in (404, 409)
-                if conflict or time.monotonic() - last > LEASE_SECONDS - RENEW_EVERY:
-                    self._lost = str(error)
-                    return
+        try:
+            self._write(**self._revision)
+            self._renewed = time.monotonic()
+        except (ApiError, TransportError) as error:
+            conflict = isinstance(error, ApiError) and error.status_code in (404, 409)
+            if conflict or time.monotonic() - self._renewed > LEASE_SECONDS - RENEW_EVERY:
+                self._lost = str(error)
+
+    def _keep_renewing(self, stop: threading.Event) -> None:
+        while not self._lost and not stop.wait(RENEW_EVERY):
+            self.renew()
 
 
 def _alive(owner: str) -> bool:

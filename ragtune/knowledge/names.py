@@ -33,8 +33,10 @@ def names_in(question: str, limit: int = 3) -> list[list[str]]:
     """Return for each object named in a question the ways to look it up, the most exact first.
 
     Dotted names come before quoted ones and CamelCase or snake_case words. `LoraConfig.r` is also
-    looked up as its owner, `torch.nn.Linear` also as `linear`.
+    looked up as its owner, `torch.nn.Linear` also as `linear`. A question of one word is a name.
     """
+    if _NAME.fullmatch(question.strip()):
+        return [_ways(question.strip())]
     dotted = _DOTTED.findall(question)
     rest = _QUOTED.findall(question) + _CODE_WORD.findall(question)
     known = {part for name in dotted for part in name.split(".")}

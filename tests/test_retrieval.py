@@ -1,0 +1,155 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ragtune.backends.lance_index import LanceIndex
+from ragtune.errors import SettingsError
+from ragtune.knowledge.indexing import update_index
+from ragtune.knowledge.names import body_text, names_in, object_names
+from ragtune.knowledge.retrieval import Retriever, by_document, fuse, search_log
+from ragtune.records import Chunk, Hit, content_id
+from ragtune.settings import IndexSettings
+from tests.counting_embedder import CountingEmbedder
+
+NOISE = " ".join(f"peft LoraConfig adapter setting {number}" for number in range(9))
+
+
+def chunk(title: str, text: str, document: str = "") -> Chunk:
+    return Chunk(content_id(title, text), document or title, "package:peft", title, (), text, 0)
+
+
+CHUNKS = [
+    chunk("peft.LoraConfig", "Holds the options of one low-rank method. `r` is the rank."),
+    chunk("peft.LoraModel", f"Builds a model. {NOISE}"),
+    chunk("peft.get_peft_model", f"Wraps a model. {NOISE}"),
+    chunk("torch.nn.modules.linear.Linear", "Applies a linear map to the incoming data."),
+    chunk("Getting started", "Install the package and fine-tune an adapter."),
+]
+
+
+@pytest.fixture
+def retriever(tmp_path: Path) -> Retriever:
+    index, embedder = LanceIndex(tmp_path / "index", "words", 32), CountingEmbedder()
+    update_index(index, embedder, CHUNKS)
+    return Retriever(index, embedder, IndexSettings())
+
+
+def first(retriever: Retriever, text: str, **options: object) -> str:
+    return retriever.search(text, 3, **options)[0].chunk.title  # type: ignore[arg-type]
+
+
+def hit(name: str, document: str = "", score: float = 1.0) -> Hit:
+    return Hit(Chunk(name, document or name, "s", name, (), name, 0), score)
+
+
+def test_fusion_adds_reciprocal_ranks() -> None:
+    fused = fuse([[hit("a"), hit("b")], [hit("b"), hit("c")]], 10, k=60)
+    assert [each.chunk.id for each in fused] == ["b", "a", "c"]
+    assert fused[0].score == pytest.approx(1 / 62 + 1 / 61)
+    assert fused[1].score == pytest.approx(1 / 61)
+
+
+def test_fusion_weighs_its_lists_and_keeps_to_the_limit() -> None:
+    fused = fuse([[hit("a")], [hit("b")], [hit("c")]], 2, k=60, weights=[1.0, 3.0, 2.0])
+    assert [each.chunk.id for each in fused] == ["b", "c"]
+
+
+def test_ties_are_broken_the_same_way_every_time() -> None:
+    assert [each.chunk.id for each in fuse([[hit("b")], [hit("a")]], 10, k=60)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("question", ["peft.LoraConfig", "What is `LoraConfig`?", "LoraConfig.r", "loraconfig"])
+def test_an_object_named_in_the_question_comes_first(retriever: Retriever, question: str) -> None:
+    assert first(retriever, question) == "peft.LoraConfig"
+
+
+def test_a_public_name_finds_the_object_where_it_really_lives(retriever: Retriever) -> None:
+    assert first(retriever, "adapter setting of torch.nn.Linear") == "torch.nn.modules.linear.Linear"
+
+
+def test_without_the_name_match_a_text_full_of_the_words_would_win(retriever: Retriever) -> None:
+    off = Retriever(retriever.index, retriever.embedder, IndexSettings(name_weight=0.0))
+    question = "adapter setting LoraConfig"
+    assert first(off, question) != "peft.LoraConfig"
+    assert first(retriever, question) == "peft.LoraConfig"
+
+
+def test_hybrid_finds_what_either_part_finds(retriever: Retriever) -> None:
+    found = {each.chunk.id for each in retriever.search("install adapter", 5)}
+    text = {each.chunk.id for each in retriever.search("install adapter", 2, mode="text")}
+    vector = {each.chunk.id for each in retriever.search("install adapter", 2, mode="vector")}
+    assert text <= found
+    assert vector <= found
+
+
+def test_text_mode_embeds_nothing(retriever: Retriever) -> None:
+    embedder = CountingEmbedder()
+    Retriever(retriever.index, embedder, IndexSettings()).search("install", 3, mode="text")
+    assert embedder.embedded == []
+
+
+def test_a_filter_keeps_to_one_document(retriever: Retriever) -> None:
+    hits = retriever.search("adapter", 5, where={"document_id": "Getting started"})
+    assert [each.chunk.title for each in hits] == ["Getting started"]
+
+
+def test_many_questions_get_the_same_hits_as_one_at_a_time(retriever: Retriever) -> None:
+    questions = ["LoraConfig.r", "wraps a model", "linear map of torch.nn.Linear and peft.LoraModel", "", "install"]
+    together = retriever.search_many(questions, 3)
+    assert together == [retriever.search(each, 3) for each in questions]
+    assert retriever.search_many([], 3) == []
+
+
+def test_an_unknown_mode_lists_the_valid_ones(retriever: Retriever) -> None:
+    with pytest.raises(SettingsError, match="hybrid, text, vector"):
+        retriever.search("x", 3, mode="magic")  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="at least 1"):
+        retriever.search("x", 0)
+
+
+def test_an_empty_index_has_no_hits(tmp_path: Path) -> None:
+    index = LanceIndex(tmp_path / "none", "words", 32)
+    assert Retriever(index, CountingEmbedder(), IndexSettings()).search("anything", 3) == []
+
+
+def test_searches_are_logged_with_hits_scores_and_milliseconds(retriever: Retriever, tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "retrieval.jsonl"
+    logged = Retriever(retriever.index, retriever.embedder, retriever.settings, search_log(path))
+    hits = logged.search("LoraConfig.r", 2)
+    logged.search("install", 1, mode="text")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["query"] for line in lines] == ["LoraConfig.r", "install"]
+    assert lines[0]["chunk_ids"] == [each.chunk.id for each in hits]
+    assert lines[0]["scores"] == pytest.approx([each.score for each in hits], abs=1e-6)
+    assert lines[0]["milliseconds"] > 0
+    assert lines[1]["mode"] == "text"
+
+
+def test_documents_are_ranked_by_their_best_chunk() -> None:
+    hits = [hit("a1", "a", 3.0), hit("b1", "b", 2.0), hit("a2", "a", 1.0), hit("c1", "c", 0.5)]
+    assert by_document(hits, 2) == [("a", 3.0), ("b", 2.0)]
+
+
+def test_an_object_can_be_called_by_each_end_of_its_path() -> None:
+    assert object_names("peft.tuners.LoraConfig") == ["peft.tuners.loraconfig", "tuners.loraconfig", "loraconfig"]
+    assert object_names("Getting started") == ["getting started"]
+
+
+def test_names_are_read_from_questions_the_most_exact_first() -> None:
+    assert names_in("How does `rank` of peft.LoraConfig work?") == [["peft.loraconfig", "loraconfig"], ["rank"]]
+    assert names_in("What is LoraConfig.r?") == [["loraconfig.r", "loraconfig"]]
+    assert names_in("set batch_size in SFTConfig") == [["batch_size"], ["sftconfig"]]
+    assert names_in("How do I train a model?") == []
+
+
+def test_a_camel_case_title_is_also_searched_by_its_words() -> None:
+    assert body_text(CHUNKS[0]).endswith("\npeft Lora Config")
+    assert body_text(CHUNKS[4]) == CHUNKS[4].embedded_text
+
+
+def test_a_query_vector_of_the_index_is_unit_length(retriever: Retriever) -> None:
+    hits = retriever.search(CHUNKS[0].embedded_text, 1, mode="vector")
+    assert hits[0].score == pytest.approx(1.0, abs=1e-5)
+    assert np.isfinite(hits[0].score)
