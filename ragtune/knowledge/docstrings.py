@@ -93,7 +93,8 @@ def _read_section(page: Page, section: griffe.DocstringSection) -> None:
         for item in value:
             page.attributes[item.name] = _documented(item)
     elif kind is _KIND.returns:
-        page.returns += [_documented(item) for item in value]
+        found = [_documented(item) for item in value]
+        page.returns += [item for item in found if "None" not in (item.type, item.text.rstrip("."))]
     elif kind is _KIND.yields:
         page.yields += [_documented(item) for item in value]
     elif kind in (_KIND.raises, _KIND.warns):

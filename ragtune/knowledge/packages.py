@@ -32,6 +32,7 @@ _INTERNAL = {
 }  # fmt: skip
 # Below this many dots a module is an inner one: only what it offers by name is public.
 _DEPTH = 3
+_UNREAD = re.compile(r"_pb2(_grpc)?$|^(tests|migrations|db_migrations|alembic)$")
 _REEXPORT = re.compile(r"\b(\w+) as \1\b")
 _FAILURES = (griffe.AliasResolutionError, griffe.CyclicAliasError, KeyError)
 
@@ -123,12 +124,22 @@ def _description(name: str) -> list[Document]:
     ]
 
 
+class _Finder(griffe.ModuleFinder):
+    """Leaves out generated, test and migration modules, which take long to parse and offer nothing."""
+
+    def submodules(self, module: griffe.Module) -> list[tuple[tuple[str, ...], Path]]:
+        """Return the name parts and path of each submodule that can hold public names."""
+        found = super().submodules(module)
+        return [(parts, path) for parts, path in found if not any(_UNREAD.search(part) for part in parts)]
+
+
 class _Package:
     """A parsed package and its close relatives (`dagster` and `dagster_shared`, `duckdb` and `_duckdb`)."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.loader = griffe.GriffeLoader(allow_inspection=False, store_source=False)
+        self.loader.finder = _Finder()
         self.loaded: set[str] = set()
         if not re.fullmatch(r"\w+", name) or importlib.util.find_spec(name) is None:
             raise _unknown(name)
@@ -214,12 +225,9 @@ def _offered(module: Entity) -> set[str]:
     names = set(_REEXPORT.findall(module.filepath.read_text(encoding="utf-8", errors="replace")))
     if names:
         return names
-    root = module.path.split(".")[0]
-    return {
-        name
-        for name, member in module.members.items()
-        if isinstance(member, griffe.Alias) and member.target_path.startswith(f"{root}.")
-    }
+    below = f"{module.path}."
+    aliases = {name: member for name, member in module.members.items() if isinstance(member, griffe.Alias)}
+    return {name for name, member in aliases.items() if member.target_path.startswith(below)}
 
 
 def _members(owner: PublicObject) -> list[PublicObject]:
