@@ -136,6 +136,7 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         RAGTUNE_DAGSTER_STORAGE=str(storage),
         RAGTUNE_HOME=str(settings.home),
         TRANSFORMERS_VERBOSITY="error",
+        TQDM_DISABLE="1",
     )
     with dg.DagsterInstance.from_config(str(DAGSTER_HOME)) as instance:
         yield instance

@@ -1,5 +1,6 @@
 """From a pretrained model to a fine-tuned one that is small enough to serve."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,21 +8,23 @@ from typing import Any
 
 import dagster as dg
 
+from ragtune.dataset.corrections import CORRECTION, feedback_ids
 from ragtune.evaluation.benchmark import folder_bytes
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.model.examples import TrainingExample, build_examples
 from ragtune.model.merge import merge_adapter
-from ragtune.model.pretrained import check_model_folder, load_tokenizer, render_chat, resolve_base_model
+from ragtune.model.pretrained import check_model_folder, resolve_base_model
 from ragtune.model.quantization import inspect_weights, quantize_w4a16, quantize_w8a8
-from ragtune.model.sft import REPORT, AdapterReport, train_adapter
+from ragtune.model.sft import REPORT, STRETCH, AdapterReport, train_adapter
 from ragtune.model.tracking import MlflowTracker
 from ragtune.records import ArtifactRef, Chunk, Hit, Split, SplitItem, content_id
 from ragtune.settings import Settings
-from ragtune.store.artifacts import ArtifactStore, files_sha256, folder_files
+from ragtune.store.artifacts import ArtifactStore, files_sha256, folder_files, write_json
 from ragtune_assets.display import curve, materialized, table
 from ragtune_assets.progress import LoggedProgress
 
 OWNERS = ["team:model"]
+LEARNT = "corrections.json"
 _SPARE_HITS = 8
 """Passages searched beyond those shown, for examples whose right passage is taken away."""
 
@@ -105,11 +108,9 @@ def quantized_model(
     chosen = items[: settings.quantization.calibration_samples]
     conversations = examples(chosen, "train", store.read_records(chunks, Chunk), retriever, settings)
     merged, progress = store.folder(merged_model), LoggedProgress()
-    tokenizer = load_tokenizer(merged)
-    texts = [render_chat(tokenizer, conversation.messages) for conversation in conversations]
     place = {"device": settings.device, "threads": settings.threads, "progress": progress}
     with store.stage("quantized_model") as scratch:
-        quantize_w4a16(merged, texts, settings.quantization, scratch / "w4a16", **place)
+        quantize_w4a16(merged, conversations, settings.quantization, scratch / "w4a16", **place)
         quantize_w8a8(merged, scratch / "w8a8", **place)
         ref = store.commit("quantized_model", scratch)
     return materialized(ref, *weight_facts(merged, store.folder(ref)))
@@ -126,7 +127,13 @@ def examples(
     built = build_examples(
         chosen, chunks, lambda text, most: hits[text][:most], settings.answer, settings.seed, LoggedProgress()
     )
-    return sorted(built, key=lambda example: example.kind != "correction")
+    return sorted(built, key=lambda example: example.kind != CORRECTION)
+
+
+def learnt_corrections(adapter: Path, items: Sequence[SplitItem]) -> tuple[str, ...]:
+    """Return the feedback rows whose corrections the training got to before its time was over."""
+    learnt = set(json.loads((adapter / LEARNT).read_text()))
+    return feedback_ids([item.pair for item in items if item.pair.id in learnt])
 
 
 def train(
@@ -155,6 +162,8 @@ def train(
             LoggedProgress(),
         )
         weights = {path: digest for path, digest in folder_files(scratch).items() if path != REPORT}
+        seen = report.steps // STRETCH * STRETCH * settings.training.batch_size
+        write_json(scratch / LEARNT, [example.pair_id for example in training[:seen] if example.kind == CORRECTION])
         ref = store.commit("lora_adapter", scratch, rows=report.steps, identity=files_sha256(weights))
     shutil.rmtree(work, ignore_errors=True)
     return ref, report

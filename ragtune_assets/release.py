@@ -8,7 +8,6 @@ from importlib.metadata import version
 import dagster as dg
 
 from ragtune.answer.prompt import prompt_sha256
-from ragtune.dataset.corrections import feedback_ids
 from ragtune.errors import RegistryError
 from ragtune.evaluation.gate import decide
 from ragtune.model.sft import read_report
@@ -19,6 +18,7 @@ from ragtune.store.registry import FORMAT, ModelRegistry, assemble
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets.display import materialized, table
 from ragtune_assets.line_up import BASE, CANDIDATE, AnswerSet, gate_sets, precision_folders, served_precision
+from ragtune_assets.model import learnt_corrections
 
 PACKAGES = (
     "ragtune",
@@ -96,7 +96,7 @@ def describe(
     scores: Sequence[Score],
     decision: GateDecision,
 ) -> ModelManifest:
-    """Return the manifest without its files; the feedback rows are those that training was given."""
+    """Return the manifest without its files."""
     report = read_report(store.folder(adapter))
     return ModelManifest(
         format=FORMAT,
@@ -105,7 +105,7 @@ def describe(
         base_sha256=base.sha256,
         adapter_sha256=adapter.sha256,
         dataset_sha256=splits.sha256,
-        feedback_ids=feedback_ids([item.pair for item in items if item.split == "train"]),
+        feedback_ids=learnt_corrections(store.folder(adapter), items),
         prompt_sha256=prompt_sha256(),
         seed=settings.seed,
         code_version=version("ragtune"),

@@ -150,7 +150,7 @@ def test_a_run_of_a_killed_process_is_closed(world):
 def test_an_unknown_source_ends_with_a_message_and_exit_code_1(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RAGTUNE_SOURCES", f'["folder:{tmp_path}/missing"]')
-    for name in ("DAGSTER_HOME", "RAGTUNE_DAGSTER_STORAGE", "TRANSFORMERS_VERBOSITY"):
+    for name in ("DAGSTER_HOME", "RAGTUNE_DAGSTER_STORAGE", "TRANSFORMERS_VERBOSITY", "TQDM_DISABLE"):
         monkeypatch.setenv(name, "")
     assert main(["--select", "raw_documents"]) == 1
     shown = capsys.readouterr().out

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ragtune.dataset.sentences import content_words, flat
 from ragtune.records import Chunk, FeedbackEvent, QAPair, content_id
 
-WRITER = "feedback"
+WRITER, CORRECTION = "feedback", "correction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def _pair(event: FeedbackEvent, shown: Sequence[Chunk]) -> QAPair:
         id=content_id(chunk.id, question, answer),
         question=question,
         answer=answer,
-        kind="correction",
+        kind=CORRECTION,
         document_id=chunk.document_id,
         chunk_id=chunk.id,
         span=_literal(answer, chunk.text) or _closest(words, chunk.text),
