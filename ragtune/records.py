@@ -104,8 +104,9 @@ class IndexUpdate:
 class QAPair:
     """A question with the answer that stands in one chunk (`span` = character offsets there).
 
-    An unanswerable pair has `answerable=False`, an empty answer and the span (0, 0); its
-    chunk is then one that looks relevant and is not.
+    `evidence_ids` are further chunks that the answer needs. An unanswerable pair has
+    `answerable=False`, an empty answer and the span (0, 0); its chunk is then one that looks
+    relevant and is not.
     """
 
     id: str
@@ -121,6 +122,7 @@ class QAPair:
     feedback_id: str = ""
     scores: dict[str, float] = field(default_factory=dict)
     template: str = ""
+    evidence_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

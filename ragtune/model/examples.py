@@ -76,6 +76,7 @@ def _example(
         passages.insert(int(draw(seed, "place", pair.id) * (len(passages) + 1)), Hit(gold, 0.0))
     elif draw(seed, "shuffle", pair.id) < _SHUFFLED_SHARE:
         passages.sort(key=lambda hit: draw(seed, "order", pair.id, hit.chunk.id))
+    passages = _with_evidence(pair, passages, texts)
     place = _best_place(pair, passages, settings)
     if place < 0:
         return None
@@ -100,6 +101,17 @@ def _best_place(pair: QAPair, passages: Sequence[Hit], settings: AnswerSettings)
         elif hit.chunk.document_id == pair.document_id and same < 0:
             same = place
     return own if own >= 0 else same
+
+
+def _with_evidence(pair: QAPair, passages: list[Hit], texts: dict[str, Chunk]) -> list[Hit]:
+    """Put the further chunks that an answer needs in the place of the last passages that it does not."""
+    needed = {pair.chunk_id, *pair.evidence_ids}
+    shown = list(passages)
+    for name in pair.evidence_ids:
+        spare = [place for place, hit in enumerate(shown) if hit.chunk.id not in needed]
+        if name in texts and name not in {hit.chunk.id for hit in shown} and spare:
+            shown[spare[-1]] = Hit(texts[name], 0.0)
+    return shown
 
 
 def _corrected(pair: QAPair) -> bool:

@@ -1,0 +1,240 @@
+import json
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from ragtune.dataset.generation import LLMJudge, LLMWriter, find_quote
+from ragtune.dataset.quality import check_pairs
+from ragtune.errors import DatasetError
+from ragtune.settings import DatasetSettings, WriterSettings
+from tests.api_pages import articles, chunk, shop
+
+CHUNKS = [chunk(each) for each in [*shop(), *articles(8)]]
+
+
+class ModelServer:
+    """An OpenAI-compatible server on a free loopback port, with faults on demand."""
+
+    def __init__(self, reply):
+        self.reply, self.faults, self.requests = reply, [], []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.requests.append(body)
+                fault = outer.faults.pop(0) if outer.faults else None
+                status, text = fault if fault else (200, outer.reply(body))
+                payload = {"error": {"message": text}}
+                if status == 200:
+                    message = {"role": "assistant", "content": text}
+                    payload = {
+                        "id": "x",
+                        "object": "chat.completion",
+                        "created": 0,
+                        "model": body["model"],
+                        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+                        "usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150},
+                    }
+                raw = json.dumps(payload).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+    def settings(self, **values):
+        base = {
+            "model": "openai/writer",
+            "url": self.url,
+            "api_key": "k",
+            "concurrency": 2,
+            "timeout": 20,
+            "attempts": 3,
+        }
+        return WriterSettings(**{**base, **values})
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+def written(body):
+    """Quote the last sentence-like line of each passage, as an obedient model would."""
+    passages = body["messages"][1]["content"].split("\n\nPassage ")
+    items = []
+    for passage in passages:
+        title = passage.split("\n")[1].split(" > ")[0]
+        quote = [line for line in passage.split("\n") if len(line.split()) > 4][-1].split(": ")[-1]
+        items.append(
+            {
+                "question": f"What do the documents tell about {title} at its end?",
+                "answer": quote.strip(),
+                "quotes": [quote.strip()],
+                "kind": "fact",
+                "difficulty": "hard",
+                "paraphrase": f"Which last remark is there on {title} in the documents?",
+            }
+        )
+    if "kind unanswerable" in body["messages"][0]["content"]:
+        items.append(
+            {"question": f"Who paid for {title} at first?", "answer": "", "quotes": [], "kind": "unanswerable"}
+        )
+    return json.dumps({"items": items})
+
+
+@pytest.fixture
+def server():
+    running = ModelServer(written)
+    yield running
+    running.close()
+
+
+def writer(server, tmp_path, **values):
+    return LLMWriter(server.settings(**values), tmp_path / "cache", seed=3, unanswerable_share=0.2)
+
+
+def test_the_model_writes_pairs_that_pass_the_checks(server, tmp_path):
+    llm = writer(server, tmp_path)
+    pairs = llm.write(CHUNKS)
+    kinds = Counter(pair.kind for pair in pairs)
+    assert kinds["llm.fact"] >= 2 * len(CHUNKS) - 2
+    assert kinds["llm.unanswerable"] > 0
+    texts = {each.id: each.text for each in CHUNKS}
+    for pair in pairs:
+        if pair.answerable:
+            start, end = pair.span
+            assert " ".join(texts[pair.chunk_id][start:end].split()).rstrip(".") == pair.answer.rstrip(".")
+    assert len(check_pairs(pairs, CHUNKS, DatasetSettings(min_pairs=1)).kept) == len(pairs)
+    assert llm.usage.requests == len(CHUNKS)
+    assert (llm.usage.prompt_tokens, llm.usage.completion_tokens) == (100 * len(CHUNKS), 50 * len(CHUNKS))
+    schema = server.requests[0]["response_format"]
+    assert schema["type"] == "json_schema"
+
+
+def test_a_second_run_asks_nothing_again(server, tmp_path):
+    first = writer(server, tmp_path).write(CHUNKS)
+    asked = len(server.requests)
+    again = writer(server, tmp_path)
+    assert again.write(CHUNKS) == first
+    assert len(server.requests) == asked
+    assert again.usage.cached == len(CHUNKS)
+    assert again.usage.requests == 0
+
+
+def test_a_budget_stops_the_run_and_a_larger_one_resumes_it(server, tmp_path):
+    small = writer(server, tmp_path, budget_tokens=750, concurrency=1)
+    part = small.write(CHUNKS)
+    assert small.usage.stopped == "budget_tokens = 750"
+    assert small.usage.requests == 5
+    rest = writer(server, tmp_path)
+    whole = rest.write(CHUNKS)
+    assert rest.usage.cached == 5
+    assert rest.usage.requests == len(CHUNKS) - 5
+    assert {pair.id for pair in part} < {pair.id for pair in whole}
+
+
+def test_a_money_budget_counts_the_given_prices(server, tmp_path):
+    llm = writer(server, tmp_path, price_in=1000, price_out=2000, budget_usd=0.65, concurrency=1)
+    llm.write(CHUNKS)
+    assert llm.usage.stopped == "budget_usd = 0.65"
+    assert llm.usage.cost_usd == pytest.approx(0.6)
+
+
+def test_refusals_and_broken_replies_are_tried_again(server, tmp_path):
+    server.faults = [(429, "slow down"), (500, "oops"), (200, "I would rather talk."), (200, '{"items": []}')]
+    llm = writer(server, tmp_path, concurrency=1, attempts=5)
+    llm.write(CHUNKS[:2])
+    assert llm.usage.retries == 4
+    assert llm.usage.failed == 0
+    assert "refused" in server.requests[4]["messages"][-1]["content"]
+
+
+def test_one_lost_request_costs_its_pairs_only(server, tmp_path):
+    server.faults = [(200, "no json")] * 3
+    llm = writer(server, tmp_path, concurrency=1, attempts=3)
+    pairs = llm.write(CHUNKS)
+    assert llm.usage.failed == 1
+    assert len({pair.chunk_id for pair in pairs}) == len(CHUNKS) - 1
+
+
+def test_a_model_that_never_answers_is_an_error_that_says_so(server, tmp_path):
+    server.faults = [(401, "bad key")] * 99
+    with pytest.raises(DatasetError, match="AuthenticationError"):
+        writer(server, tmp_path).write(CHUNKS[:3])
+    assert len(server.requests) == 3
+
+
+def test_a_quote_that_stands_nowhere_drops_the_pair(tmp_path):
+    invented = {
+        "question": "What is the colour of shop.Cart?",
+        "answer": "blue",
+        "quotes": ["It is blue"],
+        "kind": "fact",
+    }
+    running = ModelServer(lambda body: json.dumps({"items": [invented]}))
+    try:
+        llm = writer(running, tmp_path)
+        assert llm.write(CHUNKS[:2]) == []
+        assert [reason for _, reason in llm.dropped] == ["its quote does not stand in the passages"] * 2
+    finally:
+        running.close()
+
+
+def test_a_question_over_two_passages_names_both(tmp_path):
+    def multi(body):
+        first, second = body["messages"][1]["content"].split("\n\nPassage 2:\n")
+        quotes = [part.strip().split("\n")[-1] for part in (first, second)]
+        item = {"question": "What do both parts of the page say?", "answer": " ".join(quotes), "quotes": quotes}
+        return json.dumps({"items": [{**item, "kind": "multi"}]})
+
+    from dataclasses import replace
+
+    one, two = CHUNKS[0], replace(CHUNKS[1], document_id=CHUNKS[0].document_id, position=1)
+    running = ModelServer(multi)
+    try:
+        for seed in range(20):
+            llm = LLMWriter(running.settings(), tmp_path / str(seed), seed)
+            if len(llm._groups([one, two])[0]) == 2 or len(llm._groups([one, two])[1]) == 2:
+                break
+        running.reply = lambda body: multi(body) if "Passage 2" in body["messages"][1]["content"] else written(body)
+        pairs = [pair for pair in llm.write([one, two]) if pair.kind == "llm.multi"]
+    finally:
+        running.close()
+    assert [(pair.chunk_id, pair.evidence_ids) for pair in pairs] == [(one.id, (two.id,))]
+
+
+def test_a_judge_adds_its_scores(tmp_path):
+    running = ModelServer(lambda body: json.dumps({"grounded": 1, "clear": 0.5, "relevant": 0.25, "reason": "ok"}))
+    try:
+        pairs = LLMJudge(running.settings(), tmp_path, 1).judge(first_pairs(), CHUNKS)
+    finally:
+        running.close()
+    assert all(pair.scores["judge_clear"] == 0.5 and pair.scores["judge_relevant"] == 0.25 for pair in pairs)
+
+
+def test_no_model_is_an_error_that_names_the_setting(tmp_path):
+    with pytest.raises(DatasetError, match=r"dataset\.writer\.model"):
+        LLMWriter(WriterSettings(), tmp_path, 1)
+
+
+def test_a_quote_is_found_whatever_its_white_space():
+    assert find_quote("two  words.", "Here are\nTwo\nwords indeed") == (9, 18)
+    assert find_quote("three words", "two words") is None
+
+
+def first_pairs():
+    from ragtune.dataset.extraction import ExtractiveWriter
+
+    return ExtractiveWriter(1).write(CHUNKS)[:4]
