@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 
 from ragtune.answer.answering import Answerer
-from ragtune.errors import RagTuneError
+from ragtune.errors import RagTuneError, SearchIndexError
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.settings import Settings
 
@@ -20,6 +20,7 @@ class Grounding:
         self._without = Answerer(None, settings.answer)
         self._with: Answerer | None = None
         self.error = ""
+        self.settled = False
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._look, name="look-for-index", daemon=True)
 
@@ -29,7 +30,13 @@ class Grounding:
         return self._with is not None
 
     def answerer(self, model: str) -> Answerer:
-        """Return the answering path of a model name."""
+        """Return the answering path of a model name.
+
+        Raises SearchIndexError before it is known whether there is an index: an answer without
+        retrieval must not pass for one with it.
+        """
+        if model != "ragtune-raw" and not self.settled:
+            raise SearchIndexError("Retrieval is not ready." + (f" {self.error}" if self.error else ""))
         return self._without if model == "ragtune-raw" or self._with is None else self._with
 
     def start(self) -> None:
@@ -49,7 +56,7 @@ class Grounding:
                     retriever.search("warm up", 1)
                     self._with = Answerer(retriever, self._settings.answer)
                     logger.info("an index is there; answers are grounded from now on")
-                self.error = ""
+                self.error, self.settled = "", True
             except RagTuneError as error:
                 self.error = str(error)
                 logger.warning("no retrieval yet: %s", error)

@@ -46,7 +46,7 @@ def stop(process: "subprocess.Popen[bytes]", patience: float = _PATIENCE) -> Non
     for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
         if process.poll() is not None:
             break
-        process.send_signal(number)
+        os.killpg(process.pid, number)
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:

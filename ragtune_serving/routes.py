@@ -151,7 +151,7 @@ def _add_state(router: APIRouter, services: Services) -> None:
     )
     async def readiness(response: Response) -> Readiness:
         live = deployment.live
-        ready = live is not None and live.ready
+        ready = live is not None and live.ready and grounding.settled
         response.status_code = 200 if ready else 503
         name = live.model.version if live else None
         return Readiness(status="ready" if ready else "starting", model_version=name, retrieval=grounding.present)

@@ -15,7 +15,7 @@ from ragtune.settings import Settings, child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.warehouse import Warehouse
-from ragtune_serving.address import check_port
+from ragtune_serving.address import check_port, endpoint_file
 from ragtune_serving.client import GatewayClient
 from ragtune_serving.commands.asking import show
 from ragtune_serving.commands.running import materialize_command
@@ -29,7 +29,8 @@ METRICS = ("token_f1", "exact_match", "citation", "refusal_recall", "retrieval_h
 def demo() -> None:
     """Run the asset graph, serve the result, ask three questions and show what was measured."""
     settings = load_settings()
-    check_port(settings.gateway.host, settings.gateway.port, "gateway.port")
+    if not _running(settings):
+        check_port(settings.gateway.host, settings.gateway.port, "gateway.port")
     began = time.monotonic()
     err.rule("1 of 3: the asset graph")
     code = subprocess.run(materialize_command([]), env=child_environment(), check=False).returncode
@@ -98,7 +99,10 @@ def score_table(scores: list[Score]) -> Table:
 
 @contextmanager
 def _gateway(settings: Settings) -> Iterator[GatewayClient]:
-    """Run `ragtune serve` as a child until the questions are answered."""
+    """Use the gateway of this home, or run `ragtune serve` as a child until the questions are answered."""
+    if _running(settings):
+        yield _when_ready(settings, None)
+        return
     log = settings.home / "logs" / "gateway.out.log"
     process = start(Program("gateway", [sys.executable, "-m", "ragtune_serving.cli", "serve"], log))
     try:
@@ -107,13 +111,23 @@ def _gateway(settings: Settings) -> Iterator[GatewayClient]:
         stop(process)
 
 
-def _when_ready(settings: Settings, process: "subprocess.Popen[bytes]") -> GatewayClient:
+def _running(settings: Settings) -> bool:
+    if not endpoint_file(settings).is_file():
+        return False
+    try:
+        GatewayClient(settings).status()
+    except RagTuneError:
+        return False  # it was killed and left its file
+    return True
+
+
+def _when_ready(settings: Settings, process: "subprocess.Popen[bytes] | None") -> GatewayClient:
     limit = int(settings.engine.start_timeout) + 120
     champion = ModelRegistry(settings).alias("champion")
     wanted = champion.version if champion else "base"
     with progress_bar() as progress:
         for second in range(limit):
-            if process.poll() is not None:
+            if process is not None and process.poll() is not None:
                 raise EngineError(
                     f"The gateway ended with code {process.returncode}.", mend=f"see {settings.home}/logs"
                 )
