@@ -83,3 +83,16 @@ def test_an_answer_that_the_index_can_never_show_is_left_out(corpus):
     item = next(item for item in items if item.pair.answerable and item.pair.kind == "purpose")
     gone = replace(item, pair=replace(item.pair, answer="words that stand nowhere in the corpus"))
     assert build_examples([gone], chunks, right_first(chunks, [gone]), SETTINGS, seed=1) == []
+
+
+def test_all_passages_that_an_answer_needs_are_shown(corpus):
+    chunks, items = corpus
+    item = next(item for item in items if item.pair.kind == "purpose")
+    other = next(each for each in chunks if each.id != item.pair.chunk_id and each.title == "shop.Cart.empty")
+    both = replace(item, pair=replace(item.pair, evidence_ids=(other.id,)))
+    shown = []
+    for seed in range(5):
+        made = build_examples([both], chunks, never_right(chunks, [both]), SETTINGS, seed)
+        shown += [" ".join(each.messages[-2].content.split()) for each in made if each.messages[-1].content != REFUSAL]
+    assert shown
+    assert all("shop.Cart.empty" in text and item.pair.answer in text for text in shown)

@@ -1,0 +1,171 @@
+"""Writes a dataset for others: Parquet per split, a card, hashes; and tells two versions apart.
+
+The folder is a Hugging Face `datasets` folder: `load_dataset(folder)` reads it. Equal items
+give equal bytes.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ragtune.dataset.near_duplicates import question_words
+from ragtune.dataset.quality import QualityReport
+from ragtune.records import SPLITS, Chunk, Document, QAPair, SplitItem
+from ragtune.store.artifacts import file_sha256, write_json
+
+FORMAT = 1
+FIELDS = (
+    ("id", "16 hex digits of the SHA-256 of chunk, question and answer"),
+    ("question", "what is asked; it names its object, so that it stands alone"),
+    ("answer", "the words of the span, white space folded; empty for an unanswerable question"),
+    ("kind", "sort of question: purpose, parameter, default, type, returns, raises, ... or unanswerable.*"),
+    ("answerable", "whether the documents answer it"),
+    ("context", "the text of the chunk that holds the answer, or that looks relevant and does not"),
+    ("title", "title of the document"),
+    ("document_id", "id of the document"),
+    ("chunk_id", "id of the chunk"),
+    ("span_start", "first character of the answer in the context, 0 for unanswerable questions"),
+    ("span_end", "character behind the answer"),
+    ("topic", "topic of the document"),
+    ("writer", "extractive, llm, review or feedback"),
+    ("template", "wording that the question was made from, empty for others"),
+    ("evidence_ids", "further chunks that the answer needs"),
+    ("feedback_id", "feedback row that a correction came from"),
+    ("scores", "JSON: figures of the pair in 0..1"),
+    ("split", "train, validation, gate or test"),
+    ("cluster", "smallest document id of the near-duplicate cluster that decided the split"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetDiff:
+    """What changed between two versions of a dataset; `moved` are pairs in another split than before."""
+
+    added: list[SplitItem]
+    removed: list[SplitItem]
+    moved: list[tuple[SplitItem, SplitItem]]
+    changed: list[tuple[SplitItem, SplitItem]]
+    kept: int
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return (
+            f"{len(self.added)} added, {len(self.removed)} removed, {len(self.changed)} reworded or answered anew, "
+            f"{len(self.moved)} moved to another split, {self.kept} as before"
+        )
+
+
+def diff_items(old: Sequence[SplitItem], new: Sequence[SplitItem]) -> DatasetDiff:
+    """Return what changed; a pair with the same question but another id counts as changed, not as added."""
+    before, after = ({item.pair.id: item for item in items} for items in (old, new))
+    gone = {_asked(item.pair): item for name, item in before.items() if name not in after}
+    added, changed = [], []
+    for name, item in after.items():
+        if name in before:
+            continue
+        was = gone.pop(_asked(item.pair), None)
+        if was is None:
+            added.append(item)
+        else:
+            changed.append((was, item))
+    same = [(before[name], item) for name, item in after.items() if name in before]
+    moved = [(was, item) for was, item in [*same, *changed] if was.split != item.split]
+    kept = sum(was.split == item.split for was, item in same)
+    return DatasetDiff(added, list(gone.values()), moved, changed, kept)
+
+
+def _asked(pair: QAPair) -> tuple[str, ...]:
+    return (pair.kind, *sorted(question_words(pair.question)))
+
+
+def items_sha256(items: Sequence[SplitItem]) -> str:
+    """Return the hash of what the items say, whatever their order."""
+    lines = sorted(json.dumps(asdict(item), sort_keys=True) for item in items)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def publish(
+    folder: Path,
+    items: Sequence[SplitItem],
+    chunks: Sequence[Chunk],
+    documents: Sequence[Document],
+    report: QualityReport,
+    seed: int,
+) -> str:
+    """Write `data/*.parquet`, `README.md` (the card) and, last, `dataset.json`; return the hash of the items."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = {chunk.id: chunk for chunk in chunks}
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    strings = pa.list_(pa.string())
+    kinds = {"answerable": pa.bool_(), "span_start": pa.int32(), "span_end": pa.int32(), "evidence_ids": strings}
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name, _ in FIELDS])
+    files = {}
+    for split in SPLITS:
+        rows = [_row(item, texts.get(item.pair.chunk_id)) for item in items if item.split == split]
+        path = folder / "data" / f"{split}.parquet"
+        table = pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["id"])), schema=schema)
+        pq.write_table(table, path, compression="zstd")
+        files[f"data/{split}.parquet"] = file_sha256(path)
+    sha256 = items_sha256(items)
+    (folder / "README.md").write_text(card(items, documents, report, seed, sha256), encoding="utf-8")
+    files["README.md"] = file_sha256(folder / "README.md")
+    counts = Counter(item.split for item in items)
+    write_json(
+        folder / "dataset.json",
+        {"format": FORMAT, "sha256": sha256, "seed": seed, "files": files, "splits": {s: counts[s] for s in SPLITS}},
+    )
+    return sha256
+
+
+def _row(item: SplitItem, chunk: Chunk | None) -> dict[str, object]:
+    pair = item.pair
+    row: dict[str, object] = {name: getattr(pair, name) for name, _ in FIELDS if hasattr(pair, name)}
+    return {
+        **row,
+        "context": chunk.text if chunk else "",
+        "title": chunk.title if chunk else "",
+        "span_start": pair.span[0],
+        "span_end": pair.span[1],
+        "evidence_ids": list(pair.evidence_ids),
+        "scores": json.dumps(pair.scores, sort_keys=True),
+        "split": item.split,
+        "cluster": item.cluster,
+    }
+
+
+def card(
+    items: Sequence[SplitItem], documents: Sequence[Document], report: QualityReport, seed: int, sha256: str
+) -> str:
+    """Return the dataset card in Markdown, with the front matter that Hugging Face reads."""
+    splits = Counter(item.split for item in items)
+    kinds = Counter(item.pair.kind for item in items)
+    asked = {item.pair.document_id for item in items}
+    sources = Counter(document.source for document in documents if document.id in asked)
+    files = "\n".join(f"  - split: {split}\n    path: data/{split}.parquet" for split in SPLITS)
+    parts = [
+        f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}\ntask_categories:\n- question-answering\n---",
+        "# Questions and answers on the documents",
+        f"{len(items)} pairs from {len(asked)} documents. SHA-256 `{sha256}`, seed {seed}, format {FORMAT}.",
+        "The licence of each text is that of its source.",
+        "## Splits\n\n" + _table(("split", "pairs"), [(split, splits[split]) for split in SPLITS]),
+        "## Sources\n\n" + _table(("source", "documents"), sorted(sources.items())),
+        "## Kinds\n\n" + _table(("kind", "pairs"), kinds.most_common()),
+        "## Quality\n\n"
+        + _table(
+            ("expectation", "severity", "held", "observed"),
+            [(each.name, each.severity, "yes" if each.success else "NO", each.observed) for each in report.results],
+        ),
+        "## Fields\n\n" + _table(("field", "meaning"), FIELDS),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    lines += [" | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) for row in rows]
+    return "\n".join(f"| {line} |" for line in lines)

@@ -1,0 +1,85 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.dataset.publishing import FIELDS, diff_items, items_sha256, publish
+from ragtune.dataset.quality import check_pairs
+from ragtune.dataset.splits import split_pairs
+from ragtune.settings import DatasetSettings
+from ragtune.store.artifacts import file_sha256
+from tests.api_pages import articles, chunk, shop
+
+SETTINGS = DatasetSettings(min_pairs=1)
+
+
+def dataset(documents, previous=None):
+    chunks = [chunk(each) for each in documents]
+    report = check_pairs(ExtractiveWriter(1).write(chunks), chunks, SETTINGS)
+    return split_pairs(report.kept, documents, SETTINGS, 1, previous=previous), chunks, report
+
+
+@pytest.fixture(scope="module")
+def small():
+    return [*shop(), *articles(40)]
+
+
+def test_the_folder_is_read_by_hugging_face_datasets(small, tmp_path):
+    from datasets import load_dataset
+
+    items, chunks, report = dataset(small)
+    publish(tmp_path / "qa", items, chunks, small, report, seed=1)
+    loaded = load_dataset(str(tmp_path / "qa"), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in loaded.items()} == {
+        split: sum(item.split == split for item in items) for split in ("train", "validation", "gate", "test")
+    }
+    assert loaded["train"].column_names == [name for name, _ in FIELDS]
+    for row in loaded["train"]:
+        assert " ".join(row["context"][row["span_start"] : row["span_end"]].split()) == row["answer"]
+
+
+def test_the_same_items_give_the_same_bytes_and_true_hashes(small, tmp_path):
+    items, chunks, report = dataset(small)
+    for name in ("a", "b"):
+        assert publish(tmp_path / name, items, chunks, small, report, seed=1) == items_sha256(items)
+    first, second = ((tmp_path / name / "dataset.json").read_bytes() for name in ("a", "b"))
+    assert first == second
+    told = json.loads(first)
+    assert all(file_sha256(tmp_path / "a" / path) == sha256 for path, sha256 in told["files"].items())
+    assert sum(told["splits"].values()) == len(items)
+
+
+def test_the_card_tells_counts_sources_and_quality(small, tmp_path):
+    items, chunks, report = dataset(small)
+    publish(tmp_path, items, chunks, small, report, seed=1)
+    text = (tmp_path / "README.md").read_text()
+    assert f"{len(items)} pairs" in text
+    assert "| answers stand in their chunks | critical | yes |" in text
+    assert all(f"| {name} |" in text for name, _ in FIELDS)
+
+
+def test_ten_more_documents_add_pairs_and_move_none(small):
+    old, _, _ = dataset(small)
+    previous = {item.pair.document_id: item.split for item in old}
+    new, _, _ = dataset([*small, *articles(50)[40:]], previous)
+    diff = diff_items(old, new)
+    assert len(diff.added) >= 20
+    assert diff.moved == []
+    # A borrowed parameter may be borrowed from a new neighbour instead.
+    assert all(not item.pair.answerable for item in diff.removed)
+    assert len(diff.removed) <= 0.1 * len(old)
+
+
+def test_a_diff_tells_moved_changed_added_and_removed_apart(small):
+    items, _, _ = dataset(small)
+    a, b, c = (item for item in items[:3])
+    moved = replace(a, split="gate" if a.split != "gate" else "test")
+    answered = replace(b, pair=replace(b.pair, id="new", answer="another answer"))
+    extra = replace(c, pair=replace(c.pair, id="extra", question="What is quite new here?"))
+    diff = diff_items([a, b, c], [moved, answered, extra])
+    assert diff.moved == [(a, moved)]
+    assert diff.changed == [(b, answered)]
+    assert diff.added == [extra]
+    assert diff.removed == [c]
+    assert str(diff).startswith("1 added, 1 removed, 1 reworded")
