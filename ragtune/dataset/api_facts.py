@@ -230,8 +230,10 @@ def _purpose(text: str, start: int, end: int, owner: ApiObject) -> Iterator[Fact
     answer = flat(text[span[0] : span[1]])
     if not says_something_new(answer, owner.title, 3):
         return
-    acts = bool(base_of(answer.split()[0])) and owner.noun not in _VALUES
-    group = "value" if owner.noun in _VALUES else "does" if acts else "is"
+    words = answer.split()
+    verb = words[1] if words[0].endswith("ly") else words[0]
+    does = "serves" if owner.noun in _CLASSES else "does"
+    group = "value" if owner.noun in _VALUES else does if base_of(verb) else "is"
     if owner.noun != "module":
         yield Fact("purpose", f"purpose.{group}", *span)
     action = base_form(answer.rstrip("."))

@@ -183,7 +183,7 @@ def _sentence(text: str, span: Span, context: str) -> Iterator[Fact]:
         said = _lowered(condition["condition"])
         start = _offset(text, span, condition["rest"])
         if start and stands_alone(condition["rest"], fewest=4) and says_something_new(condition["rest"], said, 2):
-            yield Fact("condition", "condition", start, span[1], {"d": said, "c": _needed(context, said)})
+            yield Fact("condition", "condition", start, span[1], {"d": said, "c": context})
     else:
         yield from _statement(body, span, context)
 

@@ -36,7 +36,7 @@ _DANGLING = re.compile(
     r"\b(?:these|this|call|by|with|to|the|a|an|as|are|is|and|or|like|use|run|do|of|for|from|in|e\.g)[.:]?$",
     re.IGNORECASE,
 )
-_BRACKETED = re.compile(r"\): |(?:^|\s)\[\w+\]|(?<![\w*`'\"(])([*_])(?=[A-Za-z0-9])[^*_`]*\1(?![\w*])")
+_BRACKETED = re.compile(r"\): |^\w+ \(`|(?:^|\s)\[\w+\]|(?<![\w*`'\"(])([*_])(?=[A-Za-z0-9])[^*_`]*\1(?![\w*])")
 _TYPE_LABEL = re.compile(
     r"`?(?!(?:Note|Warning|Example|Tip|Important|Deprecated|Status)\b)"
     r"[\w.]*(?:\[(?:[^\[\]\n]|\[(?:[^\[\]\n]|\[[^\[\]\n]*\])*\])*\])?`?:\s+(?=[A-Z`])"

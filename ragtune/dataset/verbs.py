@@ -10,7 +10,7 @@ accept access activate add adjust aggregate allocate allow analyze append apply 
 begin bind block build cache calculate call cancel capture cast change check choose clean clear clone close collect
 combine compare compile complete compute configure connect construct consume contain control convert copy count
 create deactivate declare decode decorate decide define delete deploy deserialize describe detach detect determine
-disable discard display download drop emit enable encode end ensure enter estimate evaluate exclude execute expand
+disable discard display download drop emit enable encode end ensure enter estimate evaluate exclude execute expand expect
 export extend extract fetch filter find finish fit flatten flush force format free freeze gather generate get give
 group handle hide identify ignore implement import include increase indicate infer initialize inject insert
 inspect install invoke iterate join keep launch let limit list load locate lock log look make manage map mark

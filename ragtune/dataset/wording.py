@@ -26,6 +26,17 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "What is the {noun} {s} meant to do?",
         "Describe what {s} does.",
     ),
+    "purpose.serves": (
+        "What does the {noun} {s} do?",
+        "What is {s} used for?",
+        "What is the purpose of {s}?",
+        "What is the {noun} {s} for?",
+        "What is {s} good for?",
+        "Can you explain what {s} is for?",
+        "What would I use {s} for?",
+        "How is {s} described?",
+        "Tell me what {s} is for.",
+    ),
     "purpose.is": (
         "What is {s}?",
         "What is the {noun} {s} for?",
@@ -268,7 +279,10 @@ def worded(seed: int, wording: str, slots: dict[str, str], *parts: str) -> tuple
     """Return the question for the slots and the name of the template, such as `default.3`."""
     templates = WORDINGS[wording]
     number = int(draw(seed, "wording", wording, *parts) * len(templates))
-    question = templates[number].format(**slots)
+    template = templates[number]
+    if "{p}" in template and "{s}" in template:
+        slots = {**slots, "s": slots["s"].removesuffix(f" in {slots['p']}")}
+    question = template.format(**slots)
     return question[0].upper() + question[1:], f"{wording}.{number}"
 
 
