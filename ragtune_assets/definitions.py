@@ -48,7 +48,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     assets = dg.load_assets_from_modules([knowledge, dataset, model, evaluation, release, feedback])
     return dg.Definitions(
         assets=dg.map_asset_specs(versioned, assets),
-        sensors=[enough_new_feedback, keep_up],
+        sensors=[enough_new_feedback, keep_up()],
         resources=build_resources(settings),
         executor=dg.multiprocess_executor.configured({"max_concurrent": 1}),
     )

@@ -4,7 +4,7 @@ Dagster tags every materialisation with the code version and the data versions o
 an asset is fresh when those are still the newest and its artefact is whole.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
@@ -21,20 +21,27 @@ def reason_to_build(
     """Return why the asset must be built, or an empty string when it is fresh."""
     if not list(spec.deps):
         return "it is a root"
-    tags = version_tags(instance, spec.key)
+    reason = inputs_reason(instance, spec.key, spec.code_version, [dep.asset_key for dep in spec.deps])
+    if reason:
+        return reason
+    if not whole(store, spec.key, version_tags(instance, spec.key)):
+        return "its artefact is gone"
+    failed = [name for name in checks.get(spec.key, []) if not _passed(instance, spec.key, name)]
+    return f"its check {failed[0]} did not pass" if failed else ""
+
+
+def inputs_reason(
+    instance: dg.DagsterInstance, key: dg.AssetKey, code_version: str | None, inputs: Iterable[dg.AssetKey]
+) -> str:
+    """Return why the newest materialisation is no longer what its code and inputs would give, or nothing."""
+    tags = version_tags(instance, key)
     if not tags:
         return "it was never built"
-    if not whole(store, spec.key, tags):
-        return "its artefact is gone"
-    if tags.get(CODE_VERSION) != spec.code_version:
+    if tags.get(CODE_VERSION) != code_version:
         return "its code or settings changed"
-    failed = [name for name in checks.get(spec.key, []) if not _passed(instance, spec.key, name)]
-    if failed:
-        return f"its check {failed[0]} did not pass"
-    for dep in spec.deps:
-        newest = version_tags(instance, dep.asset_key).get(DATA_VERSION)
-        if tags.get(INPUT_VERSION + dep.asset_key.to_user_string()) != newest:
-            return f"{dep.asset_key.to_user_string()} changed"
+    for dep in sorted(inputs):
+        if tags.get(INPUT_VERSION + dep.to_user_string()) != version_tags(instance, dep).get(DATA_VERSION):
+            return f"{dep.to_user_string()} changed"
     return ""
 
 

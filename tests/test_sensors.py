@@ -71,15 +71,15 @@ class Line:
         self.content = "a1"
 
     def definitions(self) -> dg.Definitions:
-        @dg.asset
+        @dg.asset(code_version="1")
         def root() -> dg.MaterializeResult:
             return dg.MaterializeResult(data_version=dg.DataVersion(self.content))
 
-        @dg.asset(deps=[root], automation_condition=when_inputs_change())
+        @dg.asset(deps=[root], code_version="1", automation_condition=when_inputs_change())
         def middle() -> dg.MaterializeResult:
             return dg.MaterializeResult(data_version=dg.DataVersion(self.content[0]))
 
-        @dg.asset(deps=[middle], automation_condition=when_inputs_change())
+        @dg.asset(deps=[middle], code_version="1", automation_condition=when_inputs_change())
         def last() -> dg.MaterializeResult:
             return dg.MaterializeResult(data_version=dg.DataVersion(f"{self.content[0]} last"))
 
@@ -115,3 +115,33 @@ def test_automation_rebuilds_layer_by_layer_and_stops_where_content_is_the_same(
             )
             asked, cursor = tick_until_quiet(line, instance, cursor)
             assert asked == expected, content
+
+
+def test_an_asset_with_a_short_and_a_long_way_to_the_source_is_built_once():
+    content = "1"
+
+    def build(name: str, *deps: str):
+        @dg.asset(
+            name=name, deps=list(deps), code_version="1", automation_condition=when_inputs_change() if deps else None
+        )
+        def asset() -> dg.MaterializeResult:
+            return dg.MaterializeResult(data_version=dg.DataVersion(content))
+
+        return asset
+
+    class Diamond(Line):
+        def definitions(self) -> dg.Definitions:
+            names = [("source",), ("index", "source"), ("pairs", "source"), ("splits", "pairs")]
+            return dg.Definitions(
+                [build(*name) for name in [*names, ("adapter", "index", "splits"), ("end", "adapter", "source")]]
+            )
+
+    line = Diamond()
+    with dg.DagsterInstance.ephemeral() as instance:
+        line.definitions().resolve_implicit_global_asset_job_def().execute_in_process(instance=instance)
+        _, cursor = tick_until_quiet(line, instance, None)
+        content = "2"
+        job = line.definitions().resolve_implicit_global_asset_job_def()
+        job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("source")])
+        asked, _ = tick_until_quiet(line, instance, cursor)
+    assert asked == [["index", "pairs"], ["splits"], ["adapter"], ["end"]]
