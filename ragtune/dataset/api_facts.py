@@ -335,7 +335,7 @@ def _raises(text: str, start: int, end: int) -> Iterator[Fact]:
 
 def _bases(text: str, start: int, end: int) -> Iterator[Fact]:
     bases = list(_CODE.finditer(text, start, end))
-    plain = [match for match in bases if re.fullmatch(r"[\w.]+", match[1])]
+    plain = [match for match in bases if re.fullmatch(r"(?!_)[\w.]+", match[1])]
     if (
         len(bases) == 1
         and plain

@@ -206,7 +206,7 @@ class _Names:
         """Return whether most of an action's wording is this object's alone, so that one answer is right."""
         grams = _trigrams(owner)
         shared = sum(self.actions[gram] > 1 for gram in grams)
-        return len(content_words(action)) >= 4 and shared * 2 <= len(grams)
+        return len(content_words(action)) >= 6 and shared * 3 <= len(grams)
 
     def spoken(self, owner: ApiObject, seed: int, *key: str) -> str:
         """Return one of the unmistakable names, quoted where it would read as a plain word."""

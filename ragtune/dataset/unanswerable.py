@@ -21,6 +21,9 @@ _ABSENT = {
 }
 
 
+_ABSENT_OF_CLASS = ("absent.version", "absent.author")
+
+
 class Neighbours:
     """The parameters of the objects around an object, for borrowing.
 
@@ -75,7 +78,8 @@ def unanswerable_facts(owner: ApiObject, neighbours: Neighbours, seed: int) -> I
     told = re.search(r"\b(return|yield|result|get|give|->)", owner.text, re.IGNORECASE)
     if owner.noun in _CALLABLE and not owner.returns and not told:
         yield Fact("unanswerable.returns", "returns", *empty)
-    absent = [name for name, words in _ABSENT.items() if not re.search(words, owner.text, re.IGNORECASE)]
+    kinds = _ABSENT if owner.noun in _CALLABLE else {name: _ABSENT[name] for name in _ABSENT_OF_CLASS}
+    absent = [name for name, words in kinds.items() if not re.search(words, owner.text, re.IGNORECASE)]
     if absent and owner.noun in (*_CALLABLE, "class"):
         yield Fact("unanswerable.absent", choose(seed, absent, "absent", owner.title), *empty)
 

@@ -8,20 +8,20 @@ import re
 _VERBS_TEXT = """
 accept access activate add adjust aggregate allocate allow analyze append apply assert assign attach authenticate
 begin bind block build cache calculate call cancel capture cast change check choose clean clear clone close collect
-combine compare compile complete compute configure connect construct consume contain control convert copy count
-create deactivate declare decode decorate decide define delete deploy deserialize describe detach detect determine
-disable discard display download drop emit enable encode end ensure enter estimate evaluate exclude execute expand expect
+combine compare compile complete compute configure connect construct consume contain control convert copy count create
+deactivate declare decode decorate decide define delete deploy deserialize describe detach detect determine disable
+discard display download drop emit enable encode end ensure enter estimate evaluate exclude execute expand expect
 export extend extract fetch filter find finish fit flatten flush force format free freeze gather generate get give
-group handle hide identify ignore implement import include increase indicate infer initialize inject insert
-inspect install invoke iterate join keep launch let limit list load locate lock log look make manage map mark
-materialize merge mock modify monitor move name normalize notify obtain offer open optimize order overwrite parse
-partition pass patch perform persist pop prepare prevent print process produce provide publish push query raise
-read receive record redirect reduce refresh register release reload remove rename render replace report represent
-request require reset resize resolve restart restore resume retrieve return reverse revert rollback run sample save
-scale schedule search select send serialize set show shuffle skip sort specify split start stop store stream
-submit subscribe subtract supply support suspend switch sync take terminate test tokenize toggle track train
-transform translate transpose trigger truncate turn uninstall unload unlock unmerge unpack unregister unset
-update upgrade upload use validate verify view wait watch wrap write yield
+group handle hide identify ignore implement import include increase indicate infer initialize inject insert inspect
+install invoke iterate join keep launch let limit list load locate lock log look make manage map mark materialize
+merge mock modify monitor move name normalize notify obtain offer open optimize order overwrite parse partition pass
+patch perform persist pop prepare prevent print process produce provide publish push query raise read receive record
+redirect reduce refresh register release reload remove rename render replace report represent request require reset
+resize resolve restart restore resume retrieve return reverse revert rollback run sample save scale schedule search
+select send serialize set show shuffle skip sort specify split start stop store stream submit subscribe subtract
+supply support suspend switch sync take terminate test tokenize toggle track train transform translate transpose
+trigger truncate turn uninstall unload unlock unmerge unpack unregister unset update upgrade upload use validate
+verify view wait watch wrap write yield
 """
 VERBS = frozenset(_VERBS_TEXT.split())
 
