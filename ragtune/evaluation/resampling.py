@@ -58,4 +58,4 @@ def _wilson(share: float, n: int, level: float) -> tuple[float, float]:
     z = NormalDist().inv_cdf(0.5 + level / 2)
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * ((share * (1 - share) + z * z / (4 * n)) / n) ** 0.5 / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
