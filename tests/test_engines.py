@@ -20,6 +20,7 @@ from ragtune.settings import EngineSettings
 
 ENGINE_PYTHON = Path(__file__).parent.parent / ".venv-vllm/bin/python"
 ASK = [Message("user", "Hello")]
+ASK_LONG = [Message("user", " ".join(str(i) for i in range(60)))]
 
 # A process tree that is hard to end: a grandchild in a session of its own, and ears closed to SIGTERM.
 STUBBORN = """
@@ -259,8 +260,12 @@ def test_a_remote_server_is_used_and_left_running(server: str, tmp_path: Path):
 
 def test_kernel_lines_are_found_in_a_log(tmp_path: Path):
     log = tmp_path / "log"
-    log.write_text("Using CPUWNA16LinearKernel for CompressedTensorsWNA16\nLoading weights took 1 s\n")
-    assert kernel_lines(log) == ["Using CPUWNA16LinearKernel for CompressedTensorsWNA16"]
+    kernels = [
+        "(Worker pid=9) INFO Using CPUWNA16LinearKernel for CompressedTensorsWNA16",
+        "(Worker pid=9) INFO Selected CPUInt8ScaledMMLinearKernel for CompressedTensorsW8A8Int8",
+    ]
+    log.write_text("\n".join(["Loading weights took 1 s", *kernels, "Application startup complete."]))
+    assert kernel_lines(log) == kernels
 
 
 # --- the real engine
@@ -301,7 +306,7 @@ import json, sys, time
 from pathlib import Path
 from ragtune.backends.engines import VllmEngine
 from ragtune.settings import EngineSettings
-settings = EngineSettings(python=sys.argv[3], max_model_len=256)
+settings = EngineSettings(python=sys.argv[3], max_model_len=512)
 engine = VllmEngine(settings, Path(sys.argv[2]), "cpu").launch(Path(sys.argv[1]), "tiny")
 row = {"url": engine.url, "key": engine.api_key, "pid": engine.pid, "log": str(engine.log_path)}
 print(json.dumps({**row, "memory": engine.memory_bytes()}), flush=True)
@@ -322,10 +327,10 @@ def test_a_real_engine_answers_under_its_key_and_dies_with_its_parent(tmp_path: 
         pids = [started["pid"], *descendants(started["pid"])]
         assert len(pids) > 2
         with OpenAIChat(started["url"], started["key"], "tiny") as chat:
-            first, second = (chat.complete(ASK, max_tokens=8, temperature=0, seed=1) for _ in range(2))
+            first, second = (chat.complete(ASK_LONG, max_tokens=8, temperature=0, seed=1) for _ in range(2))
         assert first.text == second.text
         assert first.completion_tokens >= 1
-        assert first.prompt_tokens >= 2
+        assert first.prompt_tokens >= 60
         with pytest.raises(EngineError, match="401"), OpenAIChat(started["url"], "wrong", "tiny") as stranger:
             stranger.complete(ASK, max_tokens=8, temperature=0, seed=1)
         assert started["memory"] > 100 << 20
