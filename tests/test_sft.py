@@ -127,7 +127,6 @@ def test_the_thrifty_loss_and_gradient_equal_those_of_the_whole_model(tiny: Path
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
     batch = trainer.data_collator([{"input_ids": r.input_ids, "labels": r.labels} for r in rows])
-    assert trainer._shared_start(batch["input_ids"], batch["labels"][:, 1:] != -100) > 20
     loss = trainer.compute_loss(model.train(), batch)
     loss.backward()
     plain = load_model(tiny).float()

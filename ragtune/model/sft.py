@@ -26,7 +26,8 @@ from ragtune.store.artifacts import MANIFEST, write_json
 REPORT = "report.json"
 _RUN = "run.json"
 _IGNORED = -100
-_STRETCH = 8
+STRETCH = 8
+"""Batches that are drawn together: after each such number of steps, that many examples in their order were learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ def batch_order(lengths: Sequence[int], batch_size: int, steps: int, seed: int) 
     Stretches of eight batches keep the given order, so that the mix of kinds holds at any stopping point.
     """
     draw, order = random.Random(seed), list(range(len(lengths)))
-    stretch = batch_size * _STRETCH
+    stretch = batch_size * STRETCH
     batches: list[list[int]] = []
     while len(batches) < steps:
         for start in range(0, len(order), stretch):
@@ -193,7 +194,6 @@ def _trainer(
     watch = Watch(clock, tracker, progress)
     trainer = GroundedTrainer(
         clock=clock,
-        share_prompt=own_attention and not settings.gradient_checkpointing,
         model=model,
         args=_arguments(settings, seed, resume, device, batch, steps),
         train_dataset=_dataset(rows, batch_order([len(row.input_ids) for row in rows], batch, steps, seed)),

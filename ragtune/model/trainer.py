@@ -1,4 +1,4 @@
-"""TRL's trainer, made thrifty: one output layer row per token that is learnt, one pass over a shared prompt.
+"""TRL's trainer, made thrifty: the output layer is computed for the tokens that are learnt and no others.
 
 Import this module only inside functions: it needs torch and TRL.
 """
@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import DynamicCache, TrainerCallback
+from transformers import TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
 from ragtune.ports import Progress
 from ragtune.store.artifacts import write_json
 
 CLOCK = "clock.json"
-_SHORTEST_SHARED = 16
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 
 
@@ -99,13 +98,13 @@ class Watch(TrainerCallback):
 
 
 class GroundedTrainer(SFTTrainer):
-    """SFTTrainer that computes logits only where there is loss, and reads a common prompt start once per batch.
+    """SFTTrainer that computes logits only where there is loss, which TRL itself does on a GPU alone.
 
     The mathematics is TRL's: the same labels, the same cross entropy, the same gradients.
     """
 
-    def __init__(self, *, clock: Clock, share_prompt: bool, **kwargs: Any) -> None:
-        self.clock, self.share_prompt = clock, share_prompt
+    def __init__(self, *, clock: Clock, **kwargs: Any) -> None:
+        self.clock = clock
         self.counts = {"tokens": 0, "loss_tokens": 0, "padded_tokens": 0}
         super().__init__(**kwargs)
         network: Any = self.model
@@ -126,37 +125,14 @@ class GroundedTrainer(SFTTrainer):
         core = self.accelerator.unwrap_model(model).get_base_model()
         target = inputs["labels"][:, 1:]
         learnt = target != -100
-        hidden = self._hidden(core.base_model, inputs, learnt)
-        logits = core.get_output_embeddings()(hidden).float()
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        states = core.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        logits = core.get_output_embeddings()(states[:, :-1][learnt]).float()
         total = torch.nn.functional.cross_entropy(logits, target[learnt], reduction="sum")
         count = learnt.sum() if num_items_in_batch is None else num_items_in_batch
         right = (logits.detach().argmax(-1) == target[learnt]).float().mean()
         self._metrics[mode]["mean_token_accuracy"].append(float(right))
         return total / count
-
-    def _hidden(self, decoder: Any, inputs: dict[str, Any], learnt: Any) -> Any:
-        """Return the last hidden states that predict learnt tokens, shape (learnt tokens, width)."""
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        shared = self._shared_start(ids, learnt)
-        if not shared:
-            states = decoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-            return states[:, :-1][learnt]
-        cache = DynamicCache()
-        decoder(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True)
-        cache.batch_repeat_interleave(ids.shape[0])
-        states = decoder(
-            input_ids=ids[:, shared:], attention_mask=mask, past_key_values=cache, use_cache=True
-        ).last_hidden_state
-        return states[:, :-1][learnt[:, shared:]]
-
-    def _shared_start(self, ids: Any, learnt: Any) -> int:
-        """Return how many leading tokens all rows have in common, 0 where sharing them gains nothing."""
-        if not self.share_prompt or ids.shape[0] < 2:
-            return 0
-        same = (ids == ids[:1]).all(0).int().cumprod(0).sum()
-        first = int(learnt.any(0).int().argmax())
-        shared = min(int(same), first)
-        return shared if shared >= _SHORTEST_SHARED else 0
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Let the learning rate follow the share of the budget that is spent."""
