@@ -1,0 +1,84 @@
+"""The whole serving wing with the real engine and the real base model."""
+
+import json
+
+import httpx
+import psutil
+import pytest
+
+from tests.gateway_process import Gateway
+
+pytestmark = pytest.mark.engine
+FACTS = {
+    "cart": "shop.cart.total returns the price of everything in the cart in euros, taxes included.",
+    "login": "shop.users.login opens a session for thirty minutes.",
+}
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    lines = [json.dumps({"id": name, "title": f"shop.{name}", "text": text}) for name, text in FACTS.items()]
+    (home / "docs.jsonl").write_text("\n".join(lines))
+    gateway = Gateway(home)
+    try:
+        assert gateway.cli("index", "--source", f"jsonl:{home / 'docs.jsonl'}").returncode == 0
+        yield gateway.wait()
+        gateway.client.close()
+    finally:
+        gateway.process.kill()
+
+
+def engine_processes(gateway: Gateway) -> list[psutil.Process]:
+    children = psutil.Process(gateway.process.pid).children(recursive=True)
+    return [child for child in children if "vllm.entrypoints.openai.api_server" in child.cmdline()]
+
+
+def test_the_base_model_answers_over_http_before_anything_was_trained(gateway):
+    question = [{"role": "user", "content": "What does shop.cart.total return?"}]
+    reply = gateway.client.chat.completions.create(model="ragtune", messages=question)
+    assert reply.ragtune["model_version"] == "base"
+    assert reply.choices[0].message.content.strip()
+    assert reply.usage.prompt_tokens > 60, "the passages must be in the prompt"
+    assert reply.ragtune["retrieval_ms"] > 0
+    again = gateway.client.chat.completions.create(model="ragtune", messages=question)
+    assert again.choices[0].message.content == reply.choices[0].message.content
+    raw = gateway.client.chat.completions.create(model="ragtune-raw", messages=question)
+    assert raw.usage.prompt_tokens < reply.usage.prompt_tokens - 30
+
+
+def test_a_stream_arrives_in_pieces_and_ends_with_the_review(gateway):
+    stream = gateway.client.chat.completions.create(
+        model="ragtune", messages=[{"role": "user", "content": "How long does a session last?"}], stream=True
+    )
+    chunks = list(stream)
+    assert len(chunks) > 5
+    assert chunks[-1].ragtune["response_id"] == chunks[0].id
+
+
+def test_a_limit_beyond_the_model_is_a_400_in_the_engines_words(gateway):
+    body = {"model": "ragtune", "max_tokens": 10**6, "messages": [{"role": "user", "content": "Why?"}]}
+    answer = gateway.request("POST", "/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("max_tokens=1000000")
+
+
+def test_the_key_of_the_engine_is_on_no_command_line_and_asked_for(gateway):
+    (server,) = [p for p in engine_processes(gateway) if "ragtune.backends.guard" not in p.cmdline()]
+    assert not [part for part in server.cmdline() if part.startswith("--api-key")]
+    port = server.cmdline()[server.cmdline().index("--port") + 1]
+    assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 401
+
+
+def test_a_killed_engine_is_a_clear_503_and_a_stopped_gateway_leaves_no_process(gateway):
+    running = engine_processes(gateway)
+    for process in running:
+        if "ragtune.backends.guard" not in process.cmdline():
+            process.kill()
+    body = {"model": "ragtune", "messages": [{"role": "user", "content": "What does shop.cart.total return?"}]}
+    answer = gateway.request("POST", "/v1/chat/completions", json=body)
+    assert answer.status_code == 503
+    assert "engine" in answer.json()["error"]["message"]
+    assert gateway.stop() == 0
+    psutil.wait_procs(running, timeout=20)
+    assert not [process for process in running if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
