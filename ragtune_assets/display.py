@@ -63,7 +63,8 @@ def score_bars(scores: Sequence[Score], title: str) -> dg.MarkdownMetadataValue:
     for position, (model, precision) in enumerate(models):
         found = [(i, values[model, precision, m]) for i, m in enumerate(metrics) if (model, precision, m) in values]
         heights = [score.value for _, score in found]
-        errors = [[s.value - s.low for _, s in found], [s.high - s.value for _, s in found]]
+        # A percentile interval of few items need not hold the value itself.
+        errors = [[max(0.0, s.value - s.low) for _, s in found], [max(0.0, s.high - s.value) for _, s in found]]
         places = [i + (position - (len(models) - 1) / 2) * width for i, _ in found]
         axes.bar(places, heights, width, yerr=errors, capsize=2, label=f"{model} {precision}")
     axes.set_xticks(range(len(metrics)), metrics, rotation=20)

@@ -64,9 +64,6 @@ def eval_scores(
     """Every score with n and its 95% interval, appended to the warehouse with the answers behind it."""
     sets = store.read_records(eval_answers, AnswerSet)
     scores = [score for one in sets for score in _scores(one, qa_splits.sha256, settings)]
-    for one in sets:
-        warehouse.append_answers(context.run_id, one.model, one.precision, one.split, one.answers)
-    warehouse.append(scores)
     test = [score for score in scores if score.split == "test"]
     rows = [(s.split, s.model, s.precision, s.metric, s.value, f"{s.low:.3f} to {s.high:.3f}", s.n) for s in scores]
     metadata = {
@@ -74,6 +71,9 @@ def eval_scores(
         "scores": table(["split", "model", "precision", "metric", "value", "95% interval", "n"], rows),
         "against base": table(["precision", "metric", "gain", "95% interval", "n"], _gains(sets, settings)),
     }
+    for one in sets:
+        warehouse.append_answers(context.run_id, one.model, one.precision, one.split, one.answers)
+    warehouse.append(scores)
     return materialized(store.write_records("eval_scores", scores), metadata)
 
 

@@ -110,7 +110,7 @@ def test_tables_keep_their_shape_whatever_the_cells_hold():
 
 
 def test_plots_are_pictures_inside_the_metadata():
-    score = Score("base", "bf16", "token_f1", 0.2, 0.1, 0.3, 9, "test", "d", "v", 1, "s")
+    score = Score("base", "bf16", "token_f1", 0.2, 0.25, 0.3, 9, "test", "d", "v", 1, "s")
     pictures = [
         curve({"loss": [(1, 2.0), (2, 1.0)]}, "Loss", "step", "loss"),
         score_bars([score], "Scores"),
