@@ -213,4 +213,4 @@ def test_near_duplicates_agree_with_brute_force_and_ten_thousand_chunks_take_sec
         near = _jaccard(_shingles(texts[n].split()), _shingles(texts[9000 + n].split())) >= 0.9
         assert marked[9000 + n].duplicate_of == (f"c{n}" if near else "")
     assert not any(chunk.duplicate_of for chunk in marked[:9000])
-    assert seconds < 30  # measured: 5; the rest is room for a busy machine
+    assert seconds < 30  # measured on two busy cores: 4.9 and 5.4; the rest is room
