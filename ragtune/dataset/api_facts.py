@@ -276,6 +276,8 @@ def _plain_value(value: str) -> bool:
 
 
 def _plain_type(kind: str) -> bool:
+    if re.search(r"\b_?[A-Z]_\w|\b_?T\b", kind):
+        return False
     return (
         "\n" not in kind
         and "Annotated[" not in kind

@@ -4,6 +4,7 @@ Every choice is a seeded hash of the fact itself, so the same chunks give the sa
 and new documents leave the pairs of the old ones as they were.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -20,7 +21,7 @@ from ragtune.records import Chunk, QAPair, content_id
 _RARE = {"table": 0.0, "how_to": 0.1, "raises": 0.1, "base": 0.3, "definition": 0.1, "condition": 0.2, "relation": 0.3}
 _TRIVIAL = frozenset({"True", "False", "[]", "{}", "''", "str", "int", "bool", "dict"})
 _EASY_SHARE = 0.35
-_REPEATABLE = ("table", "list_item", "definition", "condition")
+_REPEATABLE = ("remark", "table", "list_item", "definition", "condition")
 _TERM_KINDS = ("definition", "list_item")
 _TYPES = ("type", "returns.type", "returns.value")
 _MOST_OF_SAME_ANSWER = {1: 0.006, 2: 0.004}
@@ -239,8 +240,8 @@ def _trigrams(owner: ApiObject) -> set[tuple[str, ...]]:
 
 def _prose_context(chunk: Chunk) -> str:
     """Return ` in TITLE` for prose; empty where neither the title nor the topic says what the text is about."""
-    for name in (chunk.title.removesuffix(" (package)").strip(), chunk.topic):
-        plain = name.isascii() and "!" not in name and "?" not in name and len(name.split()) <= 9
-        if plain and not generic(name):
+    for title in (chunk.title.removesuffix(" (package)"), chunk.topic):
+        name = re.sub(r"[^\x20-\x7e]", "", title).split(": ")[0].strip(" :!?.")
+        if len(name.split()) <= 9 and not generic(name):
             return f" in {name}"
     return ""

@@ -17,6 +17,11 @@ _IS = re.compile(
     rf"^(?P<np>{_NOUN_PHRASE}) (?P<be>is|are) (?P<rest>(?:an?|the|one of|used|any|simply|just) .+)$", re.DOTALL
 )
 _DOES = re.compile(rf"^(?P<np>{_NOUN_PHRASE}) (?P<verb>[a-z]+) (?P<rest>.+)$", re.DOTALL)
+_SAYS = re.compile(
+    r"^(?P<np>(?:(?:The|A|An) )?[`A-Za-z][\w`.\-/+]*(?: [`A-Za-z][\w`.\-/+]*){0,3}?) "
+    r"(?P<rest>(?:is|are|was|can|may|must|should|will|has|have|cannot) .+)$",
+    re.DOTALL,
+)
 _TO_DO = re.compile(
     r"^To (?P<do>[a-z]+ [^,:;]{6,90}), "
     r"(?:you (?:can|should|must|need to|have to) |please |simply |just )?(?P<rest>[a-z`].+)$",
@@ -30,7 +35,7 @@ difference goal purpose main same such both either neither however also then thu
 with without as from after before during under where whether how why any no not only currently default
 list value values name parameter parameters argument option options method function class object step steps
 section chapter page document table figure file code output input output thing things idea point way rest
-right just unlike like given
+right just unlike like given whenever sometimes certain new different assuming several
 former latter above below user users people their its our your my his her therefore otherwise instead
 """
 _VAGUE = frozenset(_VAGUE_TEXT.split())
@@ -61,7 +66,7 @@ minimum maximum effect result explanation syntax
 _COLUMNS = frozenset(_COLUMNS_TEXT.split())
 _PASSING = re.compile(
     r"change ?log|release|version|what.?s new|news|sponsor|bugs? fix|breaking|license|contribut|acknowledg|credits"
-    r"|authors|funding|citation|history|roadmap|\d+\.\d+|thanks|support(?:ing)? (?:this|the|us)|community",
+    r"|authors|funding|citation|history|roadmap|\d+\.\d+\.\d+|thanks|support(?:ing)? (?:this|the|us)|community",
     re.IGNORECASE,
 )
 _UNCLEAR = re.compile(
@@ -185,19 +190,31 @@ def _sentence(text: str, span: Span, context: str) -> Iterator[Fact]:
         if start and stands_alone(condition["rest"], fewest=4) and says_something_new(condition["rest"], said, 2):
             yield Fact("condition", "condition", start, span[1], {"d": said, "c": context})
     else:
-        yield from _statement(body, span, context)
+        yield from _statement(text, body, span, context)
 
 
-def _statement(body: str, span: Span, context: str) -> Iterator[Fact]:
+def _statement(text: str, body: str, span: Span, context: str) -> Iterator[Fact]:
     match = _DOES.match(body)
-    if not match or not _subject(match["np"]):
-        return
-    verb = base_of(match["verb"])
-    if verb not in _STATEMENT_VERBS or match["verb"] == verb or not says_something_new(match["rest"], match["np"], 2):
+    verb = base_of(match["verb"]) if match and _subject(match["np"]) else ""
+    told = match and says_something_new(match["rest"], match["np"], 2)
+    if not match or not told or verb not in _STATEMENT_VERBS or match["verb"] == verb:
+        yield from _remark(text, body, span, context)
         return
     subject = _as_object(match["np"])
     slots = {"s": subject, "d": verb, "o": match["verb"], "c": _needed(context, subject)}
     yield Fact("statement", "statement", *span, slots)
+
+
+def _remark(text: str, body: str, span: Span, context: str) -> Iterator[Fact]:
+    """Yield a question about the subject of a sentence that is the only one in the passage to mention it."""
+    match = _SAYS.match(body)
+    if not match or not _subject(match["np"]) or len(body.split()) < 8:
+        return
+    bare = re.sub(r"^(?:The|An?) ", "", match["np"])
+    telling = len(bare.split()) > 1 or re.search(r"[`_.]|[a-z][A-Z]|^[A-Z]{2}", bare)
+    if telling and text.lower().count(bare.lower()) == 1 and says_something_new(match["rest"], bare, 4):
+        subject = _as_object(match["np"])
+        yield Fact("remark", "remark", *span, {"s": subject, "d": subject, "c": context})
 
 
 def _list(text: str, start: int, end: int, context: str) -> Iterator[Fact]:

@@ -192,6 +192,15 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Tell me what {s} {o}{c}.",
         "Can you say what {s} {o}{c}?",
     ),
+    "remark": (
+        "What do the documents say about {s}{c}?",
+        "What is said about {s}{c}?",
+        "What should I know about {s}{c}?",
+        "Tell me about {s}{c}.",
+        "What is there to know about {s}{c}?",
+        "What is told about {s}{c}?",
+        "Which facts are given about {s}{c}?",
+    ),
     "condition": (
         "What happens {d}{c}?",
         "What should I know {d}{c}?",
