@@ -22,6 +22,14 @@ def int4(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return quantize_w4a16(tiny, talks(6), SETTINGS, tmp_path_factory.mktemp("int4") / "w4a16", "cpu", 1)
 
 
+def test_gptq_tells_how_far_it_is(tiny: Path, tmp_path: Path) -> None:
+    heard: list[tuple[str, int, int]] = []
+    quantize_w4a16(tiny, talks(1), SETTINGS, tmp_path / "out", "cpu", 1, lambda *step: heard.append(step))
+    layers = [(done, total) for what, done, total in heard if what == "quantising layers"]
+    assert layers[-1] == (LAYERS, LAYERS)
+    assert len(layers) > 1
+
+
 @pytest.fixture(scope="module")
 def int8(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return quantize_w8a8(tiny, tmp_path_factory.mktemp("int8") / "w8a8", "cpu", 1)

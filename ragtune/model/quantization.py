@@ -5,6 +5,7 @@ file headers, because a model that was silently left unquantised looks just the 
 """
 
 import math
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,8 @@ from ragtune.settings import QuantizationSettings
 from ragtune.store.artifacts import MANIFEST
 
 _BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1}
+_LINEAR = 7
+"""Linear layers in one block of a Llama."""
 _PACKED = 8
 """INT4 values in one 32-bit word."""
 
@@ -55,7 +58,7 @@ def quantize_w4a16(
     recipe = GPTQModifier(config_groups={"group_0": _int4_scheme(settings)}, ignore=["lm_head"])
     samples = calibration[: settings.calibration_samples]
     progress(f"quantising to INT4 with {len(samples)} samples", 0, 1)
-    _compress(merged, out, recipe, device, threads, samples)
+    _compress(merged, out, recipe, device, threads, progress, samples)
     _require(out, "w4a16", config)
     progress("quantising to INT4", 1, 1)
     return out
@@ -71,7 +74,7 @@ def quantize_w8a8(merged: Path, out: Path, device: str = "auto", threads: int = 
     config = check_model_folder(merged)
     progress("quantising to INT8", 0, 1)
     recipe = QuantizationModifier(targets="Linear", scheme="W8A8", ignore=["lm_head"])
-    _compress(merged, out, recipe, device, threads)
+    _compress(merged, out, recipe, device, threads, progress)
     _require(out, "w8a8", config)
     progress("quantising to INT8", 1, 1)
     return out
@@ -150,7 +153,13 @@ def _int4_scheme(settings: QuantizationSettings) -> Any:
 
 
 def _compress(
-    merged: Path, out: Path, recipe: Any, device: str, threads: int, samples: Sequence[Conversation] = ()
+    merged: Path,
+    out: Path,
+    recipe: Any,
+    device: str,
+    threads: int,
+    progress: Progress,
+    samples: Sequence[Conversation] = (),
 ) -> None:
     """Run one llm-compressor recipe and write the result as a whole folder."""
     chosen = chosen_device(device)
@@ -158,7 +167,8 @@ def _compress(
     weights = sum(path.stat().st_size for path in merged.glob("*.safetensors"))
     require_memory(int(weights * 2.5 + GIB), "Quantising")
     require_disk(out, weights, "Quantising")
-    with _quiet():
+    layers = _LINEAR * int(check_model_folder(merged)["num_hidden_layers"])
+    with _heard(layers, progress):
         from llmcompressor import oneshot
 
         # On CUDA llm-compressor itself moves one layer after the other to the device.
@@ -192,16 +202,24 @@ def _calibration(tokenizer: Any, samples: Sequence[Conversation]) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence llm-compressor's log, and a warning about offloading that it causes where nothing is offloaded."""
+def _heard(layers: int, progress: Progress) -> Iterator[None]:
+    """Turn llm-compressor's log into progress, and silence a warning about offloading where nothing is offloaded."""
+    import llmcompressor  # noqa: F401 (it configures the log when it loads)
     from loguru import logger
 
-    logger.disable("llmcompressor")
-    logger.disable("compressed_tensors")
+    done = 0
+
+    def hear(line: str) -> None:
+        nonlocal done
+        if found := re.match(r"Quantizing (\d+) module", line):
+            done += int(found[1])
+            progress("quantising layers", done, layers)
+
+    logger.remove()
+    listener = logger.add(hear, level="INFO", format="{message}")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded modules")
             yield
     finally:
-        logger.enable("llmcompressor")
-        logger.enable("compressed_tensors")
+        logger.remove(listener)
