@@ -121,11 +121,13 @@ def examples(
 ) -> list[TrainingExample]:
     """Return the split's conversations, people's corrections first so that no time limit leaves them out.
 
-    No more are built than the steps of a training can take in.
+    No more are built than a training can take in or look at.
     """
+    knobs = settings.training
+    reach = knobs.max_steps * knobs.batch_size if split == "train" else knobs.validation_examples
     chosen = [item for item in items if item.split == split]
     chosen.sort(key=lambda item: (item.pair.kind != CORRECTION, content_id(str(settings.seed), item.pair.id)))
-    chosen = chosen[: settings.training.max_steps * settings.training.batch_size]
+    chosen = chosen[:reach]
     questions = list(dict.fromkeys(item.pair.question for item in chosen))
     limit = settings.answer.passages + _SPARE_HITS
     hits: dict[str, list[Hit]] = dict(zip(questions, retriever.search_many(questions, limit), strict=True))
