@@ -113,6 +113,12 @@ def test_training_stops_when_its_minutes_are_spent(tiny: Path, tmp_path: Path) -
     assert report.seconds < 10
 
 
+@pytest.mark.parametrize("knobs", [{"dropout": 0.1}, {"gradient_checkpointing": True}])
+def test_dropout_and_gradient_checkpointing_train_too(tiny: Path, tmp_path: Path, knobs: dict[str, float]) -> None:
+    report = train(tiny, tmp_path, changed(**knobs, max_steps=12))
+    assert report.losses[-1][1] < report.losses[0][1] - 0.1
+
+
 def test_the_thrifty_loss_and_gradient_equal_those_of_the_whole_model(tiny: Path, tmp_path: Path) -> None:
     import torch
 

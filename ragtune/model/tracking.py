@@ -79,7 +79,7 @@ class MlflowTracker(Tracker):
 
     def log_artifacts(self, folder: Path) -> None:
         """Keep a copy of the folder with the run."""
-        self._client.log_artifacts(self.run_id, str(folder), folder.name)
+        self._client.log_artifacts(self.run_id, str(folder), "adapter")
 
     def end(self, failed: bool = False) -> None:
         """Close the run as finished or failed."""

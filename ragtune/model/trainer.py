@@ -109,7 +109,8 @@ class GroundedTrainer(SFTTrainer):
         super().__init__(**kwargs)
         network: Any = self.model
         config = network.config.get_text_config()
-        self.plain_logits = not any(getattr(config, name, None) for name in _SCALED_LOGITS)
+        scaled = any(getattr(config, name, None) for name in _SCALED_LOGITS)
+        self.thrifty = self.args.device.type == "cpu" and not scaled
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -120,7 +121,7 @@ class GroundedTrainer(SFTTrainer):
             self.counts["tokens"] += int(inputs["attention_mask"].sum())
             self.counts["padded_tokens"] += inputs["input_ids"].numel()
             self.counts["loss_tokens"] += int((inputs["labels"] != -100).sum())
-        if return_outputs or not self.plain_logits:
+        if return_outputs or not self.thrifty:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         core = self.accelerator.unwrap_model(model).get_base_model()
         target = inputs["labels"][:, 1:]
