@@ -4,8 +4,10 @@ import dagster as dg
 
 from ragtune.dataset.corrections import corrected_pairs
 from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.dataset.generation import LLMWriter
 from ragtune.dataset.quality import QualityReport, check_pairs
 from ragtune.dataset.splits import leaks, split_pairs
+from ragtune.ports import PairWriter
 from ragtune.records import SPLITS, ArtifactRef, Chunk, Document, FeedbackEvent, QAPair, Split, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
@@ -24,8 +26,7 @@ def qa_candidates(
 ) -> dg.MaterializeResult[ArtifactRef]:
     """Questions written from the passages, and the corrections that people made."""
     passages = store.read_records(chunks, Chunk)
-    writer = ExtractiveWriter(settings.seed, unanswerable_share=settings.dataset.unanswerable_share)
-    written = writer.write(passages, LoggedProgress())
+    written = [pair for writer in writers(settings) for pair in writer.write(passages, LoggedProgress())]
     corrections = corrected_pairs(store.read_records(feedback_events, FeedbackEvent), passages)
     pairs = [*corrections.pairs, *written]
     metadata = {
@@ -94,6 +95,15 @@ def qa_splits(
     counts = [(s, sum(i.split == s for i in items), len({i.cluster for i in items if i.split == s})) for s in SPLITS]
     metadata = {"splits": table(["split", "pairs", "clusters"], counts)}
     return materialized(store.write_records("qa_splits", items), metadata, [tight])
+
+
+def writers(settings: Settings) -> list[PairWriter]:
+    """Return the extractive writer, and the one by a language model where the settings name one."""
+    share = settings.dataset.unanswerable_share
+    found: list[PairWriter] = [ExtractiveWriter(settings.seed, unanswerable_share=share)]
+    if settings.dataset.writer.model:
+        found.append(LLMWriter(settings.dataset.writer, settings.home / "cache" / "writer", settings.seed, share))
+    return found
 
 
 def earlier_splits(store: ArtifactStore) -> dict[str, Split]:
