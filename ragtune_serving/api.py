@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from ragtune.errors import RagTuneError
@@ -19,7 +20,7 @@ from ragtune_serving.schema import ChatRequest, FeedbackRequest
 OPEN_PATHS = ("/health/liveliness", "/health/readiness", "/openapi.json", "/docs")
 TITLE = "RagTune gateway"
 ABOUT = "Answers from your documents, OpenAI-compatible. Send `Authorization: Bearer KEY`."
-_BODIES = {"/v1/chat/completions": ChatRequest, "/v1/feedback": FeedbackRequest}
+_BODIES: dict[str, type[BaseModel]] = {"/v1/chat/completions": ChatRequest, "/v1/feedback": FeedbackRequest}
 logger = logging.getLogger(__name__)
 
 

@@ -1,6 +1,6 @@
 """Every error as the gateway returns it: OpenAI's shape, and the valid names where one was wrong."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 from fastapi.responses import JSONResponse
@@ -59,7 +59,7 @@ def _model_at(model: type[BaseModel], place: Iterable[Any]) -> type[BaseModel]:
     return model
 
 
-def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):

@@ -36,14 +36,19 @@ from ragtune_serving.schema import (
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-_ASGI_KEYS = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string")
+_ASGI_KEYS: tuple[str, ...] = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string")
 _ASGI_KEYS += ("root_path", "headers", "client", "server", "state", "extensions")
 _INTERNAL_HEADERS = (b"x-litellm-", b"llm_provider-")
-_KEY = {401: {"model": ErrorBody, "description": "no key, or one that is not accepted"}}
-_BAD = {400: {"model": ErrorBody, "description": "a wrong field; the message lists the valid ones"}}
-_GONE = {404: {"model": ErrorBody, "description": "no such response"}}
-_AWAY = {503: {"model": ErrorBody, "description": "the engine or the index cannot answer now; see Retry-After"}}
-_STREAM = {200: {"model": ChatResponse, "description": "the answer; with `stream` server-sent events of its chunks"}}
+Responses = dict[int | str, dict[str, Any]]
+_KEY: Responses = {401: {"model": ErrorBody, "description": "no key, or one that is not accepted"}}
+_BAD: Responses = {400: {"model": ErrorBody, "description": "a wrong field; the message lists the valid ones"}}
+_GONE: Responses = {404: {"model": ErrorBody, "description": "no such response"}}
+_AWAY: Responses = {
+    503: {"model": ErrorBody, "description": "the engine or the index cannot answer now; see Retry-After"}
+}
+_STREAM: Responses = {
+    200: {"model": ChatResponse, "description": "the answer; with `stream` server-sent events of its chunks"}
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,12 +39,13 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _lines() -> Callable[[str, int, int], None]:
-    last = {"what": "", "time": 0.0}
+    shown, at = "", 0.0
 
     def show(what: str, done: int, total: int) -> None:
-        if what == last["what"] and done != total and time.monotonic() - float(last["time"]) < _LINE_SECONDS:
+        nonlocal shown, at
+        if what == shown and done != total and time.monotonic() - at < _LINE_SECONDS:
             return
-        last.update(what=what, time=time.monotonic())
+        shown, at = what, time.monotonic()
         err.print(f"{what}: {done}/{total}" if total else what)
 
     return show

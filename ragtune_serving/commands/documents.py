@@ -17,7 +17,7 @@ from ragtune_serving.terminal import err, out, print_json, progress_bar
 if TYPE_CHECKING:
     from ragtune.knowledge.retrieval import Mode, Retriever
 
-MODES = ("hybrid", "text", "vector")
+MODES: "tuple[Mode, ...]" = ("hybrid", "text", "vector")
 _CHUNKS_PER_DOCUMENT = 3
 
 
@@ -68,7 +68,8 @@ def search(
     """Find passages by words and by meaning."""
     from ragtune.backends.catalog import retriever_from
 
-    if mode not in MODES or level not in ("document", "chunk"):
+    known = next((name for name in MODES if name == mode), None)
+    if known is None or level not in ("document", "chunk"):
         raise SettingsError(f"--mode is {mode}, --level is {level}.", "hybrid, text or vector; document or chunk")
     if (queries is None) != (run is None) or bool(text) == (queries is not None):
         raise SettingsError(
@@ -81,9 +82,9 @@ def search(
             f"There is no index in {settings.home}.", "an index", "run `ragtune index --source folder:PATH`"
         )
     if queries is not None and run is not None:
-        _batch(retriever, queries, run, timings, top_k, mode, level)
+        _batch(retriever, queries, run, timings, top_k, known, level)
         return
-    hits = retriever.search(text, top_k, mode)
+    hits = retriever.search(text, top_k, known)
     if json_:
         print_json([_plain(hit) for hit in hits])
         return
