@@ -129,7 +129,7 @@ def _batch(
             hits = retriever.search(query["text"], wanted, mode)
             measured.append({"id": query["id"], "latency_ms": round((time.perf_counter() - began) * 1000, 3)})
             lines += [
-                f"{query['id']} Q0 {name} {rank} {score:.6f} ragtune"
+                f"{query['id']} Q0 {name} {rank} {score:.9f} ragtune"
                 for rank, (name, score) in enumerate(_ranked(hits, level)[:top_k], 1)
             ]
             progress("searching", done, len(asked))
