@@ -8,7 +8,7 @@ from ragtune.backends.lance_index import LanceIndex
 from ragtune.errors import SettingsError
 from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.names import body_text, names_in, object_names
-from ragtune.knowledge.retrieval import Retriever, by_document, fuse, search_log
+from ragtune.knowledge.retrieval import Retriever, fuse, search_log
 from ragtune.records import Chunk, Hit, content_id
 from ragtune.settings import IndexSettings
 from tests.counting_embedder import CountingEmbedder
@@ -125,11 +125,6 @@ def test_searches_are_logged_with_hits_scores_and_milliseconds(retriever: Retrie
     assert lines[0]["scores"] == pytest.approx([each.score for each in hits], abs=1e-6)
     assert lines[0]["milliseconds"] > 0
     assert lines[1]["mode"] == "text"
-
-
-def test_documents_are_ranked_by_their_best_chunk() -> None:
-    hits = [hit("a1", "a", 3.0), hit("b1", "b", 2.0), hit("a2", "a", 1.0), hit("c1", "c", 0.5)]
-    assert by_document(hits, 2) == [("a", 3.0), ("b", 2.0)]
 
 
 def test_an_object_can_be_called_by_each_end_of_its_path() -> None:

@@ -6,10 +6,11 @@ next generation beside it, unseen, and moves the filter in one step; a killed on
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ragtune.backends.elastic_errors import checked_version, explained
 from ragtune.backends.elastic_lease import WriterLease
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     Vector = npt.NDArray[np.float32]
 
+Result = TypeVar("Result")
 ROWS_PER_REQUEST = 500
 SEARCHES_PER_REQUEST = 64
 MIN_CANDIDATES = 150
@@ -73,22 +75,28 @@ class ElasticIndex(SearchIndex):
     def versions(self) -> dict[str, tuple[str, str]]:
         """Return {chunk id: (document id, chunk version)} of what readers see."""
         with self._speaking():
-            index, _ = self._published()
-            if index != self._index:
-                return {}
-            rows = self._scan(self.name, {"match_all": {}}, ["id", "document_id", "version"])
-            return {row["id"]: (row["document_id"], row["version"]) for _, row in rows}
+            return self._patiently(self._stored_versions)
 
     def vectors(self, ids: Sequence[str]) -> "dict[str, Vector]":
         """Return the stored vectors of these chunks."""
-        import numpy as np
-
-        found = {}
+        found: dict[str, Vector] = {}
         with self._speaking():
             for part in _parts(ids, ROWS_PER_REQUEST):
-                for _, row in self._scan(self.name, {"terms": {"id": list(part)}}, ["id", self._vector_field]):
-                    found[row["id"]] = np.array(row[self._vector_field], dtype=np.float32)
+                found |= self._patiently(partial(self._stored_vectors, part))
         return found
+
+    def _stored_versions(self) -> dict[str, tuple[str, str]]:
+        index, _ = self._published()
+        if index != self._index:
+            return {}
+        rows = self._scan(self.name, {"match_all": {}}, ["id", "document_id", "version"])
+        return {row["id"]: (row["document_id"], row["version"]) for _, row in rows}
+
+    def _stored_vectors(self, ids: Sequence[str]) -> "dict[str, Vector]":
+        import numpy as np
+
+        rows = self._scan(self.name, {"terms": {"id": list(ids)}}, ["id", self._vector_field])
+        return {row["id"]: np.array(row[self._vector_field], dtype=np.float32) for _, row in rows}
 
     def updating(self) -> AbstractContextManager[None]:
         """Hold the lease that the cluster keeps for the one writer; it ends by itself when we die."""
@@ -107,13 +115,13 @@ class ElasticIndex(SearchIndex):
     def apply(self, added: "Iterable[tuple[Chunk, Vector]]", deleted: Sequence[str]) -> None:
         """Write the next generation unseen, show it in one step, then remove what it replaced."""
         with self._speaking():
-            old_index, generation = self._published()
-            self._drop_unused(old_index)
+            old_index, generation = self._patiently(self._published)
+            self._patiently(lambda: self._drop_unused(old_index))
             if old_index == self._index:
-                self._undo_unfinished(generation)
+                self._patiently(lambda: self._undo_unfinished(generation))
             else:
                 generation = 0
-                self._create()
+                self._patiently(self._create)
             after = generation + 1
             stale = list(deleted)
             for part in _iterable_parts(added, ROWS_PER_REQUEST):
@@ -121,11 +129,10 @@ class ElasticIndex(SearchIndex):
                 self._bulk([self._document(chunk, vector, after) for chunk, vector in part])
             if generation:
                 for ids in _parts(stale, ROWS_PER_REQUEST):
-                    found = [row_id for row_id, _ in self._scan(self.name, {"terms": {"id": list(ids)}}, ["id"])]
-                    self._bulk([{"_op_type": "update", "_id": each, "doc": {"removed": after}} for each in found])
-            self._client.indices.refresh(index=self._index)
-            self._publish(old_index, after)
-            self._delete_where({"range": {"removed": {"lte": after}}})
+                    self._patiently(partial(self._mark_removed, ids, after))
+            self._patiently(lambda: self._client.indices.refresh(index=self._index))
+            self._patiently(lambda: self._publish(old_index, after))
+            self._patiently(lambda: self._delete_where({"range": {"removed": {"lte": after}}}))
 
     def search(self, queries: Sequence[IndexQuery]) -> list[list[Hit]]:
         """Ask all queries in as few requests as possible; an index never built has no hits."""
@@ -229,6 +236,7 @@ class ElasticIndex(SearchIndex):
             "removed": {"type": "long"},
             self._vector_field: vector,
         }
+        self._client.options(ignore_status=404).indices.delete(index=self._index)
         self._client.indices.create(
             index=self._index,
             settings={"number_of_shards": 1, "auto_expand_replicas": "0-1", "analysis": ANALYSIS},
@@ -262,26 +270,37 @@ class ElasticIndex(SearchIndex):
         for row in helpers.scan(self._client, index=index, query=body, size=1000, preserve_order=True):
             yield row["_id"], row["_source"]
 
-    def _bulk(self, actions: Sequence[dict[str, Any]]) -> None:
-        """Send operations that may be sent twice; wait out a restart of the cluster for `patience` seconds."""
-        from elasticsearch import ApiError, TransportError, helpers
+    def _mark_removed(self, ids: Sequence[str], generation: int) -> None:
+        found = [row_id for row_id, _ in self._scan(self.name, {"terms": {"id": list(ids)}}, ["id"])]
+        self._bulk([{"_op_type": "update", "_id": each, "doc": {"removed": generation}} for each in found])
 
-        deadline, pause = time.monotonic() + self.patience, 0.5
+    def _bulk(self, actions: Sequence[dict[str, Any]]) -> None:
         for part in _parts(actions, ROWS_PER_REQUEST):
-            while True:
-                self._lease.check()
-                try:
-                    rows = helpers.streaming_bulk(
-                        self._client, part, index=self._index, raise_on_error=False, max_retries=3, initial_backoff=0.3
-                    )
-                    self._check_rows([item for ok, item in rows if not ok])
-                    break
-                except (TransportError, ApiError) as error:
-                    restarting = not isinstance(error, ApiError) or error.status_code in (502, 503, 504)
-                    if not restarting or time.monotonic() > deadline:
-                        raise
-                    time.sleep(pause)
-                    pause = min(5.0, 2 * pause)
+            self._patiently(partial(self._send, part))
+
+    def _send(self, actions: Sequence[dict[str, Any]]) -> None:
+        from elasticsearch import helpers
+
+        self._lease.check()
+        rows = helpers.streaming_bulk(
+            self._client, actions, index=self._index, raise_on_error=False, max_retries=3, initial_backoff=0.3
+        )
+        self._check_rows([item for ok, item in rows if not ok])
+
+    def _patiently(self, step: Callable[[], Result]) -> Result:
+        """Do a step that may be done twice; a writer waits out a restart of the cluster for `patience` seconds."""
+        from elasticsearch import ApiError, TransportError
+
+        deadline, pause = time.monotonic() + self.patience * self._lease.held, 0.5
+        while True:
+            try:
+                return step()
+            except (TransportError, ApiError) as error:
+                restarting = not isinstance(error, ApiError) or error.status_code in (502, 503, 504)
+                if not restarting or time.monotonic() > deadline:
+                    raise
+                time.sleep(pause)
+                pause = min(5.0, 2 * pause)
 
     def _check_rows(self, failed: Sequence[Mapping[str, Any]]) -> None:
         for item in failed:

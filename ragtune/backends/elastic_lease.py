@@ -37,6 +37,11 @@ class WriterLease:
         self._thread = threading.Thread(target=self._keep_renewing, args=(self._stop,), daemon=True)
         self._thread.start()
 
+    @property
+    def held(self) -> bool:
+        """Whether this process holds the lease, as far as it knows."""
+        return self._thread is not None and not self._lost
+
     def check(self) -> None:
         """Raise SearchIndexError when another writer took the lease; do nothing when none was asked for."""
         if self._lost:
@@ -47,8 +52,8 @@ class WriterLease:
             )
 
     def release(self) -> None:
-        """Give the lease back; a lost one is left to its new holder."""
-        from elasticsearch import ApiError
+        """Give the lease back; a lost one is left to its new holder, and one out of reach to its end."""
+        from elasticsearch import ApiError, TransportError
 
         self._stop.set()
         if self._thread is not None:
@@ -60,6 +65,8 @@ class WriterLease:
             except ApiError as error:
                 if error.status_code not in (404, 409):
                     raise
+            except TransportError:
+                self._lost = "the cluster did not answer when the lease was given back"
 
     def _take(self) -> bool:
         from elasticsearch import ConflictError, NotFoundError

@@ -125,14 +125,6 @@ def fuse(lists: Sequence[Sequence[Hit]], limit: int, k: int, weights: Sequence[f
     return [Hit(chunks[each], scores[each]) for each in best]
 
 
-def by_document(hits: Sequence[Hit], limit: int) -> list[tuple[str, float]]:
-    """Return (document id, score of its best chunk), best first."""
-    best: dict[str, float] = {}
-    for hit in hits:
-        best.setdefault(hit.chunk.document_id, hit.score)
-    return list(best.items())[:limit]
-
-
 def search_log(path: Path) -> SearchLog:
     """Return a log that appends one JSON line per search; past 64 MiB the file is set aside once."""
 
