@@ -1,0 +1,73 @@
+import pytest
+
+from ragtune.answer.controls import Controls
+from ragtune.answer.prompt import REFUSAL
+from ragtune.answer.review import cited_numbers, is_refusal, review, without_marks
+from ragtune.records import Completion
+from tests.answering_fakes import chunk, hits
+
+PASSAGES = hits(chunk("a", "The timeout is 30 seconds."), chunk("b", "Retries are off."))
+
+
+def completion(text: str, finish_reason: str = "stop") -> Completion:
+    return Completion(text, 10, 5, 0.1, 0.2, finish_reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("A. [1]", [1]), ("A [2][1]. B [2].", [2, 1]), ("A [1, 3].", [1, 3]), ("list[str] and x[i]", []), ("none", [])],
+)
+def test_citation_marks_are_read(text: str, numbers: list[int]):
+    assert cited_numbers(text) == numbers
+
+
+def test_marks_are_taken_out_without_a_trace():
+    assert without_marks("It is 5 [1]. Or 6. [2]") == "It is 5. Or 6."
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        (REFUSAL, True),
+        ("Sorry. " + REFUSAL, True),
+        ("I cannot answer this from the passages.", True),
+        ("The passages do not contain the answer.", True),
+        ("The timeout is 30 seconds. [1]", False),
+        ("Raises an error if the asset could not be loaded. [1]", False),
+        ("It is 5. Use it when you cannot find the file.", False),
+        ("", False),
+    ],
+)
+def test_a_refusal_is_told_from_an_answer(text: str, refused: bool):
+    assert is_refusal(text) is refused
+
+
+def test_a_good_answer_has_no_warning():
+    answer = review("What is the timeout?", PASSAGES, completion("The timeout is 30 seconds. [1]"))
+    assert answer.warnings == ()
+    assert [(c.number, c.chunk_id, c.text) for c in answer.citations] == [(1, "a", "The timeout is 30 seconds.")]
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "warning"),
+    [
+        ("The timeout is 30 seconds.", "stop", "cites no passage"),
+        ("The timeout is 30 seconds. [4]", "stop", "cites passage 4, which does not exist"),
+        ("Penguins govern the antarctic parliament. [1]", "stop", "of its words stand in the passages"),
+        ("The timeout is 30 [1]", "length", "cut off"),
+        ("", "stop", "answered nothing"),
+    ],
+)
+def test_what_looks_wrong_is_said(text: str, finish: str, warning: str):
+    assert any(warning in line for line in review("What?", PASSAGES, completion(text, finish)).warnings)
+
+
+def test_a_refusal_needs_no_citation():
+    answer = review("Who?", PASSAGES, completion(REFUSAL))
+    assert answer.refused
+    assert answer.warnings == ()
+
+
+def test_switched_off_citations_are_not_missed():
+    answer = review("What?", PASSAGES, completion("The timeout is 30 seconds."), controls=Controls(citations=False))
+    assert answer.warnings == ()
