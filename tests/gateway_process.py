@@ -57,3 +57,7 @@ class Gateway:
     def stop(self) -> int:
         self.process.terminate()
         return self.process.wait(30)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()

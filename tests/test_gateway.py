@@ -45,7 +45,7 @@ def gateway(tmp_path_factory):
         gateway.client.close()
         assert gateway.stop() == 0, gateway.log.read_text()
     finally:
-        gateway.process.kill()
+        gateway.kill()
         engine.stop()
 
 

@@ -23,10 +23,10 @@ def gateway(tmp_path_factory):
     gateway = Gateway(home)
     try:
         assert gateway.cli("index", "--source", f"jsonl:{home / 'docs.jsonl'}").returncode == 0
-        yield gateway.wait()
+        yield gateway.wait(900)
         gateway.client.close()
     finally:
-        gateway.process.kill()
+        gateway.kill()
 
 
 def engine_processes(gateway: Gateway) -> list[psutil.Process]:

@@ -31,8 +31,8 @@ class World:
             (scratch / "text").write_text(text)
             return self.store.commit(name, scratch)
 
-    def run(self, select: str = "*", force: bool = False) -> list[str]:
-        return materialize(self.definitions(), self.store, self.instance, select, force)
+    def run(self, *select: str, force: bool = False) -> list[str]:
+        return materialize(self.definitions(), self.store, self.instance, select or ["*"], force)
 
     def definitions(self) -> dg.Definitions:
         world = self
@@ -113,6 +113,7 @@ def test_a_selection_builds_its_part_and_force_builds_what_is_fresh(world):
     world.run()
     assert world.run("middle") == []
     assert world.run("middle+", force=True) == ["middle", "last"]
+    assert world.run("source", "last", force=True) == ["source", "last"]
     with pytest.raises(RagTuneError, match="middel"):
         world.run("middel")
 
