@@ -299,7 +299,8 @@ def _relation(answer: str, name: str) -> str:
         return f"gives {words[0].lower()} {rest}"
     if words[0] == "Whether":
         return f"says whether {rest}"
-    verb = third_person(words[0])
+    # `List of`, `Names or`: a noun that looks like a verb.
+    verb = "" if words[1] in ("of", "or", "and", "for", "to", "from", "in") else third_person(words[0])
     return f"{verb} {rest}" if verb else ""
 
 

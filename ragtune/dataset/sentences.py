@@ -15,6 +15,7 @@ using was we were what when where which while who whose why will with would you 
 """
 STOP_WORDS = frozenset(_STOP_WORDS_TEXT.split())
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|resp|Eq|Fig|Sec|No|Dr|Mr|St)\.|\b[A-Z]\.)$")
+_JOINT = re.compile(r"\n\s*\n|\n\s*(?:[-*+]|\d+[.)]) ")
 _END = re.compile(r"[.!?][\"'`)\]]*(?=\s|$)")
 _NOISE = re.compile(
     r"https?://|\]\(|</?\w+|::|:\w+:`|```|\*\*|__\w+__:|\\|\$|^\||~~|#{2,}|…|\.\.\.$|\{\{|@param|_\(|\)_|\(#\d|[\U0001F000-\U0001FAFF\u2600-\u27BF]|TODO|FIXME|XXX"
@@ -62,8 +63,8 @@ def sentences(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 def _sentence_end(text: str, start: int, end: int) -> int:
-    blank = text.find("\n\n", start, end)
-    limit = end if blank < 0 else blank
+    joint = _JOINT.search(text, start, end)
+    limit = joint.start() if joint else end
     for match in _END.finditer(text, start, limit):
         before = text[start : match.start() + 1]
         if _ABBREVIATION.search(before) or not _closed(text[start : match.end()]):
@@ -123,7 +124,7 @@ def stands_alone(answer: str, fewest: int = 3, most: int = 34) -> bool:
         return False
     if _DANGLING.search(answer) or _BRACKETED.search(answer):
         return False
-    return clean(answer) and answer[0] not in "-*|>#=)]},.;:" and bool(re.search(r"[A-Za-z]{3}", answer))
+    return clean(answer) and answer[0] not in "-*|>#=()]},.;:" and bool(re.search(r"[A-Za-z]{3}", answer))
 
 
 def clean(text: str) -> bool:
