@@ -5,6 +5,8 @@ an input, its code or its settings did. The exit code is 0, 1 with a message, or
 """
 
 import argparse
+import ctypes
+import gc
 import logging
 import os
 import re
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with open_instance(settings) as instance:
                 clear_dead_runs(instance)
                 defs = build_definitions(settings)
-                materialize(defs, store, instance, " or ".join(chosen.select) or "*", force=chosen.force)
+                materialize(defs, store, instance, chosen.select or ["*"], force=chosen.force)
     except RagTuneError as error:
         LOGGER.error("%s", error)
         return 1
@@ -61,7 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def materialize(
-    defs: dg.Definitions, store: ArtifactStore, instance: dg.DagsterInstance, select: str = "*", force: bool = False
+    defs: dg.Definitions,
+    store: ArtifactStore,
+    instance: dg.DagsterInstance,
+    select: Sequence[str] = ("*",),
+    force: bool = False,
 ) -> list[str]:
     """Build what is stale in the selection and return the names that ran, in order.
 
@@ -74,7 +80,7 @@ def materialize(
     for key in graph.asset_check_keys:
         if graph.get(key).blocking:
             checks.setdefault(key.asset_key, []).append(key.name)
-    selected = _selected(select, graph)
+    selected = set().union(*(_selected(one, graph) for one in select))
     started, ran = time.monotonic(), []
     for layer in layers({key: [dep.asset_key for dep in spec.deps] for key, spec in specs.items()}):
         reasons = {}
@@ -86,6 +92,7 @@ def materialize(
                 reasons[key] = reason
         if reasons:
             _run(job, instance, sorted(reasons))
+            give_memory_back()
             ran += [key.to_user_string() for key in reasons]
     LOGGER.info("Done in %.0f s: %d built, %d fresh.", time.monotonic() - started, len(ran), len(selected) - len(ran))
     return ran
@@ -181,6 +188,14 @@ def _selected(select: str, graph: Any) -> set[dg.AssetKey]:
     except dg.DagsterError as error:
         names = ", ".join(sorted(key.to_user_string() for key in graph.get_all_asset_keys()))
         raise RagTuneError(f"'{select}' selects no asset: {error}", expected=f"one of {names}, or `name+`") from error
+
+
+def give_memory_back() -> None:
+    """Return what a layer no longer needs to the machine, which the engines of the next one share."""
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def clear_dead_runs(instance: dg.DagsterInstance) -> None:

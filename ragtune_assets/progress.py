@@ -9,7 +9,7 @@ LOGGER = logging.getLogger("ragtune")
 class LoggedProgress:
     """A `Progress` that logs at most one line per `interval` seconds and task, and each end."""
 
-    def __init__(self, interval: float = 5.0) -> None:
+    def __init__(self, interval: float = 10.0) -> None:
         self.interval = interval
         self._last: dict[str, float] = {}
 
