@@ -116,7 +116,6 @@ def test_a_writer_that_lost_its_lease_publishes_nothing(request: pytest.FixtureR
     with index.updating():
         with Elasticsearch(elastic_url()) as client:
             client.delete(index=f"{index.name}-writer", id="writer")
-        index._lease.renew()
         with pytest.raises(SearchIndexError, match="Another writer took over"):
             index.apply([(chunk(2), VECTOR)], [])
     assert len(index.search_text("herring", 5)) == 1

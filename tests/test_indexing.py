@@ -221,8 +221,8 @@ def assert_same_as_clean_build(index: SearchIndex, clean: SearchIndex, chunks: l
 def test_killed_updates_leave_the_old_index_or_the_new_one_and_end_as_a_clean_build(
     index: LanceIndex, tmp_path: Path
 ) -> None:
-    kill_while_updating(index, kills=4, longest=0.3)
-    assert_same_as_clean_build(index, LanceIndex(tmp_path / "clean", "words", 32), corpus(200, edited=80))
+    kill_while_updating(index, kills=3, longest=0.3)
+    assert_same_as_clean_build(index, LanceIndex(tmp_path / "clean", "words", 32), corpus(200, edited=60))
 
 
 @pytest.mark.elasticsearch
@@ -230,9 +230,9 @@ def test_killed_updates_on_elasticsearch_leave_the_old_index_or_the_new_one(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     index = elastic_opener(request, tmp_path)("words", 32)
-    kill_while_updating(index, kills=3, longest=0.8, url=elastic_url(), name=index.name)
+    kill_while_updating(index, kills=2, longest=0.8, url=elastic_url(), name=index.name)
     clean = elastic_opener(request, tmp_path / "clean")("words", 32)
-    assert_same_as_clean_build(index, clean, corpus(200, edited=60))
+    assert_same_as_clean_build(index, clean, corpus(200, edited=40))
 
 
 @pytest.fixture(params=["lance", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)])

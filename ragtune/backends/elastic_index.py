@@ -55,7 +55,7 @@ class ElasticIndex(SearchIndex):
     """Chunks in the index behind the alias `name`; one object serves many threads."""
 
     def __init__(
-        self, url: str, api_key: str, name: str, embedder: str, dimension: int, scratch: Path, patience: float = 60.0
+        self, url: str, api_key: str, name: str, embedder: str, dimension: int, scratch: Path, patience: float = 120.0
     ) -> None:
         from elasticsearch import Elasticsearch
 
@@ -200,6 +200,8 @@ class ElasticIndex(SearchIndex):
         return index, int(visible[0]["range"]["added"]["lte"]) if visible else 0
 
     def _publish(self, old_index: str, generation: int) -> None:
+        if self._lease.held:
+            self._lease.confirm()
         self._lease.check()
         visible = {
             "bool": {

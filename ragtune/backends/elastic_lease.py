@@ -1,6 +1,7 @@
 """One writer at a time on an Elasticsearch index: a lease in the cluster, renewed while its holder lives.
 
-Taking and renewing it go by compare-and-set on the document's sequence number.
+Taking and renewing it go by compare-and-set on the document's sequence number, so whoever renews it
+knows that nobody else held it in between.
 """
 
 import os
@@ -24,7 +25,8 @@ class WriterLease:
         self._client, self._index = client, index
         self._owner = ""
         self._revision: dict[str, int] = {}
-        self._lost, self._renewed = "", 0.0
+        self._lost = ""
+        self._renewing = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -33,7 +35,7 @@ class WriterLease:
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
         while not self._take():
             time.sleep(LOOK_EVERY)
-        self._lost, self._renewed, self._stop = "", time.monotonic(), threading.Event()
+        self._lost, self._stop = "", threading.Event()
         self._thread = threading.Thread(target=self._keep_renewing, args=(self._stop,), daemon=True)
         self._thread.start()
 
@@ -77,7 +79,8 @@ class WriterLease:
             except NotFoundError:
                 self._write(op_type="create")
                 return True
-            if time.time() < held["_source"]["expires"] and _alive(held["_source"]["owner"]):
+            free = time.time() >= held["_source"]["expires"] or not _alive(held["_source"]["owner"])
+            if not free and held["_source"]["owner"] != self._owner:
                 return False
             self._write(if_seq_no=held["_seq_no"], if_primary_term=held["_primary_term"])
         except ConflictError:
@@ -89,21 +92,33 @@ class WriterLease:
         written = self._client.index(index=self._index, id="writer", document=document, **condition)
         self._revision = {"if_seq_no": written["_seq_no"], "if_primary_term": written["_primary_term"]}
 
-    def renew(self) -> None:
-        """Prolong the lease; remember that it is lost when somebody else holds it or it ran out."""
-        from elasticsearch import ApiError, TransportError
+    def confirm(self) -> None:
+        """Prolong the lease now; raise SearchIndexError when somebody else holds it."""
+        from elasticsearch import ConflictError, NotFoundError
 
-        try:
-            self._write(**self._revision)
-            self._renewed = time.monotonic()
-        except (ApiError, TransportError) as error:
-            conflict = isinstance(error, ApiError) and error.status_code in (404, 409)
-            if conflict or time.monotonic() - self._renewed > LEASE_SECONDS - RENEW_EVERY:
-                self._lost = str(error)
+        with self._renewing:
+            try:
+                self._write(**self._revision)
+            except (ConflictError, NotFoundError) as error:
+                # Our own last renewal may have arrived though its answer did not.
+                found = self._client.options(ignore_status=404).get(index=self._index, id="writer")
+                if found.get("_source", {}).get("owner") == self._owner:
+                    self._revision = {"if_seq_no": found["_seq_no"], "if_primary_term": found["_primary_term"]}
+                else:
+                    self._lost = str(error)
+        self.check()
 
     def _keep_renewing(self, stop: threading.Event) -> None:
+        from elasticsearch import ApiError, TransportError
+
         while not self._lost and not stop.wait(RENEW_EVERY):
-            self.renew()
+            try:
+                self.confirm()
+            except SearchIndexError:
+                return
+            except (ApiError, TransportError):
+                # While the cluster is away nobody takes the lease; the next renewal will tell.
+                continue
 
 
 def _alive(owner: str) -> bool:
