@@ -123,7 +123,7 @@ def test_a_moved_champion_takes_over_without_a_gap_and_the_old_engine_drains(par
     assert old.ready, "an engine that still answers a request must not be stopped"
     old.release()
     until(lambda: old.state == "stopped")
-    assert engine.launched[0].process.poll() is not None
+    until(lambda: engine.launched[0].process.poll() is not None)
 
 
 def test_the_comparison_engine_starts_on_demand_and_ends_when_idle(parts):
