@@ -23,7 +23,7 @@ from ragtune_serving.processes import Program, start, stop
 from ragtune_serving.terminal import err, out, progress_bar
 
 QUESTIONS = 3
-METRICS = ("token_f1", "exact_match", "citation", "refusal_recall", "retrieval_hit")
+METRICS = ("token_f1", "citation", "refusal_recall", "false_refusal", "retrieval_hit")
 
 
 def demo() -> None:
@@ -84,16 +84,15 @@ def report(settings: Settings) -> None:
 
 
 def score_table(scores: list[Score]) -> Table:
-    """Return one row per model and precision, one column per metric: mean and 95% interval."""
-    table = Table(title="Scores on the held-out test split (mean, 95% interval)")
-    shown = [metric for metric in METRICS if any(score.metric == metric for score in scores)]
-    for column in ("model", "precision", "n", *shown):
+    """Return one row per metric, one column per model and precision: mean, n and 95% interval."""
+    table = Table(title="Scores on the held-out test split: mean, n, 95% interval", show_lines=True)
+    models = list(dict.fromkeys((score.model, score.precision) for score in scores))
+    cells = {(score.metric, score.model, score.precision): score for score in scores}
+    for column in ("metric", *(f"{model}\n{precision}" for model, precision in models)):
         table.add_column(column)
-    for model, precision in dict.fromkeys((score.model, score.precision) for score in scores):
-        cells = {s.metric: s for s in scores if (s.model, s.precision) == (model, precision)}
-        sizes = str(max((cells[m].n for m in shown if m in cells), default=0))
-        texts = [f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}] n={s.n}" if s else "" for s in map(cells.get, shown)]
-        table.add_row(model, precision, sizes, *texts)
+    for metric in [metric for metric in METRICS if any(score.metric == metric for score in scores)]:
+        found = [cells.get((metric, *each)) for each in models]
+        table.add_row(metric, *(f"{s.value:.3f} n={s.n}\n[{s.low:.3f}, {s.high:.3f}]" if s else "" for s in found))
     return table
 
 
