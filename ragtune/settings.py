@@ -110,7 +110,7 @@ class TrainingSettings(Section):
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(4, ge=1)
     max_tokens: int = Field(1024, ge=64)
     checkpoint_every: int = Field(20, ge=1)
     warmup_share: float = Field(0.05, gt=0, lt=1)

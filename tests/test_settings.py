@@ -19,7 +19,7 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(
     monkeypatch.setenv("RAGTUNE_TRAINING__MINUTES", "9")
     settings = load_settings()
     assert (settings.seed, settings.training.minutes, settings.training.rank) == (3, 9, 4)
-    assert settings.training.batch_size == 8
+    assert settings.training.batch_size == 4
 
 
 def test_an_unknown_setting_is_refused_with_the_list_of_the_valid_ones(tmp_path: Path) -> None:
