@@ -239,6 +239,6 @@ def test_the_report_shows_scores_with_n_and_interval_and_the_decision(home, caps
     text = capsys.readouterr().out
     assert "0.750 [0.700, 0.800]" in text
     assert "0.170 [0.120, 0.220]" in text
-    assert "160" in text
+    assert "n=160" in text
     assert "Promoted: the interval excludes zero" in text
     assert "0.050 could have been found" in text

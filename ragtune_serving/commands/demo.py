@@ -84,15 +84,18 @@ def report(settings: Settings) -> None:
 
 
 def score_table(scores: list[Score]) -> Table:
-    """Return one row per metric, one column per model and precision: mean, n and 95% interval."""
-    table = Table(title="Scores on the held-out test split: mean, n, 95% interval", show_lines=True)
-    models = list(dict.fromkeys((score.model, score.precision) for score in scores))
-    cells = {(score.metric, score.model, score.precision): score for score in scores}
-    for column in ("metric", *(f"{model}\n{precision}" for model, precision in models)):
-        table.add_column(column)
-    for metric in [metric for metric in METRICS if any(score.metric == metric for score in scores)]:
-        found = [cells.get((metric, *each)) for each in models]
-        table.add_row(metric, *(f"{s.value:.3f} n={s.n}\n[{s.low:.3f}, {s.high:.3f}]" if s else "" for s in found))
+    """Return one row per model and precision, one column per metric: mean and 95% interval, n in the head."""
+    table = Table(title="Scores on the held-out test split (mean, 95% interval)")
+    table.add_column("model", no_wrap=True)
+    table.add_column("precision", no_wrap=True)
+    shown = [metric for metric in METRICS if any(score.metric == metric for score in scores)]
+    for metric in shown:
+        sizes = sorted({score.n for score in scores if score.metric == metric})
+        table.add_column(f"{metric}\nn={' or '.join(map(str, sizes))}")
+    for model, precision in dict.fromkeys((score.model, score.precision) for score in scores):
+        cells = {s.metric: s for s in scores if (s.model, s.precision) == (model, precision)}
+        texts = [f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}]" if s else "" for s in map(cells.get, shown)]
+        table.add_row(model, precision, *texts)
     return table
 
 
