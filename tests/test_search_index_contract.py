@@ -26,7 +26,7 @@ def unit(seed: int) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
-FISH = chunk("Fish", "Herrings are swimming in cold water.", topic="sea")
+FISH = chunk("Fish", "What they do: herrings are swimming in cold water.", topic="sea")
 BIRD = chunk("Birds", "The swallow flies low before rain.", topic="air")
 CODE = chunk("peft.LoraConfig", "Configuration of an adapter; it's `r` that sets the rank.", topic="code")
 ALL = [(FISH, unit(1)), (BIRD, unit(2)), (CODE, unit(3))]
@@ -59,6 +59,12 @@ def test_words_are_found_by_their_stem(open_index: Open) -> None:
     index.apply(ALL, [])
     assert titles(index, "herring that swims") == ["Fish"]
     assert titles(index, "adapters") == ["peft.LoraConfig"]
+
+
+def test_the_little_words_of_a_question_find_nothing(open_index: Open) -> None:
+    index = open_index()
+    index.apply(ALL, [])
+    assert titles(index, "What is it that they do?") == []
 
 
 def test_a_hit_carries_the_whole_chunk(open_index: Open) -> None:

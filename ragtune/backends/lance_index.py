@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragtune.errors import SearchIndexError
-from ragtune.knowledge.indexing import SCHEMA_VERSION, checked_filter, chunk_from, stored_fields
+from ragtune.knowledge.indexing import SCHEMA_VERSION, STOP_WORDS, checked_filter, chunk_from, stored_fields
 from ragtune.ports import IndexQuery, SearchIndex
 from ragtune.records import Chunk, Hit, content_id
 from ragtune.store.artifacts import write_json
@@ -206,7 +206,8 @@ class LanceIndex(SearchIndex):
 
         built = {index.name for index in table.list_indices()}
         if not built:
-            table.create_index("body", config=FTS(with_position=False, stem=True, language="English"))
+            words = FTS(stem=True, language="English", custom_stop_words=STOP_WORDS, max_token_length=80)
+            table.create_index("body", config=words)
             table.create_index("names", config=LabelList())
         else:
             table.optimize(cleanup_older_than=timedelta(days=3650))

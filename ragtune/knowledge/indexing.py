@@ -23,8 +23,15 @@ if TYPE_CHECKING:
 
     Vector = npt.NDArray[np.float32]
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 """Changes with what `stored_fields` returns or how a back end analyses it: every index is then built anew."""
+
+_STOP_WORDS = (
+    "a an and are as at be but by can did do does for from had has have how i if in into is it its no not of on or "
+    "s such t that the their then there these they this to was were what when where which who why will with you"
+)
+STOP_WORDS = _STOP_WORDS.split()
+"""Words that BM25 skips, the same in every back end, so that their scores agree."""
 
 FILTERS = ("document_id", "source", "title", "topic", "names")
 
