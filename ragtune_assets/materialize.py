@@ -165,19 +165,28 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, keys: Sequence[dg.
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> RagTuneError:
+    """Return what failed: steps, what a step needs, or blocking checks; raise KeyboardInterrupt when it was us."""
     lines = []
-    for event in result.filter_events(lambda event: event.is_step_failure):
-        error = event.step_failure_data.error
-        while error is not None and error.cause is not None:
-            error = error.cause
-        if error is not None and error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt"):
-            raise KeyboardInterrupt
-        lines.append(f"{event.step_key}: {re.sub(OUR_ERROR, '', error.message.strip()) if error else 'failed'}")
+    for event in result.all_events:
+        if event.is_step_failure:
+            lines.append(f"{event.step_key}: {_cause(event.step_failure_data.error)}")
+        elif event.is_resource_init_failure:
+            lines.append(_cause(event.engine_event_data.error))
     for evaluation in result.get_asset_check_evaluations():
         if not evaluation.passed and evaluation.blocking:
             lines.append(f"{evaluation.asset_key.to_user_string()}: the check {evaluation.check_name} did not pass.")
     found = "\n".join(lines) or "The run failed."
     return RagTuneError(f"{found}\nThe whole story is run {result.run_id} in Dagster (`ragtune up`).")
+
+
+def _cause(error: Any) -> str:
+    while error is not None and error.cause is not None:
+        error = error.cause
+    if error is None:
+        return "failed"
+    if error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt"):
+        raise KeyboardInterrupt
+    return re.sub(OUR_ERROR, "", error.message.strip())
 
 
 def _selected(select: str, graph: Any) -> set[dg.AssetKey]:

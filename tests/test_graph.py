@@ -22,15 +22,15 @@ from ragtune.store.warehouse import Warehouse
 ROOT = Path(__file__).parent.parent
 ROOTS = {"base_model", "feedback_events", "raw_documents"}
 SMALL = {
-    "RAGTUNE_SOURCES": '["package:filelock", "package:datasketch"]',
-    "RAGTUNE_DATASET__MIN_PAIRS": "200",
-    "RAGTUNE_TRAINING__MINUTES": "0.5",
+    "RAGTUNE_SOURCES": '["package:filelock"]',
+    "RAGTUNE_DATASET__MIN_PAIRS": "100",
+    "RAGTUNE_TRAINING__MAX_STEPS": "10",
     "RAGTUNE_TRAINING__BATCH_SIZE": "2",
     "RAGTUNE_TRAINING__VALIDATION_EXAMPLES": "4",
     "RAGTUNE_QUANTIZATION__CALIBRATION_SAMPLES": "4",
     "RAGTUNE_EVALUATION__PRECISIONS": '["w4a16"]',
-    "RAGTUNE_EVALUATION__TEST_ITEMS": "8",
-    "RAGTUNE_EVALUATION__GATE_ITEMS": "12",
+    "RAGTUNE_EVALUATION__TEST_ITEMS": "6",
+    "RAGTUNE_EVALUATION__GATE_ITEMS": "8",
     "RAGTUNE_BENCHMARK__PRECISIONS": '["w8a8"]',
     "RAGTUNE_BENCHMARK__CONCURRENCY": "[2]",
     "RAGTUNE_BENCHMARK__REQUESTS": "4",
@@ -85,6 +85,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
             patch.setenv(name, value)
         found = Home(load_settings(), child_environment())
         found.output = found.materialize()
+        sys.stdout.write(found.output)
         yield found
 
 

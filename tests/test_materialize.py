@@ -109,6 +109,18 @@ def test_a_failing_asset_says_what_was_found_and_how_to_mend_it(world):
     assert world.run() == ["source", "middle", "last"]
 
 
+def test_a_resource_that_cannot_be_made_says_why(world, tmp_path):
+    def refuse(_context):
+        raise RagTuneError("The index is gone.", mend="build it")
+
+    @dg.asset
+    def needs_it(index: dg.ResourceParam[str]) -> None: ...
+
+    defs = dg.Definitions([needs_it], resources={"index": dg.ResourceDefinition(refuse)})
+    with pytest.raises(RagTuneError, match=r"(?s)^The index is gone\..*build it"):
+        materialize(defs, world.store, world.instance)
+
+
 def test_a_selection_builds_its_part_and_force_builds_what_is_fresh(world):
     world.run()
     assert world.run("middle") == []
