@@ -6,7 +6,7 @@ import pytest
 from ragtune.answer.prompt import REFUSAL
 from ragtune.dataset.extraction import ExtractiveWriter
 from ragtune.model.examples import build_examples
-from ragtune.records import Hit, SplitItem
+from ragtune.records import Chunk, Hit, QAPair, SplitItem
 from ragtune.settings import AnswerSettings
 from tests.api_pages import articles, chunk, shop
 
@@ -43,7 +43,7 @@ def test_the_cited_passage_shows_the_answer(corpus, search):
     cited = set()
     for example in examples:
         pair, target = by_id[example.pair_id], example.messages[-1].content
-        if target == REFUSAL:
+        if target == REFUSAL or "End each sentence" not in example.messages[0].content:
             continue
         number = int(re.search(r"\[(\d)\]$", target)[1])
         cited.add(number)
@@ -51,8 +51,8 @@ def test_the_cited_passage_shows_the_answer(corpus, search):
             1
         ]
         assert pair.answer in " ".join(passage.split())
-        assert target.startswith(pair.answer)
-    assert cited == {1, 2, 3}
+        assert target.startswith(pair.answer) or pair.answer.startswith(target[:-5])
+    assert {1, 2, 3} <= cited <= {1, 2, 3, 4}
 
 
 def test_unanswerable_pairs_are_refused_and_so_are_those_whose_passage_was_taken_away(corpus):
@@ -83,6 +83,36 @@ def test_an_answer_that_the_index_can_never_show_is_left_out(corpus):
     item = next(item for item in items if item.pair.answerable and item.pair.kind == "purpose")
     gone = replace(item, pair=replace(item.pair, answer="words that stand nowhere in the corpus"))
     assert build_examples([gone], chunks, right_first(chunks, [gone]), SETTINGS, seed=1) == []
+
+
+def test_some_examples_have_an_earlier_turn_and_some_no_citation(corpus):
+    chunks, items = corpus
+    many = [replace(item, pair=replace(item.pair, id=f"{item.pair.id}{n}")) for n in range(4) for item in items]
+    examples = build_examples(many, chunks, right_first(chunks, items), SETTINGS, seed=1)
+    told = [example for example in examples if example.messages[-1].content != REFUSAL]
+    earlier = [example for example in examples if len(example.messages) == 5]
+    assert 0.03 < len(earlier) / len(examples) < 0.14
+    assert all(example.messages[1].role == "user" and example.messages[2].role == "assistant" for example in earlier)
+    uncited = [example for example in told if "End each sentence" not in example.messages[0].content]
+    assert uncited
+    assert not any(re.search(r"\[\d\]", example.messages[-1].content) for example in uncited)
+
+
+def test_a_dial_for_depth_makes_the_answer_a_sentence_longer_or_shorter():
+    text = "Opens the valve of the tank. It stays open for ten minutes. Then it closes."
+    gold = Chunk("c", "d", "s", "tank.open", ("tank.open",), text, 0)
+    both = QAPair("", "What does tank.open do?", text[:58], "purpose", "d", "c", (0, 58))
+    items = [SplitItem(replace(both, id=f"p{n}"), "train", "x") for n in range(300)]
+    examples = build_examples(items, [gold], lambda question, limit: [Hit(gold, 1.0)], SETTINGS, seed=1)
+    said = {
+        style: {e.messages[-1].content for e in examples if style in e.messages[0].content} - {REFUSAL}
+        for style in ("Explain in detail.", "Use as few words as you can.")
+    }
+    long = "Opens the valve of the tank. It stays open for ten minutes. Then it closes. [1]"
+    assert said["Explain in detail."] == {long}
+        "Opens the valve of the tank. It stays open for ten minutes. Then it closes. [1]"
+    }
+    assert said["Use as few words as you can."] == {"Opens the valve of the tank. [1]"}
 
 
 def test_all_passages_that_an_answer_needs_are_shown(corpus):

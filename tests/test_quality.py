@@ -95,3 +95,15 @@ def test_more_than_max_pairs_leaves_corrections_in(dataset):
     report = check_pairs([*pairs, correction], chunks, DatasetSettings(min_pairs=1, max_pairs=12))
     assert len(report.kept) == 12
     assert any(kept.feedback_id for kept in report.kept)
+
+
+def test_beyond_max_pairs_the_large_source_gives_way_to_the_small_one(dataset):
+    pairs, chunks = dataset
+    small = {chunk.document_id for chunk in chunks[-3:]}
+    mixed = [replace(chunk, source="small") if chunk.document_id in small else chunk for chunk in chunks]
+    everything = check_pairs(pairs, mixed, DatasetSettings(min_pairs=1)).kept
+    of_small = {pair.id for pair in everything if pair.document_id in small}
+    kept = check_pairs(pairs, mixed, DatasetSettings(min_pairs=1, max_pairs=2 * len(of_small) + 1)).kept
+    assert of_small
+    assert of_small <= {pair.id for pair in kept}
+    assert len(kept) == 2 * len(of_small) + 1 < len(everything)

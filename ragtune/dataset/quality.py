@@ -68,8 +68,8 @@ class QualityReport:
 def check_pairs(pairs: Sequence[QAPair], chunks: Sequence[Chunk], settings: DatasetSettings) -> QualityReport:
     """Return what may be trained on, what may not and why, and the verdicts of Great Expectations.
 
-    Pairs keep their order; each kept one carries its scores. Above `max_pairs` the extractive pairs with the
-    largest ids are left out, corrections never.
+    Pairs keep their order; each kept one carries its scores. Above `max_pairs` extractive pairs are left out,
+    from the sources with the most of them, corrections never.
     """
     texts = {chunk.id: chunk for chunk in chunks}
     seen: set[tuple[str, ...]] = set()
@@ -86,7 +86,7 @@ def check_pairs(pairs: Sequence[QAPair], chunks: Sequence[Chunk], settings: Data
             continue
         seen.add(key)
         kept.append(replace(pair, scores={**pair.scores, **scores(pair, chunk)}))
-    kept, surplus = _at_most(kept, settings.max_pairs)
+    kept, surplus = _at_most(kept, settings.max_pairs, texts)
     rejected += [(pair, f"beyond max_pairs = {settings.max_pairs}") for pair in surplus]
     order = {pair.id: place for place, pair in enumerate(pairs)}
     kept.sort(key=lambda pair: order[pair.id])
@@ -181,10 +181,17 @@ def summary(kept: Sequence[QAPair], rejected: int = 0) -> dict[str, float]:
     }
 
 
-def _at_most(pairs: list[QAPair], most: int) -> tuple[list[QAPair], list[QAPair]]:
+def _at_most(pairs: list[QAPair], most: int, texts: dict[str, Chunk]) -> tuple[list[QAPair], list[QAPair]]:
+    """Split off what is too many, so that a large source does not crowd out a small one."""
     if len(pairs) <= most:
         return pairs, []
-    ranked = sorted(pairs, key=lambda pair: (pair.writer == "extractive" and not pair.feedback_id, pair.id))
+    taken: Counter[str] = Counter()
+    rank: dict[str, int] = {}
+    for pair in sorted(pairs, key=lambda pair: pair.id):
+        source = texts[pair.chunk_id].source
+        rank[pair.id] = taken[source] if pair.writer == "extractive" and not pair.feedback_id else -1
+        taken[source] += rank[pair.id] >= 0
+    ranked = sorted(pairs, key=lambda pair: (rank[pair.id], pair.id))
     return ranked[:most], ranked[most:]
 
 

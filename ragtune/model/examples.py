@@ -1,15 +1,17 @@
 """Turns pairs into the conversations a model is trained on.
 
 The passages are those that the index really returns for the question, so that the wrong
-ones are as hard as in use; the right one is put in where the index missed it.
+ones are as hard as in use; the right one is put in where the index missed it. A few
+conversations have an earlier turn, or a dial that asks for more, less or no citation.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.prompt import REFUSAL, build_messages, passage_text, target_text
-from ragtune.dataset.sentences import flat
+from ragtune.dataset.sentences import flat, sentences
 from ragtune.dataset.wording import draw
 from ragtune.ports import Progress, silent
 from ragtune.records import Chunk, Hit, Message, QAPair, SplitItem
@@ -19,6 +21,13 @@ Search = Callable[[str, int], list[Hit]]
 _EXTRA = 4
 _REMOVED_SHARE = 0.06
 _SHUFFLED_SHARE = 0.5
+_FOLLOW_UP_SHARE = 0.08
+_STYLES = (
+    (0.04, Controls(depth=0.0)),
+    (0.10, Controls(depth=1.0)),
+    (0.13, Controls(citations=False)),
+)
+"""Bounds of a draw from 0 to 1, and the style of the examples below each bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +54,11 @@ def build_examples(
     its answer out of the prompt.
     """
     texts = {chunk.id: chunk for chunk in chunks}
+    earlier = _earlier_turns(items, seed)
     examples = []
     for done, item in enumerate(items):
         hits = search(item.pair.question, answer_settings.passages + _EXTRA)
-        example = _example(item.pair, texts, hits, answer_settings, seed)
+        example = _example(item.pair, texts, hits, answer_settings, seed, earlier.get(item.pair.id, ()))
         if example is not None:
             examples.append(example)
         if done % 50 == 0:
@@ -58,35 +68,86 @@ def build_examples(
 
 
 def _example(
-    pair: QAPair, texts: dict[str, Chunk], hits: Sequence[Hit], settings: AnswerSettings, seed: int
+    pair: QAPair,
+    texts: dict[str, Chunk],
+    hits: Sequence[Hit],
+    settings: AnswerSettings,
+    seed: int,
+    history: tuple[Message, ...],
 ) -> TrainingExample | None:
-    gold = texts.get(pair.chunk_id)
+    gold, style = texts.get(pair.chunk_id), _style(pair, seed)
+    shown = settings.model_copy(update={"passages": style.passages(settings.passages)})
     if not pair.answerable or gold is None:
         if pair.answerable:
             return None
-        return _refusal(pair, list(hits[: settings.passages]), settings)
+        return _conversation(pair, hits[: shown.passages], REFUSAL, shown, history, style)
     if draw(seed, "removed", pair.id) < _REMOVED_SHARE:
         # The rest of the document goes too: it may answer in other words.
         left = [hit for hit in hits if not _answers(hit.chunk, pair) and hit.chunk.document_id != pair.document_id]
-        return _refusal(pair, left[: settings.passages], settings)
-    passages = list(hits[: settings.passages])
-    place = _best_place(pair, passages, settings)
+        return _conversation(pair, left[: shown.passages], REFUSAL, shown, history, style)
+    passages = list(hits[: shown.passages])
+    place = _best_place(pair, passages, shown)
     if place < 0:
-        passages = [hit for hit in passages if hit.chunk.id != gold.id][: settings.passages - 1]
+        passages = [hit for hit in passages if hit.chunk.id != gold.id][: shown.passages - 1]
         passages.insert(int(draw(seed, "place", pair.id) * (len(passages) + 1)), Hit(gold, 0.0))
     elif draw(seed, "shuffle", pair.id) < _SHUFFLED_SHARE:
         passages.sort(key=lambda hit: draw(seed, "order", pair.id, hit.chunk.id))
     passages = _with_evidence(pair, passages, texts)
-    place = _best_place(pair, passages, settings)
+    place = _best_place(pair, passages, shown)
     if place < 0:
         return None
-    messages = build_messages(pair.question, passages, passage_words=settings.passage_words)
-    return TrainingExample((*messages, Message("assistant", target_text(pair.answer, place + 1))), pair.id, pair.kind)
+    answer = _deep(pair, gold, passages[place], place, shown) if style.depth == 1.0 else pair.answer
+    if style.depth == 0.0:
+        start, end = next(sentences(answer, 0, len(answer)))
+        answer = answer[start:end]
+    target = target_text(answer, place + 1 if style.citations else None)
+    return _conversation(pair, passages, target, shown, history, style)
 
 
-def _refusal(pair: QAPair, passages: list[Hit], settings: AnswerSettings) -> TrainingExample:
-    messages = build_messages(pair.question, passages, passage_words=settings.passage_words)
-    return TrainingExample((*messages, Message("assistant", REFUSAL)), pair.id, pair.kind)
+def _conversation(
+    pair: QAPair,
+    passages: Sequence[Hit],
+    target: str,
+    settings: AnswerSettings,
+    history: tuple[Message, ...],
+    style: Controls,
+) -> TrainingExample:
+    messages = build_messages(pair.question, passages, history, style, settings.passage_words)
+    return TrainingExample((*messages, Message("assistant", target)), pair.id, pair.kind)
+
+
+def _style(pair: QAPair, seed: int) -> Controls:
+    """Return the controls of an example: neutral for most; what a person wrote is never restyled."""
+    if _corrected(pair):
+        return NEUTRAL
+    place = draw(seed, "style", pair.id)
+    return next((style for bound, style in _STYLES if place < bound), NEUTRAL)
+
+
+def _deep(pair: QAPair, gold: Chunk, hit: Hit, place: int, settings: AnswerSettings) -> str:
+    """Return the answer with the sentence that follows it, where it ends a sentence and the next one is shown."""
+    end = pair.span[1] + gold.text.startswith(".", pair.span[1])
+    following = next(sentences(gold.text, end, len(gold.text)), None)
+    if hit.chunk.id != gold.id or following is None or not gold.text[:end].endswith("."):
+        return pair.answer
+    more = gold.text[following[0] : following[1]]
+    shown = flat(passage_text(hit.chunk, place + 1, pair.question, settings.passage_words))
+    plain = more[:1].isupper() and more.endswith(".") and "\n\n" not in gold.text[end : following[0]]
+    return f"{pair.answer.rstrip('.')}. {flat(more)}" if plain and flat(more) in shown else pair.answer
+
+
+def _earlier_turns(items: Sequence[SplitItem], seed: int) -> dict[str, tuple[Message, ...]]:
+    """Return for some pairs, by id, a question on the same document that was asked and answered before."""
+    found: dict[str, tuple[Message, ...]] = {}
+    last: dict[str, QAPair] = {}
+    for item in items:
+        pair = item.pair
+        before = last.get(pair.document_id)
+        if before is not None and draw(seed, "follow-up", pair.id) < _FOLLOW_UP_SHARE:
+            said = target_text(before.answer, 1 if before.answerable else None)
+            found[pair.id] = (Message("user", before.question), Message("assistant", said))
+        last[pair.document_id] = pair
+    return found
 
 
 def _best_place(pair: QAPair, passages: Sequence[Hit], settings: AnswerSettings) -> int:
