@@ -110,8 +110,6 @@ def test_a_dial_for_depth_makes_the_answer_a_sentence_longer_or_shorter():
     }
     long = "Opens the valve of the tank. It stays open for ten minutes. Then it closes. [1]"
     assert said["Explain in detail."] == {long}
-        "Opens the valve of the tank. It stays open for ten minutes. Then it closes. [1]"
-    }
     assert said["Use as few words as you can."] == {"Opens the valve of the tank. [1]"}
 
 
