@@ -88,3 +88,42 @@ def test_calibration_without_samples_is_refused(tiny: Path, tmp_path: Path) -> N
 def test_a_folder_without_weights_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no weights"):
         inspect_weights(tmp_path)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_block_of_columns_is_quantised_as_llm_compressor_itself_does_it(symmetric: bool) -> None:
+    import torch
+    from compressed_tensors.quantization import QuantizationArgs
+    from llmcompressor.modifiers.gptq.gptq_quantize import gptq_block_update
+
+    from ragtune.model.kernels import gptq_block
+
+    torch.manual_seed(3)
+    weights, inputs = torch.randn(1, 96, 64) * 0.05, torch.randn(200, 64)
+    hessian = inputs.T @ inputs / 200 + torch.eye(64) * 0.01
+    inverse = torch.linalg.cholesky(torch.linalg.inv(hessian), upper=True)[None]
+    arguments = {
+        "scale": (torch.rand(1, 96, 2) * 0.01 + 0.005).bfloat16(),
+        "zero_point": torch.randint(-8, 7, (1, 96, 2), dtype=torch.int8),
+        "global_scale": None,
+        "g_idx": torch.arange(64) // 32,
+        "quant_args": QuantizationArgs(num_bits=4, type="int", strategy="group", group_size=32, symmetric=symmetric),
+        "i1": 0,
+    }
+    found = []
+    for update in (gptq_block_update.__wrapped__, gptq_block):
+        results = [weights.clone(), *(torch.zeros_like(weights) for _ in range(3))]
+        update(results[0], inverse, *results[1:], **arguments)
+        found.append(results[1:])
+    for theirs, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_gptq_runs_our_block_on_a_cpu(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmcompressor.modifiers.gptq import gptq_quantize
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("llm-compressor's own loop ran")
+
+    monkeypatch.setattr(gptq_quantize, "fake_quantize", never)
+    assert quantize_w4a16(tiny, talks(1), SETTINGS, tmp_path / "out", "cpu", 1).is_dir()

@@ -1,7 +1,8 @@
-"""Two operations that make LoRA training cheap on a CPU; exact, and checked against PyTorch's own.
+"""Three operations that are cheap on a CPU; exact, and checked against the libraries' own.
 
-PyTorch's attention is slow backwards on a CPU (ten times its forward), and PEFT's adapted layer
-adds several passes over full-size tensors. Import this module only inside functions: it needs torch.
+PyTorch's attention is slow backwards on a CPU (ten times its forward), PEFT's adapted layer adds
+several passes over full-size tensors, and llm-compressor's GPTQ spends most of its time between the
+small operations of one column. Import this module only inside functions: it needs torch.
 """
 
 from types import MethodType
@@ -160,3 +161,44 @@ def _attention_layer(
 
 def _no_mask(*_: Any, **__: Any) -> None:
     return None
+
+
+def register_gptq() -> None:
+    """Let llm-compressor use `gptq_block` for blocks of a weight on a CPU; calling it again changes nothing."""
+    from compressed_tensors.utils.impl_backend import ImplBackend
+
+    if gptq_block.__name__ not in ImplBackend._fn_registry:
+        ImplBackend.register("gptq_block_update", _is_int_on_cpu, 0)(gptq_block)
+
+
+def gptq_block(
+    weights: Any, inverse: Any, kept: Any, errors: Any, losses: Any, *, quant_args: Any, i1: int, **grid: Any
+) -> None:
+    """Quantise one block of columns in place, each error spread over the columns behind it (GPTQ, algorithm 1).
+
+    `weights`, and the results `kept`, `errors` and `losses`, are (batch, rows, columns) in float32; `inverse`
+    is the factor of the inverse Hessian, (batch, columns, columns). The results are those of llm-compressor's
+    own loop. The block is turned round, so that a column is one run of memory.
+    """
+    from compressed_tensors.quantization.utils import calculate_range
+    from llmcompressor.modifiers.gptq.helpers import column_scale_window
+
+    rows, columns = weights.shape[-2:]
+    scales, zeros = column_scale_window(**grid, quant_args=quant_args, num_rows=rows, i1=i1, i2=i1 + columns)
+    low, high = (float(bound) for bound in calculate_range(quant_args, weights.device))
+    for b in range(weights.shape[0]):
+        work, step = weights[b].t().contiguous(), scales[b].t().contiguous()
+        zero = torch.zeros_like(step) if zeros is None else zeros[b].t().contiguous().to(step.dtype)
+        fine_step, fine_zero = step.float(), zero.float()
+        grid_values, error = torch.empty_like(work), torch.empty_like(work)
+        for i in range(columns):
+            level = work[i].div(fine_step[i]).add_(fine_zero[i]).clamp_(low, high).round_()
+            grid_values[i] = level.to(step.dtype).sub_(zero[i]).mul_(step[i])
+            torch.sub(work[i], grid_values[i], out=error[i]).div_(inverse[b, i, i])
+            work[i + 1 :].addr_(inverse[b, i, i + 1 :], error[i], alpha=-1)
+        kept[b], errors[b], losses[b] = grid_values.t(), error.t(), error.t().square()
+
+
+def _is_int_on_cpu(weights: Any, *_: Any, quant_args: Any, **__: Any) -> bool:
+    on_cpu: bool = weights.dim() == 3 and weights.device.type == "cpu" and quant_args.type == "int"
+    return on_cpu

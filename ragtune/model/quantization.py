@@ -51,6 +51,9 @@ def quantize_w4a16(
     """
     from llmcompressor.modifiers.gptq import GPTQModifier
 
+    from ragtune.model.kernels import register_gptq
+
+    register_gptq()
     config = check_model_folder(merged)
     _check_group_size(config, settings.group_size)
     if not calibration:
