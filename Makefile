@@ -29,6 +29,10 @@ test: install ## lint, types, import contracts and the whole test suite
 up: install ## leave everything running: Dagster, MLflow, engine, gateway
 	@$(bin)/ragtune up
 
+grounding: install ## train the default model's own adapter again (hours; needs python3.11-doc)
+	@RAGTUNE_CONFIG=grounding/ragtune.yaml $(bin)/python -m ragtune_assets.materialize --select '*lora_adapter'
+	@$(bin)/python -m ragtune.model.adapters "$$(ls -td .grounding/artifacts/lora_adapter/*/ | head -1)" ragtune/model/smollm2_grounded
+
 lint: install ## ruff, mypy, import contracts
 	@$(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy && $(bin)/lint-imports
 
@@ -55,4 +59,4 @@ $(engine):
 clean: ## remove the environments and all state
 	rm -rf .venv .venv-vllm .ragtune .install.lock
 
-.PHONY: help demo test up lint install clean
+.PHONY: help demo test up grounding lint install clean

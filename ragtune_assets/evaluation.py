@@ -10,6 +10,7 @@ from ragtune.evaluation.gate import paired_gain
 from ragtune.evaluation.held_out import HeldOutAnswers, held_out
 from ragtune.evaluation.scoring import summarise
 from ragtune.knowledge.retrieval import Retriever
+from ragtune.model.pretrained import raw_model
 from ragtune.ports import Engine
 from ragtune.records import ArtifactRef, BenchmarkRow, Score, SplitItem
 from ragtune.settings import Settings
@@ -17,7 +18,7 @@ from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets.display import materialized, score_bars, table
-from ragtune_assets.line_up import BASE, AnswerSet, line_up, precision_folders
+from ragtune_assets.line_up import BASE, RAW, AnswerSet, line_up, precision_folders
 from ragtune_assets.progress import LoggedProgress
 
 OWNERS = ["team:evaluation"]
@@ -36,9 +37,11 @@ def eval_answers(
     engine: dg.ResourceParam[Engine],
     registry: dg.ResourceParam[ModelRegistry],
 ) -> dg.MaterializeResult[ArtifactRef]:
-    """Answers of base, merged and quantised models to the test questions, of live and candidate to the gate's."""
+    """Answers of every model to the test questions, and of the live one and the candidate to the gate's."""
     items = store.read_records(qa_splits, SplitItem)
-    contenders = line_up(settings, items, store, base_model, merged_model, quantized_model, registry.alias("champion"))
+    raw = raw_model(settings.base_model, store) if settings.evaluation.raw_model else None
+    live = registry.alias("champion")
+    contenders = line_up(settings, items, store, base_model, merged_model, quantized_model, live, raw)
     context = f"{search_index.sha256} {settings.fingerprint('answer', 'index', 'engine')}"
     answerer = Answerer(retriever, settings.answer)
     answers = HeldOutAnswers(engine, answerer, store, settings.evaluation, settings.seed, context, LoggedProgress())
@@ -69,7 +72,7 @@ def eval_scores(
     metadata = {
         "plot": score_bars(test, "Held-out test, with 95% intervals"),
         "scores": table(["split", "model", "precision", "metric", "value", "95% interval", "n"], rows),
-        "against base": table(["precision", "metric", "gain", "95% interval", "n"], _gains(sets, settings)),
+        "gains": table(["over", "model", "precision", "metric", "gain", "95% interval", "n"], _gains(sets, settings)),
     }
     for one in sets:
         warehouse.append_answers(context.run_id, one.model, one.precision, one.split, one.answers)
@@ -146,16 +149,15 @@ def _scores(one: AnswerSet, dataset_sha256: str, settings: Settings) -> list[Sco
     )
 
 
-def _gains(sets: Sequence[AnswerSet], settings: Settings) -> list[tuple[str, str, float, str, int]]:
-    """Return what every precision gains over the base model on the test, paired by question."""
+def _gains(sets: Sequence[AnswerSet], settings: Settings) -> list[tuple[str, str, str, str, float, str, int]]:
+    """Return what every model gains over the raw and the base model on the test, paired by question."""
     test = [one for one in sets if one.split == "test"]
-    base = next(one for one in test if one.model == BASE)
     rows = []
-    for one in test:
-        if one.model == BASE:
-            continue
-        gain = paired_gain(base.answers, one.answers, settings.evaluation.metric, alpha=0.025, seed=settings.seed)
-        rows.append((one.precision, gain.metric, gain.gain, f"{gain.low:+.3f} to {gain.high:+.3f}", gain.n))
+    for before in (one for one in test if one.model in (RAW, BASE)):
+        for one in (one for one in test if one.model not in (RAW, before.model)):
+            gain = paired_gain(before.answers, one.answers, settings.evaluation.metric, alpha=0.025, seed=settings.seed)
+            interval = f"{gain.low:+.3f} to {gain.high:+.3f}"
+            rows.append((before.model, one.model, one.precision, gain.metric, gain.gain, interval, gain.n))
     return rows
 
 

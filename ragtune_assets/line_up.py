@@ -10,7 +10,7 @@ from ragtune.records import ArtifactRef, Precision, QAPair, RegisteredModel, Sco
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 
-BASE, CANDIDATE, LIVE = "base", "fine-tuned", "champion"
+RAW, BASE, CANDIDATE, LIVE = "raw", "base", "fine-tuned", "champion"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +47,19 @@ def line_up(
     merged: ArtifactRef,
     quantized: ArtifactRef,
     champion: RegisteredModel | None,
+    raw: ArtifactRef | None = None,
 ) -> list[Contender]:
     """Return every model that answers, the candidate in the precision that is served among them.
 
     The live model is the champion; before there is one it is the base model, as the gateway serves it.
+    `raw` is the pretrained model from which a grounded base was made.
     """
     test: Sequence[QAPair] = held_out(items, "test", settings.evaluation.test_items, settings.seed)
     gate: Sequence[QAPair] = held_out(items, "gate", settings.evaluation.gate_items, settings.seed)
     both: dict[Split, Sequence[QAPair]] = {"test": test, "gate": gate}
     served, version = served_precision(settings), quantized.sha256[:12]
-    found = [Contender(BASE, "bf16", store.folder(base), "base", {"test": test} if champion else both)]
+    found = [Contender(RAW, "bf16", store.folder(raw), "raw", {"test": test})] if raw else []
+    found.append(Contender(BASE, "bf16", store.folder(base), "base", {"test": test} if champion else both))
     folders = precision_folders(store, merged, quantized)
     for precision in dict.fromkeys((*settings.evaluation.precisions, served)):
         asked = both if precision == served else {"test": test}

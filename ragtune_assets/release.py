@@ -17,7 +17,7 @@ from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import FORMAT, ModelRegistry, assemble
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets.display import materialized, table
-from ragtune_assets.line_up import BASE, CANDIDATE, AnswerSet, gate_sets, precision_folders, served_precision
+from ragtune_assets.line_up import BASE, CANDIDATE, RAW, AnswerSet, gate_sets, precision_folders, served_precision
 from ragtune_assets.model import learnt_corrections
 
 PACKAGES = (
@@ -112,7 +112,7 @@ def describe(
         served_precision=served_precision(settings),
         precisions={},
         files={},
-        scores=tuple(asdict(score) for score in scores if score.model in (BASE, CANDIDATE)),
+        scores=tuple(asdict(score) for score in scores if score.model in (RAW, BASE, CANDIDATE)),
         gate=asdict(decision),
         mlflow_run_id=report.mlflow_run_id,
         packages={name: version(name) for name in PACKAGES},

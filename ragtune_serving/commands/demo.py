@@ -23,6 +23,8 @@ from ragtune_serving.processes import Program, start, stop
 from ragtune_serving.terminal import err, out, progress_bar
 
 QUESTIONS = 3
+KINDS = ("purpose", "how_to", "parameter", "returns", "definition", "condition")
+"""Kinds of question that a person would ask first, in the order in which the demo takes them."""
 METRICS = ("token_f1", "citation", "refusal_recall", "false_refusal", "retrieval_hit")
 
 
@@ -53,7 +55,8 @@ def demo_questions(settings: Settings) -> list[QAPair]:
     ref = store.current("qa_splits")
     items = store.read_records(ref, SplitItem) if ref else []
     pairs = [item.pair for item in items if item.split == "test" and item.pair.answerable]
-    chosen = list({pair.kind: pair for pair in reversed(pairs)}.values())[:QUESTIONS]
+    first = {pair.kind: pair for pair in reversed(pairs)}
+    chosen = [first[kind] for kind in KINDS if kind in first][:QUESTIONS]
     return (chosen + [pair for pair in pairs if pair not in chosen])[:QUESTIONS]
 
 
