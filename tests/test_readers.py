@@ -226,3 +226,13 @@ def test_only_known_kinds_are_read() -> None:
 )
 def test_the_language_is_told_from_common_words_and_script(text: str, language: str) -> None:
     assert guess_language(text) == language
+
+
+def test_the_signatures_of_a_html_page_are_headings_and_their_bodies_are_no_code():
+    page = b"""<html><head><title>valves - Pumps 3.11.2 documentation</title></head><body><main><h1>valves</h1>
+    <dl><dt class="sig sig-object">open_valve(pressure)</dt><dd><p>Opens the valve.</p>
+    <dl><dt>pressure</dt><dd><p>The pressure in bar.</p></dd></dl></dd></dl></main></body></html>"""
+    reading = read_bytes("valves.html", page)
+    assert reading.title == "valves"
+    lines = [line for line in reading.text.splitlines() if line]
+    assert lines == ["# valves", "###### open_valve(pressure)", "Opens the valve.", "pressure", "The pressure in bar."]

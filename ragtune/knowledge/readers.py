@@ -233,7 +233,21 @@ def _html(raw: bytes) -> Reading:
     main = soup.select_one("main, [role=main]") or soup.find("article") or soup.body or soup
     for anchor in main.select("a.headerlink, a.anchor, [aria-hidden=true]"):
         anchor.decompose()
+    headings = [heading.get_text(" ", strip=True) for heading in main.select("h1")]
+    if len(headings) == 1 and title.startswith(headings[0]):
+        title = headings[0]  # without the name of the site behind it
+    _flatten_definitions(main)
     return Reading(clean_markdown(_converted(str(main).encode(), ".html")), title=title, language=language)
+
+
+def _flatten_definitions(main: Any) -> None:
+    """Make plain paragraphs of definition lists, whose indented bodies would read as code; signatures are headings."""
+    for term in main.select("dt"):
+        term.name = "h6" if "sig" in term.get("class", ()) else "p"
+    for body in main.select("dd"):
+        body.name = "div"
+    for outer in main.select("dl"):
+        outer.unwrap()
 
 
 def _docx(raw: bytes) -> Reading:
