@@ -3,10 +3,12 @@
 import hashlib
 
 import dagster as dg
+from pydantic import Field
 
 from ragtune.knowledge.chunking import cut
 from ragtune.knowledge.indexing import update_index
-from ragtune.knowledge.sources import read_sources
+from ragtune.knowledge.library import Library
+from ragtune.knowledge.sources import Corpus
 from ragtune.ports import Embedder, SearchIndex
 from ragtune.records import ArtifactRef, Chunk, Document
 from ragtune.settings import Settings
@@ -17,6 +19,28 @@ from ragtune_assets.progress import LoggedProgress
 OWNERS = ["team:knowledge"]
 
 
+class KnowledgeChanges(dg.Config):
+    """What a person asks of a run in the launchpad; with nothing filled in, every source is read anew."""
+
+    reread: list[str] = Field([], description="read only these sources anew; the others stay as last read")
+    add_sources: list[str] = Field([], description="folder:PATH, package:NAME, jsonl:FILE or a URL")
+    remove_sources: list[str] = Field([], description="sources to leave out from now on")
+    remove_documents: list[str] = Field([], description="ids, paths or titles to leave out from now on")
+    restore_documents: list[str] = Field([], description="removed documents to take in again")
+
+    def carried_out(self, library: Library) -> Library:
+        """Record the changes in the library and return it; raise SourceError for what is unknown."""
+        for spec in self.add_sources:
+            library.add(spec, LoggedProgress())
+        for spec in self.remove_sources:
+            library.drop(spec)
+        if self.remove_documents:
+            library.remove(self.remove_documents)
+        if self.restore_documents:
+            library.restore(self.restore_documents)
+        return library
+
+
 @dg.asset(
     group_name="knowledge",
     kinds={"python", "parquet"},
@@ -24,21 +48,32 @@ OWNERS = ["team:knowledge"]
     code_version="1",
     check_specs=[dg.AssetCheckSpec("every_document_was_readable", asset="raw_documents")],
 )
-def raw_documents(settings: dg.ResourceParam[Settings], store: dg.ResourceParam[ArtifactStore]):
+def raw_documents(
+    config: KnowledgeChanges, settings: dg.ResourceParam[Settings], store: dg.ResourceParam[ArtifactStore]
+):
     """Every readable document of the sources, each with a stable id and the hash of its content."""
-    corpus = read_sources(settings.sources, LoggedProgress())
-    sources = sorted({document.source for document in corpus.documents})
-    counts = [(source, sum(document.source == source for document in corpus.documents)) for source in sources]
-    unread = table(["path", "reason"], [(item.path, item.reason) for item in corpus.quarantine[:50]])
+    library = Library(settings)
+    corpus = config.carried_out(library).read(fresh=config.reread or None, progress=LoggedProgress())
     readable = dg.AssetCheckResult(
         passed=not corpus.quarantine,
         check_name="every_document_was_readable",
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"quarantined": len(corpus.quarantine), "reasons": unread},
+        metadata={"quarantined": len(corpus.quarantine)},
     )
-    preview = table(["title", "kind", "text"], [(d.title, d.kind, d.text) for d in corpus.documents[:10]])
-    metadata = {"sources": table(["source", "documents"], counts), "preview": preview}
-    return materialized(store.write_records("raw_documents", corpus.documents), metadata, [readable])
+    ref = store.write_records("raw_documents", corpus.documents)
+    return materialized(ref, _shown(library, corpus), [readable])
+
+
+def _shown(library: Library, corpus: Corpus) -> dict[str, dg.MarkdownMetadataValue]:
+    """Return the sources with when each was read, what could not be read, what was removed, and a preview."""
+    bad = [(each.source, each.path, each.reason) for each in corpus.quarantine[:200]]
+    shelves = [(s.spec, len(s.documents), len(s.quarantine), s.read_at) for s in library.shelves()]
+    return {
+        "sources": table(["source", "documents", "not readable", "read at"], shelves),
+        "quarantine": table(["source", "path", "reason"], bad),
+        "removed": table(["id", "path", "since"], [(r.id, r.path, r.removed_at) for r in library.decisions().removed]),
+        "preview": table(["title", "kind", "text"], [(d.title, d.kind, d.text) for d in corpus.documents[:10]]),
+    }
 
 
 @dg.asset(group_name="knowledge", kinds={"python", "parquet"}, owners=OWNERS, code_version="1")

@@ -48,11 +48,12 @@ def read_sources(specs: Sequence[str], progress: Progress = silent) -> Corpus:
     """
     if not specs:
         raise SourceError("There is no source.", expected="at least one of folder:, package:, jsonl: or a URL")
-    corpus = Corpus()
-    for spec in dict.fromkeys(specs):
-        found = _read_source(spec.strip(), progress)
-        corpus.documents += found.documents
-        corpus.quarantine += found.quarantine
+    return joined([read_source(spec, progress) for spec in dict.fromkeys(specs)], specs)
+
+
+def joined(parts: Sequence[Corpus], specs: Sequence[str]) -> Corpus:
+    """Return what was read of several sources as one; raise SourceError when nothing of it is readable."""
+    corpus = Corpus([d for part in parts for d in part.documents], [q for part in parts for q in part.quarantine])
     if not corpus.documents:
         reasons = "; ".join(f"{item.path}: {item.reason}" for item in corpus.quarantine[:5])
         raise SourceError(
@@ -63,7 +64,9 @@ def read_sources(specs: Sequence[str], progress: Progress = silent) -> Corpus:
     return corpus
 
 
-def _read_source(spec: str, progress: Progress) -> Corpus:
+def read_source(spec: str, progress: Progress = silent) -> Corpus:
+    """Return what one source holds, which may be nothing readable; raise SourceError as `read_sources` does."""
+    spec = spec.strip()
     scheme, _, rest = spec.partition(":")
     if scheme == "package" and rest:
         from ragtune.knowledge.packages import read_package
@@ -75,7 +78,7 @@ def _read_source(spec: str, progress: Progress) -> Corpus:
         name = f"folder:{rest.rstrip('/') or '/'}"
         return _read_files(name, _local_files(Path(rest).expanduser()), progress)
     if rest.startswith("//") and scheme:
-        return _read_files(_without_password(spec).rstrip("/"), _remote_files(spec), progress)
+        return _read_files(without_password(spec).rstrip("/"), _remote_files(spec), progress)
     raise SourceError(
         f"'{spec}' names no source.",
         expected="folder:PATH, package:NAME, jsonl:FILE, or a URL such as s3://bucket/folder",
@@ -197,10 +200,10 @@ def _remote_files(url: str) -> list[_File]:
         listing = system.find(root, detail=True)
     except OSError as error:
         raise SourceError(
-            f"{_without_password(url)} cannot be listed: {error}.", mend="check the address and your rights"
+            f"{without_password(url)} cannot be listed: {error}.", mend="check the address and your rights"
         ) from error
     if not listing:
-        raise SourceError(f"{_without_password(url)} is empty or does not exist.", expected="a folder of documents")
+        raise SourceError(f"{without_password(url)} is empty or does not exist.", expected="a folder of documents")
     base = root.rstrip("/")
     files = []
     for path, facts in sorted(listing.items()):
@@ -226,7 +229,8 @@ def _moment(facts: dict[str, object]) -> str:
     return ""
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """Return the URL (or any other source) without user name and password."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else url
 
