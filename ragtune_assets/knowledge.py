@@ -1,22 +1,26 @@
 """From sources to a searchable index."""
 
 import hashlib
+import json
 
 import dagster as dg
 from pydantic import Field
 
+from ragtune.errors import SourceError
 from ragtune.knowledge.chunking import cut
 from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.library import Library
 from ragtune.knowledge.sources import Corpus
 from ragtune.ports import Embedder, SearchIndex
-from ragtune.records import ArtifactRef, Chunk, Document
+from ragtune.records import ArtifactRef, Chunk, Document, content_id
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore, write_json
 from ragtune_assets.display import histogram, materialized, table
 from ragtune_assets.progress import LoggedProgress
 
 OWNERS = ["team:knowledge"]
+STATES = "states of the sources"
+POLL_SECONDS = 30
 
 
 class KnowledgeChanges(dg.Config):
@@ -64,7 +68,7 @@ def raw_documents(
     return materialized(ref, _shown(library, corpus), [readable])
 
 
-def _shown(library: Library, corpus: Corpus) -> dict[str, dg.MarkdownMetadataValue]:
+def _shown(library: Library, corpus: Corpus) -> dict[str, dg.MetadataValue]:
     """Return the sources with when each was read, what could not be read, what was removed, and a preview."""
     bad = [(each.source, each.path, each.reason) for each in corpus.quarantine[:200]]
     shelves = [(s.spec, len(s.documents), len(s.quarantine), s.read_at) for s in library.shelves()]
@@ -72,8 +76,39 @@ def _shown(library: Library, corpus: Corpus) -> dict[str, dg.MarkdownMetadataVal
         "sources": table(["source", "documents", "not readable", "read at"], shelves),
         "quarantine": table(["source", "path", "reason"], bad),
         "removed": table(["id", "path", "since"], [(r.id, r.path, r.removed_at) for r in library.decisions().removed]),
+        STATES: dg.MetadataValue.json(corpus.states),
         "preview": table(["title", "kind", "text"], [(d.title, d.kind, d.text) for d in corpus.documents[:10]]),
     }
+
+
+@dg.sensor(
+    asset_selection=["raw_documents"],
+    minimum_interval_seconds=POLL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Asks for `raw_documents` when a folder, a JSONL file or the list of sources or removals changed.",
+)
+def changed_sources(
+    context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
+) -> dg.RunRequest | dg.SkipReason:
+    """Request a run that reads the changed sources anew, once they stood still from one look to the next."""
+    event = context.instance.get_latest_materialization_event(dg.AssetKey("raw_documents"))
+    if event is None or event.asset_materialization is None:
+        return dg.SkipReason("`raw_documents` was never built; `ragtune materialize` does it.")
+    try:
+        now = Library(settings).states()
+    except SourceError as error:
+        return dg.SkipReason(str(error))
+    known = event.asset_materialization.metadata.get(STATES)
+    then = known.value if isinstance(known, dg.JsonMetadataValue) else {}
+    if now == then:
+        return dg.SkipReason(f"Nothing changed in {len(now)} sources.")
+    look = json.dumps(now)
+    if look != context.cursor:
+        context.update_cursor(look)
+        return dg.SkipReason("Something changed; the next look tells whether it is finished.")
+    changed = [spec for spec in now if now[spec] != then.get(spec)]
+    config = dg.RunConfig(ops={"raw_documents": KnowledgeChanges(reread=changed)})
+    return dg.RunRequest(run_key=content_id(event.run_id, look), run_config=config)
 
 
 @dg.asset(group_name="knowledge", kinds={"python", "parquet"}, owners=OWNERS, code_version="1")

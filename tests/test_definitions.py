@@ -68,9 +68,10 @@ def test_only_roots_lack_an_automation_condition(tmp_path):
     assert roots == {"raw_documents", "base_model", "feedback_events"}
 
 
-def test_both_sensors_are_on_from_the_start(tmp_path):
+def test_every_sensor_is_on_from_the_start(tmp_path):
     sensors = build_definitions(load_settings({"home": tmp_path})).sensors
     assert {sensor.name: sensor.default_status.value for sensor in sensors} == {
+        "changed_sources": "RUNNING",
         "enough_new_feedback": "RUNNING",
         "keep_up": "RUNNING",
     }

@@ -1,5 +1,6 @@
 """What a person can do to the knowledge base in Dagster, on the real assets."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -10,7 +11,8 @@ from ragtune.knowledge.library import Library
 from ragtune.records import Document
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
-from ragtune_assets.knowledge import KnowledgeChanges, raw_documents
+from ragtune_assets.definitions import build_definitions
+from ragtune_assets.knowledge import KnowledgeChanges, changed_sources, raw_documents
 from ragtune_assets.resources import build_resources
 
 
@@ -82,3 +84,107 @@ def test_a_run_that_asks_for_an_unknown_document_fails_with_the_known_ones(setti
         read(settings, instance)
         with pytest.raises(SourceError, match=r"for example a\.md"):
             read(settings, instance, remove_documents=["aa.md"])
+
+
+class Watcher:
+    """What the daemon does with the sensor: it keeps the cursor and runs what is asked for, each key once."""
+
+    def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
+        self.settings, self.instance, self.cursor, self.keys = settings, instance, None, set()
+        self.job = build_definitions(settings).resolve_implicit_global_asset_job_def()
+
+    def look(self) -> dg.RunRequest | str:
+        """Return the request of one tick, or why there is none."""
+        context = dg.build_sensor_context(self.instance, cursor=self.cursor, resources={"settings": self.settings})
+        asked = changed_sources(context)
+        self.cursor = context.cursor
+        return asked.skip_message if isinstance(asked, dg.SkipReason) else asked
+
+    def run(self, asked: dg.RunRequest | str, raise_on_error: bool = True) -> list[str]:
+        """Run what was asked for and return which sources it read anew."""
+        assert isinstance(asked, dg.RunRequest), asked
+        assert asked.run_key not in self.keys
+        self.keys.add(asked.run_key)
+        key = [dg.AssetKey("raw_documents")]
+        self.job.execute_in_process(
+            run_config=asked.run_config, instance=self.instance, asset_selection=key, raise_on_error=raise_on_error
+        )
+        return asked.run_config["ops"]["raw_documents"]["config"]["reread"]
+
+
+@pytest.fixture
+def watcher(settings: Settings, tmp_path: Path) -> Iterator[Watcher]:
+    """A watcher of a home that has read a folder and a JSONL file."""
+    (tmp_path / "more.jsonl").write_text('{"id": "m1", "text": "One."}\n')
+    with dg.DagsterInstance.ephemeral() as instance:
+        found = Watcher(settings, instance)
+        assert "never built" in found.look()
+        read(settings, instance, add_sources=[f"jsonl:{tmp_path}/more.jsonl"])
+        yield found
+
+
+def test_a_changed_folder_is_read_once_it_stands_still(watcher: Watcher, docs: Path, settings: Settings) -> None:
+    assert watcher.look() == "Nothing changed in 2 sources."
+    (docs / "c.md").write_text("# C\n\nHalf")
+    assert "the next look" in watcher.look()
+    (docs / "c.md").write_text("# C\n\nThe whole text.")
+    assert "the next look" in watcher.look()
+    assert watcher.run(watcher.look()) == [f"folder:{docs}"]
+    assert paths(settings) == ["a.md", "b.md", "c.md", "m1"]
+    assert watcher.look() == "Nothing changed in 2 sources."
+
+
+def test_an_edit_of_the_same_length_a_deletion_and_a_changed_file_are_noticed(
+    watcher: Watcher, docs: Path, tmp_path: Path
+) -> None:
+    (docs / "a.md").write_text("# A\n\nText of z.")
+    watcher.look()
+    assert watcher.run(watcher.look()) == [f"folder:{docs}"]
+    (docs / "a.md").unlink()
+    watcher.look()
+    assert watcher.run(watcher.look()) == [f"folder:{docs}"]
+    (tmp_path / "more.jsonl").write_text('{"id": "m2", "text": "Two."}\n')
+    watcher.look()
+    assert watcher.run(watcher.look()) == [f"jsonl:{tmp_path}/more.jsonl"]
+
+
+def test_files_that_are_no_documents_are_nobodys_business(watcher: Watcher, docs: Path) -> None:
+    (docs / "picture.png").write_bytes(b"x")
+    (docs / ".hidden.md").write_text("x")
+    assert watcher.look() == "Nothing changed in 2 sources."
+
+
+def test_what_the_command_line_removed_is_carried_on_and_back_again(
+    watcher: Watcher, docs: Path, settings: Settings
+) -> None:
+    library = Library(settings)
+    for change, expected in [(library.remove, ["b.md", "m1"]), (library.restore, ["a.md", "b.md", "m1"])] * 2:
+        change(["a.md"])
+        watcher.look()
+        assert watcher.run(watcher.look()) == [f"folder:{docs}"]
+        assert paths(settings) == expected
+
+
+def test_a_source_that_was_not_read_anew_is_still_seen_as_changed(watcher: Watcher, docs: Path, tmp_path: Path) -> None:
+    (docs / "c.md").write_text("# C\n\nNew.")
+    read(watcher.settings, watcher.instance, reread=[f"jsonl:{tmp_path}/more.jsonl"])
+    watcher.look()
+    assert watcher.run(watcher.look()) == [f"folder:{docs}"]
+
+
+def test_a_run_that_failed_is_asked_for_again_only_when_something_changes(watcher: Watcher, docs: Path) -> None:
+    (docs / "c.md").write_text("# C\n\nNew.")
+    watcher.look()
+    asked = watcher.look()
+    away = docs.rename(docs.with_name("away"))
+    watcher.run(asked, raise_on_error=False)
+    away.rename(docs)
+    assert watcher.look().run_key == asked.run_key
+    (docs / "d.md").write_text("# D\n\nNewer.")
+    watcher.look()
+    assert watcher.look().run_key != asked.run_key
+
+
+def test_a_missing_folder_is_told_and_asks_for_nothing(watcher: Watcher, docs: Path) -> None:
+    docs.rename(docs.with_name("elsewhere"))
+    assert watcher.look().startswith(f"There is no folder {docs}")

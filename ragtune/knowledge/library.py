@@ -16,7 +16,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 from ragtune.errors import SourceError
-from ragtune.knowledge.sources import Corpus, joined, read_source, without_password
+from ragtune.knowledge.sources import Corpus, joined, read_source, source_state, without_password
 from ragtune.ports import Progress, silent
 from ragtune.records import Document, QuarantinedDocument, content_id
 from ragtune.settings import Settings
@@ -45,10 +45,14 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """What was last read of one source, removed documents included; `read_at` is UTC."""
+    """What was last read of one source, removed documents included.
+
+    `read_at` is UTC, `state` the fingerprint of its files when reading began.
+    """
 
     spec: str
     read_at: str
+    state: str
     documents: tuple[Document, ...]
     quarantine: tuple[QuarantinedDocument, ...]
 
@@ -88,8 +92,9 @@ class Library:
         place = _place(spec)
         known = _distinct((*self._configured, *self.decisions().added))
         name = known.get(place, place)
-        corpus = joined([read_source(name, progress)], [name])
-        self._put([*self.shelves(), _shelf(name, corpus)])
+        shelf = _shelf(name, progress)
+        joined([_corpus(shelf)], [name])
+        self._put([*self.shelves(), shelf])
 
         def change(old: Decisions) -> Decisions:
             dropped = tuple(each for each in old.dropped if _place(each) != place)
@@ -154,16 +159,27 @@ class Library:
         shelves = []
         for spec in wanted:
             old = kept.get(_place(spec)) if spec not in again else None
-            shelves.append(old or _shelf(spec, read_source(spec, progress)))
+            shelves.append(old or _shelf(spec, progress))
         self._put(shelves)
-        corpus = joined([Corpus([*shelf.documents], [*shelf.quarantine]) for shelf in shelves], wanted)
-        removed = {each.id for each in self.decisions().removed}
+        corpus = joined([_corpus(shelf) for shelf in shelves], wanted)
+        decisions = self.decisions()
+        corpus.states = {shelf.spec: _state(shelf.spec, shelf.state, decisions) for shelf in shelves}
+        removed = {each.id for each in decisions.removed}
         corpus.documents = [document for document in corpus.documents if document.id not in removed]
         if not corpus.documents:
             raise SourceError(
                 "Every document was removed.", expected="one that stays", mend="run `ragtune documents restore NAME`"
             )
         return corpus
+
+    def states(self) -> dict[str, str]:
+        """Return {source: fingerprint} as a read would have them now in `Corpus.states`, without reading.
+
+        It tells of changed files, and of documents that were removed or restored; of packages and URLs only the
+        latter. Raises SourceError for a missing folder or file.
+        """
+        decisions = self.decisions()
+        return {without_password(spec): _state(spec, source_state(spec), decisions) for spec in self.sources()}
 
     def refresh(self, specs: Sequence[str], progress: Progress = silent) -> Corpus:
         """Read these sources anew, take the others as they were last read, and return all documents.
@@ -221,7 +237,7 @@ class Library:
         lines = [json.loads(line) for line in (self.folder / row["file"]).read_text().splitlines()]
         documents = tuple(Document(**line) for line in lines if "reason" not in line)
         quarantine = tuple(QuarantinedDocument(**line) for line in lines if "reason" in line)
-        return Shelf(row["spec"], row["read_at"], documents, quarantine)
+        return Shelf(row["spec"], row["read_at"], row["state"], documents, quarantine)
 
     def _put(self, shelves: Sequence[Shelf]) -> None:
         """Make these the shelf, writing those that are new; the last of a source wins."""
@@ -230,7 +246,7 @@ class Library:
         known = json.loads(path.read_text()) if path.is_file() else []
         for shelf in shelves:
             name = f"{content_id(_place(shelf.spec))}.jsonl"
-            rows[name] = {"spec": shelf.spec, "read_at": shelf.read_at, "file": name}
+            rows[name] = {"spec": shelf.spec, "read_at": shelf.read_at, "state": shelf.state, "file": name}
             if rows[name] not in known:
                 held: list[Document | QuarantinedDocument] = [*shelf.documents, *shelf.quarantine]
                 text = "".join(json.dumps(asdict(each)) + "\n" for each in held)
@@ -240,8 +256,19 @@ class Library:
         write_json(path, list(rows.values()))
 
 
-def _shelf(spec: str, corpus: Corpus) -> Shelf:
-    return Shelf(without_password(spec), _now(), tuple(corpus.documents), tuple(corpus.quarantine))
+def _shelf(spec: str, progress: Progress) -> Shelf:
+    """Read a source; its state is taken first, so that a change while it is read is seen as one."""
+    state = source_state(spec)
+    corpus = read_source(spec, progress)
+    return Shelf(without_password(spec), _now(), state, tuple(corpus.documents), tuple(corpus.quarantine))
+
+
+def _corpus(shelf: Shelf) -> Corpus:
+    return Corpus([*shelf.documents], [*shelf.quarantine])
+
+
+def _state(spec: str, files: str, decisions: Decisions) -> str:
+    return content_id(files, *sorted(each.id for each in decisions.removed if _place(each.spec) == _place(spec)))
 
 
 def _place(spec: str) -> str:

@@ -24,20 +24,22 @@ _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", ".git"}
 
 @dataclass(slots=True)
 class Corpus:
-    """All documents of all sources, and those that could not be read."""
+    """All documents of all sources, and those that could not be read; `states` says what a library read them from."""
 
     documents: list[Document] = field(default_factory=list)
     quarantine: list[QuarantinedDocument] = field(default_factory=list)
+    states: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file of a source before it is read; `path` is relative to the source."""
+    """A file of a source before it is read; `path` is relative to the source, `stamp` in nanoseconds."""
 
     path: str
     size: int
     modified: str
     open: Callable[[], bytes]
+    stamp: int = 0
 
 
 def read_sources(specs: Sequence[str], progress: Progress = silent) -> Corpus:
@@ -86,9 +88,25 @@ def read_source(spec: str, progress: Progress = silent) -> Corpus:
     )
 
 
+def source_state(spec: str) -> str:
+    """Return a fingerprint of the names, sizes and times of a source's documents, without reading them.
+
+    It is empty for packages and URLs, which nobody can watch cheaply. Raises SourceError for a missing folder or file.
+    """
+    scheme, _, rest = spec.strip().partition(":")
+    if scheme not in ("folder", "jsonl") or not rest:
+        return ""
+    path = _jsonl_file(rest) if scheme == "jsonl" else Path(rest).expanduser()
+    return content_id(*(f"{file.path} {file.size} {file.stamp}" for file in _local_files(path) if _is_document(file)))
+
+
+def _is_document(file: _File) -> bool:
+    return can_read(file.path) or file.path.lower().endswith(".jsonl")
+
+
 def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corpus:
     corpus = Corpus()
-    readable = [file for file in files if can_read(file.path) or file.path.lower().endswith(".jsonl")]
+    readable = [file for file in files if _is_document(file)]
     if not readable:
         kinds = Counter(PurePosixPath(file.path).suffix or "no suffix" for file in files)
         held = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
@@ -115,9 +133,7 @@ def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corp
 
 
 def _read_jsonl_file(spec: str, name: str) -> Corpus:
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise SourceError(f"There is no file {path}.", expected="a JSONL file", mend="correct the path after jsonl:")
+    path = _jsonl_file(name)
     corpus = Corpus()
     try:
         _add_records(corpus, spec, path.read_bytes(), prefix="", modified=_iso(path.stat().st_mtime))
@@ -126,6 +142,13 @@ def _read_jsonl_file(spec: str, name: str) -> Corpus:
     if not corpus.documents and not corpus.quarantine:
         raise SourceError(f"{path} is empty.", expected='lines of {"id", "title", "text"}')
     return corpus
+
+
+def _jsonl_file(name: str) -> Path:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise SourceError(f"There is no file {path}.", expected="a JSONL file", mend="correct the path after jsonl:")
+    return path
 
 
 def _add_records(corpus: Corpus, source: str, raw: bytes, prefix: str, modified: str) -> None:
@@ -172,7 +195,8 @@ def _local_file(root: Path, path: Path) -> _File:
     except OSError:
         # A dangling link: reading it later gives the reason for the quarantine.
         return _File(path.relative_to(root).as_posix(), 0, "", path.read_bytes)
-    return _File(path.relative_to(root).as_posix(), facts.st_size, _iso(facts.st_mtime), path.read_bytes)
+    name, modified = path.relative_to(root).as_posix(), _iso(facts.st_mtime)
+    return _File(name, facts.st_size, modified, path.read_bytes, facts.st_mtime_ns)
 
 
 def _refuse(error: OSError) -> None:
