@@ -2,25 +2,33 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from ragtune.errors import SourceError
+from ragtune.errors import DatasetError, RegistryError, SourceError
+from ragtune.evaluation.held_out import held_out
+from ragtune.evaluation.retrieval import measure_retrieval
 from ragtune.knowledge.chunking import cut
 from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.library import Library
+from ragtune.knowledge.retrieval import Retriever
 from ragtune.knowledge.sources import Corpus
 from ragtune.ports import Embedder, SearchIndex
-from ragtune.records import ArtifactRef, Chunk, Document, content_id
+from ragtune.records import ArtifactRef, Chunk, Document, QAPair, RetrievalRow, SplitItem, content_id
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore, write_json
-from ragtune_assets.display import histogram, materialized, table
+from ragtune.store.warehouse import Warehouse
+from ragtune_assets.display import curve, histogram, materialized, table
 from ragtune_assets.progress import LoggedProgress
 
 OWNERS = ["team:knowledge"]
 STATES = "states of the sources"
 POLL_SECONDS = 30
+QUESTIONS = 100
+"""Test questions that an update of the index is measured with: a few seconds."""
 
 
 class KnowledgeChanges(dg.Config):
@@ -136,14 +144,17 @@ def chunks(
     kinds={"python", "lancedb"},
     owners=OWNERS,
     code_version="1",
+    pool="duckdb",
     check_specs=[dg.AssetCheckSpec("holds_every_chunk", asset="search_index", blocking=True)],
 )
 def search_index(
+    context: dg.AssetExecutionContext,
     chunks: ArtifactRef,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
     embedder: dg.ResourceParam[Embedder],
     index: dg.ResourceParam[SearchIndex],
+    warehouse: dg.ResourceParam[Warehouse],
 ):
     """The hybrid index over the passages; only new ones are embedded, vanished ones leave."""
     passages = store.read_records(chunks, Chunk)
@@ -164,7 +175,49 @@ def search_index(
         "seconds": update.seconds,
         "embedder": embedder.name,
     }
-    return materialized(ref, metadata, [complete])
+    retriever = Retriever(index, embedder, settings.index)
+    pairs, dataset = held_out_pairs(store, settings.seed)
+    kept = [chunk for chunk in passages if not chunk.duplicate_of]
+    row = measure_retrieval(
+        retriever, kept, pairs, run_id=context.run.run_id[:8], index_sha256=ref.sha256, dataset_sha256=dataset
+    )
+    warehouse.append([row])
+    return materialized(ref, {**metadata, **measured(warehouse.retrieval())}, [complete])
+
+
+def held_out_pairs(store: ArtifactStore, seed: int) -> tuple[list[QAPair], str]:
+    """Return test questions of the current dataset and its hash, nothing before there is one."""
+    ref = store.current("qa_splits")
+    try:
+        return (held_out(store.read_records(ref, SplitItem), "test", QUESTIONS, seed), ref.sha256) if ref else ([], "")
+    except (DatasetError, RegistryError):
+        return [], ""
+
+
+def measured(history: Sequence[RetrievalRow]) -> dict[str, Any]:
+    """Return how retrieval and the size of the index went over time: the newest numbers, plots, and a table."""
+    newest = history[-1]
+    shown: dict[str, Any] = {"p50 ms": newest.p50_ms, "p95 ms": newest.p95_ms, "index MiB": _mib(newest)}
+    if newest.n:
+        shown |= {"recall@10": newest.recall_10, "MRR@10": newest.mrr_10}
+    header = ["measured", "passages", "n", "recall@1", "recall@5", "recall@10", "MRR@10", "p50 ms", "p95 ms", "MiB"]
+    rows = [
+        (r.measured_at, r.chunks, r.n, r.recall_1, r.recall_5, r.recall_10, r.mrr_10, r.p50_ms, r.p95_ms, _mib(r))
+        for r in reversed(history[-30:])
+    ]
+    numbered = [(float(number), row) for number, row in enumerate(history, 1)]
+    times = {"p50": [(x, row.p50_ms) for x, row in numbered], "p95": [(x, row.p95_ms) for x, row in numbered]}
+    found = {f"recall@{k}": [(x, getattr(row, f"recall_{k}")) for x, row in numbered if row.n] for k in (1, 5, 10)}
+    return {
+        **shown,
+        "retrieval so far": table(header, rows),
+        "recall over time": curve(found, "Recall on the test questions", "measurement", "share found"),
+        "latency over time": curve(times, "One search, embedding included", "measurement", "milliseconds"),
+    }
+
+
+def _mib(row: RetrievalRow) -> float:
+    return row.index_bytes / (1 << 20)
 
 
 def _described(store: ArtifactStore, settings: Settings, embedder: str, chunk_ids: list[str]) -> ArtifactRef:

@@ -44,7 +44,7 @@ def test_work_on_a_gpu_and_on_duckdb_is_in_its_pool(tmp_path):
     pools = {asset.key.to_user_string(): asset.op.pool for asset in assets if asset.is_executable and asset.keys}
     gpu = {"lora_adapter", "merged_model", "quantized_model", "eval_answers", "benchmark_runs"}
     assert {name for name, pool in pools.items() if pool == "gpu"} == gpu
-    duckdb = {"eval_scores", "benchmark_tables", "released_model"}
+    duckdb = {"search_index", "eval_scores", "benchmark_tables", "released_model"}
     assert {name for name, pool in pools.items() if pool == "duckdb"} == duckdb
 
 

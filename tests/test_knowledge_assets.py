@@ -8,11 +8,12 @@ import pytest
 
 from ragtune.errors import SourceError
 from ragtune.knowledge.library import Library
-from ragtune.records import Document
+from ragtune.records import Chunk, Document, QAPair, SplitItem
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.warehouse import Warehouse
 from ragtune_assets.definitions import build_definitions
-from ragtune_assets.knowledge import KnowledgeChanges, changed_sources, raw_documents
+from ragtune_assets.knowledge import KnowledgeChanges, changed_sources, chunks, raw_documents, search_index
 from ragtune_assets.resources import build_resources
 
 
@@ -188,3 +189,27 @@ def test_a_run_that_failed_is_asked_for_again_only_when_something_changes(watche
 def test_a_missing_folder_is_told_and_asks_for_nothing(watcher: Watcher, docs: Path) -> None:
     docs.rename(docs.with_name("elsewhere"))
     assert watcher.look().startswith(f"There is no folder {docs}")
+
+
+def test_the_page_of_the_index_shows_recall_latency_and_size_over_time(settings: Settings) -> None:
+    store = ArtifactStore(settings.home / "artifacts")
+    with dg.DagsterInstance.ephemeral() as instance:
+        pages = []
+        for _ in range(2):
+            result = dg.materialize(
+                [raw_documents, chunks, search_index], instance=instance, resources=build_resources(settings)
+            )
+            (event,) = result.asset_materializations_for_node("search_index")
+            pages.append({name: value.value for name, value in event.metadata.items()})
+            passages = store.read_records(store.current("chunks"), Chunk)
+            pairs = [QAPair(c.id, c.title, c.text, "kind", c.document_id, c.id) for c in passages]
+            store.set_current(store.write_records("qa_splits", [SplitItem(p, "test", p.id) for p in pairs]))
+    assert "recall@10" not in pages[0], "there was no dataset yet"
+    assert pages[1]["recall@10"] == 1.0
+    assert pages[1]["p95 ms"] >= pages[1]["p50 ms"] > 0
+    rows = Warehouse(settings.home / "warehouse.duckdb").retrieval()
+    assert [(row.n, row.chunks) for row in rows] == [(0, 2), (2, 2)]
+    assert rows[0].index_bytes > 0
+    table = pages[1]["retrieval so far"].splitlines()
+    assert [line.split(" | ")[2] for line in table[2:]] == ["2", "0"], "the newest stands first"
+    assert all("data:image/png;base64" in pages[1][f"{name} over time"] for name in ("recall", "latency"))
