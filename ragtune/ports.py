@@ -85,6 +85,10 @@ class SearchIndex(ABC):
         """Return for each query its hits, best first: BM25 for words, cosine similarity for vectors."""
 
     @abstractmethod
+    def size_bytes(self) -> int:
+        """Return how much disk the index takes, 0 before the first update."""
+
+    @abstractmethod
     def updating(self) -> AbstractContextManager[None]:
         """Hold the right to write; a second writer waits, then sees what the first one did."""
 

@@ -255,6 +255,30 @@ class BenchmarkRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RetrievalRow:
+    """How well and how fast one state of the index was searched.
+
+    The metrics are means over n test questions; times in milliseconds, embedding included; size in bytes on disk.
+    """
+
+    run_id: str
+    measured_at: str
+    index_sha256: str
+    dataset_sha256: str
+    embedder: str
+    chunks: int
+    n: int
+    recall_1: float
+    recall_5: float
+    recall_10: float
+    mrr_10: float
+    ndcg_10: float
+    p50_ms: float
+    p95_ms: float
+    index_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ResponseRecord:
     """What the gateway answered, kept so that feedback can be matched to it."""
 

@@ -6,7 +6,7 @@ import typer
 
 from ragtune.errors import RagTuneError
 from ragtune.settings import prepare_process
-from ragtune_serving.commands import asking, demo, documents, running, state
+from ragtune_serving.commands import asking, demo, documents, library, running, state
 
 app = typer.Typer(
     help="Your documents, answered by your own model.",
@@ -27,6 +27,8 @@ for command in (
     demo.demo,
 ):
     app.command()(command)
+app.add_typer(library.documents, name="documents")
+app.add_typer(library.sources, name="sources")
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def test_work_on_a_gpu_and_on_duckdb_is_in_its_pool(tmp_path):
     pools = {asset.key.to_user_string(): asset.op.pool for asset in assets if asset.is_executable and asset.keys}
     gpu = {"lora_adapter", "merged_model", "quantized_model", "eval_answers", "benchmark_runs"}
     assert {name for name, pool in pools.items() if pool == "gpu"} == gpu
-    duckdb = {"eval_scores", "benchmark_tables", "released_model"}
+    duckdb = {"search_index", "eval_scores", "benchmark_tables", "released_model"}
     assert {name for name, pool in pools.items() if pool == "duckdb"} == duckdb
 
 
@@ -68,9 +68,10 @@ def test_only_roots_lack_an_automation_condition(tmp_path):
     assert roots == {"raw_documents", "base_model", "feedback_events"}
 
 
-def test_both_sensors_are_on_from_the_start(tmp_path):
+def test_every_sensor_is_on_from_the_start(tmp_path):
     sensors = build_definitions(load_settings({"home": tmp_path})).sensors
     assert {sensor.name: sensor.default_status.value for sensor in sensors} == {
+        "changed_sources": "RUNNING",
         "enough_new_feedback": "RUNNING",
         "keep_up": "RUNNING",
     }

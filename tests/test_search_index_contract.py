@@ -184,3 +184,10 @@ def test_another_embedder_is_told_to_rebuild_and_its_build_replaces_the_old_one(
     assert titles(other, "herring") == []
     with pytest.raises(SearchIndexError, match="embedder 'two'"):
         open_index().search_vector(unit(1), 5)
+
+
+def test_an_index_takes_room_once_it_was_built(open_index: Open) -> None:
+    index = open_index()
+    assert index.size_bytes() == 0
+    index.apply(ALL, [])
+    assert index.size_bytes() > 1000

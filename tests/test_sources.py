@@ -177,7 +177,7 @@ def test_an_empty_remote_folder_is_an_error() -> None:
 
 
 def test_a_password_in_a_url_stays_out_of_every_record() -> None:
-    assert sources._without_password("ftp://me:secret@host/docs") == "ftp://host/docs"
+    assert sources.without_password("ftp://me:secret@host/docs") == "ftp://host/docs"
 
 
 def test_several_sources_are_read_in_order_and_each_once(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from ragtune.errors import ResourceError
-from ragtune.records import BenchmarkRow, GateDecision, Score, ScoredAnswer
+from ragtune.records import BenchmarkRow, GateDecision, RetrievalRow, Score, ScoredAnswer
 from ragtune.store.warehouse import Warehouse
 
 SCORE = Score("ragtune", "w4a16", "token_f1", 0.7, 0.6, 0.8, 160, "test", "d" * 64, "1", 17, "token_f1|v1")
 ROW = BenchmarkRow("r1", "2026-01-01T00:00:00", "ragtune", "w8a8", 4, 24, 1, 500, 900, 90, 120, 33.5, 10, 20, "cpu")
+RETRIEVAL = RetrievalRow("r1", "2026-01-01", "i" * 64, "d" * 64, "minilm", 9, 5, 0.4, 0.6, 0.8, 0.5, 0.6, 12, 20, 1024)
 DECISION = GateDecision(True, "better", "token_f1", 0.5, 0.6, 0.1, 0.02, 0.2, 0.05, 120, 0.05, "1", "2")
 
 
@@ -19,6 +20,8 @@ def test_what_was_appended_is_read_back_whole(tmp_path: Path):
     warehouse.append([SCORE])
     warehouse.append([ROW])
     warehouse.append([DECISION])
+    warehouse.append([RETRIEVAL])
+    assert warehouse.retrieval() == [RETRIEVAL]
     assert warehouse.scores() == [SCORE]
     assert warehouse.benchmarks() == [ROW]
     assert warehouse.decisions() == [DECISION]

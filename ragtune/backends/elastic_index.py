@@ -98,6 +98,13 @@ class ElasticIndex(SearchIndex):
         rows = self._scan(self.name, {"terms": {"id": list(ids)}}, ["id", self._vector_field])
         return {row["id"]: np.array(row[self._vector_field], dtype=np.float32) for _, row in rows}
 
+    def size_bytes(self) -> int:
+        """Return what the index that readers see takes on one copy of its shard."""
+        with self._speaking():
+            index, _ = self._published()
+            stats = self._client.indices.stats(index=index, metric="store") if index else None
+        return int(stats["_all"]["primaries"]["store"]["size_in_bytes"]) if stats else 0
+
     def updating(self) -> AbstractContextManager[None]:
         """Hold the lease that the cluster keeps for the one writer; it ends by itself when we die."""
         return self._hold_lease()

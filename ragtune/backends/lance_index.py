@@ -62,6 +62,10 @@ class LanceIndex(SearchIndex):
             found |= dict(zip(rows.column("id").to_pylist(), values.astype(np.float32), strict=True))
         return found
 
+    def size_bytes(self) -> int:
+        """Return the size of the folder, with versions that are still kept for readers."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
     @contextmanager
     def updating(self) -> Iterator[None]:
         """Hold the folder's write lock; the operating system frees it when its holder dies."""

@@ -24,20 +24,22 @@ _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", ".git"}
 
 @dataclass(slots=True)
 class Corpus:
-    """All documents of all sources, and those that could not be read."""
+    """All documents of all sources, and those that could not be read; `states` says what a library read them from."""
 
     documents: list[Document] = field(default_factory=list)
     quarantine: list[QuarantinedDocument] = field(default_factory=list)
+    states: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file of a source before it is read; `path` is relative to the source."""
+    """A file of a source before it is read; `path` is relative to the source, `stamp` in nanoseconds."""
 
     path: str
     size: int
     modified: str
     open: Callable[[], bytes]
+    stamp: int = 0
 
 
 def read_sources(specs: Sequence[str], progress: Progress = silent) -> Corpus:
@@ -48,11 +50,12 @@ def read_sources(specs: Sequence[str], progress: Progress = silent) -> Corpus:
     """
     if not specs:
         raise SourceError("There is no source.", expected="at least one of folder:, package:, jsonl: or a URL")
-    corpus = Corpus()
-    for spec in dict.fromkeys(specs):
-        found = _read_source(spec.strip(), progress)
-        corpus.documents += found.documents
-        corpus.quarantine += found.quarantine
+    return joined([read_source(spec, progress) for spec in dict.fromkeys(specs)], specs)
+
+
+def joined(parts: Sequence[Corpus], specs: Sequence[str]) -> Corpus:
+    """Return what was read of several sources as one; raise SourceError when nothing of it is readable."""
+    corpus = Corpus([d for part in parts for d in part.documents], [q for part in parts for q in part.quarantine])
     if not corpus.documents:
         reasons = "; ".join(f"{item.path}: {item.reason}" for item in corpus.quarantine[:5])
         raise SourceError(
@@ -63,7 +66,9 @@ def read_sources(specs: Sequence[str], progress: Progress = silent) -> Corpus:
     return corpus
 
 
-def _read_source(spec: str, progress: Progress) -> Corpus:
+def read_source(spec: str, progress: Progress = silent) -> Corpus:
+    """Return what one source holds, which may be nothing readable; raise SourceError as `read_sources` does."""
+    spec = spec.strip()
     scheme, _, rest = spec.partition(":")
     if scheme == "package" and rest:
         from ragtune.knowledge.packages import read_package
@@ -75,7 +80,7 @@ def _read_source(spec: str, progress: Progress) -> Corpus:
         name = f"folder:{rest.rstrip('/') or '/'}"
         return _read_files(name, _local_files(Path(rest).expanduser()), progress)
     if rest.startswith("//") and scheme:
-        return _read_files(_without_password(spec).rstrip("/"), _remote_files(spec), progress)
+        return _read_files(without_password(spec).rstrip("/"), _remote_files(spec), progress)
     raise SourceError(
         f"'{spec}' names no source.",
         expected="folder:PATH, package:NAME, jsonl:FILE, or a URL such as s3://bucket/folder",
@@ -83,9 +88,25 @@ def _read_source(spec: str, progress: Progress) -> Corpus:
     )
 
 
+def source_state(spec: str) -> str:
+    """Return a fingerprint of the names, sizes and times of a source's documents, without reading them.
+
+    It is empty for packages and URLs, which nobody can watch cheaply. Raises SourceError for a missing folder or file.
+    """
+    scheme, _, rest = spec.strip().partition(":")
+    if scheme not in ("folder", "jsonl") or not rest:
+        return ""
+    path = _jsonl_file(rest) if scheme == "jsonl" else Path(rest).expanduser()
+    return content_id(*(f"{file.path} {file.size} {file.stamp}" for file in _local_files(path) if _is_document(file)))
+
+
+def _is_document(file: _File) -> bool:
+    return can_read(file.path) or file.path.lower().endswith(".jsonl")
+
+
 def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corpus:
     corpus = Corpus()
-    readable = [file for file in files if can_read(file.path) or file.path.lower().endswith(".jsonl")]
+    readable = [file for file in files if _is_document(file)]
     if not readable:
         kinds = Counter(PurePosixPath(file.path).suffix or "no suffix" for file in files)
         held = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
@@ -112,9 +133,7 @@ def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corp
 
 
 def _read_jsonl_file(spec: str, name: str) -> Corpus:
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise SourceError(f"There is no file {path}.", expected="a JSONL file", mend="correct the path after jsonl:")
+    path = _jsonl_file(name)
     corpus = Corpus()
     try:
         _add_records(corpus, spec, path.read_bytes(), prefix="", modified=_iso(path.stat().st_mtime))
@@ -123,6 +142,13 @@ def _read_jsonl_file(spec: str, name: str) -> Corpus:
     if not corpus.documents and not corpus.quarantine:
         raise SourceError(f"{path} is empty.", expected='lines of {"id", "title", "text"}')
     return corpus
+
+
+def _jsonl_file(name: str) -> Path:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise SourceError(f"There is no file {path}.", expected="a JSONL file", mend="correct the path after jsonl:")
+    return path
 
 
 def _add_records(corpus: Corpus, source: str, raw: bytes, prefix: str, modified: str) -> None:
@@ -169,7 +195,8 @@ def _local_file(root: Path, path: Path) -> _File:
     except OSError:
         # A dangling link: reading it later gives the reason for the quarantine.
         return _File(path.relative_to(root).as_posix(), 0, "", path.read_bytes)
-    return _File(path.relative_to(root).as_posix(), facts.st_size, _iso(facts.st_mtime), path.read_bytes)
+    name, modified = path.relative_to(root).as_posix(), _iso(facts.st_mtime)
+    return _File(name, facts.st_size, modified, path.read_bytes, facts.st_mtime_ns)
 
 
 def _refuse(error: OSError) -> None:
@@ -197,10 +224,10 @@ def _remote_files(url: str) -> list[_File]:
         listing = system.find(root, detail=True)
     except OSError as error:
         raise SourceError(
-            f"{_without_password(url)} cannot be listed: {error}.", mend="check the address and your rights"
+            f"{without_password(url)} cannot be listed: {error}.", mend="check the address and your rights"
         ) from error
     if not listing:
-        raise SourceError(f"{_without_password(url)} is empty or does not exist.", expected="a folder of documents")
+        raise SourceError(f"{without_password(url)} is empty or does not exist.", expected="a folder of documents")
     base = root.rstrip("/")
     files = []
     for path, facts in sorted(listing.items()):
@@ -226,7 +253,8 @@ def _moment(facts: dict[str, object]) -> str:
     return ""
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """Return the URL (or any other source) without user name and password."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else url
 

@@ -14,15 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ragtune.errors import ResourceError
-from ragtune.records import BenchmarkRow, GateDecision, Score, ScoredAnswer
+from ragtune.records import BenchmarkRow, GateDecision, RetrievalRow, Score, ScoredAnswer
 
 if TYPE_CHECKING:
     import duckdb
 
-Row = TypeVar("Row", Score, BenchmarkRow, GateDecision)
+Row = TypeVar("Row", Score, BenchmarkRow, GateDecision, RetrievalRow)
 
 _TYPES = {str: "VARCHAR", float: "DOUBLE", int: "BIGINT", bool: "BOOLEAN"}
-_TABLES: dict[type[Any], str] = {Score: "scores", BenchmarkRow: "benchmarks", GateDecision: "decisions"}
+_TABLES: dict[type[Any], str] = {
+    Score: "scores",
+    BenchmarkRow: "benchmarks",
+    GateDecision: "decisions",
+    RetrievalRow: "retrieval",
+}
 _NEWEST = {
     "newest_scores": ("scores", "model, precision, metric, split"),
     "newest_benchmarks": ("benchmarks", "model, precision, concurrency"),
@@ -32,12 +37,14 @@ _WAIT_SECONDS = 30.0
 
 
 class Warehouse:
-    """Append-only tables `scores`, `benchmarks`, `decisions` and `answers`, and views of the newest."""
+    """Append-only tables `scores`, `benchmarks`, `decisions`, `retrieval` and `answers`, and views of the newest."""
 
     def __init__(self, path: Path, wait_seconds: float = _WAIT_SECONDS) -> None:
         self.path, self.wait_seconds = path, wait_seconds
 
-    def append(self, rows: Sequence[Score] | Sequence[BenchmarkRow] | Sequence[GateDecision]) -> None:
+    def append(
+        self, rows: Sequence[Score] | Sequence[BenchmarkRow] | Sequence[GateDecision] | Sequence[RetrievalRow]
+    ) -> None:
         """Add rows of one kind in one transaction; each gets the time at which it was recorded."""
         if not rows:
             return
@@ -67,6 +74,10 @@ class Warehouse:
     def decisions(self) -> list[GateDecision]:
         """Return every decision, the oldest first."""
         return self._read(GateDecision, "decisions")
+
+    def retrieval(self) -> list[RetrievalRow]:
+        """Return every measurement of the index, the oldest first."""
+        return self._read(RetrievalRow, "retrieval")
 
     def query(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Return the column names and rows of a query that only reads."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ragtune.errors import SettingsError, SourceError
-from ragtune.records import Hit
-from ragtune.settings import load_settings
+from ragtune.ports import Progress
+from ragtune.records import Document, Hit, IndexUpdate
+from ragtune.settings import Settings, load_settings
 from ragtune_serving.terminal import err, out, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -26,18 +27,13 @@ def index(
     json_: Annotated[bool, typer.Option("--json", help="print the counts as JSON")] = False,
 ) -> None:
     """Build the search index, or update it: only what changed is embedded."""
-    from ragtune.backends.catalog import embedder_from, search_index_from
-    from ragtune.knowledge.chunking import cut
-    from ragtune.knowledge.indexing import update_index
-    from ragtune.knowledge.sources import read_sources
+    from ragtune.knowledge.library import Library
 
     settings = load_settings()
     started = time.monotonic()
     with progress_bar() as progress:
-        corpus = read_sources(source or list(settings.sources), progress)
-        embedder = embedder_from(settings)
-        chunks = cut(corpus.documents, settings.chunking, embedder.count_tokens, progress)
-        update = update_index(search_index_from(settings, embedder), embedder, chunks, progress)
+        corpus = Library(settings).read(source, progress=progress)
+        update = bring_up_to_date(settings, corpus.documents, progress)
     for bad in corpus.quarantine:
         err.print(f"Left out {bad.path}: {bad.reason}")
     result = {
@@ -53,6 +49,17 @@ def index(
         f"{result['documents']} documents in {result['chunks']} chunks: {result['added']} added, "
         f"{result['updated']} updated, {result['deleted']} deleted in {result['seconds']} s."
     )
+
+
+def bring_up_to_date(settings: Settings, documents: list[Document], progress: Progress) -> IndexUpdate:
+    """Make the index hold exactly the passages of these documents; return what that changed."""
+    from ragtune.backends.catalog import embedder_from, search_index_from
+    from ragtune.knowledge.chunking import cut
+    from ragtune.knowledge.indexing import update_index
+
+    embedder = embedder_from(settings)
+    chunks = cut(documents, settings.chunking, embedder.count_tokens, progress)
+    return update_index(search_index_from(settings, embedder), embedder, chunks, progress)
 
 
 def search(

@@ -1,0 +1,215 @@
+"""What a person can do to the knowledge base in Dagster, on the real assets."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from ragtune.errors import SourceError
+from ragtune.knowledge.library import Library
+from ragtune.records import Chunk, Document, QAPair, SplitItem
+from ragtune.settings import Settings, load_settings
+from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.warehouse import Warehouse
+from ragtune_assets.definitions import build_definitions
+from ragtune_assets.knowledge import KnowledgeChanges, changed_sources, chunks, raw_documents, search_index
+from ragtune_assets.resources import build_resources
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.md").write_text(f"# {name.upper()}\n\nText of {name}.")
+    (folder / "broken.pdf").write_text("no PDF | at all")
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path, docs: Path) -> Settings:
+    return load_settings({"home": tmp_path / "home", "sources": [f"folder:{docs}"]})
+
+
+def read(settings: Settings, instance: dg.DagsterInstance, **changes: list[str]) -> dict[str, dg.MetadataValue]:
+    """Materialise raw_documents with this run configuration and return its metadata."""
+    config = dg.RunConfig(ops={"raw_documents": KnowledgeChanges(**changes)})
+    result = dg.materialize([raw_documents], instance=instance, resources=build_resources(settings), run_config=config)
+    return dict(result.asset_materializations_for_node("raw_documents")[0].metadata)
+
+
+def paths(settings: Settings) -> list[str]:
+    store = ArtifactStore(settings.home / "artifacts")
+    ref = store.current("raw_documents")
+    assert ref is not None
+    return [document.path for document in store.read_records(ref, Document)]
+
+
+def test_the_quarantine_stands_in_the_metadata_with_source_path_and_reason(settings: Settings, docs: Path) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        shown = read(settings, instance)["quarantine"].md_str.splitlines()
+    (bad,) = Library(settings).quarantine()
+    assert shown[0] == "| source | path | reason |"
+    assert shown[2:] == [f"| folder:{docs} | broken.pdf | {bad.reason} |"]
+
+
+def test_a_run_can_remove_documents_and_every_later_run_leaves_them_out(settings: Settings) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        read(settings, instance)
+        shown = read(settings, instance, remove_documents=["a.md"])
+        assert "a.md" in shown["removed"].md_str
+        assert paths(settings) == ["b.md"]
+        read(settings, instance)
+        assert paths(settings) == ["b.md"]
+        read(settings, instance, restore_documents=["a.md"])
+        assert paths(settings) == ["a.md", "b.md"]
+
+
+def test_a_run_can_read_one_source_anew_and_leave_the_others(settings: Settings, docs: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more.jsonl"
+    more.write_text('{"id": "m1", "text": "One."}\n')
+    with dg.DagsterInstance.ephemeral() as instance:
+        read(settings, instance, add_sources=[f"jsonl:{more}"])
+        assert paths(settings) == ["a.md", "b.md", "m1"]
+        more.write_text('{"id": "m1", "text": "One."}\n{"id": "m2", "text": "Two."}\n')
+        (docs / "c.md").write_text("# C\n\nNot looked at.")
+        read(settings, instance, reread=[f"jsonl:{more}"])
+        assert paths(settings) == ["a.md", "b.md", "m1", "m2"]
+        read(settings, instance, remove_sources=[f"jsonl:{more}"])
+        assert paths(settings) == ["a.md", "b.md", "c.md"]
+
+
+def test_a_run_that_asks_for_an_unknown_document_fails_with_the_known_ones(settings: Settings) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        read(settings, instance)
+        with pytest.raises(SourceError, match=r"for example a\.md"):
+            read(settings, instance, remove_documents=["aa.md"])
+
+
+class Watcher:
+    """What the daemon does with the sensor: it keeps the cursor and runs what is asked for, each key once."""
+
+    def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
+        self.settings, self.instance, self.cursor, self.keys = settings, instance, None, set()
+        self.job = build_definitions(settings).resolve_implicit_global_asset_job_def()
+
+    def look(self) -> dg.RunRequest | str:
+        """Return the request of one tick, or why there is none."""
+        context = dg.build_sensor_context(self.instance, cursor=self.cursor, resources={"settings": self.settings})
+        asked = changed_sources(context)
+        self.cursor = context.cursor
+        return asked.skip_message if isinstance(asked, dg.SkipReason) else asked
+
+    def run(self, asked: dg.RunRequest | str, raise_on_error: bool = True) -> list[str]:
+        """Run what was asked for and return which sources it read anew."""
+        assert isinstance(asked, dg.RunRequest), asked
+        assert asked.run_key not in self.keys
+        self.keys.add(asked.run_key)
+        key = [dg.AssetKey("raw_documents")]
+        self.job.execute_in_process(
+            run_config=asked.run_config, instance=self.instance, asset_selection=key, raise_on_error=raise_on_error
+        )
+        return asked.run_config["ops"]["raw_documents"]["config"]["reread"]
+
+
+@pytest.fixture
+def watcher(settings: Settings, tmp_path: Path) -> Iterator[Watcher]:
+    """A watcher of a home that has read a folder and a JSONL file."""
+    (tmp_path / "more.jsonl").write_text('{"id": "m1", "text": "One."}\n')
+    with dg.DagsterInstance.ephemeral() as instance:
+        found = Watcher(settings, instance)
+        assert "never built" in found.look()
+        read(settings, instance, add_sources=[f"jsonl:{tmp_path}/more.jsonl"])
+        yield found
+
+
+def test_a_changed_folder_is_read_once_it_stands_still(watcher: Watcher, docs: Path, settings: Settings) -> None:
+    assert watcher.look() == "Nothing changed in 2 sources."
+    (docs / "c.md").write_text("# C\n\nHalf")
+    assert "the next look" in watcher.look()
+    (docs / "c.md").write_text("# C\n\nThe whole text.")
+    assert "the next look" in watcher.look()
+    assert watcher.run(watcher.look()) == [f"folder:{docs}"]
+    assert paths(settings) == ["a.md", "b.md", "c.md", "m1"]
+    assert watcher.look() == "Nothing changed in 2 sources."
+
+
+def test_an_edit_of_the_same_length_a_deletion_and_a_changed_file_are_noticed(
+    watcher: Watcher, docs: Path, tmp_path: Path
+) -> None:
+    (docs / "a.md").write_text("# A\n\nText of z.")
+    watcher.look()
+    assert watcher.run(watcher.look()) == [f"folder:{docs}"]
+    (docs / "a.md").unlink()
+    watcher.look()
+    assert watcher.run(watcher.look()) == [f"folder:{docs}"]
+    (tmp_path / "more.jsonl").write_text('{"id": "m2", "text": "Two."}\n')
+    watcher.look()
+    assert watcher.run(watcher.look()) == [f"jsonl:{tmp_path}/more.jsonl"]
+
+
+def test_files_that_are_no_documents_are_nobodys_business(watcher: Watcher, docs: Path) -> None:
+    (docs / "picture.png").write_bytes(b"x")
+    (docs / ".hidden.md").write_text("x")
+    assert watcher.look() == "Nothing changed in 2 sources."
+
+
+def test_what_the_command_line_removed_is_carried_on_and_back_again(
+    watcher: Watcher, docs: Path, settings: Settings
+) -> None:
+    library = Library(settings)
+    for change, expected in [(library.remove, ["b.md", "m1"]), (library.restore, ["a.md", "b.md", "m1"])] * 2:
+        change(["a.md"])
+        watcher.look()
+        assert watcher.run(watcher.look()) == [f"folder:{docs}"]
+        assert paths(settings) == expected
+
+
+def test_a_source_that_was_not_read_anew_is_still_seen_as_changed(watcher: Watcher, docs: Path, tmp_path: Path) -> None:
+    (docs / "c.md").write_text("# C\n\nNew.")
+    read(watcher.settings, watcher.instance, reread=[f"jsonl:{tmp_path}/more.jsonl"])
+    watcher.look()
+    assert watcher.run(watcher.look()) == [f"folder:{docs}"]
+
+
+def test_a_run_that_failed_is_asked_for_again_only_when_something_changes(watcher: Watcher, docs: Path) -> None:
+    (docs / "c.md").write_text("# C\n\nNew.")
+    watcher.look()
+    asked = watcher.look()
+    away = docs.rename(docs.with_name("away"))
+    watcher.run(asked, raise_on_error=False)
+    away.rename(docs)
+    assert watcher.look().run_key == asked.run_key
+    (docs / "d.md").write_text("# D\n\nNewer.")
+    watcher.look()
+    assert watcher.look().run_key != asked.run_key
+
+
+def test_a_missing_folder_is_told_and_asks_for_nothing(watcher: Watcher, docs: Path) -> None:
+    docs.rename(docs.with_name("elsewhere"))
+    assert watcher.look().startswith(f"There is no folder {docs}")
+
+
+def test_the_page_of_the_index_shows_recall_latency_and_size_over_time(settings: Settings) -> None:
+    store = ArtifactStore(settings.home / "artifacts")
+    with dg.DagsterInstance.ephemeral() as instance:
+        pages = []
+        for _ in range(2):
+            result = dg.materialize(
+                [raw_documents, chunks, search_index], instance=instance, resources=build_resources(settings)
+            )
+            (event,) = result.asset_materializations_for_node("search_index")
+            pages.append({name: value.value for name, value in event.metadata.items()})
+            passages = store.read_records(store.current("chunks"), Chunk)
+            pairs = [QAPair(c.id, c.title, c.text, "kind", c.document_id, c.id) for c in passages]
+            store.set_current(store.write_records("qa_splits", [SplitItem(p, "test", p.id) for p in pairs]))
+    assert "recall@10" not in pages[0], "there was no dataset yet"
+    assert pages[1]["recall@10"] == 1.0
+    assert pages[1]["p95 ms"] >= pages[1]["p50 ms"] > 0
+    rows = Warehouse(settings.home / "warehouse.duckdb").retrieval()
+    assert [(row.n, row.chunks) for row in rows] == [(0, 2), (2, 2)]
+    assert rows[0].index_bytes > 0
+    table = pages[1]["retrieval so far"].splitlines()
+    assert [line.split(" | ")[2] for line in table[2:]] == ["2", "0"], "the newest stands first"
+    assert all("data:image/png;base64" in pages[1][f"{name} over time"] for name in ("recall", "latency"))

@@ -1,0 +1,148 @@
+"""The knowledge base of a home: what people decided outlives every read."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ragtune.errors import SourceError
+from ragtune.knowledge.library import Library
+from ragtune.settings import load_settings
+
+
+def write(folder: Path, **texts: str) -> str:
+    """Write NAME.md files and return the folder as a source."""
+    folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (folder / f"{name}.md").write_text(text)
+    return f"folder:{folder}"
+
+
+def library(tmp_path: Path, *sources: str) -> Library:
+    return Library(load_settings({"home": tmp_path / "home", "sources": sources}))
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Library:
+    """A library of two sources of which `one` holds a.md and b.md, and `two` holds c.md; all of it was read."""
+    one = write(tmp_path / "one", a="# A\n\nFirst.", b="# B\n\nSecond.")
+    found = library(tmp_path, one, write(tmp_path / "two", c="# C\n\nThird."))
+    found.read()
+    return found
+
+
+def paths(found: Library) -> list[str]:
+    return [document.path for document in found.documents()]
+
+
+def test_a_removed_document_stays_away_through_every_read_until_it_is_restored(two: Library, tmp_path: Path) -> None:
+    (removed,) = two.remove(["a.md"])
+    write(tmp_path / "one", a="# A\n\nFirst, edited.")
+    again = library(tmp_path, *two.sources())
+    assert [document.path for document in again.read().documents] == ["b.md", "c.md"]
+    assert again.decisions().removed == (removed,)
+    again.restore([removed.id])
+    assert paths(again) == ["a.md", "b.md", "c.md"]
+    assert again.find("a.md").text.strip().endswith("First, edited.")
+
+
+def test_removing_twice_is_removing_once(two: Library) -> None:
+    first = two.remove(["a.md"])
+    two.remove([first[0].id])
+    assert list(two.decisions().removed) == first
+
+
+def test_one_source_is_read_anew_and_the_others_stay_as_they_were(two: Library, tmp_path: Path) -> None:
+    write(tmp_path / "one", a="# A\n\nEdited.")
+    write(tmp_path / "two", c="# C\n\nEdited.", d="# D\n\nNew.")
+    seen: list[str] = []
+    corpus = two.refresh([f"folder:{tmp_path}/two/"], progress=lambda what, done, total: seen.append(what))
+    assert [document.path for document in corpus.documents] == ["a.md", "b.md", "c.md", "d.md"]
+    assert "First" in two.find("a.md").text
+    assert "Edited" in two.find("c.md").text
+    assert set(seen) == {f"reading folder:{tmp_path}/two"}
+
+
+def test_a_source_that_was_never_read_is_read_though_nobody_asked_for_it(tmp_path: Path) -> None:
+    one, other = write(tmp_path / "one", a="# A\n\nFirst."), write(tmp_path / "two", c="# C\n\nThird.")
+    found = library(tmp_path, one, other)
+    assert [document.path for document in found.refresh([other]).documents] == ["a.md", "c.md"]
+
+
+def test_added_and_dropped_sources_are_remembered_beside_those_of_the_settings(two: Library, tmp_path: Path) -> None:
+    one, other = two.sources()
+    third = two.add(write(tmp_path / "three", e="# E\n\nFifth."))
+    two.drop(one)
+    assert library(tmp_path, one, other).sources() == [other, third]
+    two.drop(third)
+    two.add(one)
+    assert two.decisions() == type(two.decisions())()
+
+
+def test_a_relative_folder_is_added_with_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "docs", a="# A\n\nFirst.")
+    monkeypatch.chdir(tmp_path)
+    assert library(tmp_path).add("folder:docs/") == f"folder:{tmp_path}/docs"
+    assert library(tmp_path, "folder:docs").sources() == ["folder:docs"], "it is the same folder"
+
+
+def test_the_last_source_cannot_be_dropped(tmp_path: Path) -> None:
+    one = write(tmp_path / "one", a="# A\n\nFirst.")
+    with pytest.raises(SourceError, match="the only source"):
+        library(tmp_path, one).drop(one)
+
+
+def test_a_password_is_not_written_to_disk(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="given with a password") as caught:
+        library(tmp_path).add("ftp://me:secret@host/docs")
+    assert "secret" not in str(caught.value)
+
+
+def test_an_unreadable_source_is_not_added(tmp_path: Path) -> None:
+    empty = library(tmp_path, "folder:x")
+    with pytest.raises(SourceError, match="There is no folder"):
+        empty.add(f"folder:{tmp_path}/nowhere")
+    assert empty.sources() == ["folder:x"]
+
+
+def test_broken_documents_are_known_with_their_reason_even_when_nothing_could_be_read(tmp_path: Path) -> None:
+    found = library(tmp_path, write(tmp_path / "one", a=""))
+    with pytest.raises(SourceError, match="the file is empty"):
+        found.read()
+    assert [(each.path, each.reason) for each in found.quarantine()] == [("a.md", "the file is empty")]
+
+
+def test_a_name_that_is_unknown_or_not_unique_is_answered_with_the_choices(tmp_path: Path) -> None:
+    one, other = write(tmp_path / "one", guide="# A\n\nx"), write(tmp_path / "two", guide="# B\n\ny")
+    found = library(tmp_path, one, other)
+    found.read()
+    with pytest.raises(SourceError, match=r"for example guide\.md"):
+        found.remove(["giude.md"])
+    ids = [document.id for document in found.documents()]
+    with pytest.raises(SourceError, match=rf"2 documents are called 'guide.md'(.|\n)*{ids[0]}(.|\n)*{ids[1]}"):
+        found.remove(["guide.md"])
+    with pytest.raises(SourceError, match="there is none"):
+        found.restore(["guide.md"])
+    with pytest.raises(SourceError, match="not a source of this home"):
+        found.refresh(["package:numpy"])
+
+
+def test_before_the_first_read_it_says_how_to_begin(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="ragtune index"):
+        library(tmp_path).documents()
+
+
+def test_removing_everything_is_an_error_that_says_how_to_go_back(tmp_path: Path) -> None:
+    found = library(tmp_path, write(tmp_path / "one", a="# A\n\nx"))
+    found.read()
+    found.remove(["a.md"])
+    with pytest.raises(SourceError, match="ragtune documents restore"):
+        found.refresh([])
+
+
+def test_the_files_of_a_library_are_plain_json(two: Library) -> None:
+    two.remove(["a.md"])
+    (shelf,) = [row for row in json.loads((two.folder / "shelf.json").read_text()) if row["spec"].endswith("one")]
+    lines = (two.folder / shelf["file"]).read_text().splitlines()
+    assert [json.loads(line)["path"] for line in lines] == ["a.md", "b.md"]
+    assert json.loads((two.folder / "decisions.json").read_text())["removed"][0]["path"] == "a.md"

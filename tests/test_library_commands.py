@@ -1,0 +1,93 @@
+"""`ragtune documents` and `ragtune sources`: what they print, and what is found afterwards."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ragtune.errors import SourceError
+from ragtune_serving.cli import app
+
+
+@pytest.fixture
+def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home whose index holds a folder of two readable documents and a broken one."""
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "cart.md").write_text("# Cart\n\nThe cart adds up the prices of all items.\n")
+    (folder / "login.md").write_text("# Login\n\nA session lasts for thirty minutes.\n")
+    (folder / "broken.pdf").write_text("no PDF at all")
+    monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RAGTUNE_SOURCES", json.dumps([f"folder:{folder}"]))
+    monkeypatch.chdir(tmp_path)
+    assert invoke("index")
+    return folder
+
+
+def invoke(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception:
+        raise result.exception
+    return result.stdout
+
+
+def as_json(*arguments: str):
+    return json.loads(invoke(*arguments, "--json"))
+
+
+def titles(query: str) -> set[str]:
+    return {hit["title"] for hit in as_json("search", query)}
+
+
+def test_a_removed_document_is_no_longer_found_and_comes_back_by_the_command_that_is_shown(docs: Path) -> None:
+    done = as_json("documents", "remove", "cart.md")
+    assert (done["index"]["deleted"], done["documents"][0]["path"]) == (1, "cart.md")
+    assert titles("cart prices") == {"Login"}
+    assert as_json("index")["deleted"] == 0, "the next read leaves it out as well"
+    assert titles("cart prices") == {"Login"}
+    assert [each["path"] for each in as_json("documents", "list", "--removed")] == ["cart.md"]
+    invoke(*done["undo"].split()[1:])
+    assert titles("cart prices") == {"Cart", "Login"}
+
+
+def test_documents_are_listed_and_shown_with_their_passages(docs: Path) -> None:
+    assert [each["path"] for each in as_json("documents", "list")] == ["cart.md", "login.md"]
+    assert [each["title"] for each in as_json("documents", "list", "LOG")] == ["Login"]
+    shown = as_json("documents", "show", "login.md")
+    assert (shown["passages"], shown["removed"], shown["source"]) == (1, False, f"folder:{docs}")
+    assert "thirty minutes" in shown["text"]
+    assert "thirty minutes" in invoke("documents", "show", "Login")
+    assert "2 documents." in invoke("documents", "list")
+
+
+def test_the_quarantine_names_each_broken_document_with_its_reason(docs: Path) -> None:
+    (bad,) = as_json("documents", "quarantine")
+    assert bad["path"] == "broken.pdf"
+    assert bad["reason"] in invoke("documents", "quarantine")
+
+
+def test_a_source_is_added_refreshed_and_removed(docs: Path, tmp_path: Path) -> None:
+    other = tmp_path / "more.jsonl"
+    other.write_text('{"id": "m", "title": "Shipping", "text": "Parcels leave on Mondays."}\n')
+    added = as_json("sources", "add", "jsonl:more.jsonl")
+    assert (added["source"], added["index"]["added"]) == (f"jsonl:{other}", 1)
+    assert "Shipping" in titles("when do parcels leave")
+    (docs / "cart.md").write_text("# Cart\n\nEdited, but not read again.\n")
+    other.write_text('{"id": "m", "title": "Shipping", "text": "Parcels leave on Fridays."}\n')
+    assert as_json("sources", "refresh", "jsonl:more.jsonl")["index"]["updated"] == 1
+    assert "Fridays" in as_json("documents", "show", "m")["text"]
+    rows = {row["source"]: row for row in as_json("sources", "list")}
+    assert rows[f"jsonl:{other}"]["named_in"] == "the home"
+    assert (rows[f"folder:{docs}"]["documents"], rows[f"folder:{docs}"]["quarantined"]) == (2, 1)
+    removed = as_json("sources", "remove", "jsonl:more.jsonl")
+    assert removed["undo"] == f"ragtune sources add jsonl:{other}"
+    assert "Shipping" not in titles("when do parcels leave")
+    assert f"folder:{docs}  (the settings)  2 documents, 1 not readable" in invoke("sources", "list")
+
+
+def test_a_wrong_name_is_answered_with_the_right_ones(docs: Path) -> None:
+    with pytest.raises(SourceError, match=r"for example cart\.md"):
+        invoke("documents", "remove", "crat.md")
+    with pytest.raises(SourceError, match=f"one of folder:{docs}"):
+        invoke("sources", "refresh", "folder:elsewhere")
