@@ -1,11 +1,14 @@
 """From passages and feedback to questions and answers that were checked and split."""
 
+from typing import Any
+
 import dagster as dg
 
 from ragtune.dataset.corrections import corrected_pairs
 from ragtune.dataset.extraction import ExtractiveWriter
 from ragtune.dataset.generation import LLMWriter
 from ragtune.dataset.quality import QualityReport, check_pairs
+from ragtune.dataset.review import REVIEWED, Decision, Reviewed, apply_reviews
 from ragtune.dataset.splits import leaks, split_pairs
 from ragtune.ports import PairWriter
 from ragtune.records import SPLITS, ArtifactRef, Chunk, Document, FeedbackEvent, QAPair, Split, SplitItem
@@ -50,13 +53,17 @@ def qa_candidates(
 )
 def qa_dataset(
     qa_candidates: ArtifactRef,
+    review_decisions: ArtifactRef,
     chunks: ArtifactRef,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
 ):
-    """The pairs that passed every rule, corrections included, and a Great Expectations report."""
-    pairs = store.read_records(qa_candidates, QAPair)
-    report = check_pairs(pairs, store.read_records(chunks, Chunk), settings.dataset)
+    """The pairs as their reviewers left them that passed every rule, and a Great Expectations report."""
+    passages = store.read_records(chunks, Chunk)
+    decisions = store.read_records(review_decisions, Decision)
+    candidates = store.read_records(qa_candidates, QAPair)
+    reviewed = apply_reviews(candidates, decisions, passages, settings.dataset.reviews_per_pair)
+    report = check_pairs(reviewed.pairs, passages, settings.dataset)
     reasons = sorted({reason for _, reason in report.rejected})
     counts = [(reason, sum(why == reason for _, why in report.rejected)) for reason in reasons]
     metadata = {
@@ -66,6 +73,7 @@ def qa_dataset(
         ),
         "report": dg.MetadataValue.path(_page(store, report)),
         "preview": _preview(report.kept),
+        **_review_metadata(reviewed, report),
     }
     return materialized(store.write_records("qa_dataset", report.kept), metadata, _verdicts(report))
 
@@ -95,6 +103,23 @@ def qa_splits(
     counts = [(s, sum(i.split == s for i in items), len({i.cluster for i in items if i.split == s})) for s in SPLITS]
     metadata = {"splits": table(["split", "pairs", "clusters"], counts)}
     return materialized(store.write_records("qa_splits", items), metadata, [tight])
+
+
+def _review_metadata(reviewed: Reviewed, report: QualityReport) -> dict[str, Any]:
+    """Return what reviewers changed; orphans are verdicts on pairs that are no longer written."""
+    failed = [(pair.question, why) for pair, why in report.rejected if REVIEWED in pair.scores]
+    conflicts = [
+        (pair.question, " / ".join(f"{d.reviewer}: {d.verdict}" for d in ds)) for pair, ds in reviewed.conflicts
+    ]
+    orphans = [(d.created_at, d.reviewer, d.verdict, d.pair["question"]) for d in reviewed.orphans]
+    return {
+        "reviews accepted": reviewed.accepted,
+        "reviews rejected": len(reviewed.rejected),
+        "reviews corrected": len(reviewed.corrected),
+        "reviews without effect": table(["question", "why"], failed),
+        "reviews in conflict": table(["question", "verdicts"], conflicts),
+        "orphaned reviews": table(["when", "reviewer", "verdict", "question"], orphans),
+    }
 
 
 def writers(settings: Settings) -> list[PairWriter]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ragtune.dataset.near_duplicates import question_words
+from ragtune.dataset.review import REVIEWED
 from ragtune.dataset.sentences import clean, content_words, flat
 from ragtune.records import Chunk, QAPair
 from ragtune.settings import DatasetSettings
@@ -69,13 +70,13 @@ def check_pairs(pairs: Sequence[QAPair], chunks: Sequence[Chunk], settings: Data
     """Return what may be trained on, what may not and why, and the verdicts of Great Expectations.
 
     Pairs keep their order; each kept one carries its scores. Above `max_pairs` the extractive pairs with the
-    largest ids are left out, corrections never.
+    largest ids are left out first; what people wrote or accepted stays.
     """
     texts = {chunk.id: chunk for chunk in chunks}
     seen: set[tuple[str, ...]] = set()
     kept: list[QAPair] = []
     rejected: list[tuple[QAPair, str]] = []
-    for pair in sorted(pairs, key=lambda pair: (not pair.feedback_id, pair.writer == "extractive")):
+    for pair in sorted(pairs, key=_precedence):
         chunk = texts.get(pair.chunk_id)
         reason = rejection(pair, chunk)
         key = (pair.kind, *sorted(question_words(pair.question)))
@@ -94,6 +95,11 @@ def check_pairs(pairs: Sequence[QAPair], chunks: Sequence[Chunk], settings: Data
     figures = {name: round(value, 4) for name, value in figures.items()}
     results, html = _expectations(kept, figures, settings)
     return QualityReport(kept, rejected, results, html, figures)
+
+
+def _precedence(pair: QAPair) -> tuple[bool, bool, bool]:
+    """Order users' corrections before what reviewers settled, and both before a model's and the rules' pairs."""
+    return not pair.feedback_id, REVIEWED not in pair.scores, pair.writer == "extractive"
 
 
 def rejection(pair: QAPair, chunk: Chunk | None) -> str:
@@ -184,7 +190,7 @@ def summary(kept: Sequence[QAPair], rejected: int = 0) -> dict[str, float]:
 def _at_most(pairs: list[QAPair], most: int) -> tuple[list[QAPair], list[QAPair]]:
     if len(pairs) <= most:
         return pairs, []
-    ranked = sorted(pairs, key=lambda pair: (pair.writer == "extractive" and not pair.feedback_id, pair.id))
+    ranked = sorted(pairs, key=lambda pair: (*_precedence(pair), pair.id))
     return ranked[:most], ranked[most:]
 
 
