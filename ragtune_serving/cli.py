@@ -6,7 +6,7 @@ import typer
 
 from ragtune.errors import RagTuneError
 from ragtune.settings import prepare_process
-from ragtune_serving.commands import asking, demo, documents, running, state
+from ragtune_serving.commands import asking, demo, documents, review, running, state
 
 app = typer.Typer(
     help="Your documents, answered by your own model.",
@@ -27,6 +27,7 @@ for command in (
     demo.demo,
 ):
     app.command()(command)
+app.add_typer(review.app, name="review")
 
 
 def main() -> None:
