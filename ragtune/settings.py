@@ -61,13 +61,12 @@ class EmbedderSettings(Section):
     batch_size: int = Field(64, ge=1)
 
 
-class WriterSettings(Section):
-    """A language model that writes and judges pairs, by its LiteLLM name; an empty name means none."""
+class ModelSettings(Section):
+    """A language model by its LiteLLM name, and what it may cost; an empty name means none."""
 
     model: str = ""
     url: str = ""
     api_key: SecretStr = SecretStr("")
-    pairs_per_call: int = Field(4, ge=1, le=20)
     concurrency: int = Field(4, ge=1)
     attempts: int = Field(4, ge=1)
     timeout: float = Field(120.0, gt=0)
@@ -80,6 +79,20 @@ class WriterSettings(Section):
     price_out: float = Field(0.0, ge=0, description="USD per million completion tokens; 0: LiteLLM's price list")
 
 
+class WriterSettings(ModelSettings):
+    """A language model that writes pairs beside the rules."""
+
+    pairs_per_call: int = Field(4, ge=1, le=20)
+
+
+class JudgeSettings(ModelSettings):
+    """A language model that judges pairs, one a call; a pair with a lower score than `least` is dropped."""
+
+    temperature: float = Field(0.0, ge=0, le=2)
+    least: float = Field(0.5, ge=0, le=1)
+    max_calls: int = Field(5000, ge=1)
+
+
 class DatasetSettings(Section):
     """How many pairs, and how they are split by near-duplicate cluster."""
 
@@ -90,7 +103,9 @@ class DatasetSettings(Section):
     gate_share: float = Field(0.12, gt=0, lt=1)
     validation_share: float = Field(0.05, gt=0, lt=1)
     jaccard: float = Field(0.35, gt=0, le=1)
+    reviews_per_pair: int = Field(1, ge=1, description="verdicts that decide a pair")
     writer: WriterSettings = WriterSettings()
+    judge: JudgeSettings = JudgeSettings()
 
 
 class BaseModelSettings(Section):

@@ -1,20 +1,28 @@
 """From passages and feedback to questions and answers that were checked and split."""
 
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
 import dagster as dg
 
 from ragtune.dataset.corrections import corrected_pairs
 from ragtune.dataset.extraction import ExtractiveWriter
-from ragtune.dataset.generation import LLMWriter
-from ragtune.dataset.quality import QualityReport, check_pairs
+from ragtune.dataset.generation import LLMJudge, LLMWriter
+from ragtune.dataset.quality import QualityReport, Scorer, check_pairs
+from ragtune.dataset.review import REVIEWED, Decision, Reviewed, apply_reviews
 from ragtune.dataset.splits import leaks, split_pairs
 from ragtune.ports import PairWriter
 from ragtune.records import SPLITS, ArtifactRef, Chunk, Document, FeedbackEvent, QAPair, Split, SplitItem
 from ragtune.settings import Settings
-from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.artifacts import ArtifactStore, file_sha256, write_json
 from ragtune_assets.display import materialized, table
 from ragtune_assets.progress import LoggedProgress
 
 OWNERS = ["team:dataset"]
+RESULTS = "results.json"
 
 
 @dg.asset(group_name="dataset", kinds={"python", "parquet"}, owners=OWNERS, code_version="1")
@@ -26,15 +34,20 @@ def qa_candidates(
 ) -> dg.MaterializeResult[ArtifactRef]:
     """Questions written from the passages, and the corrections that people made."""
     passages = store.read_records(chunks, Chunk)
-    written = [pair for writer in writers(settings) for pair in writer.write(passages, LoggedProgress())]
+    authors = writers(settings)
+    written = [pair for author in authors for pair in author.write(passages, LoggedProgress())]
     corrections = corrected_pairs(store.read_records(feedback_events, FeedbackEvent), passages)
     pairs = [*corrections.pairs, *written]
     metadata = {
-        "written": len(written),
+        "written": table(["writer", "pairs"], sorted(Counter(pair.writer for pair in written).items())),
         "corrections": len(corrections.pairs),
         "corrections not usable": table(["question", "why"], [(e.question, why) for e, why in corrections.dropped]),
         "preview": _preview(pairs),
     }
+    for author in authors:
+        if isinstance(author, LLMWriter):
+            metadata |= author.usage.told("writer")
+            metadata["writer dropped"] = table(["question", "why"], author.dropped[:15])
     return materialized(store.write_records("qa_candidates", pairs), metadata)
 
 
@@ -50,13 +63,20 @@ def qa_candidates(
 )
 def qa_dataset(
     qa_candidates: ArtifactRef,
+    review_decisions: ArtifactRef,
     chunks: ArtifactRef,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
 ):
-    """The pairs that passed every rule, corrections included, and a Great Expectations report."""
-    pairs = store.read_records(qa_candidates, QAPair)
-    report = check_pairs(pairs, store.read_records(chunks, Chunk), settings.dataset)
+    """The pairs as their reviewers left them that passed every rule, and a Great Expectations report."""
+    passages = store.read_records(chunks, Chunk)
+    decisions = store.read_records(review_decisions, Decision)
+    candidates = store.read_records(qa_candidates, QAPair)
+    reviewed = apply_reviews(candidates, decisions, passages, settings.dataset.reviews_per_pair)
+    judge, usage = judging(settings, passages)
+    with store.stage("quality_report") as docs:
+        report = check_pairs(reviewed.pairs, passages, settings.dataset, judge, docs)
+        page = _kept_docs(store, docs, report)
     reasons = sorted({reason for _, reason in report.rejected})
     counts = [(reason, sum(why == reason for _, why in report.rejected)) for reason in reasons]
     metadata = {
@@ -64,8 +84,10 @@ def qa_dataset(
         "rejected examples": table(
             ["question", "reason"], [(pair.question, why) for pair, why in report.rejected[:15]]
         ),
-        "report": dg.MetadataValue.path(_page(store, report)),
+        "data docs": dg.MetadataValue.path(f"{page.uri}/index.html"),
         "preview": _preview(report.kept),
+        **_review_metadata(reviewed, report),
+        **usage(),
     }
     return materialized(store.write_records("qa_dataset", report.kept), metadata, _verdicts(report))
 
@@ -97,6 +119,23 @@ def qa_splits(
     return materialized(store.write_records("qa_splits", items), metadata, [tight])
 
 
+def _review_metadata(reviewed: Reviewed, report: QualityReport) -> dict[str, Any]:
+    """Return what reviewers changed; orphans are verdicts on pairs that are no longer written."""
+    failed = [(pair.question, why) for pair, why in report.rejected if REVIEWED in pair.scores]
+    conflicts = [
+        (pair.question, " / ".join(f"{d.reviewer}: {d.verdict}" for d in ds)) for pair, ds in reviewed.conflicts
+    ]
+    orphans = [(d.created_at, d.reviewer, d.verdict, d.pair["question"]) for d in reviewed.orphans]
+    return {
+        "reviews accepted": reviewed.accepted,
+        "reviews rejected": len(reviewed.rejected),
+        "reviews corrected": len(reviewed.corrected),
+        "reviews without effect": table(["question", "why"], failed),
+        "reviews in conflict": table(["question", "verdicts"], conflicts),
+        "orphaned reviews": table(["when", "reviewer", "verdict", "question"], orphans),
+    }
+
+
 def writers(settings: Settings) -> list[PairWriter]:
     """Return the extractive writer, and the one by a language model where the settings name one."""
     share = settings.dataset.unanswerable_share
@@ -112,10 +151,21 @@ def earlier_splits(store: ArtifactStore) -> dict[str, Split]:
     return {item.pair.document_id: item.split for item in store.read_records(ref, SplitItem)} if ref else {}
 
 
-def _page(store: ArtifactStore, report: QualityReport) -> str:
-    with store.stage("quality_report") as scratch:
-        (scratch / "index.html").write_text(report.html)
-        return f"{store.commit('quality_report', scratch).uri}/index.html"
+def judging(settings: Settings, passages: list[Chunk]) -> tuple[Scorer, Callable[[], dict[str, Any]]]:
+    """Return what scores pairs by the judge of the settings, and tells what that took; without one it does nothing."""
+    if not settings.dataset.judge.model:
+        return list, dict
+    judge = LLMJudge(settings.dataset.judge, settings.home / "cache" / "judge", settings.seed)
+    return lambda pairs: judge.judge(pairs, passages, LoggedProgress()), lambda: judge.model.usage.told("judge")
+
+
+def _kept_docs(store: ArtifactStore, docs: Path, report: QualityReport) -> ArtifactRef:
+    """Keep the data docs with the results beside them; equal results keep the docs of the first time."""
+    results = [asdict(result) for result in report.results]
+    write_json(docs / RESULTS, results)
+    ref = store.commit("quality_report", docs, len(results), file_sha256(docs / RESULTS))
+    store.set_current(ref)
+    return ref
 
 
 def _verdicts(report: QualityReport) -> list[dg.AssetCheckResult]:

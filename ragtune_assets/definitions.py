@@ -10,7 +10,7 @@ from ragtune.answer.prompt import prompt_sha256
 from ragtune.settings import Settings, load_settings
 from ragtune_assets import dataset, evaluation, feedback, knowledge, model, release
 from ragtune_assets.automation import keep_up, when_inputs_change
-from ragtune_assets.feedback import enough_new_feedback
+from ragtune_assets.feedback import enough_new_feedback, enough_new_reviews
 from ragtune_assets.knowledge import changed_sources
 from ragtune_assets.resources import build_resources
 
@@ -19,6 +19,7 @@ SHAPED_BY: dict[str, tuple[str, ...]] = {
     "chunks": ("chunking", "embedder"),
     "search_index": ("index", "embedder"),
     "feedback_events": (),
+    "review_decisions": (),
     "qa_candidates": ("dataset", "seed"),
     "qa_dataset": ("dataset",),
     "qa_splits": ("dataset", "seed"),
@@ -49,7 +50,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     assets = dg.load_assets_from_modules([knowledge, dataset, model, evaluation, release, feedback])
     return dg.Definitions(
         assets=dg.map_asset_specs(versioned, assets),
-        sensors=[enough_new_feedback, changed_sources, keep_up()],
+        sensors=[enough_new_feedback, enough_new_reviews, changed_sources, keep_up()],
         resources=build_resources(settings),
         executor=dg.multiprocess_executor.configured({"max_concurrent": 1}),
     )

@@ -53,6 +53,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "registry": _lazy(lambda: _registry(settings)),
         "warehouse": _lazy(lambda: _warehouse(settings)),
         "feedback_log": _lazy(lambda: _feedback_log(settings)),
+        "reviews": _lazy(lambda: _reviews(settings)),
     }
 
 
@@ -94,3 +95,9 @@ def _feedback_log(settings: Settings) -> Any:
     from ragtune.store.feedback import FeedbackLog
 
     return FeedbackLog(settings.feedback_url)
+
+
+def _reviews(settings: Settings) -> Any:
+    from ragtune.dataset.review import ReviewStore
+
+    return ReviewStore(settings.feedback_url)

@@ -15,12 +15,17 @@ from starlette.exceptions import HTTPException
 from ragtune.errors import RagTuneError
 from ragtune_serving.problems import explain, problem
 from ragtune_serving.routes import Services, documentation, routes
-from ragtune_serving.schema import ChatRequest, FeedbackRequest
+from ragtune_serving.schema import AssignmentRequest, ChatRequest, FeedbackRequest, ReviewRequest
 
 OPEN_PATHS = ("/health/liveliness", "/health/readiness", "/openapi.json", "/docs")
 TITLE = "RagTune gateway"
 ABOUT = "Answers from your documents, OpenAI-compatible. Send `Authorization: Bearer KEY`."
-_BODIES: dict[str, type[BaseModel]] = {"/v1/chat/completions": ChatRequest, "/v1/feedback": FeedbackRequest}
+_BODIES: dict[str, type[BaseModel]] = {
+    "/v1/chat/completions": ChatRequest,
+    "/v1/feedback": FeedbackRequest,
+    "/v1/review/assignments": AssignmentRequest,
+    "/v1/review/decisions": ReviewRequest,
+}
 logger = logging.getLogger(__name__)
 
 

@@ -6,7 +6,7 @@ import typer
 
 from ragtune.errors import RagTuneError
 from ragtune.settings import prepare_process
-from ragtune_serving.commands import asking, demo, documents, library, running, state
+from ragtune_serving.commands import asking, demo, documents, library, review, running, state
 
 app = typer.Typer(
     help="Your documents, answered by your own model.",
@@ -29,6 +29,7 @@ for command in (
     app.command()(command)
 app.add_typer(library.documents, name="documents")
 app.add_typer(library.sources, name="sources")
+app.add_typer(review.app, name="review")
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ from ragtune_serving.grounding import Grounding
 from ragtune_serving.keys import KeyStore, bearer
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.problems import problem
+from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.routes import Services
 
 _LARGEST_BODY = 4 << 20
@@ -114,7 +115,9 @@ def build_services(settings: Settings, publisher: RouterPublisher) -> Services:
 
     deployment = Deployment(settings, engine_from(settings), ModelRegistry(settings), base, publisher)
     grounding = Grounding(settings, open_retriever)
-    return Services(deployment, grounding, FeedbackLog(settings.feedback_url), Metrics(), time.time())
+    return Services(
+        deployment, grounding, FeedbackLog(settings.feedback_url), Metrics(), time.time(), ReviewDesk(settings)
+    )
 
 
 def build_app(settings: Settings, keys: KeyStore) -> Guard:
@@ -153,6 +156,7 @@ def build_app(settings: Settings, keys: KeyStore) -> Guard:
                 services.grounding.stop()
                 await asyncio.to_thread(services.deployment.stop)
                 services.log.close()
+                services.reviews.reviews.close()
 
     return Guard(build_api(services, proxy_server.app, lifespan), keys)
 

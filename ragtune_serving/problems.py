@@ -33,7 +33,7 @@ def explain(errors: Iterable[Mapping[str, Any]], request: type[BaseModel] | None
     """
     lines, first = [], None
     for error in errors:
-        place = [part for part in error["loc"] if part != "body"]
+        place = [part for part in error["loc"] if part not in ("body", "query")]
         name = ".".join(str(part) for part in place)
         first = first or name or None
         if error["type"] == "extra_forbidden" and request is not None:

@@ -21,6 +21,8 @@ from ragtune_serving.deployment import MODELS, Deployment
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.problems import problem
+from ragtune_serving.review_routes import add_review_routes
+from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.schema import (
     Alive,
     ChatRequest,
@@ -60,6 +62,7 @@ class Services:
     log: FeedbackLog
     metrics: Metrics
     started: float
+    reviews: ReviewDesk
 
 
 class Forwarded(Response):
@@ -95,6 +98,7 @@ def routes(services: Services, proxy: Callable[..., Awaitable[None]]) -> APIRout
     _add_answering(router, services, proxy)
     _add_feedback(router, services)
     _add_state(router, services)
+    add_review_routes(router, services.reviews)
     return router
 
 

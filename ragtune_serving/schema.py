@@ -167,6 +167,89 @@ class FeedbackResponse(BaseModel):
     model_version: str
 
 
+class ReviewRequest(Shape):
+    """A decision on one pair; the key's name is the reviewer."""
+
+    key: str = Field(min_length=1, description="`key` of the pair")
+    verdict: Literal["accept", "reject", "correct", "comment"]
+    question: str = Field("", max_length=LONGEST_TEXT, description="with `correct`: the question it should be")
+    answer: str = Field("", max_length=LONGEST_TEXT, description="with `correct`: the answer it should be")
+    comment: str = Field("", max_length=LONGEST_TEXT)
+
+
+class ReviewResponse(BaseModel):
+    """A stored decision."""
+
+    id: str
+    sequence: int = Field(description="grows with every decision")
+    key: str
+    reviewer: str
+    verdict: Literal["accept", "reject", "correct", "comment"]
+    question: str
+    answer: str
+    comment: str
+    created_at: str
+
+
+class AssignmentRequest(Shape):
+    """Asks for pairs to review."""
+
+    count: int = Field(20, ge=1, le=1000, description="how many more pairs")
+
+
+class AssignmentResponse(BaseModel):
+    """What the reviewer got."""
+
+    given: int = Field(description="pairs that are new")
+    open: int = Field(description="pairs that are yours and not decided yet")
+
+
+class ReviewPair(BaseModel):
+    """A pair with the passage behind it and what was decided so far."""
+
+    key: str = Field(description="names what the pair says, in every version of the dataset")
+    question: str
+    answer: str
+    answerable: bool
+    kind: str
+    document: str
+    chunk: str
+    title: str
+    text: str = Field(description="the passage")
+    topic: str
+    scores: dict[str, float]
+    reviewers: list[str] = Field(description="whom it is assigned to")
+    decisions: list[ReviewResponse]
+
+
+class ReviewPairs(BaseModel):
+    """One page of pairs."""
+
+    total: int
+    pairs: list[ReviewPair]
+
+
+class ReviewerProgress(BaseModel):
+    """How far one reviewer is, in pairs."""
+
+    reviewer: str
+    decided: int
+    assigned: int
+
+
+class ReviewProgress(BaseModel):
+    """How far the reviews are, in pairs."""
+
+    pairs: int
+    undecided: int
+    accepted: int
+    rejected: int
+    corrected: int
+    conflicts: int = Field(description="reviewers differ, and neither side is larger")
+    orphans: int = Field(description="decisions on pairs that are no longer written")
+    reviewers: list[ReviewerProgress]
+
+
 class ErrorDetail(BaseModel):
     """What was wrong, in OpenAI's format."""
 

@@ -12,7 +12,7 @@ from ragtune_serving.routes import Services, routes
 
 TEXT = Path(__file__).parents[1].joinpath("docs", "api.md").read_text()
 
-SERVICES = Services(None, None, None, Metrics(), 0.0)
+SERVICES = Services(None, None, None, Metrics(), 0.0, None)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,14 @@ def test_the_document_the_description_and_the_routes_are_the_same(api):
         schema.FeedbackRequest,
         schema.FeedbackResponse,
         schema.ErrorDetail,
+        schema.AssignmentRequest,
+        schema.AssignmentResponse,
+        schema.ReviewPairs,
+        schema.ReviewPair,
+        schema.ReviewRequest,
+        schema.ReviewResponse,
+        schema.ReviewProgress,
+        schema.ReviewerProgress,
         schema.Readiness,
         schema.Status,
     ],
@@ -56,7 +64,8 @@ def test_every_field_is_in_the_document(shape):
 
 def test_every_request_field_in_the_document_exists():
     tables = TEXT.split("| request field | meaning |")[1:]
-    for table, shape in zip(tables, (schema.ChatRequest, schema.FeedbackRequest), strict=True):
+    shapes = (schema.ChatRequest, schema.FeedbackRequest, schema.AssignmentRequest, schema.ReviewRequest)
+    for table, shape in zip(tables, shapes, strict=True):
         rows = re.findall(r"^\| `(\w+)` \|", table.split("\n\n")[0], re.MULTILINE)
         assert rows == list(shape.model_fields)
 

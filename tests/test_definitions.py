@@ -16,7 +16,7 @@ GROUPS = {
     "model": {"base_model", "lora_adapter", "merged_model", "quantized_model"},
     "evaluation": {"eval_answers", "eval_scores", "benchmark_runs", "benchmark_tables"},
     "release": {"released_model"},
-    "feedback": {"feedback_events"},
+    "feedback": {"feedback_events", "review_decisions"},
 }
 
 
@@ -65,7 +65,7 @@ def test_a_changed_knob_changes_the_code_version_of_exactly_what_it_shapes(tmp_p
 
 def test_only_roots_lack_an_automation_condition(tmp_path):
     roots = {name for name, spec in specs(tmp_path).items() if spec.automation_condition is None}
-    assert roots == {"raw_documents", "base_model", "feedback_events"}
+    assert roots == {"raw_documents", "base_model", "feedback_events", "review_decisions"}
 
 
 def test_every_sensor_is_on_from_the_start(tmp_path):
@@ -73,6 +73,7 @@ def test_every_sensor_is_on_from_the_start(tmp_path):
     assert {sensor.name: sensor.default_status.value for sensor in sensors} == {
         "changed_sources": "RUNNING",
         "enough_new_feedback": "RUNNING",
+        "enough_new_reviews": "RUNNING",
         "keep_up": "RUNNING",
     }
 

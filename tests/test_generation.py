@@ -1,73 +1,16 @@
 import json
-import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from ragtune.dataset.generation import LLMJudge, LLMWriter, find_quote
 from ragtune.dataset.quality import check_pairs
 from ragtune.errors import DatasetError
-from ragtune.settings import DatasetSettings, WriterSettings
+from ragtune.settings import DatasetSettings, JudgeSettings, WriterSettings
 from tests.api_pages import articles, chunk, shop
+from tests.model_server import ModelServer
 
 CHUNKS = [chunk(each) for each in [*shop(), *articles(8)]]
-
-
-class ModelServer:
-    """An OpenAI-compatible server on a free loopback port, with faults on demand."""
-
-    def __init__(self, reply):
-        self.reply, self.faults, self.requests = reply, [], []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.requests.append(body)
-                fault = outer.faults.pop(0) if outer.faults else None
-                status, text = fault if fault else (200, outer.reply(body))
-                payload = {"error": {"message": text}}
-                if status == 200:
-                    message = {"role": "assistant", "content": text}
-                    payload = {
-                        "id": "x",
-                        "object": "chat.completion",
-                        "created": 0,
-                        "model": body["model"],
-                        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                        "usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150},
-                    }
-                raw = json.dumps(payload).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(raw)))
-                self.end_headers()
-                self.wfile.write(raw)
-
-            def log_message(self, *args):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-
-    def settings(self, **values):
-        base = {
-            "model": "openai/writer",
-            "url": self.url,
-            "api_key": "k",
-            "concurrency": 2,
-            "timeout": 20,
-            "attempts": 3,
-        }
-        return WriterSettings(**{**base, **values})
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
 
 
 def written(body):
@@ -218,7 +161,7 @@ def test_a_question_over_two_passages_names_both(tmp_path):
 def test_a_judge_adds_its_scores(tmp_path):
     running = ModelServer(lambda body: json.dumps({"grounded": 1, "clear": 0.5, "relevant": 0.25, "reason": "ok"}))
     try:
-        pairs = LLMJudge(running.settings(), tmp_path, 1).judge(first_pairs(), CHUNKS)
+        pairs = LLMJudge(running.settings(JudgeSettings), tmp_path, 1).judge(first_pairs(), CHUNKS)
     finally:
         running.close()
     assert all(pair.scores["judge_clear"] == 0.5 and pair.scores["judge_relevant"] == 0.25 for pair in pairs)

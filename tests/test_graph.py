@@ -20,7 +20,7 @@ from ragtune.store.registry import ModelRegistry, verify
 from ragtune.store.warehouse import Warehouse
 
 ROOT = Path(__file__).parent.parent
-ROOTS = {"base_model", "feedback_events", "raw_documents"}
+ROOTS = {"base_model", "feedback_events", "raw_documents", "review_decisions"}
 SMALL = {
     "RAGTUNE_SOURCES": '["package:filelock"]',
     "RAGTUNE_DATASET__MIN_PAIRS": "100",
@@ -96,7 +96,7 @@ def built(output: str) -> set[str]:
 
 
 def test_the_first_run_builds_everything_and_releases_a_model_that_verifies(home):
-    assert len(built(home.output)) == 16
+    assert len(built(home.output)) == 17
     (model,) = home.registry.versions()
     manifest = verify(Path(model.folder))
     assert set(manifest.precisions) == {"w4a16", "w8a8"}

@@ -46,13 +46,30 @@ def test_an_answer_cut_inside_a_word_is_rejected():
     assert "inside a word" in rejection(short, PAGE)
 
 
-def test_good_pairs_pass_in_their_order_with_scores(dataset):
+def test_good_pairs_pass_in_their_order_with_scores_and_data_docs(dataset, tmp_path):
     pairs, chunks = dataset
-    report = check_pairs(pairs, chunks, DatasetSettings(min_pairs=10))
+    report = check_pairs(pairs, chunks, DatasetSettings(min_pairs=10), docs=tmp_path)
     assert report.passed
     assert [pair.id for pair in report.kept] == [pair.id for pair in pairs if pair.id in {p.id for p in report.kept}]
     assert all(pair.scores["grounded"] >= 0.5 for pair in report.kept)
-    assert "Expectation" in report.html or "expectation" in report.html
+    pages = [page.read_text() for page in tmp_path.rglob("*.html")]
+    assert (tmp_path / "index.html").is_file()
+    assert any("question_words" in page and "Great Expectations" in page for page in pages)
+
+
+def test_what_a_judge_finds_poor_goes_unless_people_decided(dataset):
+    pairs, chunks = dataset
+    poor, settled, fine = [pair for pair in pairs if pair.answerable][:3]
+    settled = replace(settled, scores={"reviewed": 1.0})
+
+    def judge(found):
+        given = {poor.id: 0.2, settled.id: 0.2, fine.id: 0.9}
+        return [replace(p, scores={**p.scores, "judge_clear": given[p.id]}) if p.id in given else p for p in found]
+
+    report = check_pairs([poor, settled, fine, *pairs[5:]], chunks, DatasetSettings(min_pairs=1), judge)
+    kept = {pair.id for pair in report.kept}
+    assert (poor.id in kept, settled.id in kept, fine.id in kept) == (False, True, True)
+    assert (poor.id, "the judge gave it too little") in [(pair.id, why) for pair, why in report.rejected]
 
 
 def test_too_few_pairs_fail_a_critical_expectation(dataset):

@@ -1,5 +1,8 @@
 import csv
 import json
+import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -7,7 +10,7 @@ import pytest
 
 from ragtune.dataset.extraction import ExtractiveWriter
 from ragtune.dataset.quality import check_pairs
-from ragtune.dataset.review import ReviewStore, apply_reviews, pair_key
+from ragtune.dataset.review import ReviewStore, apply_reviews, pair_key, standing
 from ragtune.dataset.review_files import export_pairs, import_decisions
 from ragtune.errors import DatasetError
 from ragtune.settings import DatasetSettings
@@ -31,7 +34,7 @@ def test_a_decision_has_who_and_when_and_the_newest_of_a_reviewer_counts(store):
     second = store.decide(PAIRS[0], "ada", "reject", comment="Too short.")
     assert first.reviewer == "ada"
     assert first.created_at.startswith("20")
-    assert store.standing()[pair_key(PAIRS[0])]["ada"].id == second.id
+    assert standing(store.decisions())[pair_key(PAIRS[0])]["ada"].id == second.id
     assert len(store.decisions()) == 3
 
 
@@ -40,7 +43,7 @@ def test_reviews_change_the_dataset(store):
     store.decide(a, "ada", "accept")
     store.decide(b, "ada", "reject", comment="Nobody asks that.")
     store.decide(c, "ada", "correct", answer="A better answer.")
-    reviewed = apply_reviews(PAIRS, store, CHUNKS)
+    reviewed = apply_reviews(PAIRS, store.decisions(), CHUNKS)
     assert reviewed.accepted == 1
     assert reviewed.rejected == [(b, "Nobody asks that.")]
     assert [(pair.question, pair.answer, pair.writer) for pair in reviewed.corrected] == [
@@ -55,14 +58,36 @@ def test_a_correction_survives_a_regeneration_of_the_dataset(store):
     pair = ANSWERABLE[0]
     store.decide(pair, "ada", "correct", question="Which better question is there about Cart.fetch?")
     regenerated = replace(pair, id="new", chunk_id="other", span=(0, 0))
-    reviewed = apply_reviews([regenerated], store)
+    reviewed = apply_reviews([regenerated], store.decisions())
     assert reviewed.pairs[0].question == "Which better question is there about Cart.fetch?"
     assert reviewed.orphans == []
 
 
+def test_a_corrected_pair_can_be_reviewed_again(store):
+    pair = ANSWERABLE[0]
+    store.decide(pair, "ada", "correct", answer="A better answer.")
+    better = apply_reviews([pair], store.decisions()).pairs[0]
+    store.decide(better, "bob", "correct", question="What is the better question about Cart.fetch?")
+    best = apply_reviews([pair], store.decisions())
+    assert [(each.question, each.answer) for each in best.pairs] == [
+        ("What is the better question about Cart.fetch?", "A better answer.")
+    ]
+    store.decide(best.pairs[0], "ada", "reject")
+    assert apply_reviews([pair], store.decisions()).pairs == []
+    assert apply_reviews([pair], store.decisions()).orphans == []
+
+
+def test_a_correction_back_to_the_first_text_ends(store):
+    pair = ANSWERABLE[0]
+    store.decide(pair, "ada", "correct", answer="Second.")
+    second = apply_reviews([pair], store.decisions()).pairs[0]
+    store.decide(second, "ada", "correct", answer=pair.answer)
+    assert len(apply_reviews([pair], store.decisions()).pairs) == 1
+
+
 def test_a_decision_whose_pair_is_gone_is_listed(store):
     store.decide(ANSWERABLE[0], "ada", "reject")
-    reviewed = apply_reviews(ANSWERABLE[1:], store)
+    reviewed = apply_reviews(ANSWERABLE[1:], store.decisions())
     assert [each.pair["question"] for each in reviewed.orphans] == [ANSWERABLE[0].question]
     assert len(reviewed.pairs) == len(ANSWERABLE) - 1
 
@@ -70,20 +95,21 @@ def test_a_decision_whose_pair_is_gone_is_listed(store):
 def test_two_reviewers_who_differ_are_a_conflict_until_a_third_decides(store):
     pair = ANSWERABLE[0]
     store.decide(pair, "ada", "accept")
-    assert apply_reviews([pair], store, wanted=2).undecided == [pair]
+    assert apply_reviews([pair], store.decisions(), wanted=2).undecided == [pair]
     store.decide(pair, "bob", "reject")
-    conflict = apply_reviews([pair], store, wanted=2)
+    conflict = apply_reviews([pair], store.decisions(), wanted=2)
     assert conflict.pairs == [pair]
+    assert conflict.undecided == []
     assert [each.reviewer for each in conflict.conflicts[0][1]] == ["ada", "bob"]
     store.decide(pair, "cleo", "reject")
-    assert apply_reviews([pair], store, wanted=2).pairs == []
+    assert apply_reviews([pair], store.decisions(), wanted=2).pairs == []
 
 
 def test_corrections_pass_the_same_checks(store):
     good, bad = ANSWERABLE[0], ANSWERABLE[1]
     store.decide(good, "ada", "correct", question=f"Please tell me: {good.question}")
     store.decide(bad, "ada", "correct", answer="Zebras dance under purple moonlight.")
-    reviewed = apply_reviews(PAIRS, store, CHUNKS)
+    reviewed = apply_reviews(PAIRS, store.decisions(), CHUNKS)
     report = check_pairs(reviewed.pairs, CHUNKS, DatasetSettings(min_pairs=1))
     assert [reason for pair, reason in report.rejected if pair.writer == "review"] == [
         "the answer does not stand in its chunk"
@@ -111,7 +137,33 @@ def test_no_decision_is_lost_when_many_review_at_once(store):
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(work, [f"r{i}" for i in range(6)]))
     assert len(store.decisions()) == 90
-    assert all(len(verdicts) == 6 for verdicts in store.standing().values())
+    assert all(len(verdicts) == 6 for verdicts in standing(store.decisions()).values())
+
+
+REVIEWER = """
+import sys
+from ragtune.dataset.review import ReviewStore
+from tests.test_review import PAIRS
+url, name = sys.argv[1:]
+store = ReviewStore(url)
+for _ in range(5):
+    store.claim(PAIRS, name, 3, per_pair=2)
+for pair in PAIRS[:10]:
+    store.decide(pair, name, "accept")
+"""
+
+
+def test_processes_that_review_at_once_lose_nothing_and_give_no_pair_to_too_many(tmp_path):
+    url = f"sqlite:///{tmp_path}/review.db"
+    names = ["ada", "bob", "cleo", "dan"]
+    running = [subprocess.Popen([sys.executable, "-c", REVIEWER, url, name]) for name in names]
+    assert [process.wait(120) for process in running] == [0] * 4
+    store = ReviewStore(url)
+    assert len(store.decisions()) == 40
+    held = store.assignments()
+    assert max(len(reviewers) for reviewers in held.values()) == 2
+    assert sum(len(reviewers) for reviewers in held.values()) == min(60, 2 * len({pair_key(each) for each in PAIRS}))
+    store.close()
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
@@ -120,9 +172,9 @@ def test_decisions_come_back_from_a_file_and_importing_twice_changes_nothing(sto
     assert export_pairs(PAIRS, CHUNKS, path) == len(PAIRS)
     edit(path, 0, verdict="accept", reviewer="ada")
     edit(path, 1, verdict="Correct", corrected_answer="=1+1 is no formula here", reviewer="ada")
-    assert [each.verdict for each in import_decisions(path, PAIRS, store)] == ["accept", "correct"]
-    assert store.standing()[pair_key(PAIRS[1])]["ada"].answer == "=1+1 is no formula here"
-    assert import_decisions(path, PAIRS, store) == []
+    assert [each.verdict for each in import_decisions(path, store)] == ["accept", "correct"]
+    assert standing(store.decisions())[pair_key(PAIRS[1])]["ada"].answer == "=1+1 is no formula here"
+    assert import_decisions(path, store) == []
 
 
 def test_a_file_with_a_bad_line_is_refused_whole(store, tmp_path):
@@ -132,16 +184,102 @@ def test_a_file_with_a_bad_line_is_refused_whole(store, tmp_path):
     edit(path, 2, verdict="perhaps", reviewer="ada")
     edit(path, 3, verdict="reject", reviewer="")
     with pytest.raises(DatasetError, match=r"line 3: The verdict is 'perhaps'") as error:
-        import_decisions(path, PAIRS, store)
+        import_decisions(path, store)
     assert "line 4: The decision names no reviewer" in str(error.value)
     assert store.decisions() == []
+
+
+SPREADSHEET = {"delimiter": ";", "lineterminator": "\r\n", "quoting": csv.QUOTE_ALL}
+ANSWERS = ["0.10", "3-4", "True", "007", "1e5", "'utf-8'", "=1+1", "-1", "“é” ∑", "a;b,c\td", 'say "so"', "two\nlines"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_round_trip_through_a_spreadsheet_changes_nothing(store, tmp_path, ending):
+    path = tmp_path / f"review.{ending}"
+    pairs = [replace(ANSWERABLE[0], answer=answer) for answer in ANSWERS]
+    export_pairs(pairs, CHUNKS, path)
+    for number, answer in enumerate(ANSWERS):
+        edit(path, number, verdict="correct", corrected_answer=answer[::-1], comment=answer, reviewer="ada 1")
+    if ending == "csv":
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.reader(stream))
+        assert not [cell for row in rows for cell in row[:10] if as_a_spreadsheet_reads(cell) != cell]
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream, **SPREADSHEET).writerows(rows)
+    taken = import_decisions(path, store)
+    assert [each.pair["answer"] for each in taken] == ANSWERS
+    assert [each.pair_key for each in taken] == [pair_key(pair) for pair in pairs]
+    assert [each.answer for each in taken] == [" ".join(answer[::-1].split()) for answer in ANSWERS]
+    assert [each.comment for each in taken] == ANSWERS
+    assert import_decisions(path, store) == []
+
+
+def as_a_spreadsheet_reads(cell):
+    """Return what is left of a cell that is taken for a number, a truth or a formula."""
+    if cell.lower() in ("true", "false"):
+        return cell.upper()
+    if cell[:1] in "=+-@" and cell:
+        return "#NAME?"
+    if re.fullmatch(r"[\d.,/:e-]+", cell):
+        return f"{float(re.sub(r'[^0-9.e]', '', cell)):g}"
+    return cell
+
+
+def first_line_changed(path, old, new):
+    path.write_text(path.read_text(encoding="utf-8-sig").replace(old, new, 1), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda path: edit(path, 0, question="Is this another question?"), "is not what was exported under the key"),
+        (lambda path: edit(path, 0, verdict="", comment="Hm."), "line 2: there is a correction or a comment, but no"),
+        (lambda path: edit(path, 1, verdict="accept", reviewer="ada", **first(path)), "ada decides the same pair on"),
+        (lambda path: first_line_changed(path, "verdict", "judgement"), "has no verdict"),
+        (lambda path: path.write_text("key,verdict\nq1,accept,more"), "line 2 has 3 cells and the header 2"),
+        (lambda path: path.write_bytes(path.read_text().encode("utf-16")), "line 1 is not UTF-8"),
+        (lambda path: path.write_text('key,question,answer,verdict\nq1,"a"b,c,accept'), "line 2: "),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_line_and_nothing_of_it_is_taken(store, tmp_path, change, said):
+    path = tmp_path / "review.csv"
+    export_pairs(PAIRS[:3], CHUNKS, path)
+    edit(path, 0, verdict="accept", reviewer="ada")
+    change(path)
+    with pytest.raises(DatasetError, match=said):
+        import_decisions(path, store)
+    assert store.decisions() == []
+
+
+def first(path):
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        row = next(csv.DictReader(stream))
+    return {name: row[name] for name in ("key", "question", "answer")}
+
+
+def test_a_line_that_is_no_json_is_named(store, tmp_path):
+    path = tmp_path / "review.jsonl"
+    export_pairs(PAIRS[:2], CHUNKS, path)
+    path.write_text(path.read_text() + "{nope\n")
+    with pytest.raises(DatasetError, match="line 3: "):
+        import_decisions(path, store)
+
+
+def test_a_comment_from_a_file_is_taken_once(store, tmp_path):
+    path = tmp_path / "review.jsonl"
+    export_pairs(PAIRS, CHUNKS, path)
+    edit(path, 0, verdict="comment", comment="Is that so?", reviewer="ada")
+    assert len(import_decisions(path, store)) == 1
+    assert import_decisions(path, store) == []
+    edit(path, 0, comment="It is.")
+    assert len(import_decisions(path, store)) == 1
 
 
 def test_a_cell_that_a_spreadsheet_would_run_is_made_harmless(store, tmp_path):
     path = tmp_path / "review.csv"
     evil = replace(PAIRS[0], answer="=HYPERLINK(1)")
     export_pairs([evil], CHUNKS, path)
-    with path.open(newline="") as stream:
+    with path.open(newline="", encoding="utf-8-sig") as stream:
         assert next(csv.DictReader(stream))["answer"] == "'=HYPERLINK(1)"
 
 
@@ -158,9 +296,9 @@ def edit(path, number, **values):
         rows[number].update(values)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return
-    with path.open(newline="") as stream:
+    with path.open(newline="", encoding="utf-8-sig") as stream:
         rows = list(csv.DictReader(stream))
-    rows[number].update({name: f"'{v}" if v.startswith("=") else v for name, v in values.items()})
+    rows[number].update(values)
     with path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=rows[0])
         writer.writeheader()

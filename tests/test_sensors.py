@@ -1,12 +1,19 @@
 import dagster as dg
 import pytest
 
-from ragtune.records import ResponseRecord
+from ragtune.dataset.review import ReviewStore
+from ragtune.records import QAPair, ResponseRecord
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
 from ragtune_assets.automation import when_inputs_change
-from ragtune_assets.feedback import enough_new_feedback, feedback_events, trained_sequence
+from ragtune_assets.feedback import (
+    enough_new_feedback,
+    enough_new_reviews,
+    feedback_events,
+    review_decisions,
+    taken_in,
+)
 from ragtune_assets.resources import build_resources
 
 
@@ -48,9 +55,25 @@ def test_feedback_that_was_taken_in_does_not_count_again(settings, log):
         for _ in range(3):
             log.add("r1", "down", correction="x is z")
         take_in(instance, settings, log)
-        assert trained_sequence(instance) == 3
+        assert taken_in(instance, "feedback_events") == 3
         skipped = evaluate(instance, settings, log)
         assert "0 new verdicts since number 3" in skipped.skip_message
+
+
+def test_enough_new_reviews_ask_for_retraining_and_comments_do_not_count(settings):
+    pair = QAPair("p", "What is x?", "It is y.", "purpose", "d", "c")
+    reviews = ReviewStore(settings.feedback_url)
+    resources = {"settings": settings, "reviews": reviews}
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance, resources=resources)
+        reviews.decide(pair, "ada", "accept")
+        reviews.decide(pair, "ada", "comment", comment="Hm.")
+        assert isinstance(enough_new_reviews(context), dg.SkipReason)
+        reviews.decide(pair, "bob", "reject")
+        assert enough_new_reviews(context).tags == {"ragtune/new_reviews": "2"}
+        assert dg.materialize([review_decisions], instance=instance, resources=build_resources(settings)).success
+        assert "0 new verdicts since number 3" in enough_new_reviews(context).skip_message
+    reviews.close()
 
 
 def test_feedback_events_hold_the_corrections_with_their_question(settings, log):

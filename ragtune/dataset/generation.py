@@ -18,7 +18,7 @@ from ragtune.dataset.sentences import flat
 from ragtune.dataset.wording import draw
 from ragtune.ports import PairWriter, Progress, silent
 from ragtune.records import Chunk, Message, QAPair, content_id
-from ragtune.settings import WriterSettings
+from ragtune.settings import JudgeSettings, WriterSettings
 
 Kind = Literal["fact", "definition", "procedure", "reason", "comparison", "condition", "multi", "unanswerable"]
 _DIFFICULTY = {"easy": 0.0, "medium": 0.5, "hard": 1.0}
@@ -164,8 +164,8 @@ class LLMWriter(PairWriter):
 class LLMJudge:
     """Scores pairs by a language model, in 0..1: `judge_grounded`, `judge_clear`, `judge_relevant`."""
 
-    def __init__(self, settings: WriterSettings, cache: Path, seed: int) -> None:
-        self.model = LanguageModel(settings.model_copy(update={"temperature": 0.0}), Judgement, cache, seed)
+    def __init__(self, settings: JudgeSettings, cache: Path, seed: int) -> None:
+        self.model = LanguageModel(settings, Judgement, cache, seed)
 
     def judge(self, pairs: Sequence[QAPair], chunks: Sequence[Chunk], progress: Progress = silent) -> list[QAPair]:
         """Return the pairs in their order with the judge's scores; a pair that it did not reach keeps its own."""

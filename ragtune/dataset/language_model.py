@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from ragtune.errors import DatasetError
 from ragtune.ports import Progress, silent
 from ragtune.records import Message
-from ragtune.settings import WriterSettings
+from ragtune.settings import ModelSettings
 from ragtune.store.artifacts import write_json
 
 Reply = TypeVar("Reply", bound=BaseModel)
@@ -42,6 +42,13 @@ class Usage:
     stopped: str = ""
     last_error: str = ""
 
+    def told(self, who: str) -> dict[str, int | float | str]:
+        """Return the figures with their meaning, for people; nothing about errors and limits that never were."""
+        figures: dict[str, int | float | str] = {
+            f"{who} {name.replace('_', ' ')}": value for name, value in asdict(self).items()
+        }
+        return {name: value for name, value in figures.items() if value != ""}
+
 
 class _Limit(Exception):  # noqa: N818 - it ends a run in good order
     """A budget is used up."""
@@ -54,12 +61,12 @@ class _Unusable(Exception):  # noqa: N818 - the caller asks again
 class LanguageModel(Generic[Reply]):
     """One model that replies with one pydantic shape."""
 
-    def __init__(self, settings: WriterSettings, shape: type[Reply], cache: Path, seed: int) -> None:
+    def __init__(self, settings: ModelSettings, shape: type[Reply], cache: Path, seed: int) -> None:
         if not settings.model:
             raise DatasetError(
                 "No language model is configured.",
                 expected="a LiteLLM model name such as openai/NAME or ollama/NAME",
-                mend="set dataset.writer.model, or use the extractive writer",
+                mend="set dataset.writer.model or dataset.judge.model, or do without one",
             )
         self.settings, self.shape, self.cache, self.seed = settings, shape, cache, seed
         self.usage = Usage()
@@ -90,7 +97,7 @@ class LanguageModel(Generic[Reply]):
             raise DatasetError(
                 f"All {self.usage.failed} requests to {self.settings.model} failed: {self.usage.last_error}",
                 expected="a model that answers with JSON",
-                mend="check dataset.writer.model, url and api_key",
+                mend="check model, url and api_key of dataset.writer or dataset.judge",
             )
         return replies
 

@@ -1,28 +1,24 @@
-"""Judges pairs: rules for each pair, then Great Expectations over what is left.
+"""Judges pairs: rules for each pair, then the expectations of the whole over what is left.
 
-A pair that breaks a rule is dropped with its reason; the expectations then hold for the
-dataset as a whole, critical ones block and warnings warn.
+A pair that breaks a rule is dropped with its reason.
 """
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
 
+from ragtune.dataset.expectations import ExpectationResult, examine
 from ragtune.dataset.near_duplicates import question_words
+from ragtune.dataset.review import REVIEWED
 from ragtune.dataset.sentences import clean, content_words, flat
 from ragtune.records import Chunk, QAPair
 from ragtune.settings import DatasetSettings
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Severity = Literal["critical", "warning"]
 LONGEST_ANSWER_WORDS = 60
-LARGEST_TEMPLATE_SHARE = 0.10
-LARGEST_NONE_SHARE = 0.04
-LARGEST_REJECTED_SHARE = 0.20
+Scorer = Callable[[list[QAPair]], list[QAPair]]
+"""Returns the pairs, in their order, with more scores."""
 
 _POINTING = re.compile(
     r"\b(?:this|that|these|those|the (?:above|below|following|given|said)) (?:function|class|method|parameter|argument|"
@@ -39,24 +35,12 @@ _ASKS = re.compile(r"\?$|^(?:Tell|Explain|Describe|Name|Give|List|Summari[sz]e|D
 
 
 @dataclass(frozen=True, slots=True)
-class ExpectationResult:
-    """One expectation's verdict; `observed` and `expected` in words."""
-
-    name: str
-    severity: Severity
-    success: bool
-    observed: str
-    expected: str
-
-
-@dataclass(frozen=True, slots=True)
 class QualityReport:
     """The pairs that passed, those that did not with the reason, and the verdicts on the whole."""
 
     kept: list[QAPair]
     rejected: list[tuple[QAPair, str]]
     results: list[ExpectationResult]
-    html: str
     figures: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -65,17 +49,25 @@ class QualityReport:
         return all(result.success for result in self.results if result.severity == "critical")
 
 
-def check_pairs(pairs: Sequence[QAPair], chunks: Sequence[Chunk], settings: DatasetSettings) -> QualityReport:
+def check_pairs(
+    pairs: Sequence[QAPair],
+    chunks: Sequence[Chunk],
+    settings: DatasetSettings,
+    score: Scorer = list,
+    docs: Path | None = None,
+) -> QualityReport:
     """Return what may be trained on, what may not and why, and the verdicts of Great Expectations.
 
-    Pairs keep their order; each kept one carries its scores. Above `max_pairs` extractive pairs are left out,
-    from the sources with the most of them, corrections never.
+    Pairs keep their order; each kept one carries its scores, those of `score` included. Above `max_pairs`
+    extractive pairs are left out first, from the sources with the most of them; what people wrote or accepted
+    stays. A pair that a judge gave less than `judge.least` goes, unless people decided. `docs` is a folder for
+    the data docs.
     """
     texts = {chunk.id: chunk for chunk in chunks}
     seen: set[tuple[str, ...]] = set()
     kept: list[QAPair] = []
     rejected: list[tuple[QAPair, str]] = []
-    for pair in sorted(pairs, key=lambda pair: (not pair.feedback_id, pair.writer == "extractive")):
+    for pair in sorted(pairs, key=_precedence):
         chunk = texts.get(pair.chunk_id)
         reason = rejection(pair, chunk)
         key = (pair.kind, *sorted(question_words(pair.question)))
@@ -87,13 +79,24 @@ def check_pairs(pairs: Sequence[QAPair], chunks: Sequence[Chunk], settings: Data
         seen.add(key)
         kept.append(replace(pair, scores={**pair.scores, **scores(pair, chunk)}))
     kept, surplus = _at_most(kept, settings.max_pairs, texts)
-    rejected += [(pair, f"beyond max_pairs = {settings.max_pairs}") for pair in surplus]
     order = {pair.id: place for place, pair in enumerate(pairs)}
-    kept.sort(key=lambda pair: order[pair.id])
-    figures = summary(kept, len(rejected) - len(surplus))
-    figures = {name: round(value, 4) for name, value in figures.items()}
-    results, html = _expectations(kept, figures, settings)
-    return QualityReport(kept, rejected, results, html, figures)
+    scored = score(sorted(kept, key=lambda pair: order[pair.id]))
+    kept = [pair for pair in scored if not _judged_poor(pair, settings.judge.least)]
+    poor = [pair for pair in scored if _judged_poor(pair, settings.judge.least)]
+    rejected += [(pair, "the judge gave it too little") for pair in poor]
+    figures = {name: round(value, 4) for name, value in summary(kept, len(rejected)).items()}
+    rejected += [(pair, f"beyond max_pairs = {settings.max_pairs}") for pair in surplus]
+    return QualityReport(kept, rejected, examine(kept, figures, settings, docs), figures)
+
+
+def _judged_poor(pair: QAPair, least: float) -> bool:
+    judged = [value for name, value in pair.scores.items() if name.startswith("judge_")]
+    return bool(judged) and min(judged) < least and not pair.feedback_id and REVIEWED not in pair.scores
+
+
+def _precedence(pair: QAPair) -> tuple[bool, bool, bool]:
+    """Order users' corrections before what reviewers settled, and both before a model's and the rules' pairs."""
+    return not pair.feedback_id, REVIEWED not in pair.scores, pair.writer == "extractive"
 
 
 def rejection(pair: QAPair, chunk: Chunk | None) -> str:
@@ -185,137 +188,11 @@ def _at_most(pairs: list[QAPair], most: int, texts: dict[str, Chunk]) -> tuple[l
     """Split off what is too many, so that a large source does not crowd out a small one."""
     if len(pairs) <= most:
         return pairs, []
-    taken: Counter[str] = Counter()
-    rank: dict[str, int] = {}
+    taken: Counter[tuple[tuple[bool, ...], str]] = Counter()
+    rank: dict[str, tuple[object, ...]] = {}
     for pair in sorted(pairs, key=lambda pair: pair.id):
-        source = texts[pair.chunk_id].source
-        rank[pair.id] = taken[source] if pair.writer == "extractive" and not pair.feedback_id else -1
-        taken[source] += rank[pair.id] >= 0
-    ranked = sorted(pairs, key=lambda pair: (rank[pair.id], pair.id))
+        group = (_precedence(pair), texts[pair.chunk_id].source)
+        rank[pair.id] = (*group[0], taken[group], pair.id)
+        taken[group] += 1
+    ranked = sorted(pairs, key=lambda pair: rank[pair.id])
     return ranked[:most], ranked[most:]
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """An expectation about a column of the pairs or of the figures; no bounds: unique, no column: rows."""
-
-    name: str
-    severity: Severity
-    frame: str
-    column: str
-    bounds: dict[str, float]
-
-    @property
-    def expectation(self) -> str:
-        if not self.bounds:
-            return "ExpectColumnValuesToBeUnique"
-        return "ExpectColumnValuesToBeBetween" if self.column else "ExpectTableRowCountToBeBetween"
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        column = {"column": self.column} if self.column else {}
-        return {**column, **self.bounds, "severity": self.severity}
-
-
-def _frame(kept: Sequence[QAPair]) -> "pd.DataFrame":
-    import pandas as pd
-
-    rows = [
-        {
-            "id": pair.id,
-            "question": pair.question,
-            "kind": pair.kind,
-            "question_words": len(pair.question.split()),
-            "answer_words": len(pair.answer.split()) if pair.answerable else 1,
-            "span": pair.span[1] - pair.span[0],
-            **{name: pair.scores.get(name, 0.0) for name in ("grounded", "self_contained", "relevant")},
-        }
-        for pair in kept
-    ]
-    columns = [
-        "id",
-        "question",
-        "kind",
-        "question_words",
-        "answer_words",
-        "span",
-        "grounded",
-        "self_contained",
-        "relevant",
-    ]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _suite(settings: DatasetSettings) -> list[_Rule]:
-    wanted = settings.unanswerable_share
-    return [
-        _Rule("enough pairs", "critical", "pairs", "", {"min_value": settings.min_pairs}),
-        _Rule("every pair once", "critical", "pairs", "id", {}),
-        _Rule("every question once", "critical", "pairs", "question", {}),
-        _Rule("answers stand in their chunks", "critical", "pairs", "grounded", {"min_value": 0.5}),
-        _Rule("questions of 3 to 60 words", "critical", "pairs", "question_words", {"min_value": 3, "max_value": 60}),
-        _Rule("answers of 1 to 60 words", "critical", "pairs", "answer_words", {"min_value": 1, "max_value": 60}),
-        _Rule("questions name their object", "warning", "pairs", "self_contained", {"min_value": 1.0, "mostly": 0.95}),
-        _Rule("questions resemble their chunks", "warning", "figures", "mean_relevance", {"min_value": 0.3}),
-        _Rule("few pairs thrown away", "critical", "figures", "rejected_share", {"max_value": LARGEST_REJECTED_SHARE}),
-        _Rule(
-            "no wording floods", "warning", "figures", "largest_template_share", {"max_value": LARGEST_TEMPLATE_SHARE}
-        ),
-        _Rule("few answers that only say None", "warning", "figures", "none_share", {"max_value": LARGEST_NONE_SHARE}),
-        _Rule(
-            "the wanted share of unanswerable questions",
-            "warning",
-            "figures",
-            "unanswerable_share",
-            {"min_value": max(wanted - 0.1, 0.0), "max_value": wanted + 0.1},
-        ),
-        _Rule("several kinds of questions", "warning", "figures", "kinds", {"min_value": 4}),
-    ]
-
-
-def _expectations(
-    kept: Sequence[QAPair], figures: dict[str, float], settings: DatasetSettings
-) -> tuple[list[ExpectationResult], str]:
-    import great_expectations as gx
-    import great_expectations.expectations as gxe
-    import pandas as pd
-
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
-    source = context.data_sources.add_pandas("dataset")
-    results: list[ExpectationResult] = []
-    pages: list[str] = []
-    for name, frame in (("pairs", _frame(kept)), ("figures", pd.DataFrame([figures]))):
-        rules = [rule for rule in _suite(settings) if rule.frame == name]
-        suite = gx.ExpectationSuite(name=name)
-        for rule in rules:
-            suite.add_expectation(getattr(gxe, rule.expectation)(**rule.arguments, meta={"name": rule.name}))
-        batch = (
-            source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
-        )
-        outcome = batch.validate(suite)
-        found = {result.expectation_config.meta["name"]: result for result in outcome.results}
-        results += [_result(rule, found[rule.name]) for rule in rules]
-        pages.append(_page(outcome))
-    return results, "\n".join(pages)
-
-
-def _result(rule: _Rule, result: Any) -> ExpectationResult:
-    """Turn a verdict of Great Expectations into ours; a metric that raised counts as failed and says why."""
-    detail = result.result
-    raised = str((result.exception_info or {}).get("exception_message") or "")
-    observed = raised or str(detail.get("observed_value", ""))
-    if not observed:
-        broken, total = detail.get("unexpected_count", 0), detail.get("element_count", 0)
-        examples = detail.get("partial_unexpected_list", [])[:3]
-        observed = f"{broken} of {total} break it" + (f": {examples}" if examples else "")
-    return ExpectationResult(
-        rule.name, rule.severity, bool(result.success), observed, f"{rule.column or 'rows'} {rule.bounds or 'unique'}"
-    )
-
-
-def _page(outcome: Any) -> str:
-    from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
-    from great_expectations.render.view.view import DefaultJinjaPageView
-
-    return str(DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(outcome)))

@@ -7,7 +7,8 @@ survive a regeneration of the dataset; those that no pair matches any more are l
 import json
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, cast, get_args
 
@@ -21,7 +22,12 @@ from ragtune.store.feedback import now
 
 Verdict = Literal["accept", "reject", "correct", "comment"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
-WRITER = "review"
+WRITER, REVIEWED = "review", "reviewed"
+# Whoever assigns reads first and writes then; nobody else may assign in between.
+_LOCK = {
+    "sqlite": "BEGIN IMMEDIATE",
+    "postgresql": "LOCK TABLE review_assignments IN SHARE ROW EXCLUSIVE MODE",
+}
 
 _tables = sa.MetaData()
 _decisions = sa.Table(
@@ -30,7 +36,7 @@ _decisions = sa.Table(
     sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("id", sa.String(64), unique=True, nullable=False),
     sa.Column("created_at", sa.String(40), nullable=False),
-    sa.Column("pair_key", sa.String(16), nullable=False, index=True),
+    sa.Column("pair_key", sa.String(32), nullable=False, index=True),
     sa.Column("reviewer", sa.String(200), nullable=False),
     sa.Column("verdict", sa.String(16), nullable=False),
     sa.Column("question", sa.Text, nullable=False),
@@ -42,7 +48,7 @@ _decisions = sa.Table(
 _assignments = sa.Table(
     "review_assignments",
     _tables,
-    sa.Column("pair_key", sa.String(16), primary_key=True),
+    sa.Column("pair_key", sa.String(32), primary_key=True),
     sa.Column("reviewer", sa.String(200), primary_key=True),
     sa.Column("created_at", sa.String(40), nullable=False),
 )
@@ -78,8 +84,20 @@ class Reviewed:
 
 
 def pair_key(pair: QAPair) -> str:
-    """Return the key of what a pair says: the same question and answer have the same key in every dataset."""
-    return content_id("review", flat(pair.question).lower(), flat(pair.answer).lower())
+    """Return the key of what a pair says: the same question and answer have the same key in every dataset.
+
+    It begins with a letter, so that no spreadsheet takes it for a number.
+    """
+    return "q" + content_id("review", flat(pair.question).lower(), flat(pair.answer).lower())
+
+
+def standing(decisions: Iterable[Decision]) -> dict[str, dict[str, Decision]]:
+    """Return {pair key: {reviewer: newest verdict}}; comments decide nothing and are left out."""
+    found: dict[str, dict[str, Decision]] = defaultdict(dict)
+    for each in sorted(decisions, key=lambda each: each.sequence):
+        if each.verdict != "comment":
+            found[each.pair_key][each.reviewer] = each
+    return dict(found)
 
 
 def drafted(
@@ -126,22 +144,21 @@ class ReviewStore:
             for each in stamped:
                 row = {name: value for name, value in asdict(each).items() if name != "sequence"}
                 connection.execute(_decisions.insert().values(**{**row, "pair": json.dumps(each.pair)}))
-        wanted = {each.id for each in stamped}
-        return [each for each in self.decisions() if each.id in wanted]
+        return self.decisions([each.id for each in stamped])
 
-    def decisions(self) -> list[Decision]:
-        """Return every decision, oldest first."""
+    def decisions(self, ids: Sequence[str] | None = None) -> list[Decision]:
+        """Return every decision, or those with these ids, oldest first."""
+        query = sa.select(_decisions).order_by(_decisions.c.sequence)
         with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(_decisions).order_by(_decisions.c.sequence)).mappings().all()
+            rows = connection.execute(query if ids is None else query.where(_decisions.c.id.in_(ids))).mappings().all()
         return [Decision(**{**row, "pair": json.loads(row["pair"])}) for row in rows]
 
-    def standing(self) -> dict[str, dict[str, Decision]]:
-        """Return {pair key: {reviewer: newest verdict}}; comments decide nothing and are left out."""
-        found: dict[str, dict[str, Decision]] = defaultdict(dict)
-        for each in self.decisions():
-            if each.verdict != "comment":
-                found[each.pair_key][each.reviewer] = each
-        return dict(found)
+    def count_since(self, sequence: int) -> int:
+        """Return how many verdicts, comments not counted, came after a sequence number."""
+        newer = (_decisions.c.sequence > sequence) & (_decisions.c.verdict != "comment")
+        with self._engine.connect() as connection:
+            query = sa.select(sa.func.count()).select_from(_decisions).where(newer)
+            return int(connection.execute(query).scalar_one())
 
     def assign(self, pairs: Sequence[QAPair], reviewers: Sequence[str], per_pair: int = 1) -> dict[str, int]:
         """Give every pair to `per_pair` reviewers, the same work to each; return {reviewer: newly assigned}.
@@ -151,44 +168,54 @@ class ReviewStore:
         names = list(dict.fromkeys(name.strip() for name in reviewers if name.strip()))
         if not 1 <= per_pair <= len(names):
             raise DatasetError(f"{per_pair} reviewers per pair of {len(names)}.", expected="1 to all of the reviewers")
-        held: dict[str, set[str]] = defaultdict(set)
-        load = dict.fromkeys(names, 0)
         given = dict.fromkeys(names, 0)
-        with self._engine.begin() as connection:
-            for key, name in connection.execute(sa.select(_assignments.c.pair_key, _assignments.c.reviewer)):
-                held[key].add(name)
-                load[name] = load.get(name, 0) + 1
-            for pair in pairs:
-                key = pair_key(pair)
-                while len(held[key]) < per_pair:
+        with self._assigning() as (connection, held):
+            load = {name: sum(name in inside for inside in held.values()) for name in names}
+            for key in dict.fromkeys(pair_key(pair) for pair in pairs):
+                while len(held[key]) < per_pair and not held[key].issuperset(names):
                     name = min((name for name in names if name not in held[key]), key=lambda name: (load[name], name))
-                    connection.execute(_assignments.insert().values(pair_key=key, reviewer=name, created_at=now()))
+                    _assign(connection, key, name)
                     held[key].add(name)
                     load[name] += 1
                     given[name] += 1
         return given
 
+    def claim(self, pairs: Sequence[QAPair], reviewer: str, count: int, per_pair: int = 1) -> int:
+        """Give a reviewer up to `count` of the pairs that have fewer than `per_pair` reviewers; return how many."""
+        with self._assigning() as (connection, held):
+            keys = dict.fromkeys(pair_key(pair) for pair in pairs)
+            free = [key for key in keys if len(held[key]) < per_pair and reviewer not in held[key]][:count]
+            for key in free:
+                _assign(connection, key, reviewer)
+        return len(free)
+
+    def assignments(self) -> dict[str, set[str]]:
+        """Return {pair key: its reviewers}."""
+        with self._engine.connect() as connection:
+            return _held(connection)
+
     def assigned(self, reviewer: str, pairs: Sequence[QAPair]) -> list[QAPair]:
         """Return the reviewer's pairs that they have not decided yet, in the order of the dataset."""
-        query = sa.select(_assignments.c.pair_key).where(_assignments.c.reviewer == reviewer)
-        with self._engine.connect() as connection:
-            mine = set(connection.execute(query).scalars())
-        decided = {key for key, verdicts in self.standing().items() if reviewer in verdicts}
-        return [pair for pair in pairs if pair_key(pair) in mine - decided]
+        held = self.assignments()
+        decided = {key for key, verdicts in standing(self.decisions()).items() if reviewer in verdicts}
+        return [pair for pair in pairs if reviewer in held[(key := pair_key(pair))] and key not in decided]
 
     def progress(self, pairs: Sequence[QAPair]) -> dict[str, tuple[int, int]]:
         """Return {reviewer: (decided, assigned)} over the pairs of a dataset."""
         keys = {pair_key(pair) for pair in pairs}
-        assigned: dict[str, set[str]] = defaultdict(set)
-        with self._engine.connect() as connection:
-            for key, name in connection.execute(sa.select(_assignments.c.pair_key, _assignments.c.reviewer)):
-                assigned[name].add(key)
-        decided: dict[str, set[str]] = defaultdict(set)
-        for key, verdicts in self.standing().items():
-            for name in verdicts:
-                decided[name].add(key)
-        names = sorted({*assigned, *decided})
-        return {name: (len(decided[name] & keys), len(assigned[name] & keys)) for name in names}
+        held = {key: names for key, names in self.assignments().items() if key in keys}
+        decided = {key: found for key, found in standing(self.decisions()).items() if key in keys}
+        names = sorted({name for found in (*held.values(), *decided.values()) for name in found})
+        return {
+            name: (sum(name in found for found in decided.values()), sum(name in found for found in held.values()))
+            for name in names
+        }
+
+    @contextmanager
+    def _assigning(self) -> Iterator[tuple[sa.Connection, dict[str, set[str]]]]:
+        with self._engine.begin() as connection:
+            connection.exec_driver_sql(_LOCK[self._engine.dialect.name])
+            yield connection, _held(connection)
 
     def close(self) -> None:
         """Close every connection; the store can be used again afterwards."""
@@ -196,38 +223,53 @@ class ReviewStore:
 
 
 def apply_reviews(
-    pairs: Sequence[QAPair], store: ReviewStore, chunks: Sequence[Chunk] = (), wanted: int = 1
+    pairs: Sequence[QAPair], decisions: Iterable[Decision], chunks: Sequence[Chunk] = (), wanted: int = 1
 ) -> Reviewed:
     """Return the dataset as its reviewers left it: rejected pairs gone, corrections in place of the writer's text.
 
     A pair counts as decided with `wanted` verdicts. Where reviewers differ the larger side wins, and a tie
-    keeps the writer's text and is listed as a conflict.
+    keeps the text and is listed as a conflict. A corrected pair can be reviewed again. What people accepted
+    or corrected has the score `reviewed`.
     """
-    standing = store.standing()
+    found = standing(decisions)
     texts = {chunk.id: chunk.text for chunk in chunks}
     result = Reviewed([], 0, [], [], [], [], [])
     accepted = 0
+    matched: set[str] = set()
     for pair in pairs:
-        verdicts = tuple(standing.pop(pair_key(pair), {}).values())
-        if len(verdicts) < wanted:
-            result.undecided.append(pair)
-            result.pairs.append(pair)
+        read = list(_readings(pair, found, texts.get(pair.chunk_id, ""), wanted))
+        matched.update(pair_key(text) for text, _ in read)
+        last, verdicts = read[-1]
+        winner = _winner(verdicts) if len(verdicts) >= wanted else None
+        if winner is None and len(verdicts) >= wanted:
+            result.conflicts.append((last, verdicts))
+        elif winner is None and len(read) == 1:
+            result.undecided.append(last)
+        if winner is not None and winner.verdict == "reject":
+            result.rejected.append((last, winner.comment or f"rejected by {winner.reviewer}"))
             continue
-        winner = _winner(verdicts)
-        if winner is None:
-            result.conflicts.append((pair, verdicts))
-            result.pairs.append(pair)
-        elif winner.verdict == "reject":
-            result.rejected.append((pair, winner.comment or f"rejected by {winner.reviewer}"))
-        elif winner.verdict == "correct":
-            changed = corrected(pair, winner, texts.get(pair.chunk_id, ""))
-            result.corrected.append(changed)
-            result.pairs.append(changed)
-        else:
-            accepted += 1
-            result.pairs.append(pair)
-    orphans = [each for verdicts_ in standing.values() for each in verdicts_.values()]
+        accepted += winner is not None and winner.verdict == "accept"
+        if winner is not None or len(read) > 1:
+            last = replace(last, scores={**last.scores, REVIEWED: 1.0})
+        if len(read) > 1:
+            result.corrected.append(last)
+        result.pairs.append(last)
+    orphans = [each for key, verdicts in found.items() if key not in matched for each in verdicts.values()]
     return replace(result, accepted=accepted, orphans=sorted(orphans, key=lambda each: each.sequence))
+
+
+def _readings(
+    pair: QAPair, found: Mapping[str, Mapping[str, Decision]], text: str, wanted: int
+) -> Iterator[tuple[QAPair, tuple[Decision, ...]]]:
+    """Yield the pair and each corrected form of it, with the verdicts on that form; no form comes twice."""
+    seen: set[str] = set()
+    while (key := pair_key(pair)) not in seen:
+        seen.add(key)
+        verdicts = tuple(found.get(key, {}).values())
+        yield pair, verdicts
+        winner = _winner(verdicts) if len(verdicts) >= wanted else None
+        if winner is not None and winner.verdict == "correct":
+            pair = corrected(pair, winner, text)
 
 
 def corrected(pair: QAPair, decision: Decision, text: str) -> QAPair:
@@ -246,13 +288,24 @@ def corrected(pair: QAPair, decision: Decision, text: str) -> QAPair:
 
 
 def _winner(verdicts: Iterable[Decision]) -> Decision | None:
-    """Return the newest decision of the largest group of equal decisions; None for a tie."""
+    """Return the newest decision of the largest group of equal decisions; None for a tie or none."""
     groups: dict[tuple[str, str, str], list[Decision]] = defaultdict(list)
     for each in verdicts:
         text = (each.question, each.answer) if each.verdict == "correct" else ("", "")
         groups[(each.verdict, *text)].append(each)
     sizes = sorted((len(group) for group in groups.values()), reverse=True)
-    if len(sizes) > 1 and sizes[0] == sizes[1]:
+    if not sizes or (len(sizes) > 1 and sizes[0] == sizes[1]):
         return None
     largest = next(group for group in groups.values() if len(group) == sizes[0])
     return max(largest, key=lambda each: each.sequence)
+
+
+def _held(connection: sa.Connection) -> dict[str, set[str]]:
+    held: dict[str, set[str]] = defaultdict(set)
+    for key, name in connection.execute(sa.select(_assignments.c.pair_key, _assignments.c.reviewer)):
+        held[key].add(name)
+    return held
+
+
+def _assign(connection: sa.Connection, key: str, reviewer: str) -> None:
+    connection.execute(_assignments.insert().values(pair_key=key, reviewer=reviewer, created_at=now()))

@@ -1,0 +1,129 @@
+"""The dataset's part of the asset graph on a small package, with a quick embedder."""
+
+import json
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from ragtune.backends.lance_index import LanceIndex
+from ragtune.dataset.review import ReviewStore
+from ragtune.knowledge.retrieval import Retriever
+from ragtune.records import QAPair
+from ragtune.settings import load_settings
+from ragtune.store.artifacts import ArtifactStore
+from ragtune_assets import dataset, feedback, knowledge
+from ragtune_assets.materialize import materialize
+from ragtune_assets.resources import build_resources
+from tests.counting_embedder import CountingEmbedder
+from tests.model_server import ModelServer
+
+ROOTS = ["feedback_events", "raw_documents", "review_decisions"]
+
+
+class Home:
+    """A home with everything up to the splits, built once."""
+
+    def __init__(self, folder, **changes):
+        self.settings = load_settings(
+            {"home": folder, "sources": ["package:filelock"], "dataset": {"min_pairs": 50, **changes}}
+        )
+        self.store = ArtifactStore(self.settings.home / "artifacts")
+        self.reviews = ReviewStore(self.settings.feedback_url)
+        self.instance = dg.DagsterInstance.ephemeral()
+        embedder = CountingEmbedder()
+        index = LanceIndex(self.settings.home / "index", embedder.name, embedder.dimension)
+        resources = {"embedder": embedder, "index": index, "reviews": self.reviews}
+        resources["retriever"] = Retriever(index, embedder, self.settings.index)
+        self.definitions = dg.Definitions(
+            assets=dg.load_assets_from_modules([knowledge, dataset, feedback]),
+            resources={**build_resources(self.settings), **resources},
+        )
+
+    def run(self):
+        return materialize(self.definitions, self.store, self.instance)
+
+    def pairs(self, name="qa_dataset"):
+        return self.store.read_records(self.store.current(name), QAPair)
+
+    def metadata(self, name):
+        event = self.instance.get_latest_materialization_event(dg.AssetKey(name))
+        return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+    def close(self):
+        self.reviews.close()
+        self.instance.dispose()
+
+
+@pytest.fixture
+def home(tmp_path):
+    built = Home(tmp_path)
+    built.run()
+    yield built
+    built.close()
+
+
+def test_reviews_change_the_dataset_once_and_an_unchanged_store_rebuilds_nothing(home):
+    assert sorted(home.run()) == ROOTS
+    bad, changed, good = [pair for pair in home.pairs() if pair.answerable and len(pair.answer.split()) > 4][:3]
+    home.reviews.decide(bad, "ada", "reject", comment="Nobody asks that.")
+    home.reviews.decide(changed, "ada", "correct", question=f"Could you tell me this: {changed.question}")
+    home.reviews.decide(good, "bob", "accept")
+    assert [name for name in home.run() if name not in ROOTS] == ["qa_dataset", "qa_splits"]
+    after = home.pairs()
+    assert bad.question not in {pair.question for pair in after}
+    assert [pair.answer for pair in after if pair.writer == "review"] == [changed.answer]
+    assert {pair.question for pair in after if "reviewed" in pair.scores} == {
+        good.question,
+        f"Could you tell me this: {changed.question}",
+    }
+    told = home.metadata("qa_dataset")
+    assert (told["reviews accepted"], told["reviews rejected"], told["reviews corrected"]) == (1, 1, 1)
+    assert sorted(home.run()) == ROOTS
+    home.reviews.decide(good, "bob", "comment", comment="Well said.")
+    assert sorted(home.run()) == ROOTS
+
+
+def test_the_data_docs_are_a_folder_of_pages_that_the_asset_links(home):
+    page = Path(home.metadata("qa_dataset")["data docs"])
+    assert page.is_relative_to(home.settings.home)
+    assert "Data Docs" in page.read_text()
+    assert len(list(page.parent.rglob("*.html"))) >= 5
+
+
+def test_a_configured_model_writes_and_judges_and_its_cost_is_shown(tmp_path):
+    def reply(body):
+        said = body["messages"][1]["content"]
+        if "Question:" in said:
+            return json.dumps({"grounded": 1, "clear": 0.1 if "shown nowhere" in said else 1, "relevant": 1})
+        quote = next(line for line in reversed(said.split("\n")) if len(line.split()) > 3)
+        asked = [f"What stands at the end of {said[:60].split(chr(10))[1]}?", f"What is {quote[:9]} shown nowhere?"]
+        items = [{"question": each, "answer": quote, "quotes": [quote], "kind": "fact"} for each in asked]
+        return json.dumps({"items": items})
+
+    server = ModelServer(reply)
+    priced = {"price_in": 1.0, "price_out": 1.0, "max_calls": 6, "concurrency": 1}
+    model = {"model": "openai/writer", "url": server.url, "api_key": "k", **priced}
+    home = Home(tmp_path, writer=model, judge={**model, "max_calls": 5000})
+    try:
+        home.run()
+        told = home.metadata("qa_candidates")
+        assert (told["writer requests"], told["writer prompt tokens"]) == (6, 600)
+        assert told["writer stopped"] == "max_calls = 6"
+        assert told["writer cost usd"] == pytest.approx(6 * 150 / 1e6)
+        told = home.metadata("qa_dataset")
+        assert told["judge requests"] >= len(home.pairs())
+        assert "the judge gave it too little" in told["rejected"]
+        assert all(pair.scores["judge_clear"] == 1 for pair in home.pairs())
+        assert any(pair.writer == "llm" for pair in home.pairs())
+        assert sorted(home.run()) == ROOTS
+    finally:
+        home.close()
+        server.close()
+
+
+def test_a_review_whose_pair_is_no_longer_written_is_listed(home):
+    gone = QAPair("x", "What was written long ago?", "This.", kind="purpose", document_id="", chunk_id="")
+    home.reviews.decide(gone, "ada", "reject")
+    home.run()
+    assert gone.question in home.metadata("qa_dataset")["orphaned reviews"]

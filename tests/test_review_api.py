@@ -1,0 +1,203 @@
+"""Reviewers over HTTP and on the command line, on a dataset on disk."""
+
+import csv
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+import uvicorn
+from typer.testing import CliRunner
+
+from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.dataset.review import pair_key
+from ragtune.settings import load_settings
+from ragtune.store.artifacts import ArtifactStore
+from ragtune_serving.api import build_api
+from ragtune_serving.cli import app
+from ragtune_serving.gateway import Guard
+from ragtune_serving.keys import KeyStore
+from ragtune_serving.metrics import Metrics
+from ragtune_serving.reviewing import ReviewDesk
+from ragtune_serving.routes import Services
+from tests.api_pages import articles, chunk, shop
+
+CHUNKS = [chunk(each) for each in [*shop(), *articles(12)]]
+PAIRS = ExtractiveWriter(2).write(CHUNKS)
+
+
+def with_dataset(home):
+    store = ArtifactStore(home / "artifacts")
+    for name, records in (("chunks", CHUNKS), ("qa_candidates", PAIRS), ("qa_dataset", PAIRS[1:])):
+        store.set_current(store.write_records(name, records))
+
+
+class Served:
+    """The review routes behind the guard, on a free loopback port."""
+
+    def __init__(self, home):
+        settings = load_settings({"home": home})
+        self.keys = KeyStore(home / "keys")
+        self.desk = ReviewDesk(settings)
+        services = Services(None, None, None, Metrics(), 0.0, self.desk)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        config = uvicorn.Config(Guard(build_api(services, None), self.keys), log_level="warning", ws="none")
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+
+    def reviewer(self, name):
+        headers = {"Authorization": f"Bearer {self.keys.create(name)}"}
+        return httpx.Client(base_url=f"{self.url}/v1/review", headers=headers, timeout=30)
+
+    def close(self):
+        self.server.should_exit = True
+        self.thread.join()
+        self.socket.close()
+        self.desk.reviews.close()
+
+
+@pytest.fixture
+def served(tmp_path):
+    with_dataset(tmp_path)
+    running = Served(tmp_path)
+    yield running
+    running.close()
+
+
+def test_a_reviewer_gets_pairs_decides_them_and_sees_the_progress(served):
+    with served.reviewer("ada") as ada:
+        assert ada.post("/assignments", json={"count": 3}).json() == {"given": 3, "open": 3}
+        page = ada.get("/pairs").json()
+        assert (page["total"], len(page["pairs"])) == (3, 3)
+        first = page["pairs"][0]
+        assert first["question"] == PAIRS[1].question
+        assert first["text"] == next(each.text for each in CHUNKS if each.id == PAIRS[1].chunk_id)
+        assert first["reviewers"] == ["ada"]
+        stored = ada.post("/decisions", json={"key": first["key"], "verdict": "reject", "comment": "Odd."}).json()
+        assert (stored["reviewer"], stored["verdict"], stored["created_at"][:2]) == ("ada", "reject", "20")
+        ada.post("/decisions", json={"key": first["key"], "verdict": "comment", "comment": "Really."})
+        assert ada.get("/pairs").json()["total"] == 2
+        shown = ada.get("/pairs", params={"show": "all", "limit": 1}).json()["pairs"][0]
+        assert [each["comment"] for each in shown["decisions"]] == ["Odd.", "Really."]
+        assert ada.get("/pairs", params={"show": "open"}).json()["total"] == len(PAIRS) - 2
+        told = ada.get("/progress").json()
+    assert (told["pairs"], told["rejected"], told["undecided"]) == (len(PAIRS), 1, len(PAIRS) - 1)
+    assert told["reviewers"] == [{"reviewer": "ada", "decided": 1, "assigned": 3}]
+
+
+def test_reviewers_who_work_at_once_lose_nothing_and_get_different_pairs(served):
+    clients = {f"r{number}": served.reviewer(f"r{number}") for number in range(6)}
+
+    def work(client):
+        with client:
+            client.post("/assignments", json={"count": 4})
+            mine = [pair["key"] for pair in client.get("/pairs").json()["pairs"]]
+            answers = [client.post("/decisions", json={"key": key, "verdict": "accept"}) for key in mine]
+            assert all(answer.status_code == 200 for answer in answers)
+            return mine
+
+    with ThreadPoolExecutor(6) as pool:
+        given = [key for mine in pool.map(work, clients.values()) for key in mine]
+    assert len(given) == len(set(given)) == min(24, len(PAIRS) - 1)
+    assert sorted(each.pair_key for each in served.desk.reviews.decisions()) == sorted(given)
+    assert {each.reviewer for each in served.desk.reviews.decisions()} <= set(clients)
+
+
+def test_a_pair_that_was_written_but_not_kept_can_still_be_decided(served):
+    with served.reviewer("ada") as ada:
+        assert ada.post("/decisions", json={"key": pair_key(PAIRS[0]), "verdict": "accept"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "arguments", "status", "said"),
+    [
+        ("POST", "/decisions", {"json": {"key": "q0", "verdict": "accept"}}, 404, "q0"),
+        ("POST", "/decisions", {"json": {"key": "q0", "verdict": "maybe"}}, 400, "'comment'"),
+        ("POST", "/decisions", {"json": {"key": "q0", "verdict": "accept", "who": "eve"}}, 400, "Valid fields: key"),
+        ("POST", "/assignments", {"json": {"count": 0}}, 400, "count"),
+        ("GET", "/pairs", {"params": {"show": "theirs"}}, 400, "'open'"),
+    ],
+)
+def test_a_wrong_request_is_refused_with_what_is_valid(served, method, path, arguments, status, said):
+    with served.reviewer("ada") as ada:
+        answer = ada.request(method, path, **arguments)
+    assert answer.status_code == status, answer.text
+    assert said in answer.json()["error"]["message"]
+
+
+def test_an_empty_correction_is_refused(served):
+    with served.reviewer("ada") as ada:
+        key = ada.get("/pairs", params={"show": "all"}).json()["pairs"][0]["key"]
+        answer = ada.post("/decisions", json={"key": key, "verdict": "correct"})
+    assert answer.status_code == 400
+    assert "The correction is empty." in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["pairs", "progress", "decisions", "assignments"])
+def test_without_a_key_nothing_of_the_reviews_is_shown(served, path):
+    method = "GET" if path in ("pairs", "progress") else "POST"
+    assert httpx.request(method, f"{served.url}/v1/review/{path}").status_code == 401
+
+
+def test_before_the_first_dataset_the_answer_says_what_to_run(tmp_path):
+    running = Served(tmp_path)
+    try:
+        with running.reviewer("ada") as ada:
+            answer = ada.get("/pairs")
+        assert answer.status_code == 503
+        assert "ragtune materialize" in answer.json()["error"]["message"]
+    finally:
+        running.close()
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_the_command_line_exports_imports_and_shows_the_progress(tmp_path, monkeypatch, ending):
+    monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path / "home"))
+    with_dataset(tmp_path / "home")
+    file = tmp_path / f"ada.{ending}"
+    assert "5 pairs in" in invoke("export", str(file), "--reviewer", "ada", "--count", "5").stdout
+    rows = read(file)
+    rows[0]["verdict"] = rows[1]["verdict"] = "accept"
+    write(file, rows)
+    assert "2 new decisions" in invoke("import", str(file)).stdout
+    assert "0 new decisions" in invoke("import", str(file)).stdout
+    told = json.loads(invoke("status", "--json").stdout)
+    assert (told["accepted"], told["reviewers"]) == (2, [{"reviewer": "ada", "decided": 2, "assigned": 5}])
+    assert "ada: 2 decided, 5 assigned" in invoke("status").stdout
+    assert "3 pairs in" in invoke("export", str(file), "--reviewer", "ada").stdout
+
+
+def test_a_reviewers_key_is_made_on_the_command_line(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path))
+    key = invoke("key", "bob").stdout.strip()
+    answer = httpx.get(f"{served.url}/v1/review/progress", headers={"Authorization": f"Bearer {key}"})
+    assert answer.status_code == 200
+    assert served.keys.user(key) == "bob"
+
+
+def invoke(*arguments):
+    done = CliRunner().invoke(app, ["review", *arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def read(file):
+    with file.open(newline="", encoding="utf-8-sig") as stream:
+        return list(csv.DictReader(stream)) if file.suffix == ".csv" else [json.loads(line) for line in stream]
+
+
+def write(file, rows):
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        if file.suffix == ".csv":
+            writer = csv.DictWriter(stream, fieldnames=rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            stream.writelines(json.dumps(row) + "\n" for row in rows)
