@@ -97,6 +97,18 @@ def test_many_questions_are_answered_in_their_order(open_index: Open) -> None:
     assert found == [["Birds"], ["Fish"], []]
 
 
+def test_a_crowd_of_questions_finds_what_each_finds_alone(open_index: Open) -> None:
+    index = open_index()
+    index.apply([(chunk(f"Fish {n}", f"Fish number {n} swims."), unit(n)) for n in range(30)], [])
+    queries = [IndexQuery("", unit(100 + n), 4) for n in range(100)]
+    queries += [IndexQuery("fish number 7", None, 3), IndexQuery("", unit(5), 50), IndexQuery("", unit(6), 3)]
+    together = index.search(queries)
+    for query, hits in zip(queries, together, strict=True):
+        (alone,) = index.search([query])
+        assert [hit.chunk for hit in hits] == [hit.chunk for hit in alone]
+        assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in alone], abs=1e-4)
+
+
 def test_filters_act_on_words_and_on_vectors(open_index: Open) -> None:
     index = open_index()
     index.apply(ALL, [])

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ROWS_PER_BATCH = 1024
 VECTOR_INDEX_FROM = 50_000
 """Below this many chunks every vector is compared: exact, and a few milliseconds."""
+TOGETHER_FROM = 64
+"""From this many vector queries at once they are answered by one matrix product instead of one scan each."""
 KEEP_OLD = timedelta(minutes=10)
 """How long a version stays on disk after its successor: longer than any search takes."""
 
@@ -102,7 +104,31 @@ class LanceIndex(SearchIndex):
         table = self._reader()
         if table is None:
             return [[] for _ in queries]
-        return [self._search_one(table, query) for query in queries]
+        many = [place for place, query in enumerate(queries) if query.vector is not None and not query.where]
+        if len(many) < TOGETHER_FROM or table.count_rows() >= VECTOR_INDEX_FROM:
+            many = []
+        found = dict(zip(many, self._search_together(table, [queries[place] for place in many]), strict=True))
+        return [
+            found[place] if place in found else self._search_one(table, query) for place, query in enumerate(queries)
+        ]
+
+    def _search_together(self, table: Any, queries: Sequence[IndexQuery]) -> list[list[Hit]]:
+        """Compare all query vectors with all stored ones, block by block; exact, as a scan is."""
+        if not queries:
+            return []
+        import numpy as np
+
+        self._check_embedder()
+        rows = table.search().select(["record", "vector"]).limit(None).to_arrow()
+        stored = rows.column("vector").combine_chunks().flatten().to_numpy().reshape(-1, self.dimension)
+        records, hits = rows.column("record"), []
+        for part in _parts(queries, ROWS_PER_BATCH // 4):
+            scores = np.stack([query.vector for query in part]).astype(np.float32) @ stored.T
+            for query, row in zip(part, scores, strict=True):
+                nearest = np.argpartition(-row, min(query.limit, len(row) - 1))[: query.limit]
+                nearest = nearest[np.argsort(-row[nearest], kind="stable")]
+                hits.append([Hit(chunk_from(records[int(i)].as_py()), float(row[i])) for i in nearest])
+        return hits
 
     def _search_one(self, table: Any, query: IndexQuery) -> list[Hit]:
         from lancedb import query as lance_query
