@@ -1,0 +1,49 @@
+"""Whether the default model's adapter has seen what it is measured on: near-duplicate documents, by MinHash.
+
+Run: python -m benchmarks.default_model.overlap (reads all the corpora, some minutes)
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import yaml
+
+from ragtune.dataset.near_duplicates import near_pairs
+from ragtune.knowledge.sources import read_sources
+from ragtune.settings import Settings
+
+HERE = Path(__file__).parent
+LEARNT = HERE.parent.parent / "grounding" / "ragtune.yaml"
+
+
+def main() -> None:
+    """Compare every document learnt with the default corpus and with the benchmark's, and write what is alike."""
+    learnt = yaml.safe_load(LEARNT.read_text())["sources"]
+    others = [
+        *Settings.model_fields["sources"].default,
+        *yaml.safe_load((HERE / "ragtune.yaml").read_text())["sources"],
+    ]
+    documents = read_sources([*learnt, *others]).documents
+    threshold = Settings().dataset.jaccard
+    seen = [document.source in learnt for document in documents]
+    alike = [
+        (documents[i], documents[j])
+        for i, j in near_pairs([d.text for d in documents], threshold)
+        if seen[i] != seen[j]
+    ]
+    held = {(b if a.source in learnt else a).id: (b if a.source in learnt else a).source for a, b in alike}
+    sizes = Counter(document.source for document in documents)
+    result = {
+        "jaccard": threshold,
+        "learnt": {source: sizes[source] for source in learnt},
+        "held_out": {source: sizes[source] for source in others},
+        "held_out_with_a_near_duplicate": dict(Counter(held.values())),
+        "examples": [[a.title, b.title] for a, b in alike[:20]],
+    }
+    (HERE / "overlap.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
