@@ -176,6 +176,7 @@ class EvaluationSettings(Section):
     precisions: tuple[Literal["bf16", "w4a16", "w8a8"], ...] = Field(
         ("bf16", "w4a16"), description="answer the test beside the served one"
     )
+    outside_items: int = Field(48, ge=0, description="questions about something else, in which no model may get worse")
     raw_model: bool = Field(True, description="ask also the model that the grounding adapter was merged into")
     concurrency: int = Field(8, ge=1)
     metric: str = "token_f1"

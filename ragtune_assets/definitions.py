@@ -23,6 +23,7 @@ SHAPED_BY: dict[str, tuple[str, ...]] = {
     "qa_candidates": ("dataset", "seed"),
     "qa_dataset": ("dataset",),
     "qa_splits": ("dataset", "seed"),
+    "outside_questions": ("chunking", "embedder", "dataset", "evaluation", "answer", "seed"),
     "base_model": ("base_model",),
     "lora_adapter": ("training", "answer", "index", "seed"),
     "merged_model": (),

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 import dagster as dg
 
 from ragtune.answer.answering import Answerer
+from ragtune.evaluation import outside
 from ragtune.evaluation.benchmark import folder_bytes, run_loads
 from ragtune.evaluation.gate import paired_gain
-from ragtune.evaluation.held_out import HeldOutAnswers, held_out
+from ragtune.evaluation.held_out import Exam, HeldOutAnswers, held_out
 from ragtune.evaluation.scoring import summarise
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.model.pretrained import raw_model
 from ragtune.ports import Engine
-from ragtune.records import ArtifactRef, BenchmarkRow, Score, SplitItem
+from ragtune.records import ArtifactRef, BenchmarkRow, Document, Score, Split, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
@@ -24,9 +25,25 @@ from ragtune_assets.progress import LoggedProgress
 OWNERS = ["team:evaluation"]
 
 
+@dg.asset(group_name="evaluation", kinds={"python", "parquet"}, owners=OWNERS, code_version="1")
+def outside_questions(
+    raw_documents: ArtifactRef,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ArtifactStore],
+    retriever: dg.ResourceParam[Retriever],
+) -> dg.MaterializeResult[ArtifactRef]:
+    """Questions about something else, with their passages: what a model could do before must survive its training."""
+    documents = store.read_records(raw_documents, Document)
+    questions = outside.outside_questions(documents, retriever.embedder, settings, LoggedProgress())
+    rows = [(q.pair.question, q.pair.answer, q.pair.kind, q.passages[0].title) for q in questions[:12]]
+    metadata = {"questions": len(questions), "preview": table(["question", "answer", "kind", "first passage"], rows)}
+    return materialized(store.write_records("outside_questions", questions), metadata)
+
+
 @dg.asset(group_name="evaluation", kinds={"vllm", "parquet"}, owners=OWNERS, code_version="1", pool="gpu")
 def eval_answers(
     qa_splits: ArtifactRef,
+    outside_questions: ArtifactRef,
     search_index: ArtifactRef,
     base_model: ArtifactRef,
     merged_model: ArtifactRef,
@@ -37,14 +54,18 @@ def eval_answers(
     engine: dg.ResourceParam[Engine],
     registry: dg.ResourceParam[ModelRegistry],
 ) -> dg.MaterializeResult[ArtifactRef]:
-    """Answers of every model to the test questions, and of the live one and the candidate to the gate's."""
+    """Answers of every model to the test questions, and of the live one and the candidate to those that decide."""
     items = store.read_records(qa_splits, SplitItem)
+    others = store.read_records(outside_questions, outside.OutsideQuestion)
     raw = raw_model(settings.base_model, store) if settings.evaluation.raw_model else None
     live = registry.alias("champion")
-    contenders = line_up(settings, items, store, base_model, merged_model, quantized_model, live, raw)
-    context = f"{search_index.sha256} {settings.fingerprint('answer', 'index', 'engine')}"
-    answerer = Answerer(retriever, settings.answer)
-    answers = HeldOutAnswers(engine, answerer, store, settings.evaluation, settings.seed, context, LoggedProgress())
+    asked = [question.pair for question in others]
+    contenders = line_up(settings, items, store, base_model, merged_model, quantized_model, live, raw, asked)
+    shaping = settings.fingerprint("answer", "index", "engine")
+    home = Exam(Answerer(retriever, settings.answer), f"{search_index.sha256} {shaping}")
+    away = Exam(Answerer(outside.FixedPassages(others), settings.answer), f"{outside_questions.sha256} {shaping}")
+    exams: dict[Split, Exam] = {"test": home, "gate": home, "outside": away}
+    answers = HeldOutAnswers(engine, exams, store, settings.evaluation, settings.seed, LoggedProgress())
     sets = [
         AnswerSet(one.model, one.precision, one.version, split, tuple(found))
         for one in contenders

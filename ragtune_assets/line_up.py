@@ -48,15 +48,18 @@ def line_up(
     quantized: ArtifactRef,
     champion: RegisteredModel | None,
     raw: ArtifactRef | None = None,
+    outside: Sequence[QAPair] = (),
 ) -> list[Contender]:
     """Return every model that answers, the candidate in the precision that is served among them.
 
     The live model is the champion; before there is one it is the base model, as the gateway serves it.
-    `raw` is the pretrained model from which a grounded base was made.
+    `raw` is the pretrained model from which a grounded base was made. Questions of `outside` go to the live
+    model and the candidate.
     """
     test: Sequence[QAPair] = held_out(items, "test", settings.evaluation.test_items, settings.seed)
     gate: Sequence[QAPair] = held_out(items, "gate", settings.evaluation.gate_items, settings.seed)
-    both: dict[Split, Sequence[QAPair]] = {"test": test, "gate": gate}
+    decisive: dict[Split, Sequence[QAPair]] = {"gate": gate, **({"outside": outside} if outside else {})}
+    both: dict[Split, Sequence[QAPair]] = {"test": test, **decisive}
     served, version = served_precision(settings), quantized.sha256[:12]
     found = [Contender(RAW, "bf16", store.folder(raw), "raw", {"test": test})] if raw else []
     found.append(Contender(BASE, "bf16", store.folder(base), "base", {"test": test} if champion else both))
@@ -67,18 +70,18 @@ def line_up(
     if champion:
         precision = champion.manifest.served_precision
         folder = Path(champion.folder) / champion.manifest.precisions[precision]
-        found.append(Contender(LIVE, precision, folder, champion.version, {"gate": gate}))
+        found.append(Contender(LIVE, precision, folder, champion.version, decisive))
     return found
 
 
-def gate_sets(sets: Sequence[AnswerSet]) -> tuple[AnswerSet, AnswerSet]:
-    """Return the gate's answers of the live model and of the candidate."""
-    asked = [one for one in sets if one.split == "gate"]
+def gate_sets(sets: Sequence[AnswerSet], split: Split = "gate") -> tuple[AnswerSet, AnswerSet]:
+    """Return the answers of the live model and of the candidate to the questions that decide."""
+    asked = [one for one in sets if one.split == split]
     live = [one for one in asked if one.model != CANDIDATE]
     candidate = [one for one in asked if one.model == CANDIDATE]
     if len(live) != 1 or len(candidate) != 1:
         raise DatasetError(
-            f"The gate was answered by {[one.model for one in asked]}.",
+            f"The questions of '{split}' were answered by {[one.model for one in asked]}.",
             expected="one live model and one candidate",
             mend="run `ragtune materialize --select eval_answers+`",
         )

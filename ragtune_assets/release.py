@@ -83,7 +83,13 @@ def gate(sets: Sequence[AnswerSet], settings: Settings) -> GateDecision:
     """Return the decision on the gate's answers of the live model and the candidate."""
     live, candidate = gate_sets(sets)
     live_version = live.version if live.model == BASE else f"version {live.version}"
-    return decide(live.answers, candidate.answers, settings.evaluation, settings.seed, live_version, candidate.version)
+    outside = None
+    if any(one.split == "outside" for one in sets):
+        before, after = gate_sets(sets, "outside")
+        outside = before.answers, after.answers
+    return decide(
+        live.answers, candidate.answers, settings.evaluation, settings.seed, live_version, candidate.version, outside
+    )
 
 
 def describe(

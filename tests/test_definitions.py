@@ -14,7 +14,7 @@ GROUPS = {
     "knowledge": {"raw_documents", "chunks", "search_index"},
     "dataset": {"qa_candidates", "qa_dataset", "qa_splits"},
     "model": {"base_model", "lora_adapter", "merged_model", "quantized_model"},
-    "evaluation": {"eval_answers", "eval_scores", "benchmark_runs", "benchmark_tables"},
+    "evaluation": {"outside_questions", "eval_answers", "eval_scores", "benchmark_runs", "benchmark_tables"},
     "release": {"released_model"},
     "feedback": {"feedback_events", "review_decisions"},
 }
@@ -55,7 +55,10 @@ def test_work_on_a_gpu_and_on_duckdb_is_in_its_pool(tmp_path):
         ({"training": {"minutes": 9}}, {"lora_adapter"}),
         ({"benchmark": {"requests": 3}}, {"benchmark_runs"}),
         ({"gateway": {"port": 1}}, set()),
-        ({"answer": {"passages": 5}}, {"lora_adapter", "quantized_model", "eval_answers", "benchmark_runs"}),
+        (
+            {"answer": {"passages": 5}},
+            {"lora_adapter", "quantized_model", "outside_questions", "eval_answers", "benchmark_runs"},
+        ),
     ],
 )
 def test_a_changed_knob_changes_the_code_version_of_exactly_what_it_shapes(tmp_path, changes, touched):

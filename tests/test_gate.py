@@ -112,3 +112,26 @@ def test_the_smallest_detectable_gain_is_detected_about_as_often_as_it_promises(
     _, detectable = simulated_promotions(200, 0.08, 50)
     promoted, _ = simulated_promotions(200, detectable, 400)
     assert 0.7 <= promoted <= 0.9
+
+
+def beside(live, candidate, before, after):
+    outside = answers(before), answers(after)
+    return decide(answers(live), answers(candidate), SETTINGS, 17, "1", "2", outside)
+
+
+def test_a_model_that_lost_what_it_could_do_before_is_refused_however_much_it_gained():
+    rng = np.random.default_rng(8)
+    live, before = rng.random(120) * 0.5, 0.5 + rng.random(48) * 0.5
+    decision = beside(live, live + 0.4, before, before - 0.3 * rng.random(48))
+    assert not decision.promoted
+    assert "lost what it could do before" in decision.reason
+    assert decision.outside_high < 0
+    assert decision.outside_n == 48
+
+
+def test_a_small_loss_elsewhere_that_may_be_chance_does_not_stop_a_better_model():
+    rng = np.random.default_rng(9)
+    live, before = rng.random(120) * 0.5, rng.random(48)
+    decision = beside(live, live + 0.4, before, before + 0.3 * rng.normal(size=48) - 0.01)
+    assert decision.promoted
+    assert decision.outside_low < 0 < decision.outside_high

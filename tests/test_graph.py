@@ -33,6 +33,7 @@ SMALL = {
     "RAGTUNE_EVALUATION__RAW_MODEL": "false",
     "RAGTUNE_EVALUATION__TEST_ITEMS": "6",
     "RAGTUNE_EVALUATION__GATE_ITEMS": "8",
+    "RAGTUNE_EVALUATION__OUTSIDE_ITEMS": "4",
     "RAGTUNE_BENCHMARK__PRECISIONS": '["w4a16"]',
     "RAGTUNE_BENCHMARK__CONCURRENCY": "[2]",
     "RAGTUNE_BENCHMARK__REQUESTS": "4",
@@ -96,7 +97,7 @@ def built(output: str) -> set[str]:
 
 
 def test_the_first_run_builds_everything_and_releases_a_model_that_verifies(home):
-    assert len(built(home.output)) == 17
+    assert len(built(home.output)) == 18
     (model,) = home.registry.versions()
     manifest = verify(Path(model.folder))
     assert set(manifest.precisions) == {"w4a16", "w8a8"}
@@ -118,6 +119,7 @@ def test_every_number_stands_in_the_warehouse(home):
     assert {("base", "bf16", "gate"), ("fine-tuned", "w8a8", "gate")} <= scores
     (decision,) = warehouse.decisions()
     assert decision.candidate_version == home.ref("quantized_model").sha256[:12]
+    assert decision.outside_n == 4
     (row,) = warehouse.benchmarks()
     assert (row.precision, row.concurrency, row.errors) == ("w4a16", 2, 0)
     assert row.tokens_per_second > 0

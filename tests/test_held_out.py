@@ -5,7 +5,7 @@ import pytest
 
 from ragtune.answer.answering import Answerer
 from ragtune.errors import DatasetError, EngineError
-from ragtune.evaluation.held_out import Contender, HeldOutAnswers, held_out
+from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers, held_out
 from ragtune.ports import Engine
 from ragtune.records import QAPair, SplitItem
 from ragtune.settings import AnswerSettings, EvaluationSettings
@@ -51,9 +51,8 @@ def engine() -> CountingEngine:
 def answers(folder: Path, engine: Engine, context: str = "index 1") -> HeldOutAnswers:
     retriever = ListRetriever([chunk(f"c{i}", f"The item{i} has value {i} today.") for i in range(6)])
     store = ArtifactStore(folder / "artifacts")
-    return HeldOutAnswers(
-        engine, Answerer(retriever, AnswerSettings()), store, EvaluationSettings(concurrency=2), 17, context
-    )
+    exam = Exam(Answerer(retriever, AnswerSettings()), context)
+    return HeldOutAnswers(engine, {"test": exam, "gate": exam}, store, EvaluationSettings(concurrency=2), 17)
 
 
 def contender(folder: Path, name: str, weights: str, **questions) -> Contender:

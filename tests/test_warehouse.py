@@ -80,3 +80,18 @@ def test_a_file_that_is_no_warehouse_says_so(tmp_path: Path):
     path.write_text("not a database, but long enough to be read as one" * 100)
     with pytest.raises(ResourceError, match="cannot be opened"):
         Warehouse(path).scores()
+
+
+def test_a_file_of_an_earlier_release_gets_the_columns_that_came_later(tmp_path: Path):
+    import duckdb
+
+    warehouse = Warehouse(tmp_path / "w.duckdb")
+    warehouse.append([DECISION])
+    with duckdb.connect(str(warehouse.path)) as connection:
+        connection.execute("DROP VIEW newest_decision")
+        for name in ("outside_gain", "outside_low", "outside_high", "outside_n"):
+            connection.execute(f"ALTER TABLE decisions DROP COLUMN {name}")
+    newer = replace(DECISION, outside_n=48)
+    warehouse.append([newer])
+    assert warehouse.decisions()[-1] == newer
+    assert warehouse.query("SELECT outside_n FROM newest_decision") == (["outside_n"], [(48,)])

@@ -48,18 +48,28 @@ def decide(
     seed: int,
     live_version: str,
     candidate_version: str,
+    outside: tuple[Sequence[ScoredAnswer], Sequence[ScoredAnswer]] | None = None,
 ) -> GateDecision:
     """Return the decision; the candidate is promoted when the one-sided lower bound of its gain is above 0.
 
-    `low` and `high` are each a one-sided bound at `settings.alpha`. Raises DatasetError when the two
-    did not answer the same items, SettingsError for a metric that does not exist.
+    `low` and `high` are each a one-sided bound at `settings.alpha`. `outside` holds what live and candidate
+    answered about something else: a candidate whose upper bound is below 0 there is refused whatever it gained.
+    Raises DatasetError when the two did not answer the same items, SettingsError for an unknown metric.
     """
     result = paired_gain(live, candidate, settings.metric, settings.alpha, settings.bootstrap_samples, seed)
-    promoted = result.low > 0 and result.p_value <= settings.alpha
+    better = result.low > 0 and result.p_value <= settings.alpha
+    away = None
+    if outside is not None:
+        away = paired_gain(*outside, settings.metric, settings.alpha, settings.bootstrap_samples, seed)
+    spoiled = away is not None and away.high < 0
+    promoted = better and not spoiled
     live_mean, candidate_mean = (_mean(answers, settings.metric) for answers in (live, candidate))
     found = f"{result.gain:+.3f} {settings.metric} over {result.n} questions (bound {result.low:+.3f})"
     limit = f"A gain below {result.smallest_detectable_gain:.3f} is found in fewer than {POWER:.0%} of cases."
-    if promoted:
+    if better and spoiled and away is not None:
+        lost = f"{away.gain:+.3f} over {away.n} questions about something else (bound {away.high:+.3f})"
+        reason = f"The candidate is better at home, {found}, but lost what it could do before: {lost}."
+    elif promoted:
         reason = f"The candidate is better: {found}. {limit}"
     elif result.gain == 0 and result.low == result.high == 0:
         reason = f"The candidate answers no better: {found}. {limit}"
@@ -79,6 +89,10 @@ def decide(
         alpha=settings.alpha,
         live_version=live_version,
         candidate_version=candidate_version,
+        outside_gain=away.gain if away else 0.0,
+        outside_low=away.low if away else 0.0,
+        outside_high=away.high if away else 0.0,
+        outside_n=away.n if away else 0,
     )
 
 

@@ -34,6 +34,14 @@ class Contender:
     questions: Mapping[Split, Sequence[QAPair]] = field(hash=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """How the questions of a split are asked; `context` names what else shapes an answer: index and settings."""
+
+    answerer: Answerer
+    context: str
+
+
 def held_out(items: Sequence[SplitItem], split: Split, limit: int, seed: int) -> list[QAPair]:
     """Return up to `limit` pairs of a split, chosen by seeded hash so that they stay as data grows.
 
@@ -53,21 +61,19 @@ class HeldOutAnswers:
     def __init__(
         self,
         engine: Engine,
-        answerer: Answerer,
+        exams: Mapping[Split, Exam],
         store: ArtifactStore,
         settings: EvaluationSettings,
         seed: int,
-        context: str,
         progress: Progress = silent,
     ) -> None:
-        """`context` names what else shapes an answer: the index and the answer and engine settings."""
-        self.engine, self.answerer, self.store = engine, answerer, store
-        self.settings, self.seed, self.context, self.progress = settings, seed, context, progress
+        self.engine, self.exams, self.store = engine, exams, store
+        self.settings, self.seed, self.progress = settings, seed, progress
 
     def of(self, contender: Contender) -> dict[Split, list[ScoredAnswer]]:
         """Return the contender's answers; its engine starts only when some of them are missing."""
         weights = files_sha256(folder_files(contender.folder))
-        keys = {split: self._key(weights, pairs) for split, pairs in contender.questions.items()}
+        keys = {split: self._key(weights, split, pairs) for split, pairs in contender.questions.items()}
         missing = [split for split, key in keys.items() if not self._place(key)]
         if missing:
             name = f"{contender.model}-{contender.precision}"
@@ -75,7 +81,7 @@ class HeldOutAnswers:
                 for split in missing:
                     found = score_model(
                         contender.questions[split],
-                        self.answerer,
+                        self.exams[split].answerer,
                         running.chat(),
                         self.settings.concurrency,
                         self.seed,
@@ -84,10 +90,10 @@ class HeldOutAnswers:
                     self.store.write_records(ARTIFACT, found, identity=keys[split])
         return {split: self._read(key) for split, key in keys.items()}
 
-    def _key(self, weights: str, pairs: Sequence[QAPair]) -> str:
+    def _key(self, weights: str, split: Split, pairs: Sequence[QAPair]) -> str:
         asked = content_id(*(f"{pair.id} {pair.question} {pair.answer} {pair.chunk_id}" for pair in pairs))
         metrics = json.dumps(SIGNATURES, sort_keys=True)
-        return content_id(weights, asked, prompt_sha256(), metrics, str(self.seed), self.context)
+        return content_id(weights, asked, prompt_sha256(), metrics, str(self.seed), self.exams[split].context)
 
     def _place(self, key: str) -> Path | None:
         folder = self.store.root / ARTIFACT / key

@@ -67,7 +67,7 @@ def read_package(name: str, progress: Progress = silent) -> tuple[list[Document]
             documents.append(_document(name, item, text))
         if done % 100 == 0:
             progress(f"reading package {name}", done, len(found))
-    documents += _description(name)
+    documents += package_description(name)
     progress(f"reading package {name}", len(found), len(found))
     return documents, broken
 
@@ -96,8 +96,8 @@ def _modified(entity: Entity) -> str:
     return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
 
 
-def _description(name: str) -> list[Document]:
-    """Return the package's own description out of its metadata, as a prose document."""
+def package_description(name: str) -> list[Document]:
+    """Return the package's own description out of its metadata, as a prose document; none when it has no metadata."""
     try:
         metadata = importlib.metadata.metadata(name)
     except importlib.metadata.PackageNotFoundError:

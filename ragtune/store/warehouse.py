@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -133,6 +133,12 @@ def _schema() -> list[str]:
     for kind, table in _TABLES.items():
         columns = ", ".join(f"{field.name} {_TYPES[_plain(field.type)]}" for field in fields(kind))
         statements.append(f"CREATE TABLE IF NOT EXISTS {table} ({first}, {columns})")
+        # A file of an earlier release lacks the columns that came later.
+        statements += [
+            f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {field.name} {_TYPES[_plain(field.type)]}"
+            for field in fields(kind)
+            if field.default is not MISSING
+        ]
     statements.append(
         f"CREATE TABLE IF NOT EXISTS answers ({first}, run VARCHAR, model VARCHAR, precision VARCHAR, split VARCHAR, "
         "pair_id VARCHAR, question VARCHAR, expected VARCHAR, answer VARCHAR, kind VARCHAR, answerable BOOLEAN, "

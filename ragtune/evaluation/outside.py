@@ -1,0 +1,96 @@
+"""Questions about something else: what a model could do before must survive its training.
+
+The texts are the descriptions that installed packages carry: prose by many hands, present on every
+machine. The questions are written and checked like those of a dataset; their passages are kept with them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from itertools import islice
+
+from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.dataset.near_duplicates import near_pairs
+from ragtune.dataset.quality import check_pairs
+from ragtune.dataset.wording import draw
+from ragtune.knowledge.chunking import cut
+from ragtune.knowledge.packages import package_description
+from ragtune.ports import Embedder, Progress, silent
+from ragtune.records import Chunk, Document, Hit, QAPair
+from ragtune.settings import Settings
+
+DESCRIPTIONS = 60
+SHORTEST = 1500
+"""Characters of a description that is worth asking about."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideQuestion:
+    """A pair with the passages that are shown for it, in their order."""
+
+    pair: QAPair
+    passages: tuple[Chunk, ...]
+
+
+class FixedPassages:
+    """Finds for each question the passages that were kept with it."""
+
+    def __init__(self, questions: Sequence[OutsideQuestion]) -> None:
+        self.passages = {question.pair.question: question.passages for question in questions}
+
+    def search(self, text: str, limit: int) -> list[Hit]:
+        """Return the kept passages, best first."""
+        return [Hit(chunk, 1.0 / place) for place, chunk in enumerate(self.passages[text][:limit], 1)]
+
+
+def outside_questions(
+    documents: Sequence[Document], embedder: Embedder, settings: Settings, progress: Progress = silent
+) -> list[OutsideQuestion]:
+    """Return up to `evaluation.outside_items` questions, chosen by seed, about none of the documents.
+
+    Descriptions that resemble a document are left out. The passages are those most similar to the
+    question, the right one always among them where there is one.
+    """
+    import numpy as np
+
+    if not settings.evaluation.outside_items:
+        return []
+    chunks = cut(_unlike(descriptions(settings.seed), documents, settings), settings.chunking, embedder.count_tokens)
+    chunks = [chunk for chunk in chunks if not chunk.duplicate_of]
+    written = ExtractiveWriter(settings.seed, unanswerable_share=settings.dataset.unanswerable_share).write(chunks)
+    kept = check_pairs(written, chunks, settings.dataset).kept
+    kept.sort(key=lambda pair: draw(settings.seed, "outside", pair.id))
+    chosen = kept[: settings.evaluation.outside_items]
+    progress("reading descriptions of installed packages", 1, 2)
+    vectors = embedder.embed([chunk.embedded_text for chunk in chunks])
+    places = {chunk.id: place for place, chunk in enumerate(chunks)}
+    questions = []
+    for pair, scores in zip(chosen, embedder.embed([pair.question for pair in chosen]) @ vectors.T, strict=True):
+        nearest = [int(i) for i in np.argsort(-scores, kind="stable")[: settings.answer.passages]]
+        right = places[pair.chunk_id]
+        if pair.answerable and right not in nearest:
+            nearest[-1] = right
+        questions.append(OutsideQuestion(pair, tuple(chunks[i] for i in nearest)))
+    progress("reading descriptions of installed packages", 2, 2)
+    return questions
+
+
+def descriptions(seed: int, most: int = DESCRIPTIONS) -> list[Document]:
+    """Return the longer project descriptions of installed packages, a sample that the seed chooses."""
+    names = sorted({str(each.metadata["Name"]) for each in distributions()})
+    names.sort(key=lambda name: draw(seed, "outside", name))
+    read = (document for name in names for document in package_description(name) if len(document.text) >= SHORTEST)
+    return list(islice(read, most))
+
+
+def _unlike(found: Sequence[Document], documents: Sequence[Document], settings: Settings) -> list[Document]:
+    """Leave out what nearly equals one of the documents; API pages are nothing like a description."""
+    prose = [document for document in documents if document.kind == "prose"]
+    both = [*found, *prose]
+    alike = {
+        place
+        for pair in near_pairs([document.text for document in both], settings.dataset.jaccard)
+        if min(pair) < len(found) <= max(pair)
+        for place in pair
+    }
+    return [document for place, document in enumerate(found) if place not in alike]

@@ -1,0 +1,59 @@
+from dataclasses import replace
+
+import pytest
+
+from ragtune.dataset.near_duplicates import jaccard, shingles
+from ragtune.evaluation.outside import FixedPassages, descriptions, outside_questions
+from ragtune.settings import load_settings
+from tests.api_pages import document
+from tests.counting_embedder import CountingEmbedder
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    return load_settings({"home": home, "evaluation": {"outside_items": 30}, "answer": {"passages": 3}})
+
+
+@pytest.fixture(scope="module")
+def questions(settings):
+    return outside_questions([], CountingEmbedder(), settings)
+
+
+def test_installed_packages_give_questions_with_their_passages(questions):
+    assert len(questions) == 30
+    assert len({question.pair.document_id for question in questions}) > 5
+    for question in questions:
+        assert len(question.passages) == 3
+        shown = {chunk.id: chunk.text for chunk in question.passages}
+        if question.pair.answerable:
+            start, end = question.pair.span
+            assert shown[question.pair.chunk_id][start:end]
+
+
+def test_the_same_machine_gives_the_same_questions(settings, questions):
+    assert outside_questions([], CountingEmbedder(), settings) == questions
+
+
+def test_a_description_that_is_among_the_documents_is_not_asked_about(settings, questions):
+    title = questions[0].passages[0].title
+    (known,) = (found for found in descriptions(settings.seed) if found.title == title)
+    copied = replace(document("notes/copied", f"{known.text} One more word."), kind="prose")
+    assert jaccard(shingles(copied.text), shingles(known.text)) > settings.dataset.jaccard
+    again = outside_questions([copied], CountingEmbedder(), settings)
+    assert title in {chunk.title for question in questions for chunk in question.passages}
+    assert title not in {chunk.title for question in again for chunk in question.passages}
+
+
+def test_no_questions_are_wanted_and_none_are_made(settings):
+    none = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update={"outside_items": 0})})
+    embedder = CountingEmbedder()
+    assert outside_questions([], embedder, none) == []
+    assert embedder.embedded == []
+
+
+def test_the_kept_passages_are_found_for_their_question(questions):
+    finder = FixedPassages(questions)
+    hits = finder.search(questions[3].pair.question, 2)
+    assert [hit.chunk for hit in hits] == list(questions[3].passages[:2])
+    assert hits[0].score > hits[1].score
