@@ -203,3 +203,13 @@ def test_an_index_takes_room_once_it_was_built(open_index: Open) -> None:
     assert index.size_bytes() == 0
     index.apply(ALL, [])
     assert index.size_bytes() > 1000
+
+
+def test_equal_scores_are_ordered_by_chunk_id_whenever_each_was_written(open_index: Open) -> None:
+    index = open_index()
+    twins = [chunk("Twin", "The same words here.", document=f"document {number}") for number in range(6)]
+    for each in twins:
+        index.apply([(each, unit(1))], [])
+    ids = sorted(each.id for each in twins)
+    assert [hit.chunk.id for hit in index.search_text("same words", 10)] == ids
+    assert [hit.chunk.id for hit in index.search_vector(unit(1), 10)] == ids

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ragtune.backends.elastic_errors import checked_version, explained
 from ragtune.backends.elastic_lease import WriterLease
 from ragtune.errors import SearchIndexError
-from ragtune.knowledge.indexing import SCHEMA_VERSION, STOP_WORDS, checked_filter, chunk_from, stored_fields
+from ragtune.knowledge.indexing import SCHEMA_VERSION, STOP_WORDS, best_first, checked_filter, stored_fields
 from ragtune.ports import IndexQuery, SearchIndex
 from ragtune.records import Chunk, Hit, content_id
 
@@ -161,7 +161,7 @@ class ElasticIndex(SearchIndex):
             self._check_embedder()
         # Elasticsearch reports (1 + cosine) / 2, because its scores are never negative.
         scores = [row["_score"] if query.vector is None else 2 * row["_score"] - 1 for row in rows]
-        return [Hit(chunk_from(row["_source"]["record"]), score) for row, score in zip(rows, scores, strict=True)]
+        return best_first([row["_source"]["record"] for row in rows], scores)
 
     def _check_embedder(self) -> None:
         """Raise SearchIndexError when readers see an index without our vectors."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragtune.errors import SearchIndexError
-from ragtune.knowledge.indexing import SCHEMA_VERSION, STOP_WORDS, checked_filter, chunk_from, stored_fields
+from ragtune.knowledge.indexing import SCHEMA_VERSION, STOP_WORDS, best_first, checked_filter, stored_fields
 from ragtune.ports import IndexQuery, SearchIndex
 from ragtune.records import Chunk, Hit, content_id
 from ragtune.store.artifacts import write_json
@@ -146,7 +146,7 @@ class LanceIndex(SearchIndex):
             search = search.where(_condition(query.where), prefilter=True)
         rows = search.limit(query.limit).to_arrow().to_pydict()
         scores = rows["_score"] if query.vector is None else [1.0 - each for each in rows["_distance"]]
-        return [Hit(chunk_from(record), float(score)) for record, score in zip(rows["record"], scores, strict=True)]
+        return best_first(rows["record"], scores)
 
     def _check_embedder(self) -> None:
         pointer = self._pointer()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ragtune.errors import SearchIndexError
 from ragtune.knowledge.names import body_text, object_names
 from ragtune.ports import Embedder, Progress, SearchIndex, silent
-from ragtune.records import Chunk, IndexUpdate, content_id
+from ragtune.records import Chunk, Hit, IndexUpdate, content_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +64,12 @@ def chunk_from(record: str) -> Chunk:
     """Return the chunk of a stored `record`."""
     fields = json.loads(record)
     return Chunk(**{**fields, "heading_path": tuple(fields["heading_path"])})
+
+
+def best_first(records: Sequence[str], scores: Sequence[float]) -> list[Hit]:
+    """Return the hits of stored `records`, best first; equal scores go by chunk id, whenever each was written."""
+    hits = [Hit(chunk_from(record), float(score)) for record, score in zip(records, scores, strict=True)]
+    return sorted(hits, key=lambda hit: (-hit.score, hit.chunk.id))
 
 
 def checked_filter(where: Mapping[str, str]) -> Mapping[str, str]:

@@ -1,0 +1,195 @@
+"""What is left of an index whose updates are killed: real `ragtune index` processes, SIGKILL, random moments.
+
+    python -m benchmarks.retrieval.faults --kills 100
+
+Before each kill some documents are edited. After it a reader must see one of the states that an update was
+asked for, whole. In the end an update that nobody kills is compared with a clean build of the same documents.
+"""
+
+import argparse
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from benchmarks.retrieval.results import chunks_sha256, scratch_settings, write_results
+from ragtune.backends.catalog import embedder_from, search_index_from
+from ragtune.knowledge.chunking import cut
+from ragtune.knowledge.indexing import chunk_version
+from ragtune.knowledge.sources import read_sources
+from ragtune.ports import SearchIndex
+from ragtune.records import Chunk, Document
+from ragtune.settings import Settings, child_environment
+
+State = frozenset[tuple[str, tuple[str, str]]]
+
+
+@dataclass
+class Update:
+    """A running `ragtune index`, with the moment and the text of each line of its progress."""
+
+    process: "subprocess.Popen[str]"
+    lines: list[tuple[float, str]] = field(default_factory=list)
+
+    def watch(self) -> None:
+        """Collect progress until the process ends."""
+        assert self.process.stderr is not None
+        self.lines += ((time.monotonic(), line.strip()) for line in self.process.stderr)
+
+    def seconds(self) -> float:
+        """Wait for the end and return the seconds since the first line."""
+        self.process.wait()
+        return time.monotonic() - self.lines[0][0]
+
+
+def start(settings: Settings, docs: Path) -> Update:
+    """Start a real update and return once it has begun to read."""
+    command = [sys.executable, "-m", "ragtune_serving.cli", "index", "--source", f"folder:{docs}"]
+    names = {"RAGTUNE_HOME": str(settings.home), "RAGTUNE_INDEX__NAME": settings.index.name}
+    process = subprocess.Popen(
+        command, env=child_environment(**names), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    update = Update(process)
+    threading.Thread(target=update.watch, daemon=True).start()
+    while not update.lines and process.poll() is None:
+        time.sleep(0.01)
+    return update
+
+
+def run(settings: Settings, docs: Path) -> float:
+    """Run an update to its end and return its seconds; raise RuntimeError when it fails."""
+    update = start(settings, docs)
+    seconds = update.seconds()
+    if update.process.returncode:
+        raise RuntimeError(f"The update ended with {update.process.returncode}: {update.lines}")
+    return seconds
+
+
+def edit(docs: Path, share: float, rng: random.Random, number: int) -> None:
+    """Change a share of the documents, delete one of them and add one."""
+    files = sorted(docs.iterdir())
+    for path in rng.sample(files, max(1, int(share * len(files)))):
+        path.write_text(path.read_text() + f"\n\nRevision {number} says: {rng.random()}.\n")
+    gone = rng.choice(files)
+    (docs / f"added-{number}.md").write_text(gone.read_text() + f"\n\nCopied for revision {number}.\n")
+    gone.unlink()
+
+
+def wanted(settings: Settings, docs: Path) -> tuple[State, list[Chunk]]:
+    """Return what an index of the folder holds when it is up to date."""
+    chunks = cut(read_sources([f"folder:{docs}"]).documents, settings.chunking, embedder_from(settings).count_tokens)
+    kept = [chunk for chunk in chunks if not chunk.duplicate_of]
+    return frozenset((chunk.id, (chunk.document_id, chunk_version(chunk))) for chunk in kept), kept
+
+
+def kill_once(settings: Settings, docs: Path, moment: float, allowed: set[State]) -> dict[str, Any]:
+    """Kill an update `moment` seconds after its first line and say what readers see then."""
+    update = start(settings, docs)
+    time.sleep(moment)
+    update.process.send_signal(signal.SIGKILL)
+    update.process.wait()
+    index = open_index(settings)
+    whole = frozenset(index.versions().items()) in allowed
+    found = {hit.chunk.id for hit in index.search_text("model configuration revision", 50)}
+    return {
+        "seconds": round(moment, 3),
+        "doing": update.lines[-1][1] if update.lines else "",
+        "ended_before": update.process.returncode == 0,
+        "whole_state": whole,
+        "hits_belong_to_it": found <= index.versions().keys(),
+    }
+
+
+def open_index(settings: Settings) -> SearchIndex:
+    """Return a new handle on the index."""
+    return search_index_from(settings, embedder_from(settings))
+
+
+def compare(index: SearchIndex, clean: SearchIndex, chunks: list[Chunk], settings: Settings) -> dict[str, Any]:
+    """Return whether two indexes hold the same, how far their vectors are apart, and whether they rank alike."""
+    ids = sorted(clean.versions())
+    same = index.versions() == clean.versions()
+    ours, theirs = index.vectors(ids), clean.vectors(ids)
+    questions = [chunk.text.split("\n")[0] for chunk in chunks[:: max(1, len(chunks) // 100)]]
+    asked = embedder_from(settings).embed(questions)
+    words = [(_ids(index.search_text(q, 10)), _ids(clean.search_text(q, 10))) for q in questions]
+    vectors = [(_ids(index.search_vector(v, 10)), _ids(clean.search_vector(v, 10))) for v in asked]
+    return {
+        "same_passages_and_versions": same,
+        "passages": len(ids),
+        "least_cosine_of_vectors": min(float(np.dot(ours[each], theirs[each])) for each in ids) if same else None,
+        "questions": len(questions),
+        "same_first_ten_by_words": sum(a == b for a, b in words),
+        "same_first_ten_by_vectors": sum(a == b for a, b in vectors),
+        "mean_overlap_by_words": mean(_overlap(a, b) for a, b in words),
+        "mean_overlap_by_vectors": mean(_overlap(a, b) for a, b in vectors),
+        "unfinished_files": len(list(index.scratch.glob("*"))),
+    }
+
+
+def _ids(hits: list[Any]) -> list[str]:
+    return [hit.chunk.id for hit in hits]
+
+
+def _overlap(one: list[str], other: list[str]) -> float:
+    return len({*one} & {*other}) / max(len(one), len(other), 1)
+
+
+def write_folder(docs: Path, documents: list[Document]) -> None:
+    """Write each document as a Markdown file."""
+    docs.mkdir()
+    for document in documents:
+        (docs / f"{document.id}.md").write_text(f"# {document.title}\n\n{document.text}")
+
+
+def main() -> None:
+    """Kill, compare, and write `faults.json` beside this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", default="package:peft", help="where the documents come from")
+    parser.add_argument("--documents", type=int, default=150)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--share", type=float, default=0.2, help="of the documents edited before each kill")
+    parser.add_argument("--seed", type=int, default=17)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    with scratch_settings() as settings, scratch_settings() as other:
+        docs = settings.home / "docs"
+        write_folder(docs, read_sources([options.source]).documents[: options.documents])
+        run(settings, docs)
+        edit(docs, options.share, rng, 0)
+        length = run(settings, docs)
+        state, chunks = wanted(settings, docs)
+        allowed, kills = {state}, []
+        for number in range(1, options.kills + 1):
+            edit(docs, options.share, rng, number)
+            state, chunks = wanted(settings, docs)
+            allowed.add(state)
+            kills.append(kill_once(settings, docs, rng.uniform(0, length), allowed))
+            print(number, kills[-1], flush=True)
+        run(settings, docs)
+        apart = other.model_copy(update={"index": other.index.model_copy(update={"name": "ragtune-benchmark-clean"})})
+        run(apart, docs)
+        after = compare(open_index(settings), open_index(apart), chunks, settings)
+    print(after)
+    facts = {
+        "n": options.kills,
+        "seed": options.seed,
+        "documents": options.documents,
+        "passages_sha256": chunks_sha256(chunks),
+        "undisturbed_update_seconds": round(length, 3),
+    }
+    bad = sum(not (kill["whole_state"] and kill["hits_belong_to_it"]) for kill in kills)
+    write_results(options.out, settings, facts, {"torn_states": bad, "against_a_clean_build": after, "kills": kills})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""How long one search takes as the index grows, embedding included, and how much memory it needs.
+
+    python -m benchmarks.retrieval.latency --source package:dagster --source package:peft
+
+Passages are real ones, and beyond their number new ones with the words of two of them mixed and a vector
+near one of theirs: embedding 100,000 passages for real would take long and change nothing here. Questions
+are written from the real passages. Building and searching run in a process of their own each.
+"""
+
+import argparse
+import random
+import resource
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.retrieval.results import chunks_sha256, scratch_settings, write_results
+from ragtune.backends.catalog import embedder_from, search_index_from
+from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.evaluation.benchmark import percentile
+from ragtune.knowledge.chunking import cut
+from ragtune.knowledge.retrieval import MODES, Retriever
+from ragtune.knowledge.sources import read_sources
+from ragtune.records import Chunk, content_id
+from ragtune.settings import ChunkingSettings, Settings, load_settings
+
+if TYPE_CHECKING:
+    from ragtune.ports import Vectors
+
+WARM_UP = 20
+NOISE = 0.5
+"""Length of what is added to a unit vector: a cosine of about 0.9 to the vector it came from."""
+
+
+def grown(chunks: list[Chunk], vectors: "Vectors", size: int, seed: int) -> Iterator[tuple[Chunk, "Vectors"]]:
+    """Yield so many passages with unit vectors: the real ones, then mixtures of two."""
+    words, numbers = random.Random(seed), np.random.default_rng(seed)
+    yield from list(zip(chunks, vectors, strict=True))[:size]
+    for number in range(len(chunks), size):
+        one, other = words.randrange(len(chunks)), words.randrange(len(chunks))
+        mixed = [*chunks[one].text.split(), *chunks[other].text.split()]
+        text = " ".join(words.sample(mixed, max(1, len(mixed) // 2)))
+        document = f"{chunks[one].document_id}-{number}"
+        noise = numbers.normal(size=vectors.shape[1])
+        vector = vectors[one] + NOISE * noise / np.linalg.norm(noise)
+        chunk = replace(chunks[one], id=content_id(document, text), document_id=document, text=text)
+        yield chunk, (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def build(settings: Settings, chunks: list[Chunk], size: int, seed: int) -> float:
+    """Write an index of so many passages and return the seconds that took, embedding left out."""
+    embedder = embedder_from(settings)
+    vectors = embedder.embed([chunk.embedded_text for chunk in chunks[:size]])
+    index = search_index_from(settings, embedder)
+    began = time.perf_counter()
+    with index.updating():
+        index.apply(grown(chunks[:size], vectors, size, seed), [])
+    return time.perf_counter() - began
+
+
+def search(settings: Settings, questions: list[str]) -> dict[str, Any]:
+    """Return p50 and p95 of each way to search in milliseconds, peak memory of the process, and size on disk."""
+    embedder = embedder_from(settings)
+    index = search_index_from(settings, embedder)
+    retriever = Retriever(index, embedder, settings.index)
+    found: dict[str, Any] = {}
+    for mode in MODES:
+        times = []
+        for question in [*questions[:WARM_UP], *questions]:
+            began = time.perf_counter()
+            retriever.search(question, 10, mode)
+            times.append((time.perf_counter() - began) * 1000)
+        found[mode] = {"p50_ms": percentile(times[WARM_UP:], 50), "p95_ms": percentile(times[WARM_UP:], 95)}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {**found, "peak_memory_mib": peak, "index_mib": index.size_bytes() / (1 << 20)}
+
+
+def alone(function: Any, *arguments: Any) -> Any:
+    """Return what the function returns in a new process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def main() -> None:
+    """Measure and write `latency.json` beside this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", action="append", required=True)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=17)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+    count_tokens = embedder_from(load_settings()).count_tokens
+    chunks = cut(read_sources(options.source).documents, ChunkingSettings(), count_tokens)
+    real = [chunk for chunk in chunks if not chunk.duplicate_of]
+    pairs = ExtractiveWriter(options.seed).write(real)
+    asked = random.Random(options.seed).sample([p.question for p in pairs], min(options.questions, len(pairs)))
+    rows = []
+    for size in options.sizes:
+        with scratch_settings() as settings:
+            seconds = alone(build, settings, real, size, options.seed)
+            rows.append({"passages": size, "write_seconds": seconds, **alone(search, settings, asked)})
+            print(rows[-1], flush=True)
+    facts = {
+        "n": len(asked),
+        "seed": options.seed,
+        "sources": options.source,
+        "real_passages": len(real),
+        "passages_sha256": chunks_sha256(real),
+    }
+    write_results(options.out, settings, facts, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What the benchmarks of retrieval share: a home of their own, and results that say how they were made."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ragtune.evaluation.benchmark import hardware
+from ragtune.evaluation.resampling import mean_interval
+from ragtune.records import Chunk
+from ragtune.settings import Settings, load_settings
+
+SAMPLES = 2000
+PACKAGES = ("torch", "lancedb", "elasticsearch")
+
+
+@contextmanager
+def scratch_settings() -> Iterator[Settings]:
+    """Yield the settings with a home that is thrown away; on Elasticsearch the index is `ragtune-benchmark`."""
+    settings = load_settings()
+    index = settings.index.model_copy(update={"name": "ragtune-benchmark"})
+    with TemporaryDirectory(prefix="ragtune-benchmark-") as folder:
+        yield settings.model_copy(update={"home": Path(folder), "index": index})
+
+
+def interval(values: Sequence[float], clusters: Sequence[str], seed: int) -> list[float]:
+    """Return [mean, low, high] with 95% confidence, resampled by cluster."""
+    return [round(each, 4) for each in mean_interval(values, clusters, SAMPLES, seed)]
+
+
+def chunks_sha256(chunks: Sequence[Chunk]) -> str:
+    """Return a hash of the passages, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(chunk.id for chunk in chunks)).encode()).hexdigest()
+
+
+def write_results(path: Path, settings: Settings, facts: dict[str, Any], results: Any) -> None:
+    """Write the results as JSON, with the command, the code, the packages and the machine that made them."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    made = {
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python", "-m", f"benchmarks.retrieval.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "commit": commit,
+        "hardware": hardware(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "index": settings.index.backend,
+        "embedder": settings.embedder.model or settings.embedder.backend,
+    }
+    plain = json.loads(
+        json.dumps({**made, **facts, "results": results}), parse_float=lambda text: round(float(text), 4)
+    )
+    text = json.dumps(plain, indent=1)
+    path.write_text(re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
+    print(f"Written to {path}")

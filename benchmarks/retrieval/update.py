@@ -1,0 +1,67 @@
+"""What an update costs after a share of the documents changed, against building everything.
+
+    python -m benchmarks.retrieval.update --source package:dagster --source package:peft
+
+Both go all the way: the file is read, every document cut, and the index compared with the result.
+"""
+
+import argparse
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.retrieval.ingest import ingest, write_jsonl
+from benchmarks.retrieval.results import chunks_sha256, scratch_settings, write_results
+from ragtune.backends.catalog import embedder_from, search_index_from
+from ragtune.knowledge.sources import read_sources
+from ragtune.records import Document
+
+
+def edited(documents: list[Document], share: float, seed: int, number: int) -> list[Document]:
+    """Return the documents with a sentence added to a share of them, at least one."""
+    chosen = set(random.Random(seed * 1000 + number).sample(range(len(documents)), max(1, int(share * len(documents)))))
+    note = f"\n\nSince revision {number} this page says one thing more.\n"
+    return [replace(each, text=each.text + note) if i in chosen else each for i, each in enumerate(documents)]
+
+
+def main() -> None:
+    """Measure and write `update.json` beside this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", action="append", required=True)
+    parser.add_argument("--limit", type=int, help="take so many documents only")
+    parser.add_argument("--share", type=float, default=0.01)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=17)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+    documents = read_sources(options.source).documents[: options.limit]
+    updates: list[dict[str, Any]] = []
+    with scratch_settings() as settings:
+        embedder = embedder_from(settings)
+        embedder.embed(["warm up"])
+        file = settings.home / "corpus.jsonl"
+        full, chunks, count = ingest(write_jsonl(file, documents), settings, embedder)
+        before = search_index_from(settings, embedder).versions()
+        for number in range(options.repeats):
+            documents = edited(documents, options.share, options.seed, number)
+            stages, _, _ = ingest(write_jsonl(file, documents), settings, embedder)
+            after = search_index_from(settings, embedder).versions()
+            changed = len(after.items() - before.items())
+            before = after
+            ratio = {name: stages[name] / full[name] for name in stages}
+            updates.append({"seconds": stages, "passages_written": changed, "share_of_full": ratio})
+            print(updates[-1], flush=True)
+    facts = {
+        "n": count,
+        "share_changed": options.share,
+        "seed": options.seed,
+        "sources": options.source,
+        "passages": len(chunks),
+        "passages_sha256": chunks_sha256(chunks),
+    }
+    write_results(options.out, settings, facts, {"full_seconds": full, "updates": updates})
+
+
+if __name__ == "__main__":
+    main()
