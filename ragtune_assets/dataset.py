@@ -1,5 +1,6 @@
 """From passages and feedback to questions and answers that were checked and split."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,8 +10,10 @@ from typing import Any
 import dagster as dg
 
 from ragtune.dataset.corrections import corrected_pairs
+from ragtune.dataset.expectations import ExpectationResult
 from ragtune.dataset.extraction import ExtractiveWriter
 from ragtune.dataset.generation import LLMJudge, LLMWriter
+from ragtune.dataset.publishing import diff_items, publish, read_published
 from ragtune.dataset.quality import QualityReport, Scorer, check_pairs
 from ragtune.dataset.review import REVIEWED, Decision, Reviewed, apply_reviews
 from ragtune.dataset.splits import leaks, split_pairs
@@ -136,6 +139,28 @@ def _review_metadata(reviewed: Reviewed, report: QualityReport) -> dict[str, Any
     }
 
 
+@dg.asset(group_name="dataset", kinds={"parquet", "huggingface"}, owners=OWNERS, code_version="1")
+def published_dataset(
+    qa_splits: ArtifactRef,
+    chunks: ArtifactRef,
+    raw_documents: ArtifactRef,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ArtifactStore],
+) -> dg.MaterializeResult[ArtifactRef]:
+    """The dataset for others: Parquet per split with a card, readable by Hugging Face `datasets`."""
+    items = store.read_records(qa_splits, SplitItem)
+    passages, documents = store.read_records(chunks, Chunk), store.read_records(raw_documents, Document)
+    before = store.current("published_dataset")
+    with store.stage("published_dataset") as folder:
+        publish(folder, items, passages, documents, _results(store), settings.seed)
+        card = (folder / "README.md").read_text()
+        ref = store.commit("published_dataset", folder, len(items))
+    metadata = {"card": dg.MetadataValue.md(card.split("---\n", 2)[2])}
+    if before is not None:
+        metadata["since the last version"] = str(diff_items(read_published(store.folder(before)), items))
+    return materialized(ref, metadata)
+
+
 def writers(settings: Settings) -> list[PairWriter]:
     """Return the extractive writer, and the one by a language model where the settings name one."""
     share = settings.dataset.unanswerable_share
@@ -166,6 +191,11 @@ def _kept_docs(store: ArtifactStore, docs: Path, report: QualityReport) -> Artif
     ref = store.commit("quality_report", docs, len(results), file_sha256(docs / RESULTS))
     store.set_current(ref)
     return ref
+
+
+def _results(store: ArtifactStore) -> list[ExpectationResult]:
+    ref = store.current("quality_report")
+    return [ExpectationResult(**row) for row in json.loads((store.folder(ref) / RESULTS).read_text())] if ref else []
 
 
 def _verdicts(report: QualityReport) -> list[dg.AssetCheckResult]:

@@ -22,6 +22,7 @@ SHAPED_BY: dict[str, tuple[str, ...]] = {
     "qa_candidates": ("dataset", "seed"),
     "qa_dataset": ("dataset",),
     "qa_splits": ("dataset", "seed"),
+    "published_dataset": ("seed",),
     "base_model": ("base_model",),
     "lora_adapter": ("training", "answer", "index", "seed"),
     "merged_model": (),

@@ -6,7 +6,7 @@ import typer
 
 from ragtune.errors import RagTuneError
 from ragtune.settings import prepare_process
-from ragtune_serving.commands import asking, demo, documents, review, running, state
+from ragtune_serving.commands import asking, dataset, demo, documents, review, running, state
 
 app = typer.Typer(
     help="Your documents, answered by your own model.",
@@ -28,6 +28,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(review.app, name="review")
+app.add_typer(dataset.app, name="dataset")
 
 
 def main() -> None:
