@@ -12,7 +12,7 @@ from ragtune.dataset.publishing import read_published
 from ragtune.dataset.review import ReviewStore
 from ragtune.errors import DatasetError
 from ragtune.knowledge.retrieval import Retriever
-from ragtune.records import QAPair
+from ragtune.records import QAPair, SplitItem
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune_assets import dataset, feedback, knowledge
@@ -47,6 +47,10 @@ class Home:
 
     def pairs(self, name="qa_dataset"):
         return self.store.read_records(self.store.current(name), QAPair)
+
+    def splits(self):
+        items = self.store.read_records(self.store.current("qa_splits"), SplitItem)
+        return {item.pair.document_id: item.split for item in items}
 
     def metadata(self, name):
         event = self.instance.get_latest_materialization_event(dg.AssetKey(name))
@@ -188,6 +192,32 @@ def test_a_configured_model_writes_and_judges_and_its_cost_is_shown(tmp_path):
     finally:
         home.close()
         server.close()
+
+
+def test_pairs_carry_what_index_and_embedder_say_of_them(built):
+    scores = [pair.scores for pair in built.pairs()]
+    assert all(0 <= each["nearest"] <= 1 for each in scores)
+    found = [each["retrievable"] for each in scores if "retrievable" in each]
+    assert len(found) == sum(pair.answerable for pair in built.pairs())
+    assert sum(found) / len(found) > 0.5
+    assert "| topic | train |" in built.metadata("qa_splits")["topics"]
+
+
+def test_a_document_that_comes_back_has_the_split_it_had(tmp_path):
+    file = tmp_path / "pages.jsonl"
+    file.write_text("".join(page(number) for number in range(20)))
+    home = Home(tmp_path / "home", ["package:filelock", f"jsonl:{file}"])
+    try:
+        home.run()
+        first = home.splits()
+        file.write_text(page(19))
+        home.run()
+        assert set(home.splits()) < set(first)
+        file.write_text("".join(page(number) for number in range(20)))
+        home.run()
+        assert home.splits() == first
+    finally:
+        home.close()
 
 
 def test_a_review_whose_pair_is_no_longer_written_is_listed(home):

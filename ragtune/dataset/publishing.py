@@ -14,6 +14,7 @@ from typing import Any
 
 from ragtune.dataset.expectations import ExpectationResult
 from ragtune.dataset.near_duplicates import question_words
+from ragtune.dataset.splits import topic_balance
 from ragtune.errors import DatasetError
 from ragtune.records import SPLITS, Chunk, Document, QAPair, SplitItem
 from ragtune.store.artifacts import file_sha256, write_json
@@ -183,6 +184,7 @@ def card(
         f"{len(items)} pairs from {len(asked)} documents. SHA-256 `{sha256}`, seed {seed}, format {FORMAT}.",
         "The licence of each text is that of its source.",
         "## Splits\n\n" + _table(("split", "pairs"), [(split, splits[split]) for split in SPLITS]),
+        "## Topics\n\n" + _table(("topic", *SPLITS), [(t, *found.values()) for t, found in topic_balance(items)]),
         "## Sources\n\n" + _table(("source", "documents"), sorted(sources.items())),
         "## Kinds\n\n" + _table(("kind", "pairs"), kinds.most_common()),
         "## Quality\n\n"
