@@ -1,5 +1,6 @@
 """From passages and feedback to questions and answers that were checked and split."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,20 +10,24 @@ from typing import Any
 import dagster as dg
 
 from ragtune.dataset.corrections import corrected_pairs
+from ragtune.dataset.expectations import ExpectationResult
 from ragtune.dataset.extraction import ExtractiveWriter
 from ragtune.dataset.generation import LLMJudge, LLMWriter
+from ragtune.dataset.publishing import diff_items, publish, read_published
 from ragtune.dataset.quality import QualityReport, Scorer, check_pairs
 from ragtune.dataset.review import REVIEWED, Decision, Reviewed, apply_reviews
-from ragtune.dataset.splits import leaks, split_pairs
-from ragtune.ports import PairWriter
+from ragtune.dataset.similarity import same_meaning, with_nearness, with_retrievability
+from ragtune.dataset.splits import leaks, split_pairs, topic_balance, widest_gap
+from ragtune.knowledge.retrieval import Retriever
+from ragtune.ports import Embedder, PairWriter
 from ragtune.records import SPLITS, ArtifactRef, Chunk, Document, FeedbackEvent, QAPair, Split, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore, file_sha256, write_json
-from ragtune_assets.display import materialized, table
+from ragtune_assets.display import histogram, materialized, table
 from ragtune_assets.progress import LoggedProgress
 
 OWNERS = ["team:dataset"]
-RESULTS = "results.json"
+RESULTS, MEMORY = "results.json", "memory.json"
 
 
 @dg.asset(group_name="dataset", kinds={"python", "parquet"}, owners=OWNERS, code_version="1")
@@ -56,6 +61,7 @@ def qa_candidates(
     kinds={"python", "greatexpectations"},
     owners=OWNERS,
     code_version="1",
+    deps=["search_index"],
     check_specs=[
         dg.AssetCheckSpec("expectations", asset="qa_dataset", blocking=True),
         dg.AssetCheckSpec("recommendations", asset="qa_dataset"),
@@ -67,6 +73,8 @@ def qa_dataset(
     chunks: ArtifactRef,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
+    embedder: dg.ResourceParam[Embedder],
+    retriever: dg.ResourceParam[Retriever],
 ):
     """The pairs as their reviewers left them that passed every rule, and a Great Expectations report."""
     passages = store.read_records(chunks, Chunk)
@@ -74,8 +82,12 @@ def qa_dataset(
     candidates = store.read_records(qa_candidates, QAPair)
     reviewed = apply_reviews(candidates, decisions, passages, settings.dataset.reviews_per_pair)
     judge, usage = judging(settings, passages)
+
+    def score(pairs: list[QAPair]) -> list[QAPair]:
+        return judge(with_retrievability(with_nearness(pairs, embedder.embed), retriever.search_many))
+
     with store.stage("quality_report") as docs:
-        report = check_pairs(reviewed.pairs, passages, settings.dataset, judge, docs)
+        report = check_pairs(reviewed.pairs, passages, settings.dataset, score, docs)
         page = _kept_docs(store, docs, report)
     reasons = sorted({reason for _, reason in report.rejected})
     counts = [(reason, sum(why == reason for _, why in report.rejected)) for reason in reasons]
@@ -83,6 +95,11 @@ def qa_dataset(
         "rejected": table(["reason", "pairs"], counts),
         "rejected examples": table(
             ["question", "reason"], [(pair.question, why) for pair, why in report.rejected[:15]]
+        ),
+        "retrievable": histogram(
+            [pair.scores["retrievable"] for pair in report.kept if "retrievable" in pair.scores],
+            "1 / rank of the passage for its question",
+            "1 / rank",
         ),
         "data docs": dg.MetadataValue.path(f"{page.uri}/index.html"),
         "preview": _preview(report.kept),
@@ -104,18 +121,28 @@ def qa_splits(
     raw_documents: ArtifactRef,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
+    embedder: dg.ResourceParam[Embedder],
 ):
     """Every pair with its split; near-duplicate documents go to one split, corrected ones to training."""
     pairs = store.read_records(qa_dataset, QAPair)
     documents = store.read_records(raw_documents, Document)
     corrected = {pair.document_id for pair in pairs if pair.feedback_id}
-    items = split_pairs(pairs, documents, settings.dataset, settings.seed, corrected, earlier_splits(store))
-    found = leaks(items, documents, settings.dataset.jaccard)
+    alike = same_meaning(pairs, embedder.embed, settings.dataset.same_question)
+    earlier = earlier_splits(store)
+    items = split_pairs(pairs, documents, settings.dataset, settings.seed, corrected, earlier, alike)
+    remember_splits(store, earlier, items)
+    found = leaks(items, documents, settings.dataset.jaccard, alike)
     tight = dg.AssetCheckResult(
         passed=not found, check_name="no_leak", metadata={"leaks": table(["leak"], [(leak,) for leak in found[:20]])}
     )
     counts = [(s, sum(i.split == s for i in items), len({i.cluster for i in items if i.split == s})) for s in SPLITS]
-    metadata = {"splits": table(["split", "pairs", "clusters"], counts)}
+    topics = [(topic, *counts.values()) for topic, counts in topic_balance(items)[:30]]
+    metadata = {
+        "splits": table(["split", "pairs", "clusters"], counts),
+        "topics": table(["topic", *SPLITS], topics),
+        "widest gap of a topic's held-out share": widest_gap(items),
+        "questions that mean the same": len(alike),
+    }
     return materialized(store.write_records("qa_splits", items), metadata, [tight])
 
 
@@ -136,6 +163,28 @@ def _review_metadata(reviewed: Reviewed, report: QualityReport) -> dict[str, Any
     }
 
 
+@dg.asset(group_name="dataset", kinds={"parquet", "huggingface"}, owners=OWNERS, code_version="1")
+def published_dataset(
+    qa_splits: ArtifactRef,
+    chunks: ArtifactRef,
+    raw_documents: ArtifactRef,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ArtifactStore],
+) -> dg.MaterializeResult[ArtifactRef]:
+    """The dataset for others: Parquet per split with a card, readable by Hugging Face `datasets`."""
+    items = store.read_records(qa_splits, SplitItem)
+    passages, documents = store.read_records(chunks, Chunk), store.read_records(raw_documents, Document)
+    before = store.current("published_dataset")
+    with store.stage("published_dataset") as folder:
+        publish(folder, items, passages, documents, _results(store), settings.seed)
+        card = (folder / "README.md").read_text()
+        ref = store.commit("published_dataset", folder, len(items))
+    metadata = {"card": dg.MetadataValue.md(card.split("---\n", 2)[2])}
+    if before is not None:
+        metadata["since the last version"] = str(diff_items(read_published(store.folder(before)), items))
+    return materialized(ref, metadata)
+
+
 def writers(settings: Settings) -> list[PairWriter]:
     """Return the extractive writer, and the one by a language model where the settings name one."""
     share = settings.dataset.unanswerable_share
@@ -146,9 +195,20 @@ def writers(settings: Settings) -> list[PairWriter]:
 
 
 def earlier_splits(store: ArtifactStore) -> dict[str, Split]:
-    """Return {document id: split} of the splits before this run, so that no model meets what it was trained on."""
+    """Return {document id: split} of all documents that ever were split here, also of those that went since.
+
+    A model may have been trained on any of them.
+    """
+    memory = store.root / "qa_splits" / MEMORY
+    if memory.is_file():
+        return json.loads(memory.read_text())
     ref = store.current("qa_splits")
     return {item.pair.document_id: item.split for item in store.read_records(ref, SplitItem)} if ref else {}
+
+
+def remember_splits(store: ArtifactStore, earlier: dict[str, Split], items: list[SplitItem]) -> None:
+    """Add the splits of these items to what `earlier_splits` returns."""
+    write_json(store.root / "qa_splits" / MEMORY, {**earlier, **{item.pair.document_id: item.split for item in items}})
 
 
 def judging(settings: Settings, passages: list[Chunk]) -> tuple[Scorer, Callable[[], dict[str, Any]]]:
@@ -166,6 +226,11 @@ def _kept_docs(store: ArtifactStore, docs: Path, report: QualityReport) -> Artif
     ref = store.commit("quality_report", docs, len(results), file_sha256(docs / RESULTS))
     store.set_current(ref)
     return ref
+
+
+def _results(store: ArtifactStore) -> list[ExpectationResult]:
+    ref = store.current("quality_report")
+    return [ExpectationResult(**row) for row in json.loads((store.folder(ref) / RESULTS).read_text())] if ref else []
 
 
 def _verdicts(report: QualityReport) -> list[dg.AssetCheckResult]:

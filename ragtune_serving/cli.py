@@ -6,7 +6,7 @@ import typer
 
 from ragtune.errors import RagTuneError
 from ragtune.settings import prepare_process
-from ragtune_serving.commands import asking, demo, documents, library, review, running, state
+from ragtune_serving.commands import asking, dataset, demo, documents, library, review, running, state
 
 app = typer.Typer(
     help="Your documents, answered by your own model.",
@@ -30,6 +30,7 @@ for command in (
 app.add_typer(library.documents, name="documents")
 app.add_typer(library.sources, name="sources")
 app.add_typer(review.app, name="review")
+app.add_typer(dataset.app, name="dataset")
 
 
 def main() -> None:

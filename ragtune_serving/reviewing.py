@@ -35,7 +35,7 @@ class ReviewDesk:
         ref = self._artifacts.current("qa_dataset")
         if ref is None:
             raise DatasetError(
-                "There is no dataset to review yet.", mend="run `ragtune materialize --select +qa_dataset`"
+                "There is no dataset to review yet.", mend="run `ragtune materialize --select '*qa_dataset'`"
             )
         found = self._read
         if found is None or found.version != ref.sha256:

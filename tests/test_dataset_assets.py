@@ -5,16 +5,20 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from typer.testing import CliRunner
 
 from ragtune.backends.lance_index import LanceIndex
+from ragtune.dataset.publishing import read_published
 from ragtune.dataset.review import ReviewStore
+from ragtune.errors import DatasetError
 from ragtune.knowledge.retrieval import Retriever
-from ragtune.records import QAPair
+from ragtune.records import QAPair, SplitItem
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune_assets import dataset, feedback, knowledge
 from ragtune_assets.materialize import materialize
 from ragtune_assets.resources import build_resources
+from ragtune_serving.cli import app
 from tests.counting_embedder import CountingEmbedder
 from tests.model_server import ModelServer
 
@@ -24,10 +28,8 @@ ROOTS = ["feedback_events", "raw_documents", "review_decisions"]
 class Home:
     """A home with everything up to the splits, built once."""
 
-    def __init__(self, folder, **changes):
-        self.settings = load_settings(
-            {"home": folder, "sources": ["package:filelock"], "dataset": {"min_pairs": 50, **changes}}
-        )
+    def __init__(self, folder, sources=("package:filelock",), **changes):
+        self.settings = load_settings({"home": folder, "sources": sources, "dataset": {"min_pairs": 50, **changes}})
         self.store = ArtifactStore(self.settings.home / "artifacts")
         self.reviews = ReviewStore(self.settings.feedback_url)
         self.instance = dg.DagsterInstance.ephemeral()
@@ -46,6 +48,10 @@ class Home:
     def pairs(self, name="qa_dataset"):
         return self.store.read_records(self.store.current(name), QAPair)
 
+    def splits(self):
+        items = self.store.read_records(self.store.current("qa_splits"), SplitItem)
+        return {item.pair.document_id: item.split for item in items}
+
     def metadata(self, name):
         event = self.instance.get_latest_materialization_event(dg.AssetKey(name))
         return {name: value.value for name, value in event.asset_materialization.metadata.items()}
@@ -57,10 +63,18 @@ class Home:
 
 @pytest.fixture
 def home(tmp_path):
-    built = Home(tmp_path)
-    built.run()
-    yield built
-    built.close()
+    found = Home(tmp_path)
+    found.run()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    found = Home(tmp_path_factory.mktemp("built"))
+    found.run()
+    yield found
+    found.close()
 
 
 def test_reviews_change_the_dataset_once_and_an_unchanged_store_rebuilds_nothing(home):
@@ -69,7 +83,7 @@ def test_reviews_change_the_dataset_once_and_an_unchanged_store_rebuilds_nothing
     home.reviews.decide(bad, "ada", "reject", comment="Nobody asks that.")
     home.reviews.decide(changed, "ada", "correct", question=f"Could you tell me this: {changed.question}")
     home.reviews.decide(good, "bob", "accept")
-    assert [name for name in home.run() if name not in ROOTS] == ["qa_dataset", "qa_splits"]
+    assert [name for name in home.run() if name not in ROOTS] == ["qa_dataset", "qa_splits", "published_dataset"]
     after = home.pairs()
     assert bad.question not in {pair.question for pair in after}
     assert [pair.answer for pair in after if pair.writer == "review"] == [changed.answer]
@@ -84,9 +98,67 @@ def test_reviews_change_the_dataset_once_and_an_unchanged_store_rebuilds_nothing
     assert sorted(home.run()) == ROOTS
 
 
-def test_the_data_docs_are_a_folder_of_pages_that_the_asset_links(home):
-    page = Path(home.metadata("qa_dataset")["data docs"])
-    assert page.is_relative_to(home.settings.home)
+def test_the_same_seed_gives_the_same_bytes_in_another_home(built, tmp_path_factory):
+    other = Home(tmp_path_factory.mktemp("other"))
+    try:
+        other.run()
+        first, second = (Path(each.store.current("published_dataset").uri) for each in (built, other))
+    finally:
+        other.close()
+    names = sorted(path.relative_to(first) for path in first.rglob("*") if path.name != "artifact.json")
+    assert len([name for name in names if name.suffix == ".parquet"]) == 4
+    for name in names:
+        if (first / name).is_file():
+            assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def page(number):
+    text = (
+        f"# Gadget{number} handbook\n\n## The gadget{number} lever\n\n"
+        f"A gadget{number} is a machine{number} that folds paper{number} into boats{number} and planes{number}. "
+        f"The lever{number} controls how fast paper{number} moves through rollers{number} and knives{number}.\n\n"
+        f"- **Brake{number}**: stops the rollers{number} before any knife{number} reaches a finger{number}.\n"
+    )
+    return json.dumps({"id": f"g{number}", "title": f"Gadget{number} handbook", "text": text}) + "\n"
+
+
+def test_ten_more_documents_add_pairs_and_move_none_and_the_command_line_shows_the_difference(tmp_path, monkeypatch):
+    file = tmp_path / "pages.jsonl"
+    file.write_text("".join(page(number) for number in range(20)))
+    home = Home(tmp_path / "home", ["package:filelock", f"jsonl:{file}"])
+    try:
+        home.run()
+        old = home.store.current("published_dataset")
+        before = {item.pair.id: item.split for item in read_published(Path(old.uri))}
+        file.write_text("".join(page(number) for number in range(30)))
+        home.run()
+        after = {
+            item.pair.id: item.split
+            for item in read_published(home.store.folder(home.store.current("published_dataset")))
+        }
+        assert len(after.keys() - before.keys()) >= 10
+        assert all(split == before.get(pair, split) for pair, split in after.items())
+        assert " 0 moved to another split" in home.metadata("published_dataset")["since the last version"]
+    finally:
+        home.close()
+    monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path / "home"))
+    listed = CliRunner().invoke(app, ["dataset", "versions"]).stdout.splitlines()
+    assert [" current" in line for line in listed] == [False, True]
+    said = CliRunner().invoke(app, ["dataset", "diff", old.sha256[:6], "--json"], catch_exceptions=False)
+    told = json.loads(said.stdout)
+    assert {each["id"] for each in told["added"]} >= after.keys() - before.keys() - {
+        e["after"]["id"] for e in told["changed"]
+    }
+    assert told["moved"] == []
+    shown = CliRunner().invoke(app, ["dataset", "diff", old.uri], catch_exceptions=False).stdout
+    assert shown.startswith(f"{len(told['added'])} added, {len(told['removed'])} removed")
+    with pytest.raises(DatasetError, match="'nothing' names 0 published datasets"):
+        CliRunner().invoke(app, ["dataset", "diff", "nothing"], catch_exceptions=False)
+
+
+def test_the_data_docs_are_a_folder_of_pages_that_the_asset_links(built):
+    page = Path(built.metadata("qa_dataset")["data docs"])
+    assert page.is_relative_to(built.settings.home)
     assert "Data Docs" in page.read_text()
     assert len(list(page.parent.rglob("*.html"))) >= 5
 
@@ -120,6 +192,32 @@ def test_a_configured_model_writes_and_judges_and_its_cost_is_shown(tmp_path):
     finally:
         home.close()
         server.close()
+
+
+def test_pairs_carry_what_index_and_embedder_say_of_them(built):
+    scores = [pair.scores for pair in built.pairs()]
+    assert all(0 <= each["nearest"] <= 1 for each in scores)
+    found = [each["retrievable"] for each in scores if "retrievable" in each]
+    assert len(found) == sum(pair.answerable for pair in built.pairs())
+    assert sum(found) / len(found) > 0.5
+    assert "| topic | train |" in built.metadata("qa_splits")["topics"]
+
+
+def test_a_document_that_comes_back_has_the_split_it_had(tmp_path):
+    file = tmp_path / "pages.jsonl"
+    file.write_text("".join(page(number) for number in range(20)))
+    home = Home(tmp_path / "home", ["package:filelock", f"jsonl:{file}"])
+    try:
+        home.run()
+        first = home.splits()
+        file.write_text(page(19))
+        home.run()
+        assert set(home.splits()) < set(first)
+        file.write_text("".join(page(number) for number in range(20)))
+        home.run()
+        assert home.splits() == first
+    finally:
+        home.close()
 
 
 def test_a_review_whose_pair_is_no_longer_written_is_listed(home):

@@ -12,7 +12,7 @@ from ragtune_assets.display import curve, histogram, materialized, score_bars, t
 
 GROUPS = {
     "knowledge": {"raw_documents", "chunks", "search_index"},
-    "dataset": {"qa_candidates", "qa_dataset", "qa_splits"},
+    "dataset": {"qa_candidates", "qa_dataset", "qa_splits", "published_dataset"},
     "model": {"base_model", "lora_adapter", "merged_model", "quantized_model"},
     "evaluation": {"outside_questions", "eval_answers", "eval_scores", "benchmark_runs", "benchmark_tables"},
     "release": {"released_model"},

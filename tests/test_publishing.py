@@ -4,9 +4,10 @@ from dataclasses import replace
 import pytest
 
 from ragtune.dataset.extraction import ExtractiveWriter
-from ragtune.dataset.publishing import FIELDS, diff_items, items_sha256, publish
+from ragtune.dataset.publishing import FIELDS, diff_items, items_sha256, publish, read_published
 from ragtune.dataset.quality import check_pairs
 from ragtune.dataset.splits import split_pairs
+from ragtune.errors import DatasetError
 from ragtune.settings import DatasetSettings
 from ragtune.store.artifacts import file_sha256
 from tests.api_pages import articles, chunk, shop
@@ -29,7 +30,7 @@ def test_the_folder_is_read_by_hugging_face_datasets(small, tmp_path):
     from datasets import load_dataset
 
     items, chunks, report = dataset(small)
-    publish(tmp_path / "qa", items, chunks, small, report, seed=1)
+    publish(tmp_path / "qa", items, chunks, small, report.results, seed=1)
     loaded = load_dataset(str(tmp_path / "qa"), cache_dir=str(tmp_path / "cache"))
     assert {split: len(rows) for split, rows in loaded.items()} == {
         split: sum(item.split == split for item in items) for split in ("train", "validation", "gate", "test")
@@ -42,7 +43,7 @@ def test_the_folder_is_read_by_hugging_face_datasets(small, tmp_path):
 def test_the_same_items_give_the_same_bytes_and_true_hashes(small, tmp_path):
     items, chunks, report = dataset(small)
     for name in ("a", "b"):
-        assert publish(tmp_path / name, items, chunks, small, report, seed=1) == items_sha256(items)
+        assert publish(tmp_path / name, items, chunks, small, report.results, seed=1) == items_sha256(items)
     first, second = ((tmp_path / name / "dataset.json").read_bytes() for name in ("a", "b"))
     assert first == second
     told = json.loads(first)
@@ -50,12 +51,24 @@ def test_the_same_items_give_the_same_bytes_and_true_hashes(small, tmp_path):
     assert sum(told["splits"].values()) == len(items)
 
 
+def test_what_was_published_reads_back_as_it_was(small, tmp_path):
+    items, chunks, report = dataset(small)
+    publish(tmp_path, items, chunks, small, report.results, seed=1)
+    assert items_sha256(read_published(tmp_path)) == items_sha256(items)
+    (tmp_path / "README.md").write_text("changed")
+    with pytest.raises(DatasetError, match=r"README\.md is gone or was changed"):
+        read_published(tmp_path)
+    with pytest.raises(DatasetError, match="holds no published dataset"):
+        read_published(tmp_path / "data")
+
+
 def test_the_card_tells_counts_sources_and_quality(small, tmp_path):
     items, chunks, report = dataset(small)
-    publish(tmp_path, items, chunks, small, report, seed=1)
+    publish(tmp_path, items, chunks, small, report.results, seed=1)
     text = (tmp_path / "README.md").read_text()
     assert f"{len(items)} pairs" in text
     assert "| answers stand in their chunks | critical | yes |" in text
+    assert f"| grounded | {len(items)} | 1.000 |" in text
     assert all(f"| {name} |" in text for name, _ in FIELDS)
 
 

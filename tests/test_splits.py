@@ -1,10 +1,11 @@
 import random
+from collections import Counter
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from ragtune.dataset.extraction import ExtractiveWriter
 from ragtune.dataset.near_duplicates import clusters, jaccard, near_pairs, near_questions, shingles
-from ragtune.dataset.splits import leaks, split_counts, split_pairs
+from ragtune.dataset.splits import leaks, split_counts, split_pairs, topic_balance, widest_gap
 from ragtune.records import Document
 from ragtune.settings import DatasetSettings
 from tests.api_pages import articles, chunk, document
@@ -95,6 +96,43 @@ def test_what_a_model_was_trained_on_stays_in_train():
     assert held
     again = split_pairs(pairs, documents, SETTINGS, 5, pinned_train=held)
     assert {item.split for item in again if item.pair.document_id in held} == {"train"}
+
+
+def test_every_split_has_its_share_of_every_topic():
+    documents = [replace(each, topic=f"topic{i % 4}") for i, each in enumerate(articles(240))]
+    items = split_pairs(pairs_of(documents), documents, SETTINGS, seed=5)
+    shares = {"test": 0.12, "gate": 0.12, "validation": 0.05}
+    balance = topic_balance(items)
+    assert {topic for topic, _ in balance} == {"topic0", "topic1", "topic2", "topic3"}
+    for topic, counts in balance:
+        for split, share in shares.items():
+            assert abs(counts[split] / sum(counts.values()) - share) <= 0.04, (topic, split)
+    assert widest_gap(items, fewest=50) <= 0.05
+    one_sided = [replace(item, split="train" if item.pair.topic == "topic1" else item.split) for item in items]
+    assert widest_gap(one_sided, fewest=50) > 0.2
+
+
+def test_which_split_a_single_new_document_joins_is_drawn():
+    chosen = Counter()
+    for each in articles(300):
+        chosen.update({item.split for item in split_pairs(pairs_of([each]), [each], SETTINGS, seed=5)})
+    assert 0.62 <= chosen["train"] / chosen.total() <= 0.8
+    assert chosen["test"] >= 15
+
+
+def test_pairs_that_mean_the_same_keep_their_documents_together():
+    documents = articles(80)
+    pairs = pairs_of(documents)
+    first = {}
+    for pair in pairs:
+        first.setdefault(pair.document_id, pair.id)
+    ids = list(first.values())
+    apart = split_pairs(pairs, documents, SETTINGS, seed=5)
+    alike = list(pairwise(ids[:30]))
+    assert leaks(apart, documents, alike=alike) != []
+    together = split_pairs(pairs, documents, SETTINGS, seed=5, alike=alike)
+    assert leaks(together, documents, alike=alike) == []
+    assert len({item.split for item in together if item.pair.id in ids[:30]}) == 1
 
 
 def test_a_cluster_is_a_chain_of_near_duplicates():

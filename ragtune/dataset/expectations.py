@@ -102,6 +102,7 @@ def _suite(settings: DatasetSettings) -> list[_Rule]:
             "unanswerable_share",
             {"min_value": max(wanted - 0.1, 0.0), "max_value": wanted + 0.1},
         ),
+        _Rule("the index finds the passages", "warning", "figures", "mean_retrievable", {"min_value": 0.7}),
         _Rule("several kinds of questions", "warning", "figures", "kinds", {"min_value": 4}),
     ]
 
@@ -119,7 +120,7 @@ def examine(
     source = context.data_sources.add_pandas("dataset")
     results: list[ExpectationResult] = []
     for name, frame in (("pairs", _frame(kept)), ("figures", pd.DataFrame([figures]))):
-        rules = [rule for rule in _suite(settings) if rule.frame == name]
+        rules = [rule for rule in _suite(settings) if rule.frame == name and rule.column in ("", *frame.columns)]
         suite = context.suites.add(gx.ExpectationSuite(name=name))
         for rule in rules:
             suite.add_expectation(getattr(gxe, rule.expectation)(**rule.arguments, meta={"name": rule.name}))

@@ -6,13 +6,16 @@ give equal bytes.
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from ragtune.dataset.expectations import ExpectationResult
 from ragtune.dataset.near_duplicates import question_words
-from ragtune.dataset.quality import QualityReport
+from ragtune.dataset.splits import topic_balance
+from ragtune.errors import DatasetError
 from ragtune.records import SPLITS, Chunk, Document, QAPair, SplitItem
 from ragtune.store.artifacts import file_sha256, write_json
 
@@ -92,7 +95,7 @@ def publish(
     items: Sequence[SplitItem],
     chunks: Sequence[Chunk],
     documents: Sequence[Document],
-    report: QualityReport,
+    results: Sequence[ExpectationResult],
     seed: int,
 ) -> str:
     """Write `data/*.parquet`, `README.md` (the card) and, last, `dataset.json`; return the hash of the items."""
@@ -112,7 +115,7 @@ def publish(
         pq.write_table(table, path, compression="zstd")
         files[f"data/{split}.parquet"] = file_sha256(path)
     sha256 = items_sha256(items)
-    (folder / "README.md").write_text(card(items, documents, report, seed, sha256), encoding="utf-8")
+    (folder / "README.md").write_text(card(items, documents, results, seed, sha256), encoding="utf-8")
     files["README.md"] = file_sha256(folder / "README.md")
     counts = Counter(item.split for item in items)
     write_json(
@@ -120,6 +123,30 @@ def publish(
         {"format": FORMAT, "sha256": sha256, "seed": seed, "files": files, "splits": {s: counts[s] for s in SPLITS}},
     )
     return sha256
+
+
+def read_published(folder: Path) -> list[SplitItem]:
+    """Return the items of a published folder, split by split; raise DatasetError when it is none or not whole."""
+    import pyarrow.parquet as pq
+
+    manifest = folder / "dataset.json"
+    if not manifest.is_file():
+        raise DatasetError(f"{folder} holds no published dataset.", expected="a folder with dataset.json")
+    for name, sha256 in json.loads(manifest.read_text())["files"].items():
+        if not (folder / name).is_file() or file_sha256(folder / name) != sha256:
+            raise DatasetError(f"{folder / name} is gone or was changed.", expected=f"SHA-256 {sha256}")
+    rows = [row for split in SPLITS for row in pq.read_table(folder / "data" / f"{split}.parquet").to_pylist()]
+    return [_item(row) for row in rows]
+
+
+def _item(row: dict[str, Any]) -> SplitItem:
+    same = {name: row[name] for name, _ in FIELDS if name in QAPair.__dataclass_fields__}
+    read = {
+        "span": (row["span_start"], row["span_end"]),
+        "scores": json.loads(row["scores"]),
+        "evidence_ids": tuple(row["evidence_ids"]),
+    }
+    return SplitItem(QAPair(**{**same, **read}), row["split"], row["cluster"])
 
 
 def _row(item: SplitItem, chunk: Chunk | None) -> dict[str, object]:
@@ -139,7 +166,11 @@ def _row(item: SplitItem, chunk: Chunk | None) -> dict[str, object]:
 
 
 def card(
-    items: Sequence[SplitItem], documents: Sequence[Document], report: QualityReport, seed: int, sha256: str
+    items: Sequence[SplitItem],
+    documents: Sequence[Document],
+    results: Sequence[ExpectationResult],
+    seed: int,
+    sha256: str,
 ) -> str:
     """Return the dataset card in Markdown, with the front matter that Hugging Face reads."""
     splits = Counter(item.split for item in items)
@@ -153,16 +184,26 @@ def card(
         f"{len(items)} pairs from {len(asked)} documents. SHA-256 `{sha256}`, seed {seed}, format {FORMAT}.",
         "The licence of each text is that of its source.",
         "## Splits\n\n" + _table(("split", "pairs"), [(split, splits[split]) for split in SPLITS]),
+        "## Topics\n\n" + _table(("topic", *SPLITS), [(t, *found.values()) for t, found in topic_balance(items)]),
         "## Sources\n\n" + _table(("source", "documents"), sorted(sources.items())),
         "## Kinds\n\n" + _table(("kind", "pairs"), kinds.most_common()),
         "## Quality\n\n"
         + _table(
             ("expectation", "severity", "held", "observed"),
-            [(each.name, each.severity, "yes" if each.success else "NO", each.observed) for each in report.results],
+            [(each.name, each.severity, "yes" if each.success else "NO", each.observed) for each in results],
         ),
+        "## Scores\n\n" + _table(("score", "pairs", "mean"), _means(items)),
         "## Fields\n\n" + _table(("field", "meaning"), FIELDS),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _means(items: Sequence[SplitItem]) -> list[tuple[str, int, str]]:
+    found: dict[str, list[float]] = defaultdict(list)
+    for item in items:
+        for name, value in item.pair.scores.items():
+            found[name].append(value)
+    return [(name, len(values), f"{sum(values) / len(values):.3f}") for name, values in sorted(found.items())]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

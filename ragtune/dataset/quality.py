@@ -173,6 +173,7 @@ def summary(kept: Sequence[QAPair], rejected: int = 0) -> dict[str, float]:
     """Return the figures of a dataset that its expectations are about; shares in 0..1."""
     n = max(len(kept), 1)
     templates = Counter(pair.template for pair in kept if pair.template)
+    found = [pair.scores["retrievable"] for pair in kept if "retrievable" in pair.scores]
     return {
         "pairs": float(len(kept)),
         "rejected_share": rejected / max(len(kept) + rejected, 1),
@@ -181,6 +182,7 @@ def summary(kept: Sequence[QAPair], rejected: int = 0) -> dict[str, float]:
         "none_share": sum(pair.answer in ("None", "`None`") for pair in kept) / n,
         "mean_relevance": sum(pair.scores.get("relevant", 0.0) for pair in kept) / n,
         "kinds": float(len({pair.kind for pair in kept if pair.answerable})),
+        **({"mean_retrievable": sum(found) / len(found)} if found else {}),
     }
 
 
