@@ -126,8 +126,7 @@ class LanceIndex(SearchIndex):
             scores = np.stack([query.vector for query in part]).astype(np.float32) @ stored.T
             for query, row in zip(part, scores, strict=True):
                 nearest = np.argpartition(-row, min(query.limit, len(row) - 1))[: query.limit]
-                nearest = nearest[np.argsort(-row[nearest], kind="stable")]
-                hits.append([Hit(chunk_from(records[int(i)].as_py()), float(row[i])) for i in nearest])
+                hits.append(best_first([records[int(i)].as_py() for i in nearest], row[nearest].tolist()))
         return hits
 
     def _search_one(self, table: Any, query: IndexQuery) -> list[Hit]:
