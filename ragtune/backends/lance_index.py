@@ -5,7 +5,9 @@ versions, which nobody looks at, and then moves the pointer; a killed one is rol
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -108,9 +110,10 @@ class LanceIndex(SearchIndex):
         if len(many) < TOGETHER_FROM or table.count_rows() >= VECTOR_INDEX_FROM:
             many = []
         found = dict(zip(many, self._search_together(table, [queries[place] for place in many]), strict=True))
-        return [
-            found[place] if place in found else self._search_one(table, query) for place, query in enumerate(queries)
-        ]
+        rest = [place for place in range(len(queries)) if place not in found]
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if len(rest) > 1 else 1) as pool:
+            found |= zip(rest, pool.map(lambda place: self._search_one(table, queries[place]), rest), strict=True)
+        return [found[place] for place in range(len(queries))]
 
     def _search_together(self, table: Any, queries: Sequence[IndexQuery]) -> list[list[Hit]]:
         """Compare all query vectors with all stored ones, block by block; exact, as a scan is."""
