@@ -59,7 +59,7 @@ def test_documents_are_listed_and_shown_with_their_passages(docs: Path) -> None:
     assert (shown["passages"], shown["removed"], shown["source"]) == (1, False, f"folder:{docs}")
     assert "thirty minutes" in shown["text"]
     assert "thirty minutes" in invoke("documents", "show", "Login")
-    assert "2 documents." in invoke("documents", "list")
+    assert "Documents: 2" in invoke("documents", "list")
 
 
 def test_the_quarantine_names_each_broken_document_with_its_reason(docs: Path) -> None:
