@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
@@ -157,32 +158,20 @@ def search_index(
     warehouse: dg.ResourceParam[Warehouse],
 ):
     """The hybrid index over the passages; only new ones are embedded, vanished ones leave."""
-    passages = store.read_records(chunks, Chunk)
+    passages = [chunk for chunk in store.read_records(chunks, Chunk) if not chunk.duplicate_of]
     update = update_index(index, embedder, passages, LoggedProgress())
-    present = index.chunk_ids()
-    wanted = {chunk.id for chunk in passages if not chunk.duplicate_of}
+    present, wanted = index.chunk_ids(), {chunk.id for chunk in passages}
     complete = dg.AssetCheckResult(
         passed=present.keys() == wanted,
         check_name="holds_every_chunk",
         metadata={"missing": len(wanted - present.keys()), "left over": len(present.keys() - wanted)},
     )
     ref = _described(store, settings, embedder.name, sorted(present))
-    metadata = {
-        "added": update.added,
-        "updated": update.updated,
-        "deleted": update.deleted,
-        "embedded": update.embedded,
-        "seconds": update.seconds,
-        "embedder": embedder.name,
-    }
-    retriever = Retriever(index, embedder, settings.index)
     pairs, dataset = held_out_pairs(store, settings.seed)
-    kept = [chunk for chunk in passages if not chunk.duplicate_of]
-    row = measure_retrieval(
-        retriever, kept, pairs, run_id=context.run.run_id[:8], index_sha256=ref.sha256, dataset_sha256=dataset
-    )
-    warehouse.append([row])
-    return materialized(ref, {**metadata, **measured(warehouse.retrieval())}, [complete])
+    ids = {"run_id": context.run.run_id[:8], "index_sha256": ref.sha256, "dataset_sha256": dataset}
+    warehouse.append([measure_retrieval(Retriever(index, embedder, settings.index), passages, pairs, **ids)])
+    metadata = {**asdict(update), "embedder": embedder.name, **measured(warehouse.retrieval())}
+    return materialized(ref, metadata, [complete])
 
 
 def held_out_pairs(store: ArtifactStore, seed: int) -> tuple[list[QAPair], str]:

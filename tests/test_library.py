@@ -98,6 +98,13 @@ def test_a_password_is_not_written_to_disk(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_a_source_of_the_settings_is_dropped_without_its_password(tmp_path: Path) -> None:
+    found = library(tmp_path, "folder:x", "ftp://me:secret@host/docs")
+    assert found.drop("ftp://host/docs/") == "ftp://host/docs"
+    assert found.sources() == ["folder:x"]
+    assert "secret" not in (found.folder / "decisions.json").read_text()
+
+
 def test_an_unreadable_source_is_not_added(tmp_path: Path) -> None:
     empty = library(tmp_path, "folder:x")
     with pytest.raises(SourceError, match="There is no folder"):

@@ -1,6 +1,7 @@
 """`ragtune documents` and `ragtune sources`: what they print, and what is found afterwards."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_documents_are_listed_and_shown_with_their_passages(docs: Path) -> None:
     assert (shown["passages"], shown["removed"], shown["source"]) == (1, False, f"folder:{docs}")
     assert "thirty minutes" in shown["text"]
     assert "thirty minutes" in invoke("documents", "show", "Login")
-    assert "2 documents." in invoke("documents", "list")
+    assert "Documents: 2" in invoke("documents", "list")
 
 
 def test_the_quarantine_names_each_broken_document_with_its_reason(docs: Path) -> None:
@@ -91,3 +92,21 @@ def test_a_wrong_name_is_answered_with_the_right_ones(docs: Path) -> None:
         invoke("documents", "remove", "crat.md")
     with pytest.raises(SourceError, match=f"one of folder:{docs}"):
         invoke("sources", "refresh", "folder:elsewhere")
+
+
+def test_a_run_file_names_the_documents_of_a_collection_as_the_collection_does(docs: Path, tmp_path: Path) -> None:
+    lines = [{"id": "MED-10", "title": "Statins", "text": "Statins lower cholesterol."}, {"id": "MED-2", "text": "x"}]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "queries.jsonl").write_text('{"id": "q1", "text": "what lowers cholesterol"}\n')
+    invoke("index", "--source", "jsonl:corpus.jsonl")
+    invoke("search", "--queries", "queries.jsonl", "--run", "run.trec", "--level", "document")
+    assert (tmp_path / "run.trec").read_text().split()[:4] == ["q1", "Q0", "MED-10", "1"]
+
+
+def test_every_command_on_the_page_of_the_knowledge_base_exists() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "knowledge.md").read_text()
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
+    commands = {tuple(found.split()) for found in re.findall(r"^ragtune ((?:documents|sources) \w+|\w+)", blocks, re.M)}
+    assert {("index",), ("documents", "restore"), ("sources", "add")} <= commands
+    for command in commands:
+        assert "Usage" in invoke(*command, "--help")

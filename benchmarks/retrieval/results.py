@@ -54,7 +54,7 @@ def write_results(path: Path, settings: Settings, facts: dict[str, Any], results
         "embedder": settings.embedder.model or settings.embedder.backend,
     }
     plain = json.loads(
-        json.dumps({**made, **facts, "results": results}), parse_float=lambda text: round(float(text), 4)
+        json.dumps({**made, **facts, "results": results}), parse_float=lambda text: round(float(text), 6)
     )
     text = json.dumps(plain, indent=1)
     path.write_text(re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")

@@ -79,7 +79,7 @@ class Library:
         return TypeAdapter(Decisions).validate_json(path.read_text()) if path.is_file() else Decisions()
 
     def add(self, spec: str, progress: Progress = silent) -> str:
-        """Add a source for good, read it, and return it with its absolute path.
+        """Add a source for good, read it, and return it with its whole path.
 
         Raises SourceError when it cannot be read or holds a password, which would be written to disk.
         """
@@ -101,11 +101,11 @@ class Library:
             return replace(old, dropped=dropped, added=old.added if place in known else (*old.added, name))
 
         self._decide(change)
-        return name
+        return without_password(name)
 
     def drop(self, spec: str) -> str:
         """Take a source out for good and return it; raise SourceError when it is unknown or the last one."""
-        found = self._known(spec, self.sources())
+        found = without_password(self._known(spec, self.sources()))
         if len(self.sources()) == 1:
             raise SourceError(
                 f"{found} is the only source.", expected="one that stays", mend="add another one before you remove it"

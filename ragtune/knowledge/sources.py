@@ -58,8 +58,9 @@ def joined(parts: Sequence[Corpus], specs: Sequence[str]) -> Corpus:
     corpus = Corpus([d for part in parts for d in part.documents], [q for part in parts for q in part.quarantine])
     if not corpus.documents:
         reasons = "; ".join(f"{item.path}: {item.reason}" for item in corpus.quarantine[:5])
+        named = ", ".join(map(without_password, specs))
         raise SourceError(
-            f"None of the {len(corpus.quarantine)} documents in {', '.join(specs)} can be read ({reasons}).",
+            f"None of the {len(corpus.quarantine)} documents in {named} can be read ({reasons}).",
             expected="at least one readable document",
             mend="repair the files or name another source",
         )

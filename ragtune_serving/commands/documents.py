@@ -16,6 +16,7 @@ from ragtune.settings import Settings, load_settings
 from ragtune_serving.terminal import err, out, print_json, progress_bar
 
 if TYPE_CHECKING:
+    from ragtune.knowledge.library import Library
     from ragtune.knowledge.retrieval import Mode, Retriever
 
 MODES: "tuple[Mode, ...]" = ("hybrid", "text", "vector")
@@ -69,11 +70,14 @@ def search(
     json_: Annotated[bool, typer.Option("--json", help="print the hits as JSON")] = False,
     queries: Annotated[Path | None, typer.Option(help='a batch: one {"id","text"} a line')] = None,
     run: Annotated[Path | None, typer.Option(help="TREC run file to write for the batch")] = None,
-    level: Annotated[str, typer.Option(help="document or chunk: what the run file ranks")] = "chunk",
+    level: Annotated[
+        str, typer.Option(help="document or chunk: what the run file ranks; JSONL documents by their own id")
+    ] = "chunk",
     timings: Annotated[Path | None, typer.Option(help='file for {"id","latency_ms"} a query')] = None,
 ) -> None:
     """Find passages by words and by meaning."""
     from ragtune.backends.catalog import retriever_from
+    from ragtune.knowledge.library import Library
 
     known = next((name for name in MODES if name == mode), None)
     if known is None or level not in ("document", "chunk"):
@@ -89,7 +93,8 @@ def search(
             f"There is no index in {settings.home}.", "an index", "run `ragtune index --source folder:PATH`"
         )
     if queries is not None and run is not None:
-        _batch(retriever, queries, run, timings, top_k, known, level)
+        names = record_ids(Library(settings)) if level == "document" else {}
+        _batch(retriever, queries, run, timings, top_k, known, level, names)
         return
     hits = retriever.search(text, top_k, known)
     if json_:
@@ -99,6 +104,12 @@ def search(
         out.print(f"[bold]{rank}. {hit.chunk.title}[/bold]  {hit.score:.4f}", markup=True)
         out.print(f"   {hit.chunk.document_id}  {hit.chunk.id}", markup=False)
         out.print("   " + " ".join(hit.chunk.text.split())[:240], markup=False)
+
+
+def record_ids(library: "Library") -> dict[str, str]:
+    """Return {document id: its own id in the file} of the JSONL sources: judgements of collections use the latter."""
+    files = [shelf for shelf in library.shelves() if shelf.spec.startswith("jsonl:")]
+    return {each.id: each.path for shelf in files for each in shelf.documents if len(each.path.split()) == 1}
 
 
 def read_lines(file: Path, *names: str) -> list[dict[str, Any]]:
@@ -123,7 +134,14 @@ def read_lines(file: Path, *names: str) -> list[dict[str, Any]]:
 
 
 def _batch(
-    retriever: "Retriever", queries: Path, run: Path, timings: Path | None, top_k: int, mode: "Mode", level: str
+    retriever: "Retriever",
+    queries: Path,
+    run: Path,
+    timings: Path | None,
+    top_k: int,
+    mode: "Mode",
+    level: str,
+    names: dict[str, str],
 ) -> None:
     asked = read_lines(queries, "id", "text")
     wanted = top_k * _CHUNKS_PER_DOCUMENT if level == "document" else top_k
@@ -136,7 +154,7 @@ def _batch(
             hits = retriever.search(query["text"], wanted, mode)
             measured.append({"id": query["id"], "latency_ms": round((time.perf_counter() - began) * 1000, 3)})
             lines += [
-                f"{query['id']} Q0 {name} {rank} {score:.9f} ragtune"
+                f"{query['id']} Q0 {names.get(name, name)} {rank} {score:.9f} ragtune"
                 for rank, (name, score) in enumerate(_ranked(hits, level)[:top_k], 1)
             ]
             progress("searching", done, len(asked))

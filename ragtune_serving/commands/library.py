@@ -36,7 +36,7 @@ def list_documents(
     for each in found:
         origin = f"removed {each.removed_at}" if removed else each.source
         out.print(f"{each.id}  {each.path}  {each.title}  ({origin})", markup=False)
-    out.print(f"{len(found)} documents.", style="dim")
+    out.print(f"Documents: {len(found)}", style="dim")
 
 
 @documents.command()
@@ -86,7 +86,7 @@ def quarantine(json_: Json = False) -> None:
         return
     for each in bad:
         out.print(f"{each.path}  ({each.source})\n   {each.reason}", markup=False)
-    out.print(f"{len(bad)} documents could not be read.", style="dim")
+    out.print(f"Not readable: {len(bad)}", style="dim")
 
 
 @sources.command("list")
