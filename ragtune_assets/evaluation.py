@@ -96,7 +96,7 @@ def eval_scores(
         "gains": table(["over", "model", "precision", "metric", "gain", "95% interval", "n"], _gains(sets, settings)),
     }
     for one in sets:
-        warehouse.append_answers(context.run_id, one.model, one.precision, one.split, one.answers)
+        warehouse.append_answers(context.run.run_id, one.model, one.precision, one.split, one.answers)
     warehouse.append(scores)
     return materialized(store.write_records("eval_scores", scores), metadata)
 
@@ -138,7 +138,7 @@ def benchmark_runs(
                 model_bytes=folder_bytes(folders[precision]),
                 max_tokens=settings.answer.max_tokens,
                 seed=settings.seed,
-                run_id=context.run_id[:8],
+                run_id=context.run.run_id[:8],
                 progress=LoggedProgress(),
             )
     return materialized(store.write_records("benchmark_runs", rows), {"runs": _runs(rows)})

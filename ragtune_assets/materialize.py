@@ -26,6 +26,7 @@ from ragtune.errors import RagTuneError, ResourceError
 from ragtune.settings import Settings, load_settings, prepare_process
 from ragtune.store.artifacts import ArtifactStore
 from ragtune_assets.definitions import build_definitions
+from ragtune_assets.interrupts import Interrupts
 from ragtune_assets.progress import LOGGER
 from ragtune_assets.staleness import reason_to_build
 
@@ -152,20 +153,23 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
 def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey]) -> None:
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     started = time.monotonic()
-    result = job.execute_in_process(
-        run_config=quiet,
-        instance=instance,
-        asset_selection=list(keys),
-        tags={RUN_TAG: str(os.getpid())},
-        raise_on_error=False,
-    )
+    with Interrupts() as interrupts:
+        result = job.execute_in_process(
+            run_config=quiet,
+            instance=instance,
+            asset_selection=list(keys),
+            tags={RUN_TAG: str(os.getpid())},
+            raise_on_error=False,
+        )
+    if interrupts.seen:
+        raise KeyboardInterrupt
     if not result.success:
         raise _failure(result)
     LOGGER.info("... %s in %.0f s", ", ".join(key.to_user_string() for key in keys), time.monotonic() - started)
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> RagTuneError:
-    """Return what failed: steps, what a step needs, or blocking checks; raise KeyboardInterrupt when it was us."""
+    """Return what failed: steps, what a step needs, or blocking checks."""
     lines = []
     for event in result.all_events:
         if event.is_step_failure:
@@ -184,8 +188,6 @@ def _cause(error: Any) -> str:
         error = error.cause
     if error is None:
         return "failed"
-    if error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt"):
-        raise KeyboardInterrupt
     return re.sub(OUR_ERROR, "", error.message.strip())
 
 

@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import dagster as dg
@@ -183,7 +182,6 @@ def test_control_c_ends_with_a_message_and_leaves_no_lock(tmp_path):
     for line in process.stdout:
         if "building" in line:
             break
-    time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
     rest = process.communicate(timeout=60)[0]
     assert process.returncode == 130, rest
