@@ -34,11 +34,12 @@ def engine_processes(gateway: Gateway) -> list[psutil.Process]:
     return [child for child in children if "vllm.entrypoints.openai.api_server" in child.cmdline()]
 
 
-def test_the_base_model_answers_over_http_before_anything_was_trained(gateway):
+def test_the_base_model_answers_and_cites_over_http_before_anything_was_trained(gateway):
     question = [{"role": "user", "content": "What does shop.cart.total return?"}]
     reply = gateway.client.chat.completions.create(model="ragtune", messages=question)
     assert reply.ragtune["model_version"] == "base"
-    assert reply.choices[0].message.content.strip()
+    assert "price of everything in the cart" in reply.choices[0].message.content
+    assert [citation["title"] for citation in reply.ragtune["citations"]] == ["shop.cart"]
     assert reply.usage.prompt_tokens > 60, "the passages must be in the prompt"
     assert reply.ragtune["retrieval_ms"] > 0
     again = gateway.client.chat.completions.create(model="ragtune", messages=question)
