@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ragtune.dataset.similarity import same_meaning, with_nearness, with_retriev
 from ragtune.dataset.splits import leaks, split_pairs, topic_balance, widest_gap
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.ports import Embedder, PairWriter
-from ragtune.records import SPLITS, ArtifactRef, Chunk, Document, FeedbackEvent, QAPair, Split, SplitItem
+from ragtune.records import SPLITS, ArtifactRef, Chunk, Document, FeedbackEvent, Hit, QAPair, Split, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore, file_sha256, write_json
 from ragtune_assets.display import histogram, materialized, table
@@ -83,8 +83,11 @@ def qa_dataset(
     reviewed = apply_reviews(candidates, decisions, passages, settings.dataset.reviews_per_pair)
     judge, usage = judging(settings, passages)
 
+    def search(texts: Sequence[str], most: int) -> list[list[Hit]]:
+        return retriever.search_many(texts, most, settings.dataset.retrievable_by)
+
     def score(pairs: list[QAPair]) -> list[QAPair]:
-        return judge(with_retrievability(with_nearness(pairs, embedder.embed), retriever.search_many))
+        return judge(with_retrievability(with_nearness(pairs, embedder.embed), search))
 
     with store.stage("quality_report") as docs:
         report = check_pairs(reviewed.pairs, passages, settings.dataset, score, docs)
