@@ -1,7 +1,7 @@
 """How many pairs running text gives, how many of them its best sentence answers, and a sample to read.
 
 Run: python benchmarks/dataset/prose.py --sample 50 --out benchmarks/dataset
-Without --source it reads the descriptions of the installed packages and this project's own pages.
+Without --source it reads the Markdown descriptions of the installed packages, this one left out.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import json
 import random
 import re
 import tempfile
-from collections import Counter
+from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from ragtune.dataset.quality import check_pairs
 from ragtune.dataset.sentences import sentences, stands_alone
 from ragtune.knowledge.chunking import cut
 from ragtune.knowledge.sources import read_sources
-from ragtune.records import Chunk
+from ragtune.records import Chunk, content_id
 from ragtune.settings import DatasetSettings, load_settings
 
 _NO_TEXT = re.compile(r"```.*?```|^(?: {4}|\t|#|>|\||[-*+] |\d+[.)] ).*$", re.DOTALL | re.MULTILINE)
@@ -32,7 +32,8 @@ def descriptions(folder: Path, shortest: int = 800) -> None:
     for distribution in distributions():
         told = distribution.metadata
         text = told.get_payload() or told.get("Description") or ""
-        if len(text) > shortest and "rst" not in (told.get("Description-Content-Type") or ""):
+        plain = "rst" not in (told.get("Description-Content-Type") or "") and told["Name"] != "ragtune"
+        if plain and len(text) > shortest:
             (folder / f"{told['Name']}.md").write_text(text)
 
 
@@ -56,7 +57,9 @@ def main() -> None:
     settings = load_settings()
     with tempfile.TemporaryDirectory() as folder:
         descriptions(Path(folder))
-        documents = read_sources(arguments.source or [f"folder:{folder}", "folder:docs"]).documents
+        found = read_sources(arguments.source or [f"folder:{folder}"]).documents
+    # The seeded choices follow the ids, which must not name the temporary folder.
+    documents = [replace(each, id=content_id("prose", Path(each.path).name)) for each in found]
     chunks = cut(documents, settings.chunking, embedder_from(settings).count_tokens)
     written = ExtractiveWriter(arguments.seed).write(chunks)
     pairs = [pair for pair in check_pairs(written, chunks, DatasetSettings(min_pairs=1)).kept if pair.answerable]
@@ -68,7 +71,7 @@ def main() -> None:
         "pairs": len(pairs),
         "pairs per passage of running text": round(len(pairs) / max(running, 1), 3),
         "best sentence answers": round(sum(share * n for share, n in shares.values()) / max(len(pairs), 1), 3),
-        "kinds": dict(Counter(pair.kind for pair in pairs)),
+        "kinds": {kind: {"pairs": n, "best sentence answers": round(share, 2)} for kind, (share, n) in shares.items()},
         "seed": arguments.seed,
     }
     print(json.dumps(result, indent=2))

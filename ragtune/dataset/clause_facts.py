@@ -13,11 +13,11 @@ from ragtune.dataset.verbs import VERBS, third
 _MORE_VERBS_TEXT = """
 accelerate achieve address assume avoid back benefit bring capture cause combine communicate compose comprise conform
 consist contribute cover deal default delegate depend derive discourage discover embed employ emulate encapsulate
-encourage enforce ensure examine exceed expose extract facilitate feature focus follow guarantee help hold honour
-inherit inject inspire integrate introduce invoke involve lack leverage maintain match measure mimic mirror need
-operate originate own permit persist possess prefer preserve promise propagate protect provision pull reach recognise
+encourage enforce ensure examine exceed expose extract facilitate feature focus follow guarantee hold honour inherit
+inject inspire integrate introduce invoke involve lack leverage maintain match measure mimic mirror need operate
+originate own permit persist possess prefer preserve promise propagate protect provision pull reach recognise
 recognize recommend reject rely replicate respect rest retrieve reuse serve share show signal simplify solve speed
-stand stem strip suit surround target tell tend throw track treat trust turn understand unify wait want warn
+stand stem strip suit surround target tell throw track treat trust turn understand unify wait warn
 """
 _BASES = VERBS | frozenset(_MORE_VERBS_TEXT.split())
 _BASE_OF = {third(verb): verb for verb in _BASES}
@@ -50,7 +50,7 @@ _OBJECT = re.compile(
     rf"^{_LEAD}{_SUBJECT}{_ADVERB} (?P<verb>{_ANY_THIRD})(?P<prep> on| of| to| from| with| into)? (?P<rest>[^,].*)$"
 )
 _MODAL = re.compile(
-    rf"^{_LEAD}{_SUBJECT} (?P<modal>can|must|should|will|cannot){_ADVERB} (?P<verb>{_ANY_BASE})"
+    rf"^{_LEAD}{_SUBJECT} (?P<modal>can|must|should|will){_ADVERB} (?P<verb>{_ANY_BASE})"
     r"(?P<prep> on| of| from| with| into)? (?P<rest>[^,].*)$"
 )
 _PLURAL = re.compile(
@@ -129,13 +129,14 @@ _HELP = re.compile(
     r"|guide|interested)\b",
     re.IGNORECASE,
 )
-STEP = re.compile(
+_STEP = re.compile(
     r"(?:first|we|let|it|they|then|and|or|but|please|feel|there|thanks|into|in|on|from|as|at|with|for|i\.e|either)\b",
     re.IGNORECASE,
 )
 _SECOND_CLAUSE = re.compile(
     r"\b(?:and|but|or)(?: then| also)? "
-    r"(?:(?:should|can|must|will|may|is|are|has|have|does|do|doesn't|don't)\b|(?P<verb>\w+s)\b)|, (?P<listed>\w+s)\b"
+    r"(?:(?:\S+ ){0,3}?(?:should|can|must|will|may|is|are|has|have|does|do|doesn't|don't)\b|(?P<verb>\w+s)\b)"
+    r"|, (?P<listed>\w+s)\b|, (?:to|so|but|which means)\b"
 )
 Subject = Callable[[str], str]
 """Returns how a noun phrase stands inside a question, empty where nobody would know what is meant."""
@@ -202,7 +203,7 @@ def _told_if(body: str, context: str, _subject: Subject, _title: str) -> Found:
 def condition_wording(rest: str) -> str:
     """Return the wording for a condition by what follows it: what to do, what happens, or none for half a list."""
     first = rest.split()[0].lower()
-    if _HELP.search(rest) or STEP.match(rest) or first in _BASE_OF:
+    if _HELP.search(rest) or _BACKWARD.search(rest) or _STEP.match(rest) or first in _BASE_OF:
         return ""
     return "condition.do" if first in _BASES | {"you"} else "condition"
 
@@ -244,7 +245,7 @@ def _said_of(body: str, context: str, subject: Subject, title: str) -> Found:
         wording = "used_for" if purpose else "rests_on"
         return "statement", wording, match.span("rest"), {**slots, "o": match["be"], "d": match["done"]}
     match = _USED.match(body) or _SHOULD_BE.match(body)
-    if match is not None:
+    if match is not None and not _other_clause(match["rest"]):
         slots = _named(match, context, subject, title)
         modal = match["o"] if match.re is _SHOULD_BE else "can"
         verb = "be" if match.re is _SHOULD_BE else "be used as" if match["role"] else "be used for"

@@ -23,7 +23,9 @@ from ragtune.records import Chunk
 
 _NOUN_PHRASE = r"(?:(?:The|A|An) )?(?:[`A-Za-z][\w`.\-/+]*)(?: [`A-Za-z][\w`.\-/+]*){0,4}"
 _IS = re.compile(
-    rf"^(?P<np>{_NOUN_PHRASE}) (?P<be>is|are) (?P<rest>(?:an?|the|one of|used|any|simply|just) .+)$", re.DOTALL
+    rf"^(?P<np>{_NOUN_PHRASE}) (?P<be>is|are) "
+    r"(?P<rest>(?:an?|the|one of|used (?:to|for|as|by|when)|any|simply|just) .+)$",
+    re.DOTALL,
 )
 _SAYS = re.compile(
     r"^(?P<np>(?:(?:The|A|An) )?[`A-Za-z][\w`.\-/+]*(?: [`A-Za-z][\w`.\-/+]*){0,3}?) "
@@ -79,7 +81,7 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 _UNCLEAR = re.compile(
-    r"\b(?:this|it|they|them|these|those|its|their|such|your?|here|so)\b"
+    r"^\w+ that\b|\b(?:this|it|they|them|these|those|its|their|such|your?|here|so)\b"
     r"|^\w+ (?:not |\w+ed\b|\w+ing\b|in\b|on\b|at\b|set\b)",
     re.I,
 )
@@ -188,7 +190,7 @@ def _sentence(text: str, span: Span, context: str, title: str) -> Iterator[Fact]
         return
     body = flat(sentence).rstrip(".")
     defined, action, condition = _IS.match(body), _TO_DO.match(body), _WHEN.match(body)
-    if defined and _subject(defined["np"]):
+    if defined and _subject(defined["np"]) and not re.fullmatch(r"[A-Z][a-z]+(?:ed|ing)", defined["np"]):
         subject = _as_object(defined["np"])
         if says_something_new(defined["rest"], subject, 2) and not _BOAST.match(defined["rest"]):
             wording = "definition.plural" if defined["be"] == "are" else "definition"
