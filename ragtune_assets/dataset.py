@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ OWNERS = ["team:dataset"]
 RESULTS, MEMORY = "results.json", "memory.json"
 
 
-@dg.asset(group_name="dataset", kinds={"python", "parquet"}, owners=OWNERS, code_version="1")
+@dg.asset(group_name="dataset", kinds={"python", "parquet"}, owners=OWNERS, code_version="2")
 def qa_candidates(
     chunks: ArtifactRef,
     feedback_events: ArtifactRef,
@@ -60,7 +61,7 @@ def qa_candidates(
     group_name="dataset",
     kinds={"python", "greatexpectations"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     deps=["search_index"],
     check_specs=[
         dg.AssetCheckSpec("expectations", asset="qa_dataset", blocking=True),
@@ -82,30 +83,15 @@ def qa_dataset(
     candidates = store.read_records(qa_candidates, QAPair)
     reviewed = apply_reviews(candidates, decisions, passages, settings.dataset.reviews_per_pair)
     judge, usage = judging(settings, passages)
+    search = partial(retriever.search_many, mode=settings.dataset.retrievable_by)
 
     def score(pairs: list[QAPair]) -> list[QAPair]:
-        return judge(with_retrievability(with_nearness(pairs, embedder.embed), retriever.search_many))
+        return judge(with_retrievability(with_nearness(pairs, embedder.embed), search))
 
     with store.stage("quality_report") as docs:
         report = check_pairs(reviewed.pairs, passages, settings.dataset, score, docs)
         page = _kept_docs(store, docs, report)
-    reasons = sorted({reason for _, reason in report.rejected})
-    counts = [(reason, sum(why == reason for _, why in report.rejected)) for reason in reasons]
-    metadata = {
-        "rejected": table(["reason", "pairs"], counts),
-        "rejected examples": table(
-            ["question", "reason"], [(pair.question, why) for pair, why in report.rejected[:15]]
-        ),
-        "retrievable": histogram(
-            [pair.scores["retrievable"] for pair in report.kept if "retrievable" in pair.scores],
-            "1 / rank of the passage for its question",
-            "1 / rank",
-        ),
-        "data docs": dg.MetadataValue.path(f"{page.uri}/index.html"),
-        "preview": _preview(report.kept),
-        **_review_metadata(reviewed, report),
-        **usage(),
-    }
+    metadata = {**_report_metadata(report, page), **_review_metadata(reviewed, report), **usage()}
     return materialized(store.write_records("qa_dataset", report.kept), metadata, _verdicts(report))
 
 
@@ -113,7 +99,7 @@ def qa_dataset(
     group_name="dataset",
     kinds={"python", "parquet"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     check_specs=[dg.AssetCheckSpec("no_leak", asset="qa_splits", blocking=True)],
 )
 def qa_splits(
@@ -132,18 +118,33 @@ def qa_splits(
     items = split_pairs(pairs, documents, settings.dataset, settings.seed, corrected, earlier, alike)
     remember_splits(store, earlier, items)
     found = leaks(items, documents, settings.dataset.jaccard, alike)
-    tight = dg.AssetCheckResult(
-        passed=not found, check_name="no_leak", metadata={"leaks": table(["leak"], [(leak,) for leak in found[:20]])}
-    )
+    listed = table(["leak"], [(leak,) for leak in found[:20]])
+    tight = dg.AssetCheckResult(passed=not found, check_name="no_leak", metadata={"leaks": listed})
+    metadata = {**_split_metadata(items), "questions that mean the same": len(alike)}
+    return materialized(store.write_records("qa_splits", items), metadata, [tight])
+
+
+def _split_metadata(items: list[SplitItem]) -> dict[str, Any]:
     counts = [(s, sum(i.split == s for i in items), len({i.cluster for i in items if i.split == s})) for s in SPLITS]
-    topics = [(topic, *counts.values()) for topic, counts in topic_balance(items)[:30]]
-    metadata = {
+    topics = [(topic, *found.values()) for topic, found in topic_balance(items)[:30]]
+    return {
         "splits": table(["split", "pairs", "clusters"], counts),
         "topics": table(["topic", *SPLITS], topics),
         "widest gap of a topic's held-out share": widest_gap(items),
-        "questions that mean the same": len(alike),
     }
-    return materialized(store.write_records("qa_splits", items), metadata, [tight])
+
+
+def _report_metadata(report: QualityReport, page: ArtifactRef) -> dict[str, Any]:
+    reasons = Counter(reason for _, reason in report.rejected)
+    examples = [(pair.question, why) for pair, why in report.rejected[:15]]
+    found = [pair.scores["retrievable"] for pair in report.kept if "retrievable" in pair.scores]
+    return {
+        "rejected": table(["reason", "pairs"], sorted(reasons.items())),
+        "rejected examples": table(["question", "reason"], examples),
+        "retrievable": histogram(found, "1 / rank of the passage for its question", "1 / rank"),
+        "data docs": dg.MetadataValue.path(f"{page.uri}/index.html"),
+        "preview": _preview(report.kept),
+    }
 
 
 def _review_metadata(reviewed: Reviewed, report: QualityReport) -> dict[str, Any]:

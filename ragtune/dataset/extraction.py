@@ -20,8 +20,9 @@ from ragtune.records import Chunk, QAPair, content_id
 
 _RARE = {"table": 0.0, "how_to": 0.1, "raises": 0.1, "base": 0.3, "definition": 0.1, "condition": 0.2, "relation": 0.3}
 _TRIVIAL = frozenset({"True", "False", "[]", "{}", "''", "str", "int", "bool", "dict"})
-_EASY_SHARE = 0.35
-_REPEATABLE = ("remark", "table", "list_item", "definition", "condition")
+_EASY_SHARE = 0.5
+# How many facts of a kind a chunk may be asked about, one otherwise.
+_REPEATABLE = {"table": 3, "list_item": 3, "statement": 3, "how_to": 2, "remark": 2, "definition": 2, "condition": 2}
 _TERM_KINDS = ("definition", "list_item")
 _TYPES = ("type", "returns.type", "returns.value")
 _MOST_OF_SAME_ANSWER = {1: 0.006, 2: 0.004}
@@ -118,7 +119,7 @@ class ExtractiveWriter(PairWriter):
         return not easy or draw(self.seed, "easy", pair.id) < _EASY_SHARE
 
     def _picked(self, chunk: Chunk, facts: Iterable[Fact]) -> list[Fact]:
-        """Return at most one fact of a kind (two of prose kinds) and `limit_per_chunk` of all, rare kinds first."""
+        """Return at most one fact of a kind (three of prose kinds) and `limit_per_chunk` of all, rare kinds first."""
         best: dict[tuple[str, int], tuple[float, Fact]] = {}
         for fact in facts:
             answer = chunk.text[fact.start : fact.end]
@@ -129,7 +130,7 @@ class ExtractiveWriter(PairWriter):
             rank = draw(self.seed, "pick", chunk.id, fact.wording, str(fact.start), str(sorted(fact.slots.items())))
             if answer in _TRIVIAL or fact.wording in _TYPES:
                 rank += 1.0
-            key = (fact.kind, fact.start % 2 if fact.kind in _REPEATABLE else 0)
+            key = (fact.kind, fact.start % _REPEATABLE.get(fact.kind, 1))
             if key not in best or rank < best[key][0]:
                 best[key] = (rank, fact)
         ranked = sorted((rank if rank >= 1 else rank * _RARE.get(key[0], 1.0), key) for key, (rank, _) in best.items())

@@ -8,15 +8,25 @@ import re
 from collections.abc import Iterator
 
 from ragtune.dataset.api_facts import Fact
+from ragtune.dataset.clause_facts import (
+    LINK,
+    clause_facts,
+    condition_wording,
+    does,
+    first_person,
+    plain_action,
+    points_back,
+)
 from ragtune.dataset.sentences import Span, clean, content_words, flat, says_something_new, sentences, stands_alone
-from ragtune.dataset.verbs import VERBS, base_of
+from ragtune.dataset.verbs import VERBS
 from ragtune.records import Chunk
 
 _NOUN_PHRASE = r"(?:(?:The|A|An) )?(?:[`A-Za-z][\w`.\-/+]*)(?: [`A-Za-z][\w`.\-/+]*){0,4}"
 _IS = re.compile(
-    rf"^(?P<np>{_NOUN_PHRASE}) (?P<be>is|are) (?P<rest>(?:an?|the|one of|used|any|simply|just) .+)$", re.DOTALL
+    rf"^(?P<np>{_NOUN_PHRASE}) (?P<be>is|are) "
+    r"(?P<rest>(?:an?|the|one of|used (?:to|for|as|by|when)|any|simply|just) .+)$",
+    re.DOTALL,
 )
-_DOES = re.compile(rf"^(?P<np>{_NOUN_PHRASE}) (?P<verb>[a-z]+) (?P<rest>.+)$", re.DOTALL)
 _SAYS = re.compile(
     r"^(?P<np>(?:(?:The|A|An) )?[`A-Za-z][\w`.\-/+]*(?: [`A-Za-z][\w`.\-/+]*){0,3}?) "
     r"(?P<rest>(?:is|are|was|can|may|must|should|will|has|have|cannot) .+)$",
@@ -36,7 +46,7 @@ with without as from after before during under where whether how why any no not 
 list value values name parameter parameters argument option options method function class object step steps
 section chapter page document table figure file code output input output thing things idea point way rest
 right just unlike like given whenever sometimes certain new different assuming several
-former latter above below user users people their its our your my his her therefore otherwise instead
+now former latter above below user users people their its our your my his her therefore otherwise instead
 """
 _VAGUE = frozenset(_VAGUE_TEXT.split())
 _GENERIC_HEADINGS_TEXT = """
@@ -44,15 +54,16 @@ introduction overview example examples usage notes note see also summary content
 installation requirements background motivation description getting started quickstart changelog faq details
 conclusion credits authors contributing citation acknowledgements readme links more information further reading
 parameters returns raises attributes bases methods quick start key features feature index main about guide easy to
-the a of support integrate why what is how readme.md docs documentation basic advanced
+the a of support integrate why what is how readme.md docs documentation basic advanced compatibility rationale sponsors
+history roadmap status news about us welcome
 """
 _GENERIC_HEADINGS = frozenset(_GENERIC_HEADINGS_TEXT.split())
-_STATEMENT_VERBS_TEXT = """
-provide support require use contain allow let return store create define represent handle offer enable include
-take need mean describe control determine specify replace produce generate accept manage perform convert prevent
-ensure run
-"""
-_STATEMENT_VERBS = frozenset(_STATEMENT_VERBS_TEXT.split())
+_NO_CELL = re.compile(
+    r"<|_\(|\*\w|_\d|^(?:TK|TBD|N/A|(?:of|in|on|at|from|inside|by|with|between|after|before|or)\b)|"
+    r"\b(?:see|below|above|this|these)\b",
+    re.IGNORECASE,
+)
+_BOAST = re.compile(r"the (?:most|best|only|same|first|last|next)\b|one of the (?:most|best)\b")
 _LIST_ITEM = re.compile(
     r"^(?:[-*+]|\d+[.)]) (?:\*\*(?P<bold>[^*\n]{2,50})\*\*|`(?P<code>[^`\n]{2,50})`):?(?:\*\*)?\s*(?:[:—–-]|is)?\s+"
 )
@@ -70,7 +81,7 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 _UNCLEAR = re.compile(
-    r"\b(?:this|it|they|them|these|those|its|their|such|your?|here|so)\b"
+    r"^\w+ that\b|\b(?:this|it|they|them|these|those|its|their|such|your?|here|so)\b"
     r"|^\w+ (?:not |\w+ed\b|\w+ing\b|in\b|on\b|at\b|set\b)",
     re.I,
 )
@@ -80,7 +91,7 @@ _HOW_TO = re.compile(r"^(?:\d[\d.]* )?How to (?P<do>.+?)\??$")
 
 def prose_facts(chunk: Chunk, spans: list[Span], context: str) -> Iterator[Fact]:
     """Yield the facts of the running text; `context` (` in Dagster`) goes behind words that need it."""
-    text = chunk.text
+    text, title = chunk.text, context.removeprefix(" in ")
     for start, end in spans:
         for block_start, block_end in _blocks(text, start, end):
             block = text[block_start:block_end]
@@ -90,7 +101,7 @@ def prose_facts(chunk: Chunk, spans: list[Span], context: str) -> Iterator[Fact]
                 yield from _list(text, block_start, block_end, context)
             elif not block.startswith(("```", "    ", "\t", "#", ">>>", "$ ", ">")):
                 for span in sentences(text, block_start, block_end):
-                    yield from _sentence(text, span, context)
+                    yield from _sentence(text, span, context, title)
 
 
 def heading_facts(chunk: Chunk, context: str) -> Iterator[Fact]:
@@ -100,13 +111,18 @@ def heading_facts(chunk: Chunk, context: str) -> Iterator[Fact]:
     if not heading or first is None:
         return
     answer = flat(chunk.text[first[0] : first[1]])
-    if not stands_alone(answer, fewest=6) or not says_something_new(answer, heading, 3):
+    if (
+        not stands_alone(answer, fewest=6)
+        or not says_something_new(answer, heading, 3)
+        or points_back(answer)
+        or LINK.search(answer)
+    ):
         return
     told, gerund = _HOW_TO.match(heading), _GERUND.match(heading)
     verb = _from_gerund(gerund["verb"]) if gerund else ""
     shared = len(content_words(heading) & content_words(answer)) / max(len(content_words(heading)), 1)
     instructs = _INSTRUCTS.match(answer) is not None
-    if (told or verb) and instructs:
+    if (told or verb) and instructs and shared >= 0.3:
         action = _lowered(told["do"]) if told else f"{verb} {gerund['rest']}" if gerund else ""
         yield Fact("how_to", "how_to", *first, {"d": action, "c": context})
     elif shared >= 0.5 and not heading.endswith(("?", "!")):
@@ -168,47 +184,51 @@ def _blocks(text: str, start: int, end: int) -> Iterator[Span]:
         yield block, end
 
 
-def _sentence(text: str, span: Span, context: str) -> Iterator[Fact]:
+def _sentence(text: str, span: Span, context: str, title: str) -> Iterator[Fact]:
     sentence = text[span[0] : span[1]]
-    if not stands_alone(sentence, fewest=5):
+    if not stands_alone(sentence, fewest=5) or LINK.search(sentence):
         return
     body = flat(sentence).rstrip(".")
     defined, action, condition = _IS.match(body), _TO_DO.match(body), _WHEN.match(body)
-    if defined and _subject(defined["np"]):
+    if defined and _subject(defined["np"]) and not re.fullmatch(r"[A-Z][a-z]+(?:ed|ing)", defined["np"]):
         subject = _as_object(defined["np"])
-        if says_something_new(defined["rest"], subject, 2):
+        if says_something_new(defined["rest"], subject, 2) and not _BOAST.match(defined["rest"]):
             wording = "definition.plural" if defined["be"] == "are" else "definition"
             yield Fact("definition", wording, *span, {"d": subject, "c": _needed(context, subject)})
-    elif action and action["do"].split()[0] in VERBS:
-        start = _offset(text, span, action["rest"])
+    elif action and plain_action(action["do"]):
+        start = _offset(text, span, action["rest"]) if does(action["rest"]) else 0
         if start and stands_alone(action["rest"], fewest=3):
-            slots = {"d": action["do"], "c": _needed(context, action["do"])}
+            slots = {"d": first_person(action["do"]), "c": _needed(context, action["do"])}
             yield Fact("how_to", "how_to", start, span[1], slots)
-    elif condition and not _UNCLEAR.search(condition["condition"]):
+    elif condition and not _UNCLEAR.search(condition["condition"]) and condition_wording(condition["rest"]):
         said = _lowered(condition["condition"])
         start = _offset(text, span, condition["rest"])
         if start and stands_alone(condition["rest"], fewest=4) and says_something_new(condition["rest"], said, 2):
-            yield Fact("condition", "condition", start, span[1], {"d": said, "c": context})
+            yield Fact("condition", condition_wording(condition["rest"]), start, span[1], {"d": said, "c": context})
     else:
-        yield from _statement(text, body, span, context)
+        told = list(clause_facts(text, span, context, lambda phrase: _spoken(phrase, text, title), title))
+        yield from told or _remark(text, body, span, context)
 
 
-def _statement(text: str, body: str, span: Span, context: str) -> Iterator[Fact]:
-    match = _DOES.match(body)
-    verb = base_of(match["verb"]) if match and _subject(match["np"]) else ""
-    told = match and says_something_new(match["rest"], match["np"], 2)
-    if not match or not told or verb not in _STATEMENT_VERBS or match["verb"] == verb:
-        yield from _remark(text, body, span, context)
-        return
-    subject = _as_object(match["np"])
-    slots = {"s": subject, "d": verb, "o": match["verb"], "c": _needed(context, subject)}
-    yield Fact("statement", "statement", *span, slots)
+def _orders(phrase: str) -> bool:
+    """Return whether a phrase is an order, `Keep the defaults`, and no subject."""
+    return phrase.split()[0].lower() in VERBS
+
+
+def _spoken(phrase: str, text: str, title: str) -> str:
+    """Return the phrase as it stands inside a question; a capital goes where the text has the word without one."""
+    bare = re.sub(r"^(?:All|Any|Each|Every|Most|Some|Both) | (?:of|for|in|from)(?= )", "", phrase)
+    if not _subject(bare) or " to " in phrase or _orders(phrase):
+        return ""
+    first, _, rest = phrase.partition(" ")
+    name = not re.fullmatch(r"[A-Z][a-z]+", first) or first in title.split() or re.search(rf"[a-z,`)] {first}\b", text)
+    return _as_object(phrase) if name else f"{first.lower()} {rest}".strip()
 
 
 def _remark(text: str, body: str, span: Span, context: str) -> Iterator[Fact]:
     """Yield a question about the subject of a sentence that is the only one in the passage to mention it."""
     match = _SAYS.match(body)
-    if not match or not _subject(match["np"]) or len(body.split()) < 8:
+    if not match or _orders(match["np"]) or not _subject(match["np"]) or len(body.split()) < 8 or points_back(body):
         return
     bare = re.sub(r"^(?:The|An?) ", "", match["np"])
     telling = len(bare.split()) > 1 or re.search(r"[`_.]|[a-z][A-Z]|^[A-Z]{2}", bare)
@@ -250,14 +270,9 @@ def _table(text: str, start: int, end: int, context: str) -> Iterator[Fact]:
         for name, (a, b) in zip(names[1:], row[1:], strict=False):
             value = text[a:b]
             known = bool(name.split()) and name.lower().split()[-1] in _COLUMNS and key.isascii()
-            good = (
-                known
-                and 1 <= len(value.split()) <= 25
-                and re.search(r"[A-Za-z0-9]{2}", value)
-                and clean(value)
-                and not re.search(r"<|_\(|\*\w|_\d", value)
-            )
-            if good and name and 2 < len(key) <= 50 and name.lower() not in key.lower():
+            good = known and 1 <= len(value.split()) <= 25 and re.search(r"[A-Za-z0-9]{2}", value) and clean(value)
+            good = good and not _NO_CELL.search(value)
+            if good and name and 2 < len(key) <= 50 and key != "N/A" and name.lower() not in key.lower():
                 yield Fact("table", "table", a, b, {"d": f"`{key}`", "o": name.lower(), "c": context})
 
 
@@ -266,7 +281,12 @@ def _subject(phrase: str) -> bool:
     words = [word.strip("`.,").lower() for word in phrase.split()]
     if words[0] in ("the", "a", "an"):
         words = words[1:]
-    if not words or words[0] in _VAGUE or any(word in ("that", "which", "and", "or", "is", "of") for word in words):
+    marked = phrase.removeprefix("The ").startswith("`")
+    if (
+        not words
+        or (words[0] in _VAGUE and not marked)
+        or any(word in ("that", "which", "and", "or", "is", "of") for word in words)
+    ):
         return False
     return bool(re.search(r"[A-Za-z]{3}", phrase)) and phrase.count("`") % 2 == 0 and words[-1] not in _VAGUE
 

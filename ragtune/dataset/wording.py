@@ -174,7 +174,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "What is meant by {d}{c}?",
         "How is {d} defined{c}?",
         "Can you define {d}{c}?",
-        "What does the term {d} mean{c}?",
+        "What does {d} mean{c}?",
         "How would you describe {d}{c}?",
         "Explain what {d} is{c}.",
     ),
@@ -182,7 +182,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "What are {d}{c}?",
         "What is meant by {d}{c}?",
         "How are {d} defined{c}?",
-        "What does the term {d} mean{c}?",
+        "What is there to know about {d}{c}?",
         "How would you describe {d}{c}?",
         "Explain what {d} are{c}.",
     ),
@@ -191,6 +191,62 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Do you know what {s} {o}{c}?",
         "Tell me what {s} {o}{c}.",
         "Can you say what {s} {o}{c}?",
+    ),
+    "statement.plural": (
+        "What do {s} {d}{c}?",
+        "Do you know what {s} {d}{c}?",
+        "Tell me what {s} {d}{c}.",
+        "Can you say what {s} {d}{c}?",
+    ),
+    "modal": (
+        "What {o} {s} {d}{c}?",
+        "Tell me what {s} {o} {d}{c}.",
+        "Do you know what {s} {o} {d}{c}?",
+        "Can you say what {s} {o} {d}{c}?",
+    ),
+    "rests_on": (
+        "What {o} {s} {d}{c}?",
+        "Tell me what {s} {o} {d}{c}.",
+        "Do you know what {s} {o} {d}{c}?",
+    ),
+    "used_for": (
+        "What {o} {s} {d} for{c}?",
+        "For what {o} {s} {d}{c}?",
+        "Tell me what {s} {o} {d} for{c}.",
+    ),
+    "means.passive": (
+        "How can {s} be {d}{c}?",
+        "Tell me how {s} can be {d}{c}.",
+        "In which way can {s} be {d}{c}?",
+        "Do you know how {s} can be {d}{c}?",
+    ),
+    "state.how": (
+        "How {o} {s} {d}{c}?",
+        "In which way {o} {s} {d}{c}?",
+        "Tell me how {s} {o} {d}{c}.",
+        "Do you know how {s} {o} {d}{c}?",
+    ),
+    "state.when": (
+        "When {o} {s} {d}{c}?",
+        "Tell me when {s} {o} {d}{c}.",
+        "Under which condition {o} {s} {d}{c}?",
+        "Do you know when {s} {o} {d}{c}?",
+    ),
+    "state.where": (
+        "Where {o} {s} {d}{c}?",
+        "Tell me where {s} {o} {d}{c}.",
+        "Do you know where {s} {o} {d}{c}?",
+    ),
+    "needed_for": (
+        "What {o} for {d}{c}?",
+        "Tell me what {o} for {d}{c}.",
+        "Do you know what {o} for {d}{c}?",
+    ),
+    "reason": (
+        "Why {d}{c}?",
+        "Can you explain why {s}{c}?",
+        "For what reason {d}{c}?",
+        "Do you know why {s}{c}?",
     ),
     "remark": (
         "What do the documents say about {s}{c}?",
@@ -207,6 +263,18 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "What can I expect {d}{c}?",
         "Do you know what happens {d}{c}?",
         "What do the documents say about what happens {d}{c}?",
+    ),
+    "condition.do": (
+        "What should I do {d}{c}?",
+        "What do I have to do {d}{c}?",
+        "What is there to do {d}{c}?",
+        "What can I do {d}{c}?",
+    ),
+    "how_to.by": (
+        "How do I {d}{c}?",
+        "How can I {d}{c}?",
+        "In which way do I {d}{c}?",
+        "I want to {d}{c}. How?",
     ),
     "how_to": (
         "How do I {d}{c}?",
@@ -235,7 +303,6 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     "table": (
         "What is the {o} of {d}{c}?",
         "Which {o} does {d} have{c}?",
-        "What does the column {o} say for {d}{c}?",
         "For {d}, what is the {o}{c}?",
     ),
     "absent.version": (

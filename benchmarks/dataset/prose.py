@@ -1,0 +1,85 @@
+"""How many pairs running text gives, how many of them its best sentence answers, and a sample to read.
+
+Run: python benchmarks/dataset/prose.py --sample 50 --out benchmarks/dataset
+Without --source it reads the Markdown descriptions of the installed packages, this one left out.
+"""
+
+import argparse
+import json
+import random
+import re
+import tempfile
+from dataclasses import replace
+from importlib.metadata import distributions
+from pathlib import Path
+
+from ragtune.backends.catalog import embedder_from
+from ragtune.dataset.baseline import overlap_shares
+from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.dataset.prose_facts import passing
+from ragtune.dataset.quality import check_pairs
+from ragtune.dataset.sentences import sentences, stands_alone
+from ragtune.knowledge.chunking import cut
+from ragtune.knowledge.sources import read_sources
+from ragtune.records import Chunk, content_id
+from ragtune.settings import DatasetSettings, load_settings
+
+_NO_TEXT = re.compile(r"```.*?```|^(?: {4}|\t|#|>|\||[-*+] |\d+[.)] ).*$", re.DOTALL | re.MULTILINE)
+
+
+def descriptions(folder: Path, shortest: int = 800) -> None:
+    """Write the Markdown description of every installed package that has one of some length."""
+    for distribution in distributions():
+        told = distribution.metadata
+        text = told.get_payload() or told.get("Description") or ""
+        plain = "rst" not in (told.get("Description-Content-Type") or "") and told["Name"] != "ragtune"
+        if plain and len(text) > shortest:
+            (folder / f"{told['Name']}.md").write_text(text)
+
+
+def runs(chunk: Chunk) -> bool:
+    """Return whether a passage holds a whole sentence outside code, lists, tables and notes on releases."""
+    if chunk.duplicate_of or passing(chunk):
+        return False
+    text = _NO_TEXT.sub("", chunk.text)
+    found = (text[start:end] for start, end in sentences(text, 0, len(text)))
+    return any(stands_alone(each, fewest=6) and re.match(r"[A-Z`].*[.!?]$", each, re.DOTALL) for each in found)
+
+
+def main() -> None:
+    """Measure, print and write `prose.json`; with --sample also print pairs to read."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", action="append", default=[])
+    parser.add_argument("--sample", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=17)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    settings = load_settings()
+    with tempfile.TemporaryDirectory() as folder:
+        descriptions(Path(folder))
+        found = read_sources(arguments.source or [f"folder:{folder}"]).documents
+    # The seeded choices follow the ids, which must not name the temporary folder.
+    documents = [replace(each, id=content_id("prose", Path(each.path).name)) for each in found]
+    chunks = cut(documents, settings.chunking, embedder_from(settings).count_tokens)
+    written = ExtractiveWriter(arguments.seed).write(chunks)
+    pairs = [pair for pair in check_pairs(written, chunks, DatasetSettings(min_pairs=1)).kept if pair.answerable]
+    shares, running = overlap_shares(pairs, chunks), sum(runs(chunk) for chunk in chunks)
+    result = {
+        "documents": len(documents),
+        "passages": len(chunks),
+        "passages of running text": running,
+        "pairs": len(pairs),
+        "pairs per passage of running text": round(len(pairs) / max(running, 1), 3),
+        "best sentence answers": round(sum(share * n for share, n in shares.values()) / max(len(pairs), 1), 3),
+        "kinds": {kind: {"pairs": n, "best sentence answers": round(share, 2)} for kind, (share, n) in shares.items()},
+        "seed": arguments.seed,
+    }
+    print(json.dumps(result, indent=2))
+    if arguments.out:
+        (arguments.out / "prose.json").write_text(json.dumps(result, indent=2) + "\n")
+    for pair in random.Random(arguments.seed).sample(pairs, min(arguments.sample, len(pairs))):
+        print(f"| {pair.kind} | {pair.question} | {pair.answer} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""What is asked of a sentence whose part is the answer, and which sentences are left alone."""
+
+import pytest
+
+from ragtune.dataset.prose_facts import prose_facts
+from ragtune.dataset.sentences import flat
+from ragtune.dataset.wording import WORDINGS
+from tests.api_pages import chunk, document
+
+
+def asked(sentence, title="Parcelware", before=""):
+    """Return the first wording of each question about the sentence, with its answer."""
+    text = f"{before}{sentence}"
+    page = chunk(document(title, text, "prose"))
+    return [
+        (WORDINGS[fact.wording][0].format(**fact.slots), flat(text[fact.start : fact.end]))
+        for fact in prose_facts(page, [(len(before), len(text))], f" in {title}")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "question", "answer"),
+    [
+        (
+            "The `ramp` command supports parcels of every size.",
+            "What does the `ramp` command support in Parcelware?",
+            "parcels of every size.",
+        ),
+        (
+            "By default, Parcelware uses a pool of nine drivers.",
+            "What does Parcelware use by default?",
+            "a pool of nine drivers.",
+        ),
+        (
+            "The library exposes two functions for sorting mail.",
+            "What does Parcelware expose?",
+            "two functions for sorting mail.",
+        ),
+        (
+            "Most sorting machines require a steady supply of power.",
+            "What do most sorting machines require in Parcelware?",
+            "a steady supply of power.",
+        ),
+        (
+            "The `width` field must be a whole number of metres.",
+            "What must the `width` field be in Parcelware?",
+            "a whole number of metres.",
+        ),
+        (
+            "Parcel lists can be printed using the `print_all` function.",
+            "How can parcel lists be printed in Parcelware?",
+            "using the `print_all` function.",
+        ),
+        (
+            "You can change your delivery route by editing the map file.",
+            "How do I change my delivery route in Parcelware?",
+            "by editing the map file.",
+        ),
+        (
+            "Use the `--night` option to send parcels after sunset.",
+            "How do I send parcels after sunset in Parcelware?",
+            "Use the `--night` option",
+        ),
+        (
+            "If you want to open a second depot, set `depots` to two.",
+            "How do I open a second depot in Parcelware?",
+            "set `depots` to two.",
+        ),
+        (
+            "If you lose your badge, the gate stays locked for a day.",
+            "What happens if I lose my badge in Parcelware?",
+            "the gate stays locked for a day.",
+        ),
+        (
+            "If your van breaks down, call the nearest depot.",
+            "What should I do if my van breaks down in Parcelware?",
+            "call the nearest depot.",
+        ),
+        (
+            "The scales are calibrated when the depot opens.",
+            "When are the scales calibrated in Parcelware?",
+            "when the depot opens.",
+        ),
+        (
+            "Delivery reports are stored in the `reports` folder.",
+            "Where are delivery reports stored in Parcelware?",
+            "in the `reports` folder.",
+        ),
+        (
+            "The night shift is not suited for glass because drivers overlook cracks.",
+            "Why is the night shift not suited for glass in Parcelware?",
+            "because drivers overlook cracks.",
+        ),
+        (
+            "For heavy parcels, a second driver is required.",
+            "What is required for heavy parcels in Parcelware?",
+            "a second driver",
+        ),
+        (
+            "The scanner is designed to read labels in the dark.",
+            "What is the scanner designed for in Parcelware?",
+            "to read labels in the dark.",
+        ),
+    ],
+)
+def test_the_question_takes_the_rest_of_the_sentence(sentence, question, answer):
+    assert asked(sentence) == [(question, answer)]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "This command supports parcels of every size.",
+        "The `ramp` command supports them in all its depots.",
+        "Subsequent calls to `ramp` replace the first one.",
+        "Parcelware monitors every depot, detects fires, and calls for help.",
+        "Keep the defaults unless the depot is larger.",
+        "If you have any questions, call the nearest depot.",
+        "If you need help, please read the guide of the depot.",
+        "The `ramp` command supports the same option.",
+        "The scanner relies on `labels`_, a list of words.",
+        "Use it to deliver parcels after sunset.",
+    ],
+)
+def test_a_sentence_that_leans_on_others_or_says_two_things_is_left_alone(sentence):
+    assert asked(sentence) == []
+
+
+def test_a_capital_stays_only_on_a_name():
+    assert asked("Mode supports four kinds of parcels.")[0][0] == "What does mode support in Parcelware?"
+    named = asked("Mode supports four kinds of parcels.", before="Ask for Mode when in doubt. ")
+    assert named[0][0] == "What does Mode support in Parcelware?"
