@@ -105,18 +105,20 @@ def package_description(name: str) -> list[Document]:
         if not distributions:
             return []
         metadata = importlib.metadata.metadata(sorted(distributions)[0])
-    facts = f"Version installed: {metadata['Version']}."
-    if metadata["Summary"]:
-        facts = f"{metadata['Summary']}\n\n{facts}"
-    body = str(metadata.json.get("description") or "")
-    text = f"# {metadata['Name']}\n\n{facts}\n\n{unwrap(clean_markdown(body))}".strip() + "\n"
+    # Not metadata["Summary"]: another finder of metadata may be installed, whose messages raise for a missing field.
+    known = metadata.json
+    facts = f"Version installed: {known.get('version')}."
+    if known.get("summary"):
+        facts = f"{known['summary']}\n\n{facts}"
+    body = str(known.get("description") or "")
+    text = f"# {known['name']}\n\n{facts}\n\n{unwrap(clean_markdown(body))}".strip() + "\n"
     source, path = f"package:{name}", f"{name}/README"
     return [
         Document(
             id=content_id(source, path),
             source=source,
             path=path,
-            title=f"{metadata['Name']} (package)",
+            title=f"{known['name']} (package)",
             text=text,
             sha256=sha256(text.encode()).hexdigest(),
             topic=name,
