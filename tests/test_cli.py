@@ -233,7 +233,7 @@ def test_the_report_shows_scores_with_n_and_interval_and_the_decision(home, caps
     settings = load_settings()
     warehouse = Warehouse(settings.home / "warehouse.duckdb")
     warehouse.append([SCORE, replace(SCORE, model="base", precision="bf16", value=0.17, low=0.12, high=0.22)])
-    warehouse.append([DECISION])
+    warehouse.append([replace(DECISION, outside_gain=-0.1, outside_low=-0.2, outside_high=0.01, outside_n=48)])
     monkeypatch.setattr(demo.out, "width", 200)
     demo.report(settings)
     text = capsys.readouterr().out
@@ -242,3 +242,4 @@ def test_the_report_shows_scores_with_n_and_interval_and_the_decision(home, caps
     assert "n=160" in text
     assert "Promoted: the interval excludes zero" in text
     assert "0.050 could have been found" in text
+    assert "something else: -0.100 [-0.200, +0.010], n=48" in text

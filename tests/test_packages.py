@@ -1,9 +1,10 @@
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
 from ragtune.errors import SourceError
-from ragtune.knowledge.packages import read_package
+from ragtune.knowledge.packages import package_description, read_package
 from ragtune.records import Document
 
 FILES = {
@@ -227,3 +228,11 @@ def test_an_installed_package_is_read_whole_and_clean() -> None:
         assert ":py:" not in document.text
         assert ":class:" not in document.text
         assert "\n- None\n" not in document.text
+
+
+def test_a_description_without_a_summary_is_read_though_another_finder_of_metadata_is_installed():
+    import importlib_metadata  # noqa: F401 (importing it puts its finder before Python's own)
+
+    names = sorted({str(each.metadata["Name"]) for each in distributions()})
+    read = [package_description(name) for name in names]
+    assert all(len(found) == 1 and found[0].text.startswith("# ") for found in read)

@@ -75,6 +75,12 @@ def report(settings: Settings) -> None:
             f"a gain of {last.smallest_detectable_gain:.3f} could have been found",
             markup=False,
         )
+        if last.outside_n:
+            out.print(
+                f"  questions about something else: {last.outside_gain:+.3f} "
+                f"[{last.outside_low:+.3f}, {last.outside_high:+.3f}], n={last.outside_n}",
+                markup=False,
+            )
     champion = ModelRegistry(settings).alias("champion")
     if champion:
         served = champion.manifest.served_precision
