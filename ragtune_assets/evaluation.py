@@ -11,6 +11,7 @@ from ragtune.evaluation.gate import paired_gain
 from ragtune.evaluation.held_out import Exam, HeldOutAnswers, held_out
 from ragtune.evaluation.scoring import summarise
 from ragtune.knowledge.retrieval import Retriever
+from ragtune.model.capacity import chosen_device, reads_int4
 from ragtune.model.pretrained import raw_model
 from ragtune.ports import Engine
 from ragtune.records import ArtifactRef, BenchmarkRow, Document, Score, Split, SplitItem
@@ -121,6 +122,7 @@ def benchmark_runs(
 ) -> dg.MaterializeResult[ArtifactRef]:
     """Latency, throughput and memory of each precision at each concurrency, under prompts as users cause them."""
     knobs, folders = settings.benchmark, precision_folders(store, merged_model, quantized_model)
+    packed = reads_int4(chosen_device(settings.device))
     items = store.read_records(qa_splits, SplitItem)
     pairs = held_out(items, "test", knobs.requests * len(knobs.concurrency), settings.seed)
     answerer = Answerer(retriever, settings.answer)
@@ -134,7 +136,7 @@ def benchmark_runs(
                 knobs.concurrency,
                 knobs.requests,
                 model=quantized_model.sha256[:12],
-                precision=precision,
+                precision=precision if packed or precision != "w4a16" else "w4a16 unpacked",
                 model_bytes=folder_bytes(folders[precision]),
                 max_tokens=settings.answer.max_tokens,
                 seed=settings.seed,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ragtune.errors import DatasetError
 from ragtune.evaluation.held_out import Contender, held_out
+from ragtune.model.capacity import chosen_device, fastest_precision
 from ragtune.records import ArtifactRef, Precision, QAPair, RegisteredModel, ScoredAnswer, Split, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
@@ -25,12 +26,9 @@ class AnswerSet:
 
 
 def served_precision(settings: Settings) -> Precision:
-    """Return the precision that is served: INT8 on a CPU, INT4 on CUDA, or what the settings say."""
-    if settings.quantization.serve != "auto":
-        return settings.quantization.serve
-    from ragtune.model.capacity import chosen_device
-
-    return "w4a16" if chosen_device(settings.device) == "cuda" else "w8a8"
+    """Return the precision that is served: what the machine answers with fastest, or what the settings say."""
+    serve = settings.quantization.serve
+    return fastest_precision(chosen_device(settings.device)) if serve == "auto" else serve
 
 
 def precision_folders(store: ArtifactStore, merged: ArtifactRef, quantized: ArtifactRef) -> dict[Precision, Path]:

@@ -160,11 +160,11 @@ def test_an_interrupted_start_leaves_nothing_running(tmp_path: Path, model_folde
     assert gone([int(pids.read_text())]) == []
 
 
-def test_the_key_is_in_the_environment_and_never_on_the_command_line(tmp_path: Path):
+def test_the_key_is_in_the_environment_and_never_on_the_command_line(tmp_path: Path, model_folder: Path):
     engine = VllmEngine(EngineSettings(), tmp_path, "cpu")
     environment = engine.environment("secret-key")
     assert environment["VLLM_API_KEY"] == "secret-key"
-    assert "secret-key" not in " ".join(engine.arguments(tmp_path, "m", 1))
+    assert "secret-key" not in " ".join(engine.arguments(model_folder, "m", 1))
     assert environment["VLLM_CACHE_ROOT"].startswith(str(tmp_path))
 
 

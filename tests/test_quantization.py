@@ -4,7 +4,7 @@ import pytest
 
 from ragtune.errors import ModelError, SettingsError
 from ragtune.model.pretrained import load_model, load_tokenizer
-from ragtune.model.quantization import inspect_weights, quantize_w4a16, quantize_w8a8
+from ragtune.model.quantization import inspect_weights, quantize_w4a16, quantize_w8a8, storage_format, unpack_w4a16
 from ragtune.settings import QuantizationSettings
 from tests.tiny_llama import make_tiny_llama, talks
 
@@ -65,6 +65,20 @@ def test_the_quantised_models_stay_near_the_original(tiny: Path, int4: Path, int
     near = {f: float(torch.cosine_similarity(logits[tiny], logits[f], dim=0)) for f in (int4, int8)}
     assert near[int8] > 0.999
     assert 0.9 < near[int4] < near[int8]
+
+
+def test_unpacked_int4_weights_answer_as_the_packed_ones(tiny: Path, int4: Path, tmp_path: Path) -> None:
+    import torch
+
+    whole = unpack_w4a16(int4, tmp_path / "whole")
+    assert (storage_format(int4), storage_format(whole)) == ("pack-quantized", "")
+    assert inspect_weights(whole)["precision"] == "bf16"
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        packed, plain = (load_model(folder)(ids).logits.float() for folder in (int4, whole))
+    assert float(torch.cosine_similarity(packed.flatten(), plain.flatten(), dim=0)) > 0.9999
+    with pytest.raises(ModelError, match="no packed INT4"):
+        unpack_w4a16(tiny, tmp_path / "out")
 
 
 def test_the_folders_hold_all_that_an_engine_loads(tiny: Path, int4: Path, int8: Path) -> None:

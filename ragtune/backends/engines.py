@@ -22,8 +22,12 @@ from typing import Literal
 from ragtune.backends.chat import OpenAIChat, list_models
 from ragtune.backends.guard import descendants
 from ragtune.errors import EngineError, ModelError, ResourceError
+from ragtune.model.capacity import arithmetic, reads_int4
+from ragtune.model.quantization import PACKED, storage_format, unpack_w4a16
+from ragtune.records import content_id
 from ragtune.ports import ChatModel, Engine, Progress, RunningEngine, silent
 from ragtune.settings import EngineSettings, child_environment
+from ragtune.store.artifacts import file_sha256
 
 _POLL_SECONDS = 0.25
 _LOG_TAIL_LINES = 25
@@ -105,7 +109,7 @@ class VllmEngine(Engine):
         log_path = self.home / "logs" / f"engine-{_file_name(name)}-{time.strftime('%Y%m%d-%H%M%S')}-{port}.log"
         log_path.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "ragtune.backends.guard", str(os.getpid()), str(python)]
-        command += self.arguments(model, name, port)
+        command += self.arguments(self._readable(model), name, port)
         with log_path.open("wb") as log:
             process = subprocess.Popen(
                 command,
@@ -140,6 +144,8 @@ class VllmEngine(Engine):
         chosen += ["--generation-config", "vllm", "--disable-uvicorn-access-log"]
         if self.device == "cuda":
             chosen += ["--gpu-memory-utilization", str(self.settings.gpu_memory_share)]
+        elif arithmetic(self.device) == "float32" and not storage_format(model):
+            chosen += ["--dtype", "float32"]
         if self.settings.eager:
             chosen.append("--enforce-eager")
         return chosen
@@ -160,6 +166,17 @@ class VllmEngine(Engine):
             HF_HUB_OFFLINE="1",
             TRANSFORMERS_OFFLINE="1",
         )
+
+    def _readable(self, model: Path) -> Path:
+        """Return the folder itself, or its weights unpacked once where the engine cannot read INT4."""
+        if reads_int4(self.device) or storage_format(model) != PACKED:
+            return model
+        origin = content_id(*(f"{file.name} {file_sha256(file)}" for file in sorted(model.glob("*.safetensors"))))
+        unpacked = self.home / "engine-cache" / "unpacked" / origin
+        if not unpacked.is_dir():
+            self.progress(f"unpacking INT4 weights of {model.name}: this processor's engine reads none", 0, 1)
+            unpack_w4a16(model, unpacked)
+        return unpacked
 
     def _check(self, model: Path) -> None:
         weights = sorted(model.glob("*.safetensors")) if model.is_dir() else []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragtune.errors import ModelError
+from ragtune.model.capacity import arithmetic
 from ragtune.ports import Embedder, Progress, silent
 
 if TYPE_CHECKING:
@@ -123,9 +124,8 @@ class MiniLmEmbedder(Embedder):
 
             if self.device == "auto":
                 self.device = "cuda" if torch.cuda.is_available() else "cpu"
-            fast = self.device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-            narrow = self.precision == "bfloat16" or (self.precision == "auto" and fast)
-            self._network = _Network(torch.bfloat16 if narrow else torch.float32, self.device)
+            precision = arithmetic(self.device) if self.precision == "auto" else self.precision
+            self._network = _Network(getattr(torch, precision), self.device)
         return self._network
 
 

@@ -1,11 +1,48 @@
-"""What the machine can take: device, threads, memory and disk, asked before long work starts."""
+"""What the machine can take: device, arithmetic, threads, memory and disk, asked before long work starts."""
 
+import platform
+import re
 import shutil
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from ragtune.errors import ResourceError, SettingsError
 
 GIB = 1 << 30
+_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"}
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+@cache
+def cpu_features(cpu_info: Path = _CPU_INFO) -> frozenset[str]:
+    """Return the names of the processor's instruction sets as Linux gives them; none where it does not say."""
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpu_info.read_text() if cpu_info.is_file() else "", re.MULTILINE)
+    return frozenset(found[1].split() if found else ())
+
+
+def arithmetic(device: str, features: frozenset[str] | None = None) -> Literal["bfloat16", "float32"]:
+    """Return in which numbers to compute with bf16 weights on "cuda" or "cpu".
+
+    A processor without instructions for bf16 emulates it, an eighth as fast as float32 (AVX2, measured).
+    """
+    known = cpu_features() if features is None else features
+    return "bfloat16" if device == "cuda" or _BF16 & known else "float32"
+
+
+def fastest_precision(device: str, features: frozenset[str] | None = None) -> Literal["w4a16", "w8a8", "bf16"]:
+    """Return which weights the engine answers with fastest: INT8 needs instructions that multiply 8-bit numbers."""
+    known = cpu_features() if features is None else features
+    if device == "cuda":
+        return "w4a16"
+    return "w8a8" if _INT8 & known else "bf16"
+
+
+def reads_int4(device: str, features: frozenset[str] | None = None) -> bool:
+    """Return whether vLLM has a kernel for packed INT4 weights there: on an x86 processor it takes AVX-512."""
+    known = cpu_features() if features is None else features
+    return device == "cuda" or platform.machine() not in ("x86_64", "AMD64") or "avx512f" in known
 
 
 def chosen_device(device: str = "auto") -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ragtune.errors import ModelError
-from ragtune.model.capacity import require_disk
+from ragtune.model.capacity import arithmetic, require_disk
 from ragtune.ports import Progress, silent
 from ragtune.records import ArtifactRef, Message
 from ragtune.settings import BaseModelSettings
@@ -131,14 +131,14 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_model(folder: Path, device: str = "cpu", attention: str = "sdpa") -> Any:
-    """Return the causal language model in bf16 on the device, weights frozen."""
+    """Return the causal language model on the device in the numbers that it computes fast, weights frozen."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.bfloat16, local_files_only=True, attn_implementation=attention
+        folder, dtype=getattr(torch, arithmetic(device)), local_files_only=True, attn_implementation=attention
     )
     return model.requires_grad_(False).to(device)
 

@@ -4,10 +4,11 @@ llm-compressor writes both in the format that vLLM loads. What was written is re
 file headers, because a model that was silently left unquantised looks just the same from outside.
 """
 
+import json
 import math
 import re
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ from ragtune.ports import Progress, silent
 from ragtune.settings import QuantizationSettings
 from ragtune.store.artifacts import MANIFEST
 
+PACKED = "pack-quantized"
+"""llm-compressor's name for INT4 weights, eight in a word."""
 _BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1}
 _LINEAR = 7
 """Linear layers in one block of a Llama."""
@@ -81,6 +84,44 @@ def quantize_w8a8(merged: Path, out: Path, device: str = "auto", threads: int = 
     _require(out, "w8a8", config)
     progress("quantising to INT8", 1, 1)
     return out
+
+
+def unpack_w4a16(packed: Path, out: Path) -> Path:
+    """Write an INT4 model as the bf16 numbers that its weights stand for, and return `out`.
+
+    It answers like the packed one and is as large as an unquantised model: for an engine that has no kernel
+    for INT4 on its processor. Raises ModelError when the folder is not INT4.
+    """
+    from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
+    from compressed_tensors.quantization import QuantizationScheme
+    from safetensors.torch import load_file, save_file
+
+    config = check_model_folder(packed)
+    if storage_format(packed) != PACKED:
+        raise ModelError(f"{packed} holds no packed INT4 weights.", expected="a folder that quantize_w4a16 wrote")
+    [group] = config.pop("quantization_config")["config_groups"].values()
+    scheme = QuantizationScheme.model_validate(group)
+    require_disk(out, 5 * sum(path.stat().st_size for path in packed.glob("*.safetensors")), "Unpacking INT4")
+    with whole_folder(out) as scratch:
+        copy_companions(packed, scratch, leave_out=(MANIFEST, "config.json", "model.safetensors.index.json"))
+        for file in sorted(packed.glob("*.safetensors")):
+            layers: dict[str, dict[str, Any]] = defaultdict(dict)
+            for name, tensor in load_file(file).items():
+                layer, _, part = name.rpartition(".")
+                layers[layer][part] = tensor
+            whole = {}
+            for layer, parts in layers.items():
+                found = PackedQuantizationCompressor.decompress(parts, scheme) if "weight_packed" in parts else parts
+                whole |= {f"{layer}.{part}": found[part].contiguous() for part in ("weight", "bias") if part in found}
+            save_file(whole, scratch / file.name, metadata={"format": "pt"})
+        (scratch / "config.json").write_text(json.dumps(config, indent=2))
+    return out
+
+
+def storage_format(folder: Path) -> str:
+    """Return how the configuration of a model folder says its weights are stored; empty when unquantised."""
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return str(config.get("quantization_config", {}).get("format", ""))
 
 
 def inspect_weights(folder: Path) -> dict[str, Any]:
@@ -165,10 +206,12 @@ def _compress(
     samples: Sequence[Conversation] = (),
 ) -> None:
     """Run one llm-compressor recipe and write the result as a whole folder."""
+    import torch
+
     chosen = chosen_device(device)
     use_threads(threads)
     weights = sum(path.stat().st_size for path in merged.glob("*.safetensors"))
-    require_memory(int(weights * 2.5 + GIB), "Quantising")
+    require_memory(int(weights * 4 + GIB), "Quantising")
     require_disk(out, weights, "Quantising")
     layers = _LINEAR * int(check_model_folder(merged)["num_hidden_layers"])
     with _heard(layers, progress):
@@ -190,7 +233,8 @@ def _compress(
         else:
             oneshot(model=model, recipe=recipe)
         with whole_folder(out) as scratch:
-            model.save_pretrained(scratch, save_compressed=True)
+            # Scales and what stays unquantised are kept in bf16, whatever the processor computed in.
+            model.to(torch.bfloat16).save_pretrained(scratch, save_compressed=True)
             own = tuple(path.name for path in scratch.iterdir())
             copy_companions(merged, scratch, leave_out=(*own, MANIFEST, "model.safetensors.index.json"))
 
