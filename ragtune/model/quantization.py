@@ -109,7 +109,7 @@ def unpack_w4a16(packed: Path, out: Path) -> Path:
             for name, tensor in load_file(file).items():
                 layer, _, part = name.rpartition(".")
                 layers[layer][part] = tensor
-            whole = {}
+            whole: dict[str, Any] = {}
             for layer, parts in layers.items():
                 found = PackedQuantizationCompressor.decompress(parts, scheme) if "weight_packed" in parts else parts
                 whole |= {f"{layer}.{part}": found[part].contiguous() for part in ("weight", "bias") if part in found}
