@@ -9,16 +9,17 @@ from typing import Any
 import dagster as dg
 
 from ragtune.dataset.corrections import CORRECTION, feedback_ids
+from ragtune.evaluation import outside
 from ragtune.evaluation.benchmark import folder_bytes
 from ragtune.knowledge.retrieval import Retriever
-from ragtune.model.examples import TrainingExample, build_examples
+from ragtune.model.examples import TrainingExample, build_examples, interleaved
 from ragtune.model.merge import merge_adapter
 from ragtune.model.pretrained import check_model_folder, resolve_base_model
 from ragtune.model.quantization import inspect_weights, quantize_w4a16, quantize_w8a8
 from ragtune.model.sft import REPORT, STRETCH, AdapterReport, train_adapter
 from ragtune.model.tracking import MlflowTracker
-from ragtune.records import ArtifactRef, Chunk, Hit, Split, SplitItem, content_id
-from ragtune.settings import Settings
+from ragtune.records import ArtifactRef, Chunk, Document, Hit, Split, SplitItem, content_id
+from ragtune.settings import Settings, TrainingSettings
 from ragtune.store.artifacts import ArtifactStore, files_sha256, folder_files, write_json
 from ragtune_assets.display import curve, materialized, table
 from ragtune_assets.progress import LoggedProgress
@@ -40,12 +41,29 @@ def base_model(
     return materialized(ref, {"name": settings.base_model.name, "configuration": table(["key", "value"], facts)})
 
 
+@dg.asset(group_name="model", kinds={"python", "parquet"}, owners=OWNERS, code_version="1")
+def replay_questions(
+    raw_documents: ArtifactRef,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ArtifactStore],
+    retriever: dg.ResourceParam[Retriever],
+) -> dg.MaterializeResult[ArtifactRef]:
+    """Questions about something else to train on, so that a model keeps what it could do before."""
+    documents = store.read_records(raw_documents, Document)
+    most = sum(replayed(settings.training, split) for split in ("train", "validation"))
+    questions = outside.replay_questions(documents, most, retriever.embedder, settings, LoggedProgress())
+    rows = [(q.pair.question, q.pair.answer, q.pair.kind, q.passages[0].title) for q in questions[:12]]
+    metadata = {"questions": len(questions), "preview": table(["question", "answer", "kind", "first passage"], rows)}
+    return materialized(store.write_records("replay_questions", questions), metadata)
+
+
 @dg.asset(
     group_name="model", kinds={"trl", "mlflow"}, owners=OWNERS, code_version="1", pool="gpu", deps=["search_index"]
 )
 def lora_adapter(
     qa_splits: ArtifactRef,
     chunks: ArtifactRef,
+    replay_questions: ArtifactRef,
     base_model: ArtifactRef,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
@@ -58,8 +76,10 @@ def lora_adapter(
     """
     items = store.read_records(qa_splits, SplitItem)
     passages = store.read_records(chunks, Chunk)
-    training = examples(items, "train", passages, retriever, settings)
+    others = store.read_records(replay_questions, outside.OutsideQuestion)
+    training = with_replay(examples(items, "train", passages, retriever, settings), others, "train", settings)
     validation = examples(items, "validation", passages, retriever, settings)
+    validation = with_replay(validation, others, "validation", settings)
     ref, report = train(store, base_model, training, validation, settings)
     losses = {"loss": [(float(step), loss) for step, loss in report.losses]}
     metadata = {
@@ -123,11 +143,9 @@ def examples(
 
     No more are built than a training can take in or look at.
     """
-    knobs = settings.training
-    reach = knobs.max_steps * knobs.batch_size if split == "train" else knobs.validation_examples
     chosen = [item for item in items if item.split == split]
     chosen.sort(key=lambda item: (item.pair.kind != CORRECTION, content_id(str(settings.seed), item.pair.id)))
-    chosen = chosen[:reach]
+    chosen = chosen[: reach(settings.training, split)]
     questions = list(dict.fromkeys(item.pair.question for item in chosen))
     limit = settings.answer.passages + _SPARE_HITS
     hits: dict[str, list[Hit]] = dict(zip(questions, retriever.search_many(questions, limit), strict=True))
@@ -135,6 +153,32 @@ def examples(
         chosen, chunks, lambda text, most: hits[text][:most], settings.answer, settings.seed, LoggedProgress()
     )
     return sorted(built, key=lambda example: example.kind != CORRECTION)
+
+
+def reach(knobs: TrainingSettings, split: Split) -> int:
+    """Return how many examples of a split a training can take in or look at."""
+    return knobs.max_steps * knobs.batch_size if split == "train" else knobs.validation_examples
+
+
+def replayed(knobs: TrainingSettings, split: Split) -> int:
+    """Return how many of those are about something else."""
+    return int(reach(knobs, split) * knobs.replay_share)
+
+
+def with_replay(
+    own: Sequence[TrainingExample], others: Sequence[outside.OutsideQuestion], split: Split, settings: Settings
+) -> list[TrainingExample]:
+    """Return a split's conversations with questions about something else spread among them.
+
+    Training and validation get different ones.
+    """
+    first = replayed(settings.training, "validation")
+    chosen = others[first:] if split == "train" else others[:first]
+    passages = {chunk.id: chunk for question in chosen for chunk in question.passages}
+    items = [SplitItem(question.pair, split, question.pair.document_id) for question in chosen]
+    finds = outside.FixedPassages(chosen)
+    built = build_examples(items, list(passages.values()), finds.search, settings.answer, settings.seed)
+    return interleaved(own, built, settings.training.replay_share, reach(settings.training, split))
 
 
 def learnt_corrections(adapter: Path, items: Sequence[SplitItem]) -> tuple[str, ...]:

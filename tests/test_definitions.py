@@ -13,7 +13,7 @@ from ragtune_assets.display import curve, histogram, materialized, score_bars, t
 GROUPS = {
     "knowledge": {"raw_documents", "chunks", "search_index"},
     "dataset": {"qa_candidates", "qa_dataset", "qa_splits", "published_dataset"},
-    "model": {"base_model", "lora_adapter", "merged_model", "quantized_model"},
+    "model": {"replay_questions", "base_model", "lora_adapter", "merged_model", "quantized_model"},
     "evaluation": {"outside_questions", "eval_answers", "eval_scores", "benchmark_runs", "benchmark_tables"},
     "release": {"released_model"},
     "feedback": {"feedback_events", "review_decisions"},
@@ -52,12 +52,19 @@ def test_work_on_a_gpu_and_on_duckdb_is_in_its_pool(tmp_path):
     ("changes", "touched"),
     [
         ({"sources": ["folder:docs"]}, {"raw_documents"}),
-        ({"training": {"minutes": 9}}, {"lora_adapter"}),
+        ({"training": {"minutes": 9}}, {"lora_adapter", "replay_questions"}),
         ({"benchmark": {"requests": 3}}, {"benchmark_runs"}),
         ({"gateway": {"port": 1}}, set()),
         (
             {"answer": {"passages": 5}},
-            {"lora_adapter", "quantized_model", "outside_questions", "eval_answers", "benchmark_runs"},
+            {
+                "lora_adapter",
+                "quantized_model",
+                "outside_questions",
+                "replay_questions",
+                "eval_answers",
+                "benchmark_runs",
+            },
         ),
     ],
 )

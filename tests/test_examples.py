@@ -5,7 +5,7 @@ import pytest
 
 from ragtune.answer.prompt import REFUSAL
 from ragtune.dataset.extraction import ExtractiveWriter
-from ragtune.model.examples import build_examples
+from ragtune.model.examples import TrainingExample, build_examples, interleaved
 from ragtune.records import Chunk, Hit, QAPair, SplitItem
 from ragtune.settings import AnswerSettings
 from tests.api_pages import articles, chunk, shop
@@ -124,3 +124,17 @@ def test_all_passages_that_an_answer_needs_are_shown(corpus):
         shown += [" ".join(each.messages[-2].content.split()) for each in made if each.messages[-1].content != REFUSAL]
     assert shown
     assert all("shop.Cart.empty" in text and item.pair.answer in text for text in shown)
+
+
+def told(*names):
+    return [TrainingExample((), name, "purpose") for name in names]
+
+
+def test_examples_about_something_else_are_spread_evenly_and_keep_the_order():
+    mixed = interleaved(told(*"abcdefghij"), told("X", "Y", "Z"), share=0.25, most=9)
+    assert [each.pair_id for each in mixed] == ["a", "b", "c", "X", "d", "e", "f", "Y", "g"]
+
+
+def test_examples_end_when_there_are_no_more_of_either_sort():
+    assert [each.pair_id for each in interleaved(told("a", "b"), told("X"), share=0.5, most=9)] == ["a", "X", "b"]
+    assert interleaved(told("a", "b"), told("X"), share=0.0, most=9) == told("a", "b")

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from ragtune.dataset.near_duplicates import jaccard, shingles
-from ragtune.evaluation.outside import FixedPassages, descriptions, outside_questions
+from ragtune.evaluation.outside import FixedPassages, descriptions, outside_questions, replay_questions
 from ragtune.settings import load_settings
 from tests.api_pages import document
 from tests.counting_embedder import CountingEmbedder
@@ -43,6 +43,17 @@ def test_a_description_that_is_among_the_documents_is_not_asked_about(settings, 
     again = outside_questions([copied], CountingEmbedder(), settings)
     assert title in {chunk.title for question in questions for chunk in question.passages}
     assert title not in {chunk.title for question in again for chunk in question.passages}
+
+
+def test_what_is_replayed_in_training_comes_from_other_texts_than_what_is_held_out(settings, questions):
+    replayed = replay_questions([], 40, CountingEmbedder(), settings)
+    assert len(replayed) == 40
+    assert not {q.pair.document_id for q in questions} & {q.pair.document_id for q in replayed}
+    held_out = [shingles(each.text) for each in descriptions(settings.seed)]
+    sources = {q.pair.document_id for q in replayed}
+    texts = [each for each in descriptions(settings.seed, 120, skip=len(held_out)) if each.id in sources]
+    assert texts
+    assert all(jaccard(shingles(text.text), other) < settings.dataset.jaccard for text in texts for other in held_out)
 
 
 def test_no_questions_are_wanted_and_none_are_made(settings):

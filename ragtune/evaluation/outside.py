@@ -19,7 +19,7 @@ from ragtune.ports import Embedder, Progress, silent
 from ragtune.records import Chunk, Document, Hit, QAPair
 from ragtune.settings import Settings
 
-DESCRIPTIONS = 60
+DESCRIPTIONS, REPLAYED = 60, 120
 SHORTEST = 1500
 """Characters of a description that is worth asking about."""
 
@@ -51,16 +51,42 @@ def outside_questions(
     Descriptions that resemble a document are left out. The passages are those most similar to the
     question, the right one always among them where there is one.
     """
+    texts = descriptions(settings.seed)
+    return _asked(_unlike(texts, documents, settings), settings.evaluation.outside_items, embedder, settings, progress)
+
+
+def replay_questions(
+    documents: Sequence[Document], most: int, embedder: Embedder, settings: Settings, progress: Progress = silent
+) -> list[OutsideQuestion]:
+    """Return up to `most` questions of the same kind to train on, so that a model keeps what it could do.
+
+    They come from other descriptions than `outside_questions`, which resemble neither those nor the documents.
+    """
+    held_out = descriptions(settings.seed)
+    texts = descriptions(settings.seed, REPLAYED, skip=len(held_out))
+    return _asked(_unlike(texts, [*documents, *held_out], settings), most, embedder, settings, progress)
+
+
+def descriptions(seed: int, most: int = DESCRIPTIONS, skip: int = 0) -> list[Document]:
+    """Return the longer project descriptions of installed packages, a sample that the seed chooses."""
+    names = sorted({str(each.metadata["Name"]) for each in distributions()})
+    names.sort(key=lambda name: draw(seed, "outside", name))
+    read = (document for name in names for document in package_description(name) if len(document.text) >= SHORTEST)
+    return list(islice(read, skip, skip + most))
+
+
+def _asked(
+    texts: Sequence[Document], most: int, embedder: Embedder, settings: Settings, progress: Progress
+) -> list[OutsideQuestion]:
     import numpy as np
 
-    if not settings.evaluation.outside_items:
+    if not most:
         return []
-    chunks = cut(_unlike(descriptions(settings.seed), documents, settings), settings.chunking, embedder.count_tokens)
-    chunks = [chunk for chunk in chunks if not chunk.duplicate_of]
+    chunks = [chunk for chunk in cut(texts, settings.chunking, embedder.count_tokens) if not chunk.duplicate_of]
     written = ExtractiveWriter(settings.seed, unanswerable_share=settings.dataset.unanswerable_share).write(chunks)
     kept = check_pairs(written, chunks, settings.dataset).kept
     kept.sort(key=lambda pair: draw(settings.seed, "outside", pair.id))
-    chosen = kept[: settings.evaluation.outside_items]
+    chosen = kept[:most]
     progress("reading descriptions of installed packages", 1, 2)
     vectors = embedder.embed([chunk.embedded_text for chunk in chunks])
     places = {chunk.id: place for place, chunk in enumerate(chunks)}
@@ -73,14 +99,6 @@ def outside_questions(
         questions.append(OutsideQuestion(pair, tuple(chunks[i] for i in nearest)))
     progress("reading descriptions of installed packages", 2, 2)
     return questions
-
-
-def descriptions(seed: int, most: int = DESCRIPTIONS) -> list[Document]:
-    """Return the longer project descriptions of installed packages, a sample that the seed chooses."""
-    names = sorted({str(each.metadata["Name"]) for each in distributions()})
-    names.sort(key=lambda name: draw(seed, "outside", name))
-    read = (document for name in names for document in package_description(name) if len(document.text) >= SHORTEST)
-    return list(islice(read, most))
 
 
 def _unlike(found: Sequence[Document], documents: Sequence[Document], settings: Settings) -> list[Document]:

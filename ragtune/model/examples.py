@@ -67,6 +67,22 @@ def build_examples(
     return _mixed(examples, seed)
 
 
+def interleaved(
+    own: Sequence[TrainingExample], others: Sequence[TrainingExample], share: float, most: int
+) -> list[TrainingExample]:
+    """Return up to `most` examples in which `others` are spread evenly and make up that share, as far as they go."""
+    taken: list[TrainingExample] = []
+    used = 0
+    for place in range(most):
+        wanted = int((place + 1) * share)
+        if used < min(wanted, len(others)):
+            taken.append(others[used])
+            used += 1
+        elif place - used < len(own):
+            taken.append(own[place - used])
+    return taken
+
+
 def _example(
     pair: QAPair,
     texts: dict[str, Chunk],
