@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ragtune.errors import RagTuneError
+from ragtune.model.capacity import arithmetic, chosen_device, fastest_precision, reads_int4
 from ragtune.model.pretrained import PACKAGED_NAME, RAW_NAME
 from ragtune.settings import Settings, child_environment
 from ragtune.store.feedback import FeedbackLog
@@ -46,6 +47,7 @@ def examine(settings: Settings) -> list[Finding]:
         _packages,
         _base_model,
         _engine,
+        _processor,
         _disk,
         _memory,
         _ports,
@@ -104,6 +106,13 @@ def _engine(settings: Settings) -> Finding:
 def _disk(settings: Settings) -> Finding:
     free = shutil.disk_usage(settings.home).free / 2**30
     return Finding("disk", free >= _DISK_GIB, f"{free:.0f} GiB free at {settings.home}", f"free {_DISK_GIB} GiB")
+
+
+def _processor(settings: Settings) -> Finding:
+    device = chosen_device(settings.device)
+    int4 = "packed" if reads_int4(device) else "unpacked, because its engine has no kernel for them"
+    found = f"{device}, computes in {arithmetic(device)}, answers fastest as {fastest_precision(device)}"
+    return Finding("processor", True, f"{found}; INT4 weights are read {int4}")
 
 
 def _memory(_: Settings) -> Finding:

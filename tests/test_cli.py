@@ -161,6 +161,7 @@ def test_the_doctor_names_what_is_wrong_and_how_to_mend_it(home, monkeypatch, tm
     findings = {finding.what: finding for finding in examine(settings)}
     assert findings["packages"].ok
     assert findings["base model"].ok
+    assert "computes in" in findings["processor"].found
     assert not findings["engine"].ok
     assert "make install" in findings["engine"].mend
     monkeypatch.setenv("RAGTUNE_ENGINE__PYTHON", str(tmp_path / "nowhere"))
