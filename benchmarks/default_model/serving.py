@@ -1,0 +1,109 @@
+"""How fast each precision answers through the engine, beside transformers' own `generate`, on the same prompts.
+
+    python -m benchmarks.default_model.serving --home .ragtune
+
+Needs a home whose graph was built. Prompts are those of held-out questions, greedy, never sent twice to one
+engine; transformers answers them one after the other, in the numbers that the processor computes fast.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ragtune.answer.answering import Answerer
+from ragtune.backends.catalog import engine_from, retriever_from
+from ragtune.evaluation.benchmark import Prompt, distinct_prompts, folder_bytes, hardware, percentile, run_loads
+from ragtune.evaluation.held_out import held_out
+from ragtune.model.capacity import arithmetic, chosen_device, reads_int4, use_threads
+from ragtune.model.pretrained import load_model, load_tokenizer, render_chat
+from ragtune.records import SplitItem
+from ragtune.settings import Settings, load_settings
+from ragtune.store.artifacts import ArtifactStore
+from ragtune_assets.line_up import precision_folders
+
+LEVELS = (1, 4, 8)
+
+
+def transformers_alone(folder: Path, prompts: list[Prompt], settings: Settings) -> dict[str, float]:
+    """Return what `generate` takes for one prompt after the other, the first one not counted."""
+    import torch
+
+    device = chosen_device(settings.device)
+    use_threads(settings.threads)
+    model, tokenizer = load_model(folder, device).eval(), load_tokenizer(folder)
+    times, written = [], 0
+    for prompt in prompts:
+        text = render_chat(tokenizer, prompt, open_reply=True)
+        began = time.perf_counter()
+        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).to(device)
+        with torch.no_grad():
+            out = model.generate(**ids, max_new_tokens=settings.answer.max_tokens, do_sample=False)
+        times.append(time.perf_counter() - began)
+        written += out.shape[1] - ids["input_ids"].shape[1]
+    return {
+        "requests": len(times) - 1,
+        "p50_ms": percentile(times[1:], 50) * 1000,
+        "p95_ms": percentile(times[1:], 95) * 1000,
+        "requests_per_second": (len(times) - 1) / sum(times[1:]),
+        "tokens_per_second": written * (len(times) - 1) / len(times) / sum(times[1:]),
+    }
+
+
+def main() -> None:
+    """Measure and write `serving.json` beside this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path, default=Path(".ragtune"))
+    parser.add_argument("--requests", type=int, default=24, help="at each level of concurrency")
+    parser.add_argument("--precisions", nargs="+", default=["bf16", "w4a16", "w8a8"])
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+    settings = load_settings({"home": options.home})
+    store = ArtifactStore(settings.home / "artifacts")
+    merged, quantized, splits = (store.current(name) for name in ("merged_model", "quantized_model", "qa_splits"))
+    if merged is None or quantized is None or splits is None:
+        raise SystemExit(f"{settings.home} holds no models; run `ragtune materialize` first.")
+    folders = precision_folders(store, merged, quantized)
+    count = options.requests * (len(LEVELS) + 1)
+    pairs = held_out(store.read_records(splits, SplitItem), "test", count, settings.seed)
+    answerer = Answerer(retriever_from(settings), settings.answer)
+    prompts: list[Prompt] = [answerer.prepare(pair.question).messages for pair in pairs]
+    device = chosen_device(settings.device)
+    rows: list[dict[str, Any]] = []
+    for precision in options.precisions:
+        with engine_from(settings).running(folders[precision], f"serving-{precision}") as engine:
+            measured = run_loads(
+                engine,
+                prompts,
+                LEVELS,
+                options.requests,
+                model=quantized.sha256[:12],
+                precision=precision if precision != "w4a16" or reads_int4(device) else "w4a16 unpacked",
+                model_bytes=folder_bytes(folders[precision]),
+                max_tokens=settings.answer.max_tokens,
+                seed=settings.seed,
+            )
+        rows += [asdict(row) for row in measured]
+        print(*(f"{row.precision} at {row.concurrency}: p50 {row.p50_ms:.0f} ms" for row in measured), sep="\n")
+    alone = transformers_alone(folders["bf16"], distinct_prompts(prompts, options.requests // 2 + 1), settings)
+    print("transformers", alone)
+    results = {
+        "command": "python -m benchmarks.default_model.serving",
+        "hardware": hardware(),
+        "arithmetic_of_unquantised_weights": arithmetic(device),
+        "seed": settings.seed,
+        "dataset_sha256": splits.sha256,
+        "engine": rows,
+        "transformers_one_at_a_time": alone,
+        "tokens_per_second_over_transformers": {
+            f"{row['precision']} at {row['concurrency']}": row["tokens_per_second"] / alone["tokens_per_second"]
+            for row in rows
+        },
+    }
+    options.out.write_text(json.dumps(results, indent=1, default=str) + "\n")
+
+
+if __name__ == "__main__":
+    main()
