@@ -137,7 +137,7 @@ class TrainingSettings(Section):
 
 
 class QuantizationSettings(Section):
-    """INT4 by GPTQ (always made) and INT8 (dynamic) from the same merge; `serve` picks one."""
+    """INT4 by GPTQ and INT8 (dynamic), both always made from the same merge; `serve` picks what is served."""
 
     serve: Literal["auto", "w4a16", "w8a8", "bf16"] = "auto"
     group_size: int = Field(32, ge=16)
