@@ -5,7 +5,7 @@ machine. The questions are written and checked like those of a dataset; their pa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import distributions
 from itertools import islice
 
@@ -19,9 +19,10 @@ from ragtune.ports import Embedder, Progress, silent
 from ragtune.records import Chunk, Document, Hit, QAPair
 from ragtune.settings import Settings
 
-DESCRIPTIONS, REPLAYED = 60, 120
-SHORTEST = 1500
-"""Characters of a description that is worth asking about."""
+DESCRIPTIONS = 60
+"""Held out for the gate; as many more are replayed in training."""
+SHORTEST, LONGEST = 1500, 6000
+"""Characters of a description that is worth asking about, and that are read; change logs tend to follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +64,17 @@ def replay_questions(
     They come from other descriptions than `outside_questions`, which resemble neither those nor the documents.
     """
     held_out = descriptions(settings.seed)
-    texts = descriptions(settings.seed, REPLAYED, skip=len(held_out))
+    texts = descriptions(settings.seed, skip=len(held_out))
     return _asked(_unlike(texts, [*documents, *held_out], settings), most, embedder, settings, progress)
 
 
 def descriptions(seed: int, most: int = DESCRIPTIONS, skip: int = 0) -> list[Document]:
-    """Return the longer project descriptions of installed packages, a sample that the seed chooses."""
+    """Return the beginnings of the longer descriptions of installed packages, a sample that the seed chooses."""
     names = sorted({str(each.metadata["Name"]) for each in distributions()})
     names.sort(key=lambda name: draw(seed, "outside", name))
     read = (document for name in names for document in package_description(name) if len(document.text) >= SHORTEST)
-    return list(islice(read, skip, skip + most))
+    chosen = islice(read, skip, skip + most)
+    return [replace(document, text=document.text[:LONGEST].rpartition("\n\n")[0]) for document in chosen]
 
 
 def _asked(
