@@ -104,7 +104,7 @@ class DatasetSettings(Section):
     validation_share: float = Field(0.05, gt=0, lt=1)
     jaccard: float = Field(0.35, gt=0, le=1)
     same_question: float = Field(0.85, gt=0, le=1, description="cosine from which two questions may be the same")
-    retrievable_by: Literal["text", "vector", "hybrid"] = "text"
+    retrievable_by: Literal["text", "vector", "hybrid"] = "hybrid"
     reviews_per_pair: int = Field(1, ge=1, description="verdicts that decide a pair")
     writer: WriterSettings = WriterSettings()
     judge: JudgeSettings = JudgeSettings()

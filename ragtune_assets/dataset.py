@@ -2,9 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,11 @@ from ragtune.dataset.generation import LLMJudge, LLMWriter
 from ragtune.dataset.publishing import diff_items, publish, read_published
 from ragtune.dataset.quality import QualityReport, Scorer, check_pairs
 from ragtune.dataset.review import REVIEWED, Decision, Reviewed, apply_reviews
-from ragtune.dataset.similarity import same_meaning, with_nearness, with_retrievability
+from ragtune.dataset.similarity import remembered, same_meaning, with_nearness, with_retrievability
 from ragtune.dataset.splits import leaks, split_pairs, topic_balance, widest_gap
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.ports import Embedder, PairWriter
-from ragtune.records import SPLITS, ArtifactRef, Chunk, Document, FeedbackEvent, QAPair, Split, SplitItem
+from ragtune.records import SPLITS, ArtifactRef, Chunk, Document, FeedbackEvent, Hit, QAPair, Split, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore, file_sha256, write_json
 from ragtune_assets.display import histogram, materialized, table
@@ -83,10 +82,13 @@ def qa_dataset(
     candidates = store.read_records(qa_candidates, QAPair)
     reviewed = apply_reviews(candidates, decisions, passages, settings.dataset.reviews_per_pair)
     judge, usage = judging(settings, passages)
-    search = partial(retriever.search_many, mode=settings.dataset.retrievable_by)
+    embed, mode = remembered(embedder.embed), settings.dataset.retrievable_by
+
+    def search(questions: Sequence[str], limit: int) -> list[list[Hit]]:
+        return retriever.search_many(questions, limit, mode, vectors=None if mode == "text" else embed(questions))
 
     def score(pairs: list[QAPair]) -> list[QAPair]:
-        return judge(with_retrievability(with_nearness(pairs, embedder.embed), search))
+        return judge(with_retrievability(with_nearness(pairs, embed), search))
 
     with store.stage("quality_report") as docs:
         report = check_pairs(reviewed.pairs, passages, settings.dataset, score, docs)

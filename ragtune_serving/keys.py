@@ -8,7 +8,11 @@ import hmac
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from ragtune.errors import ResourceError
 from ragtune.store.artifacts import write_json
@@ -22,17 +26,21 @@ class KeyStore:
         self.folder = folder
         self._hashes_file = folder / "keys.json"
         self._client_file = folder / "client.key"
-        self._seen: tuple[float, dict[str, str]] = (-1.0, {})
+        self._seen: tuple[tuple[int, int], dict[str, str]] = ((-1, -1), {})
 
     def ensure(self) -> str:
         """Make the local client's key when there is none; return it when it is new, else ''."""
-        if self._client_file.is_file() and self.user(self._client_file.read_text().strip()):
-            return ""
-        return self.create("client")
+        with self._changing():
+            if self._client_file.is_file() and self.user(self._client_file.read_text().strip()):
+                return ""
+            return self._created("client")
 
     def create(self, name: str) -> str:
         """Make and accept a new key under a name; the name `client` also writes the local key file."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._changing():
+            return self._created(name)
+
+    def _created(self, name: str) -> str:
         key = f"rt-{secrets.token_urlsafe(32)}"
         if name == "client":
             descriptor = os.open(self._client_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -42,6 +50,13 @@ class KeyStore:
         entries = [entry for entry in self._entries() if entry["name"] != name]
         write_json(self._hashes_file, [*entries, {"name": name, "sha256": _sha256(key), "created_at": now()}])
         return key
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the folder's lock, so that of keys made in the same moment none is lost."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with FileLock(self.folder / ".write.lock"):
+            yield
 
     def user(self, key: str) -> str:
         """Return the name that the key belongs to, or '' for a key that is not accepted."""
@@ -63,7 +78,9 @@ class KeyStore:
 
     def _accepted(self) -> dict[str, str]:
         """Return {hash: name}, read again when the file changed: keys of another process count too."""
-        changed = self._hashes_file.stat().st_mtime if self._hashes_file.is_file() else 0.0
+        # Every change is a new file; two of the same moment share a time stamp.
+        told = self._hashes_file.stat() if self._hashes_file.is_file() else None
+        changed = (told.st_mtime_ns, told.st_ino) if told else (0, 0)
         if changed != self._seen[0]:
             self._seen = (changed, {entry["sha256"]: entry["name"] for entry in self._entries()})
         return self._seen[1]

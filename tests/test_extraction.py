@@ -6,7 +6,7 @@ import pytest
 
 from ragtune.dataset.extraction import ExtractiveWriter
 from ragtune.dataset.sentences import flat
-from ragtune.dataset.wording import WORDINGS
+from ragtune.dataset.wording import WORDINGS, typed
 from ragtune.records import Chunk, QAPair
 from tests.api_pages import CART, FETCH, articles, chunk, document, shop
 
@@ -120,3 +120,58 @@ def test_every_wording_names_its_slots():
         for template in templates:
             assert "{" not in template.format(**allowed)
             assert "{s}" in template or "{d}" in template
+
+
+def test_some_questions_stand_as_people_type_them():
+    neat = "What does `Cart.fetch` return if I call it?"
+    forms = Counter(typed(neat, seed) for seed in range(400))
+    assert set(forms) == {
+        neat,
+        "what does Cart.fetch return if I call it?",
+        "what does Cart.fetch return if i call it",
+    }
+    assert 0.5 < forms[neat] / 400 < 0.6
+
+
+def test_a_name_at_the_beginning_and_a_question_in_two_sentences_keep_their_marks():
+    asked = "I came across `Cart`. What is it?"
+    assert {typed(asked, seed) for seed in range(40)} == {asked}
+
+
+MEMBER = """`shop.{0}.merge_and_close(force=False)` (method)
+
+Collects every open order of the day, then prints a long bill for {0}.
+"""
+
+
+def asked_of(*owners: str) -> set[str]:
+    pages = [chunk(document(f"shop.{owner}.merge_and_close", MEMBER.format(owner))) for owner in owners]
+    return {pair.question for seed in range(40) for pair in written(pages, seed) if pair.answerable}
+
+
+def test_a_member_goes_by_its_bare_name_only_where_no_other_object_has_it():
+    bare = re.compile(r"(?<![.\w])merge_and_close")
+    alone, shared = asked_of("Till"), asked_of("Till", "Cart")
+    assert 0 < sum(bool(bare.search(question)) for question in alone) < len(alone)
+    assert not any(bare.search(question) for question in shared)
+
+
+def test_a_described_parameter_is_asked_for_as_something_to_set():
+    page = (
+        "`shop.sensor(func, wait)` (function)\n\nWatches the door of the shop.\n\nParameters:\n"
+        "- `func` (Callable): The code to run.\n"
+        "- `wait` (int): The least number of seconds between two looks at the door.\n"
+    )
+    pairs = [pair for seed in range(40) for pair in written([chunk(document("shop.sensor", page))], seed)]
+    asked = {pair.question.lower(): pair.answer for pair in pairs if pair.template.startswith("relation.set")}
+    assert set(asked.values()) == {"wait"}
+    assert any(question.startswith("how do i set the least number of seconds between") for question in asked)
+
+
+def test_a_noun_that_looks_like_a_verb_makes_no_clause():
+    page = (
+        "`shop.find(route)` (function)\n\nFinds goods.\n\nParameters:\n"
+        "- `route` (str): Format function mapping names to shelves of the cellar.\n"
+    )
+    pairs = [pair for seed in range(20) for pair in written([chunk(document("shop.find", page))], seed)]
+    assert not [pair for pair in pairs if pair.kind == "relation"]

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from ragtune.errors import ResourceError
@@ -33,6 +36,37 @@ def test_a_key_of_another_process_is_accepted_without_a_restart(tmp_path):
     second = KeyStore(tmp_path / "keys").create("laptop")
     assert server.user(second) == "laptop"
     assert server.user(first) == "client"
+
+
+MAKER = """
+import sys
+from pathlib import Path
+from ragtune_serving.keys import KeyStore
+store = KeyStore(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(10):
+    print(store.create(f"{sys.argv[2]}{number}"))
+print(store.ensure())
+"""
+
+
+def test_keys_that_several_processes_make_in_the_same_moment_are_all_accepted(tmp_path):
+    command = [sys.executable, "-c", MAKER, str(tmp_path / "keys")]
+    running = [
+        subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for name in "abcd"
+    ]
+    assert [process.stdout.readline() for process in running] == ["ready\n"] * 4
+    for process in running:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    made = [process.communicate(timeout=120)[0].split() for process in running]
+    store = KeyStore(tmp_path / "keys")
+    for name, keys in zip("abcd", made, strict=True):
+        assert [store.user(key) for key in keys[:10]] == [f"{name}{number}" for number in range(10)]
+    clients = [key for keys in made for key in keys[10:]]
+    assert [store.user(key) for key in clients] == ["client"]
+    assert store.client_key() == clients[0]
 
 
 def test_a_lost_client_file_gets_a_new_key_and_the_old_one_ends(tmp_path):

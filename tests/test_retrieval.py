@@ -102,6 +102,15 @@ def test_many_questions_get_the_same_hits_as_one_at_a_time(retriever: Retriever)
     assert retriever.search_many([], 3) == []
 
 
+def test_vectors_that_are_known_are_not_made_again(retriever: Retriever) -> None:
+    questions = ["LoraConfig.r", "wraps a model"]
+    embedder = CountingEmbedder()
+    known = retriever.embedder.embed(questions)
+    found = Retriever(retriever.index, embedder, IndexSettings()).search_many(questions, 3, vectors=known)
+    assert embedder.embedded == []
+    assert found == retriever.search_many(questions, 3)
+
+
 def test_an_unknown_mode_lists_the_valid_ones(retriever: Retriever) -> None:
     with pytest.raises(SettingsError, match="hybrid, text, vector"):
         retriever.search("x", 3, mode="magic")  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ragtune.dataset.extraction import ExtractiveWriter
-from ragtune.dataset.similarity import same_meaning, with_nearness, with_retrievability
+from ragtune.dataset.similarity import remembered, same_meaning, with_nearness, with_retrievability
 from ragtune.records import Hit, QAPair
 from tests.api_pages import articles, chunk
 from tests.counting_embedder import CountingEmbedder
@@ -65,3 +65,13 @@ def test_no_pairs_need_no_embedder():
         same_meaning([replace(PAIRS[0], answer="too short")], lambda texts: pytest.fail("nothing to embed"), 0.5) == []
     )
     assert with_nearness([], lambda texts: pytest.fail("nothing to embed")) == []
+
+
+def test_what_was_embedded_once_is_remembered():
+    embedder = CountingEmbedder()
+    embed = remembered(embedder.embed)
+    first = embed(["a sensor", "a schedule", "a sensor"])
+    again = embed(["a schedule", "an asset"])
+    assert embedder.embedded == ["a sensor", "a schedule", "an asset"]
+    assert np.array_equal(first[0], first[2])
+    assert np.array_equal(first[1], again[0])

@@ -26,8 +26,22 @@ bool str object dict list int float tuple set frozenset bytes type callable func
 tensor iterable sequence mapping of or to and slice range complex property date datetime timedelta deque number class
 """
 _TYPE_WORDS = frozenset(_TYPE_WORDS_TEXT.split())
+_NO_OBJECT = ("of", "or", "and", "for", "to", "from", "in")
+_DETERMINERS = ("the", "a", "an", "all", "any", "each", "every", "which", "whether", "only", "this")
+_ALSO_NOUNS_TEXT = """
+call cast change check copy default display download export extract filter format function group handle hash import
+increase input join label limit list load lock log look map mark match mock name object offer order output partition
+pass patch print process produce query queue record release report request result return sample schedule set sort start
+step stop store test type update use value wait
+"""
+_ALSO_NOUNS = frozenset(_ALSO_NOUNS_TEXT.split())
 _CLASSES = ("class", "enum", "exception")
 _VALUES = ("property", "attribute")
+_DONE_BY_CLASSES_TEXT = """
+add build cache configure connect create define execute expect implement launch load manage read render represent run
+send store validate write
+"""
+_DONE_BY_CLASSES = frozenset(_DONE_BY_CLASSES_TEXT.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +257,8 @@ def _purpose(text: str, start: int, end: int, owner: ApiObject) -> Iterator[Fact
         action
         and plain
         and head
-        and owner.noun not in (*_VALUES, *_CLASSES)
+        and owner.noun not in _VALUES
+        and (owner.noun not in _CLASSES or (owner.noun == "class" and action.split()[0] in _DONE_BY_CLASSES))
         and says_something_new(action, owner.name, 3)
     ):
         name = (text.index(head["name"]), text.index(head["name"]) + len(head["name"]))
@@ -262,7 +277,9 @@ def _parameter(text: str, item: _Item, owner: ApiObject, section: str) -> Iterat
             relation = _relation(answer, item.name)
             here = text.rindex(f"`{item.name}`", 0, span[0]) + 1
             if relation and section == "parameters":
-                yield Fact("relation", "relation", here, here + len(item.name), {"d": relation})
+                told = re.sub(r"^(?:gives|says) ", "", relation)
+                wording = "relation.set" if told != relation else "relation"
+                yield Fact("relation", wording, here, here + len(item.name), {"d": relation, "o": told})
     default = text[item.default[0] : item.default[1]]
     if default and default not in ("...", "None") and _plain_value(default):
         yield Fact("default", "default", *item.default, slots)
@@ -272,7 +289,7 @@ def _parameter(text: str, item: _Item, owner: ApiObject, section: str) -> Iterat
 
 
 def _plain_value(value: str) -> bool:
-    return len(value) <= 40 and "\n" not in value and not re.search(r"\blambda\b|[<>]|_[A-Z]|^_", value)
+    return len(value) <= 40 and "\n" not in value and not re.search(r"\blambda\b|[<>]|_[A-Z]|^_|\*\*", value)
 
 
 def _plain_type(kind: str) -> bool:
@@ -300,7 +317,8 @@ def _relation(answer: str, name: str) -> str:
     if words[0] == "Whether":
         return f"says whether {rest}"
     # `List of`, `Names or`: a noun that looks like a verb.
-    verb = "" if words[1] in ("of", "or", "and", "for", "to", "from", "in") else third_person(words[0])
+    noun = words[1] in _NO_OBJECT or (words[0].lower() in _ALSO_NOUNS and words[1] not in _DETERMINERS)
+    verb = "" if noun else third_person(words[0])
     return f"{verb} {rest}" if verb else ""
 
 
@@ -338,7 +356,7 @@ def _raises(text: str, start: int, end: int) -> Iterator[Fact]:
 
 def _bases(text: str, start: int, end: int) -> Iterator[Fact]:
     bases = list(_CODE.finditer(text, start, end))
-    plain = [match for match in bases if re.fullmatch(r"(?!_)[\w.]+", match[1])]
+    plain = [match for match in bases if re.fullmatch(r"(?!_|I[A-Z][a-z])[\w.]+", match[1])]
     if (
         len(bases) == 1
         and plain

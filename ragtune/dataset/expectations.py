@@ -86,7 +86,7 @@ def _suite(settings: DatasetSettings) -> list[_Rule]:
         _Rule("every pair once", "critical", "pairs", "id", {}),
         _Rule("every question once", "critical", "pairs", "question", {}),
         _Rule("answers stand in their chunks", "critical", "pairs", "grounded", {"min_value": 0.5}),
-        _Rule("questions of 3 to 60 words", "critical", "pairs", "question_words", {"min_value": 3, "max_value": 60}),
+        _Rule("questions of 2 to 60 words", "critical", "pairs", "question_words", {"min_value": 2, "max_value": 60}),
         _Rule("answers of 1 to 60 words", "critical", "pairs", "answer_words", {"min_value": 1, "max_value": 60}),
         _Rule("questions name their object", "warning", "pairs", "self_contained", {"min_value": 1.0, "mostly": 0.95}),
         _Rule("questions resemble their chunks", "warning", "figures", "mean_relevance", {"min_value": 0.3}),

@@ -25,6 +25,7 @@ _EASY_SHARE = 0.5
 _REPEATABLE = {"table": 3, "list_item": 3, "statement": 3, "how_to": 2, "remark": 2, "definition": 2, "condition": 2}
 _TERM_KINDS = ("definition", "list_item")
 _TYPES = ("type", "returns.type", "returns.value")
+_BARE_SHARE = 0.5
 _MOST_OF_SAME_ANSWER = {1: 0.006, 2: 0.004}
 
 
@@ -199,10 +200,16 @@ class _Names:
     def __init__(self, objects: Iterable[ApiObject]) -> None:
         self.owners: Counter[str] = Counter()
         self.actions: Counter[tuple[str, ...]] = Counter()
+        self.parameters: set[str] = set()
         for owner in objects:
             parts = owner.title.split(".")
             self.owners.update({".".join(parts[-size:]) for size in range(1, len(parts))})
             self.actions.update(_trigrams(owner))
+            self.parameters.update(owner.parameters)
+
+    def telling(self, member: str) -> bool:
+        """Return whether a member's own name says which one is meant: two words or more, and nothing else's."""
+        return "_" in member.strip("_") and self.owners[member] == 1 and member not in self.parameters
 
     def alone(self, owner: ApiObject, action: str) -> bool:
         """Return whether most of an action's wording is this object's alone, so that one answer is right."""
@@ -215,6 +222,8 @@ class _Names:
         parts = owner.title.split(".")
         member = len(parts) > 2 and parts[-2][:1].isupper()
         size = 2 if member else 1
+        if member and self.telling(owner.name) and draw(seed, "bare", *key) < _BARE_SHARE:
+            size = 1
         short = [".".join(parts[-size:])] if size < len(parts) else []
         alone = [name for name in short if self.owners[name] == 1 and distinctive(name)]
         options = [owner.title, *alone, *[f"{name} in {owner.package}" for name in alone[:1]]]

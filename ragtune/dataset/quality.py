@@ -11,8 +11,10 @@ from pathlib import Path
 
 from ragtune.dataset.expectations import ExpectationResult, examine
 from ragtune.dataset.near_duplicates import question_words
+from ragtune.dataset.personal import personal_data
 from ragtune.dataset.review import REVIEWED
 from ragtune.dataset.sentences import clean, content_words, flat
+from ragtune.dataset.wording import ASKING_FIRST
 from ragtune.records import Chunk, QAPair
 from ragtune.settings import DatasetSettings
 
@@ -25,13 +27,9 @@ _POINTING = re.compile(
     r"section|page|passage|text|chunk|document|paragraph|table|sentence|code|article)\b|\b(?:above|below)\b|passage \d",
     re.IGNORECASE,
 )
-_PERSONAL = re.compile(
-    r"\b[\w.+-]+@[\w-]+\.[a-z]{2,}\b|\b(?:\+\d{1,3}[ -])?(?:\(\d{2,4}\)|\d{2,4})[ -]\d{3,4}[ -]\d{3,4}\b"
-    r"|\b\d{3}-\d{2}-\d{4}\b|\b(?:\d{4}[ -]){3}\d{4}\b|\b(?:sk|ghp|xox[bp])[-_][A-Za-z0-9]{16,}",
-    re.IGNORECASE,
-)
 _TOXIC = re.compile(r"\b(?:fuck\w*|shit\w*|bitch\w*|asshole|cunt|nigg\w+|faggot|retard(?:ed)?|whore)\b", re.IGNORECASE)
-_ASKS = re.compile(r"\?$|^(?:Tell|Explain|Describe|Name|Give|List|Summari[sz]e|Define|Show|Compare)\b")
+_IMPERATIVES = ("give", "list", "summarise", "summarize", "define", "show", "compare", "who", "is", "are", "does", "do")
+_ASKS = re.compile(rf"\?$|^(?:{'|'.join(sorted({*ASKING_FIRST, *_IMPERATIVES}))})\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +102,13 @@ def rejection(pair: QAPair, chunk: Chunk | None) -> str:
     if chunk is None:
         return "its chunk is gone"
     question, answer = pair.question.strip(), pair.answer.strip()
+    personal = personal_data(f"{question} {answer}")
     checks = (
-        (not 3 <= len(question.split()) <= 60, "the question is too short or too long"),
+        (not 2 <= len(question.split()) <= 60, "the question is too short or too long"),
         (not _ASKS.search(question), "the question asks nothing"),
         (bool(_POINTING.search(question)), "the question points at text that the reader cannot see"),
         (question.count("`") % 2 == 1, "the question has broken markup"),
-        (bool(_PERSONAL.search(f"{question} {answer}")), "it holds personal data or a secret"),
+        (bool(personal), f"it holds personal data or a secret: {personal}"),
         (bool(_TOXIC.search(f"{question} {answer}")), "it holds abusive words"),
         (_foreign(f"{question} {answer}"), "it is not in English"),
     )

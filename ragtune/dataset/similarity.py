@@ -26,6 +26,20 @@ FEWEST_ANSWER_WORDS = 4
 _ROWS = 1024
 
 
+def remembered(embed: Embed) -> Embed:
+    """Return an embedder that embeds each text once, however often it is asked."""
+    import numpy as np
+
+    known: dict[str, npt.NDArray[np.float32]] = {}
+
+    def once(texts: Sequence[str]) -> "Vectors":
+        new = list(dict.fromkeys(text for text in texts if text not in known))
+        known.update(zip(new, embed(new) if new else (), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    return once
+
+
 def with_retrievability(pairs: Sequence[QAPair], search: Search) -> list[QAPair]:
     """Return the pairs in their order; answerable ones have the score `retrievable` in 0..1.
 

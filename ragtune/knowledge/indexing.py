@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,9 @@ def stored_fields(chunk: Chunk) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=8192)
 def chunk_from(record: str) -> Chunk:
-    """Return the chunk of a stored `record`."""
+    """Return the chunk of a stored `record`; the same ones are found again and again."""
     fields = json.loads(record)
     return Chunk(**{**fields, "heading_path": tuple(fields["heading_path"])})
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Vector = npt.NDArray[np.float32]
+    Vectors = npt.NDArray[np.float32]
 
 Mode = Literal["hybrid", "text", "vector"]
 MODES: tuple[Mode, ...] = ("hybrid", "text", "vector")
@@ -58,19 +59,40 @@ class Retriever:
         return self.search_many([text], limit, mode, where)[0]
 
     def search_many(
-        self, texts: Sequence[str], limit: int, mode: Mode = "hybrid", where: Mapping[str, str] | None = None
+        self,
+        texts: Sequence[str],
+        limit: int,
+        mode: Mode = "hybrid",
+        where: Mapping[str, str] | None = None,
+        vectors: "Vectors | None" = None,
     ) -> list[list[Hit]]:
-        """Return the hits of each text, in order; the texts are embedded and asked together."""
+        """Return the hits of each text, in order; the texts are embedded and asked together.
+
+        `vectors` are those of the texts, shape (texts, dimension), where they are known already.
+        """
         _check(mode, limit)
         began = time.perf_counter()
         plans = [_Plan(text, names_in(text) if mode == "hybrid" else []) for text in texts]
-        vectors = self.embedder.embed(texts) if mode != "text" and texts else None
+        if vectors is None and mode != "text" and texts:
+            vectors = self.embedder.embed(texts)
         queries: list[IndexQuery] = []
         for number, plan in enumerate(plans):
             vector = None if vectors is None else vectors[number]
             queries += plan.queries(vector, mode, limit, self.settings.candidates, where)
         answers = iter(self.index.search(queries)) if queries else iter(())
-        results = [plan.fuse(answers, mode, limit, self.settings) for plan in plans]
+        found = [plan.answered(answers, mode) for plan in plans]
+        # Names are mostly known as they stand; only the others are looked up in their second way.
+        again = [
+            (lists, place, plan.named(way, limit, where))
+            for plan, lists in zip(plans, found, strict=True)
+            for place, (_, *others) in enumerate(plan.names, start=2)
+            for way in others
+            if not lists[place]
+        ]
+        second = self.index.search([query for *_, query in again]) if again else []
+        for (lists, place, _), hits in zip(again, second, strict=True):
+            lists[place] = lists[place] or hits
+        results = [plan.fused(lists, mode, limit, self.settings) for plan, lists in zip(plans, found, strict=True)]
         milliseconds = (time.perf_counter() - began) * 1000 / max(1, len(texts))
         for text, hits in zip(texts, results, strict=True):
             ids, scores = tuple(hit.chunk.id for hit in hits), tuple(round(hit.score, 6) for hit in hits)
@@ -94,19 +116,19 @@ class _Plan:
             found.append(IndexQuery(text=self.text, limit=depth, where=where))
         if mode != "text":
             found.append(IndexQuery(vector=vector, limit=depth, where=where))
-        named = [way for ways in self.names for way in ways]
-        return found + [IndexQuery(text=self.text, limit=limit, where={**(where or {}), "names": way}) for way in named]
+        return found + [self.named(ways[0], limit, where) for ways in self.names]
 
-    def fuse(self, answers: Iterator[list[Hit]], mode: Mode, limit: int, settings: IndexSettings) -> list[Hit]:
-        lists = [next(answers)]
+    def named(self, name: str, limit: int, where: Mapping[str, str] | None) -> IndexQuery:
+        return IndexQuery(text=self.text, limit=limit, where={**(where or {}), "names": name})
+
+    def answered(self, answers: Iterator[list[Hit]], mode: Mode) -> list[list[Hit]]:
+        count = 1 if mode != "hybrid" else 2 + len(self.names)
+        return [next(answers) for _ in range(count)]
+
+    def fused(self, lists: list[list[Hit]], mode: Mode, limit: int, settings: IndexSettings) -> list[Hit]:
         if mode != "hybrid":
             return list(lists[0])
-        lists.append(next(answers))
-        weights = [1.0, 1.0]
-        for ways in self.names:
-            found = [next(answers) for _ in ways]
-            lists.append(next((hits for hits in found if hits), []))
-            weights.append(settings.name_weight)
+        weights = [1.0, 1.0, *[settings.name_weight] * len(self.names)]
         return fuse(lists, limit, settings.rrf_k, weights)
 
 
