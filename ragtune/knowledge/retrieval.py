@@ -4,6 +4,7 @@ Fusion is here and not in a back end, so that every index combines its hits alik
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ragtune.errors import SettingsError
+from ragtune.knowledge.indexing import STOP_WORDS
 from ragtune.knowledge.names import names_in
 from ragtune.ports import Embedder, IndexQuery, SearchIndex
 from ragtune.records import Chunk, Hit
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 Mode = Literal["hybrid", "text", "vector"]
 MODES: tuple[Mode, ...] = ("hybrid", "text", "vector")
 LOG_LIMIT_BYTES = 64 << 20
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +97,17 @@ class _Plan:
             found.append(IndexQuery(text=self.text, limit=depth, where=where))
         if mode != "text":
             found.append(IndexQuery(vector=vector, limit=depth, where=where))
-        named = [way for ways in self.names for way in ways]
-        return found + [IndexQuery(text=self.text, limit=limit, where={**(where or {}), "names": way}) for way in named]
+        for ways in self.names:
+            for way in ways:
+                filters = {**(where or {}), "names": way}
+                beside = self._beside(way if ways[0].startswith(way) else ways[0])
+                found += [IndexQuery(text=words, limit=depth, where=filters) for words in (self.text, beside)]
+        return found
+
+    def _beside(self, name: str) -> str:
+        """Return the words of the question beside a name: every passage of the object says the name itself."""
+        words = re.sub(re.escape(name), " ", self.text, flags=re.IGNORECASE)
+        return " ".join(word for word in _WORD.findall(words) if word.lower() not in STOP_WORDS)
 
     def fuse(self, answers: Iterator[list[Hit]], mode: Mode, limit: int, settings: IndexSettings) -> list[Hit]:
         lists = [next(answers)]
@@ -104,10 +116,17 @@ class _Plan:
         lists.append(next(answers))
         weights = [1.0, 1.0]
         for ways in self.names:
-            found = [next(answers) for _ in ways]
+            found = [_of_object(next(answers), next(answers)) for _ in ways]
             lists.append(next((hits for hits in found if hits), []))
             weights.append(settings.name_weight)
         return fuse(lists, limit, settings.rrf_k, weights)
+
+
+def _of_object(passages: Sequence[Hit], telling: Sequence[Hit]) -> list[Hit]:
+    """Return an object's passages, those that tell what was asked first; without any, from its first passage on."""
+    known = {hit.chunk.id for hit in telling}
+    rest = [hit for hit in passages if hit.chunk.id not in known]
+    return [*telling, *rest] if telling else sorted(rest, key=lambda hit: (hit.chunk.position, -hit.score))
 
 
 def fuse(lists: Sequence[Sequence[Hit]], limit: int, k: int, weights: Sequence[float] | None = None) -> list[Hit]:
