@@ -37,10 +37,10 @@ def llamaindex(weights: str) -> Ingest:
 def haystack(weights: str) -> Ingest:
     """Return how Haystack does it: its word splitter, its in-memory store, saved to disk."""
     from haystack import Document, Pipeline
-    from haystack.components.embedders import SentenceTransformersDocumentEmbedder
     from haystack.components.preprocessors import DocumentSplitter
     from haystack.components.writers import DocumentWriter
     from haystack.document_stores.in_memory import InMemoryDocumentStore
+    from haystack_integrations.components.embedders.sentence_transformers import SentenceTransformersDocumentEmbedder
 
     store = InMemoryDocumentStore()
     pipeline = Pipeline()
