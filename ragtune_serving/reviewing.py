@@ -1,9 +1,10 @@
 """What people review: the pairs of the newest dataset with the texts behind them, and how far they are."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from ragtune.dataset.review import REVIEWED, ReviewStore, apply_reviews, pair_key, standing
+from ragtune.dataset.review import REVIEWED, ReviewStore, apply_reviews, pair_key, settled, standing
 from ragtune.errors import DatasetError
 from ragtune.records import ArtifactRef, Chunk, QAPair
 from ragtune.settings import Settings
@@ -48,17 +49,29 @@ class ReviewDesk:
         return found
 
     def open_pairs(self) -> list[QAPair]:
-        """Return the pairs of the dataset that still need a verdict."""
+        """Return the pairs of the dataset that no verdict settled, those in conflict included."""
         verdicts = standing(self.reviews.decisions())
         return [
             pair
             for pair in self.dataset().pairs
-            if REVIEWED not in pair.scores and len(verdicts.get(pair_key(pair), ())) < self.wanted
+            if REVIEWED not in pair.scores and settled(verdicts.get(pair_key(pair), {}).values(), self.wanted) is None
         ]
 
     def claim(self, reviewer: str, count: int) -> int:
-        """Give a reviewer up to `count` open pairs that have too few reviewers; return how many."""
-        return self.reviews.claim(self.open_pairs(), reviewer, count, self.wanted)
+        """Give a reviewer up to `count` open pairs that have too few reviewers; return how many.
+
+        A pair in conflict gets one reviewer more than have decided it, before the others are given out.
+        """
+        verdicts = standing(self.reviews.decisions())
+        wanted: dict[int, list[QAPair]] = defaultdict(list)
+        for pair in self.open_pairs():
+            said = verdicts.get(pair_key(pair), {})
+            if reviewer not in said:
+                wanted[max(self.wanted, len(said) + 1 if len(said) >= self.wanted else 0)].append(pair)
+        given = 0
+        for people in sorted(wanted, reverse=True):
+            given += self.reviews.claim(wanted[people], reviewer, count - given, people)
+        return given
 
     def progress(self) -> dict[str, Any]:
         """Return how many of the written pairs were settled, and how, and how far each reviewer is."""

@@ -1,9 +1,16 @@
 import json
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections import Counter
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 
-from ragtune.dataset.generation import LLMJudge, LLMWriter, find_quote
+from ragtune.dataset.generation import Kind, LLMJudge, LLMWriter, find_quote
 from ragtune.dataset.quality import check_pairs
 from ragtune.errors import DatasetError
 from ragtune.settings import DatasetSettings, JudgeSettings, WriterSettings
@@ -142,8 +149,6 @@ def test_a_question_over_two_passages_names_both(tmp_path):
         item = {"question": "What do both parts of the page say?", "answer": " ".join(quotes), "quotes": quotes}
         return json.dumps({"items": [{**item, "kind": "multi"}]})
 
-    from dataclasses import replace
-
     one, two = CHUNKS[0], replace(CHUNKS[1], document_id=CHUNKS[0].document_id, position=1)
     running = ModelServer(multi)
     try:
@@ -165,6 +170,151 @@ def test_a_judge_adds_its_scores(tmp_path):
     finally:
         running.close()
     assert all(pair.scores["judge_clear"] == 0.5 and pair.scores["judge_relevant"] == 0.25 for pair in pairs)
+
+
+def test_every_kind_and_difficulty_is_asked_for_and_kept(tmp_path):
+    kinds, levels = [kind for kind in get_args(Kind) if kind != "unanswerable"], ["easy", "medium", "hard"]
+
+    def reply(body):
+        quote = [line for line in body["messages"][1]["content"].split("\n") if len(line.split()) > 4][-1]
+        items = [
+            {
+                "question": f"What has the {kind} number {place} of the page to do with it?",
+                "answer": quote,
+                "quotes": [quote],
+                "kind": kind,
+                "difficulty": levels[place % 3],
+            }
+            for place, kind in enumerate(kinds)
+        ]
+        return json.dumps({"items": items})
+
+    running = ModelServer(reply)
+    try:
+        pairs = writer(running, tmp_path).write(CHUNKS[:1])
+    finally:
+        running.close()
+    assert [pair.kind for pair in pairs] == [f"llm.{kind}" for kind in kinds]
+    assert [pair.scores["difficulty"] for pair in pairs[:3]] == [0.0, 0.5, 1.0]
+    rules, schema = running.requests[0]["messages"][0]["content"], running.requests[0]["response_format"]
+    assert all(kind in rules for kind in kinds if kind != "multi")
+    assert all(f'"{name}"' in json.dumps(schema) for name in (*get_args(Kind), *levels))
+    assert {"question", "answer", "kind"} <= set(schema["json_schema"]["schema"]["$defs"]["WrittenItem"]["required"])
+
+
+def test_a_paraphrase_is_a_pair_of_its_own_with_the_same_proof(server, tmp_path):
+    pairs = [pair for pair in writer(server, tmp_path).write(CHUNKS[:3]) if pair.answerable]
+    asked = [pair for pair in pairs if not pair.question.startswith("Which last remark")]
+    again = [pair for pair in pairs if pair.question.startswith("Which last remark")]
+    assert len(asked) == len(again) == 3
+    assert [(pair.chunk_id, pair.span, pair.answer) for pair in asked] == [
+        (pair.chunk_id, pair.span, pair.answer) for pair in again
+    ]
+
+
+def test_an_unanswerable_question_that_is_answered_all_the_same_is_dropped(tmp_path):
+    item = {"question": "Who paid for the shop at first?", "answer": "Nobody", "quotes": [], "kind": "unanswerable"}
+    running = ModelServer(lambda body: json.dumps({"items": [item]}))
+    try:
+        llm = writer(running, tmp_path)
+        assert llm.write(CHUNKS[:1]) == []
+    finally:
+        running.close()
+    assert llm.dropped == [(item["question"], "unanswerable, but with an answer")]
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_no_more_requests_run_at_once_than_the_settings_allow(tmp_path, limit):
+    lock, now, seen = threading.Lock(), [0], []
+
+    def slowly(body):
+        with lock:
+            now[0] += 1
+            seen.append(now[0])
+        time.sleep(0.05)
+        with lock:
+            now[0] -= 1
+        return written(body)
+
+    running = ModelServer(slowly)
+    try:
+        writer(running, tmp_path, concurrency=limit).write(CHUNKS)
+    finally:
+        running.close()
+    assert max(seen) == limit
+
+
+def test_calls_are_limited_too_also_when_several_run_at_once(server, tmp_path):
+    llm = writer(server, tmp_path, max_calls=5, concurrency=4)
+    llm.write(CHUNKS)
+    assert len(server.requests) == llm.usage.requests == 5
+    assert llm.usage.stopped == "max_calls = 5"
+
+
+def test_a_known_model_costs_what_the_price_list_says(server, tmp_path):
+    import litellm
+
+    llm = writer(server, tmp_path, model="openai/gpt-4o-mini")
+    llm.write(CHUNKS[:2])
+    price = litellm.model_cost["gpt-4o-mini"]
+    each = 100 * price["input_cost_per_token"] + 50 * price["output_cost_per_token"]
+    assert llm.usage.cost_usd == pytest.approx(2 * each)
+    assert each > 0
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from ragtune.dataset.generation import LLMWriter
+from ragtune.settings import WriterSettings
+from tests.test_generation import CHUNKS
+settings = WriterSettings(model="openai/writer", url=sys.argv[1], api_key="k", concurrency=1, attempts=3, timeout=20)
+LLMWriter(settings, Path(sys.argv[2]), seed=3, unanswerable_share=0.2).write(CHUNKS)
+"""
+
+
+def test_a_killed_run_pays_for_nothing_twice(server, tmp_path):
+    def stalled(body):
+        if len(server.requests) > 4:
+            time.sleep(60)
+        return written(body)
+
+    server.reply = stalled
+    process = subprocess.Popen([sys.executable, "-c", KILLED, server.url, str(tmp_path / "cache")])
+    deadline = time.monotonic() + 60
+    while len(server.requests) < 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(30) == -signal.SIGKILL
+    server.reply = written
+    llm = writer(server, tmp_path)
+    pairs = llm.write(CHUNKS)
+    assert (llm.usage.cached, llm.usage.requests) == (4, len(CHUNKS) - 4)
+    assert pairs == writer(server, tmp_path / "fresh").write(CHUNKS)
+
+
+def test_a_second_judgement_asks_nothing_again(tmp_path):
+    running = ModelServer(lambda body: json.dumps({"grounded": 1, "clear": 1, "relevant": 0.5}))
+    try:
+        settings = running.settings(JudgeSettings)
+        first = LLMJudge(settings, tmp_path, 1).judge(first_pairs(), CHUNKS)
+        asked, again = len(running.requests), LLMJudge(settings, tmp_path, 1)
+        assert again.judge(first_pairs(), CHUNKS) == first
+    finally:
+        running.close()
+    assert asked == again.model.usage.cached == len(running.requests) == 4
+
+
+def test_a_judge_that_reaches_its_budget_leaves_the_other_pairs_as_they_are(tmp_path):
+    running = ModelServer(lambda body: json.dumps({"grounded": 1, "clear": 1, "relevant": 1}))
+    try:
+        judge = LLMJudge(running.settings(JudgeSettings, max_calls=2, concurrency=1), tmp_path, 1)
+        judged = judge.judge(first_pairs(), CHUNKS)
+    finally:
+        running.close()
+    assert [pair.id for pair in judged] == [pair.id for pair in first_pairs()]
+    assert sum("judge_clear" in pair.scores for pair in judged) == 2
+    assert judge.model.usage.stopped == "max_calls = 2"
 
 
 def test_no_model_is_an_error_that_names_the_setting(tmp_path):

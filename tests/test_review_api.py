@@ -3,8 +3,11 @@
 import csv
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -13,8 +16,8 @@ import uvicorn
 from typer.testing import CliRunner
 
 from ragtune.dataset.extraction import ExtractiveWriter
-from ragtune.dataset.review import pair_key
-from ragtune.settings import load_settings
+from ragtune.dataset.review import pair_key, standing
+from ragtune.settings import child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune_serving.api import build_api
 from ragtune_serving.cli import app
@@ -38,8 +41,8 @@ def with_dataset(home):
 class Served:
     """The review routes behind the guard, on a free loopback port."""
 
-    def __init__(self, home):
-        settings = load_settings({"home": home})
+    def __init__(self, home, **dataset):
+        settings = load_settings({"home": home, "dataset": dataset})
         self.keys = KeyStore(home / "keys")
         self.desk = ReviewDesk(settings)
         services = Services(None, None, None, Metrics(), 0.0, self.desk)
@@ -108,6 +111,86 @@ def test_reviewers_who_work_at_once_lose_nothing_and_get_different_pairs(served)
     assert len(given) == len(set(given)) == min(24, len(PAIRS) - 1)
     assert sorted(each.pair_key for each in served.desk.reviews.decisions()) == sorted(given)
     assert {each.reviewer for each in served.desk.reviews.decisions()} <= set(clients)
+
+
+def test_two_reviewers_a_pair_over_http_and_by_file_at_once_lose_nothing_and_show_where_they_differ(tmp_path):
+    """Ada and Bob work over HTTP, Cleo and Dan with files in processes of their own, all at the same time."""
+    with_dataset(tmp_path)
+    served = Served(tmp_path, reviews_per_pair=2)
+    environment = child_environment(RAGTUNE_HOME=str(tmp_path), RAGTUNE_DATASET__REVIEWS_PER_PAIR="2")
+
+    def over_http(name, verdict):
+        with served.reviewer(name) as client:
+            for _ in range(4):
+                client.post("/assignments", json={"count": 3})
+                for pair in client.get("/pairs").json()["pairs"]:
+                    said = client.post("/decisions", json={"key": pair["key"], "verdict": verdict})
+                    assert said.status_code == 200, said.text
+            return client.get("/pairs").json()["total"]
+
+    def by_file(name, verdict):
+        file = tmp_path / f"{name}.csv"
+        command = [sys.executable, "-m", "ragtune_serving.cli", "review"]
+        claim = [*command, "export", str(file), "--reviewer", name, "--count", "12"]
+        subprocess.run(claim, env=environment, check=True, timeout=120)
+        rows = read(file)
+        write(file, [{**row, "verdict": verdict} for row in rows])
+        subprocess.run([*command, "import", str(file)], env=environment, check=True, timeout=120)
+        subprocess.run([*command, "export", str(file), "--reviewer", name], env=environment, check=True, timeout=120)
+        return len(read(file))
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            left = [
+                pool.submit(over_http, "ada", "accept"),
+                pool.submit(over_http, "bob", "reject"),
+                pool.submit(by_file, "cleo", "accept"),
+                pool.submit(by_file, "dan", "accept"),
+            ]
+            assert [each.result() for each in left] == [0, 0, 0, 0]
+        held, said = served.desk.reviews.assignments(), standing(served.desk.reviews.decisions())
+        told = served.desk.progress()
+    finally:
+        served.close()
+    assert {key: set(verdicts) for key, verdicts in said.items()} == held
+    assert len(served.desk.reviews.decisions()) == sum(len(names) for names in held.values())
+    counts = [Counter(each.verdict for each in verdicts.values()) for verdicts in said.values()]
+    assert all(count.total() == 2 or count == {"accept": 2, "reject": 1} for count in counts if count.total() > 1)
+    decided = [count for count in counts if count.total() > 1]
+    assert told["accepted"] == sum(count["accept"] > count["reject"] for count in decided)
+    assert (told["conflicts"], told["rejected"]) == (sum(count["accept"] == count["reject"] for count in decided), 0)
+    assert told["undecided"] == len(PAIRS) - len(decided)
+    assert {each["reviewer"]: each["decided"] == each["assigned"] for each in told["reviewers"]} == dict.fromkeys(
+        ("ada", "bob", "cleo", "dan"), True
+    )
+
+
+def test_a_pair_on_which_two_reviewers_differ_goes_to_a_third_who_settles_it(tmp_path):
+    with_dataset(tmp_path)
+    served = Served(tmp_path, reviews_per_pair=2)
+    try:
+        for name, verdict in (("ada", "accept"), ("bob", "reject")):
+            with served.reviewer(name) as client:
+                assert client.post("/assignments", json={"count": 2}).json()["given"] == 2
+                for pair in client.get("/pairs").json()["pairs"]:
+                    client.post("/decisions", json={"key": pair["key"], "verdict": verdict})
+                told = client.get("/progress").json()
+        assert (told["conflicts"], told["rejected"]) == (2, 0)
+        with served.reviewer("ada") as ada:
+            assert ada.post("/assignments", json={"count": 1}).json()["given"] == 1
+            assert ada.get("/pairs").json()["pairs"][0]["decisions"] == []
+        with served.reviewer("cleo") as cleo, served.reviewer("dan") as dan:
+            cleo.post("/assignments", json={"count": 2})
+            differ = cleo.get("/pairs").json()["pairs"]
+            assert [len(pair["decisions"]) for pair in differ] == [2, 2]
+            dan.post("/assignments", json={"count": 2})
+            assert all(len(pair["decisions"]) < 2 for pair in dan.get("/pairs").json()["pairs"])
+            for pair in differ:
+                cleo.post("/decisions", json={"key": pair["key"], "verdict": "reject"})
+            told = cleo.get("/progress").json()
+        assert (told["conflicts"], told["rejected"]) == (0, 2)
+    finally:
+        served.close()
 
 
 def test_a_pair_that_was_written_but_not_kept_can_still_be_decided(served):

@@ -293,7 +293,7 @@ def _plain_value(value: str) -> bool:
 
 
 def _plain_type(kind: str) -> bool:
-    if re.search(r"\b_?[A-Z]_\w|\b_?T\b", kind):
+    if re.search(r"\b_?[A-Z]_\w|\b_?T(?:[A-Z][a-z]\w*)?\b", kind):
         return False
     return (
         "\n" not in kind

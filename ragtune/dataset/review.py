@@ -7,7 +7,7 @@ survive a regeneration of the dataset; those that no pair matches any more are l
 import json
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, cast, get_args
@@ -240,7 +240,7 @@ def apply_reviews(
         read = list(_readings(pair, found, texts.get(pair.chunk_id, ""), wanted))
         matched.update(pair_key(text) for text, _ in read)
         last, verdicts = read[-1]
-        winner = _winner(verdicts) if len(verdicts) >= wanted else None
+        winner = settled(verdicts, wanted)
         if winner is None and len(verdicts) >= wanted:
             result.conflicts.append((last, verdicts))
         elif winner is None and len(read) == 1:
@@ -267,7 +267,7 @@ def _readings(
         seen.add(key)
         verdicts = tuple(found.get(key, {}).values())
         yield pair, verdicts
-        winner = _winner(verdicts) if len(verdicts) >= wanted else None
+        winner = settled(verdicts, wanted)
         if winner is not None and winner.verdict == "correct":
             pair = corrected(pair, winner, text)
 
@@ -287,8 +287,10 @@ def corrected(pair: QAPair, decision: Decision, text: str) -> QAPair:
     )
 
 
-def _winner(verdicts: Iterable[Decision]) -> Decision | None:
-    """Return the newest decision of the largest group of equal decisions; None for a tie or none."""
+def settled(verdicts: Collection[Decision], wanted: int) -> Decision | None:
+    """Return the newest decision of the largest group of equal ones; None for a tie or fewer than `wanted`."""
+    if len(verdicts) < wanted:
+        return None
     groups: dict[tuple[str, str, str], list[Decision]] = defaultdict(list)
     for each in verdicts:
         text = (each.question, each.answer) if each.verdict == "correct" else ("", "")
