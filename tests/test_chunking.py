@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from ragtune.knowledge.chunking import cut
-from ragtune.knowledge.duplicates import _jaccard, _shingles, mark_duplicates
+from ragtune.knowledge.duplicates import _jaccard, _shingles, fingerprints, mark_duplicates
 from ragtune.records import Chunk, Document, content_id
 from ragtune.settings import ChunkingSettings
 
@@ -26,6 +26,10 @@ def chunks_of(text: str, limit: int = 60, overlap: int = 10, **facts: str) -> li
         assert count <= limit, chunk
     assert [chunk.position for chunk in chunks] == list(range(len(chunks)))
     return chunks
+
+
+def marked(chunks: list[Chunk], named: frozenset[str] = frozenset()) -> list[Chunk]:
+    return mark_duplicates(chunks, fingerprints(chunks, named))
 
 
 def sentences(n: int, word: str = "gate") -> str:
@@ -167,7 +171,7 @@ LONG = f"{PROSE}. " + " ".join(
     ],
 )
 def test_repeated_text_is_marked_but_never_a_text_with_other_facts(other: str, duplicate: bool) -> None:
-    first, second = mark_duplicates([make_chunk(LONG, 1), make_chunk(other, 2)])
+    first, second = marked([make_chunk(LONG, 1), make_chunk(other, 2)])
     assert first.duplicate_of == ""
     assert second.duplicate_of == ("c1" if duplicate else "")
 
@@ -176,25 +180,25 @@ def test_the_same_text_under_another_heading_is_another_text() -> None:
     chunks = [
         make_chunk(LONG, n, heading=("Hooks", name)) for n, name in enumerate(["before()", "after()", "before()"])
     ]
-    assert [chunk.duplicate_of for chunk in mark_duplicates(chunks)] == ["", "", "c0"]
+    assert [chunk.duplicate_of for chunk in marked(chunks)] == ["", "", "c0"]
 
 
 def test_boilerplate_of_many_documents_is_marked_wherever_it_stands() -> None:
     notice = "Licensed under the terms of the town, which you find at the gate, and without any warranty at all."
     texts = [f"{PROSE} in part {word}.\n\n{notice}" for word in ("north", "south")]
-    first, second, third = mark_duplicates([make_chunk(texts[0], 1), make_chunk(texts[1], 2), make_chunk(notice, 3)])
+    first, second, third = marked([make_chunk(texts[0], 1), make_chunk(texts[1], 2), make_chunk(notice, 3)])
     assert (first.duplicate_of, second.duplicate_of, third.duplicate_of) == ("", "", "c1")
 
 
 def test_short_answers_under_different_titles_are_both_kept() -> None:
-    _, second = mark_duplicates([make_chunk("No.", 1, "Is it open?"), make_chunk("No.", 2, "Is it free?")])
+    _, second = marked([make_chunk("No.", 1, "Is it open?"), make_chunk("No.", 2, "Is it free?")])
     assert second.duplicate_of == ""
 
 
 def test_equal_api_pages_of_different_objects_are_both_kept() -> None:
     chunks = [make_chunk(PROSE, 1, "kit.A.close"), make_chunk(PROSE, 2, "kit.B.close")]
-    assert [chunk.duplicate_of for chunk in mark_duplicates(chunks, named={"c1", "c2"})] == ["", ""]
-    assert [chunk.duplicate_of for chunk in mark_duplicates(chunks)] == ["", "c1"]
+    assert [chunk.duplicate_of for chunk in marked(chunks, named=frozenset({"c1", "c2"}))] == ["", ""]
+    assert [chunk.duplicate_of for chunk in marked(chunks)] == ["", "c1"]
 
 
 def test_near_duplicates_agree_with_brute_force_and_ten_thousand_chunks_take_seconds() -> None:
@@ -207,10 +211,10 @@ def test_near_duplicates_agree_with_brute_force_and_ten_thousand_chunks_take_sec
             words[rng.randrange(120)] = rng.choice(vocabulary)
         texts.append(" ".join(words))
     started = time.process_time()
-    marked = mark_duplicates([make_chunk(text, n) for n, text in enumerate(texts)])
+    found = marked([make_chunk(text, n) for n, text in enumerate(texts)])
     seconds = time.process_time() - started
     for n in range(1000):
         near = _jaccard(_shingles(texts[n].split()), _shingles(texts[9000 + n].split())) >= 0.9
-        assert marked[9000 + n].duplicate_of == (f"c{n}" if near else "")
-    assert not any(chunk.duplicate_of for chunk in marked[:9000])
+        assert found[9000 + n].duplicate_of == (f"c{n}" if near else "")
+    assert not any(chunk.duplicate_of for chunk in found[:9000])
     assert seconds < 30  # measured on two busy cores: 4.9 and 5.4; the rest is room

@@ -76,6 +76,29 @@ def test_without_the_name_match_a_text_full_of_the_words_would_win(retriever: Re
     assert first(retriever, question) == "peft.LoraConfig"
 
 
+@pytest.mark.parametrize(
+    ("question", "passage"),
+    [
+        ("What does BuildKit do?", "Makes a kit out of parts."),
+        ("Explain BuildKit", "Makes a kit out of parts."),
+        ("What is the default of colour in BuildKit?", "`colour`: how it looks, by default red."),
+        ("BuildKit.size", "`size`: a number for BuildKit, BuildKit and BuildKit."),
+    ],
+)
+def test_of_a_named_object_the_passage_that_tells_what_was_asked_comes_first(
+    tmp_path: Path, question: str, passage: str
+) -> None:
+    texts = [
+        "Makes a kit out of parts.",
+        "`colour`: how it looks, by default red.",
+        "`size`: a number for BuildKit, BuildKit and BuildKit.",
+    ]
+    pages = [Chunk(f"c{n}", "kit", "package:kit", "kit.BuildKit", (), text, n) for n, text in enumerate(texts)]
+    index, embedder = LanceIndex(tmp_path / "index", "words", 32), CountingEmbedder()
+    update_index(index, embedder, [*pages, *CHUNKS])
+    assert Retriever(index, embedder, IndexSettings()).search(question, 1)[0].chunk.text == passage
+
+
 def test_hybrid_finds_what_either_part_finds(retriever: Retriever) -> None:
     found = {each.chunk.id for each in retriever.search("install adapter", 5)}
     text = {each.chunk.id for each in retriever.search("install adapter", 2, mode="text")}

@@ -141,6 +141,14 @@ def test_deleted_chunks_are_gone_and_the_rest_stays(open_index: Open) -> None:
     assert len(index.search_vector(unit(1), 10)) == 2
 
 
+def test_an_index_whose_chunks_all_left_finds_nothing(open_index: Open) -> None:
+    index = open_index()
+    index.apply(ALL, [])
+    index.apply([], [chunk.id for chunk, _ in ALL])
+    assert index.search_text("herring", 10) == []
+    assert index.search_vector(unit(1), 10) == []
+
+
 def test_a_chunk_with_the_same_id_is_replaced(open_index: Open) -> None:
     index = open_index()
     index.apply(ALL, [])

@@ -37,26 +37,29 @@ class Update:
     """A running `ragtune index`, with the moment and the text of each line of its progress."""
 
     process: "subprocess.Popen[str]"
+    began: float = field(default_factory=time.monotonic)
     lines: list[tuple[float, str]] = field(default_factory=list)
+    seconds: float = 0.0
+    seconds_of_work: float = 0.0
 
     def watch(self) -> None:
         """Collect progress until the process ends."""
         assert self.process.stderr is not None
         self.lines += ((time.monotonic(), line.strip()) for line in self.process.stderr)
 
-    def seconds(self) -> float:
-        """Wait for the end and return the seconds since the first line."""
+    def finish(self) -> None:
+        """Wait for the end; `seconds` is the whole command, `seconds_of_work` what came after its first line."""
         self.process.wait()
-        return time.monotonic() - self.lines[0][0]
+        now = time.monotonic()
+        self.seconds, self.seconds_of_work = now - self.began, now - self.lines[0][0] if self.lines else 0.0
 
 
-def start(settings: Settings, docs: Path) -> Update:
+def start(settings: Settings, source: str) -> Update:
     """Start a real update and return once it has begun to read."""
-    command = [sys.executable, "-m", "ragtune_serving.cli", "index", "--source", f"folder:{docs}"]
-    names = {"RAGTUNE_HOME": str(settings.home), "RAGTUNE_INDEX__NAME": settings.index.name}
-    process = subprocess.Popen(
-        command, env=child_environment(**names), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "ragtune_serving.cli", "index", "--source", source]
+    names = {f"RAGTUNE_INDEX__{name.upper()}": getattr(settings.index, name) for name in ("backend", "url", "name")}
+    environment = child_environment(RAGTUNE_HOME=str(settings.home), **names)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     update = Update(process)
     threading.Thread(target=update.watch, daemon=True).start()
     while not update.lines and process.poll() is None:
@@ -64,13 +67,13 @@ def start(settings: Settings, docs: Path) -> Update:
     return update
 
 
-def run(settings: Settings, docs: Path) -> float:
-    """Run an update to its end and return its seconds; raise RuntimeError when it fails."""
-    update = start(settings, docs)
-    seconds = update.seconds()
+def run(settings: Settings, source: str) -> Update:
+    """Run an update to its end and return it; raise RuntimeError when it fails."""
+    update = start(settings, source)
+    update.finish()
     if update.process.returncode:
         raise RuntimeError(f"The update ended with {update.process.returncode}: {update.lines}")
-    return seconds
+    return update
 
 
 def edit(docs: Path, share: float, rng: random.Random, number: int) -> None:
@@ -92,7 +95,7 @@ def wanted(settings: Settings, docs: Path) -> tuple[State, list[Chunk]]:
 
 def kill_once(settings: Settings, docs: Path, moment: float, allowed: set[State]) -> dict[str, Any]:
     """Kill an update `moment` seconds after its first line and say what readers see then."""
-    update = start(settings, docs)
+    update = start(settings, f"folder:{docs}")
     time.sleep(moment)
     update.process.send_signal(signal.SIGKILL)
     update.process.wait()
@@ -164,9 +167,9 @@ def main() -> None:
     with scratch_settings() as settings, scratch_settings() as other:
         docs = settings.home / "docs"
         write_folder(docs, read_sources([options.source]).documents[: options.documents])
-        run(settings, docs)
+        run(settings, f"folder:{docs}")
         edit(docs, options.share, rng, 0)
-        length = run(settings, docs)
+        length = run(settings, f"folder:{docs}").seconds_of_work
         state, chunks = wanted(settings, docs)
         allowed, kills = {state}, []
         for number in range(1, options.kills + 1):
@@ -175,9 +178,9 @@ def main() -> None:
             allowed.add(state)
             kills.append(kill_once(settings, docs, rng.uniform(0, length), allowed))
             print(number, kills[-1], flush=True)
-        run(settings, docs)
+        run(settings, f"folder:{docs}")
         apart = other.model_copy(update={"index": other.index.model_copy(update={"name": "ragtune-benchmark-clean"})})
-        run(apart, docs)
+        run(apart, f"folder:{docs}")
         after = compare(open_index(settings), open_index(apart), chunks, settings)
     print(after)
     facts = {

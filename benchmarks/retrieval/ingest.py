@@ -15,8 +15,9 @@ from typing import Any
 
 from benchmarks.retrieval.results import chunks_sha256, scratch_settings, write_results
 from ragtune.backends.catalog import embedder_from, search_index_from
-from ragtune.knowledge.chunking import cut
+from ragtune.knowledge.cuttings import cut_what_changed
 from ragtune.knowledge.indexing import update_index
+from ragtune.knowledge.library import Library
 from ragtune.knowledge.sources import read_sources
 from ragtune.ports import Embedder
 from ragtune.records import Chunk, Document
@@ -33,9 +34,9 @@ def write_jsonl(path: Path, documents: list[Document]) -> str:
 def ingest(source: str, settings: Settings, embedder: Embedder) -> tuple[dict[str, float], list[Chunk], int]:
     """Read, cut and index a source as the product does; return seconds per stage, passages and documents."""
     began = time.perf_counter()
-    documents = read_sources([source]).documents
+    documents = Library(settings).read([source]).documents
     read = time.perf_counter()
-    chunks = cut(documents, settings.chunking, embedder.count_tokens)
+    chunks = cut_what_changed(documents, settings, embedder)
     done = time.perf_counter()
     update_index(search_index_from(settings, embedder), embedder, chunks)
     end = time.perf_counter()
@@ -59,6 +60,7 @@ def main() -> None:
             embedder.embed(["warm up"])
             stages, chunks, count = ingest(write_jsonl(settings.home / "corpus.jsonl", documents), settings, embedder)
             texts = [chunk.embedded_text for chunk in chunks if not chunk.duplicate_of]
+            tokens = sum(embedder.count_tokens(texts))
             began = time.perf_counter()
             embedder.embed(texts)
             alone = time.perf_counter() - began
@@ -72,7 +74,13 @@ def main() -> None:
         "share_of_the_limit": median(each["share_of_the_limit"] for each in rounds),
         "rounds": rounds,
     }
-    facts = {"n": count, "sources": options.source, "passages": len(texts), "passages_sha256": chunks_sha256(chunks)}
+    facts = {
+        "n": count,
+        "sources": options.source,
+        "passages": len(texts),
+        "tokens": tokens,
+        "passages_sha256": chunks_sha256(chunks),
+    }
     write_results(options.out, settings, facts, results)
 
 

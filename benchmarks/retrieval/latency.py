@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,15 +54,31 @@ def grown(chunks: list[Chunk], vectors: "Vectors", size: int, seed: int) -> Iter
         yield chunk, (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-def build(settings: Settings, chunks: list[Chunk], size: int, seed: int) -> float:
+def embedded(settings: Settings, chunks: list[Chunk]) -> "Vectors":
+    """Return the vectors of the real passages."""
+    return embedder_from(settings).embed([chunk.embedded_text for chunk in chunks])
+
+
+def build(settings: Settings, chunks: list[Chunk], vectors: "Vectors", size: int, seed: int) -> float:
     """Write an index of so many passages and return the seconds that took, embedding left out."""
-    embedder = embedder_from(settings)
-    vectors = embedder.embed([chunk.embedded_text for chunk in chunks[:size]])
-    index = search_index_from(settings, embedder)
+    index = search_index_from(settings, embedder_from(settings))
     began = time.perf_counter()
     with index.updating():
-        index.apply(grown(chunks[:size], vectors, size, seed), [])
+        index.apply(grown(chunks, vectors, size, seed), [])
     return time.perf_counter() - began
+
+
+def exactness(settings: Settings, questions: list[str]) -> float:
+    """Return which share of the ten nearest passages a search by vector finds, against comparing with all of them."""
+    embedder = embedder_from(settings)
+    index = search_index_from(settings, embedder)
+    stored = index.vectors(sorted(index.versions()))
+    ids, matrix = np.array(list(stored)), np.stack(list(stored.values()))
+    shares = []
+    for vector in embedder.embed(questions):
+        nearest = {*ids[np.argsort(-(matrix @ vector), kind="stable")[:10]].tolist()}
+        shares.append(len(nearest & {hit.chunk.id for hit in index.search_vector(vector, 10)}) / len(nearest))
+    return mean(shares)
 
 
 def search(settings: Settings, questions: list[str]) -> dict[str, Any]:
@@ -101,11 +118,13 @@ def main() -> None:
     real = [chunk for chunk in chunks if not chunk.duplicate_of]
     pairs = ExtractiveWriter(options.seed).write(real)
     asked = random.Random(options.seed).sample([p.question for p in pairs], min(options.questions, len(pairs)))
-    rows = []
+    rows, vectors = [], alone(embedded, load_settings(), real)
     for size in options.sizes:
         with scratch_settings() as settings:
-            seconds = alone(build, settings, real, size, options.seed)
-            rows.append({"passages": size, "write_seconds": seconds, **alone(search, settings, asked)})
+            seconds = alone(build, settings, real, vectors, size, options.seed)
+            measured = alone(search, settings, asked)
+            exact = alone(exactness, settings, asked)
+            rows.append({"passages": size, "write_seconds": seconds, **measured, "vector_recall_10": exact})
             print(rows[-1], flush=True)
     facts = {
         "n": len(asked),

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 ROWS_PER_BATCH = 1024
 VECTOR_INDEX_FROM = 50_000
-"""Below this many chunks every vector is compared: exact, and a few milliseconds."""
-TOGETHER_FROM = 64
-"""From this many vector queries at once they are answered by one matrix product instead of one scan each."""
+"""Below this many chunks every vector is compared, in memory: exact, and a few milliseconds."""
 KEEP_OLD = timedelta(minutes=10)
 """How long a version stays on disk after its successor: longer than any search takes."""
+CLEAN_FROM = 40
+"""So many old versions are removed at once, because that costs as much as an update; one update makes some five."""
 
 
 class LanceIndex(SearchIndex):
@@ -43,6 +43,7 @@ class LanceIndex(SearchIndex):
         self.location = str(folder)
         self._table_name = f"chunks_{content_id(SCHEMA_VERSION, embedder, str(dimension))}"
         self._seen: tuple[str, Any] = ("", None)
+        self._in_memory: tuple[Any, npt.NDArray[np.uint64], Vector] | None = None
         self._connection: Any = None
 
     def versions(self) -> dict[str, tuple[str, str]]:
@@ -99,38 +100,52 @@ class LanceIndex(SearchIndex):
                 mend="free space or rights and run the same command again; readers still see the old state",
             ) from error
         write_json(self.folder / "current.json", self._description(table))
-        table.optimize(cleanup_older_than=KEEP_OLD)
+        written = [version["timestamp"] for version in table.list_versions()]
+        if sum(written[-1] - each > KEEP_OLD for each in written) >= CLEAN_FROM:
+            table.optimize(cleanup_older_than=KEEP_OLD)
 
     def search(self, queries: Sequence[IndexQuery]) -> list[list[Hit]]:
         """Answer all queries on one version of the table; an index never built has no hits."""
         table = self._reader()
         if table is None:
             return [[] for _ in queries]
-        many = [place for place, query in enumerate(queries) if query.vector is not None and not query.where]
-        if len(many) < TOGETHER_FROM or table.count_rows() >= VECTOR_INDEX_FROM:
-            many = []
-        found = dict(zip(many, self._search_together(table, [queries[place] for place in many]), strict=True))
+        whole = table.count_rows() < VECTOR_INDEX_FROM
+        near = [n for n, query in enumerate(queries) if whole and query.vector is not None and not query.where]
+        found = dict(zip(near, self._nearest(table, [queries[place] for place in near]), strict=True))
         rest = [place for place in range(len(queries)) if place not in found]
         with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if len(rest) > 1 else 1) as pool:
             found |= zip(rest, pool.map(lambda place: self._search_one(table, queries[place]), rest), strict=True)
         return [found[place] for place in range(len(queries))]
 
-    def _search_together(self, table: Any, queries: Sequence[IndexQuery]) -> list[list[Hit]]:
-        """Compare all query vectors with all stored ones, block by block; exact, as a scan is."""
+    def _nearest(self, table: Any, queries: Sequence[IndexQuery]) -> list[list[Hit]]:
+        """Compare the query vectors with all stored ones by a matrix product: exact, as a scan is."""
         if not queries:
             return []
         import numpy as np
 
         self._check_embedder()
-        rows = table.search().select(["record", "vector"]).limit(None).to_arrow()
-        stored = rows.column("vector").combine_chunks().flatten().to_numpy().reshape(-1, self.dimension)
-        records, hits = rows.column("record"), []
+        row_ids, stored = self._loaded_vectors(table)
+        if not len(row_ids):
+            return [[] for _ in queries]
+        found: list[list[tuple[int, float]]] = []
         for part in _parts(queries, ROWS_PER_BATCH // 4):
             scores = np.stack([query.vector for query in part]).astype(np.float32) @ stored.T
             for query, row in zip(part, scores, strict=True):
-                nearest = np.argpartition(-row, min(query.limit, len(row) - 1))[: query.limit]
-                hits.append(best_first([records[int(i)].as_py() for i in nearest], row[nearest].tolist()))
-        return hits
+                best = np.argpartition(-row, min(query.limit, len(row) - 1))[: query.limit]
+                found.append([*zip(row_ids[best].tolist(), row[best].tolist(), strict=True)])
+        wanted = {row_id for nearest in found for row_id, _ in nearest}
+        rows = table.take_row_ids([*wanted]).select(["record"]).with_row_id().to_arrow().to_pydict()
+        records = dict(zip(rows["_rowid"], rows["record"], strict=True))
+        return [best_first([records[row] for row, _ in nearest], [score for _, score in nearest]) for nearest in found]
+
+    def _loaded_vectors(self, table: Any) -> "tuple[npt.NDArray[np.uint64], Vector]":
+        """Return row ids and vectors of the table, kept in memory until readers see another version."""
+        kept = self._in_memory
+        if kept is None or kept[0] is not table:
+            rows = table.search().select(["vector"]).with_row_id(True).limit(None).to_arrow()
+            vectors = rows.column("vector").combine_chunks().flatten().to_numpy().reshape(-1, self.dimension)
+            kept = self._in_memory = (table, rows.column("_rowid").to_numpy(), vectors)
+        return kept[1:]
 
     def _search_one(self, table: Any, query: IndexQuery) -> list[Hit]:
         from lancedb import query as lance_query

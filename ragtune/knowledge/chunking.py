@@ -5,10 +5,10 @@ joint that helps. Every passage, with its title and heading path, is within the 
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ragtune.knowledge.duplicates import mark_duplicates
+from ragtune.knowledge.duplicates import Fingerprint, fingerprints, mark_duplicates
 from ragtune.knowledge.structure import Block, Section, parse, pieces, shorten
 from ragtune.ports import Progress, silent
 from ragtune.records import Chunk, Document, content_id
@@ -40,24 +40,49 @@ class _Draft:
         )
 
 
+Cuttings = dict[str, list[tuple[Chunk, Fingerprint]]]
+"""What was cut of a document, by the document's `document_version`."""
+
+
+def document_version(document: Document) -> str:
+    """Return a hash of all that its passages depend on, settings and code apart."""
+    return content_id(document.id, document.source, document.title, document.topic, document.kind, document.text)
+
+
 def cut(
     documents: Sequence[Document],
     settings: ChunkingSettings,
     count_tokens: CountTokens,
     progress: Progress = silent,
+    kept: Cuttings | None = None,
 ) -> list[Chunk]:
     """Return the passages of all documents, in order; repeated ones carry `duplicate_of`.
 
     `count_tokens` gives the embedder's count per text, special tokens included; no passage's
-    `embedded_text` counts more than `settings.max_tokens`.
+    `embedded_text` counts more than `settings.max_tokens`. Documents in `kept` are not cut
+    again; afterwards it holds these documents and no others.
     """
-    chunks: list[Chunk] = []
-    for start in range(0, len(documents), _BATCH):
-        batch = documents[start : start + _BATCH]
-        chunks += _Cutter(settings, count_tokens).cut(batch)
-        progress("cutting documents", min(start + _BATCH, len(documents)), len(documents))
-    kinds = {document.id: document.kind for document in documents}
-    return mark_duplicates(chunks, named={chunk.id for chunk in chunks if kinds[chunk.document_id] == "api"})
+    known = {} if kept is None else kept
+    versions = [document_version(document) for document in documents]
+    new = {v: document for v, document in zip(versions, documents, strict=True) if v not in known}
+    known |= _cut_new(new, settings, count_tokens, progress)
+    for gone in known.keys() - set(versions):
+        del known[gone]
+    pieces = [piece for version in versions for piece in known[version]]
+    return mark_duplicates([chunk for chunk, _ in pieces], [own for _, own in pieces])
+
+
+def _cut_new(
+    documents: Mapping[str, Document], settings: ChunkingSettings, count_tokens: CountTokens, progress: Progress
+) -> Cuttings:
+    found: Cuttings = {}
+    versions, cutter = list(documents), None
+    for start in range(0, len(versions), _BATCH):
+        part = versions[start : start + _BATCH]
+        cutter = cutter or _Cutter(settings, count_tokens)
+        found |= zip(part, cutter.cut([documents[version] for version in part]), strict=True)
+        progress("cutting documents", len(found), len(documents))
+    return found
 
 
 class _Cutter:
@@ -69,17 +94,19 @@ class _Cutter:
         self.special = count_tokens([""])[0]
         self.known: dict[str, int] = {}
 
-    def cut(self, documents: Sequence[Document]) -> list[Chunk]:
-        """Return the chunks of some documents."""
+    def cut(self, documents: Sequence[Document]) -> list[list[tuple[Chunk, Fingerprint]]]:
+        """Return the chunks of each document with their fingerprints."""
         parsed = [parse(document.text, api=document.kind == "api") for document in documents]
         prefixes = [shorten(document.title, 40) for document in documents]
         texts = [block.text for root in parsed for block in root.all_blocks()]
         headings = [heading for root in parsed for heading in root.all_headings()]
         self._learn([*texts, *headings, *prefixes])
-        chunks: list[Chunk] = []
-        for document, root in zip(documents, parsed, strict=True):
-            chunks += self._document(document, root)
-        return self._within_bound(chunks)
+        cuttings = []
+        found = [self._document(document, root) for document, root in zip(documents, parsed, strict=True)]
+        for document, chunks in zip(documents, self._within_bound(found), strict=True):
+            named = {chunk.id for chunk in chunks} if document.kind == "api" else set()
+            cuttings.append([*zip(chunks, fingerprints(chunks, named), strict=True)])
+        return cuttings
 
     def _learn(self, texts: Sequence[str]) -> None:
         new = [text for text in dict.fromkeys(texts) if text not in self.known]
@@ -195,18 +222,19 @@ class _Cutter:
         self._learn(texts)
         return [self.known[text] for text in texts]
 
-    def _within_bound(self, chunks: list[Chunk]) -> list[Chunk]:
+    def _within_bound(self, documents: list[list[Chunk]]) -> list[list[Chunk]]:
         """Return the chunks, those over the bound halved until they fit (tokenizers whose counts do not add up)."""
+        counts = iter(self.count_tokens([chunk.embedded_text for chunks in documents for chunk in chunks]))
+        return [self._halved(chunks, [next(counts) for _ in chunks]) for chunks in documents]
+
+    def _halved(self, chunks: list[Chunk], counts: Sequence[int]) -> list[Chunk]:
         result = chunks
-        while True:
-            counts = self.count_tokens([chunk.embedded_text for chunk in result])
-            if all(count <= self.settings.max_tokens for count in counts):
-                break
+        while any(count > self.settings.max_tokens for count in counts):
             split: list[Chunk] = []
             for chunk, count in zip(result, counts, strict=True):
                 split += [chunk] if count <= self.settings.max_tokens else _halves(chunk)
-            result = split
-        return result if result is chunks else _renumbered(result)
+            result, counts = split, self.count_tokens([chunk.embedded_text for chunk in split])
+        return result if result is chunks else [replace(chunk, position=n) for n, chunk in enumerate(result)]
 
 
 def _halves(chunk: Chunk) -> list[Chunk]:
@@ -215,12 +243,3 @@ def _halves(chunk: Chunk) -> list[Chunk]:
     at = min(joints, key=lambda joint: abs(joint - middle), default=middle) or middle
     texts = [part.strip() for part in (chunk.text[:at], chunk.text[at:]) if part.strip()]
     return [replace(chunk, id=content_id(chunk.document_id, *chunk.heading_path, text), text=text) for text in texts]
-
-
-def _renumbered(chunks: list[Chunk]) -> list[Chunk]:
-    numbered, position, last = [], 0, ""
-    for chunk in chunks:
-        position = position + 1 if chunk.document_id == last else 0
-        last = chunk.document_id
-        numbered.append(replace(chunk, position=position))
-    return numbered

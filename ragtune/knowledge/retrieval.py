@@ -4,6 +4,7 @@ Fusion is here and not in a back end, so that every index combines its hits alik
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ragtune.errors import SettingsError
+from ragtune.knowledge.indexing import STOP_WORDS
 from ragtune.knowledge.names import names_in
 from ragtune.ports import Embedder, IndexQuery, SearchIndex
 from ragtune.records import Chunk, Hit
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 Mode = Literal["hybrid", "text", "vector"]
 MODES: tuple[Mode, ...] = ("hybrid", "text", "vector")
 LOG_LIMIT_BYTES = 64 << 20
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +79,23 @@ class Retriever:
         if vectors is None and mode != "text" and texts:
             vectors = self.embedder.embed(texts)
         queries: list[IndexQuery] = []
+        depth = max(limit, self.settings.candidates) if mode == "hybrid" else limit
         for number, plan in enumerate(plans):
             vector = None if vectors is None else vectors[number]
-            queries += plan.queries(vector, mode, limit, self.settings.candidates, where)
+            queries += plan.queries(vector, mode, depth, where)
         answers = iter(self.index.search(queries)) if queries else iter(())
         found = [plan.answered(answers, mode) for plan in plans]
         # Names are mostly known as they stand; only the others are looked up in their second way.
         again = [
-            (lists, place, plan.named(way, limit, where))
+            (lists, place, plan.named(ways, way, depth, where))
             for plan, lists in zip(plans, found, strict=True)
-            for place, (_, *others) in enumerate(plan.names, start=2)
-            for way in others
+            for place, ways in enumerate(plan.names, start=2)
+            for way in ways[1:]
             if not lists[place]
         ]
-        second = self.index.search([query for *_, query in again]) if again else []
-        for (lists, place, _), hits in zip(again, second, strict=True):
+        second = iter(self.index.search([query for *_, both in again for query in both]) if again else [])
+        for lists, place, _ in again:
+            hits = _of_object(next(second), next(second))
             lists[place] = lists[place] or hits
         results = [plan.fused(lists, mode, limit, self.settings) for plan, lists in zip(plans, found, strict=True)]
         milliseconds = (time.perf_counter() - began) * 1000 / max(1, len(texts))
@@ -108,28 +113,46 @@ class _Plan:
     names: list[list[str]]
 
     def queries(
-        self, vector: "Vector | None", mode: Mode, limit: int, candidates: int, where: Mapping[str, str] | None
+        self, vector: "Vector | None", mode: Mode, depth: int, where: Mapping[str, str] | None
     ) -> list[IndexQuery]:
-        depth = max(limit, candidates) if mode == "hybrid" else limit
         found = []
         if mode != "vector":
             found.append(IndexQuery(text=self.text, limit=depth, where=where))
         if mode != "text":
             found.append(IndexQuery(vector=vector, limit=depth, where=where))
-        return found + [self.named(ways[0], limit, where) for ways in self.names]
+        return found + [query for ways in self.names for query in self.named(ways, ways[0], depth, where)]
 
-    def named(self, name: str, limit: int, where: Mapping[str, str] | None) -> IndexQuery:
-        return IndexQuery(text=self.text, limit=limit, where={**(where or {}), "names": name})
+    def named(
+        self, ways: Sequence[str], way: str, depth: int, where: Mapping[str, str] | None
+    ) -> tuple[IndexQuery, IndexQuery]:
+        """Return the searches among the passages of a name: with the whole question, and with what is beside it."""
+        filters = {**(where or {}), "names": way}
+        beside = self._beside(way if ways[0].startswith(way) else ways[0])
+        return IndexQuery(text=self.text, limit=depth, where=filters), IndexQuery(
+            text=beside, limit=depth, where=filters
+        )
+
+    def _beside(self, name: str) -> str:
+        """Return the words of the question beside a name: every passage of the object says the name itself."""
+        words = re.sub(re.escape(name), " ", self.text, flags=re.IGNORECASE)
+        return " ".join(word for word in _WORD.findall(words) if word.lower() not in STOP_WORDS)
 
     def answered(self, answers: Iterator[list[Hit]], mode: Mode) -> list[list[Hit]]:
-        count = 1 if mode != "hybrid" else 2 + len(self.names)
-        return [next(answers) for _ in range(count)]
+        lists = [next(answers) for _ in range(2 if mode == "hybrid" else 1)]
+        return lists + [_of_object(next(answers), next(answers)) for _ in self.names]
 
     def fused(self, lists: list[list[Hit]], mode: Mode, limit: int, settings: IndexSettings) -> list[Hit]:
         if mode != "hybrid":
             return list(lists[0])
         weights = [1.0, 1.0, *[settings.name_weight] * len(self.names)]
         return fuse(lists, limit, settings.rrf_k, weights)
+
+
+def _of_object(passages: Sequence[Hit], telling: Sequence[Hit]) -> list[Hit]:
+    """Return an object's passages, those that tell what was asked first; without any, from its first passage on."""
+    known = {hit.chunk.id for hit in telling}
+    rest = [hit for hit in passages if hit.chunk.id not in known]
+    return [*telling, *rest] if telling else sorted(rest, key=lambda hit: (hit.chunk.position, -hit.score))
 
 
 def fuse(lists: Sequence[Sequence[Hit]], limit: int, k: int, weights: Sequence[float] | None = None) -> list[Hit]:
