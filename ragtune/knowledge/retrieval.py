@@ -94,8 +94,8 @@ class Retriever:
         ]
         second = iter(self.index.search([query for *_, searches in again for query in searches]) if again else [])
         for lists, place, searches in again:
-            hits = [next(second) for _ in searches]
-            lists[place] = _of_object(lists[place] or hits[0], hits[-1])
+            looked = [next(second) for _ in searches]
+            lists[place] = _of_object(lists[place] or looked[0], looked[-1])
         results = [plan.fused(lists, mode, limit, self.settings) for plan, lists in zip(plans, found, strict=True)]
         milliseconds = (time.perf_counter() - began) * 1000 / max(1, len(texts))
         for text, hits in zip(texts, results, strict=True):
