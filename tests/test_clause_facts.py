@@ -120,6 +120,8 @@ def test_the_question_takes_the_rest_of_the_sentence(sentence, question, answer)
         "The `ramp` command supports the same option.",
         "The scanner relies on `labels`_, a list of words.",
         "Use it to deliver parcels after sunset.",
+        "Pallets Pallets hold four parcels of every size.",
+        "Loading heavy goods Sometimes goods contain parcels of every size.",
         "Builds schedule execution context using the provided parameters.",
     ],
 )

@@ -6,6 +6,7 @@ nobody could understand without the page.
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from ragtune.dataset.api_facts import Fact
 from ragtune.dataset.clause_facts import (
@@ -17,7 +18,16 @@ from ragtune.dataset.clause_facts import (
     plain_action,
     points_back,
 )
-from ragtune.dataset.sentences import Span, clean, content_words, flat, says_something_new, sentences, stands_alone
+from ragtune.dataset.sentences import (
+    STOP_WORDS,
+    Span,
+    clean,
+    content_words,
+    flat,
+    says_something_new,
+    sentences,
+    stands_alone,
+)
 from ragtune.dataset.verbs import VERBS
 from ragtune.records import Chunk
 
@@ -58,6 +68,7 @@ the a of support integrate why what is how readme.md docs documentation basic ad
 history roadmap status news about us welcome
 """
 _GENERIC_HEADINGS = frozenset(_GENERIC_HEADINGS_TEXT.split())
+_BEGINNINGS = STOP_WORDS | {"sometimes", "many", "most", "some", "all", "each", "every", "no", "several", "often"}
 _NO_CELL = re.compile(
     r"<|_\(|\*\w|_\d|^(?:TK|TBD|N/A|(?:of|in|on|at|from|inside|by|with|between|after|before|or)\b)|"
     r"\b(?:see|below|above|this|these)\b",
@@ -282,6 +293,8 @@ def _subject(phrase: str) -> bool:
     if words[0] in ("the", "a", "an"):
         words = words[1:]
     marked = phrase.removeprefix("The ").startswith("`")
+    if _runs_on(phrase):
+        return False
     if (
         not words
         or (words[0] in _VAGUE and not marked)
@@ -289,6 +302,13 @@ def _subject(phrase: str) -> bool:
     ):
         return False
     return bool(re.search(r"[A-Za-z]{3}", phrase)) and phrase.count("`") % 2 == 0 and words[-1] not in _VAGUE
+
+
+def _runs_on(phrase: str) -> bool:
+    """Return whether a heading runs into its text, as in a PDF: `Pallets Pallets`, `loading goods Sometimes goods`."""
+    words = phrase.split()
+    twice = any(one.lower() == other.lower() for one, other in pairwise(words))
+    return twice or any(word[0].isupper() and word.lower() in _BEGINNINGS for word in words[1:])
 
 
 def _as_object(phrase: str) -> str:
