@@ -120,6 +120,7 @@ def test_the_question_takes_the_rest_of_the_sentence(sentence, question, answer)
         "The `ramp` command supports the same option.",
         "The scanner relies on `labels`_, a list of words.",
         "Use it to deliver parcels after sunset.",
+        "Builds schedule execution context using the provided parameters.",
     ],
 )
 def test_a_sentence_that_leans_on_others_or_says_two_things_is_left_alone(sentence):

@@ -245,6 +245,8 @@ def _purpose(text: str, start: int, end: int, owner: ApiObject) -> Iterator[Fact
     if not says_something_new(answer, owner.title, 3):
         return
     words = answer.split()
+    if words[0] in ("If", "When"):
+        return
     verb = words[1] if words[0].endswith("ly") else words[0]
     does = "serves" if owner.noun in _CLASSES else "does"
     group = "value" if owner.noun in _VALUES else does if base_of(verb) else "is"
@@ -289,7 +291,8 @@ def _parameter(text: str, item: _Item, owner: ApiObject, section: str) -> Iterat
 
 
 def _plain_value(value: str) -> bool:
-    return len(value) <= 40 and "\n" not in value and not re.search(r"\blambda\b|[<>]|_[A-Z]|^_|\*\*", value)
+    odd = re.search(r"\blambda\b|[<>]|_[A-Z]|^_|\*\*|[Ss]entinel|UNSET|NOT_SET", value)
+    return len(value) <= 40 and "\n" not in value and not odd
 
 
 def _plain_type(kind: str) -> bool:
@@ -300,6 +303,7 @@ def _plain_type(kind: str) -> bool:
         and "Annotated[" not in kind
         and len(kind) <= 80
         and len(kind.split()) <= 12
+        and not kind.startswith("[")
         and not kind.endswith((".", ":"))
     )
 

@@ -269,8 +269,8 @@ def _acts(acts: re.Match[str], plural: bool, context: str, subject: Subject, tit
     stray = acts["prep"] == " to" and verb not in _TOWARDS
     noun = not plural and acts["verb"] in _ALSO_NOUNS and (acts["prep"] or not _DETERMINER.match(acts["rest"]))
     # `Defines run config ...`: the first word is the verb of a sentence without a subject.
-    first = acts["s"].split()[0].lower()
-    bare = first in _BASE_OF and first not in _ALSO_NOUNS
+    first, *more = acts["s"].lower().split()
+    bare = first in _BASE_OF and not (more and first in _ALSO_NOUNS)
     if stray or noun or bare or not _object(acts["rest"]):
         return {}
     if plural and any(found[1] in _BASES for found in re.finditer(r", (?:and |or )?([a-z]+)\b", acts["rest"])):

@@ -208,8 +208,9 @@ class _Names:
             self.parameters.update(owner.parameters)
 
     def telling(self, member: str) -> bool:
-        """Return whether a member's own name says which one is meant: two words or more, and nothing else's."""
-        return "_" in member.strip("_") and self.owners[member] == 1 and member not in self.parameters
+        """Return whether a member's own name says which one is meant: it is long, and nothing else has it."""
+        long = member.strip("_").count("_") >= 2 or ("_" in member.strip("_") and len(member) >= 14)
+        return long and self.owners[member] == 1 and member not in self.parameters
 
     def alone(self, owner: ApiObject, action: str) -> bool:
         """Return whether most of an action's wording is this object's alone, so that one answer is right."""
@@ -235,9 +236,11 @@ class _Names:
 
 
 def _kept_share(fact: Fact, answer: str) -> float:
-    """Return how many of the facts of a sort are asked about: types and plain values abound and teach little."""
+    """Return how many of the facts of a sort are asked about: types, bases and plain values abound."""
     if fact.wording in _TYPES:
         return 0.15 if answer in _TRIVIAL else 0.45
+    if fact.kind == "base":
+        return 0.5
     return 0.4 if answer in _TRIVIAL else 1.0
 
 

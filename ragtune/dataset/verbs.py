@@ -14,14 +14,14 @@ discard display download drop emit enable encode end ensure enter estimate evalu
 export extend extract fetch filter find finish fit flatten flush force format free freeze gather generate get give
 group handle hide identify ignore implement import include increase indicate infer initialize inject insert inspect
 install invoke iterate join keep launch let limit list load locate lock log look make manage map mark materialize
-merge mock modify monitor move name normalize notify obtain offer open optimize order overwrite parse partition pass
-patch perform persist pop prepare prevent print process produce provide publish push query raise read receive record
-redirect reduce refresh register release reload remove rename render replace report represent request require reset
-resize resolve restart restore resume retrieve return reverse revert rollback run sample save scale schedule search
-select send serialize set show shuffle skip sort specify split start stop store stream submit subscribe subtract
-supply support suspend switch sync take terminate test tokenize toggle track train transform translate transpose
-trigger truncate turn uninstall unload unlock unmerge unpack unregister unset update upgrade upload use validate
-verify view wait watch wrap write yield
+merge mock modify monitor move name normalize notify obtain offer open optimize order override overwrite parse
+partition pass patch perform persist pop prepare prevent print process produce provide publish push query raise read
+receive record redirect reduce refresh register release reload remove rename render replace report represent request
+require reset resize resolve restart restore resume retrieve return reverse revert rollback run sample save scale
+schedule search select send serialize set show shuffle skip sort specify split start stop store stream submit
+subscribe subtract supply support suspend switch sync take terminate test tokenize toggle track train transform
+translate transpose trigger truncate turn uninstall unload unlock unmerge unpack unregister unset update upgrade
+upload use validate verify view wait watch wrap write yield
 """
 VERBS = frozenset(_VERBS_TEXT.split())
 

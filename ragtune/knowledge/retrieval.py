@@ -85,18 +85,17 @@ class Retriever:
             queries += plan.queries(vector, mode, depth, where)
         answers = iter(self.index.search(queries)) if queries else iter(())
         found = [plan.answered(answers, mode) for plan in plans]
-        # Names are mostly known as they stand; only the others are looked up in their second way.
+        # Most names are known as they stand and have one passage; only the others need a second look.
         again = [
-            (lists, place, plan.named(ways, way, depth, where))
+            (lists, place, searches)
             for plan, lists in zip(plans, found, strict=True)
             for place, ways in enumerate(plan.names, start=2)
-            for way in ways[1:]
-            if not lists[place]
+            for searches in plan.second_look(ways, len(lists[place]), depth, where)
         ]
-        second = iter(self.index.search([query for *_, both in again for query in both]) if again else [])
-        for lists, place, _ in again:
-            hits = _of_object(next(second), next(second))
-            lists[place] = lists[place] or hits
+        second = iter(self.index.search([query for *_, searches in again for query in searches]) if again else [])
+        for lists, place, searches in again:
+            looked = [next(second) for _ in searches]
+            lists[place] = _of_object(lists[place] or looked[0], looked[-1])
         results = [plan.fused(lists, mode, limit, self.settings) for plan, lists in zip(plans, found, strict=True)]
         milliseconds = (time.perf_counter() - began) * 1000 / max(1, len(texts))
         for text, hits in zip(texts, results, strict=True):
@@ -120,7 +119,15 @@ class _Plan:
             found.append(IndexQuery(text=self.text, limit=depth, where=where))
         if mode != "text":
             found.append(IndexQuery(vector=vector, limit=depth, where=where))
-        return found + [query for ways in self.names for query in self.named(ways, ways[0], depth, where)]
+        return found + [self.named(ways, ways[0], depth, where)[0] for ways in self.names]
+
+    def second_look(
+        self, ways: Sequence[str], passages: int, depth: int, where: Mapping[str, str] | None
+    ) -> list[tuple[IndexQuery, ...]]:
+        """Return the searches that order several passages of a name, or that look for it in its other way."""
+        if passages:
+            return [self.named(ways, ways[0], depth, where)[1:]] if passages > 1 else []
+        return [self.named(ways, way, depth, where) for way in ways[1:]]
 
     def named(
         self, ways: Sequence[str], way: str, depth: int, where: Mapping[str, str] | None
@@ -138,8 +145,7 @@ class _Plan:
         return " ".join(word for word in _WORD.findall(words) if word.lower() not in STOP_WORDS)
 
     def answered(self, answers: Iterator[list[Hit]], mode: Mode) -> list[list[Hit]]:
-        lists = [next(answers) for _ in range(2 if mode == "hybrid" else 1)]
-        return lists + [_of_object(next(answers), next(answers)) for _ in self.names]
+        return [next(answers) for _ in range(2 + len(self.names) if mode == "hybrid" else 1)]
 
     def fused(self, lists: list[list[Hit]], mode: Mode, limit: int, settings: IndexSettings) -> list[Hit]:
         if mode != "hybrid":
