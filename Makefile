@@ -24,7 +24,7 @@ demo: install ## index, train, quantise, evaluate, serve and ask, on a real corp
 
 test: install ## lint, types, import contracts and the whole test suite
 	@$(MAKE) --no-print-directory lint
-	@$(bin)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 tests/test_graph.py tests
+	@$(bin)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 up: install ## leave everything running: Dagster, MLflow, engine, gateway
 	@$(bin)/ragtune up

@@ -88,12 +88,14 @@ def search(settings: Settings, questions: list[str]) -> dict[str, Any]:
     retriever = Retriever(index, embedder, settings.index)
     found: dict[str, Any] = {}
     for mode in MODES:
-        times = []
-        for question in [*questions[:WARM_UP], *questions]:
+        times: list[float] = []
+        warm = questions[:WARM_UP]
+        for question in [*warm, *questions]:
             began = time.perf_counter()
             retriever.search(question, 10, mode)
             times.append((time.perf_counter() - began) * 1000)
-        found[mode] = {"p50_ms": percentile(times[WARM_UP:], 50), "p95_ms": percentile(times[WARM_UP:], 95)}
+        measured = times[len(warm) :]
+        found[mode] = {"p50_ms": percentile(measured, 50), "p95_ms": percentile(measured, 95)}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {**found, "peak_memory_mib": peak, "index_mib": index.size_bytes() / (1 << 20)}
 

@@ -147,7 +147,7 @@ def main() -> None:
     }
     results = {
         "torn_states": sum(row["readers_see_state"] is None for row in rounds),
-        "lost_updates": sum(row["readers_see_state"] != row["asked_for_state"] for row in rounds),
+        "updates_that_left_the_old_state": sum(row["readers_see_state"] != row["asked_for_state"] for row in rounds),
         "updates_that_had_to_be_run_again": sum(not row["update_succeeded"] for row in rounds),
         "against_a_clean_build": after,
         "restarts": rounds,

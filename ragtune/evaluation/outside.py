@@ -49,8 +49,8 @@ def outside_questions(
 ) -> list[OutsideQuestion]:
     """Return up to `evaluation.outside_items` questions, chosen by seed, about none of the documents.
 
-    Descriptions that resemble a document are left out. The passages are those most similar to the
-    question, the right one always among them where there is one.
+    Descriptions that resemble a document are left out. The passages are those most similar to the question
+    among the descriptions that are asked about, the right one always among them where there is one.
     """
     texts = descriptions(settings.seed)
     return _asked(_unlike(texts, documents, settings), settings.evaluation.outside_items, embedder, settings, progress)
@@ -89,6 +89,8 @@ def _asked(
     kept = check_pairs(written, chunks, settings.dataset).kept
     kept.sort(key=lambda pair: draw(settings.seed, "outside", pair.id))
     chosen = kept[:most]
+    asked = {pair.document_id for pair in chosen}
+    chunks = [chunk for chunk in chunks if chunk.document_id in asked]
     progress("reading descriptions of installed packages", 1, 2)
     vectors = embedder.embed([chunk.embedded_text for chunk in chunks])
     places = {chunk.id: place for place, chunk in enumerate(chunks)}
