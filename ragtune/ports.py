@@ -43,6 +43,12 @@ class Embedder(ABC):
         """Return how many tokens the embedder would read of each text, special tokens included."""
 
 
+Rerank = Callable[[str, Sequence[str]], Sequence[float]]
+"""Called as rerank(question, texts); returns how well each text answers the question, more is better."""
+Reword = Callable[[Sequence[str]], Sequence[Sequence[str]]]
+"""Called as reword(questions); returns for each question the same in other words."""
+
+
 @dataclass(frozen=True, slots=True)
 class IndexQuery:
     """One question to an index: by words (`text`) or, when given, by `vector`.

