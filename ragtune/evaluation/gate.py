@@ -64,7 +64,8 @@ def decide(
     spoiled = away is not None and away.high < 0
     promoted = better and not spoiled
     live_mean, candidate_mean = (_mean(answers, settings.metric) for answers in (live, candidate))
-    found = f"{result.gain:+.3f} {settings.metric} over {result.n} questions (bound {result.low:+.3f})"
+    numbers = f"bound {result.low:+.3f}, p {result.p_value:.3f}, needed above 0 and at most {settings.alpha}"
+    found = f"{result.gain:+.3f} {settings.metric} over {result.n} questions ({numbers})"
     limit = f"A gain below {result.smallest_detectable_gain:.3f} is found in fewer than {POWER:.0%} of cases."
     if better and spoiled and away is not None:
         lost = f"{away.gain:+.3f} over {away.n} questions about something else (bound {away.high:+.3f})"
