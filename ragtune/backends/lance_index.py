@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Vector = npt.NDArray[np.float32]
 
 ROWS_PER_BATCH = 1024
-VECTOR_INDEX_FROM = 50_000
+VECTOR_INDEX_FROM = 200_000
 """Below this many chunks every vector is compared, in memory: exact, and a few milliseconds."""
 KEEP_OLD = timedelta(minutes=10)
 """How long a version stays on disk after its successor: longer than any search takes."""
