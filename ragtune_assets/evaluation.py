@@ -19,7 +19,7 @@ from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.warehouse import Warehouse
-from ragtune_assets.display import materialized, score_bars, table
+from ragtune_assets.display import asked, materialized, score_bars, table
 from ragtune_assets.line_up import BASE, RAW, AnswerSet, line_up, precision_folders
 from ragtune_assets.progress import LoggedProgress
 
@@ -36,9 +36,7 @@ def outside_questions(
     """Questions about something else, with their passages: what a model could do before must survive its training."""
     documents = store.read_records(raw_documents, Document)
     questions = outside.outside_questions(documents, retriever.embedder, settings, LoggedProgress())
-    rows = [(q.pair.question, q.pair.answer, q.pair.kind, q.passages[0].title) for q in questions[:12]]
-    metadata = {"questions": len(questions), "preview": table(["question", "answer", "kind", "first passage"], rows)}
-    return materialized(store.write_records("outside_questions", questions), metadata)
+    return materialized(store.write_records("outside_questions", questions), asked(questions))
 
 
 @dg.asset(group_name="evaluation", kinds={"vllm", "parquet"}, owners=OWNERS, code_version="1", pool="gpu")

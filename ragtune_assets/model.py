@@ -21,7 +21,7 @@ from ragtune.model.tracking import MlflowTracker
 from ragtune.records import ArtifactRef, Chunk, Document, Hit, Split, SplitItem, content_id
 from ragtune.settings import Settings, TrainingSettings
 from ragtune.store.artifacts import ArtifactStore, files_sha256, folder_files, write_json
-from ragtune_assets.display import curve, materialized, table
+from ragtune_assets.display import asked, curve, materialized, table
 from ragtune_assets.progress import LoggedProgress
 
 OWNERS = ["team:model"]
@@ -52,9 +52,7 @@ def replay_questions(
     documents = store.read_records(raw_documents, Document)
     most = sum(replayed(settings.training, split) for split in ("train", "validation"))
     questions = outside.replay_questions(documents, most, retriever.embedder, settings, LoggedProgress())
-    rows = [(q.pair.question, q.pair.answer, q.pair.kind, q.passages[0].title) for q in questions[:12]]
-    metadata = {"questions": len(questions), "preview": table(["question", "answer", "kind", "first passage"], rows)}
-    return materialized(store.write_records("replay_questions", questions), metadata)
+    return materialized(store.write_records("replay_questions", questions), asked(questions))
 
 
 @dg.asset(
