@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ragtune_assets.progress import LoggedProgress
 OWNERS = ["team:model"]
 LEARNT = "corrections.json"
 _SPARE_HITS = 8
+_SEARCHED = 64
 """Passages searched beyond those shown, for examples whose right passage is taken away."""
 
 
@@ -75,7 +76,9 @@ def lora_adapter(
     items = store.read_records(qa_splits, SplitItem)
     passages = store.read_records(chunks, Chunk)
     others = store.read_records(replay_questions, outside.OutsideQuestion)
-    training = with_replay(examples(items, "train", passages, retriever, settings), others, "train", settings)
+    together = settings.training.together
+    training = examples(items, "train", passages, retriever, settings, together)
+    training = with_replay(training, others, "train", settings, together)
     validation = examples(items, "validation", passages, retriever, settings)
     validation = with_replay(validation, others, "validation", settings)
     ref, report = train(store, base_model, training, validation, settings)
@@ -135,22 +138,41 @@ def quantized_model(
 
 
 def examples(
-    items: Sequence[SplitItem], split: Split, chunks: Sequence[Chunk], retriever: Retriever, settings: Settings
+    items: Sequence[SplitItem],
+    split: Split,
+    chunks: Sequence[Chunk],
+    retriever: Retriever,
+    settings: Settings,
+    together: int = 1,
 ) -> list[TrainingExample]:
     """Return the split's conversations, people's corrections first so that no time limit leaves them out.
 
-    No more are built than a training can take in or look at.
+    No more are built than a training can take in or look at; up to `together` share a prompt.
     """
     chosen = [item for item in items if item.split == split]
     chosen.sort(key=lambda item: (item.pair.kind != CORRECTION, content_id(str(settings.seed), item.pair.id)))
-    chosen = chosen[: reach(settings.training, split)]
-    questions = list(dict.fromkeys(item.pair.question for item in chosen))
-    limit = settings.answer.passages + _SPARE_HITS
-    hits: dict[str, list[Hit]] = dict(zip(questions, retriever.search_many(questions, limit), strict=True))
+    most = reach(settings.training, split)
+    chosen = chosen[: together * most]
+    search = searching(retriever, [item.pair.question for item in chosen], settings.answer.passages + _SPARE_HITS)
     built = build_examples(
-        chosen, chunks, lambda text, most: hits[text][:most], settings.answer, settings.seed, LoggedProgress()
+        chosen, chunks, search, settings.answer, settings.seed, LoggedProgress(), together=together, most=most
     )
     return sorted(built, key=lambda example: example.kind != CORRECTION)
+
+
+def searching(retriever: Retriever, questions: Sequence[str], limit: int) -> Callable[[str, int], list[Hit]]:
+    """Return a search for one of the questions that looks for many that follow it in the same go."""
+    ahead = list(dict.fromkeys(questions))
+    hits: dict[str, list[Hit]] = {}
+
+    def search(question: str, most: int) -> list[Hit]:
+        if question not in hits:
+            start = ahead.index(question)
+            some = ahead[start : start + _SEARCHED]
+            hits.update(zip(some, retriever.search_many(some, limit), strict=True))
+        return hits[question][:most]
+
+    return search
 
 
 def reach(knobs: TrainingSettings, split: Split) -> int:
@@ -164,7 +186,11 @@ def replayed(knobs: TrainingSettings, split: Split) -> int:
 
 
 def with_replay(
-    own: Sequence[TrainingExample], others: Sequence[outside.OutsideQuestion], split: Split, settings: Settings
+    own: Sequence[TrainingExample],
+    others: Sequence[outside.OutsideQuestion],
+    split: Split,
+    settings: Settings,
+    together: int = 1,
 ) -> list[TrainingExample]:
     """Return a split's conversations with questions about something else spread among them.
 
@@ -175,7 +201,9 @@ def with_replay(
     passages = {chunk.id: chunk for question in chosen for chunk in question.passages}
     items = [SplitItem(question.pair, split, question.pair.document_id) for question in chosen]
     finds = outside.FixedPassages(chosen)
-    built = build_examples(items, list(passages.values()), finds.search, settings.answer, settings.seed)
+    built = build_examples(
+        items, list(passages.values()), finds.search, settings.answer, settings.seed, together=together
+    )
     return interleaved(own, built, settings.training.replay_share, reach(settings.training, split))
 
 

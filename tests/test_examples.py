@@ -126,6 +126,33 @@ def test_all_passages_that_an_answer_needs_are_shown(corpus):
     assert all("shop.Cart.empty" in text and item.pair.answer in text for text in shown)
 
 
+def test_questions_that_the_same_passages_answer_share_one_prompt(corpus):
+    chunks, items = corpus
+    by_id = {item.pair.id: item.pair for item in items}
+    alone = build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1)
+    examples = build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1, together=4)
+    joined = [(example, sibling) for example in examples for sibling in example.siblings]
+    assert len(joined) > len(alone) / 4
+    assert len({each.pair_id for example in examples for each in (example, *example.siblings)}) == len(alone)
+    assert max(len(example.siblings) for example in examples) == 3
+    for example, sibling in joined:
+        passages = example.messages[1].content.rpartition("\n\nQuestion: ")[0]
+        pair, target = by_id[sibling.pair_id], sibling.messages[-1].content
+        assert sibling.messages[0] == example.messages[0]
+        assert sibling.messages[1].content == f"{passages}\n\nQuestion: {pair.question}"
+        if pair.answerable:
+            number = int(re.search(r"\[(\d)\]$", target)[1])
+            passage = re.search(rf"^\[{number}\] (.*?)(?=^\[\d\] |\Z)", passages, re.M | re.S)[1]
+            assert pair.answer in " ".join(passage.split())
+        else:
+            assert target == REFUSAL
+
+
+def test_no_more_prompts_are_built_than_asked_for(corpus):
+    chunks, items = corpus
+    assert len(build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1, together=4, most=5)) == 5
+
+
 def told(*names):
     return [TrainingExample((), name, "purpose") for name in names]
 

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ def test_the_thrifty_loss_and_gradient_equal_those_of_the_whole_model(tiny: Path
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
-    batch = trainer.data_collator([{"input_ids": r.input_ids, "labels": r.labels} for r in rows])
+    batch = trainer.data_collator([asdict(row) for row in rows])
     loss = trainer.compute_loss(model.train(), batch)
     loss.backward()
     plain = load_model(tiny).float()
@@ -142,6 +143,54 @@ def test_the_thrifty_loss_and_gradient_equal_those_of_the_whole_model(tiny: Path
     wanted = torch.autograd.grad(expected, list(adapted.values()))
     assert abs(float(loss.detach()) - float(expected.detach())) < 1e-5
     assert max(float((gradients[n] - g).abs().max()) for n, g in zip(adapted, wanted, strict=True)) < 1e-4
+
+
+def test_conversations_that_share_a_prompt_are_learnt_as_if_each_were_alone(tiny: Path, tmp_path: Path) -> None:
+    import torch
+
+    from ragtune.model import sft
+
+    tokenizer, alone = load_tokenizer(tiny), asked_alike()
+    together = [replace(alone[0], siblings=tuple(alone[1:4])), replace(alone[4], siblings=tuple(alone[5:]))]
+    losses, gradients, tokens = [], [], []
+    for examples in (alone, together):
+        rows, dropped = tokenize(tokenizer, examples, 1024)
+        assert dropped == 0
+        trainer, _ = sft._trainer(tiny, tokenizer, rows, [], SETTINGS, 1, tmp_path, "cpu", Tracker(), lambda *_: None)
+        model = trainer.model.float().train()
+        torch.manual_seed(0)
+        for name, weight in sorted(model.named_parameters()):
+            if "lora_" in name:
+                torch.nn.init.normal_(weight, std=0.1)
+        loss = trainer.compute_loss(model, trainer.data_collator([asdict(row) for row in rows]))
+        loss.backward()
+        losses.append(float(loss.detach()))
+        gradients.append(torch.cat([p.grad.flatten() for n, p in sorted(model.named_parameters()) if p.requires_grad]))
+        tokens.append(trainer.counts)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-3)
+    assert tokens[0]["loss_tokens"] == tokens[1]["loss_tokens"]
+    assert tokens[1]["tokens"] < 0.6 * tokens[0]["tokens"]
+
+
+def asked_alike() -> list[Talk]:
+    """Eight questions, the first four and the last four about the same text."""
+    found = []
+    for place, talk in enumerate(talks(8)):
+        system, user, answer = talk.messages
+        text = "the default is one . " * (9 + 3 * (place // 4))
+        found.append(Talk((system, Message("user", f"{text}{user.content}"), answer)))
+    return found
+
+
+def test_siblings_that_find_no_room_are_counted_as_dropped(tiny: Path) -> None:
+    tokenizer, (first, *others) = load_tokenizer(tiny), asked_alike()[:4]
+    [alone], _ = tokenize(tokenizer, [first], 1024)
+    example = replace(first, siblings=tuple(others))
+    [row], dropped = tokenize(tokenizer, [example], len(alone.input_ids) + 30)
+    assert 0 < dropped < 4
+    assert row.conversations == 4 - dropped
+    assert tokenize(tokenizer, [example], len(alone.input_ids) - 1) == ([], 4)
 
 
 def reference_loss(plain, adapted, batch, scale):
@@ -159,8 +208,9 @@ def reference_loss(plain, adapted, batch, scale):
     return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
 
 
+@pytest.mark.parametrize("hides", [False, True])
 @pytest.mark.parametrize(("queries", "keys"), [(7, 7), (200, 200), (150, 190)])
-def test_causal_attention_equals_pytorchs_own(queries: int, keys: int) -> None:
+def test_causal_attention_equals_pytorchs_own(queries: int, keys: int, hides: bool) -> None:
     import torch
 
     from ragtune.model.kernels import causal_attention
@@ -168,8 +218,10 @@ def test_causal_attention_equals_pytorchs_own(queries: int, keys: int) -> None:
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, heads, n, 16, requires_grad=True) for heads, n in ((6, queries), (2, keys), (2, keys)))
     mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
-    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-    found = causal_attention(q, k, v, 0.25)
+    hidden = (torch.rand(2, queries, keys) < 0.3) & (torch.arange(keys) > 0) if hides else None
+    seen = mask if hidden is None else (mask & ~hidden)[:, None]
+    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
+    found = causal_attention(q, k, v, 0.25, hidden)
     weight = torch.randn_like(wanted)
     for mine, theirs in zip(
         torch.autograd.grad((found * weight).sum(), (q, k, v)),

@@ -18,6 +18,7 @@ class Talk:
     """A conversation to learn from."""
 
     messages: tuple[Message, ...]
+    siblings: tuple["Talk", ...] = ()
 
 
 def make_tiny_llama(folder: Path, layers: int = 2, seed: int = 0) -> Path:

@@ -19,6 +19,7 @@ SYSTEM_RAW = "Answer the question briefly."
 NO_PASSAGES = "(no passages were found)"
 DEFAULT_PASSAGE_WORDS = AnswerSettings().passage_words
 
+_ASKED = "\n\nQuestion: "
 _HEAD = "Answer the question briefly from the numbered passages. "
 _CITE = "End each sentence with the number of its passage, like [1]. "
 _STRICT = f"If the passages do not hold the answer, say: {REFUSAL}"
@@ -41,9 +42,18 @@ def build_messages(
     if passages is None:
         return (Message("system", _raw_system(controls)), *history, Message("user", question.strip()))
     parts = [passage_text(hit.chunk, i, question, passage_words) for i, hit in enumerate(passages, 1)]
-    parts = parts or [NO_PASSAGES]
-    user = "\n\n".join([*parts, f"Question: {question.strip()}"])
+    user = asked("\n\n".join(parts or [NO_PASSAGES]), question)
     return (Message("system", system_text(controls)), *history, Message("user", user))
+
+
+def asked(passages: str, question: str) -> str:
+    """Return the user's message: the passages as text, then the question."""
+    return f"{passages}{_ASKED}{question.strip()}"
+
+
+def asked_about(message: str) -> str:
+    """Return the passages of a user's message that `asked` made."""
+    return message.rpartition(_ASKED)[0]
 
 
 def passage_text(chunk: Chunk, number: int, question: str, passage_words: int = DEFAULT_PASSAGE_WORDS) -> str:

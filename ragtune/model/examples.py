@@ -3,14 +3,17 @@
 The passages are those that the index really returns for the question, so that the wrong
 ones are as hard as in use; the right one is put in where the index missed it. A few
 conversations have an earlier turn, or a dial that asks for more, less or no citation.
+
+Reading the passages is most of the cost of learning a short answer. So further questions that
+the shown passages answer, or are known not to answer, are learnt along with the first one.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ragtune.answer.controls import NEUTRAL, Controls
-from ragtune.answer.prompt import REFUSAL, build_messages, passage_text, target_text
+from ragtune.answer.prompt import REFUSAL, asked, asked_about, build_messages, passage_text, target_text
 from ragtune.dataset.sentences import flat, sentences
 from ragtune.dataset.wording import draw
 from ragtune.ports import Progress, silent
@@ -19,6 +22,8 @@ from ragtune.settings import AnswerSettings
 
 Search = Callable[[str, int], list[Hit]]
 _EXTRA = 4
+_TURNS = 3
+"""Messages of a conversation without an earlier turn."""
 _REMOVED_SHARE = 0.06
 _SHUFFLED_SHARE = 0.5
 _FOLLOW_UP_SHARE = 0.08
@@ -32,11 +37,15 @@ _STYLES = (
 
 @dataclass(frozen=True, slots=True)
 class TrainingExample:
-    """A conversation whose last message is what the model should say; `kind` is the pair's."""
+    """A conversation whose last message is what the model should say; `kind` is the pair's.
+
+    `siblings` ask other questions about the very same passages.
+    """
 
     messages: tuple[Message, ...]
     pair_id: str
     kind: str
+    siblings: tuple["TrainingExample", ...] = ()
 
 
 def build_examples(
@@ -46,24 +55,45 @@ def build_examples(
     answer_settings: AnswerSettings,
     seed: int,
     progress: Progress = silent,
+    together: int = 1,
+    most: int | None = None,
 ) -> list[TrainingExample]:
-    """Return one conversation per pair, in an order whose every stretch holds all kinds in their shares.
+    """Return a conversation for each pair, in an order whose every stretch holds all kinds in their shares.
 
     `search(question, limit)` returns hits as serving would. In a few percent of the answerable pairs the
     right passage is taken away and the target is the refusal. A pair is left out when trimming leaves
-    its answer out of the prompt.
+    its answer out of the prompt. Up to `together` pairs share one prompt; after `most` prompts the rest of
+    the pairs is left alone.
     """
     texts = {chunk.id: chunk for chunk in chunks}
     earlier = _earlier_turns(items, seed)
-    examples = []
-    for done, item in enumerate(items):
-        hits = search(item.pair.question, answer_settings.passages + _EXTRA)
-        example = _example(item.pair, texts, hits, answer_settings, seed, earlier.get(item.pair.id, ()))
-        if example is not None:
-            examples.append(example)
-        if done % 50 == 0:
-            progress("building training examples", done, len(items))
-    progress("building training examples", len(items), len(items))
+    joining = [item.pair for item in items if _may_join(item.pair, seed) and item.pair.id not in earlier]
+    joining.sort(key=lambda pair: draw(seed, "join", pair.id))
+    waiting: dict[str, dict[str, QAPair]] = defaultdict(dict)
+    for pair in joining if together > 1 else ():
+        waiting[pair.chunk_id][pair.id] = pair
+    examples: list[TrainingExample] = []
+    taken: set[str] = set()
+    bound = len(items) if most is None else min(most, len(items))
+    for item in items:
+        pair = item.pair
+        if pair.id in taken:
+            continue
+        if len(examples) == bound:
+            break
+        waiting[pair.chunk_id].pop(pair.id, None)
+        hits = search(pair.question, answer_settings.passages + _EXTRA)
+        found = _example(pair, texts, hits, answer_settings, seed, earlier.get(pair.id, ()))
+        if found is None:
+            continue
+        example, passages = found
+        if len(example.messages) == _TURNS and _style(pair, seed) == NEUTRAL:
+            example = _with_siblings(example, passages, waiting, pair.question, answer_settings, together - 1)
+        taken.update(sibling.pair_id for sibling in example.siblings)
+        examples.append(example)
+        if len(examples) % 50 == 0:
+            progress("building training examples", len(examples), bound)
+    progress("building training examples", bound, bound)
     return _mixed(examples, seed)
 
 
@@ -90,7 +120,8 @@ def _example(
     settings: AnswerSettings,
     seed: int,
     history: tuple[Message, ...],
-) -> TrainingExample | None:
+) -> tuple[TrainingExample, Sequence[Hit]] | None:
+    """Return the pair's conversation and the passages in it."""
     gold, style = texts.get(pair.chunk_id), _style(pair, seed)
     shown = settings.model_copy(update={"passages": style.passages(settings.passages)})
     if not pair.answerable or gold is None:
@@ -127,9 +158,40 @@ def _conversation(
     settings: AnswerSettings,
     history: tuple[Message, ...],
     style: Controls,
-) -> TrainingExample:
+) -> tuple[TrainingExample, Sequence[Hit]]:
     messages = build_messages(pair.question, passages, history, style, settings.passage_words)
-    return TrainingExample((*messages, Message("assistant", target)), pair.id, pair.kind)
+    return TrainingExample((*messages, Message("assistant", target)), pair.id, pair.kind), passages
+
+
+def _with_siblings(
+    first: TrainingExample,
+    passages: Sequence[Hit],
+    waiting: dict[str, dict[str, QAPair]],
+    question: str,
+    settings: AnswerSettings,
+    most: int,
+) -> TrainingExample:
+    """Let up to `most` of the waiting pairs join that its passages answer as they are shown, or cannot answer."""
+    fitting: list[tuple[int, int, QAPair]] = []
+    for number, hit in enumerate(passages, 1):
+        shown = flat(passage_text(hit.chunk, number, question, settings.passage_words))
+        pairs = [pair for pair in waiting[hit.chunk.id].values() if not pair.answerable or flat(pair.answer) in shown]
+        fitting += [(place, number, pair) for place, pair in enumerate(pairs)]
+    fitting.sort(key=lambda each: each[:2])
+    siblings = []
+    system, user, _ = first.messages
+    for _, number, pair in fitting[:most]:
+        target = target_text(pair.answer, number if pair.answerable else None)
+        ask = Message("user", asked(asked_about(user.content), pair.question))
+        siblings.append(TrainingExample((system, ask, Message("assistant", target)), pair.id, pair.kind))
+        del waiting[pair.chunk_id][pair.id]
+    return replace(first, siblings=tuple(siblings))
+
+
+def _may_join(pair: QAPair, seed: int) -> bool:
+    """Return whether a pair is learnt as it is: no dial, nothing taken away, no further passage, not from a person."""
+    removed = pair.answerable and draw(seed, "removed", pair.id) < _REMOVED_SHARE
+    return not removed and not pair.evidence_ids and not _corrected(pair) and _style(pair, seed) == NEUTRAL
 
 
 def _style(pair: QAPair, seed: int) -> Controls:

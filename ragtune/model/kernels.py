@@ -73,7 +73,7 @@ class _CausalAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Any, k: Any, v: Any, scale: float) -> Any:
+    def forward(ctx: Any, q: Any, k: Any, v: Any, scale: float, hidden: Any) -> Any:
         batch, kv_heads, group, length, width = q.shape
         q = (q * scale).contiguous()
         k, v = k.reshape(batch * kv_heads, -1, width), v.reshape(batch * kv_heads, -1, width)
@@ -82,13 +82,13 @@ class _CausalAttention(torch.autograd.Function):
         kept = []
         for start in range(0, length, _BLOCK):
             stop = min(start + _BLOCK, length)
-            p = _probabilities(_rows(q, start, stop), k, start, stop, length)
+            p = _probabilities(_rows(q, start, stop), k, start, stop, length, hidden)
             piece = torch.bmm(p, v[:, : p.shape[-1]])
             out[:, :, :, start:stop] = piece.view(batch, kv_heads, group, stop - start, width)
             if keep:
                 kept.append(p)
         ctx.save_for_backward(q, k, v, *kept)
-        ctx.scale, ctx.kept = scale, keep
+        ctx.scale, ctx.kept, ctx.hidden = scale, keep, hidden
         return out
 
     @staticmethod
@@ -100,7 +100,7 @@ class _CausalAttention(torch.autograd.Function):
         for i, start in enumerate(range(0, length, _BLOCK)):
             stop = min(start + _BLOCK, length)
             rows, d_rows = _rows(q, start, stop), _rows(d_out, start, stop)
-            p = kept[i] if ctx.kept else _probabilities(rows, k, start, stop, length)
+            p = kept[i] if ctx.kept else _probabilities(rows, k, start, stop, length, ctx.hidden)
             seen = p.shape[-1]
             dv[:, :seen] += torch.bmm(p.transpose(1, 2), d_rows)
             dp = torch.bmm(d_rows, v[:, :seen].transpose(1, 2))
@@ -109,7 +109,7 @@ class _CausalAttention(torch.autograd.Function):
             d_block = torch.bmm(ds, k[:, :seen]).view(batch, kv_heads, group, stop - start, width)
             dq[:, :, :, start:stop] = d_block
         shape = (batch, kv_heads, -1, width)
-        return dq.mul_(ctx.scale), dk.view(shape), dv.view(shape), None
+        return dq.mul_(ctx.scale), dk.view(shape), dv.view(shape), None, None
 
 
 def _rows(x: Any, start: int, stop: int) -> Any:
@@ -118,31 +118,34 @@ def _rows(x: Any, start: int, stop: int) -> Any:
     return x[:, :, :, start:stop].reshape(batch * kv_heads, group * (stop - start), width)
 
 
-def _probabilities(rows: Any, k: Any, start: int, stop: int, length: int) -> Any:
+def _probabilities(rows: Any, k: Any, start: int, stop: int, length: int, hidden: Any) -> Any:
     seen = k.shape[1] - length + stop
     scores = torch.bmm(rows, k[:, :seen].transpose(1, 2))
     size = stop - start
+    if hidden is not None:
+        scores.view(hidden.shape[0], -1, size, seen).masked_fill_(hidden[:, None, start:stop, :seen], float("-inf"))
     later = torch.ones(size, size, dtype=torch.bool, device=k.device).triu(1)
     scores.view(scores.shape[0], -1, size, seen)[..., seen - size :].masked_fill_(later, float("-inf"))
     return torch.softmax(scores, -1)
 
 
-def causal_attention(q: Any, k: Any, v: Any, scale: float) -> Any:
+def causal_attention(q: Any, k: Any, v: Any, scale: float, hidden: Any = None) -> Any:
     """Return softmax(scale q kᵀ) v under the causal rule, of q's shape.
 
     q (batch, heads, queries, width); k and v (batch, key heads, keys, width), heads a multiple of
-    key heads, keys at least queries.
+    key heads, keys at least queries. `hidden` (batch, queries, keys) is true where a query must not
+    look at a key before it.
     """
     batch, heads, length, width = q.shape
     grouped = q.reshape(batch, k.shape[1], heads // k.shape[1], length, width)
-    return _CausalAttention.apply(grouped, k, v, scale).view(batch, heads, length, width)
+    return _CausalAttention.apply(grouped, k, v, scale, hidden).view(batch, heads, length, width)
 
 
 def register_attention() -> str:
     """Make the attention known to transformers under the returned name.
 
     It ignores padding, which is right where sequences are padded at their end: no real token looks
-    at a later one.
+    at a later one. A mask of shape (batch, 1, queries, keys) that the caller gives is obeyed.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -152,11 +155,12 @@ def register_attention() -> str:
 
 
 def _attention_layer(
-    _module: Any, query: Any, key: Any, value: Any, _mask: Any, scaling: float, dropout: float = 0.0, **_: Any
+    _module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float, dropout: float = 0.0, **_: Any
 ) -> tuple[Any, None]:
     if dropout:
         raise NotImplementedError("attention dropout")
-    return causal_attention(query, key, value, scaling).transpose(1, 2).contiguous(), None
+    hidden = None if mask is None else ~mask[:, 0]
+    return causal_attention(query, key, value, scaling, hidden).transpose(1, 2).contiguous(), None
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

@@ -38,6 +38,14 @@ class Conversation(Protocol):
         """The conversation, ending with the assistant's turn."""
 
 
+class Example(Conversation, Protocol):
+    """A conversation to learn, with others that begin alike and are read in the same go."""
+
+    @property
+    def siblings(self) -> Sequence[Conversation]:
+        """The others, none where it stands alone."""
+
+
 def resolve_base_model(
     settings: BaseModelSettings, store: ArtifactStore, progress: Progress = silent, name: str = ARTIFACT
 ) -> ArtifactRef:

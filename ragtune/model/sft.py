@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from ragtune.errors import DatasetError, ModelError
 from ragtune.model.capacity import GIB, chosen_device, require_disk, require_memory, use_threads
 from ragtune.model.folders import whole_folder
-from ragtune.model.pretrained import Conversation, check_model_folder, load_model, load_tokenizer, render_chat
+from ragtune.model.pretrained import Conversation, Example, check_model_folder, load_model, load_tokenizer, render_chat
 from ragtune.model.tracking import Tracker
 from ragtune.ports import Progress, silent
 from ragtune.settings import TrainingSettings
@@ -32,10 +32,20 @@ STRETCH = 8
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """One conversation as token ids; labels are -100 where nothing is learnt."""
+    """A conversation as token ids, with others that share its beginning; labels are -100 where nothing is learnt.
+
+    `branches` is 0 for the tokens that all share and n for those of conversation n; 0 everywhere for a
+    conversation alone.
+    """
 
     input_ids: list[int]
     labels: list[int]
+    branches: list[int]
+
+    @property
+    def conversations(self) -> int:
+        """How many there are."""
+        return max(1, self.branches[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +76,8 @@ class AdapterReport:
 
 def train_adapter(
     base: Path,
-    examples: Sequence[Conversation],
-    validation: Sequence[Conversation],
+    examples: Sequence[Example],
+    validation: Sequence[Example],
     settings: TrainingSettings,
     seed: int,
     out: Path,
@@ -77,8 +87,9 @@ def train_adapter(
     threads: int = 0,
     progress: Progress = silent,
 ) -> AdapterReport:
-    """Train a LoRA adapter on the last message of each example and write it to `out` with its report.
+    """Train a LoRA adapter on the last message of each conversation and write it to `out` with its report.
 
+    A step takes `batch_size` examples, each with its siblings.
     `resume` holds the checkpoints of this very training (same base, examples, settings and seed);
     others found there are removed. Raises DatasetError without usable examples, ModelError for a
     broken base, ResourceError for too little memory or disk.
@@ -103,7 +114,8 @@ def train_adapter(
     try:
         trainer, watch = _trainer(base, tokenizer, rows, held_out, settings, seed, resume, device, tracker, progress)
         resumed_from = _train(trainer, watch, resume)
-        facts = {"examples": len(rows), "dropped": dropped, "device": device, "threads": used_threads}
+        conversations = sum(row.conversations for row in rows)
+        facts = {"examples": conversations, "dropped": dropped, "device": device, "threads": used_threads}
         report = _report(trainer, watch, resumed_from, bool(held_out), facts, run["tracker_run"])
         _write_adapter(trainer.model, tokenizer, report, out)
         tracker.log_metrics({"validation_loss": report.validation_loss, "train_seconds": report.seconds}, report.steps)
@@ -123,28 +135,56 @@ def read_report(adapter: Path) -> AdapterReport:
     return TypeAdapter(AdapterReport).validate_json(path.read_bytes())
 
 
-def tokenize(tokenizer: Any, examples: Sequence[Conversation], max_tokens: int) -> tuple[list[Tokenized], int]:
-    """Return the examples as tokens and how many were too long; nothing is cut.
+def tokenize(tokenizer: Any, examples: Sequence[Example], max_tokens: int) -> tuple[list[Tokenized], int]:
+    """Return the examples as tokens and how many conversations were too long; nothing is cut.
 
     The prompt is read as it will be when the model is asked: rendered and tokenised by itself. What
-    is learnt is the last message up to and including the end token.
+    is learnt is the last message up to and including the end token. Siblings follow in the same row
+    as long as it has room for them.
     """
-    kept = []
+    kept, dropped = [], 0
     for example in examples:
-        prompt = render_chat(tokenizer, example.messages[:-1], open_reply=True)
-        whole = render_chat(tokenizer, example.messages)
-        if example.messages[-1].role != "assistant" or not whole.startswith(prompt):
-            raise DatasetError(
-                f"The conversation cannot be split before its last message: {whole[:120]!r}",
-                expected="a conversation that ends with an assistant's message",
-            )
-        start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        reply = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
-        end = tokenizer.eos_token_id
-        reply = [*reply[: reply.index(end)], end] if end in reply else [*reply, end]
-        if len(start) + len(reply) <= max_tokens:
-            kept.append(Tokenized([*start, *reply], [_IGNORED] * len(start) + reply))
-    return kept, len(examples) - len(kept)
+        first, *others = (_split(tokenizer, each) for each in (example, *example.siblings))
+        if len(first[0]) + len(first[1]) > max_tokens:
+            dropped += 1 + len(others)
+            continue
+        row, left = _together([first, *others], max_tokens)
+        kept.append(row)
+        dropped += left
+    return kept, dropped
+
+
+def _split(tokenizer: Any, conversation: Conversation) -> tuple[list[int], list[int]]:
+    """Return the tokens of the prompt and those of the reply with its end."""
+    prompt = render_chat(tokenizer, conversation.messages[:-1], open_reply=True)
+    whole = render_chat(tokenizer, conversation.messages)
+    if conversation.messages[-1].role != "assistant" or not whole.startswith(prompt):
+        raise DatasetError(
+            f"The conversation cannot be split before its last message: {whole[:120]!r}",
+            expected="a conversation that ends with an assistant's message",
+        )
+    start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    reply = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
+    end = tokenizer.eos_token_id
+    return start, [*reply[: reply.index(end)], end] if end in reply else [*reply, end]
+
+
+def _together(parts: Sequence[tuple[list[int], list[int]]], max_tokens: int) -> tuple[Tokenized, int]:
+    """Return one row for conversations that begin alike, and how many found no room in it."""
+    prompts = [prompt for prompt, _ in parts]
+    alike = [len(set(tokens)) == 1 for tokens in zip(*prompts, strict=False)]
+    shared = [*alike[:-1], False].index(False) if len(parts) > 1 else 0
+    ids, labels, branches = list(prompts[0][:shared]), [_IGNORED] * shared, [0] * shared
+    left = 0
+    for prompt, reply in parts:
+        own = [*prompt[shared:], *reply]
+        if len(ids) + len(own) > max_tokens:
+            left += 1
+            continue
+        ids += own
+        labels += [_IGNORED] * (len(prompt) - shared) + reply
+        branches += [branches[-1] + 1 if shared else 0] * len(own)
+    return Tokenized(ids, labels, branches), left
 
 
 def batch_order(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[int]:
@@ -182,7 +222,7 @@ def _trainer(
     from transformers.utils import logging
 
     from ragtune.model.kernels import fuse_adapters, register_attention
-    from ragtune.model.trainer import Clock, GroundedTrainer, Watch
+    from ragtune.model.trainer import Clock, Collator, GroundedTrainer, Watch
 
     logging.set_verbosity_error()
     config = check_model_folder(base)
@@ -198,6 +238,7 @@ def _trainer(
         args=_arguments(settings, seed, resume, device, batch, steps),
         train_dataset=_dataset(rows, batch_order([len(row.input_ids) for row in rows], batch, steps, seed)),
         eval_dataset=_dataset(held_out, range(len(held_out))) if held_out else None,
+        data_collator=Collator(tokenizer.pad_token_id),
         processing_class=tokenizer,
         callbacks=[watch],
         peft_config=LoraConfig(
@@ -230,6 +271,7 @@ def _arguments(settings: TrainingSettings, seed: int, resume: Path, device: str,
         bf16=settings.dropout > 0,
         use_cpu=device == "cpu",
         gradient_checkpointing=settings.gradient_checkpointing,
+        remove_unused_columns=False,
         train_sampling_strategy="sequential",
         dataloader_pin_memory=device == "cuda",
         dataloader_drop_last=False,
@@ -247,8 +289,8 @@ def _arguments(settings: TrainingSettings, seed: int, resume: Path, device: str,
 def _dataset(rows: Sequence[Tokenized], order: Sequence[int]) -> Any:
     from datasets import Dataset
 
-    plain = Dataset.from_dict({"input_ids": [r.input_ids for r in rows], "labels": [r.labels for r in rows]})
-    return plain.select(order)
+    columns = ("input_ids", "labels", "branches")
+    return Dataset.from_dict({name: [getattr(row, name) for row in rows] for name in columns}).select(order)
 
 
 def _train(trainer: Any, watch: Any, resume: Path) -> int:

@@ -97,6 +97,34 @@ class Watch(TrainerCallback):
         write_json(folder / CLOCK, record)
 
 
+class Collator:
+    """Pads rows to one length and says which tokens may look at which.
+
+    A row holds what several conversations share and then, one after the other, what each says on
+    its own: `branches` is 0 for the shared tokens and n for those of conversation n. A token sees
+    the shared ones and its own conversation's before it, and stands where it would stand if that
+    conversation were alone; so each is learnt exactly as if it had been read by itself.
+    """
+
+    def __init__(self, pad: int) -> None:
+        self.pad = pad
+
+    def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        """Return a batch; the mask is (rows, tokens), or (rows, 1, tokens, tokens) where a row has branches."""
+        length = max(len(row["input_ids"]) for row in rows)
+        ids, labels, branches = (
+            torch.tensor([row[name] + [filler] * (length - len(row[name])) for row in rows])
+            for name, filler in (("input_ids", self.pad), ("labels", -100), ("branches", -1))
+        )
+        batch = {"input_ids": ids, "labels": labels, "attention_mask": branches.ge(0).long()}
+        if branches.gt(0).any():
+            shared = branches.eq(0)
+            own = ((branches[:, :, None] == branches[:, None, :]) & branches.ge(0)[:, None]).tril()
+            batch["attention_mask"] = (own | shared[:, None].expand_as(own).tril())[:, None]
+            batch["position_ids"] = own.sum(-1) + (~shared * shared.sum(-1, keepdim=True)) - 1
+        return batch
+
+
 class GroundedTrainer(SFTTrainer):
     """SFTTrainer that computes logits only where there is loss, which TRL itself does on a GPU alone.
 
@@ -118,7 +146,8 @@ class GroundedTrainer(SFTTrainer):
         """Return the mean cross entropy over the tokens that are learnt."""
         mode = "train" if model.training else "eval"
         if model.training:
-            self.counts["tokens"] += int(inputs["attention_mask"].sum())
+            mask = inputs["attention_mask"]
+            self.counts["tokens"] += int((mask if mask.dim() == 2 else mask[:, 0].diagonal(dim1=1, dim2=2)).sum())
             self.counts["padded_tokens"] += inputs["input_ids"].numel()
             self.counts["loss_tokens"] += int((inputs["labels"] != -100).sum())
         if return_outputs or not self.thrifty:
@@ -126,8 +155,8 @@ class GroundedTrainer(SFTTrainer):
         core = self.accelerator.unwrap_model(model).get_base_model()
         target = inputs["labels"][:, 1:]
         learnt = target != -100
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        states = core.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        read = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids") if name in inputs}
+        states = core.base_model(**read, use_cache=False).last_hidden_state
         logits = core.get_output_embeddings()(states[:, :-1][learnt]).float()
         total = torch.nn.functional.cross_entropy(logits, target[learnt], reduction="sum")
         count = learnt.sum() if num_items_in_batch is None else num_items_in_batch
