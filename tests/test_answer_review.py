@@ -53,13 +53,27 @@ def test_a_good_answer_has_no_warning():
     [
         ("The timeout is 30 seconds.", "stop", "cites no passage"),
         ("The timeout is 30 seconds. [4]", "stop", "cites passage 4, which does not exist"),
-        ("Penguins govern the antarctic parliament. [1]", "stop", "of its words stand in the passages"),
+        ("Penguins govern the antarctic parliament. [1]", "stop", "of its words stand in its passages"),
         ("The timeout is 30 [1]", "length", "cut off"),
         ("", "stop", "answered nothing"),
     ],
 )
 def test_what_looks_wrong_is_said(text: str, finish: str, warning: str):
     assert any(warning in line for line in review("What?", PASSAGES, completion(text, finish)).warnings)
+
+
+def test_a_citation_is_held_to_its_own_passage():
+    answer = review("What is the timeout?", PASSAGES, completion("The timeout is 30 seconds. [2]"))
+    assert answer.warnings == (
+        "Only 0% of its words stand in its passages.",
+        "Passage 2, which it cites, holds no word of the question.",
+    )
+
+
+def test_an_answer_from_a_passage_about_something_else_is_marked():
+    zones = hits(chunk("a", "Time zones, such as Europe/Paris."))
+    answer = review("What is the capital of France?", zones, completion("Paris. [1]"))
+    assert answer.warnings == ("Passage 1, which it cites, holds no word of the question.",)
 
 
 def test_a_refusal_needs_no_citation():

@@ -61,22 +61,32 @@ def review(
             warnings.append("It cites no passage.")
         share = grounded_share(question, text, hits)
         if controls.strict_grounding and share < GROUNDED_SHARE:
-            warnings.append(f"Only {share:.0%} of its words stand in the passages.")
+            warnings.append(f"Only {share:.0%} of its words stand in its passages.")
+        unrelated = [n for n in numbers if 1 <= n <= len(hits) and not _speaks_of(question, hits[n - 1])]
+        warnings += [f"Passage {n}, which it cites, holds no word of the question." for n in unrelated]
     return Answer(text, citations, hits, refused, tuple(warnings), completion, retrieval_ms)
 
 
 def grounded_share(question: str, text: str, passages: Sequence[Hit]) -> float:
-    """Return the share of the answer's content words, beyond those of the question, that the passages hold.
+    """Return the share of the answer's content words, beyond those of the question, that its passages hold.
 
-    An answer that only repeats the question counts as grounded (1.0).
+    Its passages are those it cites, or all of them where it cites none. An answer that only repeats the
+    question counts as grounded (1.0).
     """
     words = content_words(without_marks(text)) - content_words(question)
     if not words:
         return 1.0
+    cited = [passages[n - 1] for n in cited_numbers(text) if 1 <= n <= len(passages)]
     known: set[str] = set()
-    for hit in passages:
+    for hit in cited or passages:
         known |= content_words(hit.chunk.embedded_text)
     return len(words & known) / len(words)
+
+
+def _speaks_of(question: str, hit: Hit) -> bool:
+    """Return whether a passage holds a content word of the question, where that has any."""
+    asked = content_words(question)
+    return not asked or bool(asked & content_words(hit.chunk.embedded_text))
 
 
 def _citation(number: int, hit: Hit) -> Citation:
