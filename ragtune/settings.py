@@ -137,6 +137,7 @@ class TrainingSettings(Section):
     learning_rate: float = Field(3e-4, gt=0, description="1e-3 for a base that was never taught to cite")
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
+    start_from: str = Field("", description="folder of an earlier adapter of the same base to go on from")
     dropout: float = Field(0.0, ge=0, lt=1)
     batch_size: int = Field(4, ge=1, description="prompts of a step")
     together: int = Field(8, ge=1, description="questions that share one prompt; 1: each has its own")

@@ -108,6 +108,28 @@ def test_a_finished_training_is_not_done_twice(tiny: Path, trained: tuple[Path, 
     assert report.losses == trained[1].losses
 
 
+def test_a_training_can_go_on_from_an_earlier_adapter(
+    tiny: Path, trained: tuple[Path, AdapterReport], tmp_path: Path
+) -> None:
+    folder, first = trained
+    report = train(tiny, tmp_path, changed(start_from=str(folder / "out"), learning_rate=1e-5, max_steps=4))
+    assert report.losses[0][1] < first.losses[0][1] - 0.1
+    assert report.validation_loss == pytest.approx(first.validation_loss, abs=0.05)
+
+
+def test_an_earlier_adapter_that_does_not_fit_is_refused(
+    tiny: Path, trained: tuple[Path, AdapterReport], tmp_path: Path
+) -> None:
+    adapter = str(trained[0] / "out")
+    with pytest.raises(ModelError, match="holds no adapter"):
+        train(tiny, tmp_path, changed(start_from=str(tmp_path)))
+    with pytest.raises(ModelError, match="has rank 16 and alpha 32"):
+        train(tiny, tmp_path, changed(start_from=adapter, rank=8))
+    deeper = make_tiny_llama(tmp_path / "deeper", layers=3)
+    with pytest.raises(ModelError, match="14 tensors are missing"):
+        train(deeper, tmp_path, changed(start_from=adapter))
+
+
 def test_training_stops_when_its_minutes_are_spent(tiny: Path, tmp_path: Path) -> None:
     report = train(tiny, tmp_path, changed(minutes=0.02, max_steps=100000, max_epochs=100000))
     assert report.stopped_by == "minutes"

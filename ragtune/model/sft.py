@@ -108,8 +108,9 @@ def train_adapter(
             expected="conversations that end with an assistant's message",
             mend="raise training.max_tokens or lower answer.passage_words",
         )
+    earlier = earlier_adapter(settings)
     _preflight(base, rows, settings, out, device)
-    run = _open_run(resume, _fingerprint(base, rows, settings, seed), tracker)
+    run = _open_run(resume, _fingerprint(base, earlier, rows, settings, seed), tracker)
     tracker.log_params({**settings.model_dump(), "seed": seed, "examples": len(rows), "base": str(base)})
     try:
         trainer, watch = _trainer(base, tokenizer, rows, held_out, settings, seed, resume, device, tracker, progress)
@@ -250,6 +251,8 @@ def _trainer(
         ),
     )
     trainer.remove_callback(PrinterCallback)
+    if earlier := earlier_adapter(settings):
+        _go_on_from(trainer.model, earlier)
     if not settings.dropout:
         fuse_adapters(trainer.model)
     watch.counted = trainer.counts
@@ -334,10 +337,51 @@ def _open_run(resume: Path, fingerprint: str, tracker: Tracker) -> dict[str, str
     return run
 
 
-def _fingerprint(base: Path, rows: list[Tokenized], settings: TrainingSettings, seed: int) -> str:
+def earlier_adapter(settings: TrainingSettings) -> Path | None:
+    """Return the weights that the training goes on from, None for a fresh adapter; raise ModelError if they misfit."""
+    if not settings.start_from:
+        return None
+    folder = Path(settings.start_from)
+    config, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    if not config.is_file() or not weights.is_file():
+        raise ModelError(
+            f"{folder} holds no adapter.",
+            expected="adapter_config.json and adapter_model.safetensors",
+            mend="correct training.start_from, or leave it empty to start afresh",
+        )
+    found = json.loads(config.read_text())
+    if (found["r"], found["lora_alpha"]) != (settings.rank, settings.alpha):
+        raise ModelError(
+            f"The adapter in {folder} has rank {found['r']} and alpha {found['lora_alpha']}.",
+            expected=f"training.rank {settings.rank} and training.alpha {settings.alpha}",
+            mend="make the settings those of the adapter",
+        )
+    return weights
+
+
+def _go_on_from(model: Any, weights: Path) -> None:
+    """Fill the fresh adapter with an earlier one's weights; raise ModelError where one does not fit."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    try:
+        left = set_peft_model_state_dict(model, load_file(weights))
+    except RuntimeError as error:
+        raise ModelError(f"The adapter {weights} is of another base model: {error}") from error
+    missing = [name for name in left.missing_keys if "lora_" in name]
+    if missing or left.unexpected_keys:
+        raise ModelError(
+            f"The adapter {weights} misfits the base model: {len(missing)} tensors are missing, "
+            f"{len(left.unexpected_keys)} are unknown.",
+            expected="an adapter of all linear layers of this base model",
+        )
+
+
+def _fingerprint(base: Path, earlier: Path | None, rows: list[Tokenized], settings: TrainingSettings, seed: int) -> str:
     manifest = base / MANIFEST
     origin = json.loads(manifest.read_text())["sha256"] if manifest.is_file() else str(base.resolve())
-    parts = [origin, settings.model_dump(mode="json"), seed, [asdict(row) for row in rows]]
+    start = hashlib.sha256(earlier.read_bytes()).hexdigest() if earlier else ""
+    parts = [origin, start, settings.model_dump(mode="json"), seed, [asdict(row) for row in rows]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
