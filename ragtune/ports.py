@@ -152,12 +152,15 @@ class Engine(ABC):
     """Starts model servers."""
 
     @abstractmethod
-    def launch(self, model: Path, name: str) -> RunningEngine:
-        """Start a server for the model folder under the served name and wait until it is healthy."""
+    def launch(self, model: Path, name: str, at_once: int = 1) -> RunningEngine:
+        """Start a server for the model folder under the served name and wait until it is healthy.
+
+        `at_once` such servers share the processor.
+        """
 
     @abstractmethod
-    def running(self, model: Path, name: str) -> AbstractContextManager[RunningEngine]:
-        """Launch, yield and always stop."""
+    def running(self, model: Path, name: str, at_once: int = 1) -> AbstractContextManager[RunningEngine]:
+        """Launch, yield and always stop; `at_once` servers share the processor."""
 
 
 class PairWriter(ABC):

@@ -195,6 +195,7 @@ class EvaluationSettings(Section):
     outside_items: int = Field(48, ge=0, description="questions about something else, in which no model may get worse")
     raw_model: bool = Field(True, description="ask also the model that the grounding adapter was merged into")
     concurrency: int = Field(8, ge=1)
+    models_at_once: int = Field(0, ge=0, description="that answer beside each other; 0: two on a CPU, one on a GPU")
     metric: str = "token_f1"
     alpha: float = Field(0.05, gt=0, lt=0.5)
     bootstrap_samples: int = Field(2000, ge=100)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from ragtune.answer.answering import Answerer
+from ragtune.answer.answering import Answerer, RememberingAnswerer
 from ragtune.evaluation import outside
 from ragtune.evaluation.benchmark import folder_bytes, run_loads
 from ragtune.evaluation.gate import paired_gain
@@ -61,14 +61,17 @@ def eval_answers(
     asked = [question.pair for question in others]
     contenders = line_up(settings, items, store, base_model, merged_model, quantized_model, live, raw, asked)
     shaping = settings.fingerprint("answer", "index", "engine")
-    home = Exam(Answerer(retriever, settings.answer), f"{search_index.sha256} {shaping}")
-    away = Exam(Answerer(outside.FixedPassages(others), settings.answer), f"{outside_questions.sha256} {shaping}")
+    home = Exam(RememberingAnswerer(retriever, settings.answer), f"{search_index.sha256} {shaping}")
+    away = Exam(
+        RememberingAnswerer(outside.FixedPassages(others), settings.answer), f"{outside_questions.sha256} {shaping}"
+    )
     exams: dict[Split, Exam] = {"test": home, "gate": home, "outside": away}
     answers = HeldOutAnswers(engine, exams, store, settings.evaluation, settings.seed, LoggedProgress())
+    at_once = settings.evaluation.models_at_once or (2 if chosen_device(settings.device) == "cpu" else 1)
     sets = [
         AnswerSet(one.model, one.precision, one.version, split, tuple(found))
-        for one in contenders
-        for split, found in answers.of(one).items()
+        for one, told in zip(contenders, answers.of_all(contenders, at_once), strict=True)
+        for split, found in told.items()
     ]
     shown = [(s.model, s.precision, s.split, a.question, a.expected, a.answer) for s in sets for a in s.answers[:4]]
     preview = table(["model", "precision", "split", "question", "expected", "answer"], shown)

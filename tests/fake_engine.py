@@ -122,15 +122,15 @@ class FakeEngine(Engine):
         self.folder = folder
         self.launched: list[RunningFake] = []
 
-    def launch(self, model: Path, name: str) -> RunningFake:
+    def launch(self, model: Path, name: str, at_once: int = 1) -> RunningFake:
         if model.name == "broken" or (model / "broken").exists():
             raise EngineError("This model is broken.")
         self.launched.append(RunningFake(name, self.folder / "engine.log"))
         return self.launched[-1]
 
     @contextlib.contextmanager
-    def running(self, model: Path, name: str):
-        running = self.launch(model, name)
+    def running(self, model: Path, name: str, at_once: int = 1):
+        running = self.launch(model, name, at_once)
         try:
             yield running
         finally:

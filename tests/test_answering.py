@@ -1,6 +1,6 @@
 import pytest
 
-from ragtune.answer.answering import Answerer, search_text
+from ragtune.answer.answering import Answerer, RememberingAnswerer, search_text
 from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.errors import SettingsError
 from ragtune.records import Message
@@ -31,6 +31,14 @@ def test_the_model_sees_the_passages_greedily_and_seeded():
     (call,) = chat.calls
     assert (call["temperature"], call["seed"], call["max_tokens"]) == (0.0, 7, 50)
     assert "[1] limit\nThe limit is 5 calls.\n\nQuestion: What is the limit?" in call["messages"][1].content
+
+
+def test_a_question_that_several_models_get_is_prepared_once():
+    answerer = RememberingAnswerer(RETRIEVER, AnswerSettings())
+    first = answerer.prepare("What is the limit?")
+    assert answerer.prepare("What is the limit?") is first
+    assert answerer.prepare("What is the limit?", [Message("user", "Hello")]) != first
+    assert answerer.prepare("What is the limit?", controls=Controls(citations=False)) != first
 
 
 def test_without_a_retriever_the_model_is_asked_alone():

@@ -1,3 +1,4 @@
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,24 +22,38 @@ class CountingEngine(Engine):
 
     def __init__(self) -> None:
         self.started: list[str] = []
+        self.shares: list[int] = []
+        self.stopped: list[str] = []
         self.fails = False
+        self.meeting: threading.Barrier | None = None
 
-    def launch(self, model, name):
+    def launch(self, model, name, at_once=1):
         raise NotImplementedError
 
     @contextmanager
-    def running(self, model: Path, name: str):
+    def running(self, model: Path, name: str, at_once: int = 1):
         self.started.append(name)
-        engine = self
+        self.shares.append(at_once)
+        if self.meeting:
+            self.meeting.wait(timeout=20)
+        engine, ended = self, threading.Event()
 
         class Running:
             def chat(self):
                 def say(messages):
-                    if engine.fails:
+                    text = (model / "weights").read_text()
+                    if engine.fails or text == "dies":
                         raise EngineError("The engine died.")
-                    return f"{(model / 'weights').read_text()} [1]"
+                    if text == "slow":
+                        ended.wait(timeout=20)
+                        raise EngineError("The engine was stopped.")
+                    return f"{text} [1]"
 
                 return ScriptedChat(say)
+
+            def stop(self):
+                engine.stopped.append(name)
+                ended.set()
 
         yield Running()
 
@@ -93,6 +108,26 @@ def test_answers_of_an_engine_that_died_are_not_kept(tmp_path, engine):
         answers(tmp_path, engine).of(one)
     engine.fails = False
     assert all(answer.answer == "value 1 [1]" for answer in answers(tmp_path, engine).of(one)["test"])
+
+
+def test_two_models_answer_beside_each_other_and_keep_their_order(tmp_path, engine):
+    engine.meeting = threading.Barrier(2)
+    models = [contender(tmp_path, name, f"value {i}", test=1) for i, name in enumerate(("one", "two"))]
+    first, second = answers(tmp_path, engine).of_all(models, at_once=2)
+    assert [{answer.answer for answer in found["test"]} for found in (first, second)] == [
+        {"value 0 [1]"},
+        {"value 1 [1]"},
+    ]
+    assert engine.shares == [2, 2]
+
+
+def test_when_one_model_fails_the_engines_beside_it_are_stopped_and_no_other_is_started(tmp_path, engine):
+    engine.meeting = threading.Barrier(2)
+    models = [contender(tmp_path, name, name, test=1, gate=1) for name in ("slow", "dies", "never")]
+    with pytest.raises(EngineError, match="died"):
+        answers(tmp_path, engine).of_all(models, at_once=2)
+    assert sorted(engine.started) == ["dies-bf16", "slow-bf16"]
+    assert "slow-bf16" in engine.stopped
 
 
 def test_the_chosen_questions_stay_when_more_are_added():

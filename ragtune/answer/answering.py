@@ -4,6 +4,7 @@ Offline evaluation and the gateway both use it, so that offline scores describe 
 get. The gateway generates by itself and calls `prepare` and `finish` around that.
 """
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,6 +87,24 @@ class Answerer:
         """Return the reviewed answer; raises EngineError when the model gives none."""
         prepared = self.prepare(question, history, controls)
         return self.finish(prepared, generate(chat, prepared, seed))
+
+
+class RememberingAnswerer(Answerer):
+    """Prepares each question once, for several models that are asked the same ones."""
+
+    def __init__(self, retriever: Finds | None, settings: AnswerSettings) -> None:
+        super().__init__(retriever, settings)
+        self._known: dict[str, Prepared] = {}
+        self._lock = threading.Lock()
+
+    def prepare(self, question: str, history: Sequence[Message] = (), controls: Controls | None = None) -> Prepared:
+        """Return what was prepared before where the question stands alone."""
+        if history or controls:
+            return super().prepare(question, history, controls)
+        with self._lock:
+            if question not in self._known:
+                self._known[question] = super().prepare(question)
+            return self._known[question]
 
 
 def generate(chat: ChatModel, prepared: Prepared, seed: int = 0) -> Completion:

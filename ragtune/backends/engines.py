@@ -91,7 +91,7 @@ class VllmEngine(Engine):
         self.settings, self.home, self.progress = settings, home, progress
         self.device = ("cuda" if Path("/dev/nvidia0").exists() else "cpu") if device == "auto" else device
 
-    def launch(self, model: Path, name: str) -> VllmProcess:
+    def launch(self, model: Path, name: str, at_once: int = 1) -> VllmProcess:
         """Start vLLM on the model folder and wait until it is healthy.
 
         Raises ModelError for a folder that is no model, ResourceError when memory is short,
@@ -113,7 +113,7 @@ class VllmEngine(Engine):
         with log_path.open("wb") as log:
             process = subprocess.Popen(
                 command,
-                env=self.environment(key),
+                env=self.environment(key, at_once),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -128,9 +128,9 @@ class VllmEngine(Engine):
         return running
 
     @contextmanager
-    def running(self, model: Path, name: str) -> Iterator[RunningEngine]:
+    def running(self, model: Path, name: str, at_once: int = 1) -> Iterator[RunningEngine]:
         """Launch, yield and always stop."""
-        engine = self.launch(model, name)
+        engine = self.launch(model, name, at_once)
         try:
             yield engine
         finally:
@@ -150,11 +150,11 @@ class VllmEngine(Engine):
             chosen.append("--enforce-eager")
         return chosen
 
-    def environment(self, key: str) -> dict[str, str]:
-        """Return the environment of the process: offline, caches below the home, our number of threads."""
+    def environment(self, key: str, at_once: int = 1) -> dict[str, str]:
+        """Return the environment of one of `at_once` processes: offline, caches below the home, its threads."""
         cache = self.home / "engine-cache"
         cache.mkdir(parents=True, exist_ok=True)
-        threads = self.settings.threads or len(os.sched_getaffinity(0))
+        threads = max(1, (self.settings.threads or len(os.sched_getaffinity(0))) // at_once)
         return child_environment(
             VLLM_API_KEY=key,
             VLLM_CACHE_ROOT=str(cache),
@@ -247,7 +247,7 @@ class OpenAIEngine(Engine):
     def __init__(self, settings: EngineSettings, home: Path) -> None:
         self.settings, self.home = settings, home
 
-    def launch(self, model: Path, name: str) -> RemoteEngine:  # noqa: ARG002
+    def launch(self, model: Path, name: str, at_once: int = 1) -> RemoteEngine:  # noqa: ARG002
         """Return the server; `engine.model` (or else the served name) must be one that it lists.
 
         Raises EngineError when the server does not answer or has no such model.
@@ -264,9 +264,9 @@ class OpenAIEngine(Engine):
         return RemoteEngine(self.settings.url, key, wanted, self.home / "logs" / "engine-remote.log")
 
     @contextmanager
-    def running(self, model: Path, name: str) -> Iterator[RunningEngine]:
+    def running(self, model: Path, name: str, at_once: int = 1) -> Iterator[RunningEngine]:
         """Yield the server and leave it running."""
-        yield self.launch(model, name)
+        yield self.launch(model, name, at_once)
 
 
 def kernel_lines(log: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Has several models answer the held-out questions, each engine started once.
+"""Has several models answer the held-out questions, each engine started once, some beside each other.
 
 Decoding is greedy, so answers are kept under everything that shapes them (model, questions,
 index, prompt, settings): a model that answered before is not started again, and an interrupted
@@ -7,6 +7,7 @@ evaluation goes on with the next model.
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ragtune.answer.prompt import prompt_sha256
 from ragtune.errors import DatasetError
 from ragtune.evaluation.metrics import SIGNATURES
 from ragtune.evaluation.scoring import score_model
-from ragtune.ports import Engine, Progress, silent
+from ragtune.ports import Engine, Progress, RunningEngine, silent
 from ragtune.records import ArtifactRef, QAPair, ScoredAnswer, Split, SplitItem, content_id
 from ragtune.settings import EvaluationSettings
 from ragtune.store.artifacts import MANIFEST, ArtifactStore, files_sha256, folder_files
@@ -69,16 +70,51 @@ class HeldOutAnswers:
     ) -> None:
         self.engine, self.exams, self.store = engine, exams, store
         self.settings, self.seed, self.progress = settings, seed, progress
+        self._running: list[RunningEngine] = []
+        self._failure: BaseException | None = None
 
-    def of(self, contender: Contender) -> dict[Split, list[ScoredAnswer]]:
+    def of_all(self, contenders: Sequence[Contender], at_once: int = 1) -> list[dict[Split, list[ScoredAnswer]]]:
+        """Return the answers of each contender; `at_once` of them share the processor.
+
+        What one engine does between its matrix products, the other's products fill. When one fails, or the
+        work is interrupted, the others' engines are stopped.
+        """
+        with ThreadPoolExecutor(at_once) as pool:
+            waiting = [pool.submit(self._unless_ended, contender, at_once) for contender in contenders]
+            try:
+                wait(waiting)
+            except BaseException as interrupt:
+                self._end(interrupt)
+                raise
+        if self._failure:
+            raise self._failure
+        return [future.result() for future in waiting]
+
+    def _unless_ended(self, contender: Contender, at_once: int) -> dict[Split, list[ScoredAnswer]]:
+        try:
+            return {} if self._failure else self.of(contender, at_once)
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    def _end(self, reason: BaseException) -> None:
+        """Keep the first failure, and let no engine work on."""
+        self._failure = self._failure or reason
+        for engine in list(self._running):
+            engine.stop()
+
+    def of(self, contender: Contender, at_once: int = 1) -> dict[Split, list[ScoredAnswer]]:
         """Return the contender's answers; its engine starts only when some of them are missing."""
         weights = files_sha256(folder_files(contender.folder))
         keys = {split: self._key(weights, split, pairs) for split, pairs in contender.questions.items()}
         missing = [split for split, key in keys.items() if not self._place(key)]
         if missing:
             name = f"{contender.model}-{contender.precision}"
-            with self.engine.running(contender.folder, name) as running:
+            with self.engine.running(contender.folder, name, at_once) as running:
+                self._running.append(running)
                 for split in missing:
+                    if self._failure:
+                        raise self._failure
                     found = score_model(
                         contender.questions[split],
                         self.exams[split].answerer,
@@ -88,6 +124,7 @@ class HeldOutAnswers:
                         self.progress,
                     )
                     self.store.write_records(ARTIFACT, found, identity=keys[split])
+                self._running.remove(running)
         return {split: self._read(key) for split, key in keys.items()}
 
     def _key(self, weights: str, split: Split, pairs: Sequence[QAPair]) -> str:
