@@ -16,7 +16,8 @@ from ragtune.model.examples import TrainingExample, build_examples, interleaved
 from ragtune.model.merge import merge_adapter
 from ragtune.model.pretrained import check_model_folder, resolve_base_model
 from ragtune.model.quantization import inspect_weights, quantize_w4a16, quantize_w8a8
-from ragtune.model.sft import REPORT, STRETCH, AdapterReport, train_adapter
+from ragtune.model.sft import REPORT, AdapterReport, train_adapter
+from ragtune.model.tokens import STRETCH
 from ragtune.model.tracking import MlflowTracker
 from ragtune.records import ArtifactRef, Chunk, Document, Hit, Split, SplitItem, content_id
 from ragtune.settings import Settings, TrainingSettings

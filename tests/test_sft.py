@@ -10,7 +10,8 @@ import pytest
 
 from ragtune.errors import DatasetError, ModelError
 from ragtune.model.pretrained import load_model, load_tokenizer
-from ragtune.model.sft import AdapterReport, batch_order, read_report, tokenize, train_adapter
+from ragtune.model.sft import AdapterReport, read_report, train_adapter
+from ragtune.model.tokens import batch_order, tokenize
 from ragtune.model.tracking import MlflowTracker, Tracker
 from ragtune.records import Message
 from ragtune.settings import TrainingSettings

@@ -25,6 +25,7 @@ from ragtune.model import sft
 from ragtune.model.capacity import use_threads
 from ragtune.model.examples import TrainingExample
 from ragtune.model.pretrained import load_tokenizer
+from ragtune.model.tokens import Tokenized, tokenize
 from ragtune.model.tracking import Tracker
 from ragtune.ports import silent
 from ragtune.records import Chunk, SplitItem
@@ -34,11 +35,11 @@ from ragtune_assets.model import examples
 
 HERE = Path(__file__).parent
 Curve = list[dict[str, float]]
-HeldOut = tuple[list[sft.Tokenized], list[str]]
+HeldOut = tuple[list[Tokenized], list[str]]
 """Rows, and the document of each, by which scores are resampled."""
 
 
-def plain_trainer(base: Path, rows: list[sft.Tokenized], knobs: TrainingSettings, seed: int, work: Path) -> Any:
+def plain_trainer(base: Path, rows: list[Tokenized], knobs: TrainingSettings, seed: int, work: Path) -> Any:
     """Return TRL's own trainer with the same adapter, and a clock that paces the learning rate and ends it."""
     import torch
     from peft import LoraConfig
@@ -88,7 +89,7 @@ def plain_trainer(base: Path, rows: list[sft.Tokenized], knobs: TrainingSettings
     return trainer, clock
 
 
-def own_trainer(base: Path, rows: list[sft.Tokenized], knobs: TrainingSettings, seed: int, work: Path) -> Any:
+def own_trainer(base: Path, rows: list[Tokenized], knobs: TrainingSettings, seed: int, work: Path) -> Any:
     """Return RagTune's trainer with its clock."""
     trainer, watch = sft._trainer(base, load_tokenizer(base), rows, [], knobs, seed, work, "cpu", Tracker(), silent)
     return trainer, watch.clock
@@ -139,7 +140,7 @@ def curve(trainer: Any, clock: Any, held_out: HeldOut, marks: Sequence[float]) -
     return points
 
 
-def exact(model: Any, rows: Sequence[sft.Tokenized]) -> list[float]:
+def exact(model: Any, rows: Sequence[Tokenized]) -> list[float]:
     """Return 1.0 for each conversation whose answer is the model's greedy one, else 0.0."""
     import torch
 
@@ -204,11 +205,11 @@ def main() -> None:
         raise SystemExit(f"{settings.home} holds no raw model. Build the graph there first: make demo")
     learnt, held_out, documents = conversations(settings, store, knobs.together)
     tokenizer = load_tokenizer(store.folder(base))
-    together, _ = sft.tokenize(tokenizer, learnt, knobs.max_tokens)
-    alone, _ = sft.tokenize(
+    together, _ = tokenize(tokenizer, learnt, knobs.max_tokens)
+    alone, _ = tokenize(
         tokenizer, [replace(e, siblings=()) for each in learnt for e in (each, *each.siblings)], knobs.max_tokens
     )
-    test, dropped = sft.tokenize(tokenizer, held_out, 10 * knobs.max_tokens)
+    test, dropped = tokenize(tokenizer, held_out, 10 * knobs.max_tokens)
     assert not dropped
     recipes = (
         ("ragtune", own_trainer, together, asked.minutes),
