@@ -171,6 +171,21 @@ def test_names_are_read_from_questions_the_most_exact_first() -> None:
     assert names_in("How do I train a model?") == []
 
 
+@pytest.mark.parametrize(
+    ("question", "names"),
+    [
+        ("What is an Expectation Suite?", [["expectationsuite", "expectation_suite"]]),
+        ("what are Dagster asset checks", [["assetcheck", "asset_check"]]),
+        ("Explain the data context in great expectations.", [["datacontext", "data_context"]]),
+        ("What is the capital of France?", []),
+        ("What is an op?", []),
+        ("What is `run_key` of a run request?", [["run_key"]]),
+    ],
+)
+def test_a_name_that_is_spelled_as_two_words_is_looked_up_in_both_ways_of_code(question, names):
+    assert names_in(question) == names
+
+
 def test_a_camel_case_title_is_also_searched_by_its_words() -> None:
     assert body_text(CHUNKS[0]).endswith("\npeft Lora Config")
     assert body_text(CHUNKS[4]) == CHUNKS[4].embedded_text

@@ -11,6 +11,12 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _QUOTED = re.compile(r"`([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)`")
 _CODE_WORD = re.compile(r"\b(?:[A-Z]+[a-z0-9]+[A-Z]\w*|[A-Z]{2,}[a-z]\w*|[A-Za-z]\w*_\w+)\b")
+_SPELLED = re.compile(
+    r"(?:what(?: is|'s| are| does| do)|explain|define|describe)\s+(?:an?\s+|the\s+)?(?:[a-z]+\s+){0,2}?"
+    r"((?!(?:of|in|for|the|an?)\b)[a-z]+)\s+([a-z]+?)s?(?:\s+(?:in|of|for|mean|do|used)\b.*)?\s*[?.!]*",
+    re.IGNORECASE,
+)
+"""A question what something is whose name is two words, with or without the product's name before them."""
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_")
 
 
@@ -33,7 +39,8 @@ def names_in(question: str, limit: int = 3) -> list[list[str]]:
     """Return for each object named in a question the ways to look it up, the most exact first.
 
     Dotted names come before quoted ones and CamelCase or snake_case words. `LoraConfig.r` is also
-    looked up as its owner, `torch.nn.Linear` also as `linear`. A question of one word is a name.
+    looked up as its owner, `torch.nn.Linear` also as `linear`. A question of one word is a name. Without any
+    name, `What is an asset check?` means `AssetCheck` or `asset_check`.
     """
     if _NAME.fullmatch(question.strip()):
         return [_ways(question.strip())]
@@ -41,6 +48,9 @@ def names_in(question: str, limit: int = 3) -> list[list[str]]:
     rest = _QUOTED.findall(question) + _CODE_WORD.findall(question)
     known = {part for name in dotted for part in name.split(".")}
     names = list(dict.fromkeys([*dotted, *(name for name in rest if name not in known and name not in dotted)]))
+    if not names and (spelled := _SPELLED.fullmatch(question.strip())):
+        first, second = (word.lower() for word in spelled.groups())
+        return [[f"{first}{second}", f"{first}_{second}"]]
     return [_ways(name) for name in names[:limit]]
 
 

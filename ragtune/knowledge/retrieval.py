@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Mode = Literal["hybrid", "text", "vector"]
 MODES: tuple[Mode, ...] = ("hybrid", "text", "vector")
+RETRIEVAL_VERSION = 2
+"""Raised when the same index and settings return other passages: answers that are kept no longer hold then."""
 LOG_LIMIT_BYTES = 64 << 20
 _WORD = re.compile(r"\w+")
 
@@ -173,7 +175,8 @@ class _Plan:
 
     def _beside(self, name: str) -> str:
         """Return the words of the question beside a name: every passage of the object says the name itself."""
-        words = re.sub(re.escape(name), " ", self.text, flags=re.IGNORECASE)
+        spelled = r"[\s_]?".join(re.escape(letter) for letter in name)
+        words = re.sub(spelled, " ", self.text, flags=re.IGNORECASE)
         return " ".join(word for word in _WORD.findall(words) if word.lower() not in STOP_WORDS)
 
     def answered(self, answers: Iterator[list[Hit]], mode: Mode) -> list[list[Hit]]:
