@@ -168,7 +168,10 @@ def test_the_thrifty_loss_and_gradient_equal_those_of_the_whole_model(tiny: Path
     assert max(float((gradients[n] - g).abs().max()) for n, g in zip(adapted, wanted, strict=True)) < 1e-4
 
 
-def test_conversations_that_share_a_prompt_are_learnt_as_if_each_were_alone(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("thrifty", "dropout"), [(True, 0.0), (False, 1e-9)], ids=["our loss", "TRL's loss"])
+def test_conversations_that_share_a_prompt_are_learnt_as_if_each_were_alone(
+    tiny: Path, tmp_path: Path, thrifty: bool, dropout: float
+) -> None:
     import torch
 
     from ragtune.model import sft
@@ -179,7 +182,9 @@ def test_conversations_that_share_a_prompt_are_learnt_as_if_each_were_alone(tiny
     for examples in (alone, together):
         rows, dropped = tokenize(tokenizer, examples, 1024)
         assert dropped == 0
-        trainer, _ = sft._trainer(tiny, tokenizer, rows, [], SETTINGS, 1, tmp_path, "cpu", Tracker(), lambda *_: None)
+        knobs = changed(dropout=dropout)
+        trainer, _ = sft._trainer(tiny, tokenizer, rows, [], knobs, 1, tmp_path, "cpu", Tracker(), lambda *_: None)
+        trainer.thrifty = thrifty
         model = trainer.model.float().train()
         torch.manual_seed(0)
         for name, weight in sorted(model.named_parameters()):

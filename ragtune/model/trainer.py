@@ -82,8 +82,10 @@ class Watch(TrainerCallback):
             control.should_training_stop = control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Keep the loss of each step and send everything to the tracker."""
-        logs = logs or {}
+        """Keep the loss of each step and send everything to the tracker, with tokens as they are counted here."""
+        logs = {**(logs or {})}
+        if "num_tokens" in logs:  # TRL counts those of a plain mask only
+            logs["num_tokens"] = self.counted.get("tokens", 0)
         if "loss" in logs:
             self.losses.append((state.global_step, float(logs["loss"])))
         self.tracker.log_metrics(
