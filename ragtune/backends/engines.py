@@ -30,6 +30,7 @@ from ragtune.settings import EngineSettings, child_environment
 from ragtune.store.artifacts import file_sha256
 
 _POLL_SECONDS = 0.25
+_CPU_BLOCK_TOKENS = 32
 _LOG_TAIL_LINES = 25
 _OVERHEAD_BYTES = 2 << 30
 _KERNEL = re.compile(r"\b\w*(?:Linear|Attention|Scaled|WNA16|Marlin|Machete)\w*(?:Kernel|Backend|Impl)\b|CPU_ATTN")
@@ -144,8 +145,11 @@ class VllmEngine(Engine):
         chosen += ["--generation-config", "vllm", "--disable-uvicorn-access-log"]
         if self.device == "cuda":
             chosen += ["--gpu-memory-utilization", str(self.settings.gpu_memory_share)]
-        elif arithmetic(self.device) == "float32" and not storage_format(model):
-            chosen += ["--dtype", "float32"]
+        else:
+            # A prefix is shared in whole blocks; the system text is shorter than vLLM's 128 tokens on a CPU.
+            chosen += ["--block-size", str(_CPU_BLOCK_TOKENS)]
+            if arithmetic(self.device) == "float32" and not storage_format(model):
+                chosen += ["--dtype", "float32"]
         if self.settings.eager:
             chosen.append("--enforce-eager")
         return chosen
