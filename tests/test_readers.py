@@ -293,6 +293,9 @@ def test_only_known_kinds_are_read() -> None:
         ("Дверь открыта, и стража стоит у ворот.", "ru"),
         ("門は八時に開きます。", "ja"),
         ("大门八点开放", "zh"),
+        ("Wann kann ich das Tor öffnen?", "de"),
+        ("Which type do I get when I read AutomationCondition.check_passed in dagster?", "en"),
+        ("type of path in UPathIOManager.unlink in dagster", "en"),
         ("x = 1", "en"),
     ],
 )
