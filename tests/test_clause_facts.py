@@ -123,10 +123,17 @@ def test_the_question_takes_the_rest_of_the_sentence(sentence, question, answer)
         "Pallets Pallets hold four parcels of every size.",
         "Loading heavy goods Sometimes goods contain parcels of every size.",
         "Builds schedule execution context using the provided parameters.",
+        "Automatically supports parcels of every size.",
     ],
 )
 def test_a_sentence_that_leans_on_others_or_says_two_things_is_left_alone(sentence):
     assert asked(sentence) == []
+
+
+def test_a_text_about_its_own_subject_is_named_once():
+    assert asked("Parcelware supports parcels of every size.", title="mail.Parcelware in post") == [
+        ("What does mail.Parcelware in post support?", "parcels of every size.")
+    ]
 
 
 def test_a_capital_stays_only_on_a_name():

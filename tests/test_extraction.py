@@ -175,3 +175,41 @@ def test_a_noun_that_looks_like_a_verb_makes_no_clause():
     )
     pairs = [pair for seed in range(20) for pair in written([chunk(document("shop.find", page))], seed)]
     assert not [pair for pair in pairs if pair.kind == "relation"]
+
+
+def purposes(sentence: str) -> dict[str, str]:
+    page = chunk(document("shop.Cart.weigh", f"`shop.Cart.weigh()` (method)\n\n{sentence}\n"))
+    pairs = [pair for seed in range(20) for pair in written([page], seed)]
+    return {pair.template.split(".")[1]: pair.answer for pair in pairs if pair.kind == "purpose"}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "wording"),
+    [
+        ("Returns the weight of every article.", "does"),
+        ("Given a list of articles, returns the weight of each of them.", "does"),
+        ("Try to weigh every article of the basket.", "does"),
+        ("The weight of every article in the basket.", "is"),
+    ],
+)
+def test_a_purpose_is_asked_for_by_what_its_sentence_says(sentence, wording):
+    assert purposes(sentence) == {wording: sentence}
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "As weights belong to the scales, calling it tells the weight to everyone.",
+        "Override this method to weigh articles on other scales.",
+        "Child classes should override this method to weigh their articles.",
+        "Each article of the basket should return a weight of its own.",
+    ],
+)
+def test_a_reason_or_an_order_is_no_purpose(sentence):
+    assert purposes(sentence) == {}
+
+
+def test_nothing_is_called_for_by_an_action_in_code():
+    page = "`shop.owner(cart)` (function)\n\nReturn cart.shop.door.owner of the branch that sells most, or None.\n"
+    pairs = [pair for seed in range(20) for pair in written([chunk(document("shop.owner", page))], seed)]
+    assert not [pair for pair in pairs if pair.kind == "how_to"]

@@ -8,7 +8,7 @@ from ragtune.dataset.prose_facts import prose_facts
 from ragtune.knowledge.language import guess_language
 from ragtune.knowledge.pdf import Line, rebuild
 from ragtune.knowledge.readers import UnreadableError, can_read, read_bytes
-from ragtune.knowledge.restructured import to_markdown
+from ragtune.knowledge.restructured import resolve_roles, to_markdown
 from ragtune.records import Chunk
 
 
@@ -155,6 +155,11 @@ def test_html_gives_the_main_text_without_the_furniture() -> None:
     assert "Es öffnet um **acht**." in reading.text
     assert "| Mo | 8 |" in reading.text
     assert not any(junk in reading.text for junk in ("Hilfe", "Impressum", "track"))
+
+
+def test_a_role_names_its_target_also_over_a_line_end_and_inside_backticks() -> None:
+    text = "Call :py:func:`shop.\n    open_door` with a `:py:class:~shop.Key`."
+    assert resolve_roles(text) == "Call `shop.open_door` with a `Key`."
 
 
 def test_a_pdf_gives_its_title_and_text() -> None:

@@ -44,6 +44,14 @@ send store validate write
 _DONE_BY_CLASSES = frozenset(_DONE_BY_CLASSES_TEXT.split())
 
 
+# What a sentence is no purpose with: a condition, a reason, an order to those who write a subclass.
+_NO_PURPOSE = re.compile(
+    r"(?:If|When|As|Since|Because|Each|Every|Users|Override|Subclasses|(?:Child|Sub|Derived) ?classes)\b"
+    r"|.*\bshould (?:override|return)\b"
+)
+_LEAD = re.compile(r"(?:Given|For|By|From|In|On|At|With) [^,]{3,120}, (?:\w+ly )?(?P<verb>\w+)")
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     """An answer's span in a chunk and what fills the question's slots (`d`, `o`, `c`)."""
@@ -245,16 +253,20 @@ def _purpose(text: str, start: int, end: int, owner: ApiObject) -> Iterator[Fact
     if not says_something_new(answer, owner.title, 3):
         return
     words = answer.split()
-    if words[0] in ("If", "When"):
+    if _NO_PURPOSE.match(answer):
         return
-    verb = words[1] if words[0].endswith("ly") else words[0]
+    lead = _LEAD.match(answer)
+    verb = lead["verb"] if lead else words[1] if words[0].endswith("ly") else words[0]
     does = "serves" if owner.noun in _CLASSES else "does"
     group = "value" if owner.noun in _VALUES else does if base_of(verb) else "is"
     if owner.noun != "module":
         yield Fact("purpose", f"purpose.{group}", *span)
     action = base_form(answer.rstrip("."))
     head = _HEAD.match(text.split("\n", 1)[0])
-    plain = action and len(action.split()) <= 16 and not re.search(r"\b(this|these|self|it)\b|[:;(]", action)
+    plain = (
+        action and len(action.split()) <= 16 and not re.search(r"\b(this|these|self|it)\b|[:;(]|\bor None\b", action)
+    )
+    plain = plain and not re.search(r"\w\.\w", re.sub(r"`[^`]*`", "", action))
     if (
         action
         and plain

@@ -292,6 +292,9 @@ def _named(match: re.Match[str], context: str, subject: Subject, title: str) -> 
     named = subject(phrase)
     if not named:
         return {}
+    if title and title.split(" in ")[0].strip("`").rsplit(".", 1)[-1] == phrase.strip("`"):
+        # `What does Cart hold in shop.Cart?` says the same twice.
+        return {"s": title, "c": ""}
     known = content_words(context) <= content_words(named)
     return {"s": named, "c": "" if known else context}
 

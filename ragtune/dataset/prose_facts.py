@@ -293,7 +293,7 @@ def _subject(phrase: str) -> bool:
     if words[0] in ("the", "a", "an"):
         words = words[1:]
     marked = phrase.removeprefix("The ").startswith("`")
-    if _runs_on(phrase):
+    if _runs_on(phrase) or re.fullmatch(r"[a-z]+ly", " ".join(words)):
         return False
     if (
         not words
