@@ -213,3 +213,12 @@ def test_nothing_is_called_for_by_an_action_in_code():
     page = "`shop.owner(cart)` (function)\n\nReturn cart.shop.door.owner of the branch that sells most, or None.\n"
     pairs = [pair for seed in range(20) for pair in written([chunk(document("shop.owner", page))], seed)]
     assert not [pair for pair in pairs if pair.kind == "how_to"]
+
+
+def test_few_definitions_are_asked_for_that_the_best_sentence_answers():
+    pages = [
+        document(f"Yard {i}", f"A hoist{i} is a machine that lifts {i} pallets over the wall of the yard.", "prose")
+        for i in range(80)
+    ]
+    asked = [pair for pair in written([chunk(page) for page in pages]) if pair.kind == "definition"]
+    assert 4 <= len(asked) <= 24

@@ -20,7 +20,8 @@ from ragtune.records import Chunk, QAPair, content_id
 
 _RARE = {"table": 0.0, "how_to": 0.1, "raises": 0.1, "base": 0.3, "definition": 0.1, "condition": 0.2, "relation": 0.3}
 _TRIVIAL = frozenset({"True", "False", "[]", "{}", "''", "str", "int", "bool", "dict"})
-_EASY_SHARE = 0.5
+# How many of the prose questions are kept that the best sentence answers: fewer of the kinds where it mostly does.
+_EASY_SHARE, _EASY_SHARES = 0.5, {"heading": 0.15, "definition": 0.15, "remark": 0.15}
 # How many facts of a kind a chunk may be asked about, one otherwise.
 _REPEATABLE = {"table": 3, "list_item": 3, "statement": 3, "how_to": 2, "remark": 2, "definition": 2, "condition": 2}
 _TERM_KINDS = ("definition", "list_item")
@@ -117,7 +118,7 @@ class ExtractiveWriter(PairWriter):
     def _worth_asking(self, pair: QAPair, chunk: Chunk) -> bool:
         """Keep every pair that takes understanding, and few of those that the best sentence by words answers."""
         easy = token_overlap(overlap_answer(pair.question, chunk.text), pair.answer) >= 0.8
-        return not easy or draw(self.seed, "easy", pair.id) < _EASY_SHARE
+        return not easy or draw(self.seed, "easy", pair.id) < _EASY_SHARES.get(pair.kind, _EASY_SHARE)
 
     def _picked(self, chunk: Chunk, facts: Iterable[Fact]) -> list[Fact]:
         """Return at most one fact of a kind (three of prose kinds) and `limit_per_chunk` of all, rare kinds first."""
