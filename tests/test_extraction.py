@@ -201,12 +201,23 @@ def test_a_purpose_is_asked_for_by_what_its_sentence_says(sentence, wording):
     [
         "As weights belong to the scales, calling it tells the weight to everyone.",
         "Override this method to weigh articles on other scales.",
+        "Overriding `weigh()` so that every article of the basket counts.",
+        "How to weigh every article of the basket.",
         "Child classes should override this method to weigh their articles.",
         "Each article of the basket should return a weight of its own.",
     ],
 )
 def test_a_reason_or_an_order_is_no_purpose(sentence):
     assert purposes(sentence) == {}
+
+
+@pytest.mark.parametrize(
+    "described", ["By default, every article counts once for each branch.", 'dict { "weight": # of the article }']
+)
+def test_a_parameter_is_not_explained_by_its_default_or_by_code(described):
+    page = f"`shop.find(route)` (function)\n\nFinds goods.\n\nParameters:\n- `route` (str): {described}\n"
+    pairs = [pair for seed in range(20) for pair in written([chunk(document("shop.find", page))], seed)]
+    assert not answers(pairs, "parameter")
 
 
 def test_nothing_is_called_for_by_an_action_in_code():

@@ -46,7 +46,7 @@ _DONE_BY_CLASSES = frozenset(_DONE_BY_CLASSES_TEXT.split())
 
 # What a sentence is no purpose with: a condition, a reason, an order to those who write a subclass.
 _NO_PURPOSE = re.compile(
-    r"(?:If|When|As|Since|Because|Each|Every|Users|Override|Subclasses|(?:Child|Sub|Derived) ?classes)\b"
+    r"(?:If|When|As|Since|Because|Each|Every|Users|Overrid(?:e|ing)|How to|Subclasses|(?:Child|Sub|Derived) ?classes)\b"
     r"|.*\bshould (?:override|return)\b"
 )
 _LEAD = re.compile(r"(?:Given|For|By|From|In|On|At|With) [^,]{3,120}, (?:\w+ly )?(?P<verb>\w+)")
@@ -286,7 +286,7 @@ def _parameter(text: str, item: _Item, owner: ApiObject, section: str) -> Iterat
     span = first_sentence(text, *item.text)
     if span and stands_alone(text[span[0] : span[1]]) and section != "values":
         answer = flat(text[span[0] : span[1]])
-        if says_something_new(answer, f"{item.name} {owner.name}"):
+        if says_something_new(answer, f"{item.name} {owner.name}") and not answer.startswith("By default"):
             yield Fact("parameter", "parameter", *span, slots)
             relation = _relation(answer, item.name)
             here = text.rindex(f"`{item.name}`", 0, span[0]) + 1
