@@ -124,6 +124,7 @@ def test_the_question_takes_the_rest_of_the_sentence(sentence, question, answer)
         "Loading heavy goods Sometimes goods contain parcels of every size.",
         "Builds schedule execution context using the provided parameters.",
         "Automatically supports parcels of every size.",
+        "The delivery list is stored in a binary format for ease of sorting.",
     ],
 )
 def test_a_sentence_that_leans_on_others_or_says_two_things_is_left_alone(sentence):

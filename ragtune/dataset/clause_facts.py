@@ -93,6 +93,9 @@ stored saved written kept located placed defined installed configured declared l
 recorded described found included implemented displayed printed
 """
 _PLACED = frozenset(_PLACED_TEXT.split())
+_NO_PLACE = re.compile(
+    r"(?:in|under|on|at) (?:[\w-]+ ){0,3}(?:format|form|way|order|mode|parallel|detail|time|name)s?\b"
+)
 _FOR = re.compile(
     r"^For (?P<d>[a-z`][^,:;]{6,60}), (?P<rest>[^,:;]{3,80}?) (?P<be>is|are) (?P<o>required|needed|recommended|used)$"
 )
@@ -219,7 +222,9 @@ def _state(body: str, context: str, subject: Subject, title: str) -> Found:
             {"d": needed["d"], "o": f"{needed['be']} {needed['o']}", "c": context},
         )
     match = _STATE.match(body)
-    if match is None or (match["where"] and match["done"] not in _PLACED) or _other_clause(match["rest"]):
+    if match is None or _other_clause(match["rest"]):
+        return None
+    if match["where"] and (match["done"] not in _PLACED or _NO_PLACE.match(match["rest"])):
         return None
     slots = _named(match, context, subject, title)
     asks = "how" if match["how"] else "when" if match["when"] else "where"

@@ -212,7 +212,7 @@ def _sentence(text: str, span: Span, context: str, title: str) -> Iterator[Fact]
             slots = {"d": first_person(action["do"]), "c": _needed(context, action["do"])}
             yield Fact("how_to", "how_to", start, span[1], slots)
     elif condition and not _UNCLEAR.search(condition["condition"]) and condition_wording(condition["rest"]):
-        said = _lowered(condition["condition"])
+        said = _lowered(condition["condition"].rstrip())
         start = _offset(text, span, condition["rest"])
         if start and stands_alone(condition["rest"], fewest=4) and says_something_new(condition["rest"], said, 2):
             yield Fact("condition", condition_wording(condition["rest"]), start, span[1], {"d": said, "c": context})

@@ -100,7 +100,8 @@ def _lines(page: "PdfPage") -> list[Line]:
 def _whole(text: str) -> str:
     """Return a line without PDFium's signs of a broken word, half pairs of a character put together."""
     joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return _BROKEN_WORD.sub("", joined).strip()
+    # A change of type before a full stop reads as a space.
+    return re.sub(r"(?<=\w) (?=[.,;](?:\s|$))", "", _BROKEN_WORD.sub("", joined).strip())
 
 
 def _size(text: object, place: int) -> float:
