@@ -124,6 +124,9 @@ def test_the_question_takes_the_rest_of_the_sentence(sentence, question, answer)
         "Loading heavy goods Sometimes goods contain parcels of every size.",
         "Builds schedule execution context using the provided parameters.",
         "Automatically supports parcels of every size.",
+        "Constructor builds a van, using provided wheels and doors.",
+        "`ParcelVan` is an example of a vehicle with wheels that delivers parcels.",
+        "ParcelVan is a parcel van.",
         "The delivery list is stored in a binary format for ease of sorting.",
     ],
 )

@@ -212,6 +212,30 @@ def test_a_reason_or_an_order_is_no_purpose(sentence):
 
 
 @pytest.mark.parametrize(
+    ("described", "wording"),
+    [
+        ("The article that a customer wants today.", "parameter"),
+        ("Names of the shelves that are searched.", "parameter"),
+        ("If True, the shelves of every branch are searched.", "parameter.effect"),
+        ("Determines which shelves are searched first.", "parameter.effect"),
+    ],
+)
+def test_a_parameter_is_asked_for_by_what_its_description_says(described, wording):
+    page = f"`shop.find(route)` (function)\n\nFinds goods.\n\nParameters:\n- `route` (str): {described}\n"
+    pairs = [pair for seed in range(20) for pair in written([chunk(document("shop.find", page))], seed)]
+    assert {pair.template.rsplit(".", 1)[0] for pair in pairs if pair.kind == "parameter"} == {wording}
+
+
+def test_a_plain_word_as_a_name_keeps_its_marks_where_it_would_read_as_a_verb():
+    asked = {typed("How is `installed` typed in Cart.pack?", seed, "type") for seed in range(40)}
+    assert asked == {
+        "How is `installed` typed in Cart.pack?",
+        "how is `installed` typed in Cart.pack?",
+        "how is `installed` typed in Cart.pack",
+    }
+
+
+@pytest.mark.parametrize(
     "described", ["By default, every article counts once for each branch.", 'dict { "weight": # of the article }']
 )
 def test_a_parameter_is_not_explained_by_its_default_or_by_code(described):

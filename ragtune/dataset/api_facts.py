@@ -286,8 +286,8 @@ def _parameter(text: str, item: _Item, owner: ApiObject, section: str) -> Iterat
     span = first_sentence(text, *item.text)
     if span and stands_alone(text[span[0] : span[1]]) and section != "values":
         answer = flat(text[span[0] : span[1]])
-        if says_something_new(answer, f"{item.name} {owner.name}") and not answer.startswith("By default"):
-            yield Fact("parameter", "parameter", *span, slots)
+        if says_something_new(answer, f"{item.name} {owner.name}") and not answer.startswith(("By default", "Default")):
+            yield Fact("parameter", "parameter.effect" if _tells_effect(answer) else "parameter", *span, slots)
             relation = _relation(answer, item.name)
             here = text.rindex(f"`{item.name}`", 0, span[0]) + 1
             if relation and section == "parameters":
@@ -300,6 +300,13 @@ def _parameter(text: str, item: _Item, owner: ApiObject, section: str) -> Iterat
     kind = text[item.type[0] : item.type[1]]
     if kind and len(kind) > 2 and kind.lower() not in ("none", "any") and _plain_type(kind) and section != "values":
         yield Fact("type", "type", *item.type, slots)
+
+
+def _tells_effect(answer: str) -> bool:
+    """Return whether a description says what a parameter does, `If True, ...`, and not what it is, `The path ...`."""
+    first = answer.split()[0].lower()
+    verb = third_person(first) == first and base_of(first) not in _ALSO_NOUNS
+    return verb or first in ("if", "whether", "when", "true")
 
 
 def _plain_value(value: str) -> bool:

@@ -151,7 +151,7 @@ class ExtractiveWriter(PairWriter):
     def _slots(self, fact: Fact, owner: ApiObject, names: "_Names") -> dict[str, str]:
         key = (owner.title, fact.wording, fact.slots.get("d", ""))
         slots = {"s": names.spoken(owner, self.seed, *key), "p": owner.package, "noun": owner.noun, **fact.slots}
-        if fact.wording in ("parameter", "default", "type", "raises.when"):
+        if fact.wording in ("parameter", "parameter.effect", "default", "type", "raises.when"):
             slots["d"] = quoted(slots["d"], self.seed, *key)
         return slots
 

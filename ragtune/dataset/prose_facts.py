@@ -54,7 +54,7 @@ all most many other another one first second third next note example examples fo
 difference goal purpose main same such both either neither however also then thus since because while although
 with without as from after before during under where whether how why any no not only currently default
 list value values name parameter parameters argument option options method function class object step steps
-section chapter page document table figure file code output input output thing things idea point way rest
+constructor section chapter page document table figure file code output input output thing things idea point way rest
 right just unlike like given whenever sometimes certain new different assuming several
 now former latter above below user users people their its our your my his her therefore otherwise instead
 """
@@ -74,7 +74,10 @@ _NO_CELL = re.compile(
     r"\b(?:see|below|above|this|these)\b",
     re.IGNORECASE,
 )
-_BOAST = re.compile(r"the (?:most|best|only|same|first|last|next)\b|one of the (?:most|best)\b")
+_NO_DEFINITION = re.compile(
+    r"^(?:the (?:most|best|only|same|first|last|next)\b|one of the (?:most|best)\b|an example\b)"
+    r"|\b(?:this|these|those)\b"
+)
 _LIST_ITEM = re.compile(
     r"^(?:[-*+]|\d+[.)]) (?:\*\*(?P<bold>[^*\n]{2,50})\*\*|`(?P<code>[^`\n]{2,50})`):?(?:\*\*)?\s*(?:[:—–-]|is)?\s+"
 )
@@ -203,7 +206,7 @@ def _sentence(text: str, span: Span, context: str, title: str) -> Iterator[Fact]
     defined, action, condition = _IS.match(body), _TO_DO.match(body), _WHEN.match(body)
     if defined and _subject(defined["np"]) and not re.fullmatch(r"[A-Z][a-z]+(?:ed|ing)", defined["np"]):
         subject = _as_object(defined["np"])
-        if says_something_new(defined["rest"], subject, 2) and not _BOAST.match(defined["rest"]):
+        if says_something_new(defined["rest"], subject, 3) and not _NO_DEFINITION.search(defined["rest"]):
             wording = "definition.plural" if defined["be"] == "are" else "definition"
             yield Fact("definition", wording, *span, {"d": subject, "c": _needed(context, subject)})
     elif action and plain_action(action["do"]):

@@ -19,8 +19,7 @@ _ABSENT = {
     "absent.thread": r"thread|lock|concurren|parallel|process",
     "absent.environment": r"environment|config|database|http|status|log|file|write|env",
 }
-
-
+_BORROWED = ("parameter", "parameter.effect", "default", "type")
 _ABSENT_OF_CLASS = ("absent.version", "absent.author")
 
 
@@ -68,7 +67,7 @@ def unanswerable_facts(owner: ApiObject, neighbours: Neighbours, seed: int) -> I
     if owner.parameters and not owner.open_ended and owner.noun in (*_CALLABLE, "class"):
         name = neighbours.borrowed(owner)
         if name:
-            wording = choose(seed, ("parameter", "default", "type"), "borrowed", owner.title, name)
+            wording = choose(seed, _BORROWED, "borrowed", owner.title, name)
             yield Fact("unanswerable.parameter", wording, *empty, {"d": name})
     silent = [name for name, default in owner.parameters.items() if not default and name not in ("args", "kwargs")]
     plain = [name for name in silent if not re.search(r"default|optional", owner.text, re.IGNORECASE)]

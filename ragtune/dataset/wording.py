@@ -53,7 +53,9 @@ def typed(question: str, seed: int, *parts: str) -> str:
     haste = draw(seed, "typed", *parts)
     if haste < _NEAT_SHARE:
         return question
-    first, _, rest = question.replace("`", "").partition(" ")
+    # `how is installed typed` reads as a sentence about something else.
+    plain = question if question.startswith("How is `") else question.replace("`", "")
+    first, _, rest = plain.partition(" ")
     if first not in _PLAIN_FIRST:
         return question
     question = f"{first.lower()} {rest}"
