@@ -127,6 +127,9 @@ def test_the_question_takes_the_rest_of_the_sentence(sentence, question, answer)
         "Constructor builds a van, using provided wheels and doors.",
         "`ParcelVan` is an example of a vehicle with wheels that delivers parcels.",
         "ParcelVan is a parcel van.",
+        "ParcelVan is a van that carries that data to the depots of the town.",
+        "ParcelVan saves every parcel somewhere in the town.",
+        "Any deliveries require a steady supply of power.",
         "The delivery list is stored in a binary format for ease of sorting.",
     ],
 )

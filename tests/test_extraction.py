@@ -250,6 +250,27 @@ def test_nothing_is_called_for_by_an_action_in_code():
     assert not [pair for pair in pairs if pair.kind == "how_to"]
 
 
+def test_a_key_of_two_tables_is_not_asked_for():
+    table = "| Parameter | Description |\n| --- | --- |\n| `{}` | {} |\n| `{}` | {} |\n"
+    text = "# Moving goods\n\n## Van\n\n" + table.format(
+        "speed", "how fast the van goes", "doors", "how many doors it has"
+    )
+    text += "\n## Ship\n\n" + table.format("speed", "how fast the ship goes", "masts", "how many masts it has")
+    page = chunk(document("Moving goods", text, "prose"))
+    asked = {pair.question for seed in range(40) for pair in written([page], seed) if pair.kind == "table"}
+    assert {name for name in ("doors", "masts", "speed") if any(name in question for question in asked)} == {
+        "doors",
+        "masts",
+    }
+
+
+def test_a_phrase_of_a_list_is_not_asked_for_as_a_term():
+    text = "# Parcelware\n\n- **Vans on islands**: the ferry takes them twice a day, free of charge.\n"
+    page = chunk(document("Parcelware", text, "prose"))
+    asked = [pair for seed in range(40) for pair in written([page], seed) if pair.kind == "list_item"]
+    assert {pair.template.rsplit(".", 1)[0] for pair in asked} == {"list_item.phrase"}
+
+
 def test_few_definitions_are_asked_for_that_the_best_sentence_answers():
     pages = [
         document(f"Yard {i}", f"A hoist{i} is a machine that lifts {i} pallets over the wall of the yard.", "prose")

@@ -306,8 +306,9 @@ def _named(match: re.Match[str], context: str, subject: Subject, title: str) -> 
 
 def _object(rest: str) -> bool:
     """Return whether the words behind a verb begin an object that answers `what`."""
+    vague = re.search(r"\b(?:somewhere|somehow|something)\b", rest)
     adverb = re.match(r"\w+ly\b|\w+ing\b|[a-z]+ed\b|\w+ to be\b", rest)
-    return not _VAGUE_OBJECT.match(rest) and not adverb and not _other_clause(rest)
+    return not _VAGUE_OBJECT.match(rest) and not vague and not adverb and not _other_clause(rest)
 
 
 def _other_clause(rest: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from ragtune.dataset.api_facts import ApiObject, Fact, api_facts, is_api, prose_spans, read_object
 from ragtune.dataset.baseline import overlap_answer, token_overlap
-from ragtune.dataset.prose_facts import generic, heading_facts, named, passing, prose_facts
+from ragtune.dataset.prose_facts import generic, heading_facts, named, passing, prose_facts, row_keys
 from ragtune.dataset.quality import gives_away
 from ragtune.dataset.sentences import content_words, flat
 from ragtune.dataset.unanswerable import Neighbours, Terms, unanswerable_facts, unanswerable_prose
@@ -92,11 +92,14 @@ class ExtractiveWriter(PairWriter):
 
     def _prose_facts(self, chunks: list[Chunk]) -> list[tuple[Chunk, list[Fact]]]:
         found = []
+        rows = Counter(key for chunk in chunks for key in row_keys(chunk.text))
         for chunk in chunks:
             context = _prose_context(chunk)
             facts = []
             if not passing(chunk):
                 facts = [*prose_facts(chunk, [(0, len(chunk.text))], context), *heading_facts(chunk, context)]
+            # A key in two rows of a document, such as a parameter of two functions, tells nobody which is meant.
+            facts = [fact for fact in facts if fact.kind != "table" or rows[fact.slots["d"].strip("`")] == 1]
             if not context:
                 facts = [fact for fact in facts if fact.kind in ("definition", "statement") and named(fact)]
             found.append((chunk, self._picked(chunk, facts)))

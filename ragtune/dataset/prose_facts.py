@@ -65,7 +65,7 @@ installation requirements background motivation description getting started quic
 conclusion credits authors contributing citation acknowledgements readme links more information further reading
 parameters returns raises attributes bases methods quick start key features feature index main about guide easy to
 the a of support integrate why what is how readme.md docs documentation basic advanced compatibility rationale sponsors
-history roadmap status news about us welcome
+history roadmap status news about us welcome api apis
 """
 _GENERIC_HEADINGS = frozenset(_GENERIC_HEADINGS_TEXT.split())
 _BEGINNINGS = STOP_WORDS | {"sometimes", "many", "most", "some", "all", "each", "every", "no", "several", "often"}
@@ -76,7 +76,7 @@ _NO_CELL = re.compile(
 )
 _NO_DEFINITION = re.compile(
     r"^(?:the (?:most|best|only|same|first|last|next)\b|one of the (?:most|best)\b|an example\b)"
-    r"|\b(?:this|these|those)\b"
+    r"|\b(?:this|these|those|that (?:data|file|value|class|object|case|way|field|type|point|text))\b"
 )
 _LIST_ITEM = re.compile(
     r"^(?:[-*+]|\d+[.)]) (?:\*\*(?P<bold>[^*\n]{2,50})\*\*|`(?P<code>[^`\n]{2,50})`):?(?:\*\*)?\s*(?:[:—–-]|is)?\s+"
@@ -151,12 +151,23 @@ def passing(chunk: Chunk) -> bool:
 def generic(title: str) -> bool:
     """Return whether a title could stand over any text: `Introduction`, `Quick start`, `index`."""
     words = [word.strip("?!.,:").lower() for word in re.split(r"[\s_/-]+", title)]
-    return not title or bool(_PASSING.search(title)) or all(word in _GENERIC_HEADINGS for word in words)
+    return (
+        not title
+        or title.endswith("?")
+        or bool(_PASSING.search(title))
+        or all(word in _GENERIC_HEADINGS for word in words)
+    )
 
 
 def named(fact: Fact) -> bool:
     """Return whether a fact's subject is a name that needs no context."""
     return re.search(r"[a-z][A-Z]|[A-Z]{2}|_|\w\.\w", fact.slots.get("s", fact.slots.get("d", ""))) is not None
+
+
+def row_keys(text: str) -> list[str]:
+    """Return the first cell of every row of the tables in a text, as a question would name it."""
+    rows = re.findall(r"^\s*\|([^|\n]+)\|", text, re.MULTILINE)
+    return [row.strip().strip('`*" ') for row in rows]
 
 
 def _heading(chunk: Chunk) -> str:
@@ -231,7 +242,7 @@ def _orders(phrase: str) -> bool:
 
 def _spoken(phrase: str, text: str, title: str) -> str:
     """Return the phrase as it stands inside a question; a capital goes where the text has the word without one."""
-    bare = re.sub(r"^(?:All|Any|Each|Every|Most|Some|Both) | (?:of|for|in|from)(?= )", "", phrase)
+    bare = re.sub(r"^(?:All|Each|Every|Most|Some|Both) | (?:of|for|in|from)(?= )", "", phrase)
     if not _subject(bare) or " to " in phrase or _orders(phrase):
         return ""
     first, _, rest = phrase.partition(" ")
@@ -262,7 +273,8 @@ def _list(text: str, start: int, end: int, context: str) -> Iterator[Fact]:
     answer = text[span[0] : span[1]]
     if stands_alone(answer, fewest=4) and says_something_new(answer, term, 2):
         named = f"`{term}`" if item["code"] else f"“{term}”"
-        yield Fact("list_item", "list_item", *span, {"d": named, "c": context})
+        wording = "list_item.phrase" if item["bold"] and " " in term else "list_item"
+        yield Fact("list_item", wording, *span, {"d": named, "c": context})
 
 
 def _table(text: str, start: int, end: int, context: str) -> Iterator[Fact]:

@@ -113,7 +113,8 @@ def unanswerable_prose(document: str, term: str, text: str, context: str, terms:
     """Yield questions about the text that it cannot answer: a foreign term, or a fact that is nowhere in it."""
     foreign = terms.foreign(document, text) if context else ""
     if foreign:
-        yield Fact("unanswerable.term", "list_item", 0, 0, {"d": foreign, "c": context})
+        wording = "list_item.phrase" if foreign.startswith("“") and " " in foreign else "list_item"
+        yield Fact("unanswerable.term", wording, 0, 0, {"d": foreign, "c": context})
     silent = [number for number, words in _ABSENT_PROSE.items() if not re.search(words, text, re.IGNORECASE)]
     if silent:
         number = silent[int(draw(terms.seed, "absent prose", document, term) * len(silent))]

@@ -53,8 +53,11 @@ def typed(question: str, seed: int, *parts: str) -> str:
     haste = draw(seed, "typed", *parts)
     if haste < _NEAT_SHARE:
         return question
-    # `how is installed typed` reads as a sentence about something else.
-    plain = question if question.startswith("How is `") else question.replace("`", "")
+    # `how is installed typed` and `what github follows` read as sentences about something else.
+    kept = question.startswith("How is `") or (parts and parts[0] in PROSE_WORDINGS)
+    plain = re.sub(
+        "`([^`]*)`", lambda name: name[0] if kept and name[1].isalpha() and name[1].islower() else name[1], question
+    )
     first, _, rest = plain.partition(" ")
     if first not in _PLAIN_FIRST:
         return question
