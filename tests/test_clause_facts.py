@@ -127,6 +127,12 @@ def test_the_question_takes_the_rest_of_the_sentence(sentence, question, answer)
         "Constructor builds a van, using provided wheels and doors.",
         "`ParcelVan` is an example of a vehicle with wheels that delivers parcels.",
         "ParcelVan is a parcel van.",
+        "You can sort large parcels using the provided helpers.",
+        "If you instead send letters by hand, the gate stays locked for a day.",
+        "The scales are calibrated when the depot opens, as explained later in the docs.",
+        "Parcelware uses a backoff between two tries to avoid jams.",
+        "The latest releases with wheels of rubber are sold at every depot.",
+        "When both values are present, the depot counts the larger one of them.",
         "ParcelVan is a van that carries that data to the depots of the town.",
         "ParcelVan saves every parcel somewhere in the town.",
         "Any deliveries require a steady supply of power.",
@@ -141,6 +147,12 @@ def test_a_text_about_its_own_subject_is_named_once():
     assert asked("Parcelware supports parcels of every size.", title="mail.Parcelware in post") == [
         ("What does mail.Parcelware in post support?", "parcels of every size.")
     ]
+
+
+def test_a_task_says_where_it_is_done_unless_it_names_it():
+    assert asked(
+        "To print labels of a large HTML page, add a style mapping for them.", title="Mail to HTML converter"
+    ) == [("How do I print labels of a large HTML page in Mail to HTML converter?", "add a style mapping for them.")]
 
 
 def test_a_capital_stays_only_on_a_name():

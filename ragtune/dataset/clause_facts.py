@@ -40,6 +40,8 @@ _BACKWARD = re.compile(
     r"\b(?:this|that (?:case|way|point|page|section)|these|those|they|them|here|such(?! as\b)|former|latter|"
     r"previous\w*|respectively|following|below|above|our|we|us|I|my)\b"
 )
+# Which ones, the page says elsewhere.
+_UNTOLD = re.compile(r"\bthe (?:provided|appropriate|corresponding|relevant|necessary|desired) \w+")
 _SUBJECT = (
     r"(?P<s>(?:(?:The|A|An|All|Any|Each|Every|Most|Some|Both) )?[`A-Za-z][\w`.\-/+@=()\[\]]*"
     r"(?: (?:of|and|in|for|from) (?:the |an? |all |any )?[`\w][\w`.\-/+]*| [`\w][\w`.\-/+@]*){0,5}?)"
@@ -152,7 +154,12 @@ def clause_facts(text: str, span: Span, context: str, subject: Subject, title: s
     """
     places = _places(text, span)
     body = "".join(text[place] if not text[place].isspace() else " " for place in places).rstrip(".")
-    unclear = _BACKWARD.search(body) or LINK.search(body) or re.search(r"\b(?:e\.g|i\.e|etc)\b|[!?]$|: |;", body)
+    unclear = (
+        _BACKWARD.search(body)
+        or _UNTOLD.search(body)
+        or LINK.search(body)
+        or re.search(r"\b(?:e\.g|i\.e|etc)\b|[!?]$|: |;", body)
+    )
     if unclear or not body.isascii():
         return
     for read in (_do, _told_if, _state, _said_of):
@@ -195,7 +202,7 @@ def _told_if(body: str, context: str, _subject: Subject, _title: str) -> Found:
     match = _IF_YOU.match(body)
     if match is None or " you" not in match["condition"]:
         return None
-    vague = re.search(r"\b(?:it|its|want|need|wish|like|would|said|see|know|find|think)\b", match["condition"])
+    vague = re.search(r"\b(?:it|its|instead|want|need|wish|like|would|said|see|know|find|think)\b", match["condition"])
     wording = condition_wording(match["rest"])
     if vague or _HELP.search(body) or not wording:
         return None
@@ -281,6 +288,9 @@ def _acts(acts: re.Match[str], plural: bool, context: str, subject: Subject, tit
     if plural and any(found[1] in _BASES for found in re.finditer(r", (?:and |or )?([a-z]+)\b", acts["rest"])):
         return {}
     slots = _named(acts, context, subject, title)
+    if verb == "use" and slots and not slots["c"] and not acts["default"]:
+        # A whole library uses many things.
+        return {}
     tail = f"{acts['prep'] or ''}{' by default' if acts['default'] else ''}"
     return {**slots, "d": f"{verb}{tail}", "o": f"{acts['verb']}{tail}"} if slots else {}
 

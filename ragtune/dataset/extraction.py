@@ -259,6 +259,6 @@ def _prose_context(chunk: Chunk) -> str:
     """Return ` in TITLE` for prose; empty where neither the title nor the topic says what the text is about."""
     for title in (chunk.title.removesuffix(" (package)"), chunk.topic):
         name = re.sub(r"[^\x20-\x7e]", "", re.split(r": | [—–-] ", title)[0]).strip(" :!?.#")
-        if len(name.split()) <= 9 and not generic(name):
+        if len(name.split()) <= 9 and not generic(name) and not title.rstrip().endswith("?"):
             return f" in {name}"
     return ""

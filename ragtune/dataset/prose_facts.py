@@ -55,7 +55,7 @@ difference goal purpose main same such both either neither however also then thu
 with without as from after before during under where whether how why any no not only currently default
 list value values name parameter parameters argument option options method function class object step steps
 constructor section chapter page document table figure file code output input output thing things idea point way rest
-right just unlike like given whenever sometimes certain new different assuming several
+right just latest newest unlike like given whenever sometimes certain new different assuming several
 now former latter above below user users people their its our your my his her therefore otherwise instead
 """
 _VAGUE = frozenset(_VAGUE_TEXT.split())
@@ -95,7 +95,7 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 _UNCLEAR = re.compile(
-    r"^\w+ that\b|\b(?:this|it|they|them|these|those|its|their|such|your?|here|so)\b"
+    r"^\w+ that\b|\b(?:this|it|both|instead|they|them|these|those|its|their|such|your?|here|so)\b"
     r"|^\w+ (?:not |\w+ed\b|\w+ing\b|in\b|on\b|at\b|set\b)",
     re.I,
 )
@@ -223,7 +223,8 @@ def _sentence(text: str, span: Span, context: str, title: str) -> Iterator[Fact]
     elif action and plain_action(action["do"]):
         start = _offset(text, span, action["rest"]) if does(action["rest"]) else 0
         if start and stands_alone(action["rest"], fewest=3):
-            slots = {"d": first_person(action["do"]), "c": _needed(context, action["do"])}
+            known = content_words(context) <= content_words(action["do"])
+            slots = {"d": first_person(action["do"]), "c": "" if known else context}
             yield Fact("how_to", "how_to", start, span[1], slots)
     elif condition and not _UNCLEAR.search(condition["condition"]) and condition_wording(condition["rest"]):
         said = _lowered(condition["condition"].rstrip())
@@ -267,7 +268,8 @@ def _list(text: str, start: int, end: int, context: str) -> Iterator[Fact]:
     if not item:
         return
     span = next(sentences(text, start + item.end(), end), None)
-    term = (item["bold"] or item["code"]).strip().rstrip(":.")
+    # No picture in front: `🚀 Fast start`.
+    term = re.sub(r"^[^\x20-\x7e]+\s*", "", (item["bold"] or item["code"]).strip()).rstrip(":.")
     if span is None or not 1 <= len(term.split()) <= 5 or not re.search(r"[A-Za-z]{2}", term):
         return
     answer = text[span[0] : span[1]]
@@ -298,7 +300,13 @@ def _table(text: str, start: int, end: int, context: str) -> Iterator[Fact]:
             known = bool(name.split()) and name.lower().split()[-1] in _COLUMNS and key.isascii()
             good = known and 1 <= len(value.split()) <= 25 and re.search(r"[A-Za-z0-9]{2}", value) and clean(value)
             good = good and not _NO_CELL.search(value)
-            if good and name and 2 < len(key) <= 50 and key != "N/A" and name.lower() not in key.lower():
+            if (
+                good
+                and name
+                and 2 < len(key) <= 50
+                and key not in ("N/A", "RETURNS", "YIELDS", "RAISES")
+                and name.lower() not in key.lower()
+            ):
                 yield Fact("table", "table", a, b, {"d": f"`{key}`", "o": name.lower(), "c": context})
 
 

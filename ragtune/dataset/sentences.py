@@ -23,7 +23,7 @@ _NOISE = re.compile(
 )
 _REFERENCE = re.compile(
     r"\b(?:see (?:below|above|also|the (?:docs?|documentation|original|following)|:|[`A-Z])|as (?:above|below|follows)"
-    r"|(?:described|shown|listed|mentioned|defined|discussed|explained|given) (?:above|below|here|in the)"
+    r"|(?:described|shown|listed|mentioned|defined|discussed|explained|given) (?:above|below|here|later|in the)"
     r"|the following|following (?:example|code)|refer to|for (?:more )?(?:details|information)|this example"
     r"|above\b|below\b)",
     re.IGNORECASE,
