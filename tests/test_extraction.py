@@ -203,6 +203,7 @@ def test_a_purpose_is_asked_for_by_what_its_sentence_says(sentence, wording):
         "Override this method to weigh articles on other scales.",
         "Overriding `weigh()` so that every article of the basket counts.",
         "How to weigh every article of the basket.",
+        "Deprecated: Use the scales of the branch instead.",
         "Child classes should override this method to weigh their articles.",
         "Each article of the basket should return a weight of its own.",
     ],

@@ -46,7 +46,8 @@ _DONE_BY_CLASSES = frozenset(_DONE_BY_CLASSES_TEXT.split())
 
 # What a sentence is no purpose with: a condition, a reason, an order to those who write a subclass.
 _NO_PURPOSE = re.compile(
-    r"(?:If|When|As|Since|Because|Each|Every|Users|Overrid(?:e|ing)|How to|Subclasses|(?:Child|Sub|Derived) ?classes)\b"
+    r"\(?(?:Deprecated|If|When|As|Since|Because|Each|Every|Users|Overrid(?:e|ing)|How to"
+    r"|Subclasses|(?:Child|Sub|Derived) ?classes)\b"
     r"|.*\bshould (?:override|return)\b"
 )
 _LEAD = re.compile(r"(?:Given|For|By|From|In|On|At|With) [^,]{3,120}, (?:\w+ly )?(?P<verb>\w+)")

@@ -189,7 +189,10 @@ def _do(body: str, context: str, subject: Subject, title: str) -> Found:
             return None
         return ("how_to", "means.passive", passive.span("rest"), {**slots, "d": done}) if slots else None
     match = by or use or want
-    if match is None or not plain_action(match["do"]):
+    if match is None or not plain_action(match["do"]) or match["do"].endswith("ing"):
+        return None
+    if use and re.search(r"\b(?:users?|callers?|clients?|you|(?:allow|requir)\w*)$", use["what"]):
+        # `Define a field requiring the user to choose`: the second half is no purpose of the first.
         return None
     answer = match.span("rest") if match is not use else (match.start("use"), match.end("what"))
     if not by and not does(body[answer[0] :]):

@@ -50,7 +50,7 @@ _TO_DO = re.compile(
 _WHEN = re.compile(r"^(?P<condition>(?:If|When|Once|Unless) [^,:;]{8,90}), (?P<rest>[^,].+)$", re.DOTALL)
 _VAGUE_TEXT = """
 this that these those it they there he she we you what which who here if when in on for by at to each every some
-all most many other another one first second third next note example examples following result reason problem
+all most many once other another one first second third next note example examples following result reason problem
 difference goal purpose main same such both either neither however also then thus since because while although
 with without as from after before during under where whether how why any no not only currently default
 list value values name parameter parameters argument option options method function class object step steps
@@ -65,7 +65,7 @@ installation requirements background motivation description getting started quic
 conclusion credits authors contributing citation acknowledgements readme links more information further reading
 parameters returns raises attributes bases methods quick start key features feature index main about guide easy to
 the a of support integrate why what is how readme.md docs documentation basic advanced compatibility rationale sponsors
-history roadmap status news about us welcome api apis
+history roadmap status news about us welcome api apis install
 """
 _GENERIC_HEADINGS = frozenset(_GENERIC_HEADINGS_TEXT.split())
 _BEGINNINGS = STOP_WORDS | {"sometimes", "many", "most", "some", "all", "each", "every", "no", "several", "often"}
@@ -273,7 +273,8 @@ def _list(text: str, start: int, end: int, context: str) -> Iterator[Fact]:
     if span is None or not 1 <= len(term.split()) <= 5 or not re.search(r"[A-Za-z]{2}", term):
         return
     answer = text[span[0] : span[1]]
-    if stands_alone(answer, fewest=4) and says_something_new(answer, term, 2):
+    half = re.match(r"(?:for|with|of|in|to|on|by|from)\b", answer)
+    if not half and stands_alone(answer, fewest=4) and says_something_new(answer, term, 2):
         named = f"`{term}`" if item["code"] else f"“{term}”"
         wording = "list_item.phrase" if item["bold"] and " " in term else "list_item"
         yield Fact("list_item", wording, *span, {"d": named, "c": context})
