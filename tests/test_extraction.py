@@ -272,6 +272,14 @@ def test_a_phrase_of_a_list_is_not_asked_for_as_a_term():
     assert {pair.template.rsplit(".", 1)[0] for pair in asked} == {"list_item.phrase"}
 
 
+def test_a_title_that_asks_is_no_place():
+    text = "A parcel van is a small vehicle that carries parcels over the hills of the island."
+    pages = [chunk(document(title, text, "prose")) for title in ("Why use Parcelware?", "Parcelware")]
+    asked = [{pair.question for seed in range(40) for pair in written([page], seed)} for page in pages]
+    assert not any("Why use" in question for question in asked[0])
+    assert any("in Parcelware" in question for question in asked[1])
+
+
 def test_few_definitions_are_asked_for_that_the_best_sentence_answers():
     pages = [
         document(f"Yard {i}", f"A hoist{i} is a machine that lifts {i} pallets over the wall of the yard.", "prose")
