@@ -30,7 +30,7 @@ OWNERS = ["team:dataset"]
 RESULTS, MEMORY = "results.json", "memory.json"
 
 
-@dg.asset(group_name="dataset", kinds={"python", "parquet"}, owners=OWNERS, code_version="2")
+@dg.asset(group_name="dataset", kinds={"python", "parquet"}, owners=OWNERS, code_version="3")
 def qa_candidates(
     chunks: ArtifactRef,
     feedback_events: ArtifactRef,
@@ -60,7 +60,7 @@ def qa_candidates(
     group_name="dataset",
     kinds={"python", "greatexpectations"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
     deps=["search_index"],
     check_specs=[
         dg.AssetCheckSpec("expectations", asset="qa_dataset", blocking=True),

@@ -123,10 +123,40 @@ def test_the_question_takes_the_rest_of_the_sentence(sentence, question, answer)
         "Pallets Pallets hold four parcels of every size.",
         "Loading heavy goods Sometimes goods contain parcels of every size.",
         "Builds schedule execution context using the provided parameters.",
+        "Automatically supports parcels of every size.",
+        "Constructor builds a van, using provided wheels and doors.",
+        "`ParcelVan` is an example of a vehicle with wheels that delivers parcels.",
+        "ParcelVan is a parcel van.",
+        "Define a delivery field requiring the user to select one gate.",
+        "You can take short ways when sorting with the map of the town.",
+        "Once the large depot is closed the drivers should go home by train.",
+        "- **Gate**: for parcels of every size and weight.",
+        "You can sort large parcels using the provided helpers.",
+        "If you instead send letters by hand, the gate stays locked for a day.",
+        "The scales are calibrated when the depot opens, as explained later in the docs.",
+        "Parcelware uses a backoff between two tries to avoid jams.",
+        "The latest releases with wheels of rubber are sold at every depot.",
+        "When both values are present, the depot counts the larger one of them.",
+        "ParcelVan is a van that carries that data to the depots of the town.",
+        "ParcelVan saves every parcel somewhere in the town.",
+        "Any deliveries require a steady supply of power.",
+        "The delivery list is stored in a binary format for ease of sorting.",
     ],
 )
 def test_a_sentence_that_leans_on_others_or_says_two_things_is_left_alone(sentence):
     assert asked(sentence) == []
+
+
+def test_a_text_about_its_own_subject_is_named_once():
+    assert asked("Parcelware supports parcels of every size.", title="mail.Parcelware in post") == [
+        ("What does mail.Parcelware in post support?", "parcels of every size.")
+    ]
+
+
+def test_a_task_says_where_it_is_done_unless_it_names_it():
+    assert asked(
+        "To print labels of a large HTML page, add a style mapping for them.", title="Mail to HTML converter"
+    ) == [("How do I print labels of a large HTML page in Mail to HTML converter?", "add a style mapping for them.")]
 
 
 def test_a_capital_stays_only_on_a_name():

@@ -175,3 +175,115 @@ def test_a_noun_that_looks_like_a_verb_makes_no_clause():
     )
     pairs = [pair for seed in range(20) for pair in written([chunk(document("shop.find", page))], seed)]
     assert not [pair for pair in pairs if pair.kind == "relation"]
+
+
+def purposes(sentence: str) -> dict[str, str]:
+    page = chunk(document("shop.Cart.weigh", f"`shop.Cart.weigh()` (method)\n\n{sentence}\n"))
+    pairs = [pair for seed in range(20) for pair in written([page], seed)]
+    return {pair.template.split(".")[1]: pair.answer for pair in pairs if pair.kind == "purpose"}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "wording"),
+    [
+        ("Returns the weight of every article.", "does"),
+        ("Given a list of articles, returns the weight of each of them.", "does"),
+        ("Try to weigh every article of the basket.", "does"),
+        ("The weight of every article in the basket.", "is"),
+    ],
+)
+def test_a_purpose_is_asked_for_by_what_its_sentence_says(sentence, wording):
+    assert purposes(sentence) == {wording: sentence}
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "As weights belong to the scales, calling it tells the weight to everyone.",
+        "Override this method to weigh articles on other scales.",
+        "Overriding `weigh()` so that every article of the basket counts.",
+        "How to weigh every article of the basket.",
+        "Deprecated: Use the scales of the branch instead.",
+        "Child classes should override this method to weigh their articles.",
+        "Each article of the basket should return a weight of its own.",
+    ],
+)
+def test_a_reason_or_an_order_is_no_purpose(sentence):
+    assert purposes(sentence) == {}
+
+
+@pytest.mark.parametrize(
+    ("described", "wording"),
+    [
+        ("The article that a customer wants today.", "parameter"),
+        ("Names of the shelves that are searched.", "parameter"),
+        ("If True, the shelves of every branch are searched.", "parameter.effect"),
+        ("Determines which shelves are searched first.", "parameter.effect"),
+    ],
+)
+def test_a_parameter_is_asked_for_by_what_its_description_says(described, wording):
+    page = f"`shop.find(route)` (function)\n\nFinds goods.\n\nParameters:\n- `route` (str): {described}\n"
+    pairs = [pair for seed in range(20) for pair in written([chunk(document("shop.find", page))], seed)]
+    assert {pair.template.rsplit(".", 1)[0] for pair in pairs if pair.kind == "parameter"} == {wording}
+
+
+def test_a_plain_word_as_a_name_keeps_its_marks_where_it_would_read_as_a_verb():
+    asked = {typed("How is `installed` typed in Cart.pack?", seed, "type") for seed in range(40)}
+    assert asked == {
+        "How is `installed` typed in Cart.pack?",
+        "how is `installed` typed in Cart.pack?",
+        "how is `installed` typed in Cart.pack",
+    }
+
+
+@pytest.mark.parametrize(
+    "described", ["By default, every article counts once for each branch.", 'dict { "weight": # of the article }']
+)
+def test_a_parameter_is_not_explained_by_its_default_or_by_code(described):
+    page = f"`shop.find(route)` (function)\n\nFinds goods.\n\nParameters:\n- `route` (str): {described}\n"
+    pairs = [pair for seed in range(20) for pair in written([chunk(document("shop.find", page))], seed)]
+    assert not answers(pairs, "parameter")
+
+
+def test_nothing_is_called_for_by_an_action_in_code():
+    page = "`shop.owner(cart)` (function)\n\nReturn cart.shop.door.owner of the branch that sells most, or None.\n"
+    pairs = [pair for seed in range(20) for pair in written([chunk(document("shop.owner", page))], seed)]
+    assert not [pair for pair in pairs if pair.kind == "how_to"]
+
+
+def test_a_key_of_two_tables_is_not_asked_for():
+    table = "| Parameter | Description |\n| --- | --- |\n| `{}` | {} |\n| `{}` | {} |\n"
+    text = "# Moving goods\n\n## Van\n\n" + table.format(
+        "speed", "how fast the van goes", "doors", "how many doors it has"
+    )
+    text += "\n## Ship\n\n" + table.format("speed", "how fast the ship goes", "masts", "how many masts it has")
+    page = chunk(document("Moving goods", text, "prose"))
+    asked = {pair.question for seed in range(40) for pair in written([page], seed) if pair.kind == "table"}
+    assert {name for name in ("doors", "masts", "speed") if any(name in question for question in asked)} == {
+        "doors",
+        "masts",
+    }
+
+
+def test_a_phrase_of_a_list_is_not_asked_for_as_a_term():
+    text = "# Parcelware\n\n- **Vans on islands**: the ferry takes them twice a day, free of charge.\n"
+    page = chunk(document("Parcelware", text, "prose"))
+    asked = [pair for seed in range(40) for pair in written([page], seed) if pair.kind == "list_item"]
+    assert {pair.template.rsplit(".", 1)[0] for pair in asked} == {"list_item.phrase"}
+
+
+def test_a_title_that_asks_is_no_place():
+    text = "A parcel van is a small vehicle that carries parcels over the hills of the island."
+    pages = [chunk(document(title, text, "prose")) for title in ("Why use Parcelware?", "Parcelware")]
+    asked = [{pair.question for seed in range(40) for pair in written([page], seed)} for page in pages]
+    assert not any("Why use" in question for question in asked[0])
+    assert any("in Parcelware" in question for question in asked[1])
+
+
+def test_few_definitions_are_asked_for_that_the_best_sentence_answers():
+    pages = [
+        document(f"Yard {i}", f"A hoist{i} is a machine that lifts {i} pallets over the wall of the yard.", "prose")
+        for i in range(80)
+    ]
+    asked = [pair for pair in written([chunk(page) for page in pages]) if pair.kind == "definition"]
+    assert 4 <= len(asked) <= 24

@@ -26,7 +26,8 @@ def dataset():
         ({"question": "I like the shop and its cart"}, "asks nothing"),
         ({"question": "What is `limit in Cart.fetch?"}, "broken markup"),
         ({"question": "Who reads mail at joe.doe@example.org for Cart.fetch?"}, "personal data"),
-        ({"question": "Что делает функция Cart.fetch и зачем она нужна?"}, "not in English"),
+        ({"question": "Что делает функция Cart.fetch и зачем она нужна?"}, "neither in English"),
+        ({"question": "Wofür wird der Parameter limit in Cart.fetch verwendet und was ist er?"}, "neither in English"),
         ({"answer": ""}, "the answer is empty"),
         ({"answer": "something else"}, "not the text of its span"),
         ({"answerable": False}, "unanswerable pair has an answer"),
@@ -38,6 +39,16 @@ def test_a_bad_pair_is_rejected_with_its_reason(change, reason):
     assert rejection(PAIR, PAGE) == ""
     bad = replace(PAIR, **change)
     assert reason in rejection(bad, chunks.get(bad.chunk_id))
+
+
+def test_a_pair_may_be_in_the_language_of_its_passage():
+    text = "Der Korb ist der Ort, an dem die Ware bis zum Kauf liegt. Er wird nach einer Stunde leer."
+    german = replace(PAGE, text=text, title="Korb", heading_path=("Korb",))
+    asked = replace(PAIR, question="Was ist der Korb in dem Laden?", answer=text[:58], span=(0, 58))
+    assert rejection(asked, german) == ""
+    assert "neither in English" in rejection(
+        replace(asked, question="Que fait la fonction et pour qui est-elle ?"), german
+    )
 
 
 def test_an_answer_cut_inside_a_word_is_rejected():

@@ -4,10 +4,12 @@ import zipfile
 
 import pytest
 
+from ragtune.dataset.prose_facts import prose_facts
 from ragtune.knowledge.language import guess_language
-from ragtune.knowledge.pdf import rebuild
+from ragtune.knowledge.pdf import Line, rebuild
 from ragtune.knowledge.readers import UnreadableError, can_read, read_bytes
-from ragtune.knowledge.restructured import to_markdown
+from ragtune.knowledge.restructured import resolve_roles, to_markdown
+from ragtune.records import Chunk
 
 
 def make_pdf(lines: list[str], title: str = "") -> bytes:
@@ -155,6 +157,11 @@ def test_html_gives_the_main_text_without_the_furniture() -> None:
     assert not any(junk in reading.text for junk in ("Hilfe", "Impressum", "track"))
 
 
+def test_a_role_names_its_target_also_over_a_line_end_and_inside_backticks() -> None:
+    text = "Call :py:func:`shop.\n    open_door` with a `:py:class:~shop.Key`."
+    assert resolve_roles(text) == "Call `shop.open_door` with a `Key`."
+
+
 def test_a_pdf_gives_its_title_and_text() -> None:
     reading = read_bytes(
         "gate.pdf", make_pdf(["The gate opens at eight in the morn-", "ing on weekdays."], "Gate rules")
@@ -172,11 +179,81 @@ def test_page_furniture_of_a_pdf_is_left_out_and_headings_are_found() -> None:
     body = ["Gates stand at every entrance of the town and they are", "opened by the guard."]
     names = ["Gates", "Walls", "Towers", "Wells"]
     pages = [["Rules of the town", f"1.{n} {name}", *body, "", str(n)] for n, name in enumerate(names, start=1)]
-    text = rebuild(pages)
+    text = rebuild([[Line(line) for line in page] for page in pages])
     assert "Rules of the town" not in text
     assert "### 1.1 Gates" in text
     assert "entrance of the town and they are opened by the guard." in text
     assert not re.search(r"^\d$", text, re.MULTILINE)
+
+
+def set_in_type(*rows: tuple[str, float, bool, float]) -> list[Line]:
+    return [Line(text, size, bold, drop) for text, size, bold, drop in rows]
+
+
+def test_a_heading_of_a_pdf_ends_before_the_sentence_below_it() -> None:
+    page = set_in_type(
+        ("Handbook of the yard", 18.0, True, 0.0),
+        ("Pallets", 10.0, True, 30.0),
+        ("Pallets are stacked three high in the yard and are moved by", 10.0, False, 14.0),
+        ("the crane only.", 10.0, False, 12.0),
+        ("Loading goods that are fragile and", 14.0, True, 26.0),
+        ("heavy", 14.0, True, 17.0),
+        ("Sometimes goods arrive broken; the guard then calls the", 10.0, False, 16.0),
+        ("office, which writes them off. **Bold** words inside stay where", 10.0, False, 12.0),
+        ("they are.", 10.0, False, 12.0),
+        ("A second paragraph stands apart from the first by more room", 10.0, False, 18.0),
+        ("than lines have.", 10.0, False, 12.0),
+    )
+    assert rebuild([page]).split("\n\n") == [
+        "# Handbook of the yard",
+        "### Pallets",
+        "Pallets are stacked three high in the yard and are moved by the crane only.",
+        "## Loading goods that are fragile and heavy",
+        "Sometimes goods arrive broken; the guard then calls the office, which writes them off. "
+        "**Bold** words inside stay where they are.",
+        "A second paragraph stands apart from the first by more room than lines have.",
+    ]
+
+
+def test_a_title_in_the_type_of_the_body_does_not_run_into_the_text_below_it() -> None:
+    lines = [
+        "Pallets",
+        "Pallets are stacked three high in the yard and are moved by",
+        "the crane only, never by hand.",
+    ]
+    assert rebuild([[Line(line) for line in lines]]).split("\n\n") == [lines[0], f"{lines[1]} {lines[2]}"]
+
+
+def test_a_paragraph_goes_on_over_a_page_whose_head_counts_pages() -> None:
+    words = ["The gate of the", "yard opens at", "eight and closes at", "nine in the evening."]
+    pages = [
+        set_in_type((f"Part {n % 3}: rules {n + 5}", 9.0, False, 0.0), (text, 10.0, False, 40.0))
+        for n, text in enumerate(words)
+    ]
+    assert rebuild(pages) == " ".join(words)
+
+
+def test_no_question_takes_the_heading_of_a_pdf_for_a_part_of_its_sentence() -> None:
+    page = set_in_type(
+        ("Crane rules", 14.0, True, 0.0),
+        ("The crane", 10.0, True, 20.0),
+        ("The crane supports four pallets at a time, each of two", 10.0, False, 14.0),
+        ("hundred kilograms.", 10.0, False, 12.0),
+    )
+    chunk = Chunk("c", "d", "folder:x", "Crane rules", ("Crane rules", "The crane"), rebuild([page]), 0)
+    answers = [
+        chunk.text[fact.start : fact.end] for fact in prose_facts(chunk, [(0, len(chunk.text))], " in Crane rules")
+    ]
+    assert answers
+    assert not any("The crane The crane" in answer or "#" in answer for answer in answers)
+
+
+def test_the_type_of_a_pdf_is_read_from_its_fonts() -> None:
+    text = read_bytes(
+        "gate.pdf",
+        make_pdf(["The gate", "The gate opens at eight in the morning on all weekdays.", "It is shut at noon."]),
+    ).text
+    assert "The gate\n\nThe gate opens at eight" in text
 
 
 def test_a_docx_gives_headings_and_paragraphs() -> None:
@@ -221,6 +298,9 @@ def test_only_known_kinds_are_read() -> None:
         ("Дверь открыта, и стража стоит у ворот.", "ru"),
         ("門は八時に開きます。", "ja"),
         ("大门八点开放", "zh"),
+        ("Wann kann ich das Tor öffnen?", "de"),
+        ("Which type do I get when I read AutomationCondition.check_passed in dagster?", "en"),
+        ("type of path in UPathIOManager.unlink in dagster", "en"),
         ("x = 1", "en"),
     ],
 )

@@ -246,9 +246,19 @@ def test_a_wrong_file_is_refused_with_the_line_and_nothing_of_it_is_taken(store,
     export_pairs(PAIRS[:3], CHUNKS, path)
     edit(path, 0, verdict="accept", reviewer="ada")
     change(path)
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(DatasetError, match=said) as refused:
         import_decisions(path, store)
+    assert refused.value.expected
+    assert refused.value.mend
     assert store.decisions() == []
+
+
+@pytest.mark.parametrize("name", ["review.xlsx", "gone.csv"])
+def test_what_is_no_review_file_is_refused_with_what_to_do(store, tmp_path, name):
+    with pytest.raises(DatasetError, match=name) as refused:
+        import_decisions(tmp_path / name, store)
+    assert "CSV" in refused.value.expected.upper()
+    assert refused.value.mend
 
 
 def first(path):

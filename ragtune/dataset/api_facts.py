@@ -44,6 +44,15 @@ send store validate write
 _DONE_BY_CLASSES = frozenset(_DONE_BY_CLASSES_TEXT.split())
 
 
+# What a sentence is no purpose with: a condition, a reason, an order to those who write a subclass.
+_NO_PURPOSE = re.compile(
+    r"\(?(?:Deprecated|If|When|As|Since|Because|Each|Every|Users|Overrid(?:e|ing)|How to"
+    r"|Subclasses|(?:Child|Sub|Derived) ?classes)\b"
+    r"|.*\bshould (?:override|return)\b"
+)
+_LEAD = re.compile(r"(?:Given|For|By|From|In|On|At|With) [^,]{3,120}, (?:\w+ly )?(?P<verb>\w+)")
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     """An answer's span in a chunk and what fills the question's slots (`d`, `o`, `c`)."""
@@ -245,16 +254,20 @@ def _purpose(text: str, start: int, end: int, owner: ApiObject) -> Iterator[Fact
     if not says_something_new(answer, owner.title, 3):
         return
     words = answer.split()
-    if words[0] in ("If", "When"):
+    if _NO_PURPOSE.match(answer):
         return
-    verb = words[1] if words[0].endswith("ly") else words[0]
+    lead = _LEAD.match(answer)
+    verb = lead["verb"] if lead else words[1] if words[0].endswith("ly") else words[0]
     does = "serves" if owner.noun in _CLASSES else "does"
     group = "value" if owner.noun in _VALUES else does if base_of(verb) else "is"
     if owner.noun != "module":
         yield Fact("purpose", f"purpose.{group}", *span)
     action = base_form(answer.rstrip("."))
     head = _HEAD.match(text.split("\n", 1)[0])
-    plain = action and len(action.split()) <= 16 and not re.search(r"\b(this|these|self|it)\b|[:;(]", action)
+    plain = (
+        action and len(action.split()) <= 16 and not re.search(r"\b(this|these|self|it)\b|[:;(]|\bor None\b", action)
+    )
+    plain = plain and not re.search(r"\w\.\w", re.sub(r"`[^`]*`", "", action))
     if (
         action
         and plain
@@ -274,8 +287,8 @@ def _parameter(text: str, item: _Item, owner: ApiObject, section: str) -> Iterat
     span = first_sentence(text, *item.text)
     if span and stands_alone(text[span[0] : span[1]]) and section != "values":
         answer = flat(text[span[0] : span[1]])
-        if says_something_new(answer, f"{item.name} {owner.name}"):
-            yield Fact("parameter", "parameter", *span, slots)
+        if says_something_new(answer, f"{item.name} {owner.name}") and not answer.startswith(("By default", "Default")):
+            yield Fact("parameter", "parameter.effect" if _tells_effect(answer) else "parameter", *span, slots)
             relation = _relation(answer, item.name)
             here = text.rindex(f"`{item.name}`", 0, span[0]) + 1
             if relation and section == "parameters":
@@ -288,6 +301,13 @@ def _parameter(text: str, item: _Item, owner: ApiObject, section: str) -> Iterat
     kind = text[item.type[0] : item.type[1]]
     if kind and len(kind) > 2 and kind.lower() not in ("none", "any") and _plain_type(kind) and section != "values":
         yield Fact("type", "type", *item.type, slots)
+
+
+def _tells_effect(answer: str) -> bool:
+    """Return whether a description says what a parameter does, `If True, ...`, and not what it is, `The path ...`."""
+    first = answer.split()[0].lower()
+    verb = third_person(first) == first and base_of(first) not in _ALSO_NOUNS
+    return verb or first in ("if", "whether", "when", "true")
 
 
 def _plain_value(value: str) -> bool:

@@ -40,6 +40,8 @@ _BACKWARD = re.compile(
     r"\b(?:this|that (?:case|way|point|page|section)|these|those|they|them|here|such(?! as\b)|former|latter|"
     r"previous\w*|respectively|following|below|above|our|we|us|I|my)\b"
 )
+# Which ones, the page says elsewhere.
+_UNTOLD = re.compile(r"\bthe (?:provided|appropriate|corresponding|relevant|necessary|desired) \w+")
 _SUBJECT = (
     r"(?P<s>(?:(?:The|A|An|All|Any|Each|Every|Most|Some|Both) )?[`A-Za-z][\w`.\-/+@=()\[\]]*"
     r"(?: (?:of|and|in|for|from) (?:the |an? |all |any )?[`\w][\w`.\-/+]*| [`\w][\w`.\-/+@]*){0,5}?)"
@@ -93,6 +95,9 @@ stored saved written kept located placed defined installed configured declared l
 recorded described found included implemented displayed printed
 """
 _PLACED = frozenset(_PLACED_TEXT.split())
+_NO_PLACE = re.compile(
+    r"(?:in|under|on|at) (?:[\w-]+ ){0,3}(?:format|form|way|order|mode|parallel|detail|time|name)s?\b"
+)
 _FOR = re.compile(
     r"^For (?P<d>[a-z`][^,:;]{6,60}), (?P<rest>[^,:;]{3,80}?) (?P<be>is|are) (?P<o>required|needed|recommended|used)$"
 )
@@ -149,7 +154,12 @@ def clause_facts(text: str, span: Span, context: str, subject: Subject, title: s
     """
     places = _places(text, span)
     body = "".join(text[place] if not text[place].isspace() else " " for place in places).rstrip(".")
-    unclear = _BACKWARD.search(body) or LINK.search(body) or re.search(r"\b(?:e\.g|i\.e|etc)\b|[!?]$|: |;", body)
+    unclear = (
+        _BACKWARD.search(body)
+        or _UNTOLD.search(body)
+        or LINK.search(body)
+        or re.search(r"\b(?:e\.g|i\.e|etc)\b|[!?]$|: |;", body)
+    )
     if unclear or not body.isascii():
         return
     for read in (_do, _told_if, _state, _said_of):
@@ -179,7 +189,10 @@ def _do(body: str, context: str, subject: Subject, title: str) -> Found:
             return None
         return ("how_to", "means.passive", passive.span("rest"), {**slots, "d": done}) if slots else None
     match = by or use or want
-    if match is None or not plain_action(match["do"]):
+    if match is None or not plain_action(match["do"]) or match["do"].endswith("ing"):
+        return None
+    if use and re.search(r"\b(?:users?|callers?|clients?|you|(?:allow|requir)\w*)$", use["what"]):
+        # `Define a field requiring the user to choose`: the second half is no purpose of the first.
         return None
     answer = match.span("rest") if match is not use else (match.start("use"), match.end("what"))
     if not by and not does(body[answer[0] :]):
@@ -192,7 +205,7 @@ def _told_if(body: str, context: str, _subject: Subject, _title: str) -> Found:
     match = _IF_YOU.match(body)
     if match is None or " you" not in match["condition"]:
         return None
-    vague = re.search(r"\b(?:it|its|want|need|wish|like|would|said|see|know|find|think)\b", match["condition"])
+    vague = re.search(r"\b(?:it|its|instead|want|need|wish|like|would|said|see|know|find|think)\b", match["condition"])
     wording = condition_wording(match["rest"])
     if vague or _HELP.search(body) or not wording:
         return None
@@ -219,7 +232,9 @@ def _state(body: str, context: str, subject: Subject, title: str) -> Found:
             {"d": needed["d"], "o": f"{needed['be']} {needed['o']}", "c": context},
         )
     match = _STATE.match(body)
-    if match is None or (match["where"] and match["done"] not in _PLACED) or _other_clause(match["rest"]):
+    if match is None or _other_clause(match["rest"]):
+        return None
+    if match["where"] and (match["done"] not in _PLACED or _NO_PLACE.match(match["rest"])):
         return None
     slots = _named(match, context, subject, title)
     asks = "how" if match["how"] else "when" if match["when"] else "where"
@@ -276,6 +291,9 @@ def _acts(acts: re.Match[str], plural: bool, context: str, subject: Subject, tit
     if plural and any(found[1] in _BASES for found in re.finditer(r", (?:and |or )?([a-z]+)\b", acts["rest"])):
         return {}
     slots = _named(acts, context, subject, title)
+    if verb == "use" and slots and not slots["c"] and not acts["default"]:
+        # A whole library uses many things.
+        return {}
     tail = f"{acts['prep'] or ''}{' by default' if acts['default'] else ''}"
     return {**slots, "d": f"{verb}{tail}", "o": f"{acts['verb']}{tail}"} if slots else {}
 
@@ -292,14 +310,18 @@ def _named(match: re.Match[str], context: str, subject: Subject, title: str) -> 
     named = subject(phrase)
     if not named:
         return {}
+    if title and title.split(" in ")[0].strip("`").rsplit(".", 1)[-1] == phrase.strip("`"):
+        # `What does Cart hold in shop.Cart?` says the same twice.
+        return {"s": title, "c": ""}
     known = content_words(context) <= content_words(named)
     return {"s": named, "c": "" if known else context}
 
 
 def _object(rest: str) -> bool:
     """Return whether the words behind a verb begin an object that answers `what`."""
+    vague = re.search(r"\b(?:somewhere|somehow|something)\b", rest)
     adverb = re.match(r"\w+ly\b|\w+ing\b|[a-z]+ed\b|\w+ to be\b", rest)
-    return not _VAGUE_OBJECT.match(rest) and not adverb and not _other_clause(rest)
+    return not _VAGUE_OBJECT.match(rest) and not vague and not adverb and not _other_clause(rest)
 
 
 def _other_clause(rest: str) -> bool:

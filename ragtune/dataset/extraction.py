@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from ragtune.dataset.api_facts import ApiObject, Fact, api_facts, is_api, prose_spans, read_object
 from ragtune.dataset.baseline import overlap_answer, token_overlap
-from ragtune.dataset.prose_facts import generic, heading_facts, named, passing, prose_facts
+from ragtune.dataset.prose_facts import generic, heading_facts, named, passing, prose_facts, row_keys
 from ragtune.dataset.quality import gives_away
 from ragtune.dataset.sentences import content_words, flat
 from ragtune.dataset.unanswerable import Neighbours, Terms, unanswerable_facts, unanswerable_prose
@@ -20,7 +20,8 @@ from ragtune.records import Chunk, QAPair, content_id
 
 _RARE = {"table": 0.0, "how_to": 0.1, "raises": 0.1, "base": 0.3, "definition": 0.1, "condition": 0.2, "relation": 0.3}
 _TRIVIAL = frozenset({"True", "False", "[]", "{}", "''", "str", "int", "bool", "dict"})
-_EASY_SHARE = 0.5
+# How many of the prose questions are kept that the best sentence answers: fewer of the kinds where it mostly does.
+_EASY_SHARE, _EASY_SHARES = 0.5, {"heading": 0.15, "definition": 0.15, "remark": 0.15}
 # How many facts of a kind a chunk may be asked about, one otherwise.
 _REPEATABLE = {"table": 3, "list_item": 3, "statement": 3, "how_to": 2, "remark": 2, "definition": 2, "condition": 2}
 _TERM_KINDS = ("definition", "list_item")
@@ -91,11 +92,14 @@ class ExtractiveWriter(PairWriter):
 
     def _prose_facts(self, chunks: list[Chunk]) -> list[tuple[Chunk, list[Fact]]]:
         found = []
+        rows = Counter(key for chunk in chunks for key in row_keys(chunk.text))
         for chunk in chunks:
             context = _prose_context(chunk)
             facts = []
             if not passing(chunk):
                 facts = [*prose_facts(chunk, [(0, len(chunk.text))], context), *heading_facts(chunk, context)]
+            # A key in two rows of a document, such as a parameter of two functions, tells nobody which is meant.
+            facts = [fact for fact in facts if fact.kind != "table" or rows[fact.slots["d"].strip("`")] == 1]
             if not context:
                 facts = [fact for fact in facts if fact.kind in ("definition", "statement") and named(fact)]
             found.append((chunk, self._picked(chunk, facts)))
@@ -117,7 +121,7 @@ class ExtractiveWriter(PairWriter):
     def _worth_asking(self, pair: QAPair, chunk: Chunk) -> bool:
         """Keep every pair that takes understanding, and few of those that the best sentence by words answers."""
         easy = token_overlap(overlap_answer(pair.question, chunk.text), pair.answer) >= 0.8
-        return not easy or draw(self.seed, "easy", pair.id) < _EASY_SHARE
+        return not easy or draw(self.seed, "easy", pair.id) < _EASY_SHARES.get(pair.kind, _EASY_SHARE)
 
     def _picked(self, chunk: Chunk, facts: Iterable[Fact]) -> list[Fact]:
         """Return at most one fact of a kind (three of prose kinds) and `limit_per_chunk` of all, rare kinds first."""
@@ -150,7 +154,7 @@ class ExtractiveWriter(PairWriter):
     def _slots(self, fact: Fact, owner: ApiObject, names: "_Names") -> dict[str, str]:
         key = (owner.title, fact.wording, fact.slots.get("d", ""))
         slots = {"s": names.spoken(owner, self.seed, *key), "p": owner.package, "noun": owner.noun, **fact.slots}
-        if fact.wording in ("parameter", "default", "type", "raises.when"):
+        if fact.wording in ("parameter", "parameter.effect", "default", "type", "raises.when"):
             slots["d"] = quoted(slots["d"], self.seed, *key)
         return slots
 
@@ -255,6 +259,6 @@ def _prose_context(chunk: Chunk) -> str:
     """Return ` in TITLE` for prose; empty where neither the title nor the topic says what the text is about."""
     for title in (chunk.title.removesuffix(" (package)"), chunk.topic):
         name = re.sub(r"[^\x20-\x7e]", "", re.split(r": | [—–-] ", title)[0]).strip(" :!?.#")
-        if len(name.split()) <= 9 and not generic(name):
+        if len(name.split()) <= 9 and not generic(name) and not title.rstrip().endswith("?"):
             return f" in {name}"
     return ""

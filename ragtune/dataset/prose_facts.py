@@ -50,12 +50,12 @@ _TO_DO = re.compile(
 _WHEN = re.compile(r"^(?P<condition>(?:If|When|Once|Unless) [^,:;]{8,90}), (?P<rest>[^,].+)$", re.DOTALL)
 _VAGUE_TEXT = """
 this that these those it they there he she we you what which who here if when in on for by at to each every some
-all most many other another one first second third next note example examples following result reason problem
+all most many once other another one first second third next note example examples following result reason problem
 difference goal purpose main same such both either neither however also then thus since because while although
 with without as from after before during under where whether how why any no not only currently default
 list value values name parameter parameters argument option options method function class object step steps
-section chapter page document table figure file code output input output thing things idea point way rest
-right just unlike like given whenever sometimes certain new different assuming several
+constructor section chapter page document table figure file code output input output thing things idea point way rest
+right just latest newest unlike like given whenever sometimes certain new different assuming several
 now former latter above below user users people their its our your my his her therefore otherwise instead
 """
 _VAGUE = frozenset(_VAGUE_TEXT.split())
@@ -65,7 +65,7 @@ installation requirements background motivation description getting started quic
 conclusion credits authors contributing citation acknowledgements readme links more information further reading
 parameters returns raises attributes bases methods quick start key features feature index main about guide easy to
 the a of support integrate why what is how readme.md docs documentation basic advanced compatibility rationale sponsors
-history roadmap status news about us welcome
+history roadmap status news about us welcome api apis install
 """
 _GENERIC_HEADINGS = frozenset(_GENERIC_HEADINGS_TEXT.split())
 _BEGINNINGS = STOP_WORDS | {"sometimes", "many", "most", "some", "all", "each", "every", "no", "several", "often"}
@@ -74,7 +74,10 @@ _NO_CELL = re.compile(
     r"\b(?:see|below|above|this|these)\b",
     re.IGNORECASE,
 )
-_BOAST = re.compile(r"the (?:most|best|only|same|first|last|next)\b|one of the (?:most|best)\b")
+_NO_DEFINITION = re.compile(
+    r"^(?:the (?:most|best|only|same|first|last|next)\b|one of the (?:most|best)\b|an example\b)"
+    r"|\b(?:this|these|those|that (?:data|file|value|class|object|case|way|field|type|point|text))\b"
+)
 _LIST_ITEM = re.compile(
     r"^(?:[-*+]|\d+[.)]) (?:\*\*(?P<bold>[^*\n]{2,50})\*\*|`(?P<code>[^`\n]{2,50})`):?(?:\*\*)?\s*(?:[:—–-]|is)?\s+"
 )
@@ -92,7 +95,7 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 _UNCLEAR = re.compile(
-    r"^\w+ that\b|\b(?:this|it|they|them|these|those|its|their|such|your?|here|so)\b"
+    r"^\w+ that\b|\b(?:this|it|both|instead|they|them|these|those|its|their|such|your?|here|so)\b"
     r"|^\w+ (?:not |\w+ed\b|\w+ing\b|in\b|on\b|at\b|set\b)",
     re.I,
 )
@@ -148,12 +151,23 @@ def passing(chunk: Chunk) -> bool:
 def generic(title: str) -> bool:
     """Return whether a title could stand over any text: `Introduction`, `Quick start`, `index`."""
     words = [word.strip("?!.,:").lower() for word in re.split(r"[\s_/-]+", title)]
-    return not title or bool(_PASSING.search(title)) or all(word in _GENERIC_HEADINGS for word in words)
+    return (
+        not title
+        or title.endswith("?")
+        or bool(_PASSING.search(title))
+        or all(word in _GENERIC_HEADINGS for word in words)
+    )
 
 
 def named(fact: Fact) -> bool:
     """Return whether a fact's subject is a name that needs no context."""
     return re.search(r"[a-z][A-Z]|[A-Z]{2}|_|\w\.\w", fact.slots.get("s", fact.slots.get("d", ""))) is not None
+
+
+def row_keys(text: str) -> list[str]:
+    """Return the first cell of every row of the tables in a text, as a question would name it."""
+    rows = re.findall(r"^\s*\|([^|\n]+)\|", text, re.MULTILINE)
+    return [row.strip().strip('`*" ') for row in rows]
 
 
 def _heading(chunk: Chunk) -> str:
@@ -203,16 +217,17 @@ def _sentence(text: str, span: Span, context: str, title: str) -> Iterator[Fact]
     defined, action, condition = _IS.match(body), _TO_DO.match(body), _WHEN.match(body)
     if defined and _subject(defined["np"]) and not re.fullmatch(r"[A-Z][a-z]+(?:ed|ing)", defined["np"]):
         subject = _as_object(defined["np"])
-        if says_something_new(defined["rest"], subject, 2) and not _BOAST.match(defined["rest"]):
+        if says_something_new(defined["rest"], subject, 3) and not _NO_DEFINITION.search(defined["rest"]):
             wording = "definition.plural" if defined["be"] == "are" else "definition"
             yield Fact("definition", wording, *span, {"d": subject, "c": _needed(context, subject)})
     elif action and plain_action(action["do"]):
         start = _offset(text, span, action["rest"]) if does(action["rest"]) else 0
         if start and stands_alone(action["rest"], fewest=3):
-            slots = {"d": first_person(action["do"]), "c": _needed(context, action["do"])}
+            known = content_words(context) <= content_words(action["do"])
+            slots = {"d": first_person(action["do"]), "c": "" if known else context}
             yield Fact("how_to", "how_to", start, span[1], slots)
     elif condition and not _UNCLEAR.search(condition["condition"]) and condition_wording(condition["rest"]):
-        said = _lowered(condition["condition"])
+        said = _lowered(condition["condition"].rstrip())
         start = _offset(text, span, condition["rest"])
         if start and stands_alone(condition["rest"], fewest=4) and says_something_new(condition["rest"], said, 2):
             yield Fact("condition", condition_wording(condition["rest"]), start, span[1], {"d": said, "c": context})
@@ -228,7 +243,7 @@ def _orders(phrase: str) -> bool:
 
 def _spoken(phrase: str, text: str, title: str) -> str:
     """Return the phrase as it stands inside a question; a capital goes where the text has the word without one."""
-    bare = re.sub(r"^(?:All|Any|Each|Every|Most|Some|Both) | (?:of|for|in|from)(?= )", "", phrase)
+    bare = re.sub(r"^(?:All|Each|Every|Most|Some|Both) | (?:of|for|in|from)(?= )", "", phrase)
     if not _subject(bare) or " to " in phrase or _orders(phrase):
         return ""
     first, _, rest = phrase.partition(" ")
@@ -253,13 +268,16 @@ def _list(text: str, start: int, end: int, context: str) -> Iterator[Fact]:
     if not item:
         return
     span = next(sentences(text, start + item.end(), end), None)
-    term = (item["bold"] or item["code"]).strip().rstrip(":.")
+    # No picture in front: `🚀 Fast start`.
+    term = re.sub(r"^[^\x20-\x7e]+\s*", "", (item["bold"] or item["code"]).strip()).rstrip(":.")
     if span is None or not 1 <= len(term.split()) <= 5 or not re.search(r"[A-Za-z]{2}", term):
         return
     answer = text[span[0] : span[1]]
-    if stands_alone(answer, fewest=4) and says_something_new(answer, term, 2):
+    half = re.match(r"(?:for|with|of|in|to|on|by|from)\b", answer)
+    if not half and stands_alone(answer, fewest=4) and says_something_new(answer, term, 2):
         named = f"`{term}`" if item["code"] else f"“{term}”"
-        yield Fact("list_item", "list_item", *span, {"d": named, "c": context})
+        wording = "list_item.phrase" if item["bold"] and " " in term else "list_item"
+        yield Fact("list_item", wording, *span, {"d": named, "c": context})
 
 
 def _table(text: str, start: int, end: int, context: str) -> Iterator[Fact]:
@@ -283,7 +301,13 @@ def _table(text: str, start: int, end: int, context: str) -> Iterator[Fact]:
             known = bool(name.split()) and name.lower().split()[-1] in _COLUMNS and key.isascii()
             good = known and 1 <= len(value.split()) <= 25 and re.search(r"[A-Za-z0-9]{2}", value) and clean(value)
             good = good and not _NO_CELL.search(value)
-            if good and name and 2 < len(key) <= 50 and key != "N/A" and name.lower() not in key.lower():
+            if (
+                good
+                and name
+                and 2 < len(key) <= 50
+                and key not in ("N/A", "RETURNS", "YIELDS", "RAISES")
+                and name.lower() not in key.lower()
+            ):
                 yield Fact("table", "table", a, b, {"d": f"`{key}`", "o": name.lower(), "c": context})
 
 
@@ -293,7 +317,7 @@ def _subject(phrase: str) -> bool:
     if words[0] in ("the", "a", "an"):
         words = words[1:]
     marked = phrase.removeprefix("The ").startswith("`")
-    if _runs_on(phrase):
+    if _runs_on(phrase) or re.fullmatch(r"[a-z]+ly", " ".join(words)):
         return False
     if (
         not words

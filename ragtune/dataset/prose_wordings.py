@@ -135,6 +135,13 @@ PROSE_WORDINGS: dict[str, tuple[str, ...]] = {
         "What is said about {d}{c}?",
         "What's {d}{c}?",
     ),
+    "list_item.phrase": (
+        "What should I know about {d}{c}?",
+        "What is said about {d}{c}?",
+        "What do the documents say about {d}{c}?",
+        "Tell me about {d}{c}.",
+        "What is there to know about {d}{c}?",
+    ),
     "heading": (
         "What do the documents say about {d}{c}?",
         "What should I know about {d}{c}?",

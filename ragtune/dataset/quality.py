@@ -15,6 +15,7 @@ from ragtune.dataset.personal import personal_data
 from ragtune.dataset.review import REVIEWED
 from ragtune.dataset.sentences import clean, content_words, flat
 from ragtune.dataset.wording import ASKING_FIRST
+from ragtune.knowledge.language import guess_language
 from ragtune.records import Chunk, QAPair
 from ragtune.settings import DatasetSettings
 
@@ -110,7 +111,7 @@ def rejection(pair: QAPair, chunk: Chunk | None) -> str:
         (question.count("`") % 2 == 1, "the question has broken markup"),
         (bool(personal), f"it holds personal data or a secret: {personal}"),
         (bool(_TOXIC.search(f"{question} {answer}")), "it holds abusive words"),
-        (_foreign(f"{question} {answer}"), "it is not in English"),
+        (_foreign(question, answer, chunk.text), "it is neither in English nor in the language of its passage"),
     )
     found = next((reason for broken, reason in checks if broken), "")
     return found or _answer_rejection(pair, chunk, answer)
@@ -145,9 +146,10 @@ def _cut(text: str, start: int, end: int) -> bool:
     return (before.isalnum() and text[start].isalnum()) or (after.isalnum() and text[end - 1].isalnum())
 
 
-def _foreign(text: str) -> bool:
-    letters = [character for character in text if character.isalpha()]
-    return bool(letters) and sum(character.isascii() for character in letters) / len(letters) < 0.9
+def _foreign(question: str, answer: str, passage: str) -> bool:
+    """Return whether question or answer is plainly in a language that neither the passage nor the prompts are in."""
+    known = {"en", guess_language(passage)}
+    return any(guess_language(text) not in known for text in (question, answer, f"{question} {answer}"))
 
 
 def grounding(answer: str, text: str) -> float:

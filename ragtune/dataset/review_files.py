@@ -128,13 +128,19 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield (where it stands, row) with every column of an export, those that a tool left out empty."""
     reading = _csv_rows if _is_csv(path) else _json_rows
     if not path.is_file():
-        raise DatasetError(f"There is no file {path}.", expected="a JSONL or CSV file with decisions")
+        raise DatasetError(
+            f"There is no file {path}.",
+            expected="a JSONL or CSV file with decisions",
+            mend="look at its path, or make one with `ragtune review export`",
+        )
     try:
         for place, row in reading(path.read_bytes().decode("utf-8-sig")):
             missing = [name for name in ("key", "question", "answer", "verdict") if name not in row]
             if missing:
                 raise DatasetError(
-                    f"{path}, {place} has no {', '.join(missing)}.", expected=f"the names {', '.join((*TOLD, *ASKED))}"
+                    f"{path}, {place} has no {', '.join(missing)}.",
+                    expected=f"the names {', '.join((*TOLD, *ASKED))}",
+                    mend="put the columns of the export back and import the file again; nothing of it was taken",
                 )
             yield place, {name: row.get(name, "") for name in (*TOLD, *ASKED)}
     except UnicodeDecodeError as error:
@@ -143,7 +149,11 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
             f"{path}, line {line} is not UTF-8.", expected="text in UTF-8", mend="save it as `CSV UTF-8`"
         ) from error
     except (csv.Error, ValueError) as error:
-        raise DatasetError(f"{path}, {error}", expected="one JSON object a line, or CSV with a header") from error
+        raise DatasetError(
+            f"{path}, {error}",
+            expected="one JSON object a line, or CSV with a header",
+            mend="correct that line and import the file again; nothing of it was taken",
+        ) from error
 
 
 def _csv_rows(text: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -183,7 +193,11 @@ def _json_rows(text: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _is_csv(path: Path) -> bool:
     if path.suffix not in (".csv", ".jsonl"):
-        raise DatasetError(f"{path} ends in '{path.suffix}'.", expected=".csv or .jsonl")
+        raise DatasetError(
+            f"{path} ends in '{path.suffix}'.",
+            expected=".csv or .jsonl",
+            mend="save it as `CSV UTF-8`, or as JSON lines",
+        )
     return path.suffix == ".csv"
 
 

@@ -18,11 +18,12 @@ _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|resp|Eq|Fig|Sec|
 _JOINT = re.compile(r"\n\s*\n|\n\s*(?:[-*+]|\d+[.)]) ")
 _END = re.compile(r"[.!?][\"'`)\]]*(?=\s|$)")
 _NOISE = re.compile(
-    r"https?://|\]\(|</?\w+|::|:\w+:`|```|\*\*|__\w+__:|\\|\$|^\||~~|#{2,}|…|\.\.\.$|\{\{|@param|_\(|\)_|\(#\d|[\U0001F000-\U0001FAFF\u2600-\u27BF]|TODO|FIXME|XXX"
+    r"https?://|\]\(|</?\w+|::|:\w+:`|```|\*\*|__\w+__:|\\|\$|^\||~~|#{2,}|…|\.\.\.$|\{\{|\{ ?\x22|@param|_\(|\)_|\(#\d"
+    r"|[\U0001F000-\U0001FAFF\u2600-\u27BF]|TODO|FIXME|XXX"
 )
 _REFERENCE = re.compile(
     r"\b(?:see (?:below|above|also|the (?:docs?|documentation|original|following)|:|[`A-Z])|as (?:above|below|follows)"
-    r"|(?:described|shown|listed|mentioned|defined|discussed|explained|given) (?:above|below|here|in the)"
+    r"|(?:described|shown|listed|mentioned|defined|discussed|explained|given) (?:above|below|here|later|in the)"
     r"|the following|following (?:example|code)|refer to|for (?:more )?(?:details|information)|this example"
     r"|above\b|below\b)",
     re.IGNORECASE,

@@ -19,8 +19,7 @@ _ABSENT = {
     "absent.thread": r"thread|lock|concurren|parallel|process",
     "absent.environment": r"environment|config|database|http|status|log|file|write|env",
 }
-
-
+_BORROWED = ("parameter", "parameter.effect", "default", "type")
 _ABSENT_OF_CLASS = ("absent.version", "absent.author")
 
 
@@ -68,7 +67,7 @@ def unanswerable_facts(owner: ApiObject, neighbours: Neighbours, seed: int) -> I
     if owner.parameters and not owner.open_ended and owner.noun in (*_CALLABLE, "class"):
         name = neighbours.borrowed(owner)
         if name:
-            wording = choose(seed, ("parameter", "default", "type"), "borrowed", owner.title, name)
+            wording = choose(seed, _BORROWED, "borrowed", owner.title, name)
             yield Fact("unanswerable.parameter", wording, *empty, {"d": name})
     silent = [name for name, default in owner.parameters.items() if not default and name not in ("args", "kwargs")]
     plain = [name for name in silent if not re.search(r"default|optional", owner.text, re.IGNORECASE)]
@@ -114,7 +113,8 @@ def unanswerable_prose(document: str, term: str, text: str, context: str, terms:
     """Yield questions about the text that it cannot answer: a foreign term, or a fact that is nowhere in it."""
     foreign = terms.foreign(document, text) if context else ""
     if foreign:
-        yield Fact("unanswerable.term", "list_item", 0, 0, {"d": foreign, "c": context})
+        wording = "list_item.phrase" if foreign.startswith("“") and " " in foreign else "list_item"
+        yield Fact("unanswerable.term", wording, 0, 0, {"d": foreign, "c": context})
     silent = [number for number, words in _ABSENT_PROSE.items() if not re.search(words, text, re.IGNORECASE)]
     if silent:
         number = silent[int(draw(terms.seed, "absent prose", document, term) * len(silent))]

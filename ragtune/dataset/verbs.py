@@ -20,7 +20,7 @@ receive record redirect reduce refresh register release reload remove rename ren
 require reset resize resolve restart restore resume retrieve return reverse revert rollback run sample save scale
 schedule search select send serialize set show shuffle skip sort specify split start stop store stream submit
 subscribe subtract supply support suspend switch sync take terminate test tokenize toggle track train transform
-translate transpose trigger truncate turn uninstall unload unlock unmerge unpack unregister unset update upgrade
+translate transpose trigger truncate try turn uninstall unload unlock unmerge unpack unregister unset update upgrade
 upload use validate verify view wait watch wrap write yield
 """
 VERBS = frozenset(_VERBS_TEXT.split())

@@ -53,7 +53,12 @@ def typed(question: str, seed: int, *parts: str) -> str:
     haste = draw(seed, "typed", *parts)
     if haste < _NEAT_SHARE:
         return question
-    first, _, rest = question.replace("`", "").partition(" ")
+    # `how is installed typed` and `what github follows` read as sentences about something else.
+    kept = question.startswith("How is `") or (parts and parts[0] in PROSE_WORDINGS)
+    plain = re.sub(
+        "`([^`]*)`", lambda name: name[0] if kept and name[1].isalpha() and name[1].islower() else name[1], question
+    )
+    first, _, rest = plain.partition(" ")
     if first not in _PLAIN_FIRST:
         return question
     question = f"{first.lower()} {rest}"

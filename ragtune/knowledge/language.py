@@ -17,17 +17,29 @@ _SCRIPTS = (
     ("ru", r"[\u0400-\u04ff]"),
 )
 _WORDS = {
-    "en": "the and of to in is that for it with as was on are be this by or from at not an if can which you",
-    "de": "der die und das ist nicht ein eine zu den mit von für auf werden wird auch sich dem im oder sie wenn",
-    "fr": "le la les des et est une un que pour dans qui sur pas avec plus par au ce cette sont être vous ou",
-    "es": "el la los las de que y en un una es por con para no se del al como más este está son ser usted o",
-    "it": "il la di che e un una per non con sono del della dei gli le si nel più come anche questo è essere o",
-    "pt": "o a os as de que e em um uma para com não por do da dos das se no na mais como é são ou você",
-    "nl": "de het een en van is dat niet te op met voor zijn aan die in wordt ook als bij of worden naar",
-    "pl": "i w na z do nie się to jest że o jak za po przez od dla są być oraz lub tym który",
-    "sv": "och att det är en som på av för med den till inte har om ett kan eller från ska vid du",
-    "cs": "a se na je v že to s z do pro jako jsou není by nebo které který podle však být při",
-    "tr": "ve bir bu için ile de da olarak olan gibi daha çok veya ise kadar değil en her",
+    "en": "the and of to is that for it with as are be this by or from not if can which you a i do does what how when "
+    "in where why who whose has have had should would could must may been but they their there these those than then "
+    "into about my me your its we our only each other more no get at on used called",
+    "de": "der die und das ist nicht ein eine einer zu den dem des mit von für auf werden wird auch sich im oder sie "
+    "wenn was wie welche welcher welches wann warum wo kann ich bei aus nach es sind hat",
+    "fr": "le la les des et est une un que pour dans qui sur pas avec plus par au ce cette sont être vous ou du de "
+    "quel quelle quels comment pourquoi quand où je il elle se peut faut",
+    "es": "el la los las de que y en un una es por con para no se del al como más este esta está son ser usted o "
+    "qué cuál cómo cuándo dónde su lo hay puede yo",
+    "it": "il la di che e un una per non con sono del della dei gli le lo si nel più come anche questo è essere o "
+    "cosa quale quando perché dove da i al alla può",
+    "pt": "o a os as de que e em um uma para com não por do da dos das se no na mais como é são ou você ao "
+    "qual quando onde pode ser esta este isso",
+    "nl": "de het een en van is dat niet te op met voor zijn aan die in wordt ook als bij of worden naar "
+    "wat welke hoe wanneer waarom waar ik kan er uit",
+    "pl": "i w na z do nie się to jest że o jak za po przez od dla są być oraz lub tym który co jaki jaka kiedy gdzie "
+    "dlaczego można czy",
+    "sv": "och att det är en som på av för med den till inte har om ett kan eller från ska vid du vad vilken vilket "
+    "hur när varför i jag man",
+    "cs": "a se na je v že to s z do pro jako jsou není by nebo které který podle však být při co jak kdy kde proč "
+    "jaký jaká může",
+    "tr": "ve bir bu için ile de da olarak olan gibi daha çok veya ise kadar değil en her ne nedir nasıl hangi neden "
+    "nerede mi",
 }
 _VOTES = [(language, frozenset(words.split())) for language, words in _WORDS.items()]
 
@@ -42,7 +54,8 @@ def guess_language(text: str, fallback: str = "en") -> str:
         share = len(re.findall(pattern, sample)) / letters
         if share > (0.02 if language == "uk" else 0.1 if language == "ja" else 0.3):
             return language
-    words = Counter(re.findall(r"[^\W\d_]+", sample.lower()))
-    votes = {language: sum(words[word] for word in common) for language, common in _VOTES}
+    # Names of code are in no language.
+    words = Counter(word for word in re.findall(r"[^\s`'’\"(),;:!?]+", sample.lower()) if word.rstrip(".").isalpha())
+    votes = {language: sum(words[word] + words[f"{word}."] for word in common) for language, common in _VOTES}
     best = max(votes, key=lambda language: votes[language])
     return best if votes[best] >= max(3, 0.08 * words.total()) else fallback

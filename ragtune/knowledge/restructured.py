@@ -44,7 +44,7 @@ _TARGET = re.compile(r"^\s*\.\. +_[^:]*:.*$")
 _ADORNMENT = re.compile(r"^([=\-~^\"'`#*+:.<>_])\1{2,}\s*$")
 _TABLE_RULE = re.compile(r"^\s*=+(?:\s+=+)+\s*$")
 _OPTION = re.compile(r"^\s*:[\w-]+:(?:\s.*)?$")
-_ROLE = re.compile(r":(?:[\w+.-]+:)*[\w+.-]+:`([^`]+)`")
+_ROLE = re.compile(r":(?:[\w+.-]+:)*[\w+.-]+:`([^`]+)`|`:py:[a-z]+:([\w.~!]+)`")
 _LINK = re.compile(r"`([^`<]+?)\s*<[^`>]+>`__?(?!\w)")
 _REFERENCE = re.compile(r"(?<![`\w])`([^`\n]+)`__?(?!\w)")
 
@@ -69,7 +69,8 @@ def resolve_roles(text: str) -> str:
 
 
 def _role_text(match: re.Match[str]) -> str:
-    body = match[1].strip()
+    # A name may be broken over two lines behind a dot, and its role may stand inside the backticks.
+    body = re.sub(r"(?<=[\w])\.\s*\n\s*(?=\w)", ".", match[1] or match[2]).strip()
     titled = re.match(r"(.+?)\s*<[^>]+>$", body, re.DOTALL)
     if titled:
         return titled[1]
