@@ -37,8 +37,8 @@ CLEAN_FROM = 40
 class LanceIndex(SearchIndex):
     """LanceDB in a folder. Readers in other processes follow the pointer at every search."""
 
-    def __init__(self, folder: Path, embedder: str, dimension: int) -> None:
-        self.folder, self.embedder, self.dimension = folder, embedder, dimension
+    def __init__(self, folder: Path, embedder: str, dimension: int, graph_from: int = VECTOR_INDEX_FROM) -> None:
+        self.folder, self.embedder, self.dimension, self.graph_from = folder, embedder, dimension, graph_from
         self.scratch = folder / "unfinished"
         self.location = str(folder)
         self._table_name = f"chunks_{content_id(SCHEMA_VERSION, embedder, str(dimension))}"
@@ -109,7 +109,7 @@ class LanceIndex(SearchIndex):
         table = self._reader()
         if table is None:
             return [[] for _ in queries]
-        whole = table.count_rows() < VECTOR_INDEX_FROM
+        whole = table.count_rows() < self.graph_from
         near = [n for n, query in enumerate(queries) if whole and query.vector is not None and not query.where]
         found = dict(zip(near, self._nearest(table, [queries[place] for place in near]), strict=True))
         rest = [place for place in range(len(queries)) if place not in found]
@@ -258,7 +258,7 @@ class LanceIndex(SearchIndex):
             table.create_index("names", config=LabelList())
         else:
             table.optimize(cleanup_older_than=timedelta(days=3650))
-        if "vector_idx" not in built and table.count_rows() >= VECTOR_INDEX_FROM:
+        if "vector_idx" not in built and table.count_rows() >= self.graph_from:
             table.create_index("vector", config=HnswSq(distance_type="dot"))
 
     def _description(self, table: Any) -> dict[str, Any]:
