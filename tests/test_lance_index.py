@@ -1,11 +1,11 @@
-"""LanceDB's vector graph, which large indexes use, on an index that is large enough from the first chunks on."""
+"""What is LanceDB's own: the vector graph of large indexes, and what many updates leave behind."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ragtune.backends.lance_index import LanceIndex
+from ragtune.backends.lance_index import COMPACT_FROM, LanceIndex
 from ragtune.records import Chunk
 
 DIMENSION, SIZE, CROWDS = 64, 3000, 30
@@ -53,3 +53,22 @@ def test_a_filter_is_applied_before_the_nearest_are_chosen(index: LanceIndex) ->
     _, vector = passages(SIZE, SIZE + 1)[0]
     (hit,) = index.search_vector(vector, 5, {"document_id": "d8"})
     assert hit.chunk.id == "c8"
+
+
+def test_many_updates_leave_few_fragments_and_the_scores_of_a_clean_build(tmp_path: Path) -> None:
+    import lancedb
+
+    many, clean = (LanceIndex(tmp_path / name, "crowds", DIMENSION) for name in ("many", "clean"))
+    for number in range(COMPACT_FROM + 3):
+        with many.updating():
+            many.apply(passages(10 * number, 10 * number + 10), [f"c{10 * number - 1}"])
+    last = 10 * (COMPACT_FROM + 3)
+    with clean.updating():
+        clean.apply([each for each in passages(0, last) if not each[0].id.endswith("9")], [])
+        clean.apply(passages(last - 1, last), [])
+    (table,) = lancedb.connect(tmp_path / "many").list_tables().tables
+    fragments = lancedb.connect(tmp_path / "many").open_table(table).stats()["fragment_stats"]["num_fragments"]
+    assert fragments < COMPACT_FROM
+    assert many.versions() == clean.versions()
+    for text in ("text 7", "page 33"):
+        assert many.search_text(text, 10) == clean.search_text(text, 10)
