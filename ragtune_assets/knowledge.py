@@ -155,6 +155,7 @@ def search_index(
     store: dg.ResourceParam[ArtifactStore],
     embedder: dg.ResourceParam[Embedder],
     index: dg.ResourceParam[SearchIndex],
+    retriever: dg.ResourceParam[Retriever],
     warehouse: dg.ResourceParam[Warehouse],
 ):
     """The hybrid index over the passages; only new ones are embedded, vanished ones leave."""
@@ -169,7 +170,7 @@ def search_index(
     ref = _described(store, settings, embedder.name, sorted(present))
     pairs, dataset = held_out_pairs(store, settings.seed)
     ids = {"run_id": context.run.run_id[:8], "index_sha256": ref.sha256, "dataset_sha256": dataset}
-    warehouse.append([measure_retrieval(Retriever(index, embedder, settings.index), passages, pairs, **ids)])
+    warehouse.append([measure_retrieval(retriever, passages, pairs, **ids)])
     metadata = {**asdict(update), "embedder": embedder.name, **measured(warehouse.retrieval())}
     return materialized(ref, metadata, [complete])
 

@@ -1,5 +1,6 @@
 """What a person can do to the knowledge base in Dagster, on the real assets."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import pytest
 from ragtune.errors import SourceError
 from ragtune.knowledge.library import Library
 from ragtune.records import Chunk, Document, QAPair, SplitItem
-from ragtune.settings import Settings, load_settings
+from ragtune.settings import RewriterSettings, Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets.definitions import build_definitions
 from ragtune_assets.knowledge import KnowledgeChanges, changed_sources, chunks, raw_documents, search_index
 from ragtune_assets.resources import build_resources
+from tests.model_server import ModelServer
 
 
 @pytest.fixture
@@ -213,3 +215,24 @@ def test_the_page_of_the_index_shows_recall_latency_and_size_over_time(settings:
     table = pages[1]["retrieval so far"].splitlines()
     assert [line.split(" | ")[2] for line in table[2:]] == ["2", "0"], "the newest stands first"
     assert all("data:image/png;base64" in pages[1][f"{name} over time"] for name in ("recall", "latency"))
+
+
+def test_what_is_measured_is_what_is_served_with_the_rewriter_of_the_settings(settings: Settings, docs: Path) -> None:
+    (docs / "horses.md").write_text("# Horses\n\nA striped horse lives in a herd.")
+    server = ModelServer(lambda body: json.dumps({"questions": ["Text of b.", "B"]}))
+    served = settings.index.model_copy(update={"rewriter": server.settings(RewriterSettings)})
+    settings = settings.model_copy(update={"index": served})
+    store = ArtifactStore(settings.home / "artifacts")
+    assets = [raw_documents, chunks, search_index]
+    try:
+        with dg.DagsterInstance.ephemeral() as instance:
+            dg.materialize(assets[:2], instance=instance, resources=build_resources(settings))
+            (b,) = (c for c in store.read_records(store.current("chunks"), Chunk) if c.title == "B")
+            pair = QAPair("p", "Where does a striped horse live?", b.text, "kind", b.document_id, b.id)
+            store.set_current(store.write_records("qa_splits", [SplitItem(pair, "test", "p")]))
+            result = dg.materialize(assets, instance=instance, resources=build_resources(settings))
+    finally:
+        server.close()
+    (event,) = result.asset_materializations_for_node("search_index")
+    assert event.metadata["MRR@10"].value == 1.0, "by the question alone the horses come first"
+    assert any(pair.question in str(request) for request in server.requests)

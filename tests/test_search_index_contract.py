@@ -1,4 +1,4 @@
-"""Both search indexes do the same things, by one suite."""
+"""Both search indexes do the same things, by one suite; the embedded one also with the graph of a large index."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,13 +32,15 @@ CODE = chunk("peft.LoraConfig", "Configuration of an adapter; it's `r` that sets
 ALL = [(FISH, unit(1)), (BIRD, unit(2)), (CODE, unit(3))]
 
 
-@pytest.fixture(params=["lance", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)])
+@pytest.fixture(params=["lance", "lance with a graph", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)])
 def open_index(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     if request.param == "elasticsearch":
         return elastic_opener(request, tmp_path)
 
+    large = {"graph_from": 1} if request.param == "lance with a graph" else {}
+
     def lance(embedder: str = "one", dimension: int = DIMENSION) -> SearchIndex:
-        return LanceIndex(tmp_path / "index", embedder, dimension)
+        return LanceIndex(tmp_path / "index", embedder, dimension, **large)
 
     return lance
 
