@@ -98,7 +98,7 @@ class IndexSettings(Section):
     name: str = "ragtune"
     candidates: int = Field(50, ge=1)
     rrf_k: int = Field(60, ge=1)
-    name_weight: float = Field(2.0, ge=0, description="of the hits on a name that stands in the question")
+    name_weight: float = Field(4.0, ge=0, description="of the hits on a name that stands in the question")
     reranker: str = Field("", description="a cross-encoder, as a folder or hub name, that orders the first hits anew")
     reranked: int = Field(20, ge=1, description="hits that the cross-encoder reads for a question")
     rewriter: RewriterSettings = RewriterSettings()
