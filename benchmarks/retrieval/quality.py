@@ -97,7 +97,7 @@ def ways(settings: Settings, embedder: Embedder, chunks: Sequence[Chunk], texts:
 
     words, vectors, hybrid = ask("text"), ask("vector"), ask("hybrid")
     found = {"hybrid": hybrid, "text": words, "vector": vectors}
-    for weight in (0.0, 1.0, 4.0):
+    for weight in (0.0, 1.0, 2.0, 8.0):
         found[f"hybrid, name_weight {weight:g}"] = ask("hybrid", name_weight=weight)
     for k in (10, 30, 120):
         found[f"hybrid, rrf_k {k}"] = ask("hybrid", rrf_k=k)
