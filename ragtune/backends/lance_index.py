@@ -32,6 +32,8 @@ GRAPH_WIDTH = 3200
 """Candidates that a search keeps on its way through the graph; LanceDB's 1.5 a hit loses half of the nearest."""
 GRAPH_REFINE = 2
 """So many candidates for each hit are compared with their whole vectors: the graph has them in 8 bits."""
+TIES = 16
+"""So many more hits are looked at than asked for: which of equal ones come first depends on when each was written."""
 KEEP_OLD = timedelta(minutes=10)
 """How long a version stays on disk after its successor: longer than any search takes."""
 CLEAN_FROM = 40
@@ -170,9 +172,9 @@ class LanceIndex(SearchIndex):
             search = search.distance_type("dot").select(["record", "_distance"])
         if query.where:
             search = search.where(_condition(query.where), prefilter=True)
-        rows = search.limit(query.limit).to_arrow().to_pydict()
+        rows = search.limit(query.limit + TIES).to_arrow().to_pydict()
         scores = rows["_score"] if query.vector is None else [1.0 - each for each in rows["_distance"]]
-        return best_first(rows["record"], scores)
+        return best_first(rows["record"], scores)[: query.limit]
 
     def _check_embedder(self) -> None:
         pointer = self._pointer()
