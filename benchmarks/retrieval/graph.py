@@ -8,7 +8,6 @@ The time is that of the vector search alone, the passages it returns included; t
 
 import argparse
 import json
-import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,17 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.retrieval.latency import alone, embedded, grown
+from benchmarks.retrieval.latency import alone, embedded, grown, passages_and_questions
 from benchmarks.retrieval.results import chunks_sha256, scratch_settings, write_results
 from ragtune.backends.catalog import embedder_from
 from ragtune.backends.lance_index import LanceIndex
-from ragtune.dataset.extraction import ExtractiveWriter
 from ragtune.evaluation.benchmark import percentile
-from ragtune.knowledge.chunking import cut
-from ragtune.knowledge.sources import read_sources
 from ragtune.ports import Embedder
 from ragtune.records import Chunk
-from ragtune.settings import ChunkingSettings, Settings, load_settings
+from ragtune.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from ragtune.ports import Vectors
@@ -129,11 +125,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
-    count_tokens = embedder_from(load_settings()).count_tokens
-    chunks = cut(read_sources(options.source).documents, ChunkingSettings(), count_tokens)
-    real = [chunk for chunk in chunks if not chunk.duplicate_of]
-    pairs = ExtractiveWriter(options.seed).write(real)
-    asked = random.Random(options.seed).sample([p.question for p in pairs], min(options.questions, len(pairs)))
+    real, asked = passages_and_questions(options.source, options.questions, options.seed)
     vectors = alone(embedded, load_settings(), real)
     with scratch_settings() as settings:
         seconds = alone(build, settings, real, vectors, options.passages, options.seed)

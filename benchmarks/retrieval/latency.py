@@ -106,6 +106,14 @@ def alone(function: Any, *arguments: Any) -> Any:
         return pool.submit(function, *arguments).result()
 
 
+def passages_and_questions(sources: list[str], most: int, seed: int) -> tuple[list[Chunk], list[str]]:
+    """Return the passages of the sources, and a sample of questions on them."""
+    chunks = cut(read_sources(sources).documents, ChunkingSettings(), embedder_from(load_settings()).count_tokens)
+    real = [chunk for chunk in chunks if not chunk.duplicate_of]
+    pairs = ExtractiveWriter(seed).write(real)
+    return real, random.Random(seed).sample([pair.question for pair in pairs], min(most, len(pairs)))
+
+
 def main() -> None:
     """Measure and write `latency.json` beside this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -115,11 +123,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
-    count_tokens = embedder_from(load_settings()).count_tokens
-    chunks = cut(read_sources(options.source).documents, ChunkingSettings(), count_tokens)
-    real = [chunk for chunk in chunks if not chunk.duplicate_of]
-    pairs = ExtractiveWriter(options.seed).write(real)
-    asked = random.Random(options.seed).sample([p.question for p in pairs], min(options.questions, len(pairs)))
+    real, asked = passages_and_questions(options.source, options.questions, options.seed)
     rows, vectors = [], alone(embedded, load_settings(), real)
     for size in options.sizes:
         with scratch_settings() as settings:
