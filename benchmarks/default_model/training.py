@@ -24,7 +24,7 @@ from ragtune.evaluation.resampling import mean_interval
 from ragtune.model import sft
 from ragtune.model.capacity import use_threads
 from ragtune.model.examples import TrainingExample
-from ragtune.model.pretrained import load_tokenizer
+from ragtune.model.pretrained import load_tokenizer, raw_model
 from ragtune.model.tokens import Tokenized, tokenize
 from ragtune.model.tracking import Tracker
 from ragtune.ports import silent
@@ -200,9 +200,9 @@ def main() -> None:
     )
     use_threads(settings.threads)
     store = ArtifactStore(settings.home / "artifacts")
-    base = store.current("raw_model")
+    base = raw_model(settings.base_model, store)
     if base is None:
-        raise SystemExit(f"{settings.home} holds no raw model. Build the graph there first: make demo")
+        raise SystemExit(f"'{settings.base_model.name}' was made from no raw model. Set base_model.name to smollm2")
     learnt, held_out, documents = conversations(settings, store, knobs.together)
     tokenizer = load_tokenizer(store.folder(base))
     together, _ = tokenize(tokenizer, learnt, knobs.max_tokens)
