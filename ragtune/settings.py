@@ -47,6 +47,7 @@ class EmbedderSettings(Section):
     url: str = ""
     api_key: SecretStr = SecretStr("")
     batch_size: int = Field(64, ge=1)
+    precision: Literal["auto", "int8"] = "auto"
 
 
 class ModelSettings(Section):

@@ -6,7 +6,9 @@ from ragtune.model.capacity import arithmetic, cpu_features, fastest_precision, 
 
 ZEN3 = frozenset({"fma", "avx2"})
 SKYLAKE = frozenset({"avx2", "avx512f"})
-SAPPHIRE_RAPIDS = frozenset({"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8"})
+SAPPHIRE_RAPIDS = frozenset({"GenuineIntel", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"})
+COOPER_LAKE = SAPPHIRE_RAPIDS - {"amx_bf16", "amx_int8"}
+ZEN4 = COOPER_LAKE - {"GenuineIntel"} | {"AuthenticAMD"}
 
 
 @pytest.mark.parametrize(
@@ -15,6 +17,8 @@ SAPPHIRE_RAPIDS = frozenset({"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "a
         (ZEN3, "float32", "bf16", False),
         (SKYLAKE, "float32", "bf16", True),
         (SAPPHIRE_RAPIDS, "bfloat16", "w8a8", True),
+        (COOPER_LAKE, "float32", "w8a8", True),
+        (ZEN4, "bfloat16", "w8a8", True),
     ],
 )
 def test_a_processor_is_given_what_it_has_instructions_for(
@@ -34,8 +38,8 @@ def test_a_gpu_computes_in_bf16_and_answers_fastest_with_int4() -> None:
     )
 
 
-def test_the_features_are_those_that_linux_lists(tmp_path: Path) -> None:
+def test_the_features_are_the_maker_and_the_flags_that_linux_lists(tmp_path: Path) -> None:
     info = tmp_path / "cpuinfo"
-    info.write_text("processor\t: 0\nflags\t\t: fpu avx2 avx512_bf16\nbugs\t\t: spectre\n")
-    assert cpu_features(info) == {"fpu", "avx2", "avx512_bf16"}
+    info.write_text("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx2 avx512_bf16\nbugs\t\t: spectre\n")
+    assert cpu_features(info) == {"GenuineIntel", "fpu", "avx2", "avx512_bf16"}
     assert cpu_features(tmp_path / "absent") == frozenset()

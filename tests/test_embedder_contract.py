@@ -13,6 +13,7 @@ from ragtune.backends.catalog import embedder_from
 from ragtune.backends.embedders import OpenAiEmbedder, SentenceTransformersEmbedder
 from ragtune.backends.minilm import MiniLmEmbedder, length_sorted_batches, minilm_folder
 from ragtune.errors import ModelError, SettingsError
+from ragtune.model.capacity import require_int8
 from ragtune.ports import Embedder
 from ragtune.settings import Settings
 from tests.counting_embedder import CountingEmbedder
@@ -59,10 +60,20 @@ def original() -> SentenceTransformersEmbedder:
     return SentenceTransformersEmbedder(str(minilm_folder()), batch_size=2)
 
 
-@pytest.fixture(scope="module", params=["minilm", "sentence-transformers", "openai"])
+def in_int8(**knobs: int) -> MiniLmEmbedder:
+    try:
+        require_int8("cpu")
+    except SettingsError as error:
+        pytest.skip(str(error))
+    return MiniLmEmbedder(device="cpu", precision="int8", **knobs)
+
+
+@pytest.fixture(scope="module", params=["minilm", "minilm in int8", "sentence-transformers", "openai"])
 def embedder(request: pytest.FixtureRequest, server: str) -> Embedder:
     if request.param == "minilm":
         return MiniLmEmbedder(batch_size=2, threads=2)
+    if request.param == "minilm in int8":
+        return in_int8(batch_size=2, threads=2)
     if request.param == "openai":
         return OpenAiEmbedder(server, "words", "", batch_size=2)
     return request.getfixturevalue("original")  # type: ignore[no-any-return]
@@ -100,6 +111,22 @@ def test_the_packaged_model_computes_what_the_original_does(
     expected = original.embed(TEXTS)
     found = MiniLmEmbedder(batch_size=3, threads=2, device="cpu", precision=precision).embed(TEXTS)
     assert float((1 - (expected * found).sum(axis=1)).max()) < error
+
+
+def test_in_int8_the_packaged_model_stays_near_the_original_and_says_that_it_is_another(
+    original: SentenceTransformersEmbedder,
+) -> None:
+    embedder = in_int8()
+    texts = [f"How does a {animal} differ from a {thing}?" for animal in ("fish", "horse") for thing in ("car", "tree")]
+    assert (original.embed(texts) * embedder.embed(texts)).sum(axis=1).min() > 0.98
+    assert embedder.name != MiniLmEmbedder().name
+
+
+def test_a_machine_without_8_bit_products_is_told_what_int8_needs() -> None:
+    with pytest.raises(SettingsError, match="precision: auto"):
+        require_int8("cpu", frozenset({"avx2"}))
+    with pytest.raises(SettingsError, match="device is cuda"):
+        require_int8("cuda", frozenset({"avx512_vnni"}))
 
 
 def test_the_packaged_model_knows_which_sentences_are_alike() -> None:

@@ -1,15 +1,15 @@
-"""What int8 weights in ONNX Runtime save and cost: cosine, texts a second, nDCG@10 on the dataset's test questions.
+"""What `embedder.precision: int8` saves and costs: cosine, texts a second, nDCG@10 on the dataset's test questions.
 
-    PEERS/bin/pip install onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.31.1
-    PEERS/bin/python benchmarks/retrieval/int8_export.py WEIGHTS int8.onnx
-    python -m benchmarks.retrieval.int8 --model int8.onnx
+    python -m benchmarks.retrieval.int8
+    python -m benchmarks.retrieval.int8 --ranges package:requests   # the table in ragtune/backends/minilm_int8.py
 
 The home has the dataset (`ragtune materialize` made it). Both indexes are built anew and thrown away.
 """
 
 import argparse
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -17,50 +17,41 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.retrieval.quality import DEEP, from_home, table
 from benchmarks.retrieval.results import chunks_sha256, scratch_settings, write_results
 from ragtune.backends.catalog import search_index_from
-from ragtune.backends.minilm import MiniLmEmbedder
+from ragtune.backends.minilm import MiniLmEmbedder, Network
+from ragtune.backends.minilm_int8 import Linear
+from ragtune.knowledge.chunking import cut
 from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.retrieval import Retriever
+from ragtune.knowledge.sources import read_sources
 from ragtune.ports import Embedder
 from ragtune.records import Chunk
+from ragtune.settings import load_settings
 
 if TYPE_CHECKING:
-    from ragtune.ports import Vectors
+    import torch
 
-ROUNDS, TIMED = 3, 300
-
-
-class Int8Embedder(MiniLmEmbedder):
-    """The product's tokenizer, batches and threads around an exported network."""
-
-    name = "all-MiniLM-L6-v2 int8"
-
-    def __init__(self, model: Path, threads: int) -> None:
-        super().__init__(threads=threads, device="cpu", precision="float32")
-        self.model = model
-
-    def _loaded_network(self) -> "Callable[[Sequence[Sequence[int]]], Vectors]":
-        if self._network is None:
-            import onnxruntime
-
-            one_thread = onnxruntime.SessionOptions()
-            one_thread.intra_op_num_threads = 1
-            session = onnxruntime.InferenceSession(str(self.model), one_thread, providers=["CPUExecutionProvider"])
-            self._network = lambda tokens: _vectors(session, tokens)
-        return self._network
+ROUNDS, TIMED, CALIBRATED = 3, 300, 400
 
 
-def _vectors(session: Any, tokens: Sequence[Sequence[int]]) -> "Vectors":
-    """Return unit vectors, the mean over the tokens of each text."""
-    import numpy as np
+def ranges(sources: Sequence[str], texts: int, seed: int) -> dict[tuple[int, str], tuple[float, float]]:
+    """Return the lowest and the highest value that enters each matrix product, over so many passages."""
+    import torch
 
-    mask = np.zeros((len(tokens), max(map(len, tokens))), dtype=np.int64)
-    ids = np.zeros_like(mask)
-    for row, each in enumerate(tokens):
-        ids[row, : len(each)], mask[row, : len(each)] = each, 1
-    (states,) = session.run(["states"], {"input_ids": ids, "attention_mask": mask})
-    summed = (states * mask[:, :, None]).sum(axis=1)
-    unit: Vectors = (summed / np.linalg.norm(summed, axis=1, keepdims=True)).astype(np.float32)
-    return unit
+    found: dict[tuple[int, str], tuple[float, float]] = {}
+
+    def watched(place: tuple[int, str], weight: "torch.Tensor", bias: "torch.Tensor") -> Linear:
+        def product(x: "torch.Tensor") -> "torch.Tensor":
+            low, high = found.get(place, (0.0, 0.0))
+            found[place] = (min(low, float(x.min())), max(high, float(x.max())))
+            return torch.nn.functional.linear(x, weight, bias)
+
+        return product
+
+    embedder = MiniLmEmbedder(device="cpu", precision="float32")
+    embedder._network = Network(torch.float32, "cpu", watched)
+    chunks = cut(read_sources(sources).documents, load_settings().chunking, embedder.count_tokens)
+    embedder.embed([chunk.embedded_text for chunk in random.Random(seed).sample(chunks, min(texts, len(chunks)))])
+    return found
 
 
 def rankings(embedder: Embedder, chunks: Sequence[Chunk], texts: list[str]) -> dict[str, Any]:
@@ -82,17 +73,21 @@ def seconds(embedder: Embedder, texts: list[str]) -> float:
 def main() -> None:
     """Measure and write `int8.json` beside this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--ranges", nargs="+", metavar="SOURCE", help="only measure what enters the products")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
+    if options.ranges:
+        for place, (low, high) in sorted(ranges(options.ranges, CALIBRATED, options.seed).items()):
+            print(f"    {place}: ({low:.2f}, {high:.2f}),".replace("'", '"'))
+        return
     chunks, questions, digest = from_home(None)
     kept = [chunk for chunk in chunks if not chunk.duplicate_of]
     asked, texts = [question.text for question in questions], [chunk.embedded_text for chunk in kept]
     embedders = {
         "float32": MiniLmEmbedder(threads=options.threads, device="cpu", precision="float32"),
-        "int8": Int8Embedder(options.model, options.threads),
+        "int8": MiniLmEmbedder(threads=options.threads, device="cpu", precision="int8"),
     }
     exact, rounded = (each.embed(texts) for each in embedders.values())
     cosines = (exact * rounded).sum(axis=1)

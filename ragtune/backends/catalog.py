@@ -25,7 +25,7 @@ def embedder_from(settings: Settings) -> Embedder:
 @lru_cache(maxsize=4)
 def _embedder(chosen: EmbedderSettings, threads: int, device: str, allow_download: bool) -> Embedder:
     if chosen.backend == "minilm":
-        return MiniLmEmbedder(chosen.batch_size, threads, device)
+        return MiniLmEmbedder(chosen.batch_size, threads, device, chosen.precision)
     if chosen.backend == "openai":
         return OpenAiEmbedder(chosen.url, chosen.model, chosen.api_key.get_secret_value(), chosen.batch_size)
     return SentenceTransformersEmbedder(chosen.model, chosen.batch_size, allow_download)

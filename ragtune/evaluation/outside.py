@@ -80,8 +80,6 @@ def descriptions(seed: int, most: int = DESCRIPTIONS, skip: int = 0) -> list[Doc
 def _asked(
     texts: Sequence[Document], most: int, embedder: Embedder, settings: Settings, progress: Progress
 ) -> list[OutsideQuestion]:
-    import numpy as np
-
     if not most:
         return []
     chunks = [chunk for chunk in cut(texts, settings.chunking, embedder.count_tokens) if not chunk.duplicate_of]
@@ -90,18 +88,28 @@ def _asked(
     kept.sort(key=lambda pair: draw(settings.seed, "outside", pair.id))
     chosen = kept[:most]
     asked = {pair.document_id for pair in chosen}
-    chunks = [chunk for chunk in chunks if chunk.document_id in asked]
     progress("reading descriptions of installed packages", 1, 2)
+    shown = [chunk for chunk in chunks if chunk.document_id in asked]
+    questions = with_nearest_passages(chosen, shown, embedder, settings.answer.passages)
+    progress("reading descriptions of installed packages", 2, 2)
+    return questions
+
+
+def with_nearest_passages(
+    pairs: Sequence[QAPair], chunks: Sequence[Chunk], embedder: Embedder, limit: int
+) -> list[OutsideQuestion]:
+    """Return each pair with the `limit` chunks most similar to its question, the right one always among them."""
+    import numpy as np
+
     vectors = embedder.embed([chunk.embedded_text for chunk in chunks])
     places = {chunk.id: place for place, chunk in enumerate(chunks)}
     questions = []
-    for pair, scores in zip(chosen, embedder.embed([pair.question for pair in chosen]) @ vectors.T, strict=True):
-        nearest = [int(i) for i in np.argsort(-scores, kind="stable")[: settings.answer.passages]]
+    for pair, scores in zip(pairs, embedder.embed([pair.question for pair in pairs]) @ vectors.T, strict=True):
+        nearest = [int(i) for i in np.argsort(-scores, kind="stable")[:limit]]
         right = places[pair.chunk_id]
         if pair.answerable and right not in nearest:
             nearest[-1] = right
         questions.append(OutsideQuestion(pair, tuple(chunks[i] for i in nearest)))
-    progress("reading descriptions of installed packages", 2, 2)
     return questions
 
 
