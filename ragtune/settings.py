@@ -194,7 +194,7 @@ class EvaluationSettings(Section):
         ("bf16", "w4a16"), description="answer the test beside the served one"
     )
     outside_items: int = Field(48, ge=0, description="questions about something else, in which no model may get worse")
-    raw_model: bool = Field(True, description="ask also the model that the grounding adapter was merged into")
+    raw_items: int = Field(50, ge=0, description="of the test; also for the model that a grounding adapter is in")
     concurrency: int = Field(8, ge=1)
     models_at_once: int = Field(0, ge=0, description="that answer beside each other; 0: two on a CPU, one on a GPU")
     metric: str = "token_f1"

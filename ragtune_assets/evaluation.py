@@ -56,7 +56,7 @@ def eval_answers(
     """Answers of every model to the test questions, and of the live one and the candidate to those that decide."""
     items = store.read_records(qa_splits, SplitItem)
     others = store.read_records(outside_questions, outside.OutsideQuestion)
-    raw = raw_model(settings.base_model, store) if settings.evaluation.raw_model else None
+    raw = raw_model(settings.base_model, store) if settings.evaluation.raw_items else None
     live = registry.alias("champion")
     asked = [question.pair for question in others]
     contenders = line_up(settings, items, store, base_model, merged_model, quantized_model, live, raw, asked)
@@ -179,7 +179,8 @@ def _gains(sets: Sequence[AnswerSet], settings: Settings) -> list[tuple[str, str
     rows = []
     for before in (one for one in test if one.model in (RAW, BASE)):
         for one in (one for one in test if one.model not in (RAW, before.model)):
-            gain = paired_gain(before.answers, one.answers, settings.evaluation.metric, alpha=0.025, seed=settings.seed)
+            after = one.answers[: len(before.answers)]  # the raw model is asked the first questions only
+            gain = paired_gain(before.answers, after, settings.evaluation.metric, alpha=0.025, seed=settings.seed)
             interval = f"{gain.low:+.3f} to {gain.high:+.3f}"
             rows.append((before.model, one.model, one.precision, gain.metric, gain.gain, interval, gain.n))
     return rows

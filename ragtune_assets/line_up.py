@@ -51,15 +51,16 @@ def line_up(
     """Return every model that answers, the candidate in the precision that is served among them.
 
     The live model is the champion; before there is one it is the base model, as the gateway serves it.
-    `raw` is the pretrained model from which a grounded base was made. Questions of `outside` go to the live
-    model and the candidate.
+    `raw` is the pretrained model from which a grounded base was made, and gets the first questions of the test.
+    Questions of `outside` go to the live model and the candidate.
     """
     test: Sequence[QAPair] = held_out(items, "test", settings.evaluation.test_items, settings.seed)
     gate: Sequence[QAPair] = held_out(items, "gate", settings.evaluation.gate_items, settings.seed)
     decisive: dict[Split, Sequence[QAPair]] = {"gate": gate, **({"outside": outside} if outside else {})}
     both: dict[Split, Sequence[QAPair]] = {"test": test, **decisive}
     served, version = served_precision(settings), quantized.sha256[:12]
-    found = [Contender(RAW, "bf16", store.folder(raw), "raw", {"test": test})] if raw else []
+    few = test[: settings.evaluation.raw_items]
+    found = [Contender(RAW, "bf16", store.folder(raw), "raw", {"test": few})] if raw and few else []
     found.append(Contender(BASE, "bf16", store.folder(base), "base", {"test": test} if champion else both))
     folders = precision_folders(store, merged, quantized)
     for precision in dict.fromkeys((*settings.evaluation.precisions, served)):

@@ -9,8 +9,9 @@ from ragtune.errors import DatasetError, EngineError
 from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers, held_out
 from ragtune.ports import Engine
 from ragtune.records import QAPair, SplitItem
-from ragtune.settings import AnswerSettings, EvaluationSettings
+from ragtune.settings import AnswerSettings, EvaluationSettings, Settings
 from ragtune.store.artifacts import ArtifactStore
+from ragtune_assets.line_up import BASE, RAW, line_up
 from tests.answering_fakes import ListRetriever, ScriptedChat, chunk
 
 PAIRS = [QAPair(f"p{i}", f"What is item{i} ?", f"value {i}", "k", f"d{i}", f"c{i}") for i in range(6)]
@@ -140,3 +141,16 @@ def test_the_chosen_questions_stay_when_more_are_added():
 def test_an_empty_split_is_an_error():
     with pytest.raises(DatasetError, match="'train' holds no question"):
         held_out(ITEMS, "train", 5, 17)
+
+
+@pytest.mark.parametrize("few", [0, 2])
+def test_the_raw_model_is_asked_the_first_questions_that_the_others_are_asked(tmp_path: Path, few: int) -> None:
+    store = ArtifactStore(tmp_path)
+    with store.stage("model") as scratch:
+        (scratch / "weights").write_text("x")
+        model = store.commit("model", scratch)
+    settings = Settings(evaluation=EvaluationSettings(raw_items=few, test_items=3, gate_items=3))
+    found = line_up(settings, ITEMS, store, model, model, model, None, raw=model)
+    asked = {one.model: one.questions["test"] for one in found}
+    assert len(asked[BASE]) == 3
+    assert asked.get(RAW, []) == asked[BASE][:few]

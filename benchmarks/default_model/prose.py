@@ -110,12 +110,14 @@ def main() -> None:
         pairs = [item.pair for item in store.read_records(splits, SplitItem)] if splits else []
         finder = retriever_from(settings)
     pairs = sorted(pairs, key=lambda pair: content_id(str(settings.seed), pair.id))[: chosen.items]
-    folders = {RAW: models.folder(raw_model(settings.base_model, models))}
-    for name, artefact in ((BASE, "base_model"), (CANDIDATE, "merged_model")):
-        ref = models.current(artefact)
-        if ref is None:
-            raise SystemExit(f"{chosen.home} holds no {artefact}; run benchmarks.default_model.answers first.")
-        folders[name] = models.folder(ref)
+    built = {
+        RAW: raw_model(settings.base_model, models),
+        BASE: models.current("base_model"),
+        CANDIDATE: models.current("merged_model"),
+    }
+    folders = {name: models.folder(ref) for name, ref in built.items() if ref}
+    if len(folders) < len(built):
+        raise SystemExit(f"{chosen.home} holds only {', '.join(folders)}; run benchmarks.default_model.answers first.")
     exam = Exam(RememberingAnswerer(finder, settings.answer), content_id(*(pair.id for pair in pairs)))
     contenders = [Contender(name, "bf16", folder, name, {"test": pairs}) for name, folder in folders.items()]
     answering = HeldOutAnswers(
