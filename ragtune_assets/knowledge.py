@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from ragtune.backends.catalog import embedder_from, search_index_from
 from ragtune.errors import DatasetError, RegistryError, SourceError
 from ragtune.evaluation.held_out import held_out
 from ragtune.evaluation.retrieval import measure_retrieval
@@ -35,7 +36,7 @@ QUESTIONS = 100
 class KnowledgeChanges(dg.Config):
     """What a person asks of a run in the launchpad; with nothing filled in, every source is read anew."""
 
-    reread: list[str] = Field([], description="read only these sources anew; the others stay as last read")
+    reread: list[str] | None = Field(None, description="read only these sources anew; the others stay as last read")
     add_sources: list[str] = Field([], description="folder:PATH, package:NAME, jsonl:FILE or a URL")
     remove_sources: list[str] = Field([], description="sources to leave out from now on")
     remove_documents: list[str] = Field([], description="ids, paths or titles to leave out from now on")
@@ -66,7 +67,7 @@ def raw_documents(
 ):
     """Every readable document of the sources, each with a stable id and the hash of its content."""
     library = Library(settings)
-    corpus = config.carried_out(library).read(fresh=config.reread or None, progress=LoggedProgress())
+    corpus = config.carried_out(library).read(fresh=config.reread, progress=LoggedProgress())
     readable = dg.AssetCheckResult(
         passed=not corpus.quarantine,
         check_name="every_document_was_readable",
@@ -210,11 +211,26 @@ def _mib(row: RetrievalRow) -> float:
     return row.index_bytes / (1 << 20)
 
 
+def drift_of_index(settings: Settings, store: ArtifactStore) -> str:
+    """Return why the index must be brought up to date although its inputs did not change, or nothing.
+
+    `ragtune index` writes to it too, and a person may remove it.
+    """
+    told, embedder = store.current("search_index"), embedder_from(settings)
+    present = search_index_from(settings, embedder).chunk_ids()
+    same = told is not None and told.sha256 == _identity(settings.index.backend, embedder.name, sorted(present))
+    return "" if same else "the index holds other passages"
+
+
+def _identity(backend: str, embedder: str, chunk_ids: list[str]) -> str:
+    return hashlib.sha256("\n".join([backend, embedder, *chunk_ids]).encode()).hexdigest()
+
+
 def _described(store: ArtifactStore, settings: Settings, embedder: str, chunk_ids: list[str]) -> ArtifactRef:
     """Return a reference to a description of the index; its identity is what a reader can find there."""
     backend = settings.index.backend
     place = str(settings.home / "index") if backend == "lance" else f"{settings.index.url}/{settings.index.name}"
-    identity = hashlib.sha256("\n".join([backend, embedder, *chunk_ids]).encode()).hexdigest()
+    identity = _identity(backend, embedder, chunk_ids)
     with store.stage("search_index") as scratch:
         write_json(scratch / "index.json", {"place": place, "backend": backend, "embedder": embedder})
         return store.commit("search_index", scratch, rows=len(chunk_ids), identity=identity)

@@ -13,20 +13,22 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 import dagster as dg
 
 from ragtune.errors import RagTuneError, ResourceError
 from ragtune.settings import Settings, load_settings, prepare_process
-from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.artifacts import ArtifactStore, clear_abandoned
 from ragtune_assets.definitions import build_definitions
 from ragtune_assets.interrupts import Interrupts
+from ragtune_assets.knowledge import drift_of_index
 from ragtune_assets.progress import LOGGER
 from ragtune_assets.staleness import reason_to_build
 
@@ -52,8 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             store = ArtifactStore(settings.home / "artifacts")
             with open_instance(settings) as instance:
                 clear_dead_runs(instance)
+                clear_abandoned(store.root, settings.home / "models")
                 defs = build_definitions(settings)
-                materialize(defs, store, instance, chosen.select or ["*"], force=chosen.force)
+                drifts = {"search_index": partial(drift_of_index, settings, store)}
+                materialize(defs, store, instance, chosen.select or ["*"], chosen.force, drifts)
     except RagTuneError as error:
         LOGGER.error("%s", error)
         return 1
@@ -69,8 +73,11 @@ def materialize(
     instance: dg.DagsterInstance,
     select: Sequence[str] = ("*",),
     force: bool = False,
+    drifts: Mapping[str, Callable[[], str]] = MappingProxyType({}),
 ) -> list[str]:
     """Build what is stale in the selection and return the names that ran, in order.
+
+    `drifts` tell of assets whose artefact lies outside the store why they are no longer what was built, or nothing.
 
     Raises RagTuneError that names the failing asset or check and the reason.
     """
@@ -88,6 +95,7 @@ def materialize(
         for key in sorted(layer & selected):
             reason = "it was asked for" if force else reason_to_build(instance, store, specs[key], checks)
             name = key.to_user_string()
+            reason = reason or (drifts[name]() if name in drifts else "")
             LOGGER.info("%s: %s", name, f"building, because {reason}" if reason else "fresh")
             if reason:
                 reasons[key] = reason

@@ -138,11 +138,11 @@ class Deployment:
         self.champion = champion.version if champion else None
         if champion is None or champion.version in self._refused:
             return self._base_model() if self.live is None and self.coming is None else None
-        model = self._of_champion(champion)
         current = self.coming or self.live
-        if current is not None and current.model.name == model.name:
-            return model
         try:
+            model = self._of_champion(champion)
+            if current is not None and current.model.name == model.name:
+                return model
             verify(Path(champion.folder))
         except RagTuneError as error:
             self._refused.add(champion.version)

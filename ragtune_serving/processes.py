@@ -57,6 +57,27 @@ def stop(process: "subprocess.Popen[bytes]", patience: float = _PATIENCE) -> Non
         return  # the whole group has ended
 
 
+def run_to_its_end(command: Sequence[str]) -> int:
+    """Run a command on this terminal and return its exit code.
+
+    It is a process group of its own: Ctrl-C comes here, is passed on, and the command takes the time it needs.
+    """
+    process: subprocess.Popen[bytes] | None = None
+
+    def pass_on(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if process is None:
+            raise KeyboardInterrupt
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        process = subprocess.Popen(command, env=child_environment(), process_group=0)
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def supervise(programs: Sequence[Program]) -> None:
     """Run the programs until SIGINT or SIGTERM; raise EngineError when one ends by itself."""
     ending = threading.Event()

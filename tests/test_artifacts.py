@@ -1,3 +1,4 @@
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import pytest
 
 from ragtune.errors import RegistryError
 from ragtune.records import QAPair
-from ragtune.store.artifacts import ArtifactStore, folder_files
+from ragtune.store.artifacts import ArtifactStore, clear_abandoned, folder_files, scratch_name
 
 
 @dataclass(frozen=True)
@@ -71,3 +72,14 @@ def test_the_newest_artefact_is_found_by_name(tmp_path: Path) -> None:
     ref = store.write_records("planets", [Planet("Mars", ())])
     store.set_current(ref)
     assert store.current("planets") == ref
+
+
+def test_what_a_killed_process_left_half_written_is_removed_and_a_living_one_keeps_its_own(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    abandoned = [tmp_path / "models" / f".scratch-{ended.pid}-a", tmp_path / "store" / "x" / f".scratch-{ended.pid}-b"]
+    own = tmp_path / "store" / "x" / scratch_name()
+    for folder in (*abandoned, own):
+        folder.mkdir(parents=True)
+    clear_abandoned(tmp_path / "models", tmp_path / "store")
+    assert [folder.exists() for folder in (*abandoned, own)] == [False, False, True]

@@ -170,3 +170,16 @@ def test_a_champion_that_does_not_start_leaves_the_live_one(parts):
     registry.rollback()
     until(lambda: deployment.status()["next"] is None)
     assert deployment.engine_for("ragtune").ready
+
+
+def test_a_champion_without_the_precision_of_the_settings_is_told_and_the_live_one_stays(parts):
+    deployment, _, _, registry = parts
+    deployment.start()
+    until(lambda: deployment.live and deployment.live.ready)
+    deployment.settings = deployment.settings.model_copy(
+        update={"quantization": deployment.settings.quantization.model_copy(update={"serve": "bf16"})}
+    )
+    registry.move("champion", release(registry, "one"))
+    until(lambda: deployment.error)
+    assert "has no bf16 weights" in deployment.error
+    assert deployment.engine_for("ragtune").model.version == "base"

@@ -1,6 +1,7 @@
 """What a person can do to the knowledge base in Dagster, on the real assets."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,13 +10,22 @@ import pytest
 
 from ragtune.errors import SourceError
 from ragtune.knowledge.library import Library
+from ragtune.ports import silent
 from ragtune.records import Chunk, Document, QAPair, SplitItem
 from ragtune.settings import RewriterSettings, Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets.definitions import build_definitions
-from ragtune_assets.knowledge import KnowledgeChanges, changed_sources, chunks, raw_documents, search_index
+from ragtune_assets.knowledge import (
+    KnowledgeChanges,
+    changed_sources,
+    chunks,
+    drift_of_index,
+    raw_documents,
+    search_index,
+)
 from ragtune_assets.resources import build_resources
+from ragtune_serving.commands.documents import bring_up_to_date
 from tests.model_server import ModelServer
 
 
@@ -191,6 +201,23 @@ def test_a_run_that_failed_is_asked_for_again_only_when_something_changes(watche
 def test_a_missing_folder_is_told_and_asks_for_nothing(watcher: Watcher, docs: Path) -> None:
     docs.rename(docs.with_name("elsewhere"))
     assert watcher.look().startswith(f"There is no folder {docs}")
+
+
+def test_a_source_that_leaves_lets_no_other_be_read_anew(watcher: Watcher, tmp_path: Path) -> None:
+    Library(watcher.settings).drop(f"jsonl:{tmp_path}/more.jsonl")
+    watcher.look()
+    assert watcher.run(watcher.look()) == []
+    assert paths(watcher.settings) == ["a.md", "b.md"]
+
+
+def test_an_index_that_another_command_changed_is_no_longer_what_was_built(settings: Settings) -> None:
+    store = ArtifactStore(settings.home / "artifacts")
+    dg.materialize([raw_documents, chunks, search_index], resources=build_resources(settings))
+    assert drift_of_index(settings, store) == ""
+    bring_up_to_date(settings, Library(settings).read().documents[:1], silent)
+    assert drift_of_index(settings, store) == "the index holds other passages"
+    shutil.rmtree(settings.home / "index")
+    assert drift_of_index(settings, store) == "the index holds other passages"
 
 
 def test_the_page_of_the_index_shows_recall_latency_and_size_over_time(settings: Settings) -> None:

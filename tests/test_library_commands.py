@@ -103,6 +103,20 @@ def test_a_run_file_names_the_documents_of_a_collection_as_the_collection_does(d
     assert (tmp_path / "run.trec").read_text().split()[:4] == ["q1", "Q0", "MED-10", "1"]
 
 
+def test_a_run_file_has_as_many_documents_as_were_asked_for_though_one_has_most_of_the_passages(
+    docs: Path, tmp_path: Path
+) -> None:
+    long = "\n\n".join(
+        f"## Part {i}\n\n" + f"The price of item {i} is what the shop says it is. " * 12 for i in range(9)
+    )
+    lines = [{"id": "LONG", "text": long}, {"id": "A", "text": "A price."}, {"id": "B", "text": "Another price."}]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "queries.jsonl").write_text('{"id": "q1", "text": "the price of an item"}\n')
+    invoke("index", "--source", "jsonl:corpus.jsonl")
+    invoke("search", "--queries", "queries.jsonl", "--run", "run.trec", "--level", "document", "--top-k", "3")
+    assert sorted(line.split()[2] for line in (tmp_path / "run.trec").read_text().splitlines()) == ["A", "B", "LONG"]
+
+
 def test_every_command_on_the_page_of_the_knowledge_base_exists() -> None:
     page = (Path(__file__).parent.parent / "docs" / "knowledge.md").read_text()
     blocks = "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))

@@ -92,6 +92,10 @@ at [eight](https://x.y/z).<br>
     assert not any(junk in reading.text for junk in ("badge", "hidden", "<br>", "https://x.y"))
 
 
+def test_front_matter_with_a_day_that_no_month_has_is_text() -> None:
+    assert "2024-13-45" in read_bytes("a.md", b"---\ndate: 2024-13-45\n---\n# Title\n\nText.\n").text
+
+
 def test_angle_brackets_that_are_no_html_stay() -> None:
     assert "run `x` with <version> or <path>" in read_bytes("a.md", b"run `x` with <version> or <path>").text
 

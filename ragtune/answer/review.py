@@ -13,7 +13,8 @@ GROUNDED_SHARE = 0.5
 
 _MARK = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 _REFUSALS = re.compile(
-    r"(could not|couldn't|cannot|can't|can not|unable to|did not|didn't) (find|be found|answer)\b"
+    r"\b(i|we) (could not|couldn't|cannot|can't|can not|am unable to|are unable to|did not|didn't) (find|answer)\b"
+    r"|^(sorry|unable to (find|answer)|(the|an|no) (answer|information)( to this)? (could not|cannot|can't) be found)\b"
     r"|not (mentioned|found|stated|given|provided) in the (documents|passages|document)"
     r"|(do not|does not|don't|doesn't) (hold|contain|have|provide) the answer",
     re.IGNORECASE,

@@ -201,8 +201,8 @@ def _front_matter(text: str) -> dict[str, Any]:
 
     try:
         facts = yaml.safe_load(text)
-    except yaml.YAMLError:
-        # Not front matter but a rule at the top of the text: it stays part of the text.
+    except (yaml.YAMLError, ValueError):
+        # Not front matter but a rule at the top of the text, or a day that no month has: it stays part of the text.
         return {}
     return facts if isinstance(facts, dict) else {}
 

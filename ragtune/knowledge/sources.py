@@ -154,21 +154,29 @@ def _jsonl_file(name: str) -> Path:
 
 def _add_records(corpus: Corpus, source: str, raw: bytes, prefix: str, modified: str) -> None:
     for record in read_jsonl(raw):
-        if isinstance(record, Reading):
-            corpus.documents.append(_document(source, f"{prefix}{record.key}", record, record.modified or modified))
-        else:
+        if not isinstance(record, Reading):
             corpus.quarantine.append(QuarantinedDocument(source, f"{prefix}{record[0]}", record[1]))
+            continue
+        path = f"{prefix}{record.key}"
+        try:
+            corpus.documents.append(_document(source, path, record, record.modified or modified))
+        except UnreadableError as error:
+            corpus.quarantine.append(QuarantinedDocument(source, path, str(error)))
 
 
 def _document(source: str, path: str, reading: Reading, modified: str) -> Document:
     folders = PurePosixPath(path).parts[:-1] if not reading.key else ()
+    try:
+        digest = sha256(f"{reading.title}\0{reading.text}".encode()).hexdigest()
+    except UnicodeEncodeError as error:
+        raise UnreadableError(f"character {error.start} is half of a surrogate pair, which is no text") from error
     return Document(
         id=content_id(source, path),
         source=source,
         path=path,
         title=reading.title,
         text=reading.text,
-        sha256=sha256(f"{reading.title}\0{reading.text}".encode()).hexdigest(),
+        sha256=digest,
         topic=reading.topic or (folders[0] if folders else ""),
         language=reading.language,
         modified=modified,
@@ -223,7 +231,7 @@ def _remote_files(url: str) -> list[_File]:
         ) from error
     try:
         listing = system.find(root, detail=True)
-    except OSError as error:
+    except Exception as error:  # every client has errors of its own
         raise SourceError(
             f"{without_password(url)} cannot be listed: {error}.", mend="check the address and your rights"
         ) from error

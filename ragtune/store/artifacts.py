@@ -55,6 +55,19 @@ def write_json(path: Path, value: Any) -> None:
     scratch.replace(path)
 
 
+def scratch_name() -> str:
+    """Return a name for a folder that this process is filling."""
+    return f".scratch-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def clear_abandoned(*roots: Path) -> None:
+    """Remove what processes that are no longer there left half-written, in each root or one folder below."""
+    for scratch in (found for root in roots for depth in ("", "*/") for found in root.glob(f"{depth}.scratch-*")):
+        owner = scratch.name.split("-")[1]
+        if not Path("/proc", owner).exists():
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
 class ArtifactStore:
     """Folders and tables under `root`, each named by the hash of its content."""
 
@@ -64,7 +77,7 @@ class ArtifactStore:
     @contextmanager
     def stage(self, name: str) -> Iterator[Path]:
         """Yield an empty scratch folder that is removed afterwards unless `commit` moved it."""
-        scratch = self.root / name / f".scratch-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        scratch = self.root / name / scratch_name()
         scratch.mkdir(parents=True)
         try:
             yield scratch

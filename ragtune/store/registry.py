@@ -7,7 +7,6 @@ in MLflow's registry points at it, and the aliases `champion`, `challenger` and 
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -20,7 +19,7 @@ from ragtune.errors import RegistryError
 from ragtune.records import ModelManifest, RegisteredModel, content_id
 from ragtune.settings import Settings
 from ragtune.store.artifacts import MANIFEST as ARTIFACT_MANIFEST
-from ragtune.store.artifacts import file_sha256, folder_files, write_json
+from ragtune.store.artifacts import file_sha256, folder_files, scratch_name, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +110,7 @@ def assemble(models: Path, precisions: Mapping[str, Path], manifest: ModelManife
     before one rename puts the folder in place. The same content gives the same folder. Files are
     hard-linked where the file system allows it, so a release costs no disk.
     """
-    scratch = models / f".scratch-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    scratch = models / scratch_name()
     try:
         for precision, source in precisions.items():
             _link_tree(source, scratch / precision)

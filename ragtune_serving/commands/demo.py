@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ragtune.errors import EngineError, RagTuneError
 from ragtune.records import QAPair, Score, SplitItem
-from ragtune.settings import Settings, child_environment, load_settings
+from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.warehouse import Warehouse
@@ -19,7 +19,7 @@ from ragtune_serving.address import check_port, endpoint_file
 from ragtune_serving.client import GatewayClient
 from ragtune_serving.commands.asking import show
 from ragtune_serving.commands.running import materialize_command
-from ragtune_serving.processes import Program, start, stop
+from ragtune_serving.processes import Program, run_to_its_end, start, stop
 from ragtune_serving.terminal import err, out, progress_bar
 
 QUESTIONS = 3
@@ -35,7 +35,7 @@ def demo() -> None:
         check_port(settings.gateway.host, settings.gateway.port, "gateway.port")
     began = time.monotonic()
     err.rule("1 of 3: the asset graph")
-    code = subprocess.run(materialize_command([]), env=child_environment(), check=False).returncode
+    code = run_to_its_end(materialize_command([]))
     if code:
         raise typer.Exit(code)
     err.rule("2 of 3: the endpoint")

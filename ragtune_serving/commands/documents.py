@@ -152,6 +152,9 @@ def _batch(
         for done, query in enumerate(asked, 1):
             began = time.perf_counter()
             hits = retriever.search(query["text"], wanted, mode)
+            while len(_ranked(hits, level)) < top_k and len(hits) == wanted:
+                wanted *= 2
+                hits = retriever.search(query["text"], wanted, mode)
             measured.append({"id": query["id"], "latency_ms": round((time.perf_counter() - began) * 1000, 3)})
             lines += [
                 f"{query['id']} Q0 {names.get(name, name)} {rank} {score:.9f} ragtune"

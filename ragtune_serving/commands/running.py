@@ -1,7 +1,6 @@
 """`materialize`, `serve` and `up`: the commands that run for long."""
 
 import logging
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +8,9 @@ from typing import Annotated
 import typer
 
 from ragtune.errors import SettingsError
-from ragtune.settings import Settings, child_environment, load_settings
+from ragtune.settings import Settings, load_settings
 from ragtune_serving.address import check_port
-from ragtune_serving.processes import Program, supervise
+from ragtune_serving.processes import Program, run_to_its_end, supervise
 from ragtune_serving.terminal import err
 
 Host = Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 opens the gateway to the network")]
@@ -23,7 +22,7 @@ def materialize(
 ) -> None:
     """Run the asset graph, all of it by default; what is fresh is not run again."""
     command = materialize_command(select)
-    raise typer.Exit(subprocess.run(command, env=child_environment(), check=False).returncode)
+    raise typer.Exit(run_to_its_end(command))
 
 
 def materialize_command(select: list[str]) -> list[str]:
