@@ -29,9 +29,16 @@ test: install ## lint, types, import contracts and the whole test suite
 up: install ## leave everything running: Dagster, MLflow, engine, gateway
 	@$(bin)/ragtune up
 
-grounding: install ## train the default model's own adapter again (hours; needs python3.11-doc)
+grounding: install ## train the default model's own adapter again, from nothing (hours; needs python3.11-doc)
+	@RAGTUNE_TRAINING__START_FROM= RAGTUNE_TRAINING__MINUTES=65 RAGTUNE_TRAINING__LEARNING_RATE=1.0e-3 \
+	  $(MAKE) --no-print-directory grounding-round
+	@$(MAKE) --no-print-directory grounding-round
+
+grounding-round:
 	@RAGTUNE_CONFIG=grounding/ragtune.yaml $(bin)/python -m ragtune_assets.materialize --select '*lora_adapter'
-	@$(bin)/python -m ragtune.model.adapters "$$(ls -td .grounding/artifacts/lora_adapter/*/ | head -1)" ragtune/model/smollm2_grounded
+	@$(bin)/python -m ragtune.model.adapters "$$($(bin)/python -c 'import json, pathlib; \
+	  print(json.loads(pathlib.Path(".grounding/artifacts/lora_adapter/current.json").read_text())["uri"])')" \
+	  ragtune/model/smollm2_grounded
 
 lint: install ## ruff, mypy, import contracts
 	@$(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy && $(bin)/lint-imports
@@ -59,4 +66,4 @@ $(engine):
 clean: ## remove the environments and all state
 	rm -rf .venv .venv-vllm .ragtune .install.lock
 
-.PHONY: help demo test up grounding lint install clean
+.PHONY: help demo test up grounding grounding-round lint install clean

@@ -20,7 +20,7 @@ from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets.display import asked, materialized, score_bars, table
-from ragtune_assets.line_up import BASE, RAW, AnswerSet, line_up, precision_folders
+from ragtune_assets.line_up import BASE, CANDIDATE, RAW, AnswerSet, line_up, precision_folders
 from ragtune_assets.progress import LoggedProgress
 
 OWNERS = ["team:evaluation"]
@@ -174,15 +174,23 @@ def _scores(one: AnswerSet, dataset_sha256: str, settings: Settings) -> list[Sco
 
 
 def _gains(sets: Sequence[AnswerSet], settings: Settings) -> list[tuple[str, str, str, str, float, str, int]]:
-    """Return what every model gains over the raw and the base model on the test, paired by question."""
+    """Return what every model gains over the raw and the base model on the test, paired by question.
+
+    And what the candidate's rounded weights lose against its unrounded ones, for citations too.
+    """
     test = [one for one in sets if one.split == "test"]
+    metric = settings.evaluation.metric
+    steps = [(a, b, metric) for a in test if a.model in (RAW, BASE) for b in test if b.model not in (RAW, a.model)]
+    mine = [one for one in test if one.model == CANDIDATE]
+    rounded = [(a, b) for a in mine if a.precision == "bf16" for b in mine if b.precision != "bf16"]
+    steps += [(a, b, each) for a, b in rounded for each in dict.fromkeys((metric, "citation"))]
     rows = []
-    for before in (one for one in test if one.model in (RAW, BASE)):
-        for one in (one for one in test if one.model not in (RAW, before.model)):
-            after = one.answers[: len(before.answers)]  # the raw model is asked the first questions only
-            gain = paired_gain(before.answers, after, settings.evaluation.metric, alpha=0.025, seed=settings.seed)
-            interval = f"{gain.low:+.3f} to {gain.high:+.3f}"
-            rows.append((before.model, one.model, one.precision, gain.metric, gain.gain, interval, gain.n))
+    for before, one, each in steps:
+        after = one.answers[: len(before.answers)]  # the raw model is asked the first questions only
+        gain = paired_gain(before.answers, after, each, alpha=0.025, seed=settings.seed)
+        interval = f"{gain.low:+.3f} to {gain.high:+.3f}"
+        over = f"{before.model} {before.precision}"
+        rows.append((over, one.model, one.precision, gain.metric, gain.gain, interval, gain.n))
     return rows
 
 

@@ -30,6 +30,7 @@ from ragtune_assets.line_up import AnswerSet
 
 HERE = Path(__file__).parent
 SAMPLES = 2000
+MODELS = ("base_model", "merged_model", "quantized_model")
 COMPARED = ("token_f1", "citation", "refusal_recall", "false_refusal")
 Answers = Sequence[ScoredAnswer]
 
@@ -79,11 +80,14 @@ def main() -> None:
         "sources": settings.sources,
         "seed": settings.seed,
         "dataset_sha256": splits.sha256,
-        "model_versions": {f"{one.model} {one.precision}": one.version for one in sets},
+        "artefacts_sha256": {name: ref.sha256 for name in MODELS if (ref := store.current(name))},
         "hardware": hardware(),
         "signatures": SIGNATURES,
         "scores": table,
-        "token_f1_by_kind": {name: by_kind(each, settings.seed) for name, each in answers.items()},
+        "by_kind": {
+            metric: {name: by_kind(each, metric, settings.seed) for name, each in answers.items()}
+            for metric in ("token_f1", "exact_match", "citation", "false_refusal")
+        },
         "gains": gains(answers, settings.seed),
     }
     text = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", json.dumps(results, indent=1))
@@ -93,21 +97,27 @@ def main() -> None:
 
 
 def scores(answers: Answers, seed: int) -> dict[str, list[float]]:
-    """Return {metric: [mean, low, high, n]} with 95% intervals, resampled by document."""
+    """Return {metric: [mean, low, high, n]} with 95% intervals, resampled by document.
+
+    `right_citation_alone` counts an answer that cites the right passage and no other.
+    """
     found = {}
     for metric in METRICS:
         chosen = [answer for answer in answers if metric in answer.metrics]
         if chosen:
-            found[metric] = _interval(chosen, metric, seed)
+            found[metric] = _interval(chosen, [answer.metrics[metric] for answer in chosen], seed)
+    cited = [answer for answer in answers if "citation" in answer.metrics]
+    found["right_citation_alone"] = _interval(cited, [float(a.metrics["citation"] == 1) for a in cited], seed)
     return found
 
 
-def by_kind(answers: Answers, seed: int) -> dict[str, list[float]]:
-    """Return {kind of question: [mean token F1, low, high, n]}."""
+def by_kind(answers: Answers, metric: str, seed: int) -> dict[str, list[float]]:
+    """Return {kind of question: [mean, low, high, n]} of a metric, where it applies."""
     kinds: dict[str, list[ScoredAnswer]] = defaultdict(list)
     for answer in answers:
-        kinds[answer.kind].append(answer)
-    return {kind: _interval(kinds[kind], "token_f1", seed) for kind in sorted(kinds)}
+        if metric in answer.metrics:
+            kinds[answer.kind].append(answer)
+    return {kind: _interval(of, [a.metrics[metric] for a in of], seed) for kind, of in sorted(kinds.items())}
 
 
 def gains(answers: Mapping[str, Answers], seed: int) -> list[dict[str, Any]]:
@@ -122,14 +132,15 @@ def gains(answers: Mapping[str, Answers], seed: int) -> list[dict[str, Any]]:
     rows = []
     for before, after in steps:
         for metric in COMPARED:
-            gain = paired_gain(answers[before], answers[after], metric, alpha=0.025, samples=SAMPLES, seed=seed)
+            first = answers[after][: len(answers[before])]  # the raw model may be asked fewer, the first ones
+            gain = paired_gain(answers[before], first, metric, alpha=0.025, samples=SAMPLES, seed=seed)
             interval = [round(each, 4) for each in (gain.gain, gain.low, gain.high)]
             rows.append({"from": before, "to": after, "metric": metric, "gain": interval, "n": gain.n})
     return rows
 
 
-def _interval(answers: Answers, metric: str, seed: int) -> list[float]:
-    values, documents = [a.metrics[metric] for a in answers], [a.document_id for a in answers]
+def _interval(answers: Answers, values: Sequence[float], seed: int) -> list[float]:
+    documents = [answer.document_id for answer in answers]
     return [*(round(each, 4) for each in mean_interval(values, documents, SAMPLES, seed)), len(answers)]
 
 

@@ -10,9 +10,10 @@ of prose.yaml, with passages from its own hybrid index. A file of questions has 
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from ragtune.evaluation.metrics import answer_tokens
 from ragtune.evaluation.outside import FixedPassages, OutsideQuestion, with_nearest_passages
 from ragtune.evaluation.resampling import mean_interval
 from ragtune.knowledge.chunking import cut
+from ragtune.knowledge.retrieval import RETRIEVAL_VERSION
+from ragtune.model.capacity import chosen_device
 from ragtune.model.pretrained import raw_model
 from ragtune.records import Document, QAPair, ScoredAnswer, SplitItem, content_id
 from ragtune.settings import Settings, child_environment, load_settings
@@ -36,55 +39,62 @@ SAMPLES = 2000
 
 
 def questions_of(file: Path, settings: Settings) -> list[OutsideQuestion]:
-    """Return the questions of a JSONL file with their passages; say which line does not hold its answer."""
-    lines = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
-    contexts = {context: content_id(context) for context in (line["context"] for line in lines)}
+    """Return the questions of a JSONL file with their passages; an empty answer means that there is none.
+
+    Left out, and counted on the terminal: answers that no passage holds whole, and a question that comes again.
+    """
+    lines = {line["question"]: line for line in map(json.loads, filter(str.strip, file.read_text().splitlines()))}
+    contexts = {context: content_id(context) for context in (line["context"] for line in lines.values())}
     documents = [Document(name, str(file), name, "", text, name) for text, name in contexts.items()]
     embedder = embedder_from(settings)
     chunks = [chunk for chunk in cut(documents, settings.chunking, embedder.count_tokens) if not chunk.duplicate_of]
     pairs = []
-    for number, line in enumerate(lines, 1):
-        name = contexts[line["context"]]
-        holding = [c for c in chunks if c.document_id == name and line["answer"] in c.text]
-        if not holding:
-            raise SystemExit(f"{file}, line {number}: no passage of the context holds the answer {line['answer']!r}.")
-        start = holding[0].text.index(line["answer"])
-        span = (start, start + len(line["answer"]))
-        own = content_id(line["question"], name)
-        pairs.append(QAPair(own, line["question"], line["answer"], "public", name, holding[0].id, span))
+    for question, line in lines.items():
+        name, answer = contexts[line["context"]], line["answer"]
+        holding = [chunk for chunk in chunks if chunk.document_id == name and answer in chunk.text]
+        if holding:
+            start = holding[0].text.index(answer)
+            span = (start, start + len(answer))
+            own = content_id(question, name)
+            pairs.append(QAPair(own, question, answer, "public", name, holding[0].id, span, bool(answer)))
+    print(f"{len(pairs)} of {len(lines)} questions have an answer that stands in a passage.")
     return with_nearest_passages(pairs, chunks, embedder, settings.answer.passages)
 
 
 def contains(answer: ScoredAnswer) -> float:
-    """Return 1 when the answer holds the expected one, word by word."""
+    """Return 1 when the answer holds the expected one, word by word, and is no refusal."""
     want, got = answer_tokens(answer.expected), answer_tokens(answer.answer)
-    return float(any(got[i : i + len(want)] == want for i in range(len(got) - len(want) + 1)))
+    held = any(got[i : i + len(want)] == want for i in range(len(got) - len(want) + 1))
+    return float(held and bool(want) and not answer.refused)
 
 
-def scores(answers: Sequence[ScoredAnswer], seed: int) -> dict[str, list[float]]:
-    """Return {measure: [mean, low, high, n]} with 95% intervals, resampled by document."""
+def values(answers: Sequence[ScoredAnswer]) -> dict[str, dict[str, float]]:
+    """Return {measure: {pair id: value}}; citations and words of answers whose passage was shown only."""
     shown = [a for a in answers if a.answerable and a.retrieved]
-    hidden = [a for a in answers if not a.answerable]
-    rows = {
-        "token_f1": [(a, a.metrics["token_f1"]) for a in answers],
-        "contains_expected": [(a, contains(a)) for a in shown],
-        "citation": [(a, a.metrics["citation"]) for a in shown],
-        "false_refusal": [(a, a.metrics["false_refusal"]) for a in shown],
-        "refusal_recall": [(a, a.metrics["refusal_recall"]) for a in hidden],
+    return {
+        "token_f1": {a.pair_id: a.metrics["token_f1"] for a in answers},
+        "contains_expected": {a.pair_id: contains(a) for a in shown},
+        "citation": {a.pair_id: a.metrics["citation"] for a in shown},
+        "false_refusal": {a.pair_id: a.metrics["false_refusal"] for a in shown},
+        "refusal_recall": {a.pair_id: a.metrics["refusal_recall"] for a in answers if not a.answerable},
     }
-    table = {}
+
+
+def table(rows: Mapping[str, Mapping[str, float]], documents: Mapping[str, str], seed: int) -> dict[str, list[float]]:
+    """Return {measure: [mean, low, high, n]} with 95% intervals, resampled by document."""
+    found = {}
     for name, row in rows.items():
         if row:
-            values = mean_interval([value for _, value in row], [a.document_id for a, _ in row], SAMPLES, seed)
-            table[name] = [*(round(value, 4) for value in values), len(row)]
-    return table
+            interval = mean_interval([*row.values()], [documents[each] for each in row], SAMPLES, seed)
+            found[name] = [*(round(value, 4) for value in interval), len(row)]
+    return found
 
 
 def main() -> None:
     """Build the dataset and the index, ask the models and write `prose.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, required=True, help="whose models answer")
-    parser.add_argument("--items", type=int, default=200)
+    parser.add_argument("--items", type=int, default=300)
     parser.add_argument("--questions", type=Path, help="a JSONL file instead of the dataset's own questions")
     parser.add_argument("--out", type=Path, default=HERE / "prose.json")
     chosen = parser.parse_args()
@@ -92,23 +102,20 @@ def main() -> None:
     settings = load_settings()
     store, models = ArtifactStore(settings.home / "artifacts"), ArtifactStore(chosen.home / "artifacts")
     finder: Any
+    shaping = f"{settings.fingerprint('answer', 'index', 'engine')} {RETRIEVAL_VERSION}"
     if chosen.questions:
         asked = questions_of(chosen.questions, settings)
         pairs, finder = [question.pair for question in asked], FixedPassages(asked)
+        shaping += content_id(*(chunk.id for question in asked for chunk in question.passages))
     else:
-        build = [
-            sys.executable,
-            "-m",
-            "ragtune_assets.materialize",
-            "--select",
-            "*search_index",
-            "--select",
-            "*qa_splits",
-        ]
-        subprocess.run(build, env=child_environment(), check=True)
-        splits = store.current("qa_splits")
-        pairs = [item.pair for item in store.read_records(splits, SplitItem)] if splits else []
-        finder = retriever_from(settings)
+        needed = ("--select", "*search_index", "--select", "*qa_splits")
+        command = [sys.executable, "-m", "ragtune_assets.materialize", *needed]
+        subprocess.run(command, env=child_environment(), check=True)
+        splits, index = store.current("qa_splits"), store.current("search_index")
+        if splits is None or index is None:
+            raise SystemExit("The graph made no questions.")
+        pairs, finder = [item.pair for item in store.read_records(splits, SplitItem)], retriever_from(settings)
+        shaping += index.sha256
     pairs = sorted(pairs, key=lambda pair: content_id(str(settings.seed), pair.id))[: chosen.items]
     built = {
         RAW: raw_model(settings.base_model, models),
@@ -118,28 +125,40 @@ def main() -> None:
     folders = {name: models.folder(ref) for name, ref in built.items() if ref}
     if len(folders) < len(built):
         raise SystemExit(f"{chosen.home} holds only {', '.join(folders)}; run benchmarks.default_model.answers first.")
-    exam = Exam(RememberingAnswerer(finder, settings.answer), content_id(*(pair.id for pair in pairs)))
+    exam = Exam(RememberingAnswerer(finder, settings.answer), shaping)
     contenders = [Contender(name, "bf16", folder, name, {"test": pairs}) for name, folder in folders.items()]
     answering = HeldOutAnswers(
         engine_from(settings), {"test": exam}, store, settings.evaluation, settings.seed, LoggedProgress()
     )
-    found = [each["test"] for each in answering.of_all(contenders, at_once=2)]
-    table = {one.model: scores(answers, settings.seed) for one, answers in zip(contenders, found, strict=True)}
-    bad = [a for a in found[-1] if a.answerable and a.retrieved and not contains(a)][:12]
-    result = {
+    at_once = 2 if chosen_device(settings.device) == "cpu" else 1
+    found = {
+        one.model: each["test"] for one, each in zip(contenders, answering.of_all(contenders, at_once), strict=True)
+    }
+    documents = {pair.id: pair.document_id for pair in pairs}
+    measured = {name: values(answers) for name, answers in found.items()}
+    gains = {
+        f"{name} over raw": {
+            measure: {pair: value - measured[RAW][measure][pair] for pair, value in row.items()}
+            for measure, row in measured[name].items()
+        }
+        for name in (BASE, CANDIDATE)
+    }
+    bad = [a for a in found[CANDIDATE] if a.answerable and a.retrieved and not contains(a)][:12]
+    result: dict[str, Any] = {
         "command": "python -m benchmarks.default_model.prose " + " ".join(sys.argv[1:]),
         "sources": [str(chosen.questions)] if chosen.questions else settings.sources,
         "seed": settings.seed,
         "questions_sha256": content_id(*(f"{pair.id} {pair.question} {pair.answer}" for pair in pairs)),
+        "model_versions": {name: ref.sha256 for name, ref in built.items() if ref},
         "hardware": hardware(),
-        "scores": table,
+        "scores": {name: table(rows, documents, settings.seed) for name, rows in measured.items()},
+        "paired_gains": {name: table(rows, documents, settings.seed) for name, rows in gains.items()},
         "where_it_breaks": [{"question": a.question, "expected": a.expected, "answer": a.answer} for a in bad],
     }
-    chosen.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    for name, row in table.items():
-        print(
-            f"{name:12}", *(f"{measure} {value[0]:.3f} (n={value[3]:.0f})" for measure, value in row.items()), sep="  "
-        )
+    text = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", json.dumps(result, indent=1))
+    chosen.out.write_text(text + "\n")
+    for name, row in {**result["scores"], **result["paired_gains"]}.items():
+        print(f"{name:22}", *(f"{each} {value[0]:.3f} (n={value[3]:.0f})" for each, value in row.items()), sep="  ")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Question:
     ideal: Sequence[float]
 
 
-def from_home(limit: int) -> tuple[list[Chunk], list[Question], str]:
+def from_home(limit: int | None) -> tuple[list[Chunk], list[Question], str]:
     """Return passages, test questions and the dataset's hash of the home that the settings name."""
     store = ArtifactStore(load_settings().home / "artifacts")
     chunks, splits = store.current("chunks"), store.current("qa_splits")

@@ -93,19 +93,27 @@ def report(settings: Settings) -> None:
 
 
 def score_table(scores: list[Score]) -> Table:
-    """Return one row per model and precision, one column per metric: mean and 95% interval, n in the head."""
+    """Return one row per model and precision, one column per metric: mean and 95% interval.
+
+    n stands in the head of a column, or in the cells where it is not the same in all of them.
+    """
     table = Table(title="Scores on the held-out test split (mean, 95% interval)")
     table.add_column("model", no_wrap=True)
     table.add_column("precision", no_wrap=True)
     shown = [metric for metric in METRICS if any(score.metric == metric for score in scores)]
-    for metric in shown:
-        sizes = sorted({score.n for score in scores if score.metric == metric})
-        table.add_column(f"{metric}\nn={' or '.join(map(str, sizes))}")
+    sizes = {metric: {score.n for score in scores if score.metric == metric} for metric in shown}
+    for metric, found in sizes.items():
+        table.add_column(f"{metric}\nn={found.copy().pop()}" if len(found) == 1 else metric)
     for model, precision in dict.fromkeys((score.model, score.precision) for score in scores):
         cells = {s.metric: s for s in scores if (s.model, s.precision) == (model, precision)}
-        texts = [f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}]" if s else "" for s in map(cells.get, shown)]
-        table.add_row(model, precision, *texts)
+        table.add_row(model, precision, *(_cell(cells.get(metric), len(sizes[metric]) > 1) for metric in shown))
     return table
+
+
+def _cell(score: Score | None, with_n: bool) -> str:
+    if score is None:
+        return ""
+    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]" + (f"\nn={score.n}" if with_n else "")
 
 
 @contextmanager
