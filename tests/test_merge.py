@@ -115,3 +115,14 @@ def test_the_default_base_model_is_the_packaged_one_with_its_adapter_merged_in(
     assert pretrained.resolve_base_model(BaseModelSettings(name="smollm2"), store) == grounded
     assert (store.folder(grounded) / "config.json").read_text() != "{}", "a damaged one is made again"
     assert pretrained.raw_model(BaseModelSettings(name=str(tiny)), store) is None
+
+
+def test_the_adapter_that_is_shipped_is_small_and_fits_the_packaged_model() -> None:
+    from safetensors.torch import load_file
+
+    file = pretrained.GROUNDING / "adapter_model.safetensors"
+    assert file.stat().st_size < 20_000_000
+    weights = load_file(file)
+    assert len(weights) == 30 * 7 * 2, "layers, matrices of each, A and B"
+    inputs = {tensor.shape[1] for name, tensor in weights.items() if name.endswith("lora_A.weight")}
+    assert inputs == {576, 1536}

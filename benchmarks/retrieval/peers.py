@@ -41,6 +41,16 @@ def ours(source: str, settings: Settings, embedder: Embedder) -> dict[str, Any]:
     return {"seconds": stages["all"], "documents": count, "passages": len(chunks), "embedded": kept}
 
 
+def in_int8(source: str) -> dict[str, Any]:
+    """Do the same in a home of its own with the embedder in 8-bit integers."""
+    with scratch_settings() as settings:
+        chosen = settings.embedder.model_copy(update={"precision": "int8"})
+        rounded = settings.model_copy(update={"embedder": chosen})
+        embedder = embedder_from(rounded)
+        embedder.embed(["warm up"])
+        return ours(source, rounded, embedder)
+
+
 def peer(name: str, python: str, corpus: Path, folder: Path) -> dict[str, Any]:
     """Let a peer index the documents in its own environment and return its facts."""
     script = str(Path(__file__).with_name("peer_ingest.py"))
@@ -58,6 +68,7 @@ def main() -> None:
     parser.add_argument("--python", required=True, help="the interpreter of the peers' environment")
     parser.add_argument("--source", action="append", required=True)
     parser.add_argument("--documents", type=int, default=10_000)
+    parser.add_argument("--int8", action="store_true", help="also with embedder.precision int8")
     parser.add_argument("--peers", nargs="+", default=list(PEERS))
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
@@ -71,6 +82,9 @@ def main() -> None:
         source = write_jsonl(settings.home / "corpus.jsonl", [fitting[place] for place in chosen])
         found = {"ragtune": ours(source, settings, embedder)}
         print("ragtune", found["ragtune"], flush=True)
+        if options.int8:
+            found["ragtune in int8"] = in_int8(source)
+            print("ragtune in int8", found["ragtune in int8"], flush=True)
         for name in options.peers:
             began = time.perf_counter()
             found[name] = peer(name, options.python, settings.home / "corpus.jsonl", settings.home / name)
@@ -85,8 +99,8 @@ def main() -> None:
             "tokens_a_document": {"mean": mean(counts), "median": median(counts), "most": max(counts)},
             "tokens": sum(counts),
         }
-        ratio = found["ragtune"]["documents_per_second"] / best
-        write_results(options.out, settings, facts, {"against_the_best_peer": ratio, "libraries": found})
+        ratios = {name: each["documents_per_second"] / best for name, each in found.items() if name not in PEERS}
+        write_results(options.out, settings, facts, {"against_the_best_peer": ratios, "libraries": found})
 
 
 if __name__ == "__main__":
