@@ -19,12 +19,22 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.request import urlopen
 
-from benchmarks.retrieval.faults import State, Update, compare, edit, open_index, run, start, wanted, write_folder
+from benchmarks.retrieval.faults import (
+    WRITING,
+    State,
+    Update,
+    compare,
+    edit,
+    open_index,
+    run,
+    start,
+    wanted,
+    write_folder,
+)
 from benchmarks.retrieval.results import chunks_sha256, scratch_settings, write_results
 from ragtune.knowledge.sources import read_sources
 from ragtune.settings import Settings
 
-WRITING = "writing the index"
 START_SECONDS = 120
 
 
