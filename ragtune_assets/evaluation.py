@@ -183,7 +183,8 @@ def _gains(sets: Sequence[AnswerSet], settings: Settings) -> list[tuple[str, str
     steps = [(a, b, metric) for a in test if a.model in (RAW, BASE) for b in test if b.model not in (RAW, a.model)]
     mine = [one for one in test if one.model == CANDIDATE]
     rounded = [(a, b) for a in mine if a.precision == "bf16" for b in mine if b.precision != "bf16"]
-    steps += [(a, b, each) for a, b in rounded for each in dict.fromkeys((metric, "citation"))]
+    cited = ["citation"] if any("citation" in answer.metrics for one in mine for answer in one.answers) else []
+    steps += [(a, b, each) for a, b in rounded for each in dict.fromkeys((metric, *cited))]
     rows = []
     for before, one, each in steps:
         after = one.answers[: len(before.answers)]  # the raw model is asked the first questions only
