@@ -38,7 +38,7 @@ def test_the_base_model_answers_and_cites_over_http_before_anything_was_trained(
     question = [{"role": "user", "content": "What does shop.cart.total return?"}]
     reply = gateway.client.chat.completions.create(model="ragtune", messages=question)
     assert reply.ragtune["model_version"] == "base"
-    assert "price of everything in the cart" in reply.choices[0].message.content
+    assert "price of everything" in reply.choices[0].message.content
     assert [citation["title"] for citation in reply.ragtune["citations"]] == ["shop.cart"]
     assert reply.usage.prompt_tokens > 60, "the passages must be in the prompt"
     assert reply.ragtune["retrieval_ms"] > 0
