@@ -64,7 +64,7 @@ def run_to_its_end(command: Sequence[str]) -> int:
     """
     process: subprocess.Popen[bytes] | None = None
 
-    def pass_on(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    def pass_on(number: int, _: FrameType | None) -> None:
         if process is None:
             raise KeyboardInterrupt
         process.send_signal(number)

@@ -173,6 +173,26 @@ def test_a_remote_folder_is_read_like_a_local_one() -> None:
     assert corpus.documents[0].modified
 
 
+def test_an_error_of_a_remote_client_is_told_and_costs_one_document_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    for name in ("bad", "good"):
+        memory.pipe(f"/clients/{name}.md", b"# Title\n\nText.")
+    fetch = memory.cat_file
+
+    def refuse(path: str, **knobs: object) -> bytes:
+        if "bad" in path:
+            raise RuntimeError("the token has expired")
+        return bytes(fetch(path, **knobs))
+
+    monkeypatch.setattr(type(memory), "cat_file", lambda self, path, **knobs: refuse(path, **knobs))
+    corpus = read_sources(["memory://clients"])
+    assert [document.path for document in corpus.documents] == ["good.md"]
+    assert "the token has expired" in corpus.quarantine[0].reason
+    monkeypatch.setattr(type(memory), "find", lambda *args, **knobs: refuse("bad"))
+    with pytest.raises(SourceError, match="cannot be listed: the token has expired"):
+        read_sources(["memory://clients"])
+
+
 def test_an_empty_remote_folder_is_an_error() -> None:
     with pytest.raises(SourceError, match="empty or does not exist"):
         read_sources(["memory://nothing/here"])

@@ -3,7 +3,6 @@
 Run: python -m benchmarks.default_model.answers (the graph is built first; minutes for each model on two cores)
 """
 
-import json
 import os
 import re
 import subprocess
@@ -13,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import Answerer
 from ragtune.backends.catalog import retriever_from
 from ragtune.dataset.sentences import flat, sentences
@@ -90,8 +90,7 @@ def main() -> None:
         },
         "gains": gains(answers, settings.seed),
     }
-    text = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", json.dumps(results, indent=1))
-    (HERE / "answers.json").write_text(text + "\n")
+    (HERE / "answers.json").write_text(as_text(results))
     for name, row in table.items():
         print(f"{name:36}", *(f"{metric} {row[metric][0]:.3f}" for metric in COMPARED if metric in row), sep="  ")
 

@@ -10,13 +10,13 @@ of prose.yaml, with passages from its own hybrid index. A file of questions has 
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import RememberingAnswerer
 from ragtune.backends.catalog import embedder_from, engine_from, retriever_from
 from ragtune.evaluation.benchmark import hardware
@@ -155,8 +155,7 @@ def main() -> None:
         "paired_gains": {name: table(rows, documents, settings.seed) for name, rows in gains.items()},
         "where_it_breaks": [{"question": a.question, "expected": a.expected, "answer": a.answer} for a in bad],
     }
-    text = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", json.dumps(result, indent=1))
-    chosen.out.write_text(text + "\n")
+    chosen.out.write_text(as_text(result))
     for name, row in {**result["scores"], **result["paired_gains"]}.items():
         print(f"{name:22}", *(f"{each} {value[0]:.3f} (n={value[3]:.0f})" for each, value in row.items()), sep="  ")
 

@@ -8,8 +8,8 @@ Both hold the passages of the home's dataset with the same vectors and are asked
 import argparse
 from pathlib import Path
 
-from benchmarks.retrieval.quality import DEEP, Rankings, from_home, table
-from benchmarks.retrieval.results import chunks_sha256, interval, scratch_settings, write_results
+from benchmarks.retrieval.quality import DEEP, Rankings, facts, from_home, table
+from benchmarks.retrieval.results import interval, scratch_settings, write_results
 from ragtune.backends.catalog import embedder_from
 from ragtune.backends.elastic_index import ElasticIndex
 from ragtune.backends.lance_index import LanceIndex
@@ -57,21 +57,12 @@ def main() -> None:
         clusters = [question.cluster for question in questions]
         shared = {mode: overlaps(found[f"{mode}, lance"], found[f"{mode}, elastic"]) for mode in MODES}
         ways = {"hybrid": found["hybrid, lance"], **found}
-        facts = {
-            "n": len(questions),
-            "clusters": len(set(clusters)),
-            "seed": options.seed,
-            "interval": "95%, bootstrap over clusters of near-duplicate documents",
-            "dataset_sha256": digest,
-            "passages": len(kept),
-            "passages_sha256": chunks_sha256(kept),
-        }
         results = {
             "overlap_of_the_first_10": {mode: interval(each, clusters, options.seed) for mode, each in shared.items()},
             "quality": table(ways, questions, options.seed),
         }
         both = settings.model_copy(update={"index": settings.index.model_copy(update={"backend": "both"})})
-        write_results(options.out, both, facts, results)
+        write_results(options.out, both, facts(questions, chunks, digest, options.seed), results)
         elastic.close()
 
 

@@ -50,7 +50,12 @@ class Update:
 
     def reached(self, stage: str) -> float | None:
         """Return when the first line about this stage came."""
-        return next((when for when, text in list(self.lines) if stage in text), None)
+        return next((when for when, text in list(self.lines) if text.startswith(stage)), None)
+
+    def wait_for(self, stage: str) -> None:
+        """Wait until the update says that it is at this stage, or ends."""
+        while self.reached(stage) is None and self.process.poll() is None:
+            time.sleep(0.002)
 
     def finish(self) -> None:
         """Wait for the end; `seconds` is the whole command, `seconds_of_work` what came after its first line."""
@@ -101,8 +106,7 @@ def wanted(settings: Settings, docs: Path) -> tuple[State, list[Chunk]]:
 def kill_once(settings: Settings, docs: Path, moment: float, allowed: set[State], stage: str = "") -> dict[str, Any]:
     """Kill an update `moment` seconds after the first line of its stage and say what readers see then."""
     update = start(settings, f"folder:{docs}")
-    while update.reached(stage) is None and update.process.poll() is None:
-        time.sleep(0.002)
+    update.wait_for(stage)
     time.sleep(moment)
     update.process.send_signal(signal.SIGKILL)
     update.process.wait()

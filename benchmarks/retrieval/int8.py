@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.retrieval.quality import DEEP, from_home, table
-from benchmarks.retrieval.results import chunks_sha256, scratch_settings, write_results
+from benchmarks.retrieval.quality import DEEP, facts, from_home, table
+from benchmarks.retrieval.results import scratch_settings, write_results
 from ragtune.backends.catalog import search_index_from
 from ragtune.backends.minilm import MiniLmEmbedder, Network
 from ragtune.backends.minilm_int8 import Linear
@@ -96,15 +96,6 @@ def main() -> None:
     found = {name: rankings(each, kept, asked) for name, each in embedders.items()}
     ways = {"hybrid": found["float32"]["hybrid"], "vector": found["float32"]["vector"]}
     ways |= {f"{mode}, int8": found["int8"][mode] for mode in ("hybrid", "vector")}
-    facts = {
-        "n": len(questions),
-        "clusters": len({question.cluster for question in questions}),
-        "seed": options.seed,
-        "interval": "95%, bootstrap over clusters of near-duplicate documents",
-        "dataset_sha256": digest,
-        "passages": len(kept),
-        "passages_sha256": chunks_sha256(kept),
-    }
     results = {
         "cosine_to_float32": {"mean": float(cosines.mean()), "least": float(cosines.min())},
         "least_cosine_alone_to_in_a_batch": float(min(one @ other for one, other in zip(alone, rounded, strict=False))),
@@ -113,7 +104,7 @@ def main() -> None:
         "quality": table(ways, questions, options.seed),
     }
     with scratch_settings() as settings:
-        write_results(options.out, settings, facts, results)
+        write_results(options.out, settings, facts(questions, chunks, digest, options.seed), results)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.retrieval.results import chunks_sha256, interval, scratch_settings, write_results
 from ragtune.backends.catalog import embedder_from, search_index_from
@@ -161,6 +162,19 @@ def table(found: dict[str, Rankings], questions: Sequence[Question], seed: int) 
     return rows
 
 
+def facts(questions: Sequence[Question], chunks: Sequence[Chunk], digest: str, seed: int) -> dict[str, Any]:
+    """Return what was asked of what: the facts that stand beside every result of `table`."""
+    return {
+        "n": len(questions),
+        "clusters": len({question.cluster for question in questions}),
+        "seed": seed,
+        "interval": "95%, bootstrap over clusters of near-duplicate documents (over queries of a collection)",
+        "dataset_sha256": digest,
+        "passages": sum(not chunk.duplicate_of for chunk in chunks),
+        "passages_sha256": chunks_sha256(chunks),
+    }
+
+
 def main() -> None:
     """Measure and write the results beside this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -181,16 +195,8 @@ def main() -> None:
         else:
             chunks, questions, digest = from_home(options.limit)
         found = ways(settings, embedder, chunks, [question.text for question in questions])
-        facts = {
-            "n": len(questions),
-            "clusters": len({question.cluster for question in questions}),
-            "seed": options.seed,
-            "interval": "95%, bootstrap over clusters of near-duplicate documents (over queries of a collection)",
-            "dataset_sha256": digest,
-            "passages": sum(not chunk.duplicate_of for chunk in chunks),
-            "passages_sha256": chunks_sha256(chunks),
-        }
-        write_results(options.out, settings, facts, table(found, questions, options.seed))
+        results = table(found, questions, options.seed)
+        write_results(options.out, settings, facts(questions, chunks, digest, options.seed), results)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from urllib.request import urlopen
 from benchmarks.retrieval.faults import (
     WRITING,
     State,
-    Update,
     compare,
     edit,
     open_index,
@@ -72,19 +71,13 @@ class Node:
             return False
 
 
-def wait_for(update: Update, what: str) -> None:
-    """Wait until the update says that it does this, or ends."""
-    while update.process.poll() is None and not any(line.startswith(what) for _, line in update.lines):
-        time.sleep(0.005)
-
-
 def restart_once(
     settings: Settings, docs: Path, node: Node, sign: signal.Signals, moment: float, away: float, writing: bool
 ) -> dict[str, Any]:
     """Take the node down during an update, bring it back, and say how the update went on."""
     update = start(settings, f"folder:{docs}")
     if writing:
-        wait_for(update, WRITING)
+        update.wait_for(WRITING)
     time.sleep(moment)
     doing, ended = update.lines[-1][1] if update.lines else "", update.process.poll() is not None
     node.stop(sign)

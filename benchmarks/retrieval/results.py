@@ -41,6 +41,12 @@ def chunks_sha256(chunks: Sequence[Chunk]) -> str:
     return hashlib.sha256("\n".join(sorted(chunk.id for chunk in chunks)).encode()).hexdigest()
 
 
+def as_text(value: Any) -> str:
+    """Return JSON with its innermost lists on one line each."""
+    text = json.dumps(value, indent=1)
+    return re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
+
+
 def write_results(path: Path, settings: Settings, facts: dict[str, Any], results: Any) -> None:
     """Write the results as JSON, with the command, the code, the packages and the machine that made them."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
@@ -56,6 +62,5 @@ def write_results(path: Path, settings: Settings, facts: dict[str, Any], results
     plain = json.loads(
         json.dumps({**made, **facts, "results": results}), parse_float=lambda text: round(float(text), 6)
     )
-    text = json.dumps(plain, indent=1)
-    path.write_text(re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
+    path.write_text(as_text(plain))
     print(f"Written to {path}")

@@ -247,7 +247,13 @@ def _remote_files(url: str) -> list[_File]:
 
 
 def _opener(read: Callable[[str], bytes], path: str) -> Callable[[], bytes]:
-    return lambda: read(path)
+    def fetch() -> bytes:
+        try:
+            return read(path)
+        except Exception as error:  # every client has errors of its own
+            raise UnreadableError(f"it cannot be fetched: {error}") from error
+
+    return fetch
 
 
 def _moment(facts: dict[str, object]) -> str:
