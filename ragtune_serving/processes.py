@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from ragtune.errors import EngineError
+from ragtune.errors import EngineError, ResourceError
 from ragtune.settings import child_environment
 
 _PATIENCE = 20.0
@@ -61,6 +61,7 @@ def run_to_its_end(command: Sequence[str]) -> int:
     """Run a command on this terminal and return its exit code.
 
     It is a process group of its own: Ctrl-C comes here, is passed on, and the command takes the time it needs.
+    Raises ResourceError when it is killed.
     """
     process: subprocess.Popen[bytes] | None = None
 
@@ -72,10 +73,16 @@ def run_to_its_end(command: Sequence[str]) -> int:
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         process = subprocess.Popen(command, env=child_environment(), process_group=0)
-        return process.wait()
+        code = process.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if code < 0:
+        raise ResourceError(
+            f"`{' '.join(command)}` was killed by signal {-code}.",
+            mend="too little memory is the usual cause; run it again to go on",
+        )
+    return code
 
 
 def supervise(programs: Sequence[Program]) -> None:

@@ -216,6 +216,11 @@ def test_ctrl_c_is_passed_on_and_the_command_takes_the_time_it_needs(tmp_path):
     assert told.read_text() == "cleaned up"
 
 
+def test_a_command_that_is_killed_says_so():
+    with pytest.raises(ResourceError, match=r"was killed by signal 9(.|\n)*run it again"):
+        run_to_its_end(["bash", "-c", "kill -9 $$"])
+
+
 def test_a_program_that_ignores_the_signal_is_killed_with_its_children(tmp_path):
     script = "trap '' TERM; sleep 602 & wait; wait; sleep 602"
     process = start(Program("stubborn", ["bash", "-c", script], tmp_path / "a.log"))
