@@ -171,6 +171,7 @@ class EngineSettings(Section):
     kv_cache_gib: int = Field(1, ge=1)
     threads: int = Field(0, ge=0, description="0: one per core of the machine")
     eager: bool = True
+    speculative_tokens: int | None = Field(None, ge=0, description="guessed from the prompt; None: 4 on a CPU, else 0")
     start_timeout: float = Field(300.0, gt=0)
     gpu_memory_share: float = Field(0.85, gt=0, le=1)
 

@@ -58,7 +58,7 @@ def replay_questions(
 
 
 @dg.asset(
-    group_name="model", kinds={"trl", "mlflow"}, owners=OWNERS, code_version="1", pool="gpu", deps=["search_index"]
+    group_name="model", kinds={"trl", "mlflow"}, owners=OWNERS, code_version="2", pool="gpu", deps=["search_index"]
 )
 def lora_adapter(
     qa_splits: ArtifactRef,
@@ -111,7 +111,7 @@ def merged_model(
     group_name="model",
     kinds={"llmcompressor", "safetensors"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     pool="gpu",
     deps=["search_index"],
     check_specs=[dg.AssetCheckSpec("really_quantised", asset="quantized_model", blocking=True)],
@@ -162,14 +162,15 @@ def examples(
 
 
 def searching(retriever: Retriever, questions: Sequence[str], limit: int) -> Callable[[str, int], list[Hit]]:
-    """Return a search for one of the questions that looks for many that follow it in the same go."""
+    """Return a search that looks for many of the questions in the same go, and for any other text by itself."""
     ahead = list(dict.fromkeys(questions))
+    places = {question: place for place, question in enumerate(ahead)}
     hits: dict[str, list[Hit]] = {}
 
     def search(question: str, most: int) -> list[Hit]:
         if question not in hits:
-            start = ahead.index(question)
-            some = ahead[start : start + _SEARCHED]
+            start = places.get(question)
+            some = [question] if start is None else ahead[start : start + _SEARCHED]
             hits.update(zip(some, retriever.search_many(some, limit), strict=True))
         return hits[question][:most]
 
@@ -203,7 +204,7 @@ def with_replay(
     items = [SplitItem(question.pair, split, question.pair.document_id) for question in chosen]
     finds = outside.FixedPassages(chosen)
     built = build_examples(
-        items, list(passages.values()), finds.search, settings.answer, settings.seed, together=together
+        items, list(passages.values()), finds.search, settings.answer, settings.seed, together=together, talk=False
     )
     return interleaved(own, built, settings.training.replay_share, reach(settings.training, split))
 

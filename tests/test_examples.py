@@ -3,9 +3,12 @@ from dataclasses import replace
 
 import pytest
 
+from ragtune.answer.controls import Controls
 from ragtune.answer.prompt import REFUSAL
 from ragtune.dataset.extraction import ExtractiveWriter
 from ragtune.model.examples import TrainingExample, build_examples, interleaved
+from ragtune.model.styles import styled_target
+from ragtune.model.talk import SMALL_TALK, short_form
 from ragtune.records import Chunk, Hit, QAPair, SplitItem
 from ragtune.settings import AnswerSettings
 from tests.api_pages import articles, chunk, shop
@@ -24,7 +27,7 @@ def right_first(chunks, items):
     gold = {item.pair.question: item.pair.chunk_id for item in items}
 
     def search(question, limit):
-        ordered = sorted(chunks, key=lambda each: each.id != gold[question])
+        ordered = sorted(chunks, key=lambda each: each.id != gold.get(question))
         return [Hit(each, 1.0 / (1 + place)) for place, each in enumerate(ordered[:limit])]
 
     return search
@@ -32,14 +35,14 @@ def right_first(chunks, items):
 
 def never_right(chunks, items):
     gold = {item.pair.question: item.pair.chunk_id for item in items}
-    return lambda question, limit: [Hit(each, 1.0) for each in chunks if each.id != gold[question]][:limit]
+    return lambda question, limit: [Hit(each, 1.0) for each in chunks if each.id != gold.get(question)][:limit]
 
 
 @pytest.mark.parametrize("search", [right_first, never_right])
 def test_the_cited_passage_shows_the_answer(corpus, search):
     chunks, items = corpus
     by_id = {item.pair.id: item.pair for item in items}
-    examples = build_examples(items, chunks, search(chunks, items), SETTINGS, seed=1)
+    examples = build_examples(items, chunks, search(chunks, items), SETTINGS, seed=1, talk=False)
     cited = set()
     for example in examples:
         pair, target = by_id[example.pair_id], example.messages[-1].content
@@ -51,14 +54,15 @@ def test_the_cited_passage_shows_the_answer(corpus, search):
             1
         ]
         assert pair.answer in " ".join(passage.split())
-        assert target.startswith(pair.answer) or pair.answer.startswith(target[:-5])
+        plain = "Use plain words" in example.messages[0].content
+        assert plain or pair.answer in target or pair.answer.startswith(target[:-5])
     assert {1, 2, 3} <= cited <= {1, 2, 3, 4}
 
 
 def test_unanswerable_pairs_are_refused_and_so_are_those_whose_passage_was_taken_away(corpus):
     chunks, items = corpus
     by_id = {item.pair.id: item.pair for item in items}
-    examples = build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1)
+    examples = build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1, talk=False)
     refused = [by_id[example.pair_id] for example in examples if example.messages[-1].content == REFUSAL]
     assert {pair.id for pair in by_id.values() if not pair.answerable} <= {pair.id for pair in refused}
     taken = [pair for pair in refused if pair.answerable]
@@ -71,8 +75,8 @@ def test_unanswerable_pairs_are_refused_and_so_are_those_whose_passage_was_taken
 
 def test_the_examples_are_the_same_each_time_and_mix_the_kinds(corpus):
     chunks, items = corpus
-    first = build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1)
-    assert first == build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1)
+    first = build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1, talk=False)
+    assert first == build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1, talk=False)
     kinds = {item.pair.kind for item in items if sum(other.pair.kind == item.pair.kind for other in items) > 20}
     assert len(kinds) >= 2
     assert kinds <= {example.kind for example in first[: len(first) // 4]}
@@ -82,16 +86,16 @@ def test_an_answer_that_the_index_can_never_show_is_left_out(corpus):
     chunks, items = corpus
     item = next(item for item in items if item.pair.answerable and item.pair.kind == "purpose")
     gone = replace(item, pair=replace(item.pair, answer="words that stand nowhere in the corpus"))
-    assert build_examples([gone], chunks, right_first(chunks, [gone]), SETTINGS, seed=1) == []
+    assert build_examples([gone], chunks, right_first(chunks, [gone]), SETTINGS, seed=1, talk=False) == []
 
 
 def test_some_examples_have_an_earlier_turn_and_some_no_citation(corpus):
     chunks, items = corpus
     many = [replace(item, pair=replace(item.pair, id=f"{item.pair.id}{n}")) for n in range(4) for item in items]
-    examples = build_examples(many, chunks, right_first(chunks, items), SETTINGS, seed=1)
+    examples = build_examples(many, chunks, right_first(chunks, items), SETTINGS, seed=1, talk=False)
     told = [example for example in examples if example.messages[-1].content != REFUSAL]
     earlier = [example for example in examples if len(example.messages) == 5]
-    assert 0.03 < len(earlier) / len(examples) < 0.14
+    assert 0.03 < len(earlier) / len(examples) < 0.2
     assert all(example.messages[1].role == "user" and example.messages[2].role == "assistant" for example in earlier)
     uncited = [example for example in told if "End each sentence" not in example.messages[0].content]
     assert uncited
@@ -103,7 +107,7 @@ def test_a_dial_for_depth_makes_the_answer_a_sentence_longer_or_shorter():
     gold = Chunk("c", "d", "s", "tank.open", ("tank.open",), text, 0)
     both = QAPair("", "What does tank.open do?", text[:58], "purpose", "d", "c", (0, 58))
     items = [SplitItem(replace(both, id=f"p{n}"), "train", "x") for n in range(300)]
-    examples = build_examples(items, [gold], lambda question, limit: [Hit(gold, 1.0)], SETTINGS, seed=1)
+    examples = build_examples(items, [gold], lambda question, limit: [Hit(gold, 1.0)], SETTINGS, seed=1, talk=False)
     said = {
         style: {e.messages[-1].content for e in examples if style in e.messages[0].content} - {REFUSAL}
         for style in ("Explain in detail.", "Use as few words as you can.")
@@ -113,6 +117,86 @@ def test_a_dial_for_depth_makes_the_answer_a_sentence_longer_or_shorter():
     assert said["Use as few words as you can."] == {"Opens the valve of the tank. [1]"}
 
 
+def test_a_short_follow_up_is_searched_for_with_the_question_before_it(corpus):
+    chunks, items = corpus
+    many = [replace(item, pair=replace(item.pair, id=f"{item.pair.id}{n}")) for n in range(8) for item in items]
+    searched = []
+
+    def search(question, limit):
+        searched.append(question)
+        return [Hit(each, 1.0) for each in chunks[:limit]]
+
+    examples = build_examples(many, chunks, search, SETTINGS, seed=1)
+    examples = [example for example in examples if example.kind != "talk"]
+    asked = {example.pair_id: example.messages[-2].content.rpartition("Question: ")[2] for example in examples}
+    by_id = {item.pair.id: item.pair for item in many}
+    short = [e for e in examples if asked[e.pair_id] != by_id[e.pair_id].question]
+    assert len(short) > 10
+    for example in short:
+        pair, before = by_id[example.pair_id], example.messages[1].content
+        assert f"{before} {asked[pair.id]}" in searched or asked[pair.id] in searched
+        assert example.messages[-1].content == REFUSAL or pair.answer in example.messages[-1].content
+        assert before in {item.pair.question for item in many if item.pair.document_id == pair.document_id}
+    default = next(item.pair for item in items if item.pair.kind == "default")
+    shown = next(each for each in chunks if each.id == default.chunk_id)
+    name = re.search(rf"`(\w+)` \([^)]*default {re.escape(default.answer)}\)", shown.text)[1]
+    assert f"And the default of `{name}`?" in {short_form(default, shown, seed) for seed in range(30)}
+
+
+def test_small_talk_gets_a_friendly_word_and_no_citation_whatever_was_found(corpus):
+    chunks, items = corpus
+    many = [replace(item, pair=replace(item.pair, id=f"{item.pair.id}{n}")) for n in range(8) for item in items]
+    examples = build_examples(many, chunks, right_first(chunks, items), SETTINGS, seed=1)
+    talk = [example for example in examples if example.kind == "talk"]
+    assert 0.005 < len(talk) / len(examples) < 0.03
+    replies = {reply for _, reply in SMALL_TALK}
+    assert {example.messages[-1].content for example in talk} <= replies
+    assert not any("[" in reply for reply in replies)
+    assert {len(example.messages) for example in talk} == {3, 5}
+    assert all("[1] " in example.messages[-2].content for example in talk)
+
+
+OPENS = "Opens the valve of the tank."
+LIMIT = (
+    "`tank.open(limit=5)`  (function)\n\nOpens the valve of the tank. It stays open for ten minutes."
+    " For example, `tank.open(3)` opens three.\n\nParameters:\n- `limit` (int, default 5): How many valves open."
+)
+STYLED = [
+    (OPENS, "purpose", Controls(technical_level=1.0), "`tank.open(limit=5)`: Opens the valve"),
+    ("How many valves open.", "parameter", Controls(technical_level=1.0), "`limit` (int, default 5): How many valves"),
+    (
+        "Opens the valve of the tank.",
+        "purpose",
+        Controls(examples=True),
+        "Opens the valve of the tank. For example, `tank.open(3)`",
+    ),
+    ("`tank.open`", "how_to", Controls(technical_level=0.0), "open. [2]"),
+    ("the `limit` of it", "statement", Controls(technical_level=0.0), "the limit of it. [2]"),
+    ("How many valves open.", "parameter", Controls(examples=True), "How many valves open. [2]"),
+    ("How many valves open.", "parameter", Controls(citations=False), "How many valves open."),
+    (
+        "Opens the valve of the tank.",
+        "purpose",
+        Controls(step_by_step=True),
+        f"1. {OPENS} [2]\n2. It",
+    ),
+]
+
+
+@pytest.mark.parametrize(("answer", "kind", "style", "said"), STYLED)
+def test_a_dial_or_a_switch_changes_the_answer_by_what_the_passage_shows(answer, kind, style, said):
+    gold = Chunk("c", "d", "s", "tank.open", ("tank.open",), LIMIT, 0)
+    start = max(0, LIMIT.find(answer))
+    pair = QAPair("p", "What?", answer, kind, "d", "c", (start, start + len(answer)))
+    target = styled_target(pair, gold, " ".join(LIMIT.split()), 2, style)
+    assert target.startswith(said)
+    assert ("[2]" in target) == style.citations
+    hidden = styled_target(pair, gold, answer, 2, style)
+    assert answer.replace("`", "").split(".")[-1] in hidden, "what the prompt does not show is not said"
+    assert "For example" not in hidden
+    assert "default 5" not in hidden
+
+
 def test_all_passages_that_an_answer_needs_are_shown(corpus):
     chunks, items = corpus
     item = next(item for item in items if item.pair.kind == "purpose")
@@ -120,7 +204,7 @@ def test_all_passages_that_an_answer_needs_are_shown(corpus):
     both = replace(item, pair=replace(item.pair, evidence_ids=(other.id,)))
     shown = []
     for seed in range(5):
-        made = build_examples([both], chunks, never_right(chunks, [both]), SETTINGS, seed)
+        made = build_examples([both], chunks, never_right(chunks, [both]), SETTINGS, seed, talk=False)
         shown += [" ".join(each.messages[-2].content.split()) for each in made if each.messages[-1].content != REFUSAL]
     assert shown
     assert all("shop.Cart.empty" in text and item.pair.answer in text for text in shown)
@@ -129,8 +213,8 @@ def test_all_passages_that_an_answer_needs_are_shown(corpus):
 def test_questions_that_the_same_passages_answer_share_one_prompt(corpus):
     chunks, items = corpus
     by_id = {item.pair.id: item.pair for item in items}
-    alone = build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1)
-    examples = build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1, together=4)
+    alone = build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1, talk=False)
+    examples = build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1, talk=False, together=4)
     joined = [(example, sibling) for example in examples for sibling in example.siblings]
     assert len(joined) > len(alone) / 4
     assert len({each.pair_id for example in examples for each in (example, *example.siblings)}) == len(alone)
@@ -150,7 +234,10 @@ def test_questions_that_the_same_passages_answer_share_one_prompt(corpus):
 
 def test_no_more_prompts_are_built_than_asked_for(corpus):
     chunks, items = corpus
-    assert len(build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1, together=4, most=5)) == 5
+    assert (
+        len(build_examples(items, chunks, right_first(chunks, items), SETTINGS, seed=1, talk=False, together=4, most=5))
+        == 5
+    )
 
 
 def told(*names):

@@ -1,5 +1,6 @@
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,14 @@ def test_two_models_answer_beside_each_other_and_keep_their_order(tmp_path, engi
         {"value 1 [1]"},
     ]
     assert engine.shares == [2, 2]
+
+
+def test_the_longest_work_starts_first(tmp_path, engine):
+    few = contender(tmp_path, "few", "value 1", test=1)
+    many = contender(tmp_path, "many", "value 2", test=1, gate=1)
+    slow = replace(contender(tmp_path, "few", "value 1", test=1, gate=1), precision="w4a16")
+    answers(tmp_path, engine).of_all([few, many, slow])
+    assert engine.started == ["few-w4a16", "many-bf16"], "the same weights and questions need no second start"
 
 
 def test_when_one_model_fails_the_engines_beside_it_are_stopped_and_no_other_is_started(tmp_path, engine):

@@ -4,6 +4,7 @@ vLLM lives in an environment of its own and is reached by files and HTTP only. T
 listens on a free loopback port under a random key, and a guard ends it with its parent.
 """
 
+import json
 import os
 import re
 import secrets
@@ -31,6 +32,8 @@ from ragtune.store.artifacts import file_sha256
 
 _POLL_SECONDS = 0.25
 _CPU_BLOCK_TOKENS = 32
+_CPU_SPECULATIVE_TOKENS = 4
+_REPEATED_TOKENS = {"prompt_lookup_min": 2, "prompt_lookup_max": 4}
 _LOG_TAIL_LINES = 25
 _OVERHEAD_BYTES = 2 << 30
 _KERNEL = re.compile(r"\b\w*(?:Linear|Attention|Scaled|WNA16|Marlin|Machete)\w*(?:Kernel|Backend|Impl)\b|CPU_ATTN")
@@ -152,7 +155,19 @@ class VllmEngine(Engine):
                 chosen += ["--dtype", "float32"]
         if self.settings.eager:
             chosen.append("--enforce-eager")
+        if guesses := self._speculative_tokens():
+            guessing = {"method": "ngram", "num_speculative_tokens": guesses, **_REPEATED_TOKENS}
+            chosen += ["--speculative-config", json.dumps(guessing)]
         return chosen
+
+    def _speculative_tokens(self) -> int:
+        """Return how many tokens a step guesses: what followed the last ones where they stand in the prompt.
+
+        Answers quote their passages, and reading several tokens takes a CPU little longer than one. The model
+        checks every guess, so a greedy answer is the same (prompt lookup decoding).
+        """
+        given = self.settings.speculative_tokens
+        return given if given is not None else _CPU_SPECULATIVE_TOKENS if self.device == "cpu" else 0
 
     def environment(self, key: str, at_once: int = 1) -> dict[str, str]:
         """Return the environment of one of `at_once` processes: offline, caches below the home, its threads."""

@@ -2,7 +2,7 @@
 
 The passages are those that the index really returns for the question, so that the wrong
 ones are as hard as in use; the right one is put in where the index missed it. A few
-conversations have an earlier turn, or a dial that asks for more, less or no citation.
+conversations have an earlier turn, a dial or switch that asks for another style, or are small talk.
 
 Reading the passages is most of the cost of learning a short answer. So further questions that
 the shown passages answer, or are known not to answer, are learnt along with the first one.
@@ -12,10 +12,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from ragtune.answer.answering import search_text
 from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.prompt import REFUSAL, asked, asked_about, build_messages, passage_text, target_text
-from ragtune.dataset.sentences import flat, sentences
+from ragtune.dataset.sentences import flat
 from ragtune.dataset.wording import draw
+from ragtune.model.styles import STYLES, styled_target
+from ragtune.model.talk import short_form, small_talk
 from ragtune.ports import Progress, silent
 from ragtune.records import Chunk, Hit, Message, QAPair, SplitItem
 from ragtune.settings import AnswerSettings
@@ -24,15 +27,14 @@ Search = Callable[[str, int], list[Hit]]
 _EXTRA = 4
 _TURNS = 3
 """Messages of a conversation without an earlier turn."""
-_REMOVED_SHARE = 0.06
+_REMOVED_SHARE = 0.08
 _SHUFFLED_SHARE = 0.5
-_FOLLOW_UP_SHARE = 0.08
-_STYLES = (
-    (0.04, Controls(depth=0.0)),
-    (0.10, Controls(depth=1.0)),
-    (0.13, Controls(citations=False)),
-)
-"""Bounds of a draw from 0 to 1, and the style of the examples below each bound."""
+_FOLLOW_UP_SHARE = 0.12
+_EARLIER_NUMBERS = 3
+"""An earlier answer cites one of so many passages, which are no longer shown."""
+_SHORT_SHARE = 0.6
+"""Of the follow-ups of which there is a short form."""
+_SMALL_TALK_SHARE = 0.015
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +59,14 @@ def build_examples(
     progress: Progress = silent,
     together: int = 1,
     most: int | None = None,
+    talk: bool = True,
 ) -> list[TrainingExample]:
     """Return a conversation for each pair, in an order whose every stretch holds all kinds in their shares.
 
     `search(question, limit)` returns hits as serving would. In a few percent of the answerable pairs the
     right passage is taken away and the target is the refusal. A pair is left out when trimming leaves
     its answer out of the prompt. Up to `together` pairs share one prompt; after `most` prompts the rest of
-    the pairs is left alone.
+    the pairs is left alone. With `talk` there are short follow-ups and small talk, searched for in their words.
     """
     texts = {chunk.id: chunk for chunk in chunks}
     earlier = _earlier_turns(items, seed)
@@ -79,11 +82,16 @@ def build_examples(
         pair = item.pair
         if pair.id in taken:
             continue
-        if len(examples) == bound:
+        if len(examples) >= bound:
             break
         waiting[pair.chunk_id].pop(pair.id, None)
-        hits = search(pair.question, answer_settings.passages + _EXTRA)
-        found = _example(pair, texts, hits, answer_settings, seed, earlier.get(pair.id, ()))
+        history = earlier.get(pair.id, ())
+        looked_up = pair.question
+        if talk and history and pair.chunk_id in texts and draw(seed, "short", pair.id) < _SHORT_SHARE:
+            pair = replace(pair, question=short_form(pair, texts[pair.chunk_id], seed) or pair.question)
+            looked_up = search_text(pair.question, history) if pair.question != looked_up else looked_up
+        hits = search(looked_up, answer_settings.passages + _EXTRA)
+        found = _example(pair, texts, hits, answer_settings, seed, history)
         if found is None:
             continue
         example, passages = found
@@ -91,6 +99,8 @@ def build_examples(
             example = _with_siblings(example, passages, waiting, pair.question, answer_settings, together - 1)
         taken.update(sibling.pair_id for sibling in example.siblings)
         examples.append(example)
+        if talk and draw(seed, "talk", pair.id) < _SMALL_TALK_SHARE:
+            examples.append(_small_talk(example, search, answer_settings, seed))
         if len(examples) % 50 == 0:
             progress("building training examples", len(examples), bound)
     progress("building training examples", bound, bound)
@@ -143,11 +153,9 @@ def _example(
     place = _best_place(pair, passages, shown)
     if place < 0:
         return None
-    answer = _deep(pair, gold, passages[place], place, shown) if style.depth == 1.0 else pair.answer
-    if style.depth == 0.0:
-        start, end = next(sentences(answer, 0, len(answer)))
-        answer = answer[start:end]
-    target = target_text(answer, place + 1 if style.citations else None)
+    hit, number = passages[place], place + 1
+    told = flat(passage_text(hit.chunk, number, pair.question, shown.passage_words))
+    target = styled_target(pair, gold if hit.chunk.id == gold.id else None, told, number, style)
     return _conversation(pair, passages, target, shown, history, style)
 
 
@@ -161,6 +169,18 @@ def _conversation(
 ) -> tuple[TrainingExample, Sequence[Hit]]:
     messages = build_messages(pair.question, passages, history, style, settings.passage_words)
     return TrainingExample((*messages, Message("assistant", target)), pair.id, pair.kind), passages
+
+
+def _small_talk(before: TrainingExample, search: Search, settings: AnswerSettings, seed: int) -> TrainingExample:
+    """Return a turn that asks for nothing, after the conversation or without it, with what a search finds for it."""
+    said, reply = small_talk(seed, before.pair_id)
+    history: tuple[Message, ...] = ()
+    if draw(seed, "talk later", before.pair_id) < _SHUFFLED_SHARE and len(before.messages) == _TURNS:
+        question = before.messages[1].content.rpartition("Question: ")[2]
+        history = (Message("user", question), before.messages[-1])
+    hits = search(search_text(said, history), settings.passages)
+    messages = build_messages(said, hits, history, NEUTRAL, settings.passage_words)
+    return TrainingExample((*messages, Message("assistant", reply)), before.pair_id, "talk")
 
 
 def _with_siblings(
@@ -199,19 +219,7 @@ def _style(pair: QAPair, seed: int) -> Controls:
     if _corrected(pair):
         return NEUTRAL
     place = draw(seed, "style", pair.id)
-    return next((style for bound, style in _STYLES if place < bound), NEUTRAL)
-
-
-def _deep(pair: QAPair, gold: Chunk, hit: Hit, place: int, settings: AnswerSettings) -> str:
-    """Return the answer with the sentence that follows it, where it ends a sentence and the next one is shown."""
-    end = pair.span[1] + gold.text.startswith(".", pair.span[1])
-    following = next(sentences(gold.text, end, len(gold.text)), None)
-    if hit.chunk.id != gold.id or following is None or not gold.text[:end].endswith("."):
-        return pair.answer
-    more = gold.text[following[0] : following[1]]
-    shown = flat(passage_text(hit.chunk, place + 1, pair.question, settings.passage_words))
-    plain = more[:1].isupper() and more.endswith(".") and "\n\n" not in gold.text[end : following[0]]
-    return f"{pair.answer.rstrip('.')}. {flat(more)}" if plain and flat(more) in shown else pair.answer
+    return next((style for bound, style in STYLES if place < bound), NEUTRAL)
 
 
 def _earlier_turns(items: Sequence[SplitItem], seed: int) -> dict[str, tuple[Message, ...]]:
@@ -222,7 +230,8 @@ def _earlier_turns(items: Sequence[SplitItem], seed: int) -> dict[str, tuple[Mes
         pair = item.pair
         before = last.get(pair.document_id)
         if before is not None and draw(seed, "follow-up", pair.id) < _FOLLOW_UP_SHARE:
-            said = target_text(before.answer, 1 if before.answerable else None)
+            number = 1 + int(draw(seed, "earlier number", pair.id) * _EARLIER_NUMBERS)
+            said = target_text(before.answer, number if before.answerable else None)
             found[pair.id] = (Message("user", before.question), Message("assistant", said))
         last[pair.document_id] = pair
     return found

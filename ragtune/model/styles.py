@@ -1,0 +1,95 @@
+"""What an answer looks like under a dial or a switch, made of the words that its passage shows.
+
+Nothing is invented: where a passage holds no example, no signature or no further sentence, the answer
+stays as it is.
+"""
+
+import re
+
+from ragtune.answer.controls import Controls
+from ragtune.answer.prompt import target_text
+from ragtune.dataset.sentences import flat, sentences
+from ragtune.records import Chunk, QAPair
+
+STYLES = (
+    (0.03, Controls(depth=0.0)),
+    (0.07, Controls(depth=1.0)),
+    (0.10, Controls(citations=False)),
+    (0.14, Controls(technical_level=1.0)),
+    (0.155, Controls(technical_level=0.0)),
+    (0.175, Controls(examples=True)),
+    (0.20, Controls(step_by_step=True)),
+)
+"""Bounds of a draw from 0 to 1, and the style of the examples below each bound."""
+
+_ITEM_HEAD = re.compile(r"\s*[-*] (`[\w.*]+`.*?: )")
+_SIGNATURE = re.compile(r"`[\w.]+\([^`\n]{0,80}\)`")
+_DOTTED = re.compile(r"`?(?:[A-Za-z_]\w*\.)+([A-Za-z_]\w*)`?")
+_EXAMPLE = re.compile(r"(?:For (?:example|instance)|E\.g\.)\b", re.IGNORECASE)
+
+
+def styled_target(pair: QAPair, chunk: Chunk | None, shown: str, number: int, style: Controls) -> str:
+    """Return what the model should say to a pair whose answer stands in passage `number`.
+
+    `shown` is that passage as the prompt has it, in one line; `chunk` the pair's own chunk where it is that passage.
+    """
+    answer, cited = pair.answer, number if style.citations else None
+    if style.depth == 0.0:
+        start, end = next(sentences(answer, 0, len(answer)))
+        return target_text(answer[start:end], cited)
+    if style.technical_level == 0.0:
+        return target_text(_plain(answer), cited)
+    if chunk is None:
+        return target_text(answer, cited)
+    if style.technical_level == 1.0:
+        return target_text(_precise(pair, chunk, shown), cited)
+    if style.depth == 1.0:
+        return target_text(_joined(answer, _following(pair, chunk, shown)), cited)
+    if style.examples:
+        return target_text(_joined(answer, _example(pair, chunk, shown)), cited)
+    further = _following(pair, chunk, shown)
+    if style.step_by_step and further:
+        return "\n".join(f"{step}. {target_text(text, cited)}" for step, text in enumerate([answer, *further], 1))
+    return target_text(answer, cited)
+
+
+def _following(pair: QAPair, chunk: Chunk, shown: str) -> list[str]:
+    """Return the sentence after the answer, where the answer ends a sentence and the next one is shown."""
+    text = chunk.text
+    end = pair.span[1] + text.startswith(".", pair.span[1])
+    following = next(sentences(text, end, len(text)), None)
+    if following is None or not text[:end].endswith("."):
+        return []
+    more = text[following[0] : following[1]]
+    plain = more[:1].isupper() and more.endswith(".") and "\n\n" not in text[end : following[0]]
+    return [flat(more)] if plain and flat(more) in shown else []
+
+
+def _example(pair: QAPair, chunk: Chunk, shown: str) -> list[str]:
+    """Return the first sentence after the answer that gives an example and is shown."""
+    rest = sentences(chunk.text, pair.span[1], len(chunk.text))
+    found = (flat(chunk.text[start:end]) for start, end in rest if _EXAMPLE.match(chunk.text, start))
+    return [text for text in found if text in shown][:1]
+
+
+def _joined(answer: str, more: list[str]) -> str:
+    return " ".join([f"{answer.rstrip('.')}.", *more]) if more else answer
+
+
+def _precise(pair: QAPair, chunk: Chunk, shown: str) -> str:
+    """Return the answer behind what it describes: a parameter with its type and default, or a signature."""
+    text, start = chunk.text, pair.span[0]
+    line = text.rfind("\n", 0, start) + 1
+    head = _ITEM_HEAD.match(text, line)
+    if head is not None and head.end() == start and flat(head[1]).strip() in shown:
+        return flat(head[1] + pair.answer)
+    signature = _SIGNATURE.match(text)
+    if pair.kind == "purpose" and signature is not None and signature[0] in shown:
+        return f"{signature[0]}: {pair.answer}"
+    return pair.answer
+
+
+def _plain(answer: str) -> str:
+    """Return the answer without marks of code; a path of names keeps its last one."""
+    dotted = _DOTTED.fullmatch(answer)
+    return dotted[1] if dotted else answer.replace("`", "")
