@@ -33,6 +33,8 @@ grounding: install ## train the default model's own adapter again, from nothing 
 	@RAGTUNE_TRAINING__START_FROM= RAGTUNE_TRAINING__MINUTES=65 RAGTUNE_TRAINING__LEARNING_RATE=1.0e-3 \
 	  $(MAKE) --no-print-directory grounding-round
 	@$(MAKE) --no-print-directory grounding-round
+	@RAGTUNE_SEED=18 RAGTUNE_TRAINING__MINUTES=30 RAGTUNE_TRAINING__LEARNING_RATE=4.0e-4 \
+	  $(MAKE) --no-print-directory grounding-round
 
 grounding-round:
 	@RAGTUNE_CONFIG=grounding/ragtune.yaml $(bin)/python -m ragtune_assets.materialize --select '*lora_adapter'

@@ -3,21 +3,26 @@
     python -m benchmarks.default_model.serving --home .ragtune
 
 Needs a home whose graph was built. Prompts are those of held-out questions, greedy, never sent twice to one
-engine; transformers answers them one after the other, in the numbers that the processor computes fast.
+engine. The fastest precision is measured with and without tokens guessed from the prompt. transformers answers
+one after the other, and in batches as large as the engine's load, in the numbers that the processor computes fast.
 """
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import Answerer
 from ragtune.backends.catalog import engine_from, retriever_from
 from ragtune.evaluation.benchmark import Prompt, distinct_prompts, folder_bytes, hardware, percentile, run_loads
 from ragtune.evaluation.held_out import held_out
-from ragtune.model.capacity import arithmetic, chosen_device, reads_int4, use_threads
+from ragtune.model.capacity import arithmetic, chosen_device, fastest_precision, reads_int4, use_threads
 from ragtune.model.pretrained import load_model, load_tokenizer, render_chat
 from ragtune.records import SplitItem
 from ragtune.settings import Settings, load_settings
@@ -27,28 +32,32 @@ from ragtune_assets.line_up import precision_folders
 LEVELS = (1, 4, 8)
 
 
-def transformers_alone(folder: Path, prompts: list[Prompt], settings: Settings) -> dict[str, float]:
-    """Return what `generate` takes for one prompt after the other, the first one not counted."""
+def transformers_alone(folder: Path, prompts: list[Prompt], batch: int, settings: Settings) -> dict[str, float]:
+    """Return what `generate` takes for one batch of prompts after the other, the first one not counted."""
     import torch
 
     device = chosen_device(settings.device)
     use_threads(settings.threads)
     model, tokenizer = load_model(folder, device).eval(), load_tokenizer(folder)
+    tokenizer.padding_side = "left"
     times, written = [], 0
-    for prompt in prompts:
-        text = render_chat(tokenizer, prompt, open_reply=True)
+    for start in range(0, len(prompts), batch):
+        texts = [render_chat(tokenizer, prompt, open_reply=True) for prompt in prompts[start : start + batch]]
         began = time.perf_counter()
-        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).to(device)
+        ids = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(device)
         with torch.no_grad():
             out = model.generate(**ids, max_new_tokens=settings.answer.max_tokens, do_sample=False)
         times.append(time.perf_counter() - began)
-        written += out.shape[1] - ids["input_ids"].shape[1]
+        if start:
+            written += int((out[:, ids["input_ids"].shape[1] :] != tokenizer.pad_token_id).sum())
+    answered = len(prompts) - batch
     return {
-        "requests": len(times) - 1,
+        "batch": batch,
+        "requests": answered,
         "p50_ms": percentile(times[1:], 50) * 1000,
         "p95_ms": percentile(times[1:], 95) * 1000,
-        "requests_per_second": (len(times) - 1) / sum(times[1:]),
-        "tokens_per_second": written * (len(times) - 1) / len(times) / sum(times[1:]),
+        "requests_per_second": answered / sum(times[1:]),
+        "tokens_per_second": written / sum(times[1:]),
     }
 
 
@@ -72,8 +81,10 @@ def main() -> None:
     prompts: list[Prompt] = [answerer.prepare(pair.question).messages for pair in pairs]
     device = chosen_device(settings.device)
     rows: list[dict[str, Any]] = []
-    for precision in options.precisions:
-        with engine_from(settings).running(folders[precision], f"serving-{precision}") as engine:
+    plain = settings.model_copy(update={"engine": settings.engine.model_copy(update={"speculative_tokens": 0})})
+    runs = [*((precision, settings) for precision in options.precisions), (fastest_precision(device), plain)]
+    for precision, chosen in runs:
+        with engine_from(chosen).running(folders[precision], f"serving-{precision}") as engine:
             measured = run_loads(
                 engine,
                 prompts,
@@ -85,24 +96,43 @@ def main() -> None:
                 max_tokens=settings.answer.max_tokens,
                 seed=settings.seed,
             )
-        rows += [asdict(row) for row in measured]
-        print(*(f"{row.precision} at {row.concurrency}: p50 {row.p50_ms:.0f} ms" for row in measured), sep="\n")
-    alone = transformers_alone(folders["bf16"], distinct_prompts(prompts, options.requests // 2 + 1), settings)
-    print("transformers", alone)
+        guessed = chosen.engine.speculative_tokens
+        rows += [{**asdict(row), "speculative_tokens": "default" if guessed is None else guessed} for row in measured]
+        print(
+            *(f"{row.precision} ({guessed} guessed) at {row.concurrency}: p50 {row.p50_ms:.0f} ms" for row in measured),
+            sep="\n",
+        )
+    batches = [
+        transformers_alone(
+            folders["bf16"], distinct_prompts(prompts, (options.requests // 8 + 1) * level), level, settings
+        )
+        for level in LEVELS
+    ]
+    print(
+        *(f"transformers, {each['batch']} at once: {each['tokens_per_second']:.1f} tokens/s" for each in batches),
+        sep="\n",
+    )
     results = {
-        "command": "python -m benchmarks.default_model.serving",
+        "command": " ".join(["python", "-m", "benchmarks.default_model.serving", *sys.argv[1:]]),
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
+        "transformers": version("transformers"),
         "arithmetic_of_unquantised_weights": arithmetic(device),
         "seed": settings.seed,
         "dataset_sha256": splits.sha256,
+        "model_sha256": {"bf16": merged.sha256, "quantised": quantized.sha256},
         "engine": rows,
-        "transformers_one_at_a_time": alone,
-        "tokens_per_second_over_transformers": {
-            f"{row['precision']} at {row['concurrency']}": row["tokens_per_second"] / alone["tokens_per_second"]
+        "transformers_generate": batches,
+        "tokens_per_second_over_transformers_at_the_same_load": {
+            f"{row['precision']} at {row['concurrency']}, {row['speculative_tokens']} guessed": round(
+                row["tokens_per_second"] / alone["tokens_per_second"], 2
+            )
             for row in rows
+            for alone in batches
+            if alone["batch"] == row["concurrency"]
         },
     }
-    options.out.write_text(json.dumps(results, indent=1, default=str) + "\n")
+    options.out.write_text(as_text(json.loads(json.dumps(results, default=str))))
 
 
 if __name__ == "__main__":
