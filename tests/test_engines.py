@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import pytest
@@ -166,6 +167,21 @@ def test_the_key_is_in_the_environment_and_never_on_the_command_line(tmp_path: P
     assert environment["VLLM_API_KEY"] == "secret-key"
     assert "secret-key" not in " ".join(engine.arguments(model_folder, "m", 1))
     assert environment["VLLM_CACHE_ROOT"].startswith(str(tmp_path))
+
+
+def test_tokens_are_guessed_from_the_prompt_on_a_cpu_and_where_they_are_asked_for(tmp_path: Path, model_folder: Path):
+    def guessed(device: Literal["cpu", "cuda"], **knobs: int) -> int:
+        arguments = VllmEngine(EngineSettings(**knobs), tmp_path, device).arguments(model_folder, "m", 1)
+        if "--speculative-config" not in arguments:
+            return 0
+        config = json.loads(arguments[arguments.index("--speculative-config") + 1])
+        assert config["method"] == "ngram"
+        return config["num_speculative_tokens"]
+
+    assert guessed("cpu") == 4
+    assert guessed("cpu", speculative_tokens=0) == 0
+    assert guessed("cuda") == 0
+    assert guessed("cuda", speculative_tokens=3) == 3
 
 
 # --- talking to a server

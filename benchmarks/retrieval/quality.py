@@ -5,7 +5,8 @@
 
 The first asks the test questions of the home's own dataset (`ragtune materialize` made it), the second
 any judged collection: queries are `{"id", "text"}`, judgements are TREC qrels or lines of query, document, gain.
-The index is built anew in a folder that is thrown away.
+The index is built anew in a folder that is thrown away. A reranker or rewriter that the settings name is measured
+beside the rest.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.retrieval.results import chunks_sha256, interval, scratch_settings, write_results
-from ragtune.backends.catalog import embedder_from, search_index_from
+from ragtune.backends.catalog import embedder_from, retriever_over, search_index_from
 from ragtune.errors import DatasetError
 from ragtune.evaluation.retrieval import RANKING_METRICS, passage_gains, ranking_metrics
 from ragtune.knowledge.chunking import cut
@@ -98,6 +99,9 @@ def ways(settings: Settings, embedder: Embedder, chunks: Sequence[Chunk], texts:
 
     words, vectors, hybrid = ask("text"), ask("vector"), ask("hybrid")
     found = {"hybrid": hybrid, "text": words, "vector": vectors}
+    if settings.index.reranker or settings.index.rewriter.model:
+        helped = retriever_over(index, embedder, settings)
+        found["hybrid with the models that the settings name"] = helped.search_many(texts, DEEP)
     for weight in (0.0, 1.0, 2.0, 8.0):
         found[f"hybrid, name_weight {weight:g}"] = ask("hybrid", name_weight=weight)
     for k in (10, 30, 120):
