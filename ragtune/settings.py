@@ -295,6 +295,11 @@ class Settings(BaseSettings):
         """The MLflow tracking URI."""
         return self.tracking.url or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
 
+    @property
+    def mlflow_server(self) -> str:
+        """The URL of the MLflow server that somebody runs, '' where MLflow is a database."""
+        return self.tracking.url if self.tracking.url.startswith(("http://", "https://")) else ""
+
 
 def config_file() -> Path:
     """Return the YAML file that `RAGTUNE_CONFIG` names, `ragtune.yaml` by default."""

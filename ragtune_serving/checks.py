@@ -128,7 +128,7 @@ def _ports(settings: Settings) -> Finding:
     wanted = (
         (settings.gateway.host, settings.gateway.port, "gateway.port"),
         ("127.0.0.1", settings.ports.dagster, "ports.dagster"),
-        ("127.0.0.1", settings.ports.mlflow, "ports.mlflow"),
+        *([] if settings.mlflow_server else [("127.0.0.1", settings.ports.mlflow, "ports.mlflow")]),
     )
     try:
         for host, port, setting in wanted:

@@ -1,8 +1,29 @@
-"""The order of the tests: the longest file first, so that the others run beside it."""
+"""The order of the tests, the longest file first, and the databases that what lives in one is tested over."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.postgres import postgres_url, schema_of_its_own
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Move the whole-graph test to the front."""
+    """Move the whole-graph test to the front, so that the others run beside it."""
     items.sort(key=lambda item: item.get_closest_marker("graph") is None)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    with postgres_url() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of the test's own."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'deep' / 'tests.db'}"
+        return
+    with schema_of_its_own(request.getfixturevalue("postgres")) as url:
+        yield url

@@ -61,3 +61,27 @@ class ModelServer:
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
+
+
+def quoting(body):
+    """Quote the last sentence-like line of each passage, as an obedient model would."""
+    passages = body["messages"][1]["content"].split("\n\nPassage ")
+    items = []
+    for passage in passages:
+        title = passage.split("\n")[1].split(" > ")[0]
+        quote = [line for line in passage.split("\n") if len(line.split()) > 4][-1].split(": ")[-1]
+        items.append(
+            {
+                "question": f"What do the documents tell about {title} at its end?",
+                "answer": quote.strip(),
+                "quotes": [quote.strip()],
+                "kind": "fact",
+                "difficulty": "hard",
+                "paraphrase": f"Which last remark is there on {title} in the documents?",
+            }
+        )
+    if "kind unanswerable" in body["messages"][0]["content"]:
+        items.append(
+            {"question": f"Who paid for {title} at first?", "answer": "", "quotes": [], "kind": "unanswerable"}
+        )
+    return json.dumps({"items": items})

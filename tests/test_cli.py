@@ -189,6 +189,11 @@ def test_up_runs_everything_on_loopback_with_its_state_in_the_home(home):
             assert program.environment["RAGTUNE_DAGSTER_STORAGE"] == str(home / "dagster")
 
 
+def test_up_shows_no_mlflow_of_its_own_beside_a_server_of_somebody_else(home, monkeypatch):
+    monkeypatch.setenv("RAGTUNE_TRACKING__URL", "http://127.0.0.1:9")
+    assert "MLflow UI" not in {program.name for program in running.platform_programs(load_settings())}
+
+
 def test_when_one_program_ends_the_others_are_ended_and_its_log_is_shown(tmp_path):
     sleeper = Program("sleeper", ["sleep", "600"], tmp_path / "a.log")
     failing = Program("failing", [sys.executable, "-c", "import time; time.sleep(0.3); 1/0"], tmp_path / "b.log")

@@ -13,15 +13,13 @@ import psutil
 import pytest
 
 from ragtune.backends.chat import OpenAIChat, list_models
-from ragtune.backends.engines import OpenAIEngine, VllmEngine, kernel_lines
+from ragtune.backends.engines import VllmEngine, kernel_lines
 from ragtune.backends.guard import descendants
 from ragtune.errors import EngineError, ModelError, ResourceError
 from ragtune.records import Message
 from ragtune.settings import EngineSettings
 
-ENGINE_PYTHON = Path(__file__).parent.parent / ".venv-vllm/bin/python"
 ASK = [Message("user", "Hello")]
-ASK_LONG = [Message("user", " ".join(str(i) for i in range(60)))]
 
 # A process tree that is hard to end: a grandchild in a session of its own, and ears closed to SIGTERM.
 STUBBORN = """
@@ -264,16 +262,6 @@ def test_a_server_that_is_not_there_is_an_error_that_names_it():
         list_models("http://127.0.0.1:9/v1", "k")
 
 
-def test_a_remote_server_is_used_and_left_running(server: str, tmp_path: Path):
-    engine = OpenAIEngine(EngineSettings(backend="openai", url=server, model="m"), tmp_path)
-    with engine.running(tmp_path, "ignored") as running:
-        assert running.model_name == "m"
-        assert running.alive()
-    assert running.alive()
-    with pytest.raises(EngineError, match=r"no model 'x'[\s\S]*one of m"):
-        OpenAIEngine(EngineSettings(backend="openai", url=server), tmp_path).launch(tmp_path, "x")
-
-
 def test_kernel_lines_are_found_in_a_log(tmp_path: Path):
     log = tmp_path / "log"
     kernels = [
@@ -282,78 +270,3 @@ def test_kernel_lines_are_found_in_a_log(tmp_path: Path):
     ]
     log.write_text("\n".join(["Loading weights took 1 s", *kernels, "Application startup complete."]))
     assert kernel_lines(log) == kernels
-
-
-# --- the real engine
-
-
-def write_tiny_model(folder: Path) -> None:
-    """Write a Llama of two layers with random weights and a tokenizer of a few words."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    words = ["<unk>", "<s>", "</s>", "<|user|>", "<|system|>", "<|assistant|>", "hello", "world", *map(str, range(504))]
-    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    )
-    turns = "{% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }} {% endfor %}<|assistant|>"
-    tokenizer.chat_template = turns
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-
-
-LAUNCHER = """
-import json, sys, time
-from pathlib import Path
-from ragtune.backends.engines import VllmEngine
-from ragtune.settings import EngineSettings
-settings = EngineSettings(python=sys.argv[3], max_model_len=512)
-engine = VllmEngine(settings, Path(sys.argv[2]), "cpu").launch(Path(sys.argv[1]), "tiny")
-row = {"url": engine.url, "key": engine.api_key, "pid": engine.pid, "log": str(engine.log_path)}
-print(json.dumps({**row, "memory": engine.memory_bytes()}), flush=True)
-time.sleep(600)
-"""
-
-
-@pytest.mark.engine
-@pytest.mark.skipif(not ENGINE_PYTHON.exists(), reason="there is no .venv-vllm; run `make install`")
-def test_a_real_engine_answers_under_its_key_and_dies_with_its_parent(tmp_path: Path):
-    write_tiny_model(tmp_path / "tiny")
-    command = [sys.executable, "-c", LAUNCHER, str(tmp_path / "tiny"), str(tmp_path / "home"), str(ENGINE_PYTHON)]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE)
-    try:
-        assert parent.stdout is not None
-        with parent.stdout as output:
-            started = json.loads(output.readline())
-        pids = [started["pid"], *descendants(started["pid"])]
-        assert len(pids) > 2
-        with OpenAIChat(started["url"], started["key"], "tiny") as chat:
-            first, second = (chat.complete(ASK_LONG, max_tokens=8, temperature=0, seed=1) for _ in range(2))
-        assert first.text == second.text
-        assert first.completion_tokens >= 1
-        assert first.prompt_tokens >= 60
-        with pytest.raises(EngineError, match="401"), OpenAIChat(started["url"], "wrong", "tiny") as stranger:
-            stranger.complete(ASK, max_tokens=8, temperature=0, seed=1)
-        assert started["memory"] > 100 << 20
-        assert not any(started["key"] in " ".join(psutil.Process(pid).cmdline()) for pid in pids)
-        assert started["key"] not in Path(started["log"]).read_text()
-        assert list_models(started["url"], started["key"]) == ["tiny"]
-    finally:
-        parent.kill()
-        parent.wait()
-    assert gone(pids, 30) == []

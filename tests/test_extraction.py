@@ -1,14 +1,12 @@
 import re
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
 from ragtune.dataset.extraction import ExtractiveWriter
-from ragtune.dataset.sentences import flat
 from ragtune.dataset.wording import WORDINGS, typed
 from ragtune.records import Chunk, QAPair
-from tests.api_pages import CART, FETCH, articles, chunk, document, shop
+from tests.api_pages import CART, articles, chunk, document, shop
 
 
 def written(chunks: list[Chunk], seed: int = 3, limit: int = 50) -> list[QAPair]:
@@ -23,13 +21,6 @@ def pairs() -> list[QAPair]:
 
 def answers(pairs: list[QAPair], kind: str) -> set[str]:
     return {pair.answer for pair in pairs if pair.kind == kind}
-
-
-def test_every_answer_stands_in_its_chunk(pairs):
-    texts = {chunk(each).id: each.text for each in shop()}
-    for pair in pairs:
-        start, end = pair.span
-        assert flat(texts[pair.chunk_id][start:end]) == pair.answer
 
 
 def test_the_structure_of_an_api_page_is_asked_about(pairs):
@@ -62,10 +53,6 @@ def test_every_question_about_an_object_names_it(pairs):
 def test_an_unanswerable_question_asks_for_what_the_page_does_not_say(pairs):
     borrowed = [pair for pair in pairs if pair.kind == "unanswerable.parameter"]
     assert borrowed
-    for pair in pairs:
-        if not pair.answerable:
-            assert pair.answer == ""
-            assert pair.span == (0, 0)
     texts = {chunk(each).id: each.text for each in shop()}
     names = ("item", "limit", "retries", "region", "force")
     for pair in borrowed:
@@ -74,24 +61,12 @@ def test_an_unanswerable_question_asks_for_what_the_page_does_not_say(pairs):
         assert all(f"`{name}`" not in texts[pair.chunk_id] for name in asked)
 
 
-def test_the_same_seed_writes_the_same_pairs_and_another_seed_others():
-    chunks = [chunk(each) for each in shop()]
-    assert written(chunks) == written(chunks)
-    assert written(chunks) != written(chunks, seed=4)
-
-
 def test_new_documents_leave_the_pairs_of_the_old_ones_alone():
     old = [chunk(each) for each in articles(60)]
     before = {pair.id for pair in ExtractiveWriter(1).write(old) if pair.answerable}
     after = {pair.id for pair in ExtractiveWriter(1).write([*old, *(chunk(each) for each in shop())])}
     assert before <= after
     assert len(after) > len(before)
-
-
-def test_a_duplicate_chunk_is_not_asked_about():
-    first, second = chunk(document("shop.a", FETCH)), chunk(document("shop.b", FETCH))
-    asked = written([first, replace(second, duplicate_of=first.id)])
-    assert {pair.chunk_id for pair in asked} == {first.id}
 
 
 def test_a_long_answer_is_asked_for_once_over_all_documents():

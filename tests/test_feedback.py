@@ -1,10 +1,14 @@
+"""The feedback log does the same over SQLite and over PostgreSQL, by one suite."""
+
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from ragtune.errors import FeedbackError
-from ragtune.records import ResponseRecord
+from ragtune.records import FeedbackEvent, ResponseRecord
 from ragtune.store.feedback import FeedbackLog
 
 RESPONSE = ResponseRecord(
@@ -21,8 +25,8 @@ RESPONSE = ResponseRecord(
 
 
 @pytest.fixture
-def log(tmp_path):
-    log = FeedbackLog(f"sqlite:///{tmp_path / 'deep' / 'feedback.db'}")
+def log(database_url):
+    log = FeedbackLog(database_url)
     yield log
     log.close()
 
@@ -61,27 +65,48 @@ def test_an_unknown_rating_is_refused_with_the_valid_ones(log):
         log.add("r1", "meh")
 
 
-def test_two_writers_and_a_reader_lose_nothing(tmp_path):
-    url = f"sqlite:///{tmp_path / 'feedback.db'}"
-    FeedbackLog(url).record_response(RESPONSE)
+def test_a_character_that_a_database_does_not_store_costs_only_itself(log):
+    log.record_response(replace(RESPONSE, question="What is\0 ∑ of 😀?", answer="It's 100%: \\x00."))
+    event = log.add("r1", "down", comment="Not\0 a sum.")
+    assert event.question.replace("\0", "") == "What is ∑ of 😀?"
+    assert event.comment.replace("\0", "") == "Not a sum."
+    assert log.response("r1").answer == "It's 100%: \\x00."
+
+
+def test_all_who_open_a_new_database_at_once_find_its_tables(database_url):
+    opening = threading.Barrier(8)
+
+    def open_one(_: int) -> int:
+        opening.wait()
+        with closing(FeedbackLog(database_url)) as own:
+            return own.count_responses()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(open_one, range(8))) == [0] * 8
+
+
+def test_writers_lose_nothing_and_a_reader_who_follows_them_misses_nothing(log, database_url):
+    names, each = ("left", "middle", "right"), 30
 
     def write(name: str) -> None:
-        own = FeedbackLog(url)
-        for i in range(30):
-            own.record_response(replace(RESPONSE, id=f"{name}-{i}"))
-            own.add(f"{name}-{i}", "up", user=name)
-        own.close()
+        with closing(FeedbackLog(database_url)) as own:
+            for i in range(each):
+                own.record_response(replace(RESPONSE, id=f"{name}-{i}"))
+                own.add(f"{name}-{i}", "up", user=name)
 
-    threads = [threading.Thread(target=write, args=(name,)) for name in ("left", "right")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    events = FeedbackLog(url).events()
-    assert len(events) == 60
-    assert [e.sequence for e in events] == sorted({e.sequence for e in events})
+    followed: list[FeedbackEvent] = []
+    with ThreadPoolExecutor(len(names)) as pool:
+        writing = [pool.submit(write, name) for name in names]
+        while not all(one.done() for one in writing):
+            followed += log.events(after_sequence=followed[-1].sequence if followed else 0)
+    for one in writing:
+        one.result()
+    followed += log.events(after_sequence=followed[-1].sequence if followed else 0)
+    assert len(followed) == len(names) * each
+    assert followed == log.events()
 
 
-def test_an_impossible_url_says_which_setting_to_correct():
+@pytest.mark.parametrize("url", ["nonsense://nowhere", "postgresql://127.0.0.1:9/nowhere"])
+def test_an_impossible_url_says_which_setting_to_correct(url):
     with pytest.raises(FeedbackError, match="RAGTUNE_FEEDBACK__URL"):
-        FeedbackLog("nonsense://nowhere")
+        FeedbackLog(url)

@@ -1,6 +1,7 @@
 """The whole serving wing with the real engine and the real base model."""
 
 import json
+import time
 
 import httpx
 import psutil
@@ -71,15 +72,21 @@ def test_the_key_of_the_engine_is_on_no_command_line_and_asked_for(gateway):
     assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 401
 
 
-def test_a_killed_engine_is_a_clear_503_and_a_stopped_gateway_leaves_no_process(gateway):
-    running = engine_processes(gateway)
-    for process in running:
+def test_a_killed_engine_is_a_clear_503_and_the_next_one_dies_with_a_killed_gateway(gateway):
+    parent = psutil.Process(gateway.process.pid)
+    first = set(parent.children(recursive=True))
+    for process in engine_processes(gateway):
         if "ragtune.backends.guard" not in process.cmdline():
             process.kill()
     body = {"model": "ragtune", "messages": [{"role": "user", "content": "What does shop.cart.total return?"}]}
     answer = gateway.request("POST", "/v1/chat/completions", json=body)
     assert answer.status_code == 503
     assert "engine" in answer.json()["error"]["message"]
-    assert gateway.stop() == 0
-    psutil.wait_procs(running, timeout=20)
-    assert not [process for process in running if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    end = time.monotonic() + 60
+    while len(following := set(parent.children(recursive=True)) - first) < 2:
+        assert time.monotonic() < end, gateway.log.read_text()
+        time.sleep(0.1)
+    gateway.kill()
+    processes = [*first, *following]
+    psutil.wait_procs(processes, timeout=30)
+    assert not [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]

@@ -15,38 +15,14 @@ from ragtune.dataset.quality import check_pairs
 from ragtune.errors import DatasetError
 from ragtune.settings import DatasetSettings, JudgeSettings, WriterSettings
 from tests.api_pages import articles, chunk, shop
-from tests.model_server import ModelServer
+from tests.model_server import ModelServer, quoting
 
 CHUNKS = [chunk(each) for each in [*shop(), *articles(8)]]
 
 
-def written(body):
-    """Quote the last sentence-like line of each passage, as an obedient model would."""
-    passages = body["messages"][1]["content"].split("\n\nPassage ")
-    items = []
-    for passage in passages:
-        title = passage.split("\n")[1].split(" > ")[0]
-        quote = [line for line in passage.split("\n") if len(line.split()) > 4][-1].split(": ")[-1]
-        items.append(
-            {
-                "question": f"What do the documents tell about {title} at its end?",
-                "answer": quote.strip(),
-                "quotes": [quote.strip()],
-                "kind": "fact",
-                "difficulty": "hard",
-                "paraphrase": f"Which last remark is there on {title} in the documents?",
-            }
-        )
-    if "kind unanswerable" in body["messages"][0]["content"]:
-        items.append(
-            {"question": f"Who paid for {title} at first?", "answer": "", "quotes": [], "kind": "unanswerable"}
-        )
-    return json.dumps({"items": items})
-
-
 @pytest.fixture
 def server():
-    running = ModelServer(written)
+    running = ModelServer(quoting)
     yield running
     running.close()
 
@@ -61,11 +37,6 @@ def test_the_model_writes_pairs_that_pass_the_checks(server, tmp_path):
     kinds = Counter(pair.kind for pair in pairs)
     assert kinds["llm.fact"] >= 2 * len(CHUNKS) - 2
     assert kinds["llm.unanswerable"] > 0
-    texts = {each.id: each.text for each in CHUNKS}
-    for pair in pairs:
-        if pair.answerable:
-            start, end = pair.span
-            assert " ".join(texts[pair.chunk_id][start:end].split()).rstrip(".") == pair.answer.rstrip(".")
     assert len(check_pairs(pairs, CHUNKS, DatasetSettings(min_pairs=1)).kept) == len(pairs)
     assert llm.usage.requests == len(CHUNKS)
     assert (llm.usage.prompt_tokens, llm.usage.completion_tokens) == (100 * len(CHUNKS), 50 * len(CHUNKS))
@@ -156,7 +127,7 @@ def test_a_question_over_two_passages_names_both(tmp_path):
             llm = LLMWriter(running.settings(), tmp_path / str(seed), seed)
             if len(llm._groups([one, two])[0]) == 2 or len(llm._groups([one, two])[1]) == 2:
                 break
-        running.reply = lambda body: multi(body) if "Passage 2" in body["messages"][1]["content"] else written(body)
+        running.reply = lambda body: multi(body) if "Passage 2" in body["messages"][1]["content"] else quoting(body)
         pairs = [pair for pair in llm.write([one, two]) if pair.kind == "llm.multi"]
     finally:
         running.close()
@@ -234,7 +205,7 @@ def test_no_more_requests_run_at_once_than_the_settings_allow(tmp_path, limit):
         time.sleep(0.05)
         with lock:
             now[0] -= 1
-        return written(body)
+        return quoting(body)
 
     running = ModelServer(slowly)
     try:
@@ -277,7 +248,7 @@ def test_a_killed_run_pays_for_nothing_twice(server, tmp_path):
     def stalled(body):
         if len(server.requests) > 4:
             time.sleep(60)
-        return written(body)
+        return quoting(body)
 
     server.reply = stalled
     process = subprocess.Popen([sys.executable, "-c", KILLED, server.url, str(tmp_path / "cache")])
@@ -286,7 +257,7 @@ def test_a_killed_run_pays_for_nothing_twice(server, tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     assert process.wait(30) == -signal.SIGKILL
-    server.reply = written
+    server.reply = quoting
     llm = writer(server, tmp_path)
     pairs = llm.write(CHUNKS)
     assert (llm.usage.cached, llm.usage.requests) == (4, len(CHUNKS) - 4)

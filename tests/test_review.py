@@ -1,9 +1,12 @@
+"""What people decide about pairs is kept over SQLite as over PostgreSQL, by one suite."""
+
 import csv
 import json
 import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -22,8 +25,8 @@ ANSWERABLE = [pair for pair in PAIRS if pair.answerable]
 
 
 @pytest.fixture
-def store(tmp_path):
-    opened = ReviewStore(f"sqlite:///{tmp_path}/review.db")
+def store(database_url):
+    opened = ReviewStore(database_url)
     yield opened
     opened.close()
 
@@ -153,17 +156,15 @@ for pair in PAIRS[:10]:
 """
 
 
-def test_processes_that_review_at_once_lose_nothing_and_give_no_pair_to_too_many(tmp_path):
-    url = f"sqlite:///{tmp_path}/review.db"
+def test_processes_that_review_at_once_lose_nothing_and_give_no_pair_to_too_many(database_url):
     names = ["ada", "bob", "cleo", "dan"]
-    running = [subprocess.Popen([sys.executable, "-c", REVIEWER, url, name]) for name in names]
+    running = [subprocess.Popen([sys.executable, "-c", REVIEWER, database_url, name]) for name in names]
     assert [process.wait(120) for process in running] == [0] * 4
-    store = ReviewStore(url)
-    assert len(store.decisions()) == 40
-    held = store.assignments()
+    with closing(ReviewStore(database_url)) as store:
+        assert len(store.decisions()) == 40
+        held = store.assignments()
     assert max(len(reviewers) for reviewers in held.values()) == 2
     assert sum(len(reviewers) for reviewers in held.values()) == min(60, 2 * len({pair_key(each) for each in PAIRS}))
-    store.close()
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])

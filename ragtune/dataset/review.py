@@ -17,17 +17,12 @@ import sqlalchemy as sa
 from ragtune.dataset.sentences import flat
 from ragtune.errors import DatasetError
 from ragtune.records import Chunk, QAPair, content_id
-from ragtune.store.database import open_database
+from ragtune.store.database import alone, open_database
 from ragtune.store.feedback import now
 
 Verdict = Literal["accept", "reject", "correct", "comment"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 WRITER, REVIEWED = "review", "reviewed"
-# Whoever assigns reads first and writes then; nobody else may assign in between.
-_LOCK = {
-    "sqlite": "BEGIN IMMEDIATE",
-    "postgresql": "LOCK TABLE review_assignments IN SHARE ROW EXCLUSIVE MODE",
-}
 
 _tables = sa.MetaData()
 _decisions = sa.Table(
@@ -140,7 +135,7 @@ class ReviewStore:
     def add(self, decisions: Sequence[Decision]) -> list[Decision]:
         """Add all decisions or none of them, and return them with id, moment and sequence number."""
         stamped = [replace(each, id=f"rv-{uuid.uuid4().hex}", created_at=now()) for each in decisions]
-        with self._engine.begin() as connection:
+        with alone(self._engine) as connection:
             for each in stamped:
                 row = {name: value for name, value in asdict(each).items() if name != "sequence"}
                 connection.execute(_decisions.insert().values(**{**row, "pair": json.dumps(each.pair)}))
@@ -213,8 +208,7 @@ class ReviewStore:
 
     @contextmanager
     def _assigning(self) -> Iterator[tuple[sa.Connection, dict[str, set[str]]]]:
-        with self._engine.begin() as connection:
-            connection.exec_driver_sql(_LOCK[self._engine.dialect.name])
+        with alone(self._engine) as connection:
             yield connection, _held(connection)
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ class Tracker:
 
 
 class MlflowTracker(Tracker):
-    """Writes to an MLflow server or database; its artefacts go below `artifacts` when it makes the experiment."""
+    """Writes to an MLflow server, which keeps the artefacts too, or to a database, with artefacts below `artifacts`."""
 
     def __init__(
         self, url: str, experiment: str, run_name: str, artifacts: Path, tags: Mapping[str, str] | None = None
@@ -89,5 +89,7 @@ class MlflowTracker(Tracker):
         found = self._client.get_experiment_by_name(self.experiment)
         if found is not None:
             return str(found.experiment_id)
+        if self.url.startswith(("http://", "https://")):
+            return str(self._client.create_experiment(self.experiment))
         self.artifacts.mkdir(parents=True, exist_ok=True)
         return str(self._client.create_experiment(self.experiment, artifact_location=self.artifacts.resolve().as_uri()))

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from ragtune.errors import FeedbackError
 from ragtune.records import FeedbackEvent, ResponseRecord
-from ragtune.store.database import open_database
+from ragtune.store.database import alone, open_database
 
 RATINGS = ("up", "down")
 LONGEST_TEXT = 8000
@@ -109,7 +109,7 @@ class FeedbackLog:
             "comment": comment.strip(),
             "user": user,
         }
-        with self._engine.begin() as connection:
+        with alone(self._engine) as connection:
             inserted = connection.execute(_feedback.insert().values(**values))
             sequence = int(cast(Any, inserted.inserted_primary_key)[0])
         return self.events(sequence - 1, limit=1)[0]

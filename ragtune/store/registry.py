@@ -200,8 +200,9 @@ class ModelRegistry:
                 "base_model": manifest.base_model,
                 "feedback_rows": str(len(manifest.feedback_ids)),
             }
+            # A server refuses a path of this machine as the source, so the source is a name; the tag has the folder.
             version = client.create_model_version(
-                self.name, source=str(folder), run_id=manifest.mlflow_run_id or None, tags=tags
+                self.name, source=f"ragtune:/{folder.resolve().name}", run_id=manifest.mlflow_run_id or None, tags=tags
             )
             return str(version.version)
 

@@ -46,11 +46,12 @@ def up(host: Host = "", port: Port = -1) -> None:
     """Run Dagster's webserver and daemon, the MLflow UI, the engine and the gateway until Ctrl-C."""
     settings = with_address(load_settings(), host, port)
     check_port("127.0.0.1", settings.ports.dagster, "ports.dagster")
-    check_port("127.0.0.1", settings.ports.mlflow, "ports.mlflow")
+    if not settings.mlflow_server:
+        check_port("127.0.0.1", settings.ports.mlflow, "ports.mlflow")
     check_port(settings.gateway.host, settings.gateway.port, "gateway.port")
     gateway = f"http://{settings.gateway.host}:{settings.gateway.port}"
     err.print(f"Dagster    http://127.0.0.1:{settings.ports.dagster}")
-    err.print(f"MLflow     http://127.0.0.1:{settings.ports.mlflow}")
+    err.print(f"MLflow     {settings.mlflow_server or f'http://127.0.0.1:{settings.ports.mlflow}'}")
     err.print(f"Gateway    {gateway}/v1  (API: {gateway}/docs, key: {settings.home}/keys/client.key)")
     err.print(f"Logs       {settings.home}/logs")
     err.print("Ctrl-C ends all of them.")
@@ -71,12 +72,14 @@ def platform_programs(settings: Settings) -> list[Program]:
     gateway = [sys.executable, "-m", "ragtune_serving.cli", "serve", *address]
     daemon = [str(binaries / "dagster-daemon"), "run", *workspace]
     webserver = [str(binaries / "dagster-webserver"), *workspace, *web]
-    return [
+    programs = [
         Program("gateway", gateway, logs / "gateway.out.log", home),
         Program("Dagster daemon", daemon, logs / "dagster-daemon.log", dagster),
         Program("Dagster webserver", webserver, logs / "dagster.log", dagster),
-        Program("MLflow UI", [str(binaries / "mlflow"), *mlflow], logs / "mlflow.log", home),
     ]
+    if not settings.mlflow_server:  # which has a UI of its own, and MLflow's refuses to show another server's
+        programs.append(Program("MLflow UI", [str(binaries / "mlflow"), *mlflow], logs / "mlflow.log", home))
+    return programs
 
 
 def _from_checkout(name: str) -> Path:

@@ -1,0 +1,251 @@
+"""The registry and the tracker do the same over MLflow on SQLite and over an MLflow server, by one suite."""
+
+import multiprocessing
+import shutil
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ragtune.backends.engines import free_port
+from ragtune.errors import RegistryError
+from ragtune.model.tracking import MlflowTracker
+from ragtune.settings import Settings, load_settings
+from ragtune.store.registry import ModelRegistry, read_manifest, verify
+from ragtune_serving.processes import Program, start, stop
+from tests.releases import released
+
+START_SECONDS = 120.0
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without models, made once because the migration takes seconds."""
+    home = tmp_path_factory.mktemp("migrated")
+    with ModelRegistry(load_settings({"home": home}))._writing():
+        return home / "mlflow" / "mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def server(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("server")
+    database, url = shutil.copy(migrated, folder), f"http://127.0.0.1:{(port := free_port())}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(folder / "kept")]
+    process = start(Program("MLflow", command, log := folder / "log", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}))
+    try:
+        end = time.monotonic() + START_SECONDS
+        while not answers(f"{url}/health"):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        yield url
+    finally:
+        stop(process)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture(params=["sqlite", "server"])
+def settings(request: pytest.FixtureRequest, migrated: Path, tmp_path: Path) -> Settings:
+    """A home whose MLflow has no models yet."""
+    if request.param == "server":
+        tracking = {"url": request.getfixturevalue("server"), "model_name": f"model-{uuid.uuid4().hex[:8]}"}
+        return load_settings({"home": tmp_path, "tracking": tracking})
+    (tmp_path / "mlflow").mkdir()
+    shutil.copy(migrated, tmp_path / "mlflow")
+    return load_settings({"home": tmp_path})
+
+
+# --- the registry
+
+
+def test_registering_twice_returns_the_same_version(settings):
+    registry = ModelRegistry(settings)
+    folder = released(settings.home)
+    assert registry.register(folder) == registry.register(folder)
+    assert len(registry.versions()) == 1
+
+
+def test_moving_champion_remembers_the_previous_and_rollback_swaps_them(settings):
+    registry = ModelRegistry(settings)
+    first, second = (registry.register(released(settings.home, weights=w)) for w in (b"one", b"two"))
+    registry.move("champion", first)
+    assert registry.alias("previous") is None
+    with pytest.raises(RegistryError, match="no previous champion"):
+        registry.rollback()
+    registry.move("champion", second)
+    assert registry.alias("champion").version == second
+    assert registry.alias("previous").version == first
+    assert registry.rollback().version == first
+    assert registry.alias("champion").version == first
+    assert registry.alias("previous").version == second
+
+
+def test_rollback_refuses_a_previous_model_that_does_not_verify(settings):
+    registry = ModelRegistry(settings)
+    folders = [released(settings.home, weights=w) for w in (b"one", b"two")]
+    for folder in folders:
+        registry.move("champion", registry.register(folder))
+    (folders[0] / "w8a8" / "config.json").unlink()
+    with pytest.raises(RegistryError, match="does not verify"):
+        registry.rollback()
+    assert registry.alias("champion").folder == str(folders[1])
+
+
+def test_unknown_versions_and_aliases_are_answered_with_the_known_ones(settings):
+    registry = ModelRegistry(settings)
+    version = registry.register(released(settings.home))
+    with pytest.raises(RegistryError, match=f"one of {version}"):
+        registry.move("champion", "99")
+    with pytest.raises(RegistryError, match="champion, challenger, previous"):
+        registry.move("best", version)
+
+
+def test_a_moved_home_keeps_its_models(settings, tmp_path_factory):
+    registry = ModelRegistry(settings)
+    registry.move("champion", registry.register(released(settings.home)))
+    elsewhere = tmp_path_factory.mktemp("parent") / "moved"
+    settings.home.rename(elsewhere)
+    live = ModelRegistry(there(settings, elsewhere)).alias("champion")
+    assert verify(Path(live.folder)) == read_manifest(Path(live.folder))
+
+
+def there(settings: Settings, home: Path) -> Settings:
+    """Return the settings of another home with the same MLflow, where that is a server."""
+    return load_settings({"home": home, "tracking": settings.tracking.model_dump()})
+
+
+def _register(settings: Settings, folder: Path, queue) -> None:
+    registry = ModelRegistry(settings)
+    version = registry.register(folder)
+    registry.move("champion", version)
+    queue.put(version)
+
+
+def test_two_processes_that_register_the_same_model_get_one_version(settings):
+    folder = released(settings.home)
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=_register, args=(settings, folder, queue)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert queue.get(timeout=5) == queue.get(timeout=5)
+    assert len(ModelRegistry(settings).versions()) == 1
+
+
+def test_reading_an_alias_is_cheap_enough_to_poll(settings):
+    registry = ModelRegistry(settings)
+    registry.move("champion", registry.register(released(settings.home)))
+    started = time.perf_counter()
+    for _ in range(20):
+        registry.alias("champion")
+    assert (time.perf_counter() - started) / 20 < 0.1
+
+
+def test_a_version_leads_back_to_the_run_that_trained_it(settings, client):
+    run = tracker(settings).start()
+    version = ModelRegistry(settings).register(released(settings.home, mlflow_run_id=run))
+    assert client.get_model_version(settings.tracking.model_name, version).run_id == run
+
+
+# --- the tracker
+
+
+@pytest.fixture
+def client(settings):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=settings.tracking_url)
+
+
+def tracker(settings: Settings) -> MlflowTracker:
+    """Return a tracker with an experiment of the test's own."""
+    runs = settings.home / "mlflow" / "runs"
+    return MlflowTracker(settings.tracking_url, settings.home.name, "adapter", runs, {"purpose": "test"})
+
+
+def test_a_run_holds_what_was_written_down(settings, client):
+    writing = tracker(settings)
+    run_id = writing.start()
+    begun = client.get_run(run_id)
+    assert (begun.info.status, begun.info.run_name, begun.data.tags["purpose"]) == ("RUNNING", "adapter", "test")
+    writing.log_params({"rank": 16, "base": "smollm2"})
+    for step, loss in enumerate((0.9, 0.5, 0.4), 1):
+        writing.log_metrics({"loss": loss, "tokens": 10.0 * step}, step)
+    writing.end()
+    ended = client.get_run(run_id)
+    assert ended.info.status == "FINISHED"
+    assert ended.data.params == {"rank": "16", "base": "smollm2"}
+    assert ended.data.metrics == {"loss": 0.4, "tokens": 30.0}
+    assert [(each.step, each.value) for each in client.get_metric_history(run_id, "loss")] == [
+        (1, 0.9),
+        (2, 0.5),
+        (3, 0.4),
+    ]
+
+
+def test_a_run_goes_on_where_it_was_and_keeps_its_first_parameters(settings, client):
+    before = tracker(settings)
+    run_id = before.start()
+    before.log_params({"rank": 16})
+    before.end(failed=True)
+    assert client.get_run(run_id).info.status == "FAILED"
+    after = tracker(settings)
+    assert after.start(run_id) == run_id
+    assert client.get_run(run_id).info.status == "RUNNING"
+    after.log_params({"rank": 8, "alpha": 32})
+    after.end()
+    assert client.get_run(run_id).data.params == {"rank": "16", "alpha": "32"}
+
+
+def test_a_run_that_is_gone_is_begun_anew(settings):
+    begun = tracker(settings)
+    first = begun.start("0" * 32)
+    assert first != "0" * 32
+    assert tracker(settings).start() != first
+
+
+def test_a_copy_of_the_adapter_comes_back_from_the_run(settings, client, tmp_path):
+    adapter, back = tmp_path / "adapter", tmp_path / "back"
+    (adapter / "deep").mkdir(parents=True)
+    (adapter / "deep" / "adapter_model.safetensors").write_bytes(bytes(range(256)))
+    back.mkdir()
+    writing = tracker(settings)
+    run_id = writing.start()
+    writing.log_artifacts(adapter)
+    writing.end()
+    copy = Path(client.download_artifacts(run_id, "adapter", str(back)))
+    assert (copy / "deep" / "adapter_model.safetensors").read_bytes() == bytes(range(256))
+
+
+def test_a_server_keeps_the_artefacts_where_every_home_can_read_them(server, tmp_path):
+    settings = load_settings({"home": tmp_path, "tracking": {"url": server}})
+    writing = tracker(settings)
+    run_id = writing.start()
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    writing.log_artifacts(tmp_path / "adapter")
+    writing.end()
+    assert not list(tmp_path.glob("mlflow/runs/*"))
+    asked = f"{server}/get-artifact?run_uuid={run_id}&path=adapter/adapter_config.json"
+    with urllib.request.urlopen(asked) as reply:
+        assert reply.read() == b"{}"
+
+
+def test_a_server_that_is_away_is_an_error_that_names_the_setting(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(RegistryError, match=r"127\.0\.0\.1:9[\s\S]*tracking\.url"):
+        MlflowTracker("http://127.0.0.1:9", "away", "adapter", tmp_path).start()

@@ -1,0 +1,90 @@
+"""Whoever writes pairs keeps the same promises, by one suite: the extractive writer and a language model."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.dataset.generation import LLMWriter
+from ragtune.dataset.sentences import flat
+from ragtune.ports import PairWriter
+from ragtune.records import QAPair
+from tests.api_pages import FETCH, articles, chunk, document, shop
+from tests.model_server import ModelServer, quoting
+
+CHUNKS = [chunk(each) for each in [*shop(), *articles(4)]]
+Open = Callable[[int], PairWriter]
+
+
+@pytest.fixture(scope="module", params=["extractive", "llm"])
+def open_writer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
+    """A function that makes a writer with a seed, one that remembers nothing of those before it."""
+    if request.param == "extractive":
+        yield lambda seed: ExtractiveWriter(seed, limit_per_chunk=50, unanswerable_share=0.4)
+        return
+    server = ModelServer(quoting)
+    yield lambda seed: LLMWriter(server.settings(), tmp_path_factory.mktemp("replies"), seed, unanswerable_share=0.2)
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def pairs(open_writer: Open) -> list[list[QAPair]]:
+    """What each of some seeds writes."""
+    return [open_writer(seed).write(CHUNKS) for seed in range(12)]
+
+
+def test_every_answer_stands_at_its_span_in_its_chunk(pairs: list[list[QAPair]]) -> None:
+    texts = {each.id: each.text for each in CHUNKS}
+    for pair in (pair for written in pairs for pair in written if pair.answerable):
+        start, end = pair.span
+        assert 0 <= start < end <= len(texts[pair.chunk_id])
+        assert flat(texts[pair.chunk_id][start:end]).rstrip(".") == pair.answer.rstrip(".")
+
+
+def test_a_question_without_an_answer_has_neither_text_nor_span(pairs: list[list[QAPair]]) -> None:
+    absent = [pair for written in pairs for pair in written if not pair.answerable]
+    assert absent
+    assert {(pair.answer, pair.span) for pair in absent} == {("", (0, 0))}
+
+
+def test_no_two_pairs_of_a_dataset_have_the_same_id(pairs: list[list[QAPair]]) -> None:
+    for written in pairs:
+        assert len({pair.id for pair in written}) == len(written) > len(CHUNKS)
+
+
+def test_a_pair_says_where_it_comes_from_and_who_wrote_it(open_writer: Open, pairs: list[list[QAPair]]) -> None:
+    known = {(each.id, each.document_id, each.topic) for each in CHUNKS}
+    name = open_writer(0).name
+    for pair in (pair for written in pairs for pair in written):
+        assert (pair.chunk_id, pair.document_id, pair.topic) in known
+        assert pair.writer == name
+        assert pair.question == flat(pair.question) != ""
+
+
+def test_the_same_chunks_and_seed_give_the_same_pairs_and_another_seed_others(
+    open_writer: Open, pairs: list[list[QAPair]]
+) -> None:
+    assert open_writer(3).write(CHUNKS) == pairs[3]
+    assert pairs[3] != pairs[4]
+
+
+def test_a_writer_can_be_used_again(open_writer: Open, pairs: list[list[QAPair]]) -> None:
+    writer = open_writer(5)
+    assert writer.write(CHUNKS) == writer.write(CHUNKS) == pairs[5]
+
+
+def test_a_duplicate_chunk_is_not_asked_about(open_writer: Open) -> None:
+    first, second = chunk(document("shop.a", FETCH)), chunk(document("shop.b", FETCH))
+    written = open_writer(1).write([first, replace(second, duplicate_of=first.id)])
+    assert {pair.chunk_id for pair in written} == {first.id}
+
+
+def test_no_chunks_give_no_pairs(open_writer: Open) -> None:
+    assert open_writer(1).write([]) == []
+
+
+def test_progress_ends_at_the_total(open_writer: Open) -> None:
+    seen: list[tuple[int, int]] = []
+    open_writer(1).write(CHUNKS, lambda what, done, total: seen.append((done, total)))
+    assert seen[-1] == (len(CHUNKS), len(CHUNKS))
