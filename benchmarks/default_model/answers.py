@@ -22,6 +22,7 @@ from ragtune.evaluation.held_out import held_out
 from ragtune.evaluation.metrics import METRICS, SIGNATURES
 from ragtune.evaluation.resampling import mean_interval
 from ragtune.evaluation.scoring import score_model
+from ragtune.model.pretrained import raw_model
 from ragtune.ports import ChatModel, Embedder
 from ragtune.records import Completion, Message, ScoredAnswer, SplitItem
 from ragtune.settings import child_environment, load_settings
@@ -80,7 +81,10 @@ def main() -> None:
         "sources": settings.sources,
         "seed": settings.seed,
         "dataset_sha256": splits.sha256,
-        "artefacts_sha256": {name: ref.sha256 for name in MODELS if (ref := store.current(name))},
+        "artefacts_sha256": {
+            **{name: ref.sha256 for name in MODELS if (ref := store.current(name))},
+            **({"raw_model": raw.sha256} if (raw := raw_model(settings.base_model, store)) else {}),
+        },
         "hardware": hardware(),
         "signatures": SIGNATURES,
         "scores": table,
