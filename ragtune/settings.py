@@ -309,8 +309,9 @@ def config_file() -> Path:
 def child_environment(**extra: str) -> dict[str, str]:
     """Return the environment for a child process: ours plus `extra`, with no phoning home.
 
-    Usage statistics of the libraries are off, hubs are offline, and idle OpenMP threads sleep
-    instead of spinning (spinning made two threads on two busy cores slower than one).
+    Usage statistics of the libraries are off, hubs are offline, an MLflow server that is away is waited for
+    seconds and not minutes, and idle OpenMP threads sleep instead of spinning (spinning made two threads on two
+    busy cores slower than one).
     """
     quiet = {
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -319,6 +320,7 @@ def child_environment(**extra: str) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "DAGSTER_DISABLE_TELEMETRY": "yes",
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -164,7 +164,7 @@ class ModelRegistry:
         except MlflowException as error:
             if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
                 return None
-            raise
+            raise self._silent(error) from error
         return self._read(version)
 
     def version(self, version: str) -> RegisteredModel:
@@ -182,7 +182,12 @@ class ModelRegistry:
         """Return every version, oldest first."""
         if not self._started():
             return []
-        found = self._connect().search_model_versions(f"name = '{self.name}'", max_results=1000)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._connect().search_model_versions(f"name = '{self.name}'", max_results=1000)
+        except MlflowException as error:
+            raise self._silent(error) from error
         return [self._read(version) for version in sorted(found, key=lambda one: int(one.version))]
 
     def register(self, folder: Path) -> str:
@@ -230,6 +235,11 @@ class ModelRegistry:
             verify(Path(previous.folder))
             return self.move("champion", previous.version)
 
+    def _silent(self, error: Exception) -> RegistryError:
+        return RegistryError(
+            f"MLflow at {self.url} did not answer: {error}", mend="check tracking.url and that the server runs"
+        )
+
     def _read(self, version: Any) -> RegisteredModel:
         folder = self.home / version.tags["folder"]
         return RegisteredModel(version=str(version.version), folder=str(folder), manifest=read_manifest(folder))
@@ -270,7 +280,7 @@ class ModelRegistry:
                 client.get_registered_model(self.name)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
+                    raise self._silent(error) from error
                 client.create_registered_model(self.name, description="Models released by RagTune's asset graph.")
             yield client
 
