@@ -208,7 +208,7 @@ class BenchmarkSettings(Section):
 
     concurrency: tuple[int, ...] = (1, 4, 8)
     requests: int = Field(24, ge=1)
-    precisions: tuple[str, ...] = ("w4a16", "w8a8")
+    precisions: tuple[Literal["bf16", "w4a16", "w8a8"], ...] = ("w4a16", "w8a8")
 
 
 class GatewaySettings(Section):

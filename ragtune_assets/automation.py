@@ -27,13 +27,13 @@ class AncestorsAreFresh(dg.AutomationCondition[dg.AssetKey]):
         return dg.AutomationResult(context, context.get_empty_subset() if waiting else context.candidate_subset)
 
 
-def when_inputs_change() -> dg.AutomationCondition:
+def when_inputs_change() -> dg.AutomationCondition[dg.AssetKey]:
     """Return the condition of every asset that is not a root.
 
     Unlike `eager()` it stops where an input was rebuilt to the same content. Nothing fires before
     the first whole run of the graph.
     """
-    new = (
+    new: dg.AutomationCondition[Any] = (
         dg.AutomationCondition.newly_missing()
         | dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed())
         | dg.AutomationCondition.code_version_changed()

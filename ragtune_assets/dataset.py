@@ -182,7 +182,7 @@ def published_dataset(
         publish(folder, items, passages, documents, _results(store), settings.seed)
         card = (folder / "README.md").read_text()
         ref = store.commit("published_dataset", folder, len(items))
-    metadata = {"card": dg.MetadataValue.md(card.split("---\n", 2)[2])}
+    metadata: dict[str, Any] = {"card": dg.MetadataValue.md(card.split("---\n", 2)[2])}
     if before is not None:
         metadata["since the last version"] = str(diff_items(read_published(store.folder(before)), items))
     return materialized(ref, metadata)
@@ -204,7 +204,8 @@ def earlier_splits(store: ArtifactStore) -> dict[str, Split]:
     """
     memory = store.root / "qa_splits" / MEMORY
     if memory.is_file():
-        return json.loads(memory.read_text())
+        known: dict[str, Split] = json.loads(memory.read_text())
+        return known
     ref = store.current("qa_splits")
     return {item.pair.document_id: item.split for item in store.read_records(ref, SplitItem)} if ref else {}
 

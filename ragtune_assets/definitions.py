@@ -4,6 +4,8 @@ An asset's code version is its own plus a fingerprint of the settings that shape
 knob makes stale exactly what it touches.
 """
 
+from typing import Any
+
 import dagster as dg
 
 from ragtune.answer.prompt import prompt_sha256
@@ -50,7 +52,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         condition = when_inputs_change() if list(spec.deps) else None
         return spec.replace_attributes(code_version="-".join(parts), automation_condition=condition)
 
-    assets = dg.load_assets_from_modules([knowledge, dataset, model, evaluation, release, feedback])
+    assets: Any = dg.load_assets_from_modules([knowledge, dataset, model, evaluation, release, feedback])
     return dg.Definitions(
         assets=dg.map_asset_specs(versioned, assets),
         sensors=[enough_new_feedback, enough_new_reviews, changed_sources, keep_up()],

@@ -15,7 +15,7 @@ _LONGEST_CELL = 160
 
 def materialized(
     ref: ArtifactRef, metadata: Mapping[str, Any], check_results: Sequence[dg.AssetCheckResult] = ()
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[ArtifactRef]:
     """Return the asset's result: its reference, its data version (the content hash) and metadata.
 
     Assets with checks carry no return annotation: Dagster would read it as the type of every output.

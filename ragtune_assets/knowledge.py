@@ -37,10 +37,10 @@ class KnowledgeChanges(dg.Config):
     """What a person asks of a run in the launchpad; with nothing filled in, every source is read anew."""
 
     reread: list[str] | None = Field(None, description="read only these sources anew; the others stay as last read")
-    add_sources: list[str] = Field([], description="folder:PATH, package:NAME, jsonl:FILE or a URL")
-    remove_sources: list[str] = Field([], description="sources to leave out from now on")
-    remove_documents: list[str] = Field([], description="ids, paths or titles to leave out from now on")
-    restore_documents: list[str] = Field([], description="removed documents to take in again")
+    add_sources: list[str] = Field(default=[], description="folder:PATH, package:NAME, jsonl:FILE or a URL")
+    remove_sources: list[str] = Field(default=[], description="sources to leave out from now on")
+    remove_documents: list[str] = Field(default=[], description="ids, paths or titles to leave out from now on")
+    restore_documents: list[str] = Field(default=[], description="removed documents to take in again")
 
     def carried_out(self, library: Library) -> Library:
         """Record the changes in the library and return it; raise SourceError for what is unknown."""
@@ -109,7 +109,7 @@ def changed_sources(
     except SourceError as error:
         return dg.SkipReason(str(error))
     known = event.asset_materialization.metadata.get(STATES)
-    then = known.value if isinstance(known, dg.JsonMetadataValue) else {}
+    then = known.value if isinstance(known, dg.JsonMetadataValue) and isinstance(known.value, dict) else {}
     if now == then:
         return dg.SkipReason(f"Nothing changed in {len(now)} sources.")
     look = json.dumps(now)
@@ -170,8 +170,9 @@ def search_index(
     )
     ref = _described(store, settings, embedder.name, sorted(present))
     pairs, dataset = held_out_pairs(store, settings.seed)
-    ids = {"run_id": context.run.run_id[:8], "index_sha256": ref.sha256, "dataset_sha256": dataset}
-    warehouse.append([measure_retrieval(retriever, passages, pairs, **ids)])
+    run, built = context.run.run_id[:8], ref.sha256
+    now = measure_retrieval(retriever, passages, pairs, run_id=run, index_sha256=built, dataset_sha256=dataset)
+    warehouse.append([now])
     metadata = {**asdict(update), "embedder": embedder.name, **measured(warehouse.retrieval())}
     return materialized(ref, metadata, [complete])
 

@@ -61,10 +61,11 @@ def line_up(
     served, version = served_precision(settings), quantized.sha256[:12]
     few = test[: settings.evaluation.raw_items]
     found = [Contender(RAW, "bf16", store.folder(raw), "raw", {"test": few})] if raw and few else []
-    found.append(Contender(BASE, "bf16", store.folder(base), "base", {"test": test} if champion else both))
+    alone: dict[Split, Sequence[QAPair]] = {"test": test}
+    found.append(Contender(BASE, "bf16", store.folder(base), "base", alone if champion else both))
     folders = precision_folders(store, merged, quantized)
     for precision in dict.fromkeys((*settings.evaluation.precisions, served)):
-        asked = both if precision == served else {"test": test}
+        asked = both if precision == served else alone
         found.append(Contender(CANDIDATE, precision, folders[precision], version, asked))
     if champion:
         precision = champion.manifest.served_precision

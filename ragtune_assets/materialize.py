@@ -19,7 +19,7 @@ from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
 from types import FrameType, MappingProxyType
-from typing import Any
+from typing import Any, TextIO
 
 import dagster as dg
 
@@ -85,9 +85,9 @@ def materialize(
     graph = defs.resolve_asset_graph()
     specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
     checks: dict[dg.AssetKey, list[str]] = {}
-    for key in graph.asset_check_keys:
-        if graph.get(key).blocking:
-            checks.setdefault(key.asset_key, []).append(key.name)
+    for check in graph.asset_check_keys:
+        if graph.get(check).blocking:
+            checks.setdefault(check.asset_key, []).append(check.name)
     selected = set().union(*(_selected(one, graph) for one in select))
     started, ran = time.monotonic(), []
     for layer in layers({key: [dep.asset_key for dep in spec.deps] for key, spec in specs.items()}):
@@ -237,8 +237,8 @@ def check_room(home: Path) -> None:
     require_memory(MIN_MEMORY_BYTES, "The asset graph")
 
 
-def _log_to(stream: "object") -> None:
-    handler = logging.StreamHandler(stream)  # type: ignore[arg-type]
+def _log_to(stream: TextIO) -> None:
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)

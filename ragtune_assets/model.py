@@ -130,10 +130,11 @@ def quantized_model(
     chosen = items[: settings.quantization.calibration_samples]
     conversations = examples(chosen, "train", store.read_records(chunks, Chunk), retriever, settings)
     merged, progress = store.folder(merged_model), LoggedProgress()
-    place = {"device": settings.device, "threads": settings.threads, "progress": progress}
+    device, threads = settings.device, settings.threads
     with store.stage("quantized_model") as scratch:
-        quantize_w4a16(merged, conversations, settings.quantization, scratch / "w4a16", **place)
-        quantize_w8a8(merged, scratch / "w8a8", **place)
+        knobs = settings.quantization
+        quantize_w4a16(merged, conversations, knobs, scratch / "w4a16", device, threads, progress)
+        quantize_w8a8(merged, scratch / "w8a8", device, threads, progress)
         ref = store.commit("quantized_model", scratch)
     return materialized(ref, *weight_facts(merged, store.folder(ref)))
 

@@ -69,7 +69,8 @@ def released_model(
     scores = store.read_records(eval_scores, Score)
     trained = store.read_records(qa_splits, SplitItem)
     manifest = describe(settings, store, base_model, lora_adapter, qa_splits, trained, scores, decision)
-    wanted: list[Precision] = ["w4a16", "w8a8", *(["bf16"] if manifest.served_precision == "bf16" else [])]
+    unrounded: list[Precision] = ["bf16"] if manifest.served_precision == "bf16" else []
+    wanted: list[Precision] = ["w4a16", "w8a8", *unrounded]
     folders = precision_folders(store, merged_model, quantized_model)
     folder = assemble(settings.home / "models", {precision: folders[precision] for precision in wanted}, manifest)
     number = registry.register(folder)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,7 +37,7 @@ def diff(
 ) -> None:
     """Show which pairs came, went, changed and moved to another split."""
     found = diff_items(read_published(_folder(old)), read_published(_folder(new)))
-    listed = {
+    listed: dict[str, list[dict[str, Any]]] = {
         "added": [_told(item) for item in found.added],
         "removed": [_told(item) for item in found.removed],
         "changed": [{"before": _told(was), "after": _told(item)} for was, item in found.changed],
