@@ -86,6 +86,11 @@ def test_a_refusal_needs_no_citation():
     assert answer.warnings == ()
 
 
+def test_a_friendly_word_needs_no_citation():
+    assert review("thanks", PASSAGES, completion("You are welcome.")).warnings == ()
+    assert review("thanks", PASSAGES, completion("You are welcome, it is 30 seconds.")).warnings
+
+
 def test_switched_off_citations_are_not_missed():
     answer = review("What?", PASSAGES, completion("The timeout is 30 seconds."), controls=Controls(citations=False))
     assert answer.warnings == ()

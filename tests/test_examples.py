@@ -5,10 +5,11 @@ import pytest
 
 from ragtune.answer.controls import Controls
 from ragtune.answer.prompt import REFUSAL
+from ragtune.answer.small_talk import REPLIES
 from ragtune.dataset.extraction import ExtractiveWriter
 from ragtune.model.examples import TrainingExample, build_examples, interleaved
 from ragtune.model.styles import styled_target
-from ragtune.model.talk import SMALL_TALK, short_form
+from ragtune.model.talk import short_form
 from ragtune.records import Chunk, Hit, QAPair, SplitItem
 from ragtune.settings import AnswerSettings
 from tests.api_pages import articles, chunk, shop
@@ -149,9 +150,8 @@ def test_small_talk_gets_a_friendly_word_and_no_citation_whatever_was_found(corp
     examples = build_examples(many, chunks, right_first(chunks, items), SETTINGS, seed=1)
     talk = [example for example in examples if example.kind == "talk"]
     assert 0.005 < len(talk) / len(examples) < 0.03
-    replies = {reply for _, reply in SMALL_TALK}
-    assert {example.messages[-1].content for example in talk} <= replies
-    assert not any("[" in reply for reply in replies)
+    assert {example.messages[-1].content for example in talk} <= REPLIES
+    assert not any("[" in reply for reply in REPLIES)
     assert {len(example.messages) for example in talk} == {3, 5}
     assert all("[1] " in example.messages[-2].content for example in talk)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.prompt import REFUSAL
+from ragtune.answer.small_talk import REPLIES
 from ragtune.answer.trimming import content_words
 from ragtune.records import Answer, Citation, Completion, Hit
 
@@ -45,7 +46,10 @@ def review(
     retrieval_ms: float = 0.0,
     controls: Controls = NEUTRAL,
 ) -> Answer:
-    """Return the answer with its citations and warnings; the text stays as the model wrote it."""
+    """Return the answer with its citations and warnings; the text stays as the model wrote it.
+
+    A refusal and a friendly word claim nothing, so they need no passage.
+    """
     text = completion.text.strip()
     hits = tuple(passages or ())
     refused = is_refusal(text)
@@ -56,7 +60,7 @@ def review(
         warnings.append("The model answered nothing.")
     if completion.finish_reason == "length":
         warnings.append("The answer was cut off at its length limit.")
-    if passages is not None and text and not refused:
+    if passages is not None and text and not refused and text not in REPLIES:
         warnings += [f"It cites passage {n}, which does not exist." for n in numbers if not 1 <= n <= len(hits)]
         if controls.citations and not citations:
             warnings.append("It cites no passage.")

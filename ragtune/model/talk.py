@@ -5,34 +5,9 @@ A follow-up such as "And its default?" is understood from the turn before; a gre
 
 import re
 
+from ragtune.answer.small_talk import SMALL_TALK
 from ragtune.dataset.wording import draw
 from ragtune.records import Chunk, QAPair
-
-SMALL_TALK = (
-    (
-        ("Hello", "hi", "hello there", "Hey!", "Good morning", "good evening", "Hi, are you there?"),
-        "Hello! What would you like to know about the documents?",
-    ),
-    (
-        ("Thanks", "thank you", "Thank you very much!", "great, thanks", "thx", "Perfect, thank you."),
-        "You are welcome.",
-    ),
-    (
-        ("Who are you?", "what are you", "Are you a bot?", "who am i talking to", "What is your name?"),
-        "I am an assistant that answers questions from these documents and cites their passages.",
-    ),
-    (
-        ("What can you do?", "help", "how does this work", "What can I ask you?", "How can you help me?"),
-        "Ask me about anything in the documents. I answer from their passages and say which ones.",
-    ),
-    (
-        ("How are you?", "how is it going", "how are you today?"),
-        "I am ready for your question. What would you like to know about the documents?",
-    ),
-    (("Bye", "goodbye", "see you", "that was all"), "Goodbye."),
-    (("ok", "I see.", "Good.", "got it", "that makes sense"), "Good. Ask me again whenever you like."),
-)
-"""What people say, and what is said to it."""
 
 _SHORT_FORMS = {
     "parameter": ("And what is `{name}` for?", "what about {name}", "And `{name}`?", "What does {name} do there?"),

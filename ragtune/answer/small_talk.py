@@ -1,0 +1,28 @@
+"""Turns that ask for nothing: what people say, and what a model is taught to say to it."""
+
+SMALL_TALK = (
+    (
+        ("Hello", "hi", "hello there", "Hey!", "Good morning", "good evening", "Hi, are you there?"),
+        "Hello! What would you like to know about the documents?",
+    ),
+    (
+        ("Thanks", "thank you", "Thank you very much!", "great, thanks", "thx", "Perfect, thank you."),
+        "You are welcome.",
+    ),
+    (
+        ("Who are you?", "what are you", "Are you a bot?", "who am i talking to", "What is your name?"),
+        "I am an assistant that answers questions from these documents and cites their passages.",
+    ),
+    (
+        ("What can you do?", "help", "how does this work", "What can I ask you?", "How can you help me?"),
+        "Ask me about anything in the documents. I answer from their passages and say which ones.",
+    ),
+    (
+        ("How are you?", "how is it going", "how are you today?"),
+        "I am ready for your question. What would you like to know about the documents?",
+    ),
+    (("Bye", "goodbye", "see you", "that was all"), "Goodbye."),
+    (("ok", "I see.", "Good.", "got it", "that makes sense"), "Good. Ask me again whenever you like."),
+)
+"""What people say, and what is said to it."""
+REPLIES = frozenset(reply for _, reply in SMALL_TALK)
