@@ -1,0 +1,116 @@
+"""What INT4 and INT8 weights cost the default model: the same questions to bf16, W4A16 and W8A8, paired.
+
+    python -m benchmarks.default_model.rounding --home .ragtune --questions 2000
+
+Needs a home with a dataset (`ragtune materialize --select +qa_splits --select base_model`). The base model was trained
+on none of its documents, so questions of every split are asked, but for those that GPTQ looked at.
+"""
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.retrieval.results import as_text
+from ragtune.answer.answering import RememberingAnswerer
+from ragtune.backends.catalog import engine_from, retriever_from
+from ragtune.evaluation.benchmark import folder_bytes, hardware
+from ragtune.evaluation.gate import paired_gain
+from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers
+from ragtune.evaluation.metrics import SIGNATURES
+from ragtune.evaluation.scoring import summarise
+from ragtune.knowledge.retrieval import RETRIEVAL_VERSION
+from ragtune.model.capacity import chosen_device
+from ragtune.model.quantization import quantize_w4a16, quantize_w8a8
+from ragtune.records import Chunk, Precision, SplitItem, content_id
+from ragtune.settings import load_settings
+from ragtune.store.artifacts import ArtifactStore
+from ragtune_assets.model import examples
+from ragtune_assets.progress import LoggedProgress
+
+SAMPLES = 2000
+
+
+def main() -> None:
+    """Quantise, ask and write `rounding.json` beside this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path, default=Path(".ragtune"))
+    parser.add_argument("--questions", type=int, default=2000)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+    settings = load_settings({"home": options.home})
+    store, seed, progress = ArtifactStore(settings.home / "artifacts"), settings.seed, LoggedProgress()
+    base, splits, passages = (store.current(name) for name in ("base_model", "qa_splits", "chunks"))
+    if base is None or splits is None or passages is None:
+        raise SystemExit(f"{settings.home} holds no dataset; see --help.")
+    items, retriever = store.read_records(splits, SplitItem), retriever_from(settings)
+    items.sort(key=lambda item: (item.split != "train", content_id(str(seed), item.pair.id)))
+    looked_at, rest = (
+        items[: settings.quantization.calibration_samples],
+        items[settings.quantization.calibration_samples :],
+    )
+    asked = sorted((item.pair for item in rest), key=lambda pair: content_id(str(seed), pair.id))[: options.questions]
+    folders: dict[Precision, Path] = {"bf16": store.folder(base)}
+    made = settings.home / "work" / "rounding" / base.sha256[:12]
+    if not (made / "w8a8").is_dir():
+        conversations = examples(looked_at, "train", store.read_records(passages, Chunk), retriever, settings)
+        quantize_w4a16(folders["bf16"], conversations, settings.quantization, made / "w4a16", progress=progress)
+        quantize_w8a8(folders["bf16"], made / "w8a8", progress=progress)
+    folders |= {"w4a16": made / "w4a16", "w8a8": made / "w8a8"}
+    context = f"{settings.fingerprint('answer', 'index', 'engine')} {RETRIEVAL_VERSION} {passages.sha256}"
+    exam = Exam(RememberingAnswerer(retriever, settings.answer), context)
+    answers = HeldOutAnswers(engine_from(settings), {"test": exam}, store, settings.evaluation, seed, progress)
+    contenders = [
+        Contender("base", name, folder, base.sha256[:12], {"test": asked}) for name, folder in folders.items()
+    ]
+    at_once = 2 if chosen_device(settings.device) == "cpu" else 1
+    told = {
+        one.precision: each["test"] for one, each in zip(contenders, answers.of_all(contenders, at_once), strict=True)
+    }
+    gains = {
+        (precision, metric): paired_gain(told["bf16"], told[precision], metric, alpha=0.025, samples=SAMPLES, seed=seed)
+        for precision in ("w4a16", "w8a8")
+        for metric in ("token_f1", "citation", "refusal_recall", "false_refusal")
+    }
+    full = folder_bytes(folders["bf16"])
+    results = {
+        "command": " ".join(["python", "-m", "benchmarks.default_model.rounding", *sys.argv[1:]]),
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "seed": seed,
+        "dataset_sha256": splits.sha256,
+        "model_sha256": base.sha256,
+        "signatures": SIGNATURES,
+        "smaller_by": {name: round(1 - folder_bytes(folder) / full, 3) for name, folder in folders.items()},
+        "scores": {
+            name: {
+                score.metric: [round(score.value, 4), round(score.low, 4), round(score.high, 4), score.n]
+                for score in summarise(
+                    each,
+                    model="base",
+                    precision=name,
+                    split="test",
+                    dataset_sha256=splits.sha256,
+                    model_version=base.sha256[:12],
+                    seed=seed,
+                )
+            }
+            for name, each in told.items()
+        },
+        "paired_with_bf16": [
+            {
+                "precision": precision,
+                "metric": metric,
+                "gain": [round(each, 4) for each in (gain.gain, gain.low, gain.high)],
+                "n": gain.n,
+            }
+            for (precision, metric), gain in gains.items()
+        ],
+    }
+    options.out.write_text(as_text(results))
+    for (precision, metric), gain in gains.items():
+        print(f"{precision} {metric}: {gain.gain:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] n={gain.n}")
+
+
+if __name__ == "__main__":
+    main()
