@@ -68,5 +68,11 @@ def test_an_empty_question_is_refused():
 def test_a_short_follow_up_is_searched_together_with_the_question_before():
     history = (Message("user", "How does dagster.asset work?"), Message("assistant", "Like this."))
     assert search_text("And its default?", history) == "How does dagster.asset work? And its default?"
-    whole = "Which arguments does the function dagster.job accept today?"
-    assert search_text(whole, history) == whole
+    named = "And if I leave out max_concurrent_runs_of_it?"
+    assert search_text(named, history) == f"How does dagster.asset work? {named}"
+    for whole in (
+        "Which arguments does the function dagster.job accept today?",
+        "What does dagster.define_asset_job return?",
+        "How do I configure the multiprocess executor so that it runs three steps at once?",
+    ):
+        assert search_text(whole, history) == whole

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from ragtune.answer.answering import search_text
 from ragtune.answer.controls import Controls
 from ragtune.answer.prompt import REFUSAL
 from ragtune.answer.small_talk import REPLIES
@@ -129,25 +130,62 @@ def test_a_short_follow_up_is_searched_for_with_the_question_before_it(corpus):
 
     examples = build_examples(many, chunks, search, SETTINGS, seed=1)
     examples = [example for example in examples if example.kind != "talk"]
-    asked = {example.pair_id: example.messages[-2].content.rpartition("Question: ")[2] for example in examples}
+    assert all(search_text(asked_in(example), example.messages[1:-2]) in searched for example in examples)
+    asked = {example.pair_id: asked_in(example) for example in examples}
     by_id = {item.pair.id: item.pair for item in many}
     short = [e for e in examples if asked[e.pair_id] != by_id[e.pair_id].question]
     assert len(short) > 10
     for example in short:
         pair, before = by_id[example.pair_id], example.messages[1].content
-        assert f"{before} {asked[pair.id]}" in searched or asked[pair.id] in searched
+        assert f"{before} {asked[pair.id]}" in searched
         assert example.messages[-1].content == REFUSAL or pair.answer in example.messages[-1].content
         assert before in {item.pair.question for item in many if item.pair.document_id == pair.document_id}
-    default = next(item.pair for item in items if item.pair.kind == "default")
-    shown = next(each for each in chunks if each.id == default.chunk_id)
-    name = re.search(rf"`(\w+)` \([^)]*default {re.escape(default.answer)}\)", shown.text)[1]
-    assert f"And the default of `{name}`?" in {short_form(default, shown, seed) for seed in range(30)}
+
+
+def test_a_follow_up_is_cut_short_only_where_the_turn_before_says_what_it_is_about():
+    text = (
+        "`tank.open(limit=5)`\n\nParameters:\n- `limit` (int, default 5): How many.\n\nRaises:\n- tank.Full: If full."
+    )
+    gold = Chunk("c", "d", "s", "tank.open", ("tank.open",), text, 0)
+
+    def pair(kind: str, template: str, answer: str) -> QAPair:
+        start = text.index(answer)
+        return QAPair("p", "What?", answer, kind, "d", "c", (start, start + len(answer)), template=f"{template}.0")
+
+    def forms(of: QAPair, before: str) -> set[str]:
+        return {short_form(of, QAPair("b", "?", "a", before, "d", "c"), gold, seed) for seed in range(30)}
+
+    assert "And the type of `limit`?" in forms(pair("type", "type", "int"), "default")
+    assert forms(replace(pair("type", "type", "int"), answerable=False), "default") == {""}, "no item is its own"
+    when, which = pair("raises", "raises.when", "If full."), pair("raises", "raises.which", "tank.Full")
+    assert forms(when, "purpose") == {"And when does it raise tank.Full?", "when do i get tank.Full from it"}
+    assert forms(when, "parameter") == {""}, "it would be the parameter"
+    assert forms(which, "purpose") == {""}, "the short form would hold the answer"
+
+
+def test_the_question_of_a_correction_is_left_as_the_person_asked_it(corpus):
+    chunks, items = corpus
+    many = [
+        replace(item, pair=replace(item.pair, id=f"{item.pair.id}{n}", writer="review"))
+        for n in range(8)
+        for item in items
+    ]
+    examples = build_examples(many, chunks, right_first(chunks, items), SETTINGS, seed=1)
+    real = {item.pair.question for item in items}
+    assert {asked_in(example) for example in examples if example.kind != "talk"} <= real
+    assert any(len(example.messages) == 5 for example in examples)
+
+
+def asked_in(example: TrainingExample) -> str:
+    return example.messages[-2].content.rpartition("Question: ")[2]
 
 
 def test_small_talk_gets_a_friendly_word_and_no_citation_whatever_was_found(corpus):
     chunks, items = corpus
     many = [replace(item, pair=replace(item.pair, id=f"{item.pair.id}{n}")) for n in range(8) for item in items]
     examples = build_examples(many, chunks, right_first(chunks, items), SETTINGS, seed=1)
+    without = build_examples(many, chunks, right_first(chunks, items), SETTINGS, seed=1, talk=False)
+    assert {example.pair_id for example in examples} == {example.pair_id for example in without}
     talk = [example for example in examples if example.kind == "talk"]
     assert 0.005 < len(talk) / len(examples) < 0.03
     assert {example.messages[-1].content for example in talk} <= REPLIES
@@ -160,6 +198,7 @@ OPENS = "Opens the valve of the tank."
 LIMIT = (
     "`tank.open(limit=5)`  (function)\n\nOpens the valve of the tank. It stays open for ten minutes."
     " For example, `tank.open(3)` opens three.\n\nParameters:\n- `limit` (int, default 5): How many valves open."
+    "\n- `wait` (bool): Whether to wait. For example, a slow valve."
 )
 STYLED = [
     (OPENS, "purpose", Controls(technical_level=1.0), "`tank.open(limit=5)`: Opens the valve"),
@@ -173,6 +212,7 @@ STYLED = [
     ("`tank.open`", "how_to", Controls(technical_level=0.0), "open. [2]"),
     ("the `limit` of it", "statement", Controls(technical_level=0.0), "the limit of it. [2]"),
     ("How many valves open.", "parameter", Controls(examples=True), "How many valves open. [2]"),
+    ("int", "type", Controls(examples=True), "int. [2]"),
     ("How many valves open.", "parameter", Controls(citations=False), "How many valves open."),
     (
         "Opens the valve of the tank.",
@@ -192,7 +232,7 @@ def test_a_dial_or_a_switch_changes_the_answer_by_what_the_passage_shows(answer,
     assert target.startswith(said)
     assert ("[2]" in target) == style.citations
     hidden = styled_target(pair, gold, answer, 2, style)
-    assert answer.replace("`", "").split(".")[-1] in hidden, "what the prompt does not show is not said"
+    assert answer.replace("`", "").rstrip(".").split(".")[-1] in hidden, "what the prompt does not show is not said"
     assert "For example" not in hidden
     assert "default 5" not in hidden
 

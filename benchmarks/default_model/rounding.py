@@ -51,7 +51,8 @@ def main() -> None:
     )
     asked = sorted((item.pair for item in rest), key=lambda pair: content_id(str(seed), pair.id))[: options.questions]
     folders: dict[Precision, Path] = {"bf16": store.folder(base)}
-    made = settings.home / "work" / "rounding" / base.sha256[:12]
+    shaped = content_id(base.sha256, splits.sha256, str(seed), settings.fingerprint("quantization"))
+    made = settings.home / "work" / "rounding" / shaped
     if not (made / "w8a8").is_dir():
         conversations = examples(looked_at, "train", store.read_records(passages, Chunk), retriever, settings)
         quantize_w4a16(folders["bf16"], conversations, settings.quantization, made / "w4a16", progress=progress)

@@ -49,7 +49,8 @@ def transformers_alone(folder: Path, prompts: list[Prompt], batch: int, settings
             out = model.generate(**ids, max_new_tokens=settings.answer.max_tokens, do_sample=False)
         times.append(time.perf_counter() - began)
         if start:
-            written += int((out[:, ids["input_ids"].shape[1] :] != tokenizer.pad_token_id).sum())
+            ended = (out[:, ids["input_ids"].shape[1] :] == tokenizer.eos_token_id).cumsum(1)
+            written += int((ended == 0).sum() + (ended[:, -1] > 0).sum())  # the first end token of a row counts
     answered = len(prompts) - batch
     return {
         "batch": batch,
@@ -65,7 +66,7 @@ def main() -> None:
     """Measure and write `serving.json` beside this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, default=Path(".ragtune"))
-    parser.add_argument("--requests", type=int, default=24, help="at each level of concurrency")
+    parser.add_argument("--requests", type=int, default=24, help="at each level of concurrency, at least 8")
     parser.add_argument("--precisions", nargs="+", default=["bf16", "w4a16", "w8a8"])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()

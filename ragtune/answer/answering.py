@@ -4,6 +4,7 @@ Offline evaluation and the gateway both use it, so that offline scores describe 
 get. The gateway generates by itself and calls `prepare` and `finish` around that.
 """
 
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from ragtune.records import Answer, Completion, Hit, Message
 from ragtune.settings import AnswerSettings
 
 _FOLLOW_UP_WORDS = 4
+_POINTS_BACK = re.compile(r"^(?:and|what about|how about)\b|\b(?:it|its|there|that one|this one)\b", re.IGNORECASE)
+_POINTS_BACK_WORDS = 10
 
 
 class Finds(Protocol):
@@ -113,8 +116,11 @@ def generate(chat: ChatModel, prepared: Prepared, seed: int = 0) -> Completion:
 
 
 def search_text(question: str, history: Sequence[Message] = ()) -> str:
-    """Return what to search for: the question, with the previous one in front of a short follow-up."""
+    """Return what to search for: the question, with the previous one in front of a short follow-up.
+
+    That has few words of its own, or is short and points back: "And if I leave out max_iter?"
+    """
     earlier = [turn.content for turn in history if turn.role == "user"]
-    if earlier and len(content_words(question)) < _FOLLOW_UP_WORDS:
-        return f"{earlier[-1]} {question}"
-    return question
+    few = len(content_words(question)) < _FOLLOW_UP_WORDS
+    points_back = len(question.split()) <= _POINTS_BACK_WORDS and _POINTS_BACK.search(question.strip())
+    return f"{earlier[-1]} {question}" if earlier and (few or points_back) else question

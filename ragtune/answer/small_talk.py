@@ -14,7 +14,7 @@ SMALL_TALK = (
         "I am an assistant that answers questions from these documents and cites their passages.",
     ),
     (
-        ("What can you do?", "help", "how does this work", "What can I ask you?", "How can you help me?"),
+        ("What can you do?", "what are you able to do", "What can I ask you?", "How can you help me?"),
         "Ask me about anything in the documents. I answer from their passages and say which ones.",
     ),
     (

@@ -83,7 +83,7 @@ class HeldOutAnswers:
         """Return the answers of each contender; `at_once` of them share the processor.
 
         What one engine does between its matrix products, the other's products fill. The longest work starts
-        first, so that none is left to half of the threads. When one fails, or the work is interrupted, the
+        first, so that little is left to half of the threads at the end. When one fails, or the work is interrupted, the
         others' engines are stopped.
         """
         with ThreadPoolExecutor(at_once) as pool:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 from ragtune.answer.answering import search_text
 from ragtune.answer.controls import NEUTRAL, Controls
-from ragtune.answer.prompt import REFUSAL, asked, asked_about, build_messages, passage_text, target_text
+from ragtune.answer.prompt import REFUSAL, SYSTEM, asked, asked_about, build_messages, passage_text, target_text
 from ragtune.dataset.sentences import flat
 from ragtune.dataset.wording import draw
-from ragtune.model.styles import STYLES, styled_target
+from ragtune.model.styles import KEPT, REFUSED, REWORDED, styled_target
 from ragtune.model.talk import short_form, small_talk
 from ragtune.ports import Progress, silent
 from ragtune.records import Chunk, Hit, Message, QAPair, SplitItem
@@ -28,10 +28,10 @@ _EXTRA = 4
 _TURNS = 3
 """Messages of a conversation without an earlier turn."""
 _REMOVED_SHARE = 0.08
+_STYLED_SHARE = 0.25
+_KEPT_SHARE = 0.25
 _SHUFFLED_SHARE = 0.5
 _FOLLOW_UP_SHARE = 0.12
-_EARLIER_NUMBERS = 3
-"""An earlier answer cites one of so many passages, which are no longer shown."""
 _SHORT_SHARE = 0.6
 """Of the follow-ups of which there is a short form."""
 _SMALL_TALK_SHARE = 0.015
@@ -69,38 +69,41 @@ def build_examples(
     the pairs is left alone. With `talk` there are short follow-ups and small talk, searched for in their words.
     """
     texts = {chunk.id: chunk for chunk in chunks}
-    earlier = _earlier_turns(items, seed)
+    earlier = _earlier_pairs(items, seed)
     joining = [item.pair for item in items if _may_join(item.pair, seed) and item.pair.id not in earlier]
     joining.sort(key=lambda pair: draw(seed, "join", pair.id))
     waiting: dict[str, dict[str, QAPair]] = defaultdict(dict)
     for pair in joining if together > 1 else ():
         waiting[pair.chunk_id][pair.id] = pair
     examples: list[TrainingExample] = []
+    small = 0
     taken: set[str] = set()
     bound = len(items) if most is None else min(most, len(items))
     for item in items:
         pair = item.pair
         if pair.id in taken:
             continue
-        if len(examples) >= bound:
+        if len(examples) - small >= bound:
             break
         waiting[pair.chunk_id].pop(pair.id, None)
-        history = earlier.get(pair.id, ())
-        looked_up = pair.question
-        if talk and history and pair.chunk_id in texts and draw(seed, "short", pair.id) < _SHORT_SHARE:
-            pair = replace(pair, question=short_form(pair, texts[pair.chunk_id], seed) or pair.question)
-            looked_up = search_text(pair.question, history) if pair.question != looked_up else looked_up
+        before = earlier.get(pair.id)
+        history = _turns(before, answer_settings.passages, seed) if before else ()
+        if talk and before and not _corrected(pair) and draw(seed, "short", pair.id) < _SHORT_SHARE:
+            gold = texts.get(pair.chunk_id)
+            pair = replace(pair, question=(gold and short_form(pair, before, gold, seed)) or pair.question)
+        looked_up = search_text(pair.question, history) if talk else pair.question
         hits = search(looked_up, answer_settings.passages + _EXTRA)
         found = _example(pair, texts, hits, answer_settings, seed, history)
         if found is None:
             continue
         example, passages = found
-        if len(example.messages) == _TURNS and _style(pair, seed) == NEUTRAL:
+        if len(example.messages) == _TURNS and example.messages[0].content == SYSTEM:
             example = _with_siblings(example, passages, waiting, pair.question, answer_settings, together - 1)
         taken.update(sibling.pair_id for sibling in example.siblings)
         examples.append(example)
         if talk and draw(seed, "talk", pair.id) < _SMALL_TALK_SHARE:
-            examples.append(_small_talk(example, search, answer_settings, seed))
+            examples.append(_small_talk(example, pair.question, search, answer_settings, seed))
+            small += 1
         if len(examples) % 50 == 0:
             progress("building training examples", len(examples), bound)
     progress("building training examples", bound, bound)
@@ -131,14 +134,32 @@ def _example(
     seed: int,
     history: tuple[Message, ...],
 ) -> tuple[TrainingExample, Sequence[Hit]] | None:
-    """Return the pair's conversation and the passages in it."""
-    gold, style = texts.get(pair.chunk_id), _style(pair, seed)
+    """Return the pair's conversation in the first of its styles that has something to say, and its passages."""
+    *reworded, last = _styles(pair, seed)
+    for style in reworded:
+        found = _in_style(pair, texts, hits, settings, seed, history, style, only_if_changed=True)
+        if found is not None:
+            return found
+    return _in_style(pair, texts, hits, settings, seed, history, last)
+
+
+def _in_style(
+    pair: QAPair,
+    texts: dict[str, Chunk],
+    hits: Sequence[Hit],
+    settings: AnswerSettings,
+    seed: int,
+    history: tuple[Message, ...],
+    style: Controls,
+    only_if_changed: bool = False,
+) -> tuple[TrainingExample, Sequence[Hit]] | None:
+    gold = texts.get(pair.chunk_id)
     shown = settings.model_copy(update={"passages": style.passages(settings.passages)})
     if not pair.answerable or gold is None:
         if pair.answerable:
             return None
         return _conversation(pair, hits[: shown.passages], REFUSAL, shown, history, style)
-    if draw(seed, "removed", pair.id) < _REMOVED_SHARE:
+    if _removed(pair, seed):
         # The rest of the document goes too: it may answer in other words.
         left = [hit for hit in hits if not _answers(hit.chunk, pair) and hit.chunk.document_id != pair.document_id]
         return _conversation(pair, left[: shown.passages], REFUSAL, shown, history, style)
@@ -156,6 +177,8 @@ def _example(
     hit, number = passages[place], place + 1
     told = flat(passage_text(hit.chunk, number, pair.question, shown.passage_words))
     target = styled_target(pair, gold if hit.chunk.id == gold.id else None, told, number, style)
+    if only_if_changed and target == target_text(pair.answer, number):
+        return None
     return _conversation(pair, passages, target, shown, history, style)
 
 
@@ -171,12 +194,13 @@ def _conversation(
     return TrainingExample((*messages, Message("assistant", target)), pair.id, pair.kind), passages
 
 
-def _small_talk(before: TrainingExample, search: Search, settings: AnswerSettings, seed: int) -> TrainingExample:
-    """Return a turn that asks for nothing, after the conversation or without it, with what a search finds for it."""
+def _small_talk(
+    before: TrainingExample, question: str, search: Search, settings: AnswerSettings, seed: int
+) -> TrainingExample:
+    """Return a turn that asks for nothing, after that question or without it, with what a search finds for it."""
     said, reply = small_talk(seed, before.pair_id)
     history: tuple[Message, ...] = ()
     if draw(seed, "talk later", before.pair_id) < _SHUFFLED_SHARE and len(before.messages) == _TURNS:
-        question = before.messages[1].content.rpartition("Question: ")[2]
         history = (Message("user", question), before.messages[-1])
     hits = search(search_text(said, history), settings.passages)
     messages = build_messages(said, hits, history, NEUTRAL, settings.passage_words)
@@ -210,29 +234,51 @@ def _with_siblings(
 
 def _may_join(pair: QAPair, seed: int) -> bool:
     """Return whether a pair is learnt as it is: no dial, nothing taken away, no further passage, not from a person."""
-    removed = pair.answerable and draw(seed, "removed", pair.id) < _REMOVED_SHARE
-    return not removed and not pair.evidence_ids and not _corrected(pair) and _style(pair, seed) == NEUTRAL
+    return (
+        not _removed(pair, seed)
+        and not pair.evidence_ids
+        and not _corrected(pair)
+        and _styles(pair, seed) == (NEUTRAL,)
+    )
 
 
-def _style(pair: QAPair, seed: int) -> Controls:
-    """Return the controls of an example: neutral for most; what a person wrote is never restyled."""
-    if _corrected(pair):
-        return NEUTRAL
-    place = draw(seed, "style", pair.id)
-    return next((style for bound, style in STYLES if place < bound), NEUTRAL)
+def _styles(pair: QAPair, seed: int) -> tuple[Controls, ...]:
+    """Return the controls to try for an example, the last of which always fits: neutral alone for most.
+
+    What a person wrote is never restyled.
+    """
+    if _corrected(pair) or draw(seed, "style", pair.id) >= _STYLED_SHARE:
+        return (NEUTRAL,)
+    place = draw(seed, "which style", pair.id)
+    if not pair.answerable or _removed(pair, seed):
+        return (REFUSED[int(place * len(REFUSED))],)
+    kept = KEPT[int(place * len(KEPT))]
+    if draw(seed, "kept style", pair.id) < _KEPT_SHARE:
+        return (kept,)
+    return (*sorted(REWORDED, key=lambda style: draw(seed, "order of styles", pair.id, repr(style))), kept)
 
 
-def _earlier_turns(items: Sequence[SplitItem], seed: int) -> dict[str, tuple[Message, ...]]:
-    """Return for some pairs, by id, a question on the same document that was asked and answered before."""
-    found: dict[str, tuple[Message, ...]] = {}
+def _removed(pair: QAPair, seed: int) -> bool:
+    """Return whether the right passage of an answerable pair is taken away."""
+    return pair.answerable and draw(seed, "removed", pair.id) < _REMOVED_SHARE
+
+
+def _turns(before: QAPair, passages: int, seed: int) -> tuple[Message, ...]:
+    """Return a question and its answer; the passage that the answer cites is no longer shown."""
+    number = 1 + int(draw(seed, "earlier number", before.id) * passages)
+    said = target_text(before.answer, number if before.answerable else None)
+    return Message("user", before.question), Message("assistant", said)
+
+
+def _earlier_pairs(items: Sequence[SplitItem], seed: int) -> dict[str, QAPair]:
+    """Return for some pairs, by id, one about the same document that was asked and answered before."""
+    found: dict[str, QAPair] = {}
     last: dict[str, QAPair] = {}
     for item in items:
         pair = item.pair
         before = last.get(pair.document_id)
         if before is not None and draw(seed, "follow-up", pair.id) < _FOLLOW_UP_SHARE:
-            number = 1 + int(draw(seed, "earlier number", pair.id) * _EARLIER_NUMBERS)
-            said = target_text(before.answer, number if before.answerable else None)
-            found[pair.id] = (Message("user", before.question), Message("assistant", said))
+            found[pair.id] = before
         last[pair.document_id] = pair
     return found
 

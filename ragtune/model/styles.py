@@ -6,25 +6,30 @@ stays as it is.
 
 import re
 
-from ragtune.answer.controls import Controls
+from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.prompt import target_text
 from ragtune.dataset.sentences import flat, sentences
 from ragtune.records import Chunk, QAPair
 
-STYLES = (
-    (0.03, Controls(depth=0.0)),
-    (0.07, Controls(depth=1.0)),
-    (0.10, Controls(citations=False)),
-    (0.14, Controls(technical_level=1.0)),
-    (0.155, Controls(technical_level=0.0)),
-    (0.175, Controls(examples=True)),
-    (0.20, Controls(step_by_step=True)),
+REWORDED = (
+    Controls(depth=1.0),
+    Controls(technical_level=1.0),
+    Controls(technical_level=0.0),
+    Controls(examples=True),
+    Controls(step_by_step=True),
 )
-"""Bounds of a draw from 0 to 1, and the style of the examples below each bound."""
+"""Styles in which an answer says more or says it otherwise, where its passage lets it."""
+KEPT = (NEUTRAL, NEUTRAL, Controls(depth=0.0), Controls(citations=False), Controls(examples=True))
+"""Styles for which any answer will do as it is; where no example is shown, none is made up."""
+REFUSED = (*[NEUTRAL] * 4, Controls(technical_level=1.0), Controls(technical_level=0.0))
+"""Styles of refusals: of those that many answers have, or a style would come to mean that there is no answer."""
 
 _ITEM_HEAD = re.compile(r"\s*[-*] (`[\w.*]+`.*?: )")
 _SIGNATURE = re.compile(r"`[\w.]+\([^`\n]{0,80}\)`")
 _DOTTED = re.compile(r"`?(?:[A-Za-z_]\w*\.)+([A-Za-z_]\w*)`?")
+_NAMES = ("how_to", "base", "type")
+"""Kinds of pairs whose answer is the name of an object; a default may look like one."""
+_BREAK = re.compile(r"\n\s*(?:\n|[-*] )")
 _EXAMPLE = re.compile(r"(?:For (?:example|instance)|E\.g\.)\b", re.IGNORECASE)
 
 
@@ -38,7 +43,7 @@ def styled_target(pair: QAPair, chunk: Chunk | None, shown: str, number: int, st
         start, end = next(sentences(answer, 0, len(answer)))
         return target_text(answer[start:end], cited)
     if style.technical_level == 0.0:
-        return target_text(_plain(answer), cited)
+        return target_text(_plain(pair), cited)
     if chunk is None:
         return target_text(answer, cited)
     if style.technical_level == 1.0:
@@ -66,10 +71,12 @@ def _following(pair: QAPair, chunk: Chunk, shown: str) -> list[str]:
 
 
 def _example(pair: QAPair, chunk: Chunk, shown: str) -> list[str]:
-    """Return the first sentence after the answer that gives an example and is shown."""
-    rest = sentences(chunk.text, pair.span[1], len(chunk.text))
-    found = (flat(chunk.text[start:end]) for start, end in rest if _EXAMPLE.match(chunk.text, start))
-    return [text for text in found if text in shown][:1]
+    """Return the first whole sentence in the rest of the answer's paragraph that gives an example and is shown."""
+    text, start = chunk.text, pair.span[1]
+    over = _BREAK.search(text, start)
+    rest = sentences(text, start, over.start() if over else len(text))
+    found = (flat(text[a:b]) for a, b in rest if _EXAMPLE.match(text, a) and text[b - 1] == ".")
+    return [sentence for sentence in found if sentence in shown][:1]
 
 
 def _joined(answer: str, more: list[str]) -> str:
@@ -89,7 +96,7 @@ def _precise(pair: QAPair, chunk: Chunk, shown: str) -> str:
     return pair.answer
 
 
-def _plain(answer: str) -> str:
-    """Return the answer without marks of code; a path of names keeps its last one."""
-    dotted = _DOTTED.fullmatch(answer)
-    return dotted[1] if dotted else answer.replace("`", "")
+def _plain(pair: QAPair) -> str:
+    """Return the answer without marks of code; an object's name without what it stands in."""
+    dotted = _DOTTED.fullmatch(pair.answer) if pair.kind in _NAMES else None
+    return dotted[1] if dotted else pair.answer.replace("`", "")

@@ -18,6 +18,8 @@ def open_database(url: str, tables: sa.MetaData) -> sa.Engine:
 
     Raises SQLAlchemyError or ImportError when the URL is wrong, its driver missing or the server away.
     """
+    if (kind := sa.make_url(url).get_backend_name()) not in _ALONE:
+        raise sa.exc.ArgumentError(f"{kind} is neither sqlite nor postgresql")
     if url.startswith(_SQLITE):
         Path(url.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(url, pool_pre_ping=True)

@@ -236,9 +236,8 @@ class ModelRegistry:
             return self.move("champion", previous.version)
 
     def _silent(self, error: Exception) -> RegistryError:
-        return RegistryError(
-            f"MLflow at {self.url} did not answer: {error}", mend="check tracking.url and that the server runs"
-        )
+        found = f"MLflow at {self.url} did not answer as it should: {error}"
+        return RegistryError(found, mend="check tracking.url and that the server runs")
 
     def _read(self, version: Any) -> RegisteredModel:
         folder = self.home / version.tags["folder"]
