@@ -43,6 +43,7 @@ class Exchange:
     answerer: Answerer
     prepared: Prepared
     notes: tuple[str, ...]
+    wants_usage: bool = False
     started: float = field(default_factory=time.perf_counter)
     first_token: float = 0.0
 
@@ -92,6 +93,8 @@ class AnsweringHooks(CustomLogger):
         data["max_tokens"] = limit
         data["temperature"] = prepared.temperature if request.temperature is None else request.temperature
         data["seed"] = self.seed if request.seed is None else request.seed
+        if request.stream:
+            data["stream_options"] = {"include_usage": True}  # a piece of text may hold several tokens
         return data
 
     async def async_post_call_success_hook(self, data: dict[str, Any], user_api_key_dict: Any, response: Any) -> Any:  # noqa: ARG002
@@ -116,13 +119,19 @@ class AnsweringHooks(CustomLogger):
         response: AsyncIterator[Any],
         request_data: dict[str, Any],
     ) -> AsyncIterator[Any]:
-        """Pass chunks on as they come; from the one with the finish reason on they carry the review."""
+        """Pass chunks on as they come; from the one with the finish reason on they carry the review.
+
+        That one waits for the token counts behind it, which go to whoever asked for them.
+        """
         exchange = self._exchanges.get(request_data["litellm_call_id"])
         if exchange is None:
             async for chunk in response:
                 yield chunk
             return
         text: list[str] = []
+        finish = ""
+        last: list[Any] = []
+        counts: Any = None
         review: dict[str, Any] | None = None
         try:
             async for chunk in response:
@@ -131,12 +140,18 @@ class AnsweringHooks(CustomLogger):
                     if choice.delta and choice.delta.content:
                         exchange.first_token = exchange.first_token or time.perf_counter()
                         text.append(choice.delta.content)
-                    if choice.finish_reason and review is None:
-                        review = await self._close(exchange, "".join(text), choice.finish_reason, 0, len(text))
-                if review is None:
+                    finish = choice.finish_reason or finish
+                usage = getattr(chunk, "usage", None)
+                counts = usage or counts
+                if not finish:
                     yield chunk
-                else:
-                    yield ClosingChunk(**chunk.model_dump(exclude_none=True), ragtune=review)
+                elif usage is None or exchange.wants_usage or any(choice.finish_reason for choice in chunk.choices):
+                    last.append(chunk)
+            if finish:
+                spent = getattr(counts, "prompt_tokens", 0), getattr(counts, "completion_tokens", 0)
+                review = await self._close(exchange, "".join(text), finish, *spent)
+            for chunk in last:
+                yield ClosingChunk(**chunk.model_dump(exclude_none=True), ragtune=review)
         finally:
             self._exchanges.pop(request_data["litellm_call_id"], None)
             if review is None:
@@ -179,7 +194,14 @@ class AnsweringHooks(CustomLogger):
             "System messages are not sent to the model." for turn in request.messages[:1] if _is_system(turn.role)
         )
         return Exchange(
-            f"chatcmpl-{uuid.uuid4().hex}", request.model, request.user or key_name, engine, answerer, prepared, notes
+            f"chatcmpl-{uuid.uuid4().hex}",
+            request.model,
+            request.user or key_name,
+            engine,
+            answerer,
+            prepared,
+            notes,
+            wants_usage=bool(request.stream_options and request.stream_options.include_usage),
         )
 
     async def _until_ready(self, engine: SupervisedEngine) -> None:

@@ -86,6 +86,18 @@ def test_a_stream_ends_with_the_citations(gateway):
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
 
 
+def test_a_stream_counts_the_tokens_of_the_engine_and_shows_them_to_those_who_ask(gateway):
+    def counted() -> float:
+        lines = gateway.request("GET", "/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith('ragtune_tokens_total{kind="prompt"'))
+
+    before = counted()
+    messages = [{"role": "user", "content": QUESTION}]
+    chunks = list(gateway.client.chat.completions.create(model="ragtune", messages=messages, stream=True))
+    assert not any(chunk.usage for chunk in chunks)
+    assert counted() == before + 7, "the engine of these tests says 7 for every prompt"
+
+
 def test_a_stream_with_usage_ends_with_usage_and_citations(gateway):
     stream = gateway.client.chat.completions.create(
         model="ragtune",
