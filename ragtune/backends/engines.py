@@ -33,7 +33,7 @@ from ragtune.store.artifacts import file_sha256
 _POLL_SECONDS = 0.25
 _CPU_BLOCK_TOKENS = 32
 _CPU_SPECULATIVE_TOKENS = 4
-_REPEATED_TOKENS = {"prompt_lookup_min": 2, "prompt_lookup_max": 4}
+_REPEATED_TOKENS = {"prompt_lookup_min": 1, "prompt_lookup_max": 3}
 _LOG_TAIL_LINES = 25
 _OVERHEAD_BYTES = 2 << 30
 _KERNEL = re.compile(r"\b\w*(?:Linear|Attention|Scaled|WNA16|Marlin|Machete)\w*(?:Kernel|Backend|Impl)\b|CPU_ATTN")
