@@ -1,5 +1,7 @@
 """Turns that ask for nothing: what people say, and what a model is taught to say to it."""
 
+from ragtune.answer.prompt import REFUSAL
+
 SMALL_TALK = (
     (
         ("Hello", "hi", "hello there", "Hey!", "Good morning", "good evening", "Hi, are you there?"),
@@ -23,6 +25,23 @@ SMALL_TALK = (
     ),
     (("Bye", "goodbye", "see you", "that was all"), "Goodbye."),
     (("ok", "I see.", "Good.", "got it", "that makes sense"), "Good. Ask me again whenever you like."),
+    (
+        (
+            "What is the capital of Spain?",
+            "who wrote Hamlet",
+            "How tall is Mount Everest?",
+            "what is 7 times 8",
+            "Who is the president of Brazil?",
+            "tell me a joke",
+            "Will it rain tomorrow?",
+            "what is the best football team",
+            "Translate 'good night' into German.",
+            "Who painted the Mona Lisa?",
+            "how many planets are there",
+            "When did the second world war end?",
+        ),
+        REFUSAL,
+    ),
 )
-"""What people say, and what is said to it."""
+"""What people say, and what is said to it; what has nothing to do with the documents is refused."""
 REPLIES = frozenset(reply for _, reply in SMALL_TALK)

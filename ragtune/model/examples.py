@@ -34,7 +34,7 @@ _SHUFFLED_SHARE = 0.5
 _FOLLOW_UP_SHARE = 0.12
 _SHORT_SHARE = 0.6
 """Of the follow-ups of which there is a short form."""
-_SMALL_TALK_SHARE = 0.015
+_SMALL_TALK_SHARE = 0.04
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,6 @@ def short_form(pair: QAPair, before: QAPair, chunk: Chunk, seed: int) -> str:
 
 
 def small_talk(seed: int, key: str) -> tuple[str, str]:
-    """Return something that people say, and the reply."""
-    said, reply = SMALL_TALK[int(draw(seed, "small talk", key) * len(SMALL_TALK))]
-    return said[int(draw(seed, "said", key) * len(said))], reply
+    """Return something that people say, and the reply; all of them come equally often."""
+    told = [(words, reply) for said, reply in SMALL_TALK for words in said]
+    return told[int(draw(seed, "small talk", key) * len(told))]
