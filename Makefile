@@ -35,6 +35,8 @@ grounding: install ## train the default model's own adapter again, from nothing 
 	@$(MAKE) --no-print-directory grounding-round
 	@RAGTUNE_SEED=18 RAGTUNE_TRAINING__MINUTES=30 RAGTUNE_TRAINING__LEARNING_RATE=4.0e-4 \
 	  $(MAKE) --no-print-directory grounding-round
+	@RAGTUNE_SEED=19 RAGTUNE_TRAINING__MINUTES=22 RAGTUNE_TRAINING__LEARNING_RATE=5.0e-4 \
+	  RAGTUNE_DATASET__UNANSWERABLE_SHARE=0.2 $(MAKE) --no-print-directory grounding-round
 
 grounding-round:
 	@RAGTUNE_CONFIG=grounding/ragtune.yaml $(bin)/python -m ragtune_assets.materialize --select '*lora_adapter'
