@@ -36,13 +36,13 @@ grounding: install ## train the default model's own adapter again, from nothing 
 	@RAGTUNE_SEED=18 RAGTUNE_TRAINING__MINUTES=30 RAGTUNE_TRAINING__LEARNING_RATE=4.0e-4 \
 	  $(MAKE) --no-print-directory grounding-round
 	@RAGTUNE_SEED=19 RAGTUNE_TRAINING__MINUTES=22 RAGTUNE_TRAINING__LEARNING_RATE=5.0e-4 \
-	  RAGTUNE_DATASET__UNANSWERABLE_SHARE=0.2 $(MAKE) --no-print-directory grounding-round
+	  RAGTUNE_DATASET__UNANSWERABLE_SHARE=0.2 $(MAKE) --no-print-directory grounding-round share=0.7
 
 grounding-round:
 	@RAGTUNE_CONFIG=grounding/ragtune.yaml $(bin)/python -m ragtune_assets.materialize --select '*lora_adapter'
 	@$(bin)/python -m ragtune.model.adapters "$$($(bin)/python -c 'import json, pathlib; \
 	  print(json.loads(pathlib.Path(".grounding/artifacts/lora_adapter/current.json").read_text())["uri"])')" \
-	  ragtune/model/smollm2_grounded
+	  ragtune/model/smollm2_grounded $(share)
 
 lint: install ## ruff, mypy, import contracts
 	@$(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy && $(bin)/lint-imports
