@@ -300,6 +300,11 @@ class Settings(BaseSettings):
         """The URL of the MLflow server that somebody runs, '' where MLflow is a database."""
         return self.tracking.url if self.tracking.url.startswith(("http://", "https://")) else ""
 
+    @property
+    def run_files(self) -> Path | None:
+        """Where the files of tracked runs are kept, None where the MLflow server keeps them."""
+        return None if self.mlflow_server else self.home / "mlflow" / "runs"
+
 
 def config_file() -> Path:
     """Return the YAML file that `RAGTUNE_CONFIG` names, `ragtune.yaml` by default."""

@@ -226,7 +226,7 @@ def train(
     """Train and return the adapter, named by its weights; checkpoints stay in the home until it is whole."""
     work = settings.home / "work" / "lora_adapter"
     knobs = settings.tracking
-    tracker = MlflowTracker(settings.tracking_url, knobs.experiment, "lora_adapter", settings.home / "mlflow" / "runs")
+    tracker = MlflowTracker(settings.tracking_url, knobs.experiment, "lora_adapter", settings.run_files)
     with store.stage("lora_adapter") as scratch:
         report = train_adapter(
             store.folder(base),

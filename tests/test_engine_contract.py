@@ -15,6 +15,7 @@ from ragtune.errors import EngineError
 from ragtune.ports import RunningEngine
 from ragtune.records import Message
 from ragtune.settings import EngineSettings
+from tests.tiny_llama import write_weights
 
 ENGINE_PYTHON = Path(__file__).parent.parent / ".venv-vllm/bin/python"
 LONGEST = 512
@@ -25,10 +26,9 @@ pytestmark = [
 
 
 def write_tiny_model(folder: Path) -> None:
-    """Write a Llama of two layers with random weights and a tokenizer of a few words."""
-    import torch
+    """Write a random Llama with a tokenizer that makes one token of each number."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     words = ["<unk>", "<s>", "</s>", "<|user|>", "<|system|>", "<|assistant|>", "hello", "world", *map(str, range(504))]
     raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
@@ -39,19 +39,7 @@ def write_tiny_model(folder: Path) -> None:
     turns = "{% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }} {% endfor %}<|assistant|>"
     tokenizer.chat_template = turns
     tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=LONGEST,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    write_weights(folder, len(words), head_dim=32)  # the least that vLLM's attention takes on a CPU
 
 
 @pytest.fixture(scope="module")

@@ -56,8 +56,10 @@ def test_the_cited_passage_shows_the_answer(corpus, search):
             1
         ]
         assert pair.answer in " ".join(passage.split())
-        plain = "Use plain words" in example.messages[0].content
-        assert plain or pair.answer in target or pair.answer.startswith(target[:-5])
+        asked_for, said = example.messages[0].content, target.removeprefix("1. ")
+        expert = "for an expert" in asked_for and pair.answer in said
+        plain = "Use plain words" in asked_for
+        assert plain or expert or said.startswith(pair.answer) or pair.answer.startswith(said[:-5])
     assert {1, 2, 3} <= cited <= {1, 2, 3, 4}
 
 
@@ -97,7 +99,7 @@ def test_some_examples_have_an_earlier_turn_and_some_no_citation(corpus):
     examples = build_examples(many, chunks, right_first(chunks, items), SETTINGS, seed=1, talk=False)
     told = [example for example in examples if example.messages[-1].content != REFUSAL]
     earlier = [example for example in examples if len(example.messages) == 5]
-    assert 0.03 < len(earlier) / len(examples) < 0.2
+    assert 0.03 < len(earlier) / len(examples) < 0.14
     assert all(example.messages[1].role == "user" and example.messages[2].role == "assistant" for example in earlier)
     uncited = [example for example in told if "End each sentence" not in example.messages[0].content]
     assert uncited

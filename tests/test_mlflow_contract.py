@@ -181,8 +181,8 @@ def client(settings):
 
 def tracker(settings: Settings) -> MlflowTracker:
     """Return a tracker with an experiment of the test's own."""
-    runs = settings.home / "mlflow" / "runs"
-    return MlflowTracker(settings.tracking_url, settings.home.name, "adapter", runs, {"purpose": "test"})
+    name, tags = settings.home.name, {"purpose": "test"}
+    return MlflowTracker(settings.tracking_url, name, "adapter", settings.run_files, tags)
 
 
 def test_a_run_holds_what_was_written_down(settings, client):

@@ -22,10 +22,9 @@ class Talk:
 
 
 def make_tiny_llama(folder: Path, layers: int = 2, seed: int = 0) -> Path:
-    """Write a Llama with grouped key-value heads and tied embeddings, in bf16, and return its folder."""
-    import torch
+    """Write a random Llama with its tokenizer and return its folder."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     engine = Tokenizer(models.BPE(unk_token="<|endoftext|>"))
     engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -44,15 +43,25 @@ def make_tiny_llama(folder: Path, layers: int = 2, seed: int = 0) -> Path:
         chat_template=TEMPLATE,
         model_max_length=512,
     )
+    write_weights(folder, 320, layers, seed)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_weights(folder: Path, vocabulary: int, layers: int = 2, seed: int = 0, head_dim: int = 16) -> None:
+    """Write a Llama of random weights with grouped key-value heads and tied embeddings, in bf16."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=320,
+        vocab_size=vocabulary,
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=16,
+        head_dim=head_dim,
         max_position_embeddings=512,
         bos_token_id=1,
         eos_token_id=2,
@@ -60,8 +69,6 @@ def make_tiny_llama(folder: Path, layers: int = 2, seed: int = 0) -> Path:
         tie_word_embeddings=True,
     )
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def talks(count: int) -> list[Talk]:

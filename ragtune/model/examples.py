@@ -93,7 +93,10 @@ def build_examples(
             pair = replace(pair, question=(gold and short_form(pair, before, gold, seed)) or pair.question)
         looked_up = search_text(pair.question, history) if talk else pair.question
         hits = search(looked_up, answer_settings.passages + _EXTRA)
-        found = _example(pair, texts, hits, answer_settings, seed, history)
+        *reworded, last = _styles(pair, seed)
+        tried = [*((style, True) for style in reworded), (last, False)]
+        attempts = (_example(pair, texts, hits, answer_settings, seed, history, *each) for each in tried)
+        found = next((each for each in attempts if each is not None), None)
         if found is None:
             continue
         example, passages = found
@@ -133,26 +136,10 @@ def _example(
     settings: AnswerSettings,
     seed: int,
     history: tuple[Message, ...],
-) -> tuple[TrainingExample, Sequence[Hit]] | None:
-    """Return the pair's conversation in the first of its styles that has something to say, and its passages."""
-    *reworded, last = _styles(pair, seed)
-    for style in reworded:
-        found = _in_style(pair, texts, hits, settings, seed, history, style, only_if_changed=True)
-        if found is not None:
-            return found
-    return _in_style(pair, texts, hits, settings, seed, history, last)
-
-
-def _in_style(
-    pair: QAPair,
-    texts: dict[str, Chunk],
-    hits: Sequence[Hit],
-    settings: AnswerSettings,
-    seed: int,
-    history: tuple[Message, ...],
     style: Controls,
-    only_if_changed: bool = False,
+    only_if_changed: bool,
 ) -> tuple[TrainingExample, Sequence[Hit]] | None:
+    """Return the pair's conversation in that style and the passages in it, nothing where it cannot be had."""
     gold = texts.get(pair.chunk_id)
     shown = settings.model_copy(update={"passages": style.passages(settings.passages)})
     if not pair.answerable or gold is None:

@@ -31,10 +31,13 @@ class Tracker:
 
 
 class MlflowTracker(Tracker):
-    """Writes to an MLflow server, which keeps the artefacts too, or to a database, with artefacts below `artifacts`."""
+    """Writes to an MLflow server or database.
+
+    Artefacts go below `artifacts` when it makes the experiment; None leaves them to the server.
+    """
 
     def __init__(
-        self, url: str, experiment: str, run_name: str, artifacts: Path, tags: Mapping[str, str] | None = None
+        self, url: str, experiment: str, run_name: str, artifacts: Path | None, tags: Mapping[str, str] | None = None
     ) -> None:
         self.url, self.experiment, self.run_name = url, experiment, run_name
         self.artifacts, self.tags = artifacts, dict(tags or {})
@@ -89,7 +92,7 @@ class MlflowTracker(Tracker):
         found = self._client.get_experiment_by_name(self.experiment)
         if found is not None:
             return str(found.experiment_id)
-        if self.url.startswith(("http://", "https://")):
+        if self.artifacts is None:
             return str(self._client.create_experiment(self.experiment))
         self.artifacts.mkdir(parents=True, exist_ok=True)
         return str(self._client.create_experiment(self.experiment, artifact_location=self.artifacts.resolve().as_uri()))
