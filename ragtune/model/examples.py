@@ -88,9 +88,8 @@ def build_examples(
         waiting[pair.chunk_id].pop(pair.id, None)
         before = earlier.get(pair.id)
         history = _turns(before, answer_settings.passages, seed) if before else ()
-        if talk and before and not _corrected(pair) and draw(seed, "short", pair.id) < _SHORT_SHARE:
-            gold = texts.get(pair.chunk_id)
-            pair = replace(pair, question=(gold and short_form(pair, before, gold, seed)) or pair.question)
+        if talk and before:
+            pair = _cut_short(pair, before, texts.get(pair.chunk_id), seed)
         looked_up = search_text(pair.question, history) if talk else pair.question
         hits = search(looked_up, answer_settings.passages + _EXTRA)
         *reworded, last = _styles(pair, seed)
@@ -248,6 +247,13 @@ def _styles(pair: QAPair, seed: int) -> tuple[Controls, ...]:
 def _removed(pair: QAPair, seed: int) -> bool:
     """Return whether the right passage of an answerable pair is taken away."""
     return pair.answerable and draw(seed, "removed", pair.id) < _REMOVED_SHARE
+
+
+def _cut_short(pair: QAPair, before: QAPair, gold: Chunk | None, seed: int) -> QAPair:
+    """Return the pair with a question that leans on the one before, for some where that stays clear."""
+    if gold is None or _corrected(pair) or draw(seed, "short", pair.id) >= _SHORT_SHARE:
+        return pair
+    return replace(pair, question=short_form(pair, before, gold, seed) or pair.question)
 
 
 def _turns(before: QAPair, passages: int, seed: int) -> tuple[Message, ...]:
