@@ -131,6 +131,42 @@ def test_a_member_goes_by_its_bare_name_only_where_no_other_object_has_it():
     assert not any(bare.search(question) for question in shared)
 
 
+SPOKEN = (
+    "`shop.{0}(size)` (class)\n\nKeeps the goods of one day in a cold place.\n\nParameters:\n- `size` (int): Its room."
+)
+
+
+def test_some_questions_call_a_class_by_its_words_where_no_other_object_has_them():
+    def phrases(*owners: str) -> set[str]:
+        pages = [chunk(document(f"shop.{owner}", SPOKEN.format(owner))) for owner in owners]
+        asked = {pair.question.lower() for seed in range(40) for pair in written(pages, seed)}
+        return {question for question in asked if "ice box" in question}
+
+    assert any("an ice box" in question for question in phrases("IceBox"))
+    assert not phrases("IceBox", "ice_box")
+
+
+def test_some_questions_say_an_action_with_another_verb():
+    page = chunk(
+        document(
+            "shop.drop_bill",
+            "`shop.drop_bill(day)` (function)\n\nRemoves every unpaid bill of the day from the ledger of the shop.\n",
+        )
+    )
+    asked = [p.question.lower() for seed in range(60) for p in written([page], seed) if p.kind == "how_to"]
+    verbs = {
+        verb for verb in ("remove", "delete", "drop") if any(f"{verb} every unpaid bill" in each for each in asked)
+    }
+    assert verbs == {"remove", "delete", "drop"}
+
+
+def test_a_name_that_begins_a_question_keeps_its_letters():
+    questions = {pair.question for seed in range(200) for pair in written([chunk(each) for each in shop()], seed)}
+    leading = {question for question in questions if question.lstrip("`").startswith("shop.Cart")}
+    assert any(question.endswith("?") for question in leading)
+    assert not any(question.lstrip("`").startswith("Shop.") for question in questions)
+
+
 def test_a_described_parameter_is_asked_for_as_something_to_set():
     page = (
         "`shop.sensor(func, wait)` (function)\n\nWatches the door of the shop.\n\nParameters:\n"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from ragtune.answer.prompt import REFUSAL
@@ -56,6 +58,13 @@ def test_another_passage_of_the_same_document_that_holds_the_answer_is_right_too
     stranger = hits(chunk("stranger", "So the limit is 5 calls here.", document="doc-else"))
     assert answered("5 calls [1]", twin)["citation"] == 1.0
     assert answered("5 calls [1]", stranger)["citation"] == 0.0
+
+
+def test_a_whole_sentence_is_supported_by_any_document_that_says_it():
+    sentence = "A ledger is a book of all that was sold."
+    pair = replace(PAIR, answer=sentence)
+    stranger = hits(chunk("stranger", f"See also: {sentence}", document="doc-else"))
+    assert answered(f"{sentence} [1]", stranger, pair)["citation"] == 1.0
 
 
 def test_a_refusal_of_an_answerable_question_scores_nothing():

@@ -5,7 +5,7 @@ import pytest
 from ragtune.answer import prompt
 from ragtune.answer.controls import NEUTRAL
 from ragtune.answer.prompt import REFUSAL, SYSTEM, build_messages, prompt_sha256, system_text, target_text
-from ragtune.answer.trimming import content_words, trimmed
+from ragtune.knowledge.trimming import content_words, trimmed
 from ragtune.records import Message
 from tests.answering_fakes import chunk, hits
 

@@ -99,6 +99,20 @@ def test_of_a_named_object_the_passage_that_tells_what_was_asked_comes_first(
     assert Retriever(index, embedder, IndexSettings()).search(question, 1)[0].chunk.text == passage
 
 
+def test_a_parameter_is_found_in_the_part_that_lists_it_however_often_the_others_say_its_name(tmp_path: Path) -> None:
+    texts = [
+        "Draws a map.",
+        "Parameters:\n- `ink` (str): What it is drawn with.",
+        *[f"ink ink draw {n}" for n in range(9)],
+    ]
+    pages = [Chunk(f"c{n}", "map", "package:map", "map.draw_map", (), text, n) for n, text in enumerate(texts)]
+    index, embedder = LanceIndex(tmp_path / "index", "words", 32), CountingEmbedder()
+    update_index(index, embedder, [*pages, *CHUNKS])
+    hits = Retriever(index, embedder, IndexSettings()).search("What is `ink` in draw_map?", 2)
+    assert hits[0].chunk.text == texts[1]
+    assert hits[0].score >= hits[1].score
+
+
 def test_hybrid_finds_what_either_part_finds(retriever: Retriever) -> None:
     found = {each.chunk.id for each in retriever.search("install adapter", 5)}
     text = {each.chunk.id for each in retriever.search("install adapter", 2, mode="text")}

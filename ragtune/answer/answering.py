@@ -14,8 +14,8 @@ from typing import Protocol
 from ragtune.answer.controls import NEUTRAL, Controls, with_controls
 from ragtune.answer.prompt import build_messages
 from ragtune.answer.review import review
-from ragtune.answer.trimming import content_words
 from ragtune.errors import SettingsError
+from ragtune.knowledge.trimming import content_words
 from ragtune.ports import ChatModel
 from ragtune.records import Answer, Completion, Hit, Message
 from ragtune.settings import AnswerSettings

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 
 from ragtune.answer.controls import NEUTRAL, Controls
-from ragtune.answer.trimming import trimmed
+from ragtune.knowledge.trimming import trimmed
 from ragtune.records import Chunk, Hit, Message
 from ragtune.settings import AnswerSettings
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.prompt import REFUSAL
 from ragtune.answer.small_talk import REPLIES
-from ragtune.answer.trimming import content_words
+from ragtune.knowledge.trimming import content_words
 from ragtune.records import Answer, Citation, Completion, Hit
 
 GROUNDED_SHARE = 0.5

@@ -24,6 +24,9 @@ API_WORDINGS: dict[str, tuple[str, ...]] = {
         "Explain {s} to me.",
         "Why would I call {s}?",
         "What happens when I call {s}?",
+        "{s} does what?",
+        "When do people use {s}?",
+        "Purpose of {s}?",
     ),
     "purpose.serves": (
         "What does the {noun} {s} do?",
@@ -39,6 +42,8 @@ API_WORDINGS: dict[str, tuple[str, ...]] = {
         "When would I use {s}?",
         "Explain {s} to me.",
         "What does {s} do?",
+        "Purpose of {s}?",
+        "When do people use {s}?",
     ),
     "purpose.is": (
         "What is {s}?",
@@ -57,6 +62,7 @@ API_WORDINGS: dict[str, tuple[str, ...]] = {
         "Explain {s} to me.",
         "What's {s} for?",
         "Meaning of {s}?",
+        "{s}, what is that?",
     ),
     "purpose.value": (
         "What does {s} hold?",
@@ -88,6 +94,8 @@ API_WORDINGS: dict[str, tuple[str, ...]] = {
         "What's {d} for in {s}?",
         "Meaning of {d} in {s}?",
         "What do I put into {d} of {s}?",
+        "{s} {d} meaning?",
+        "{s}, {d}?",
     ),
     "parameter.effect": (
         "What does the {d} parameter of {s} mean?",
@@ -104,6 +112,8 @@ API_WORDINGS: dict[str, tuple[str, ...]] = {
         "Meaning of {d} in {s}?",
         "What effect does {d} have in {s}?",
         "What difference does {d} make in {s}?",
+        "{s} {d} meaning?",
+        "What if I set {d} in {s}?",
     ),
     "default": (
         "What is the default value of {d} in {s}?",
@@ -118,6 +128,8 @@ API_WORDINGS: dict[str, tuple[str, ...]] = {
         "What's the default for {d} in {s}?",
         "What is {d} in {s} if I don't set it?",
         "What value does {d} of {s} have by default?",
+        "{s} {d} default?",
+        "What does {s} take for {d} if I say nothing?",
     ),
     "type": (
         "What type does {s} expect for {d}?",
@@ -132,6 +144,8 @@ API_WORDINGS: dict[str, tuple[str, ...]] = {
         "What's the type of {d} in {s}?",
         "What can I pass as {d} to {s}?",
         "What does {d} in {s} have to be?",
+        "{s} {d} type?",
+        "What do I have to pass as {d} to {s}, which type?",
     ),
     "returns": (
         "What does {s} return?",
@@ -148,6 +162,8 @@ API_WORDINGS: dict[str, tuple[str, ...]] = {
         "What do I get from {s}?",
         "What's returned by {s}?",
         "Return value of {s}?",
+        "{s} returns what?",
+        "What comes out of {s}?",
     ),
     "returns.type": (
         "What type does {s} return?",
@@ -161,6 +177,7 @@ API_WORDINGS: dict[str, tuple[str, ...]] = {
         "Return type of {s}?",
         "What's the return type of {s}?",
         "What kind of object does {s} return?",
+        "{s} return type?",
     ),
     "returns.value": (
         "What type is {s}?",
@@ -183,6 +200,8 @@ API_WORDINGS: dict[str, tuple[str, ...]] = {
         "What does {d} raised by {s} mean?",
         "Why do I get {d} from {s}?",
         "When do I get {d} from {s}?",
+        "{s} fails with {d}, why?",
+        "What did I do wrong when {s} raises {d}?",
     ),
     "raises.which": (
         "Which exception does {s} raise {d}?",
@@ -203,6 +222,7 @@ API_WORDINGS: dict[str, tuple[str, ...]] = {
         "Base class of {s}?",
         "What's the base class of {s}?",
         "What does {s} inherit from?",
+        "{s} base class?",
     ),
     "relation": (
         "Which parameter of {s} {d}?",
@@ -239,6 +259,12 @@ API_WORDINGS: dict[str, tuple[str, ...]] = {
         "How to {d} in {p}?",
         "Is there something in {p} to {d}?",
         "I'd like to {d} with {p}, what do I use?",
+        "How do I {d}?",
+        "How can I {d}?",
+        "What do I use to {d}?",
+        "What do I call to {d}?",
+        "I need to {d}, how?",
+        "Which {noun} can {d}?",
     ),
     "absent.version": (
         "In which version of {p} was {s} introduced?",

@@ -14,7 +14,8 @@ from ragtune.dataset.prose_facts import generic, heading_facts, named, passing, 
 from ragtune.dataset.quality import gives_away
 from ragtune.dataset.sentences import content_words, flat
 from ragtune.dataset.unanswerable import Neighbours, Terms, unanswerable_facts, unanswerable_prose
-from ragtune.dataset.wording import choose, distinctive, draw, quoted, worded
+from ragtune.dataset.verbs import otherwise
+from ragtune.dataset.wording import choose, distinctive, draw, in_words, quoted, worded
 from ragtune.ports import PairWriter, Progress, silent
 from ragtune.records import Chunk, QAPair, content_id
 
@@ -27,6 +28,8 @@ _REPEATABLE = {"table": 3, "list_item": 3, "statement": 3, "how_to": 2, "remark"
 _TERM_KINDS = ("definition", "list_item")
 _TYPES = ("type", "returns.type", "returns.value")
 _BARE_SHARE = 0.5
+_SPACED_SHARE = 0.15
+_OTHER_VERB_SHARE = 0.5
 _MOST_OF_SAME_ANSWER = {1: 0.006, 2: 0.004}
 
 
@@ -156,6 +159,8 @@ class ExtractiveWriter(PairWriter):
         slots = {"s": names.spoken(owner, self.seed, *key), "p": owner.package, "noun": owner.noun, **fact.slots}
         if fact.wording in ("parameter", "parameter.effect", "default", "type", "raises.when"):
             slots["d"] = quoted(slots["d"], self.seed, *key)
+        if fact.kind == "how_to" and draw(self.seed, "other verb", *key) < _OTHER_VERB_SHARE:
+            slots["d"] = otherwise(slots["d"], draw(self.seed, "which verb", *key))
         return slots
 
     def _pair(self, chunk: Chunk, fact: Fact, slots: dict[str, str]) -> QAPair:
@@ -203,11 +208,13 @@ class _Names:
 
     def __init__(self, objects: Iterable[ApiObject]) -> None:
         self.owners: Counter[str] = Counter()
+        self.phrases: Counter[str] = Counter()
         self.actions: Counter[tuple[str, ...]] = Counter()
         self.parameters: set[str] = set()
         for owner in objects:
             parts = owner.title.split(".")
             self.owners.update({".".join(parts[-size:]) for size in range(1, len(parts))})
+            self.phrases[in_words(parts[-1])] += 1
             self.actions.update(_trigrams(owner))
             self.parameters.update(owner.parameters)
 
@@ -224,6 +231,14 @@ class _Names:
 
     def spoken(self, owner: ApiObject, seed: int, *key: str) -> str:
         """Return one of the unmistakable names, quoted where it would read as a plain word."""
+        phrase = in_words(owner.name)
+        if (
+            owner.noun == "class"
+            and " " in phrase
+            and self.phrases[phrase] == 1
+            and draw(seed, "spaced", *key) < _SPACED_SHARE
+        ):
+            return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
         parts = owner.title.split(".")
         member = len(parts) > 2 and parts[-2][:1].isupper()
         size = 2 if member else 1

@@ -25,6 +25,24 @@ upload use validate verify view wait watch wrap write yield
 """
 VERBS = frozenset(_VERBS_TEXT.split())
 
+_OTHER_TEXT = """
+create: make build set_up; build: make create; construct: build make; make: create; generate: make create produce;
+remove: delete drop; delete: remove get_rid_of; drop: remove; get: fetch look_up; fetch: get load; retrieve: get
+fetch; obtain: get; return: get; check: test verify; verify: check; validate: check; determine: find_out; find:
+look_up; compute: calculate work_out; calculate: compute work_out; show: display; display: show; print: show;
+render: draw show; load: read; read: load; save: store keep; store: save keep; write: save; run: execute start;
+execute: run; launch: start; start: launch; stop: end; change: modify; modify: change; choose: pick select; select:
+pick choose; combine: join merge; merge: combine join; join: combine; copy: clone duplicate; clone: copy; specify:
+set; initialize: set_up; parse: read; update: change; register: add; list: show; produce: make create; attach: add;
+insert: put add; convert: change; enable: turn_on switch_on; disable: turn_off switch_off; extract: get pull_out;
+split: cut divide; sort: order
+"""
+_OTHER = {
+    verb.strip(): [other.replace("_", " ") for other in others.split()]
+    for verb, _, others in (entry.partition(":") for entry in _OTHER_TEXT.split(";"))
+}
+"""What people say for a verb who do not have the documentation before them."""
+
 
 def third(verb: str) -> str:
     """Return the third person singular of a verb: `copy` gives `copies`."""
@@ -51,6 +69,13 @@ def base_form(sentence: str) -> str:
     if any(word in _THIRD for word in re.findall(r"\b(?:and|or|then) (\w+)", rest)):
         return ""
     return f"{verb} {rest}"
+
+
+def otherwise(action: str, place: float) -> str:
+    """Return the action with another verb of the same meaning, by a number in [0, 1); as it is where none is known."""
+    verb, _, rest = action.partition(" ")
+    others = _OTHER.get(verb, [verb])
+    return f"{others[int(place * len(others))]} {rest}"
 
 
 def third_person(word: str) -> str:

@@ -16,6 +16,7 @@ FUNCTION, CLASS, VALUE = "function", "class", "value"
 _NEAT_SHARE, _TIDY_SHARE = 0.55, 0.7
 
 WORDINGS: dict[str, tuple[str, ...]] = {**API_WORDINGS, **PROSE_WORDINGS}
+_HUMPS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 # What a question begins with that is no name: lower case does not change its meaning.
 _PLAIN_FIRST = frozenset(
     template.split()[0]
@@ -45,7 +46,9 @@ def worded(seed: int, wording: str, slots: dict[str, str], *parts: str) -> tuple
     if "{p}" in template and "{s}" in template:
         slots = {**slots, "s": slots["s"].removesuffix(f" in {slots['p']}")}
     question = template.format(**slots)
-    return typed(question[0].upper() + question[1:], seed, wording, *parts), f"{wording}.{number}"
+    if not template.startswith("{"):
+        question = question[0].upper() + question[1:]
+    return typed(question, seed, wording, *parts), f"{wording}.{number}"
 
 
 def typed(question: str, seed: int, *parts: str) -> str:
@@ -75,3 +78,8 @@ def quoted(name: str, seed: int, *parts: str) -> str:
 def distinctive(name: str) -> bool:
     """Return whether a name reads as an identifier inside a sentence: dotted, underscored or in camel case."""
     return "." in name or "_" in name.strip("_") or bool(re.search(r"[a-z0-9][A-Z]", name))
+
+
+def in_words(name: str) -> str:
+    """Return an identifier as it is spoken: `AssetCheckSpec` gives `asset check spec`."""
+    return " ".join(_HUMPS.findall(name)).lower()

@@ -12,6 +12,7 @@ from ragtune.answer.review import without_marks
 from ragtune.records import Answer, Hit, QAPair
 
 _TOKEN = re.compile(r"[-+]?\w+(?:[.'\-/:+]\w+)*")
+_SENTENCE_WORDS = 6
 _ARTICLES = frozenset({"a", "an", "the"})
 _WORDS = "lower,no-marks,no-articles,words=identifiers-and-signed-numbers"
 
@@ -19,10 +20,10 @@ SIGNATURES = {
     "token_f1": f"token_f1|v1|{_WORDS}|unanswerable:1-if-refused",
     "exact_match": f"exact_match|v1|{_WORDS}|unanswerable:1-if-refused",
     "answerable_f1": f"answerable_f1|v1|{_WORDS}|answerable-only",
-    "citation": "citation|v1|right-passage-cited/passages-cited|answerable-only",
+    "citation": "citation|v2|right-passage-cited/passages-cited|answerable-only",
     "refusal_recall": "refusal_recall|v1|refused|unanswerable-only",
     "false_refusal": "false_refusal|v1|refused|answerable-only",
-    "retrieval_hit": "retrieval_hit|v1|right-passage-among-passages|answerable-only",
+    "retrieval_hit": "retrieval_hit|v2|right-passage-among-passages|answerable-only",
 }
 METRICS = tuple(SIGNATURES)
 
@@ -53,15 +54,17 @@ def exact_match(expected: str, answer: str) -> float:
 
 
 def holds_answer(pair: QAPair, document_id: str, chunk_id: str, text: str) -> bool:
-    """Return whether a passage is the right one: the pair's chunk, or its document's with the answer in it."""
+    """Return whether a passage is the right one: the pair's chunk, or another with the answer in it.
+
+    Another document's counts for a whole sentence only: `bool` or `5` stands anywhere.
+    """
     if chunk_id == pair.chunk_id:
         return True
-    want, got = answer_tokens(pair.answer), answer_tokens(text)
-    return (
-        document_id == pair.document_id
-        and bool(want)
-        and any(got[i : i + len(want)] == want for i in range(len(got) - len(want) + 1))
-    )
+    want = answer_tokens(pair.answer)
+    if not want or (document_id != pair.document_id and len(want) < _SENTENCE_WORDS):
+        return False
+    got = answer_tokens(text)
+    return any(got[i : i + len(want)] == want for i in range(len(got) - len(want) + 1))
 
 
 def measure(pair: QAPair, answer: Answer, with_retrieval: bool = True) -> dict[str, float]:

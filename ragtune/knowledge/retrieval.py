@@ -4,7 +4,6 @@ Fusion is here and not in a back end, so that every index combines its hits alik
 """
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ragtune.errors import SettingsError
-from ragtune.knowledge.indexing import STOP_WORDS
 from ragtune.knowledge.names import names_in
+from ragtune.knowledge.trimming import best_lines
 from ragtune.ports import Embedder, IndexQuery, Rerank, Reword, SearchIndex
 from ragtune.records import Chunk, Hit
 from ragtune.settings import IndexSettings
@@ -27,10 +26,9 @@ if TYPE_CHECKING:
 
 Mode = Literal["hybrid", "text", "vector"]
 MODES: tuple[Mode, ...] = ("hybrid", "text", "vector")
-RETRIEVAL_VERSION = 2
+RETRIEVAL_VERSION = 3
 """Raised when the same index and settings return other passages: answers that are kept no longer hold then."""
 LOG_LIMIT_BYTES = 64 << 20
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +110,16 @@ class Retriever:
             queries += plan.queries(vector, mode, depth, where)
         answers = iter(self.index.search(queries)) if queries else iter(())
         found = [plan.answered(answers, mode) for plan in plans]
-        # Most names are known as they stand and have one passage; only the others need a second look.
+        # Most names are known as they stand; only the others need a second look.
         again = [
-            (lists, place, searches)
+            (lists, place, plan.named(ways[1], depth, where))
             for plan, lists in zip(plans, found, strict=True)
             for place, ways in enumerate(plan.names, start=2)
-            for searches in plan.second_look(ways, len(lists[place]), depth, where)
+            if len(ways) > 1 and not lists[place]
         ]
-        second = iter(self.index.search([query for *_, searches in again for query in searches]) if again else [])
-        for lists, place, searches in again:
-            looked = [next(second) for _ in searches]
-            lists[place] = _of_object(lists[place] or looked[0], looked[-1])
+        second = self.index.search([query for *_, query in again]) if again else []
+        for (lists, place, _), hits in zip(again, second, strict=True):
+            lists[place] = hits
         return [plan.fused(lists, mode, limit, self.settings) for plan, lists in zip(plans, found, strict=True)]
 
     def _found_in_other_words(
@@ -153,31 +150,11 @@ class _Plan:
             found.append(IndexQuery(text=self.text, limit=depth, where=where))
         if mode != "text":
             found.append(IndexQuery(vector=vector, limit=depth, where=where))
-        return found + [self.named(ways, ways[0], depth, where)[0] for ways in self.names]
+        return found + [self.named(ways[0], depth, where) for ways in self.names]
 
-    def second_look(
-        self, ways: Sequence[str], passages: int, depth: int, where: Mapping[str, str] | None
-    ) -> list[tuple[IndexQuery, ...]]:
-        """Return the searches that order several passages of a name, or that look for it in its other way."""
-        if passages:
-            return [self.named(ways, ways[0], depth, where)[1:]] if passages > 1 else []
-        return [self.named(ways, way, depth, where) for way in ways[1:]]
-
-    def named(
-        self, ways: Sequence[str], way: str, depth: int, where: Mapping[str, str] | None
-    ) -> tuple[IndexQuery, IndexQuery]:
-        """Return the searches among the passages of a name: with the whole question, and with what is beside it."""
-        filters = {**(where or {}), "names": way}
-        beside = self._beside(way if ways[0].startswith(way) else ways[0])
-        return IndexQuery(text=self.text, limit=depth, where=filters), IndexQuery(
-            text=beside, limit=depth, where=filters
-        )
-
-    def _beside(self, name: str) -> str:
-        """Return the words of the question beside a name: every passage of the object says the name itself."""
-        spelled = r"[\s_]?".join(re.escape(letter) for letter in name)
-        words = re.sub(spelled, " ", self.text, flags=re.IGNORECASE)
-        return " ".join(word for word in _WORD.findall(words) if word.lower() not in STOP_WORDS)
+    def named(self, name: str, depth: int, where: Mapping[str, str] | None) -> IndexQuery:
+        """Return the search among the passages of what has that name."""
+        return IndexQuery(text=self.text, limit=depth, where={**(where or {}), "names": name})
 
     def answered(self, answers: Iterator[list[Hit]], mode: Mode) -> list[list[Hit]]:
         return [next(answers) for _ in range(2 + len(self.names) if mode == "hybrid" else 1)]
@@ -186,14 +163,25 @@ class _Plan:
         if mode != "hybrid":
             return list(lists[0])
         weights = [1.0, 1.0, *[settings.name_weight] * len(self.names)]
-        return fuse(lists, limit, settings.rrf_k, weights)
+        hits = fuse(lists, sum(map(len, lists)), settings.rrf_k, weights)
+        for document in {hit.chunk.document_id for named in lists[2:] for hit in named}:
+            hits = _telling_first(hits, document, self.text)
+        return hits[:limit]
 
 
-def _of_object(passages: Sequence[Hit], telling: Sequence[Hit]) -> list[Hit]:
-    """Return an object's passages, those that tell what was asked first; without any, from its first passage on."""
-    known = {hit.chunk.id for hit in telling}
-    rest = [hit for hit in passages if hit.chunk.id not in known]
-    return [*telling, *rest] if telling else sorted(rest, key=lambda hit: (hit.chunk.position, -hit.score))
+def _telling_first(hits: Sequence[Hit], document: str, question: str) -> list[Hit]:
+    """Return the hits with a named object's passages in the same places, those that tell what was asked first.
+
+    Every passage of an object says its name, so that words and vectors hardly tell them apart.
+    """
+    places = [place for place, hit in enumerate(hits) if hit.chunk.document_id == document]
+    chunks = [hits[place].chunk for place in places]
+    scores = best_lines([chunk.text for chunk in chunks], question, chunks[0].title) if len(chunks) > 1 else [0.0]
+    order = sorted(range(len(places)), key=lambda each: (-scores[each], chunks[each].position))
+    ordered = list(hits)
+    for place, each in zip(places, order, strict=True):
+        ordered[place] = Hit(chunks[each], hits[place].score)
+    return ordered
 
 
 def _reranked(text: str, hits: Sequence[Hit], rerank: Rerank) -> list[Hit]:

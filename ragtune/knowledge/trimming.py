@@ -1,4 +1,4 @@
-"""Shorten a passage to what matters for a question, keeping the order of the text.
+"""What of a text matters for a question: passages are shortened to it, and an object's passages ordered by it.
 
 Reading the prompt is most of the cost of a short answer on a CPU, so the prompt carries
 the lines that speak of the question instead of whole passages. The first line always
@@ -8,7 +8,8 @@ stays; a list item brings its heading ("Returns:") along.
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 _WORD = re.compile(r"[^\W_]+(?:_[^\W_]+)*")
 _SENTENCE = re.compile(r"(?<=[^\d\s][.!?])\s+(?=[\"'`(\[]?[A-Z0-9])")
@@ -21,7 +22,7 @@ these this to used use using was we what when where which who whose why will wit
 _STOP = frozenset(_STOP_WORDS.split())
 _SECTION_NAMES = {
     "parameters": "argument option accept take setting",
-    "returns": "give output result back value produce",
+    "returns": "give get output result back value produce",
     "raises": "exception error throw fail",
     "bases": "inherit subclass parent superclass extend derive class",
 }
@@ -77,6 +78,23 @@ def trimmed(text: str, question: str, words: int, title: str = "") -> str:
             chosen |= wanted
             left -= size
     return _joined(units, sorted(chosen))
+
+
+def best_lines(texts: Sequence[str], question: str, title: str) -> list[float]:
+    """Return for each part of one document how much its most telling line has to do with the question.
+
+    All are 0.0 where nothing is asked that the document speaks of, beside its title.
+    """
+    asked, known = content_words(question), content_words(title)
+    parts = [_units(text) for text in texts]
+    units: list[_Unit] = []
+    for part in parts:
+        before = len(units)
+        units += [replace(unit, needs=tuple(before + needed for needed in unit.needs)) for unit in part]
+    if not any((asked | _sections(asked)) & unit.words - known for unit in units):
+        return [0.0] * len(texts)
+    scores = iter(_scores(units, asked, known, question))
+    return [max((next(scores) for _ in part), default=0.0) for part in parts]
 
 
 def content_words(text: str) -> frozenset[str]:
@@ -161,8 +179,15 @@ def _bounded(clause: str, limit: int) -> list[str]:
     return parts
 
 
+def _sections(question: frozenset[str]) -> frozenset[str]:
+    """Return the stems of the sections' names that the question's words stand for."""
+    return frozenset(
+        _stem(name) for name, words in _SECTION_NAMES.items() if question & {_stem(word) for word in words.split()}
+    )
+
+
 def _scores(units: list[_Unit], question: frozenset[str], title: frozenset[str], asked_text: str) -> list[float]:
-    sections = {_stem(name) for name, words in _SECTION_NAMES.items() if question & {_stem(w) for w in words.split()}}
+    sections = _sections(question)
     asked = question | sections
     named = {word.strip(".") for word in re.findall(r"[\w.]+", asked_text)}
     frequency: Counter[str] = Counter()
