@@ -160,6 +160,14 @@ def test_some_questions_say_an_action_with_another_verb():
     assert verbs == {"remove", "delete", "drop"}
 
 
+@pytest.mark.parametrize(
+    "sentence", ["View of every shelf of the warehouse.", "Opens the shop. The doors must be oiled."]
+)
+def test_a_noun_or_two_sentences_are_no_action(sentence):
+    page = chunk(document("shop.look", f"`shop.look(day)` (function)\n\n{sentence}\n"))
+    assert not [pair for seed in range(20) for pair in written([page], seed) if pair.kind == "how_to"]
+
+
 def test_a_name_that_begins_a_question_keeps_its_letters():
     questions = {pair.question for seed in range(200) for pair in written([chunk(each) for each in shop()], seed)}
     leading = {question for question in questions if question.lstrip("`").startswith("shop.Cart")}

@@ -15,11 +15,14 @@ from ragtune.answer.controls import NEUTRAL, Controls, with_controls
 from ragtune.answer.prompt import build_messages
 from ragtune.answer.review import review
 from ragtune.errors import SettingsError
+from ragtune.knowledge.names import about_what_is_named
 from ragtune.knowledge.trimming import content_words
 from ragtune.ports import ChatModel
 from ragtune.records import Answer, Completion, Hit, Message
 from ragtune.settings import AnswerSettings
 
+SPARE_HITS = 4
+"""Searched for beyond the passages that are shown, since not all speak of what the question names."""
 _FOLLOW_UP_WORDS = 4
 _POINTS_BACK = re.compile(r"^(?:and|what about|how about)\b|\b(?:it|its|there|that one|this one)\b", re.IGNORECASE)
 _POINTS_BACK_WORDS = 10
@@ -69,7 +72,9 @@ class Answerer:
         if self.retriever is not None:
             started = time.perf_counter()
             limit = controls.passages(self.settings.passages)
-            passages = tuple(self.retriever.search(search_text(question, history), limit))
+            text = search_text(question, history)
+            found = self.retriever.search(text, limit + SPARE_HITS)
+            passages = tuple(about_what_is_named(text, found)[:limit])
             retrieval_ms = (time.perf_counter() - started) * 1000
         messages = build_messages(question, passages, history, controls, self.settings.passage_words)
         max_tokens = controls.max_tokens(self.settings.max_tokens)

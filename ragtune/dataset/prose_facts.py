@@ -49,9 +49,9 @@ _TO_DO = re.compile(
 )
 _WHEN = re.compile(r"^(?P<condition>(?:If|When|Once|Unless) [^,:;]{8,90}), (?P<rest>[^,].+)$", re.DOTALL)
 _VAGUE_TEXT = """
-this that these those it they there he she we you what which who here if when in on for by at to each every some
-all most many once other another one first second third next note example examples following result reason problem
-difference goal purpose main same such both either neither however also then thus since because while although
+this that these those it they there he she we you even though what which who here if when in on for by at to each
+every some all most many once other another one first second third next note example examples following result reason
+problem difference goal purpose main same such both either neither however also then thus since because while although
 with without as from after before during under where whether how why any no not only currently default
 list value values name parameter parameters argument option options method function class object step steps
 constructor section chapter page document table figure file code output input output thing things idea point way rest

@@ -64,7 +64,7 @@ def base_form(sentence: str) -> str:
     """Return the sentence as an action, `Returns the key` as `return the key`; empty without a known verb in front."""
     first, _, rest = sentence.partition(" ")
     verb = base_of(first)
-    if not verb or not rest or re.match(r"(True|False|whether)\b", rest):
+    if not verb or not rest or re.match(r"(True|False|whether|of)\b", rest) or ". " in rest:
         return ""
     if any(word in _THIRD for word in re.findall(r"\b(?:and|or|then) (\w+)", rest)):
         return ""

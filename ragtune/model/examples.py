@@ -12,11 +12,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ragtune.answer.answering import search_text
+from ragtune.answer.answering import SPARE_HITS, search_text
 from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.prompt import REFUSAL, SYSTEM, asked, asked_about, build_messages, passage_text, target_text
 from ragtune.dataset.sentences import flat
 from ragtune.dataset.wording import draw
+from ragtune.knowledge.names import about_what_is_named
 from ragtune.model.styles import KEPT, REFUSED, REWORDED, styled_target
 from ragtune.model.talk import short_form, small_talk
 from ragtune.ports import Progress, silent
@@ -24,7 +25,6 @@ from ragtune.records import Chunk, Hit, Message, QAPair, SplitItem
 from ragtune.settings import AnswerSettings
 
 Search = Callable[[str, int], list[Hit]]
-_EXTRA = 4
 _TURNS = 3
 """Messages of a conversation without an earlier turn."""
 _REMOVED_SHARE = 0.08
@@ -91,10 +91,10 @@ def build_examples(
         if talk and before:
             pair = _cut_short(pair, before, texts.get(pair.chunk_id), seed)
         looked_up = search_text(pair.question, history) if talk else pair.question
-        hits = search(looked_up, answer_settings.passages + _EXTRA)
+        hits = search(looked_up, answer_settings.passages + SPARE_HITS)
         *reworded, last = _styles(pair, seed)
         tried = [*((style, True) for style in reworded), (last, False)]
-        attempts = (_example(pair, texts, hits, answer_settings, seed, history, *each) for each in tried)
+        attempts = (_example(pair, texts, hits, looked_up, answer_settings, seed, history, *each) for each in tried)
         found = next((each for each in attempts if each is not None), None)
         if found is None:
             continue
@@ -131,7 +131,8 @@ def interleaved(
 def _example(
     pair: QAPair,
     texts: dict[str, Chunk],
-    hits: Sequence[Hit],
+    found: Sequence[Hit],
+    looked_up: str,
     settings: AnswerSettings,
     seed: int,
     history: tuple[Message, ...],
@@ -141,13 +142,15 @@ def _example(
     """Return the pair's conversation in that style and the passages in it, nothing where it cannot be had."""
     gold = texts.get(pair.chunk_id)
     shown = settings.model_copy(update={"passages": style.passages(settings.passages)})
+    hits = about_what_is_named(looked_up, found)
     if not pair.answerable or gold is None:
         if pair.answerable:
             return None
         return _conversation(pair, hits[: shown.passages], REFUSAL, shown, history, style)
     if _removed(pair, seed):
         # The rest of the document goes too: it may answer in other words.
-        left = [hit for hit in hits if not _answers(hit.chunk, pair) and hit.chunk.document_id != pair.document_id]
+        rest = [hit for hit in found if not _answers(hit.chunk, pair) and hit.chunk.document_id != pair.document_id]
+        left = about_what_is_named(looked_up, rest)
         return _conversation(pair, left[: shown.passages], REFUSAL, shown, history, style)
     passages = list(hits[: shown.passages])
     place = _best_place(pair, passages, shown)
@@ -188,7 +191,8 @@ def _small_talk(
     history: tuple[Message, ...] = ()
     if draw(seed, "talk later", before.pair_id) < _SHUFFLED_SHARE and len(before.messages) == _TURNS:
         history = (Message("user", question), before.messages[-1])
-    hits = search(search_text(said, history), settings.passages)
+    text = search_text(said, history)
+    hits = about_what_is_named(text, search(text, settings.passages + SPARE_HITS))[: settings.passages]
     messages = build_messages(said, hits, history, NEUTRAL, settings.passage_words)
     return TrainingExample((*messages, Message("assistant", reply)), before.pair_id, "talk")
 
