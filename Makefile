@@ -37,6 +37,8 @@ grounding: install ## train the default model's own adapter again, from nothing 
 	  $(MAKE) --no-print-directory grounding-round
 	@RAGTUNE_SEED=19 RAGTUNE_TRAINING__MINUTES=22 RAGTUNE_TRAINING__LEARNING_RATE=5.0e-4 \
 	  RAGTUNE_DATASET__UNANSWERABLE_SHARE=0.2 $(MAKE) --no-print-directory grounding-round share=0.7
+	@RAGTUNE_SEED=21 RAGTUNE_TRAINING__MINUTES=20 RAGTUNE_TRAINING__LEARNING_RATE=4.0e-4 \
+	  RAGTUNE_DATASET__UNANSWERABLE_SHARE=0.2 $(MAKE) --no-print-directory grounding-round
 
 grounding-round:
 	@RAGTUNE_CONFIG=grounding/ragtune.yaml $(bin)/python -m ragtune_assets.materialize --select '*lora_adapter'
