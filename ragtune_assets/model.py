@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from ragtune.answer.answering import SPARE_HITS
 from ragtune.dataset.corrections import CORRECTION, feedback_ids
 from ragtune.evaluation import outside
 from ragtune.evaluation.benchmark import folder_bytes
@@ -27,9 +28,8 @@ from ragtune_assets.progress import LoggedProgress
 
 OWNERS = ["team:model"]
 LEARNT = "corrections.json"
-_SPARE_HITS = 8
 _SEARCHED = 64
-"""Passages searched beyond those shown, for examples whose right passage is taken away."""
+"""Questions searched for in one go."""
 
 
 @dg.asset(group_name="model", kinds={"huggingface", "safetensors"}, owners=OWNERS, code_version="1")
@@ -155,7 +155,7 @@ def examples(
     chosen.sort(key=lambda item: (item.pair.kind != CORRECTION, content_id(str(settings.seed), item.pair.id)))
     most = reach(settings.training, split)
     chosen = chosen[: together * most]
-    search = searching(retriever, [item.pair.question for item in chosen], settings.answer.passages + _SPARE_HITS)
+    search = searching(retriever, [item.pair.question for item in chosen], settings.answer.passages + SPARE_HITS)
     built = build_examples(
         chosen, chunks, search, settings.answer, settings.seed, LoggedProgress(), together=together, most=most
     )

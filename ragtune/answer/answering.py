@@ -7,7 +7,7 @@ get. The gateway generates by itself and calls `prepare` and `finish` around tha
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,9 +72,7 @@ class Answerer:
         if self.retriever is not None:
             started = time.perf_counter()
             limit = controls.passages(self.settings.passages)
-            text = search_text(question, history)
-            found = self.retriever.search(text, limit + SPARE_HITS)
-            passages = tuple(about_what_is_named(text, found)[:limit])
+            passages = tuple(shown_passages(self.retriever.search, search_text(question, history), limit))
             retrieval_ms = (time.perf_counter() - started) * 1000
         messages = build_messages(question, passages, history, controls, self.settings.passage_words)
         max_tokens = controls.max_tokens(self.settings.max_tokens)
@@ -113,6 +111,11 @@ class RememberingAnswerer(Answerer):
             if question not in self._known:
                 self._known[question] = super().prepare(question)
             return self._known[question]
+
+
+def shown_passages(search: Callable[[str, int], list[Hit]], text: str, limit: int) -> list[Hit]:
+    """Return up to `limit` hits that speak of what the text names, best first."""
+    return about_what_is_named(text, search(text, limit + SPARE_HITS))[:limit]
 
 
 def generate(chat: ChatModel, prepared: Prepared, seed: int = 0) -> Completion:

@@ -15,7 +15,8 @@ from ragtune.dataset.quality import gives_away
 from ragtune.dataset.sentences import content_words, flat
 from ragtune.dataset.unanswerable import Neighbours, Terms, unanswerable_facts, unanswerable_prose
 from ragtune.dataset.verbs import otherwise
-from ragtune.dataset.wording import choose, distinctive, draw, in_words, quoted, worded
+from ragtune.dataset.wording import choose, distinctive, draw, quoted, worded
+from ragtune.knowledge.names import in_words
 from ragtune.ports import PairWriter, Progress, silent
 from ragtune.records import Chunk, QAPair, content_id
 
@@ -214,7 +215,7 @@ class _Names:
         for owner in objects:
             parts = owner.title.split(".")
             self.owners.update({".".join(parts[-size:]) for size in range(1, len(parts))})
-            self.phrases[in_words(parts[-1])] += 1
+            self.phrases[_spaced(owner)] += 1
             self.actions.update(_trigrams(owner))
             self.parameters.update(owner.parameters)
 
@@ -231,7 +232,7 @@ class _Names:
 
     def spoken(self, owner: ApiObject, seed: int, *key: str) -> str:
         """Return one of the unmistakable names, quoted where it would read as a plain word."""
-        phrase = in_words(owner.name)
+        phrase = _spaced(owner)
         if (
             owner.noun == "class"
             and " " in phrase
@@ -261,6 +262,11 @@ def _kept_share(fact: Fact, answer: str) -> float:
     if fact.kind == "base":
         return 0.5
     return 0.4 if answer in _TRIVIAL else 1.0
+
+
+def _spaced(owner: ApiObject) -> str:
+    """Return the object's own name as it is spoken: `asset check spec`."""
+    return in_words(owner.name).strip().lower()
 
 
 def _trigrams(owner: ApiObject) -> set[tuple[str, ...]]:

@@ -16,7 +16,6 @@ FUNCTION, CLASS, VALUE = "function", "class", "value"
 _NEAT_SHARE, _TIDY_SHARE = 0.55, 0.7
 
 WORDINGS: dict[str, tuple[str, ...]] = {**API_WORDINGS, **PROSE_WORDINGS}
-_HUMPS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 # What a question begins with that is no name: lower case does not change its meaning.
 _PLAIN_FIRST = frozenset(
     template.split()[0]
@@ -78,8 +77,3 @@ def quoted(name: str, seed: int, *parts: str) -> str:
 def distinctive(name: str) -> bool:
     """Return whether a name reads as an identifier inside a sentence: dotted, underscored or in camel case."""
     return "." in name or "_" in name.strip("_") or bool(re.search(r"[a-z0-9][A-Z]", name))
-
-
-def in_words(name: str) -> str:
-    """Return an identifier as it is spoken: `AssetCheckSpec` gives `asset check spec`."""
-    return " ".join(_HUMPS.findall(name)).lower()

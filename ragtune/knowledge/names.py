@@ -38,8 +38,13 @@ def object_names(title: str) -> list[str]:
 
 def body_text(chunk: Chunk) -> str:
     """Return what BM25 reads: the embedded text, and a name in the title once more as plain words."""
-    words = " ".join(" ".join(_HUMP.split(part)) for part in chunk.title.split("."))
+    words = " ".join(in_words(part) for part in chunk.title.split("."))
     return f"{chunk.embedded_text}\n{words}" if _NAME.fullmatch(chunk.title) else chunk.embedded_text
+
+
+def in_words(name: str) -> str:
+    """Return an identifier's words: `AssetCheckSpec` gives `Asset Check Spec`."""
+    return " ".join(_HUMP.split(name))
 
 
 def names_in(question: str, limit: int = 3) -> list[list[str]]:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ragtune.answer.answering import SPARE_HITS, search_text
+from ragtune.answer.answering import SPARE_HITS, search_text, shown_passages
 from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.prompt import REFUSAL, SYSTEM, asked, asked_about, build_messages, passage_text, target_text
 from ragtune.dataset.sentences import flat
@@ -191,8 +191,7 @@ def _small_talk(
     history: tuple[Message, ...] = ()
     if draw(seed, "talk later", before.pair_id) < _SHUFFLED_SHARE and len(before.messages) == _TURNS:
         history = (Message("user", question), before.messages[-1])
-    text = search_text(said, history)
-    hits = about_what_is_named(text, search(text, settings.passages + SPARE_HITS))[: settings.passages]
+    hits = shown_passages(search, search_text(said, history), settings.passages)
     messages = build_messages(said, hits, history, NEUTRAL, settings.passage_words)
     return TrainingExample((*messages, Message("assistant", reply)), before.pair_id, "talk")
 
