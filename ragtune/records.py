@@ -73,10 +73,14 @@ class Chunk:
     duplicate_of: str = ""
 
     @property
+    def headings(self) -> list[str]:
+        """The heading path without the title, outermost first."""
+        return [heading for heading in self.heading_path if heading != self.title]
+
+    @property
     def embedded_text(self) -> str:
         """Title and heading path in front of the text: what the embedder and BM25 see."""
-        headings = [h for h in self.heading_path if h != self.title]
-        return "\n".join([" > ".join([self.title, *headings]), self.text])
+        return "\n".join([" > ".join([self.title, *self.headings]), self.text])
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,43 @@ def test_a_parameter_is_found_in_the_part_that_lists_it_however_often_the_others
     assert hits[0].score >= hits[1].score
 
 
+LONG_PAGE = [
+    ("Ovens", "The kitchen guide speaks of ovens, kitchen ovens and the guide's kitchen."),
+    ("Knives", "Sharpen a blade on a wet stone. The kitchen guide says kitchen, guide and kitchen again."),
+    ("Bread", "An oven of 240 degrees bakes it in the kitchen. Turn the loaf after a quarter of an hour."),
+]
+
+
+@pytest.mark.parametrize(
+    ("question", "heading"),
+    [
+        ("In the kitchen guide, how does one sharpen a blade?", "Knives"),
+        ("What does the kitchen guide say about bread?", "Bread"),
+        ("In the kitchen guide, when is the loaf turned?", "Bread"),
+    ],
+)
+def test_of_a_long_page_the_passage_comes_first_whose_line_or_heading_tells_what_was_asked(
+    tmp_path: Path, question: str, heading: str
+) -> None:
+    page = [
+        Chunk(f"c{n}", "guide", "folder:guide", "Kitchen guide", ("Kitchen guide", name), text, n)
+        for n, (name, text) in enumerate(LONG_PAGE)
+    ]
+    index, embedder = LanceIndex(tmp_path / "index", "words", 32), CountingEmbedder()
+    update_index(index, embedder, [*page, *CHUNKS])
+    assert Retriever(index, embedder, IndexSettings()).search(question, 1)[0].chunk.heading_path[-1] == heading
+
+
+def test_passages_that_tell_alike_stay_as_they_were_found(tmp_path: Path) -> None:
+    page = [Chunk(f"c{n}", "guide", "folder:guide", "Kitchen guide", (), f"Something {n}.", n) for n in range(3)]
+    index, embedder = LanceIndex(tmp_path / "index", "words", 32), CountingEmbedder()
+    update_index(index, embedder, page)
+    retriever = Retriever(index, embedder, IndexSettings())
+    question = "Unheard of?"
+    by_vector = [hit.chunk.id for hit in retriever.search(question, 3, "vector")]
+    assert [hit.chunk.id for hit in retriever.search(question, 3)] == by_vector
+
+
 def test_hybrid_finds_what_either_part_finds(retriever: Retriever) -> None:
     found = {each.chunk.id for each in retriever.search("install adapter", 5)}
     text = {each.chunk.id for each in retriever.search("install adapter", 2, mode="text")}

@@ -10,14 +10,17 @@ The clock stands while a score is taken.
 """
 
 import argparse
-import json
+import re
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from benchmarks.retrieval.results import as_text
 from ragtune.backends.catalog import retriever_from
 from ragtune.evaluation.benchmark import hardware
 from ragtune.evaluation.resampling import mean_interval
@@ -33,10 +36,18 @@ from ragtune.settings import Settings, TrainingSettings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune_assets.model import examples
 
-HERE = Path(__file__).parent
 Curve = list[dict[str, float]]
 HeldOut = tuple[list[Tokenized], list[str]]
 """Rows, and the document of each, by which scores are resampled."""
+
+
+class Recipe(NamedTuple):
+    """A way to train: what makes the trainer and its clock, what is learnt, and the settings."""
+
+    name: str
+    make: Callable[..., Any]
+    rows: list[Tokenized]
+    knobs: TrainingSettings
 
 
 def plain_trainer(base: Path, rows: list[Tokenized], knobs: TrainingSettings, seed: int, work: Path) -> Any:
@@ -89,10 +100,28 @@ def plain_trainer(base: Path, rows: list[Tokenized], knobs: TrainingSettings, se
     return trainer, clock
 
 
-def own_trainer(base: Path, rows: list[Tokenized], knobs: TrainingSettings, seed: int, work: Path) -> Any:
-    """Return RagTune's trainer with its clock."""
+def own_trainer(
+    base: Path, rows: list[Tokenized], knobs: TrainingSettings, seed: int, work: Path, layers: int | None = None
+) -> Any:
+    """Return RagTune's trainer with its clock; with `layers` only the adapters of the last ones learn."""
     trainer, watch = sft._trainer(base, load_tokenizer(base), rows, [], knobs, seed, work, "cpu", Tracker(), silent)
+    if layers is not None:
+        first_learning = trainer.model.config.num_hidden_layers - layers
+        for name, parameter in trainer.model.named_parameters():
+            found = re.search(r"\.layers\.(\d+)\.", name)
+            if found and int(found[1]) < first_learning:
+                parameter.requires_grad_(False)
     return trainer, watch.clock
+
+
+def variant(change: str, rows: list[Tokenized], knobs: TrainingSettings) -> Recipe:
+    """Return RagTune's recipe with one setting changed; `layers=10` lets the last ten layers learn."""
+    name, _, value = change.partition("=")
+    if name == "layers":
+        return Recipe(change, partial(own_trainer, layers=int(value)), rows, knobs)
+    changed = TrainingSettings.model_validate({**knobs.model_dump(), name: value})
+    scaled = changed.model_copy(update={"alpha": 2 * changed.rank})  # the same scale at every rank
+    return Recipe(change, own_trainer, rows, scaled)
 
 
 def curve(trainer: Any, clock: Any, held_out: HeldOut, marks: Sequence[float]) -> Curve:
@@ -101,20 +130,21 @@ def curve(trainer: Any, clock: Any, held_out: HeldOut, marks: Sequence[float]) -
     from transformers import TrainerCallback
 
     points: Curve = []
+    ahead = sorted(marks)
     rows, clusters = held_out
     read = {"tokens": 0, "conversations": 0}
 
     class Marks(TrainerCallback):
         def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-            due = [mark for mark in marks if mark * 60 <= clock.spent and mark not in {p["mark"] for p in points}]
+            due = [mark for mark in ahead if mark * 60 <= clock.spent]
             if due or control.should_training_stop:
-                began = time.monotonic()
+                began, spent = time.monotonic(), clock.spent
+                del ahead[: len(due)]
                 right = exact(trainer.model, rows)
                 mean, low, high = mean_interval(right, clusters, 2000, trainer.args.seed)
                 points.append(
                     {
-                        "mark": max(due, default=0.0),
-                        "minutes": round(clock.spent / 60, 2),
+                        "minutes": round(spent / 60, 2),
                         "steps": state.global_step,
                         **read,
                         "score": round(mean, 4),
@@ -148,28 +178,29 @@ def exact(model: Any, rows: Sequence[Tokenized]) -> list[float]:
 
     was_training = model.training
     core = model.eval().get_base_model()
-    right: list[float] = []
+    right = [0.0] * len(rows)
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place].input_ids))
     with torch.no_grad():
         for start in range(0, len(rows), 8):
-            some = [
-                {"input_ids": r.input_ids, "labels": r.labels, "branches": r.branches} for r in rows[start : start + 8]
-            ]
-            batch = Collator(0)(some)
+            places = order[start : start + 8]
+            batch = Collator(0)(
+                [{name: getattr(rows[place], name) for name in ("input_ids", "labels", "branches")} for place in places]
+            )
             states = core.base_model(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
             ).last_hidden_state
-            for state, label in zip(states, batch["labels"], strict=True):
+            for place, state, label in zip(places, states, batch["labels"], strict=True):
                 learnt = label[1:] != -100
                 logits = core.get_output_embeddings()(state[:-1][learnt])
-                right.append(float((logits.argmax(-1) == label[1:][learnt]).all()))
+                right[place] = float((logits.argmax(-1) == label[1:][learnt]).all())
     model.train(was_training)
     return right
 
 
 def conversations(
     settings: Settings, store: ArtifactStore, together: int
-) -> tuple[list[TrainingExample], list[TrainingExample], list[str]]:
-    """Return what is learnt, what is held out, and the document of each of the latter."""
+) -> tuple[list[TrainingExample], list[TrainingExample], list[str], str]:
+    """Return what is learnt, what is held out, the document of each of the latter, and the dataset's hash."""
     splits, passages = store.current("qa_splits"), store.current("chunks")
     if splits is None or passages is None:
         raise SystemExit(f"{settings.home} holds no dataset. Build the graph there first: make demo")
@@ -178,18 +209,21 @@ def conversations(
     documents = {item.pair.id: item.pair.document_id for item in items}
     held_out = examples(items, "validation", chunks, retriever, settings)
     learnt = examples(items, "train", chunks, retriever, settings, together)
-    return learnt, held_out, [documents[each.pair_id] for each in held_out]
+    return learnt, held_out, [documents[each.pair_id] for each in held_out], splits.sha256
 
 
 def main() -> None:
-    """Measure and write `training.json` beside this script."""
+    """Measure, and write the curves after each run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, default=Path(".ragtune"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--plain-minutes", type=float, default=15.0)
+    parser.add_argument("--plain-minutes", type=float, default=15.0, help="0: without plain TRL")
+    parser.add_argument("--marks", type=float, nargs="+", default=[1, 2.5, 5, 10], help="minutes at which to score")
     parser.add_argument("--items", type=int, default=150, help="held-out conversations")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--also", nargs="*", default=[], metavar="SETTING=VALUE", help="variants, such as rank=4")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     asked = parser.parse_args()
     settings = load_settings({"home": asked.home})
     knobs = settings.training.model_copy(
@@ -203,7 +237,7 @@ def main() -> None:
     base = raw_model(settings.base_model, store)
     if base is None:
         raise SystemExit(f"'{settings.base_model.name}' was made from no raw model. Set base_model.name to smollm2")
-    learnt, held_out, documents = conversations(settings, store, knobs.together)
+    learnt, held_out, documents, dataset = conversations(settings, store, knobs.together)
     tokenizer = load_tokenizer(store.folder(base))
     together, _ = tokenize(tokenizer, learnt, knobs.max_tokens)
     alone, _ = tokenize(
@@ -211,27 +245,30 @@ def main() -> None:
     )
     test, dropped = tokenize(tokenizer, held_out, 10 * knobs.max_tokens)
     assert not dropped
-    recipes = (
-        ("ragtune", own_trainer, together, asked.minutes),
-        ("plain TRL", plain_trainer, alone, asked.plain_minutes),
-    )
-    runs = []
-    for seed in asked.seeds:
-        for name, make, rows, minutes in recipes:
-            print(name, "seed", seed, flush=True)
-            with tempfile.TemporaryDirectory() as work:
-                timed = knobs.model_copy(update={"minutes": minutes})
-                trainer, clock = make(store.folder(base), rows, timed, seed, Path(work))
-                points = curve(trainer, clock, (test, documents), [1, 2, 3, 5, 7.5, 10, 15])
-            runs.append({"recipe": name, "seed": seed, "curve": points})
-    results = {
-        "command": "python -m benchmarks.default_model.training",
+    knobs, plain = (knobs.model_copy(update={"minutes": minutes}) for minutes in (asked.minutes, asked.plain_minutes))
+    recipes = [
+        Recipe("ragtune", own_trainer, together, knobs),
+        *(variant(each, together, knobs) for each in asked.also),
+    ]
+    if asked.plain_minutes:
+        recipes.append(Recipe("plain TRL", plain_trainer, alone, plain))
+    results: dict[str, Any] = {
+        "command": " ".join(["python", "-m", "benchmarks.default_model.training", *sys.argv[1:]]),
         "model": "raw SmolLM2-135M-Instruct",
+        "model_sha256": base.sha256,
+        "dataset_sha256": dataset,
         "settings": knobs.model_dump(mode="json"),
         "hardware": hardware(),
-        "runs": runs,
+        "runs": [],
     }
-    (HERE / "training.json").write_text(json.dumps(results, indent=1) + "\n")
+    for seed in asked.seeds:
+        for name, make, rows, used in recipes:
+            print(name, "seed", seed, flush=True)
+            with tempfile.TemporaryDirectory() as work:
+                trainer, clock = make(store.folder(base), rows, used, seed, Path(work))
+                points = curve(trainer, clock, (test, documents), asked.marks)
+            results["runs"].append({"recipe": name, "seed": seed, "minutes": used.minutes, "curve": points})
+            asked.out.write_text(as_text(results))
 
 
 if __name__ == "__main__":

@@ -58,8 +58,7 @@ def asked_about(message: str) -> str:
 
 def passage_text(chunk: Chunk, number: int, question: str, passage_words: int = DEFAULT_PASSAGE_WORDS) -> str:
     """Return one passage as the model sees it: `[2] title > heading`, then the part that matters."""
-    headings = [heading for heading in chunk.heading_path if heading != chunk.title]
-    head = " > ".join([chunk.title, *headings[-1:]])
+    head = " > ".join([chunk.title, *chunk.headings[-1:]])
     return f"[{number}] {head}\n{trimmed(chunk.text, question, passage_words, head)}"
 
 

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 Mode = Literal["hybrid", "text", "vector"]
 MODES: tuple[Mode, ...] = ("hybrid", "text", "vector")
-RETRIEVAL_VERSION = 3
+RETRIEVAL_VERSION = 4
 """Raised when the same index and settings return other passages: answers that are kept no longer hold then."""
+_COMPARED = 24
+"""Hits among which a long document's passages are compared line by line."""
 LOG_LIMIT_BYTES = 64 << 20
 
 
@@ -164,21 +166,28 @@ class _Plan:
             return list(lists[0])
         weights = [1.0, 1.0, *[settings.name_weight] * len(self.names)]
         hits = fuse(lists, sum(map(len, lists)), settings.rrf_k, weights)
-        for document in {hit.chunk.document_id for named in lists[2:] for hit in named}:
-            hits = _telling_first(hits, document, self.text)
+        named = {hit.chunk.document_id for of_name in lists[2:] for hit in of_name}
+        reach = max(limit, _COMPARED)
+        for document in {hit.chunk.document_id for hit in hits[:reach]} | named:
+            hits = _telling_first(hits, document, self.text, None if document in named else reach)
         return hits[:limit]
 
 
-def _telling_first(hits: Sequence[Hit], document: str, question: str) -> list[Hit]:
-    """Return the hits with a named object's passages in the same places, those that tell what was asked first.
+def _telling_first(hits: Sequence[Hit], document: str, question: str, reach: int | None) -> list[Hit]:
+    """Return the hits with a document's passages in the same places, those that tell what was asked first.
 
-    Every passage of an object says its name, so that words and vectors hardly tell them apart.
+    Every passage of an object says its name and every one of a long page speaks of its subject, so that words and
+    vectors hardly tell them apart. With a `reach` only so many first hits change places, and those that tell
+    alike keep theirs; without one the document is named in the question, and they come as they stand in it.
     """
-    places = [place for place, hit in enumerate(hits) if hit.chunk.document_id == document]
-    chunks = [hits[place].chunk for place in places]
-    scores = best_lines([chunk.text for chunk in chunks], question, chunks[0].title) if len(chunks) > 1 else [0.0]
-    order = sorted(range(len(places)), key=lambda each: (-scores[each], chunks[each].position))
+    places = [place for place, hit in enumerate(hits[:reach]) if hit.chunk.document_id == document]
     ordered = list(hits)
+    if len(places) < 2:
+        return ordered
+    chunks = [hits[place].chunk for place in places]
+    parts = ["\n".join([*chunk.headings[-1:], chunk.text]) for chunk in chunks]
+    scores = best_lines(parts, question, chunks[0].title)
+    order = sorted(range(len(places)), key=lambda each: (-scores[each], each if reach else chunks[each].position))
     for place, each in zip(places, order, strict=True):
         ordered[place] = Hit(chunks[each], hits[place].score)
     return ordered

@@ -8,8 +8,9 @@ stays; a list item brings its heading ("Returns:") along.
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:_[^\W_]+)*")
 _SENTENCE = re.compile(r"(?<=[^\d\s][.!?])\s+(?=[\"'`(\[]?[A-Z0-9])")
@@ -28,19 +29,26 @@ _SECTION_NAMES = {
 }
 _HEADING = re.compile(r"#+ .{1,60}|\**[A-Z][\w /-]{0,40}:\**\s*")
 _ITEM = re.compile(r"\s*[-*] [`*]*([\w.]+)")
-_UNIT_CHARACTERS = 180
+_BEGINS = re.compile(r"\s*(?:[-*+•]\s|[|>#]|\d+[.)]\s|[`*]*[\w.]+[`*]*(?: \([^)]*\))?:\s)|\s{4}|\t")
+"""A line that begins something: a list item, a table's row, a quotation, a heading, `name (type): text`, or code."""
+_FULL_LINE = 60
+_UNIT_CHARACTERS = 240
 _FIRST_LINE_CHARACTERS = 90
 _CHARACTERS_PER_WORD = 6.0
 _TITLE_WEIGHT = 0.25
 _NAMED_ITEM_BONUS = 4.0
 _SECTION_BONUS = 2.0
 _CODE_PENALTY = 0.5
+_SAME_SENTENCE = 0.5
 _OPENING_BONUSES = (1.2, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """A sentence, clause or heading; `needs` are the units without which it cannot be understood."""
+    """A sentence, clause or heading; `needs` are the units without which it cannot be understood.
+
+    `goes_on`: it is a further part of a sentence that was too long for one unit.
+    """
 
     text: str
     line: int
@@ -49,6 +57,7 @@ class _Unit:
     is_heading: bool = False
     is_code: bool = False
     item: str = ""
+    goes_on: bool = False
 
     @property
     def size(self) -> int:
@@ -99,13 +108,15 @@ def best_lines(texts: Sequence[str], question: str, title: str) -> list[float]:
 
 def content_words(text: str) -> frozenset[str]:
     """Return the lower-case stems of the words that carry meaning; identifiers also by their parts."""
-    found: set[str] = set()
-    for token in _WORD.findall(text):
-        parts = [token, *token.split("_")]
-        for part in token.split("_"):
-            parts.extend(_CAMEL.findall(part))
-        found.update(_stem(part.lower()) for part in parts)
-    return frozenset(word for word in found if word and word not in _STOP)
+    return frozenset[str]().union(*map(_stems, _WORD.findall(text)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _stems(token: str) -> frozenset[str]:
+    parts = [token, *token.split("_")]
+    for part in token.split("_"):
+        parts.extend(_CAMEL.findall(part))
+    return frozenset(_stem(part.lower()) for part in parts) - _STOP - {""}
 
 
 def _stem(word: str) -> str:
@@ -123,7 +134,7 @@ def _units(text: str) -> list[_Unit]:
     units: list[_Unit] = []
     heading: tuple[int, ...] = ()
     fence: tuple[int, ...] = ()
-    for number, line in enumerate(text.split("\n")):
+    for number, line in enumerate(_unwrapped(text)):
         if not line.strip():
             continue
         if _HEADING.fullmatch(line):
@@ -142,30 +153,56 @@ def _units(text: str) -> list[_Unit]:
             heading = ()
         needs = heading
         limit = _UNIT_CHARACTERS if units else _FIRST_LINE_CHARACTERS
-        for piece in _pieces(line.rstrip(), limit):
-            units.append(_Unit(piece, number, needs, content_words(piece), item=item[1] if item else ""))
+        is_signature = line.startswith("`")
+        for piece, goes_on in _pieces(line.rstrip(), limit):
+            own_item, goes_on = item[1] if item else "", goes_on and not is_signature
+            units.append(_Unit(piece, number, needs, content_words(piece), item=own_item, goes_on=goes_on))
             if item and needs == heading:
                 needs = (*heading, len(units) - 1)
     return units
 
 
-def _pieces(line: str, limit: int) -> list[str]:
-    """Cut a line into sentences, and what is still long into clauses of up to `limit` characters."""
-    pieces: list[str] = []
+def _unwrapped(text: str) -> list[str]:
+    """Return the lines of the text; those that were broken only because the next word did not fit are one again."""
+    lines: list[str] = []
+    before, in_code = "", False
+    for line in text.split("\n"):
+        fence = line.lstrip().startswith("```")
+        if in_code or fence or not _goes_on(before, line):
+            lines.append(line)
+        else:
+            lines[-1] = f"{lines[-1].rstrip()} {line.strip()}"
+        in_code ^= fence
+        before = "" if in_code or fence else line
+    return lines
+
+
+def _goes_on(before: str, line: str) -> bool:
+    """Return whether a line is the rest of the one before it: that ends within a sentence and was full."""
+    before, word = before.rstrip(), line.split(maxsplit=1)[:1]
+    if not before or not word or before[-1] in ".!?:" or _BEGINS.match(line) or before.lstrip().startswith(("|", "#")):
+        return False
+    return len(before) + len(word[0]) >= _FULL_LINE and not _HEADING.fullmatch(before)
+
+
+def _pieces(line: str, limit: int) -> Iterator[tuple[str, bool]]:
+    """Cut a line into sentences, and what is still long into clauses of up to `limit` characters.
+
+    Yields each with whether it is a further part of the sentence before it.
+    """
     for sentence in _SENTENCE.split(line):
         if len(sentence) <= limit:
-            pieces.append(sentence)
+            yield sentence, False
             continue
-        current = ""
+        current, goes_on = "", False
         for clause in _CLAUSE.split(sentence):
             for part in _bounded(clause, limit):
                 if current and len(current) + len(part) > limit:
-                    pieces.append(current)
-                    current = part
+                    yield current, goes_on
+                    current, goes_on = part, True
                 else:
                     current = f"{current} {part}" if current else part
-        pieces.append(current)
-    return pieces
+        yield current, goes_on
 
 
 def _bounded(clause: str, limit: int) -> list[str]:
@@ -208,10 +245,10 @@ def _scores(units: list[_Unit], question: frozenset[str], title: frozenset[str],
             score += _NAMED_ITEM_BONUS if starts else _NAMED_ITEM_BONUS / 2
         elif unit.is_code:
             score -= _CODE_PENALTY
-        elif not unit.item and not unit.is_heading and unit.line > 0 and openings:
+        elif not unit.item and not unit.is_heading and (unit.line > 0 or unit.goes_on) and openings:
             score += openings.pop(0)
-        # A sentence that follows a match often completes it.
-        scores.append(score + 0.1 * scores[-1] if scores else score)
+        # What follows a match often completes it, above all within its sentence.
+        scores.append(score + (_SAME_SENTENCE if unit.goes_on else 0.1) * scores[-1] if scores else score)
     return scores
 
 
