@@ -39,7 +39,7 @@ def outside_questions(
     return materialized(store.write_records("outside_questions", questions), asked(questions))
 
 
-@dg.asset(group_name="evaluation", kinds={"vllm", "parquet"}, owners=OWNERS, code_version="3", pool="gpu")
+@dg.asset(group_name="evaluation", kinds={"vllm", "parquet"}, owners=OWNERS, code_version="4", pool="gpu")
 def eval_answers(
     qa_splits: ArtifactRef,
     outside_questions: ArtifactRef,

@@ -58,7 +58,7 @@ def replay_questions(
 
 
 @dg.asset(
-    group_name="model", kinds={"trl", "mlflow"}, owners=OWNERS, code_version="3", pool="gpu", deps=["search_index"]
+    group_name="model", kinds={"trl", "mlflow"}, owners=OWNERS, code_version="4", pool="gpu", deps=["search_index"]
 )
 def lora_adapter(
     qa_splits: ArtifactRef,
@@ -111,7 +111,7 @@ def merged_model(
     group_name="model",
     kinds={"llmcompressor", "safetensors"},
     owners=OWNERS,
-    code_version="3",
+    code_version="4",
     pool="gpu",
     deps=["search_index"],
     check_specs=[dg.AssetCheckSpec("really_quantised", asset="quantized_model", blocking=True)],
