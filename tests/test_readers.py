@@ -312,6 +312,16 @@ def test_the_language_is_told_from_common_words_and_script(text: str, language: 
     assert guess_language(text) == language
 
 
+def test_the_lines_of_a_html_page_mean_nothing_outside_its_code():
+    page = b"""<body><main><p>The valve
+    opens slowly.</p><ul><li>one
+    two</li><li>three</li></ul><pre>a = 1\nb = 2</pre></main></body>"""
+    text = read_bytes("valves.html", page).text
+    assert "The valve opens slowly." in text
+    assert "* one two\n* three" in text
+    assert "a = 1\nb = 2" in text
+
+
 def test_the_signatures_of_a_html_page_are_headings_and_their_bodies_are_no_code():
     page = b"""<html><head><title>valves - Pumps 3.11.2 documentation</title></head><body><main><h1>valves</h1>
     <dl><dt class="sig sig-object">open_valve(pressure)</dt><dd><p>Opens the valve.</p>

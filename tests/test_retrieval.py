@@ -29,11 +29,15 @@ CHUNKS = [
 ]
 
 
+def retriever_over(tmp_path: Path, chunks: list[Chunk]) -> Retriever:
+    index, embedder = LanceIndex(tmp_path / "index", "words", 32), CountingEmbedder()
+    update_index(index, embedder, chunks)
+    return Retriever(index, embedder, IndexSettings())
+
+
 @pytest.fixture
 def retriever(tmp_path: Path) -> Retriever:
-    index, embedder = LanceIndex(tmp_path / "index", "words", 32), CountingEmbedder()
-    update_index(index, embedder, CHUNKS)
-    return Retriever(index, embedder, IndexSettings())
+    return retriever_over(tmp_path, CHUNKS)
 
 
 def first(retriever: Retriever, text: str, **options: object) -> str:
@@ -94,9 +98,7 @@ def test_of_a_named_object_the_passage_that_tells_what_was_asked_comes_first(
         "`size`: a number for BuildKit, BuildKit and BuildKit.",
     ]
     pages = [Chunk(f"c{n}", "kit", "package:kit", "kit.BuildKit", (), text, n) for n, text in enumerate(texts)]
-    index, embedder = LanceIndex(tmp_path / "index", "words", 32), CountingEmbedder()
-    update_index(index, embedder, [*pages, *CHUNKS])
-    assert Retriever(index, embedder, IndexSettings()).search(question, 1)[0].chunk.text == passage
+    assert retriever_over(tmp_path, [*pages, *CHUNKS]).search(question, 1)[0].chunk.text == passage
 
 
 def test_a_parameter_is_found_in_the_part_that_lists_it_however_often_the_others_say_its_name(tmp_path: Path) -> None:
@@ -106,9 +108,7 @@ def test_a_parameter_is_found_in_the_part_that_lists_it_however_often_the_others
         *[f"ink ink draw {n}" for n in range(9)],
     ]
     pages = [Chunk(f"c{n}", "map", "package:map", "map.draw_map", (), text, n) for n, text in enumerate(texts)]
-    index, embedder = LanceIndex(tmp_path / "index", "words", 32), CountingEmbedder()
-    update_index(index, embedder, [*pages, *CHUNKS])
-    hits = Retriever(index, embedder, IndexSettings()).search("What is `ink` in draw_map?", 2)
+    hits = retriever_over(tmp_path, [*pages, *CHUNKS]).search("What is `ink` in draw_map?", 2)
     assert hits[0].chunk.text == texts[1]
     assert hits[0].score >= hits[1].score
 
@@ -135,16 +135,12 @@ def test_of_a_long_page_the_passage_comes_first_whose_line_or_heading_tells_what
         Chunk(f"c{n}", "guide", "folder:guide", "Kitchen guide", ("Kitchen guide", name), text, n)
         for n, (name, text) in enumerate(LONG_PAGE)
     ]
-    index, embedder = LanceIndex(tmp_path / "index", "words", 32), CountingEmbedder()
-    update_index(index, embedder, [*page, *CHUNKS])
-    assert Retriever(index, embedder, IndexSettings()).search(question, 1)[0].chunk.heading_path[-1] == heading
+    assert retriever_over(tmp_path, [*page, *CHUNKS]).search(question, 1)[0].chunk.heading_path[-1] == heading
 
 
 def test_passages_that_tell_alike_stay_as_they_were_found(tmp_path: Path) -> None:
     page = [Chunk(f"c{n}", "guide", "folder:guide", "Kitchen guide", (), f"Something {n}.", n) for n in range(3)]
-    index, embedder = LanceIndex(tmp_path / "index", "words", 32), CountingEmbedder()
-    update_index(index, embedder, page)
-    retriever = Retriever(index, embedder, IndexSettings())
+    retriever = retriever_over(tmp_path, page)
     question = "Unheard of?"
     by_vector = [hit.chunk.id for hit in retriever.search(question, 3, "vector")]
     assert [hit.chunk.id for hit in retriever.search(question, 3)] == by_vector

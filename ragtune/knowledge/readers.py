@@ -237,7 +237,8 @@ def _html(raw: bytes) -> Reading:
     if len(headings) == 1 and title.startswith(headings[0]):
         title = headings[0]  # without the name of the site behind it
     _flatten_definitions(main)
-    return Reading(clean_markdown(_converted(str(main).encode(), ".html")), title=title, language=language)
+    text = clean_markdown(_converted(str(main).encode(), ".html"))
+    return Reading(unwrap(text), title=title, language=language)
 
 
 def _flatten_definitions(main: Any) -> None:

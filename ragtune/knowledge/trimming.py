@@ -29,9 +29,6 @@ _SECTION_NAMES = {
 }
 _HEADING = re.compile(r"#+ .{1,60}|\**[A-Z][\w /-]{0,40}:\**\s*")
 _ITEM = re.compile(r"\s*[-*] [`*]*([\w.]+)")
-_BEGINS = re.compile(r"\s*(?:[-*+•]\s|[|>#]|\d+[.)]\s|[`*]*[\w.]+[`*]*(?: \([^)]*\))?:\s)|\s{4}|\t")
-"""A line that begins something: a list item, a table's row, a quotation, a heading, `name (type): text`, or code."""
-_FULL_LINE = 60
 _UNIT_CHARACTERS = 240
 _FIRST_LINE_CHARACTERS = 90
 _CHARACTERS_PER_WORD = 6.0
@@ -134,7 +131,7 @@ def _units(text: str) -> list[_Unit]:
     units: list[_Unit] = []
     heading: tuple[int, ...] = ()
     fence: tuple[int, ...] = ()
-    for number, line in enumerate(_unwrapped(text)):
+    for number, line in enumerate(text.split("\n")):
         if not line.strip():
             continue
         if _HEADING.fullmatch(line):
@@ -160,29 +157,6 @@ def _units(text: str) -> list[_Unit]:
             if item and needs == heading:
                 needs = (*heading, len(units) - 1)
     return units
-
-
-def _unwrapped(text: str) -> list[str]:
-    """Return the lines of the text; those that were broken only because the next word did not fit are one again."""
-    lines: list[str] = []
-    before, in_code = "", False
-    for line in text.split("\n"):
-        fence = line.lstrip().startswith("```")
-        if in_code or fence or not _goes_on(before, line):
-            lines.append(line)
-        else:
-            lines[-1] = f"{lines[-1].rstrip()} {line.strip()}"
-        in_code ^= fence
-        before = "" if in_code or fence else line
-    return lines
-
-
-def _goes_on(before: str, line: str) -> bool:
-    """Return whether a line is the rest of the one before it: that ends within a sentence and was full."""
-    before, word = before.rstrip(), line.split(maxsplit=1)[:1]
-    if not before or not word or before[-1] in ".!?:" or _BEGINS.match(line) or before.lstrip().startswith(("|", "#")):
-        return False
-    return len(before) + len(word[0]) >= _FULL_LINE and not _HEADING.fullmatch(before)
 
 
 def _pieces(line: str, limit: int) -> Iterator[tuple[str, bool]]:
