@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ragtune.answer.answering import Answerer, Prepared
 from ragtune.answer.controls import Controls, with_controls
+from ragtune.answer.marks import MarksSetRight
 from ragtune.errors import EngineError, RagTuneError, SettingsError
 from ragtune.records import Answer, Completion, Message, ResponseRecord
 from ragtune.store.feedback import FeedbackLog, now
@@ -104,6 +105,8 @@ class AnsweringHooks(CustomLogger):
             return response
         choice, usage = response.choices[0], getattr(response, "usage", None)
         text = choice.message.content or ""
+        marks = MarksSetRight(exchange.prepared.passages or ())
+        choice.message.content = marks.feed(text) + marks.end()
         response.id = exchange.response_id
         spent = getattr(usage, "prompt_tokens", 0), getattr(usage, "completion_tokens", 0)
         try:
@@ -121,7 +124,8 @@ class AnsweringHooks(CustomLogger):
     ) -> AsyncIterator[Any]:
         """Pass chunks on as they come; from the one with the finish reason on they carry the review.
 
-        That one waits for the token counts behind it, which go to whoever asked for them.
+        Citation marks are set right on the way. The last chunk waits for the token counts behind it, which go to
+        whoever asked for them.
         """
         exchange = self._exchanges.get(request_data["litellm_call_id"])
         if exchange is None:
@@ -129,6 +133,7 @@ class AnsweringHooks(CustomLogger):
                 yield chunk
             return
         text: list[str] = []
+        marks = MarksSetRight(exchange.prepared.passages or ())
         finish = ""
         last: list[Any] = []
         counts: Any = None
@@ -140,7 +145,10 @@ class AnsweringHooks(CustomLogger):
                     if choice.delta and choice.delta.content:
                         exchange.first_token = exchange.first_token or time.perf_counter()
                         text.append(choice.delta.content)
-                    finish = choice.finish_reason or finish
+                        choice.delta.content = marks.feed(choice.delta.content)
+                    if choice.finish_reason:
+                        finish = choice.finish_reason
+                        choice.delta.content = (choice.delta.content or "") + marks.end()
                 usage = getattr(chunk, "usage", None)
                 counts = usage or counts
                 if not finish:

@@ -25,6 +25,8 @@ def reply(model: str, messages: list[dict[str, str]]) -> str:
     question = messages[-1]["content"]
     if "[1]" in question:
         title, first = question.split("[1] ", 1)[1].split("\n")[:2]
+        if "MISCOUNT" in question:
+            return f"{first} [2]"
         return f"{title} says: {first} [1]"
     if "(no passages" in question:
         return "I could not find this in the documents."

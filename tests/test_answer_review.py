@@ -1,8 +1,9 @@
 import pytest
 
 from ragtune.answer.controls import Controls
+from ragtune.answer.marks import MarksSetRight, cited_numbers, without_marks
 from ragtune.answer.prompt import REFUSAL
-from ragtune.answer.review import cited_numbers, is_refusal, review, without_marks
+from ragtune.answer.review import is_refusal, review
 from ragtune.records import Completion
 from tests.answering_fakes import chunk, hits
 
@@ -56,7 +57,7 @@ def test_a_good_answer_has_no_warning():
     ("text", "finish", "warning"),
     [
         ("The timeout is 30 seconds.", "stop", "cites no passage"),
-        ("The timeout is 30 seconds. [4]", "stop", "cites passage 4, which does not exist"),
+        ("The timeout is 31 seconds. [4]", "stop", "cites passage 4, which does not exist"),
         ("Penguins govern the antarctic parliament. [1]", "stop", "of its words stand in its passages"),
         ("The timeout is 30 [1]", "length", "cut off"),
         ("", "stop", "answered nothing"),
@@ -67,7 +68,7 @@ def test_what_looks_wrong_is_said(text: str, finish: str, warning: str):
 
 
 def test_a_citation_is_held_to_its_own_passage():
-    answer = review("What is the timeout?", PASSAGES, completion("The timeout is 30 seconds. [2]"))
+    answer = review("What is the timeout?", PASSAGES, completion("The timeout is 31 seconds. [2]"))
     assert answer.warnings == (
         "Only 0% of its words stand in its passages.",
         "Passage 2, which it cites, holds no word of the question.",
@@ -94,3 +95,48 @@ def test_a_friendly_word_needs_no_citation():
 def test_switched_off_citations_are_not_missed():
     answer = review("What?", PASSAGES, completion("The timeout is 30 seconds."), controls=Controls(citations=False))
     assert answer.warnings == ()
+
+
+COPIED = "The timeout is 30 seconds."
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (f"{COPIED} [2]", f"{COPIED} [1]"),
+        (f"{COPIED} [4]", f"{COPIED} [1]"),
+        ("the TIMEOUT is `30` seconds [2].", "the TIMEOUT is `30` seconds [1]."),
+        ("Retries are off. [1] The timeout is 30 seconds. [1]", "Retries are off. [2] The timeout is 30 seconds. [1]"),
+        (f"{COPIED} [1]", f"{COPIED} [1]"),
+        ("Retries are on. [1]", "Retries are on. [1]"),
+        (f"{COPIED} [2, 1]", f"{COPIED} [2, 1]"),
+        (f"{COPIED} [2][1]", f"{COPIED} [1]"),
+        (f"{COPIED} [1][2]", f"{COPIED} [1][2]"),
+        ("[2]", "[2]"),
+        ("use x[2] and y[", "use x[2] and y["),
+        (f"{COPIED} [2", f"{COPIED} [2"),
+    ],
+)
+def test_a_mark_names_the_passage_where_the_words_stand_however_the_answer_is_cut(said: str, shown: str):
+    for size in (1, 2, 3, 7, len(said)):
+        marks = MarksSetRight(PASSAGES)
+        pieces = [marks.feed(said[start : start + size]) for start in range(0, len(said), size)]
+        assert "".join(pieces) + marks.end() == shown
+    assert review("What is the timeout?", PASSAGES, completion(said)).text == shown
+
+
+def test_words_that_are_no_mark_are_not_held_back():
+    marks = MarksSetRight(PASSAGES)
+    assert [marks.feed(piece) for piece in ("It is ", "list[", "str] or x [", "1", "] .")] == [
+        "It is ",
+        "list",
+        "[str] or x ",
+        "",
+        "[1] .",
+    ]
+
+
+def test_a_mark_that_was_set_right_is_told_and_cites_the_right_passage():
+    answer = review("What is the timeout?", PASSAGES, completion(f"{COPIED} [2]"))
+    assert [citation.chunk_id for citation in answer.citations] == ["a"]
+    assert answer.warnings == ("It cited passage 2 for what stands in passage 1.",)

@@ -86,6 +86,20 @@ def test_a_stream_ends_with_the_citations(gateway):
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_citation_of_the_wrong_passage_is_set_right_in_the_text_that_is_sent(gateway, stream):
+    messages = [{"role": "user", "content": f"{QUESTION} MISCOUNT"}]
+    reply = gateway.client.chat.completions.create(model="ragtune", messages=messages, stream=stream)
+    if stream:
+        chunks = list(reply)
+        text, extra = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices), chunks[-1].ragtune
+    else:
+        text, extra = reply.choices[0].message.content, reply.ragtune
+    assert text.strip() == f"{DOCUMENTS['total']} [1]"
+    assert [(c["number"], c["text"]) for c in extra["citations"]] == [(1, DOCUMENTS["total"])]
+    assert "It cited passage 2 for what stands in passage 1." in extra["warnings"]
+
+
 def test_a_stream_counts_the_tokens_of_the_engine_and_shows_them_to_those_who_ask(gateway):
     def counted() -> float:
         lines = gateway.request("GET", "/metrics").text.splitlines()

@@ -18,10 +18,10 @@ from typing import Any
 
 from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import RememberingAnswerer
+from ragtune.answer.marks import answer_tokens, stands_in
 from ragtune.backends.catalog import embedder_from, engine_from, retriever_from
 from ragtune.evaluation.benchmark import hardware
 from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers
-from ragtune.evaluation.metrics import answer_tokens
 from ragtune.evaluation.outside import FixedPassages, OutsideQuestion, with_nearest_passages
 from ragtune.evaluation.resampling import mean_interval
 from ragtune.knowledge.chunking import cut
@@ -64,8 +64,7 @@ def questions_of(file: Path, settings: Settings) -> list[OutsideQuestion]:
 def contains(answer: ScoredAnswer) -> float:
     """Return 1 when the answer holds the expected one, word by word, and is no refusal."""
     want, got = answer_tokens(answer.expected), answer_tokens(answer.answer)
-    held = any(got[i : i + len(want)] == want for i in range(len(got) - len(want) + 1))
-    return float(held and bool(want) and not answer.refused)
+    return float(bool(want) and stands_in(want, got) and not answer.refused)
 
 
 def values(answers: Sequence[ScoredAnswer]) -> dict[str, dict[str, float]]:

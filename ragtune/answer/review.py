@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from ragtune.answer.controls import NEUTRAL, Controls
+from ragtune.answer.marks import MarksSetRight, cited_numbers, without_marks
 from ragtune.answer.prompt import REFUSAL
 from ragtune.answer.small_talk import REPLIES
 from ragtune.knowledge.trimming import content_words
@@ -12,7 +13,6 @@ from ragtune.records import Answer, Citation, Completion, Hit
 GROUNDED_SHARE = 0.5
 """An answer with fewer of its content words in the passages gets a warning."""
 
-_MARK = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 _REFUSALS = re.compile(
     r"\b(i|we) (could not|couldn't|cannot|can't|can not|am unable to|are unable to|did not|didn't) (find|answer)\b"
     r"|^(sorry|unable to (find|answer)|(the|an|no) (answer|information)( to this)? (could not|cannot|can't) be found)\b"
@@ -20,17 +20,6 @@ _REFUSALS = re.compile(
     r"|(do not|does not|don't|doesn't) (hold|contain|have|provide) the answer",
     re.IGNORECASE,
 )
-
-
-def cited_numbers(text: str) -> list[int]:
-    """Return the passage numbers in the text, each once, in the order of their first mark."""
-    numbers = [int(number) for mark in _MARK.findall(text) for number in mark.split(",")]
-    return list(dict.fromkeys(numbers))
-
-
-def without_marks(text: str) -> str:
-    """Return the text without its citation marks."""
-    return re.sub(r"\s+([.,;:!?])", r"\1", _MARK.sub("", text)).strip()
 
 
 def is_refusal(text: str) -> bool:
@@ -46,12 +35,13 @@ def review(
     retrieval_ms: float = 0.0,
     controls: Controls = NEUTRAL,
 ) -> Answer:
-    """Return the answer with its citations and warnings; the text stays as the model wrote it.
+    """Return the answer with its citations and warnings; of the model's text only citation marks change.
 
     A refusal and a friendly word claim nothing, so they need no passage.
     """
-    text = completion.text.strip()
     hits = tuple(passages or ())
+    marks = MarksSetRight(hits)
+    text = (marks.feed(completion.text.strip()) + marks.end()).strip()
     refused = is_refusal(text)
     numbers = cited_numbers(text)
     citations = tuple(_citation(n, hits[n - 1]) for n in numbers if 1 <= n <= len(hits))
@@ -60,6 +50,7 @@ def review(
         warnings.append("The model answered nothing.")
     if completion.finish_reason == "length":
         warnings.append("The answer was cut off at its length limit.")
+    warnings += [f"It cited passage {was} for what stands in passage {now}." for was, now in marks.moved]
     if passages is not None and text and not refused and text not in REPLIES:
         warnings += [f"It cites passage {n}, which does not exist." for n in numbers if not 1 <= n <= len(hits)]
         if controls.citations and not citations:

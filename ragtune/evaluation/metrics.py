@@ -4,16 +4,13 @@ Token F1 and exact match follow SQuAD (Rajpurkar et al. 2016), with words cut fo
 unanswerable questions count as SQuAD 2.0 does (Rajpurkar et al. 2018): 1 for a refusal.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
-from ragtune.answer.review import without_marks
+from ragtune.answer.marks import answer_tokens, stands_in
 from ragtune.records import Answer, Hit, QAPair
 
-_TOKEN = re.compile(r"[-+]?\w+(?:[.'\-/:+]\w+)*")
 _SENTENCE_WORDS = 6
-_ARTICLES = frozenset({"a", "an", "the"})
 _WORDS = "lower,no-marks,no-articles,words=identifiers-and-signed-numbers"
 
 SIGNATURES = {
@@ -26,14 +23,6 @@ SIGNATURES = {
     "retrieval_hit": "retrieval_hit|v2|right-passage-among-passages|answerable-only",
 }
 METRICS = tuple(SIGNATURES)
-
-
-def answer_tokens(text: str) -> list[str]:
-    """Return the words of an answer in lower case, without citation marks and articles.
-
-    Dotted names, hyphenated words and signed numbers are one word each: `torch.nn.Linear`, `-1`.
-    """
-    return [token for token in _TOKEN.findall(without_marks(text).lower()) if token not in _ARTICLES]
 
 
 def token_f1(expected: str, answer: str) -> float:
@@ -63,8 +52,7 @@ def holds_answer(pair: QAPair, document_id: str, chunk_id: str, text: str) -> bo
     want = answer_tokens(pair.answer)
     if not want or (document_id != pair.document_id and len(want) < _SENTENCE_WORDS):
         return False
-    got = answer_tokens(text)
-    return any(got[i : i + len(want)] == want for i in range(len(got) - len(want) + 1))
+    return stands_in(want, answer_tokens(text))
 
 
 def measure(pair: QAPair, answer: Answer, with_retrieval: bool = True) -> dict[str, float]:
