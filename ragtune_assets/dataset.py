@@ -30,7 +30,7 @@ OWNERS = ["team:dataset"]
 RESULTS, MEMORY = "results.json", "memory.json"
 
 
-@dg.asset(group_name="dataset", kinds={"python", "parquet"}, owners=OWNERS, code_version="4")
+@dg.asset(group_name="dataset", kinds={"python", "parquet"}, owners=OWNERS, code_version="5")
 def qa_candidates(
     chunks: ArtifactRef,
     feedback_events: ArtifactRef,

@@ -160,6 +160,30 @@ def test_some_questions_say_an_action_with_another_verb():
     assert verbs == {"remove", "delete", "drop"}
 
 
+def sought(*pages: tuple[str, str, str]) -> set[tuple[str, str]]:
+    """Return (question without its end mark, answer) of what is asked for by its description."""
+    made = [chunk(document(title, f"`{title}` ({noun})\n\n{sentence}\n")) for title, noun, sentence in pages]
+    pairs = [pair for seed in range(80) for pair in written(made, seed)]
+    return {(pair.question.lower().rstrip("?."), pair.answer) for pair in pairs if pair.kind == "how_to"}
+
+
+def test_people_ask_for_an_action_by_no_more_words_than_it_takes():
+    count = ("shop.count", "function", "Counts every parcel of the branch before the carrier drives to the harbour.")
+    tell = ("shop.tell", "function", "Counts every parcel of the branch for the keeper who stays overnight.")
+    brief, longer = "count every parcel", "count every parcel of the branch before the carrier drives"
+    alone, beside = sought(count), sought(count, tell)
+    assert {answer for question, answer in alone if question.endswith(brief)} == {"shop.count"}
+    assert not [question for question, _ in beside if question.endswith(brief)]
+    assert {answer for question, answer in beside if question.endswith(longer)} == {"shop.count"}
+
+
+def test_a_class_is_asked_for_by_what_it_is():
+    asked = sought(("shop.WeekPlan", "class", "A set of deliveries that come back every week, for one branch."))
+    assert any("a set of deliveries" in question and answer == "shop.WeekPlan" for question, answer in asked)
+    assert any(question.startswith("what do i need for a set of deliveries") for question, _ in asked)
+    assert not sought(("shop.Plan", "class", "A delivery is a parcel that comes back every week, for one branch."))
+
+
 @pytest.mark.parametrize(
     "sentence", ["View of every shelf of the warehouse.", "Opens the shop. The doors must be oiled."]
 )

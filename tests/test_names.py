@@ -32,6 +32,8 @@ def test_only_passages_that_speak_of_the_named_object_are_shown(question: str, k
         "What draws a border?",
         "What does UnknownThing do?",
         "How do I show a line with a StatusBar?",
+        "I'm trying to show a line with a StatusBar.",
+        "what's the best way to show a line with a StatusBar",
         "Which class lets me show a StatusBar?",
         "What is the rich class method to show a StatusBar?",
         "i'd like to show a StatusBar with rich, what do i use",

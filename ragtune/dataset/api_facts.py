@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from ragtune.dataset.sentences import Span, first_sentence, flat, says_something_new, stands_alone
-from ragtune.dataset.verbs import base_form, base_of, third_person
+from ragtune.dataset.verbs import as_thing, base_form, base_of, third_person
 from ragtune.records import Chunk
 
 _HEAD = re.compile(r"^`(?P<name>[\w.]+)(?:\((?P<signature>.*)\)| = .*)?`\s+\((?P<noun>[a-z ]+)\)\s*$")
@@ -268,16 +268,19 @@ def _purpose(text: str, start: int, end: int, owner: ApiObject) -> Iterator[Fact
         action and len(action.split()) <= 16 and not re.search(r"\b(this|these|self|it)\b|[:;(]|\bor None\b", action)
     )
     plain = plain and not re.search(r"\w\.\w", re.sub(r"`[^`]*`", "", action))
+    if head is None or owner.noun in _VALUES:
+        return
+    name = (head.start("name"), head.end("name"))
     if (
         action
         and plain
-        and head
-        and owner.noun not in _VALUES
         and (owner.noun not in _CLASSES or (owner.noun == "class" and action.split()[0] in _DONE_BY_CLASSES))
-        and says_something_new(action, owner.name, 3)
+        and says_something_new(action, owner.name, 2)
     ):
-        name = (text.index(head["name"]), text.index(head["name"]) + len(head["name"]))
         yield Fact("how_to", "how_to.api", *name, {"d": action})
+    thing = as_thing(answer)
+    if thing and owner.noun == "class" and says_something_new(thing, owner.name, 2):
+        yield Fact("how_to", "how_to.thing", *name, {"d": thing})
 
 
 def _parameter(text: str, item: _Item, owner: ApiObject, section: str) -> Iterator[Fact]:

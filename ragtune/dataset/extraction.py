@@ -28,6 +28,10 @@ _EASY_SHARE, _EASY_SHARES = 0.5, {"heading": 0.15, "definition": 0.15, "remark":
 _REPEATABLE = {"table": 3, "list_item": 3, "statement": 3, "how_to": 2, "remark": 2, "definition": 2, "condition": 2}
 _TERM_KINDS = ("definition", "list_item")
 _TYPES = ("type", "returns.type", "returns.value")
+_FURTHER = re.compile(
+    r",|(?<! up) (?:that|which|when|if|so|using|based|from|with|and|by|for|in|on|as|into|at|given|where|whose|to|of)\b"
+)
+"""Where a description may end when people ask for it."""
 _BARE_SHARE = 0.5
 _SPACED_SHARE = 0.15
 _OTHER_VERB_SHARE = 0.5
@@ -86,7 +90,7 @@ class ExtractiveWriter(PairWriter):
             if owner.noun in ("module", "class", "function"):
                 place = f" in {names.spoken(owner, self.seed, 'prose', chunk.id)}"
                 facts += prose_facts(chunk, prose_spans(chunk), place)
-            facts = [fact for fact in facts if fact.wording != "how_to.api" or names.alone(owner, fact.slots["d"])]
+            facts = [fact for fact in facts if not _sought(fact) or names.ways(owner, fact.slots["d"])]
             for fact in self._picked(chunk, facts):
                 pairs.append(self._pair(chunk, fact, self._slots(fact, owner, names)))
         absent = self._picked_absent(chunks[0], list(unanswerable_facts(owner, neighbours, self.seed)), len(pairs))
@@ -160,7 +164,9 @@ class ExtractiveWriter(PairWriter):
         slots = {"s": names.spoken(owner, self.seed, *key), "p": owner.package, "noun": owner.noun, **fact.slots}
         if fact.wording in ("parameter", "parameter.effect", "default", "type", "raises.when"):
             slots["d"] = quoted(slots["d"], self.seed, *key)
-        if fact.kind == "how_to" and draw(self.seed, "other verb", *key) < _OTHER_VERB_SHARE:
+        if _sought(fact):
+            slots["d"] = choose(self.seed, names.ways(owner, slots["d"]), "way", *key)
+        if fact.wording == "how_to.api" and draw(self.seed, "other verb", *key) < _OTHER_VERB_SHARE:
             slots["d"] = otherwise(slots["d"], draw(self.seed, "which verb", *key))
         return slots
 
@@ -211,12 +217,15 @@ class _Names:
         self.owners: Counter[str] = Counter()
         self.phrases: Counter[str] = Counter()
         self.actions: Counter[tuple[str, ...]] = Counter()
+        self.said: dict[str, set[str]] = defaultdict(set)
         self.parameters: set[str] = set()
         for owner in objects:
             parts = owner.title.split(".")
             self.owners.update({".".join(parts[-size:]) for size in range(1, len(parts))})
             self.phrases[_spaced(owner)] += 1
             self.actions.update(_trigrams(owner))
+            for word in content_words(f"{owner.name} {_purpose(owner)}"):
+                self.said[word].add(owner.title)
             self.parameters.update(owner.parameters)
 
     def telling(self, member: str) -> bool:
@@ -224,11 +233,24 @@ class _Names:
         long = member.strip("_").count("_") >= 2 or ("_" in member.strip("_") and len(member) >= 14)
         return long and self.owners[member] == 1 and member not in self.parameters
 
-    def alone(self, owner: ApiObject, action: str) -> bool:
-        """Return whether most of an action's wording is this object's alone, so that one answer is right."""
+    def ways(self, owner: ApiObject, sought: str) -> list[str]:
+        """Return how something that one object does or is can be asked for so that no other is meant.
+
+        As it is described, where most of the wording is this object's alone; and as people put it, without what
+        follows once enough was said.
+        """
         grams = _trigrams(owner)
         shared = sum(self.actions[gram] > 1 for gram in grams)
-        return len(content_words(action)) >= 6 and shared * 3 <= len(grams)
+        whole = len(content_words(sought)) >= 6 and shared * 3 <= len(grams)
+        cuts = [sought[: cut.start()] for cut in _FURTHER.finditer(sought)]
+        brief = next((words for words in [*cuts, sought] if self._means_alone(owner, words)), "")
+        return list(dict.fromkeys([*([sought] if whole else []), *([brief] if brief else [])]))
+
+    def _means_alone(self, owner: ApiObject, words: str) -> bool:
+        """Return whether no other object's name and purpose hold all of the words, three at least."""
+        sought = content_words(words)
+        own = set.intersection(*(self.said[word] for word in sought)) if sought else set()
+        return len(sought) >= 3 and own <= {owner.title}
 
     def spoken(self, owner: ApiObject, seed: int, *key: str) -> str:
         """Return one of the unmistakable names, quoted where it would read as a plain word."""
@@ -269,10 +291,18 @@ def _spaced(owner: ApiObject) -> str:
     return in_words(owner.name).strip().lower()
 
 
+def _sought(fact: Fact) -> bool:
+    """Return whether a question describes what it wants the name of."""
+    return fact.wording in ("how_to.api", "how_to.thing")
+
+
+def _purpose(owner: ApiObject) -> str:
+    return [*owner.text.split("\n\n", 2), ""][1]
+
+
 def _trigrams(owner: ApiObject) -> set[tuple[str, ...]]:
     """Return the word triples of the object's purpose."""
-    lines = owner.text.split("\n\n", 2)
-    words = lines[1].lower().split()[1:40] if len(lines) > 1 else []
+    words = _purpose(owner).lower().split()[1:40]
     return {tuple(words[i : i + 3]) for i in range(len(words) - 2)}
 
 

@@ -43,6 +43,13 @@ _OTHER = {
 }
 """What people say for a verb who do not have the documentation before them."""
 
+_THING = re.compile(r"(?:An?|The) [a-z]")
+_NO_THING = re.compile(
+    r"[:;()\[\]]|\w\.\w|\. |\b(?:this|these|it|self|class|subclass|object|instance|wrapper|base|abstract|mixin"
+    r"|is|are|was|were|will|can|should|must|may|has|have)\b",
+    re.IGNORECASE,
+)
+
 
 def third(verb: str) -> str:
     """Return the third person singular of a verb: `copy` gives `copies`."""
@@ -69,6 +76,14 @@ def base_form(sentence: str) -> str:
     if any(word in _THIRD for word in re.findall(r"\b(?:and|or|then) (\w+)", rest)):
         return ""
     return f"{verb} {rest}"
+
+
+def as_thing(sentence: str, most: int = 14) -> str:
+    """Return a description without a verb as a thing, `A set of weekly partitions.` as `a set of weekly partitions`."""
+    thing = sentence.rstrip(".")
+    if not _THING.match(thing) or len(thing.split()) > most or _NO_THING.search(thing):
+        return ""
+    return thing[0].lower() + thing[1:]
 
 
 def otherwise(action: str, place: float) -> str:

@@ -19,8 +19,8 @@ _SPELLED = re.compile(
 )
 """A question what something is whose name is two words, with or without the product's name before them."""
 _SEEKS_A_WAY = re.compile(
-    r"how (?:do|can|could|would|should|to)\b|i(?:'d| would)? (?:want|like|need)\b|is there\b"
-    r"|what is the (?:\w+ ){1,3}to\b"
+    r"how (?:do|can|could|would|should|to)\b|(?:i|we)(?:'d| would)? (?:want|like|need)\b|is there\b|any way\b"
+    r"|i(?:'m| am) (?:trying|looking|new)\b|what(?: is|'s) the (?:\w+ ){1,3}to\b|which part of\b|what can i use\b"
     r"|(?:what|which)\b.* (?:lets me|can (?!i\b)[a-z]+|(?:do|should|would|could|can) i (?:use|call|need))\b",
     re.IGNORECASE,
 )
