@@ -59,7 +59,7 @@ class KnowledgeChanges(dg.Config):
     group_name="knowledge",
     kinds={"python", "parquet"},
     owners=OWNERS,
-    code_version="3",
+    code_version="4",
     check_specs=[dg.AssetCheckSpec("every_document_was_readable", asset="raw_documents")],
 )
 def raw_documents(

@@ -281,6 +281,44 @@ def test_text_is_decoded_whatever_wrote_it(raw: bytes, expected: str) -> None:
     assert expected in read_bytes("a.txt", raw).text
 
 
+def test_wrapped_paragraphs_of_plain_text_are_joined_and_nothing_else() -> None:
+    kept = """\
+Running the shop
+================
+
+Roses are red,
+violets are blue.
+
+2024-01-02 10:00:01 INFO the gate on the north side was opened by the keeper
+2024-01-02 10:00:02 INFO closed
+
+    total = sum(price for price in prices if price is not None and price > 0)
+    print(total)
+
+North gate          deep green          open from eight in the morning on
+South gate          pale red            open from nine in the morning on
+"""
+    wrapped = """\
+A branch is a shop that keeps its own stock and opens on its own days. To open
+a branch early, send the keeper a signed note.
+
+- The stock book is a bound list of every article that a branch owns at the
+  end of the day.
+- The cash book is kept by the keeper.
+"""
+    text = read_bytes("a.txt", f"{kept}\n{wrapped}".encode()).text
+    assert text.startswith(kept)
+    assert text.removeprefix(kept).split("\n") == [
+        "",
+        "A branch is a shop that keeps its own stock and opens on its own days. To open a branch early, send the "
+        "keeper a signed note.",
+        "",
+        "- The stock book is a bound list of every article that a branch owns at the end of the day.",
+        "- The cash book is kept by the keeper.",
+        "",
+    ]
+
+
 def test_a_file_without_a_heading_is_called_by_its_name() -> None:
     assert read_bytes("opening_hours-2024.txt", b"Eight to five.").title == "opening hours 2024"
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ragtune.knowledge.language import guess_language
 from ragtune.knowledge.pdf import DamagedPdfError, pdf_text
-from ragtune.knowledge.restructured import to_markdown, unwrap
+from ragtune.knowledge.restructured import refilled, to_markdown, unwrap
 
 if TYPE_CHECKING:
     from markitdown import MarkItDown
@@ -216,7 +216,7 @@ def _restructured(raw: bytes) -> Reading:
 
 
 def _plain(raw: bytes) -> Reading:
-    return Reading(decode(raw).replace("\f", "\n\n"))
+    return Reading(refilled(decode(raw).replace("\f", "\n\n")))
 
 
 def _html(raw: bytes) -> Reading:

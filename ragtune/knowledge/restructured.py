@@ -5,6 +5,7 @@ links and grid-free tables. It is a reader for retrieval, not a renderer.
 """
 
 import re
+from itertools import pairwise
 
 _LABELS = {
     "note": "Note",
@@ -51,6 +52,9 @@ _REFERENCE = re.compile(r"(?<![`\w])`([^`\n]+)`__?(?!\w)")
 _NEW_LINE = re.compile(
     r"[A-Za-z_`][\w.`]*:\s+\S|\s*(?:[-*+•]\s|\d+[.)]\s|#{1,6}\s|\||>|[-*_=]{3,}\s*$|(?:[A-Z]\w+ ?){1,3}:\s*$)"
 )
+_PLAIN_CODE = re.compile(r"(?: {4}|\t)(?!\s*(?:[-*+•]|\d+[.)])\s)")
+_COLUMNS = re.compile(r"\S(?: {3,}|\t)\S")
+_WRAP_WIDTH = 50
 _NO_JOIN = re.compile(r"\s*(?:#{1,6}\s|\||```|~~~|[-*_=]{3,}\s*$|(?:[A-Z]\w+ ?){1,3}:\s*$)")
 
 
@@ -268,6 +272,33 @@ def unwrap(text: str) -> str:
         else:
             out[-1] = f"{before.rstrip()} {line.strip()}"
     return "\n".join(out)
+
+
+def refilled(text: str) -> str:
+    """Return plain text with each wrapped paragraph on one line; verses, logs, tables and code stay as they are.
+
+    A paragraph is wrapped where no line but the last had room for the first word of the next one, and some line
+    begins in the middle of a sentence.
+    """
+    paragraphs: list[list[str]] = []
+    before = ""
+    for line in text.splitlines():
+        if not before.strip() or not line.strip() or _NEW_LINE.match(line):
+            paragraphs.append([])
+        paragraphs[-1].append(line)
+        before = line
+    return "\n".join(
+        " ".join([lines[0].rstrip(), *(line.strip() for line in lines[1:])]) if _wrapped(lines) else "\n".join(lines)
+        for lines in paragraphs
+    )
+
+
+def _wrapped(lines: list[str]) -> bool:
+    width = max(map(len, lines))
+    if width < _WRAP_WIDTH or _PLAIN_CODE.match(lines[0]) or any(_COLUMNS.search(line) for line in lines):
+        return False
+    full = all(len(line) + 1 + len(after.split()[0]) > width for line, after in pairwise(lines))
+    return full and any(line.lstrip()[:1].islower() for line in lines[1:])
 
 
 def _row(cells: list[str]) -> str:
