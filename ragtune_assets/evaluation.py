@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from ragtune.answer.answering import Answerer, RememberingAnswerer
+from ragtune.answer.answering import ANSWERING_VERSION, Answerer, RememberingAnswerer
 from ragtune.evaluation import outside
 from ragtune.evaluation.benchmark import folder_bytes, run_loads
 from ragtune.evaluation.gate import paired_gain
 from ragtune.evaluation.held_out import Exam, HeldOutAnswers, held_out
 from ragtune.evaluation.scoring import summarise
-from ragtune.knowledge.retrieval import RETRIEVAL_VERSION, Retriever
+from ragtune.knowledge.retrieval import Retriever
 from ragtune.model.capacity import chosen_device, reads_int4
 from ragtune.model.pretrained import raw_model
 from ragtune.ports import Engine
@@ -39,7 +39,7 @@ def outside_questions(
     return materialized(store.write_records("outside_questions", questions), asked(questions))
 
 
-@dg.asset(group_name="evaluation", kinds={"vllm", "parquet"}, owners=OWNERS, code_version="4", pool="gpu")
+@dg.asset(group_name="evaluation", kinds={"vllm", "parquet"}, owners=OWNERS, code_version="5", pool="gpu")
 def eval_answers(
     qa_splits: ArtifactRef,
     outside_questions: ArtifactRef,
@@ -60,7 +60,7 @@ def eval_answers(
     live = registry.alias("champion")
     asked = [question.pair for question in others]
     contenders = line_up(settings, items, store, base_model, merged_model, quantized_model, live, raw, asked)
-    shaping = f"{settings.fingerprint('answer', 'index', 'engine')} {RETRIEVAL_VERSION}"
+    shaping = f"{settings.fingerprint('answer', 'index', 'engine')} {ANSWERING_VERSION}"
     home = Exam(RememberingAnswerer(retriever, settings.answer), f"{search_index.sha256} {shaping}")
     away = Exam(
         RememberingAnswerer(outside.FixedPassages(others), settings.answer), f"{outside_questions.sha256} {shaping}"

@@ -7,7 +7,6 @@ an input, its code or its settings did. The exit code is 0, 1 with a message, or
 import argparse
 import ctypes
 import gc
-import logging
 import os
 import re
 import signal
@@ -19,7 +18,7 @@ from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
 from types import FrameType, MappingProxyType
-from typing import Any, TextIO
+from typing import Any
 
 import dagster as dg
 
@@ -29,7 +28,7 @@ from ragtune.store.artifacts import ArtifactStore, clear_abandoned
 from ragtune_assets.definitions import build_definitions
 from ragtune_assets.interrupts import Interrupts
 from ragtune_assets.knowledge import drift_of_index
-from ragtune_assets.progress import LOGGER
+from ragtune_assets.progress import LOGGER, log_to
 from ragtune_assets.staleness import reason_to_build
 
 DAGSTER_HOME = Path(__file__).resolve().parent.parent / "dagster_home"
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--select", action="append", default=[], metavar="SELECTION", help="an asset, or `qa_dataset+`")
     parser.add_argument("--force", action="store_true", help="build what is selected even when it is fresh")
     chosen = parser.parse_args(arguments)
-    _log_to(sys.stdout)
+    log_to(sys.stdout)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         settings = load_settings()
@@ -235,14 +234,6 @@ def check_room(home: Path) -> None:
 
     require_disk(home, MIN_DISK_BYTES, "The asset graph")
     require_memory(MIN_MEMORY_BYTES, "The asset graph")
-
-
-def _log_to(stream: TextIO) -> None:
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.INFO)
-    LOGGER.propagate = False
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

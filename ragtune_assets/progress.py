@@ -2,8 +2,18 @@
 
 import logging
 import time
+from typing import TextIO
 
 LOGGER = logging.getLogger("ragtune")
+
+
+def log_to(stream: TextIO) -> None:
+    """Write log lines with their time to a stream, and nowhere else."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
 
 
 class LoggedProgress:

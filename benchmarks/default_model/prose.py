@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.retrieval.results import as_text
-from ragtune.answer.answering import RememberingAnswerer
+from ragtune.answer.answering import ANSWERING_VERSION, RememberingAnswerer
 from ragtune.answer.marks import answer_tokens, stands_in
 from ragtune.backends.catalog import embedder_from, engine_from, retriever_from
 from ragtune.evaluation.benchmark import hardware
@@ -25,14 +25,13 @@ from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers
 from ragtune.evaluation.outside import FixedPassages, OutsideQuestion, with_nearest_passages
 from ragtune.evaluation.resampling import mean_interval
 from ragtune.knowledge.chunking import cut
-from ragtune.knowledge.retrieval import RETRIEVAL_VERSION
 from ragtune.model.capacity import chosen_device
 from ragtune.model.pretrained import raw_model
 from ragtune.records import Document, QAPair, ScoredAnswer, SplitItem, content_id
 from ragtune.settings import Settings, child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune_assets.line_up import BASE, CANDIDATE, RAW
-from ragtune_assets.progress import LoggedProgress
+from ragtune_assets.progress import LoggedProgress, log_to
 
 HERE = Path(__file__).parent
 SAMPLES = 2000
@@ -97,11 +96,12 @@ def main() -> None:
     parser.add_argument("--questions", type=Path, help="a JSONL file instead of the dataset's own questions")
     parser.add_argument("--out", type=Path, default=HERE / "prose.json")
     chosen = parser.parse_args()
+    log_to(sys.stderr)
     os.environ.setdefault("RAGTUNE_CONFIG", str(HERE / "prose.yaml"))
     settings = load_settings()
     store, models = ArtifactStore(settings.home / "artifacts"), ArtifactStore(chosen.home / "artifacts")
     finder: Any
-    shaping = f"{settings.fingerprint('answer', 'index', 'engine')} {RETRIEVAL_VERSION}"
+    shaping = f"{settings.fingerprint('answer', 'index', 'engine')} {ANSWERING_VERSION}"
     if chosen.questions:
         asked = questions_of(chosen.questions, settings)
         pairs, finder = [question.pair for question in asked], FixedPassages(asked)

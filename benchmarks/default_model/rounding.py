@@ -12,21 +12,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.retrieval.results import as_text
-from ragtune.answer.answering import RememberingAnswerer
+from ragtune.answer.answering import ANSWERING_VERSION, RememberingAnswerer
 from ragtune.backends.catalog import engine_from, retriever_from
 from ragtune.evaluation.benchmark import folder_bytes, hardware
 from ragtune.evaluation.gate import paired_gain
 from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers
 from ragtune.evaluation.metrics import SIGNATURES
 from ragtune.evaluation.scoring import summarise
-from ragtune.knowledge.retrieval import RETRIEVAL_VERSION
 from ragtune.model.capacity import chosen_device
 from ragtune.model.quantization import quantize_w4a16, quantize_w8a8
 from ragtune.records import Chunk, Precision, SplitItem, content_id
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune_assets.model import examples
-from ragtune_assets.progress import LoggedProgress
+from ragtune_assets.progress import LoggedProgress, log_to
 
 SAMPLES = 2000
 
@@ -38,6 +37,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
+    log_to(sys.stderr)
     settings = load_settings({"home": options.home})
     store, seed, progress = ArtifactStore(settings.home / "artifacts"), settings.seed, LoggedProgress()
     base, splits, passages = (store.current(name) for name in ("base_model", "qa_splits", "chunks"))
@@ -58,7 +58,7 @@ def main() -> None:
         quantize_w4a16(folders["bf16"], conversations, settings.quantization, made / "w4a16", progress=progress)
         quantize_w8a8(folders["bf16"], made / "w8a8", progress=progress)
     folders |= {"w4a16": made / "w4a16", "w8a8": made / "w8a8"}
-    context = f"{settings.fingerprint('answer', 'index', 'engine')} {RETRIEVAL_VERSION} {passages.sha256}"
+    context = f"{settings.fingerprint('answer', 'index', 'engine')} {ANSWERING_VERSION} {passages.sha256}"
     exam = Exam(RememberingAnswerer(retriever, settings.answer), context)
     answers = HeldOutAnswers(engine_from(settings), {"test": exam}, store, settings.evaluation, seed, progress)
     contenders = [
