@@ -178,6 +178,20 @@ def test_decisions_come_back_from_a_file_and_importing_twice_changes_nothing(sto
     assert import_decisions(path, store) == []
 
 
+def test_a_name_that_no_column_holds_is_refused_and_nothing_is_kept(store):
+    long = "a" * 201
+    for attempt in (
+        lambda: store.decide(PAIRS[0], long, "accept"),
+        lambda: store.assign(PAIRS[:2], [long]),
+        lambda: store.claim(PAIRS[:2], long, 1),
+    ):
+        with pytest.raises(DatasetError, match=r"has 201 characters\.\nExpected: at most 200"):
+            attempt()
+    assert store.decisions() == []
+    assert store.assignments() == {}
+    store.decide(PAIRS[0], f" {'a' * 200} ", "accept")
+
+
 def test_a_file_with_a_bad_line_is_refused_whole(store, tmp_path):
     path = tmp_path / "review.jsonl"
     export_pairs(PAIRS, CHUNKS, path)

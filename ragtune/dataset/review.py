@@ -23,6 +23,7 @@ from ragtune.store.feedback import now
 Verdict = Literal["accept", "reject", "correct", "comment"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 WRITER, REVIEWED = "review", "reviewed"
+_NAME_CHARACTERS = 200
 
 _tables = sa.MetaData()
 _decisions = sa.Table(
@@ -32,7 +33,7 @@ _decisions = sa.Table(
     sa.Column("id", sa.String(64), unique=True, nullable=False),
     sa.Column("created_at", sa.String(40), nullable=False),
     sa.Column("pair_key", sa.String(32), nullable=False, index=True),
-    sa.Column("reviewer", sa.String(200), nullable=False),
+    sa.Column("reviewer", sa.String(_NAME_CHARACTERS), nullable=False),
     sa.Column("verdict", sa.String(16), nullable=False),
     sa.Column("question", sa.Text, nullable=False),
     sa.Column("answer", sa.Text, nullable=False),
@@ -44,7 +45,7 @@ _assignments = sa.Table(
     "review_assignments",
     _tables,
     sa.Column("pair_key", sa.String(32), primary_key=True),
-    sa.Column("reviewer", sa.String(200), primary_key=True),
+    sa.Column("reviewer", sa.String(_NAME_CHARACTERS), primary_key=True),
     sa.Column("created_at", sa.String(40), nullable=False),
 )
 
@@ -99,7 +100,7 @@ def drafted(
     pair: QAPair, reviewer: str, verdict: str, question: str = "", answer: str = "", comment: str = ""
 ) -> Decision:
     """Return a checked decision that is not stored yet; see `ReviewStore.decide`."""
-    name, asked, answered = reviewer.strip(), flat(question), flat(answer)
+    name, asked, answered = _named(reviewer), flat(question), flat(answer)
     if verdict not in VERDICTS:
         raise DatasetError(f"The verdict is {verdict!r}.", expected=f"one of {', '.join(VERDICTS)}")
     if not name:
@@ -160,7 +161,7 @@ class ReviewStore:
 
         Pairs keep the reviewers they have. Raises DatasetError when there are fewer reviewers than wanted.
         """
-        names = list(dict.fromkeys(name.strip() for name in reviewers if name.strip()))
+        names = list(dict.fromkeys(_named(name) for name in reviewers if name.strip()))
         if not 1 <= per_pair <= len(names):
             raise DatasetError(f"{per_pair} reviewers per pair of {len(names)}.", expected="1 to all of the reviewers")
         given = dict.fromkeys(names, 0)
@@ -177,6 +178,7 @@ class ReviewStore:
 
     def claim(self, pairs: Sequence[QAPair], reviewer: str, count: int, per_pair: int = 1) -> int:
         """Give a reviewer up to `count` of the pairs that have fewer than `per_pair` reviewers; return how many."""
+        reviewer = _named(reviewer)
         with self._assigning() as (connection, held):
             keys = dict.fromkeys(pair_key(pair) for pair in pairs)
             free = [key for key in keys if len(held[key]) < per_pair and reviewer not in held[key]][:count]
@@ -301,6 +303,14 @@ def _held(connection: sa.Connection) -> dict[str, set[str]]:
     for key, name in connection.execute(sa.select(_assignments.c.pair_key, _assignments.c.reviewer)):
         held[key].add(name)
     return held
+
+
+def _named(reviewer: str) -> str:
+    name = reviewer.strip()
+    if len(name) > _NAME_CHARACTERS:
+        found = f"The reviewer's name begins with {name[:40]!r} and has {len(name)} characters."
+        raise DatasetError(found, expected=f"at most {_NAME_CHARACTERS}")
+    return name
 
 
 def _assign(connection: sa.Connection, key: str, reviewer: str) -> None:
