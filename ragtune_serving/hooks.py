@@ -48,6 +48,10 @@ class Exchange:
     started: float = field(default_factory=time.perf_counter)
     first_token: float = 0.0
 
+    def marks(self) -> MarksSetRight:
+        """Return what sets the citation marks of the answer right, where it was asked for any."""
+        return MarksSetRight(self.prepared.passages or () if self.prepared.controls.citations else ())
+
 
 class ClosingChunk(BaseModel):
     """A stream's chunk with the field `ragtune`, which LiteLLM's own chunk type would drop."""
@@ -105,8 +109,9 @@ class AnsweringHooks(CustomLogger):
             return response
         choice, usage = response.choices[0], getattr(response, "usage", None)
         text = choice.message.content or ""
-        marks = MarksSetRight(exchange.prepared.passages or ())
-        choice.message.content = marks.feed(text) + marks.end()
+        if text:
+            marks = exchange.marks()
+            choice.message.content = marks.feed(text) + marks.end()
         response.id = exchange.response_id
         spent = getattr(usage, "prompt_tokens", 0), getattr(usage, "completion_tokens", 0)
         try:
@@ -133,7 +138,7 @@ class AnsweringHooks(CustomLogger):
                 yield chunk
             return
         text: list[str] = []
-        marks = MarksSetRight(exchange.prepared.passages or ())
+        marks = exchange.marks()
         finish = ""
         last: list[Any] = []
         counts: Any = None
@@ -146,9 +151,9 @@ class AnsweringHooks(CustomLogger):
                         exchange.first_token = exchange.first_token or time.perf_counter()
                         text.append(choice.delta.content)
                         choice.delta.content = marks.feed(choice.delta.content)
-                    if choice.finish_reason:
-                        finish = choice.finish_reason
-                        choice.delta.content = (choice.delta.content or "") + marks.end()
+                    finish = choice.finish_reason or finish
+                    if finish and (rest := marks.end()):
+                        choice.delta.content = (choice.delta.content or "") + rest
                 usage = getattr(chunk, "usage", None)
                 counts = usage or counts
                 if not finish:

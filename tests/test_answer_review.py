@@ -113,7 +113,12 @@ COPIED = "The timeout is 30 seconds."
         (f"{COPIED} [2][1]", f"{COPIED} [1]"),
         (f"{COPIED} [1][2]", f"{COPIED} [1][2]"),
         ("[2]", "[2]"),
-        ("use x[2] and y[", "use x[2] and y["),
+        ("The timeout[2] is 30 seconds and y[", "The timeout[2] is 30 seconds and y["),
+        ("`The timeout is 30 seconds [2]`", "`The timeout is 30 seconds [2]`"),
+        ("The timeout is 30 seconds of grid[1][1]", "The timeout is 30 seconds of grid[1][1]"),
+        ("Seconds [1] and [2].", "Seconds [1] and [2]."),
+        ("The [2] is 30 seconds.", "The [2] is 30 seconds."),
+        (f"{COPIED} [2, 2, 2, 2, 2, 2] {COPIED} [2]", f"{COPIED} [2, 2, 2, 2, 2, 2] {COPIED} [1]"),
         (f"{COPIED} [2", f"{COPIED} [2"),
     ],
 )
@@ -123,6 +128,12 @@ def test_a_mark_names_the_passage_where_the_words_stand_however_the_answer_is_cu
         pieces = [marks.feed(said[start : start + size]) for start in range(0, len(said), size)]
         assert "".join(pieces) + marks.end() == shown
     assert review("What is the timeout?", PASSAGES, completion(said)).text == shown
+
+
+def test_marks_that_were_not_asked_for_are_left_alone():
+    answer = review("What is the timeout?", PASSAGES, completion(f"{COPIED} [2]"), controls=Controls(citations=False))
+    assert answer.text == f"{COPIED} [2]"
+    assert MarksSetRight(()).feed("Write x [1") == "Write x [1"
 
 
 def test_words_that_are_no_mark_are_not_held_back():

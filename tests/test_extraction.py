@@ -181,7 +181,39 @@ def test_a_class_is_asked_for_by_what_it_is():
     asked = sought(("shop.WeekPlan", "class", "A set of deliveries that come back every week, for one branch."))
     assert any("a set of deliveries" in question and answer == "shop.WeekPlan" for question, answer in asked)
     assert any(question.startswith("what do i need for a set of deliveries") for question, _ in asked)
-    assert not sought(("shop.Plan", "class", "A delivery is a parcel that comes back every week, for one branch."))
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["A delivery is a parcel that comes back every week.", "A keeper opens the doors of one branch every morning."],
+)
+def test_a_whole_sentence_is_no_thing(sentence):
+    assert not sought(("shop.Plan", "class", sentence))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "never"),
+    [
+        ("Counts parcels according to the day on which they left the harbour of the branch.", "according"),
+        ("Counts parcels between the harbour and the branch that are on their way.", "harbour"),
+        ("Counts the heavy `parcel in transit` of the branch, and tells nobody.", "parcel"),
+        ("Counts the number of parcels of the branch on their way.", "number"),
+    ],
+)
+def test_a_description_ends_where_it_reads_as_one(sentence, never):
+    asked = sought(("shop.count", "function", sentence))
+    assert asked
+    assert not [question for question, _ in asked if question.endswith(never) or question.count("`") % 2]
+
+
+def test_another_verb_never_means_another_object():
+    pages = [
+        ("shop.parse_bill", "function", "Parses bills in the harbour's format."),
+        ("shop.read_bill", "function", "Reads bills in the harbour's format, and those of the keeper."),
+    ]
+    answers = {}
+    for question, answer in sought(*pages):
+        assert answers.setdefault(question, answer) == answer
 
 
 @pytest.mark.parametrize(

@@ -295,6 +295,15 @@ violets are blue.
     total = sum(price for price in prices if price is not None and price > 0)
     print(total)
 
+max_keepers = 100  # the default is fifty keepers for every one of the branches
+keepers = 30
+
+INSTALLING THE SHOP ON A NEW MACHINE OF THE BRANCH THAT OPENS NEXT
+run it twice.
+
+For every parcel that is on its way to the harbour at the end of the day:
+  count it.
+
 North gate          deep green          open from eight in the morning on
 South gate          pale red            open from nine in the morning on
 """
@@ -306,10 +315,8 @@ a branch early, send the keeper a signed note.
   end of the day.
 - The cash book is kept by the keeper.
 """
-    text = read_bytes("a.txt", f"{kept}\n{wrapped}".encode()).text
-    assert text.startswith(kept)
-    assert text.removeprefix(kept).split("\n") == [
-        "",
+    assert read_bytes("a.txt", kept.encode()).text == kept
+    assert read_bytes("a.txt", wrapped.encode()).text.split("\n") == [
         "A branch is a shop that keeps its own stock and opens on its own days. To open a branch early, send the "
         "keeper a signed note.",
         "",
@@ -317,6 +324,10 @@ a branch early, send the keeper a signed note.
         "- The cash book is kept by the keeper.",
         "",
     ]
+
+
+def test_a_long_run_of_letters_is_read_at_once() -> None:
+    assert len(read_bytes("a.txt", b"Aa1" * 20_000).text) == 60_001
 
 
 def test_a_file_without_a_heading_is_called_by_its_name() -> None:

@@ -7,12 +7,16 @@ passage that it names, but word for word in another, the mark becomes that passa
 import re
 from collections.abc import Sequence
 
+from ragtune.knowledge.trimming import content_words
 from ragtune.records import Hit
 
-_MARK = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
-_UNFINISHED = re.compile(r"\[[\d\s,]{0,20}$")
+_MARK = re.compile(r"\[(\d{1,3}(?:\s{0,2},\s{0,2}\d{1,3}){0,9})\]")
+_CITING_MARK = re.compile(rf"(?<![\w)\"'`]){_MARK.pattern}")
+"""What stands right behind a word, as in `argv[1]`, is an index."""
+_UNFINISHED = re.compile(r"\[[\d\s,]{0,80}$")
 _TOKEN = re.compile(r"[-+]?\w+(?:[.'\-/:+]\w+)*")
 _ARTICLES = frozenset({"a", "an", "the"})
+_TELLING_WORDS = 2
 
 
 def cited_numbers(text: str) -> list[int]:
@@ -42,7 +46,8 @@ def stands_in(words: Sequence[str], text: Sequence[str]) -> bool:
 class MarksSetRight:
     """Passes an answer on piece by piece; of a piece that may end inside a mark, the mark is held back.
 
-    `moved` lists (passage that was cited, passage where the words stand) in the order of the text.
+    Behind a mark that was set right the same mark is left out. `moved` lists (passage that was cited, passage
+    where the words stand) in the order of the text.
     """
 
     def __init__(self, passages: Sequence[Hit]) -> None:
@@ -53,16 +58,20 @@ class MarksSetRight:
 
     def feed(self, piece: str) -> str:
         """Return what can be shown now."""
-        text, shown = self._held + piece, ""
-        while mark := _MARK.search(text):
-            claim = self._claim + text[: mark.start()]
-            shown += text[: mark.start()] + self._right(claim, mark)
-            text, self._claim = text[mark.end() :], ""
-        unfinished = _UNFINISHED.search(text)
+        if not self.passages:
+            return piece
+        text, shown, begin = f"{self._claim}{self._held}{piece}", len(self._claim), 0
+        right = ""
+        for mark in _CITING_MARK.finditer(text, shown):
+            claim = text[begin : mark.start()]
+            if claim.endswith("]") or claim.count("`") % 2:
+                continue  # an index, or inside code
+            right += text[shown : mark.start()] + self._right(claim, mark)
+            shown = begin = mark.end()
+        unfinished = _UNFINISHED.search(text, shown)
         end = unfinished.start() if unfinished else len(text)
-        self._claim += text[:end]
-        self._held = text[end:]
-        return shown + text[:end]
+        self._claim, self._held = text[begin:end], text[end:]
+        return right + text[shown:end]
 
     def end(self) -> str:
         """Return what was held back, at the end of the answer."""
@@ -70,15 +79,17 @@ class MarksSetRight:
         return rest
 
     def _right(self, claim: str, mark: re.Match[str]) -> str:
-        words = answer_tokens(claim)
-        if not words or not mark[1].isdigit():
-            return "" if not claim.strip() and mark[0] == self._last else mark[0]
+        if not claim.strip() and mark[0] == self._last:
+            return ""
+        self._last = ""
+        if not mark[1].isdigit() or len(content_words(claim)) < _TELLING_WORDS:
+            return mark[0]
         if not self._words:
             self._words = [answer_tokens(hit.chunk.embedded_text) for hit in self.passages]
-        number = int(mark[1])
+        number, words = int(mark[1]), answer_tokens(claim)
         holding = [place for place, text in enumerate(self._words, 1) if stands_in(words, text)]
-        place = holding[0] if holding and number not in holding else number
-        if place != number:
-            self.moved.append((number, place))
-        self._last = f"[{place}]"
+        if not holding or number in holding:
+            return mark[0]
+        self.moved.append((number, holding[0]))
+        self._last = f"[{holding[0]}]"
         return self._last

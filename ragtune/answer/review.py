@@ -42,7 +42,7 @@ def review(
     A refusal and a friendly word claim nothing, so they need no passage.
     """
     hits = tuple(passages or ())
-    marks = MarksSetRight(hits)
+    marks = MarksSetRight(hits if controls.citations else ())
     text = (marks.feed(completion.text.strip()) + marks.end()).strip()
     refused = is_refusal(text)
     numbers = cited_numbers(text)
@@ -52,7 +52,7 @@ def review(
         warnings.append("The model answered nothing.")
     if completion.finish_reason == "length":
         warnings.append("The answer was cut off at its length limit.")
-    warnings += [f"It cited passage {was} for what stands in passage {now}." for was, now in marks.moved]
+    warnings += [f"It cited passage {was} for what stands in passage {now}." for was, now in dict.fromkeys(marks.moved)]
     if passages is not None and text and not refused and text not in REPLIES:
         warnings += [f"It cites passage {n}, which does not exist." for n in numbers if not 1 <= n <= len(hits)]
         if controls.citations and not citations:

@@ -29,9 +29,14 @@ _REPEATABLE = {"table": 3, "list_item": 3, "statement": 3, "how_to": 2, "remark"
 _TERM_KINDS = ("definition", "list_item")
 _TYPES = ("type", "returns.type", "returns.value")
 _FURTHER = re.compile(
-    r",|(?<! up) (?:that|which|when|if|so|using|based|from|with|and|by|for|in|on|as|into|at|given|where|whose|to|of)\b"
+    r",? (?:that|which|when|if|so|using|based|from|with|and|by|for|in|on|as|into|at|given|where|whose|to|of)\b"
 )
 """Where a description may end when people ask for it."""
+_ENDS_BADLY = re.compile(
+    r"(?:\b(?:an?|the|each|given|not|such|but|all|suitable|greater|less|more|than|pairs?|sets?|lists?|number|sequence"
+    r"|kind|type|sort|part|up|is|are|be)|\w{2,}(?<!str)ing|\w+ed|[-,({\[])$"
+    r"|\b(?:between|both|either)\b(?!.* (?:and|or) )"
+)
 _BARE_SHARE = 0.5
 _SPACED_SHARE = 0.15
 _OTHER_VERB_SHARE = 0.5
@@ -242,15 +247,17 @@ class _Names:
         grams = _trigrams(owner)
         shared = sum(self.actions[gram] > 1 for gram in grams)
         whole = len(content_words(sought)) >= 6 and shared * 3 <= len(grams)
-        cuts = [sought[: cut.start()] for cut in _FURTHER.finditer(sought)]
-        brief = next((words for words in [*cuts, sought] if self._means_alone(owner, words)), "")
+        brief = next((words for words in [*_cuts(sought), sought] if self._means_alone(owner, words)), "")
         return list(dict.fromkeys([*([sought] if whole else []), *([brief] if brief else [])]))
 
     def _means_alone(self, owner: ApiObject, words: str) -> bool:
-        """Return whether no other object's name and purpose hold all of the words, three at least."""
-        sought = content_words(words)
-        own = set.intersection(*(self.said[word] for word in sought)) if sought else set()
-        return len(sought) >= 3 and own <= {owner.title}
+        """Return whether no other object's name and purpose hold all of the words behind the first, two at least.
+
+        The first is a verb, for which people may say another, or an article.
+        """
+        sought = content_words(words.partition(" ")[2])
+        own = set.intersection(*(self.said.get(word, set()) for word in sought)) if sought else set()
+        return len(sought) >= 2 and len(content_words(words)) >= 3 and own == {owner.title}
 
     def spoken(self, owner: ApiObject, seed: int, *key: str) -> str:
         """Return one of the unmistakable names, quoted where it would read as a plain word."""
@@ -289,6 +296,12 @@ def _kept_share(fact: Fact, answer: str) -> float:
 def _spaced(owner: ApiObject) -> str:
     """Return the object's own name as it is spoken: `asset check spec`."""
     return in_words(owner.name).strip().lower()
+
+
+def _cuts(sought: str) -> list[str]:
+    """Return the beginnings of a description that read as one, the shortest first."""
+    cuts = [sought[: cut.start()] for cut in _FURTHER.finditer(sought)]
+    return [cut for cut in cuts if not _ENDS_BADLY.search(cut) and cut.count("`") % 2 == 0 and cut.count("'") % 2 == 0]
 
 
 def _sought(fact: Fact) -> bool:

@@ -194,6 +194,7 @@ class ReviewStore:
     def assigned(self, reviewer: str, pairs: Sequence[QAPair]) -> list[QAPair]:
         """Return the reviewer's pairs that they have not decided yet, in the order of the dataset."""
         held = self.assignments()
+        reviewer = _named(reviewer)
         decided = {key for key, verdicts in standing(self.decisions()).items() if reviewer in verdicts}
         return [pair for pair in pairs if reviewer in held[(key := pair_key(pair))] and key not in decided]
 

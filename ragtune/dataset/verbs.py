@@ -4,6 +4,7 @@ A closed list: what is not on it is left alone, because a wrong form reads worse
 """
 
 import re
+from itertools import pairwise
 
 _VERBS_TEXT = """
 accept access activate add adjust aggregate allocate allow analyze append apply assert assign attach authenticate
@@ -46,7 +47,7 @@ _OTHER = {
 _THING = re.compile(r"(?:An?|The) [a-z]")
 _NO_THING = re.compile(
     r"[:;()\[\]]|\w\.\w|\. |\b(?:this|these|it|self|class|subclass|object|instance|wrapper|base|abstract|mixin"
-    r"|is|are|was|were|will|can|should|must|may|has|have)\b",
+    r"|is|are|was|were|will|can|should|must|may|has|have|comes|goes|happens|holds|means)\b",
     re.IGNORECASE,
 )
 
@@ -59,6 +60,7 @@ def third(verb: str) -> str:
 
 
 _THIRD = frozenset(third(verb) for verb in VERBS)
+_BEFORE_NOUNS = frozenset({"of", "for", "in", "to", "with", "from", "that", "which", "and", "or", "the", "all"})
 _BASE_OF = {third(verb): verb for verb in VERBS} | {verb: verb for verb in VERBS}
 
 
@@ -81,7 +83,10 @@ def base_form(sentence: str) -> str:
 def as_thing(sentence: str, most: int = 14) -> str:
     """Return a description without a verb as a thing, `A set of weekly partitions.` as `a set of weekly partitions`."""
     thing = sentence.rstrip(".")
-    if not _THING.match(thing) or len(thing.split()) > most or _NO_THING.search(thing):
+    words = thing.split()
+    if not _THING.match(thing) or len(words) > most or _NO_THING.search(thing):
+        return ""
+    if any(word in _THIRD and before not in _BEFORE_NOUNS for before, word in pairwise(words[1:6])):
         return ""
     return thing[0].lower() + thing[1:]
 

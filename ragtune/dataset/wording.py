@@ -23,7 +23,7 @@ _PLAIN_FIRST = frozenset(
     for template in templates
     if not template.startswith(("{", "I "))
 )
-ASKING_FIRST = frozenset(word.lower() for word in _PLAIN_FIRST)
+ASKING_FIRST = frozenset(word.lower() for word in _PLAIN_FIRST - {"We", "I'm"})
 
 
 def draw(seed: int, *parts: str) -> float:

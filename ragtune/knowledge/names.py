@@ -20,7 +20,8 @@ _SPELLED = re.compile(
 """A question what something is whose name is two words, with or without the product's name before them."""
 _SEEKS_A_WAY = re.compile(
     r"how (?:do|can|could|would|should|to)\b|(?:i|we)(?:'d| would)? (?:want|like|need)\b|is there\b|any way\b"
-    r"|i(?:'m| am) (?:trying|looking|new)\b|what(?: is|'s) the (?:\w+ ){1,3}to\b|which part of\b|what can i use\b"
+    r"|i(?:'m| am) (?:trying to|looking for an?)\b|i(?:'m| am) new to\b.*\bhow\b|which part of \w+ do i\b"
+    r"|what(?: is|'s) the (?:\w+ ){0,2}(?:way|function|method|class|module|command|tool) to\b"
     r"|(?:what|which)\b.* (?:lets me|can (?!i\b)[a-z]+|(?:do|should|would|could|can) i (?:use|call|need))\b",
     re.IGNORECASE,
 )

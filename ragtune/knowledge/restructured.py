@@ -50,12 +50,13 @@ _LINK = re.compile(r"`([^`<]+?)\s*<[^`>]+>`__?(?!\w)")
 _REFERENCE = re.compile(r"(?<![`\w])`([^`\n]+)`__?(?!\w)")
 
 _NEW_LINE = re.compile(
-    r"[A-Za-z_`][\w.`]*:\s+\S|\s*(?:[-*+•]\s|\d+[.)]\s|#{1,6}\s|\||>|[-*_=]{3,}\s*$|(?:[A-Z]\w+ ?){1,3}:\s*$)"
+    r"[A-Za-z_`][\w.`]*:\s+\S|\s*(?:[-*+•]\s|\d+[.)]\s|#{1,6}\s|\||>|[-*_=]{3,}\s*$|[A-Z]\w+(?: [A-Z]\w+){0,2} ?:\s*$)"
 )
-_PLAIN_CODE = re.compile(r"(?: {4}|\t)(?!\s*(?:[-*+•]|\d+[.)])\s)")
+_PROSE_BEGINS = re.compile(r" {0,3}[A-Z\"'(“‘`]|\s*(?:[-*+•]|\d+[.)])\s")
+_PROSE_WORDS = 5
 _COLUMNS = re.compile(r"\S(?: {3,}|\t)\S")
 _WRAP_WIDTH = 50
-_NO_JOIN = re.compile(r"\s*(?:#{1,6}\s|\||```|~~~|[-*_=]{3,}\s*$|(?:[A-Z]\w+ ?){1,3}:\s*$)")
+_NO_JOIN = re.compile(r"\s*(?:#{1,6}\s|\||```|~~~|[-*_=]{3,}\s*$|[A-Z]\w+(?: [A-Z]\w+){0,2} ?:\s*$)")
 
 
 def inline_markdown(text: str) -> str:
@@ -275,28 +276,35 @@ def unwrap(text: str) -> str:
 
 
 def refilled(text: str) -> str:
-    """Return plain text with each wrapped paragraph on one line; verses, logs, tables and code stay as they are.
+    """Return plain text with each wrapped paragraph on one line; lists, verses, logs, tables and code stay.
 
-    A paragraph is wrapped where no line but the last had room for the first word of the next one, and some line
-    begins in the middle of a sentence.
+    A paragraph is wrapped where it begins like prose and no line but the last has room for the first word of the
+    next one, some of which begin in the middle of a sentence. How wide the text is tells its longest line, for a
+    paragraph of two lines the longest lines of the document.
     """
     paragraphs: list[list[str]] = []
     before = ""
-    for line in text.splitlines():
-        if not before.strip() or not line.strip() or _NEW_LINE.match(line):
+    for line in map(str.rstrip, text.splitlines()):
+        if not before or not line or _NEW_LINE.match(line):
             paragraphs.append([])
         paragraphs[-1].append(line)
         before = line
+    lengths = sorted(len(line) for lines in paragraphs for line in lines if len(line.split()) >= _PROSE_WORDS)
+    width = lengths[int(len(lengths) * 0.95)] if lengths else 0
     return "\n".join(
-        " ".join([lines[0].rstrip(), *(line.strip() for line in lines[1:])]) if _wrapped(lines) else "\n".join(lines)
+        " ".join([lines[0], *(line.strip() for line in lines[1:])]) if _wrapped(lines, width) else "\n".join(lines)
         for lines in paragraphs
     )
 
 
-def _wrapped(lines: list[str]) -> bool:
-    width = max(map(len, lines))
-    if width < _WRAP_WIDTH or _PLAIN_CODE.match(lines[0]) or any(_COLUMNS.search(line) for line in lines):
+def _wrapped(lines: list[str], width: int) -> bool:
+    first = lines[0]
+    if width < _WRAP_WIDTH or len(first.split()) < _PROSE_WORDS or first.isupper() or not _PROSE_BEGINS.match(first):
         return False
+    if any(_COLUMNS.search(line) for line in lines) or any(line.endswith((":", ";", "\\", "{")) for line in lines[:-1]):
+        return False
+    if len(lines) > 2:
+        width = max(map(len, lines))
     full = all(len(line) + 1 + len(after.split()[0]) > width for line, after in pairwise(lines))
     return full and any(line.lstrip()[:1].islower() for line in lines[1:])
 
