@@ -7,6 +7,7 @@ and new documents leave the pairs of the old ones as they were.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from ragtune.dataset.api_facts import ApiObject, Fact, api_facts, is_api, prose_spans, read_object
 from ragtune.dataset.baseline import overlap_answer, token_overlap
@@ -14,7 +15,7 @@ from ragtune.dataset.prose_facts import generic, heading_facts, named, passing, 
 from ragtune.dataset.quality import gives_away
 from ragtune.dataset.sentences import content_words, flat
 from ragtune.dataset.unanswerable import Neighbours, Terms, unanswerable_facts, unanswerable_prose
-from ragtune.dataset.verbs import otherwise
+from ragtune.dataset.verbs import loosely, otherwise
 from ragtune.dataset.wording import choose, distinctive, draw, quoted, worded
 from ragtune.knowledge.names import in_words
 from ragtune.ports import PairWriter, Progress, silent
@@ -39,6 +40,8 @@ _ENDS_BADLY = re.compile(
 )
 _BARE_SHARE = 0.5
 _SPACED_SHARE = 0.15
+_SPOKEN_SHARE = 0.35
+_LOOSE_SHARE = 0.5
 _OTHER_VERB_SHARE = 0.5
 _MOST_OF_SAME_ANSWER = {1: 0.006, 2: 0.004}
 
@@ -97,7 +100,8 @@ class ExtractiveWriter(PairWriter):
                 facts += prose_facts(chunk, prose_spans(chunk), place)
             facts = [fact for fact in facts if not _sought(fact) or names.ways(owner, fact.slots["d"])]
             for fact in self._picked(chunk, facts):
-                pairs.append(self._pair(chunk, fact, self._slots(fact, owner, names)))
+                asked = self._as_spoken(fact, owner, names)
+                pairs.append(self._pair(chunk, asked, self._slots(asked, owner, names)))
         absent = self._picked_absent(chunks[0], list(unanswerable_facts(owner, neighbours, self.seed)), len(pairs))
         for fact in absent:
             pairs.append(self._pair(chunks[0], fact, self._slots(fact, owner, names)))
@@ -164,6 +168,15 @@ class ExtractiveWriter(PairWriter):
         facts.sort(key=lambda f: draw(self.seed, "absent", chunk.id, f.kind) + easy.get(f.kind, 0.0))
         return facts[:count]
 
+    def _as_spoken(self, fact: Fact, owner: ApiObject, names: "_Names") -> Fact:
+        """Return the fact, for some classes asked for by the two words of their name: `what is an io manager`."""
+        phrase = names.spaced(owner)
+        spoken = fact.kind == "purpose" and phrase.count(" ") == 1
+        if not spoken or draw(self.seed, "spoken", owner.title, fact.wording) >= _SPOKEN_SHARE:
+            return fact
+        article = "an" if phrase[0] in "aeiou" else "a"
+        return replace(fact, wording="purpose.spoken", slots={"d": phrase, "o": article})
+
     def _slots(self, fact: Fact, owner: ApiObject, names: "_Names") -> dict[str, str]:
         key = (owner.title, fact.wording, fact.slots.get("d", ""))
         slots = {"s": names.spoken(owner, self.seed, *key), "p": owner.package, "noun": owner.noun, **fact.slots}
@@ -171,6 +184,8 @@ class ExtractiveWriter(PairWriter):
             slots["d"] = quoted(slots["d"], self.seed, *key)
         if _sought(fact):
             slots["d"] = choose(self.seed, names.ways(owner, slots["d"]), "way", *key)
+            if draw(self.seed, "loosely", *key) < _LOOSE_SHARE:
+                slots["d"] = loosely(slots["d"])
         if fact.wording == "how_to.api" and draw(self.seed, "other verb", *key) < _OTHER_VERB_SHARE:
             slots["d"] = otherwise(slots["d"], draw(self.seed, "which verb", *key))
         return slots
@@ -259,15 +274,15 @@ class _Names:
         own = set.intersection(*(self.said.get(word, set()) for word in sought)) if sought else set()
         return len(sought) >= 2 and len(content_words(words)) >= 3 and own == {owner.title}
 
+    def spaced(self, owner: ApiObject) -> str:
+        """Return a class's name as words, where there are several and no other object has the same; else nothing."""
+        phrase = _spaced(owner)
+        return phrase if owner.noun == "class" and " " in phrase and self.phrases[phrase] == 1 else ""
+
     def spoken(self, owner: ApiObject, seed: int, *key: str) -> str:
         """Return one of the unmistakable names, quoted where it would read as a plain word."""
-        phrase = _spaced(owner)
-        if (
-            owner.noun == "class"
-            and " " in phrase
-            and self.phrases[phrase] == 1
-            and draw(seed, "spaced", *key) < _SPACED_SHARE
-        ):
+        phrase = self.spaced(owner)
+        if phrase and draw(seed, "spaced", *key) < _SPACED_SHARE:
             return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
         parts = owner.title.split(".")
         member = len(parts) > 2 and parts[-2][:1].isupper()

@@ -43,6 +43,20 @@ _OTHER = {
     for verb, _, others in (entry.partition(":") for entry in _OTHER_TEXT.split(";"))
 }
 """What people say for a verb who do not have the documentation before them."""
+_OTHER_NOUNS_TEXT = """
+environment variable: env var; environment variables: env vars; directory: folder; folder: directory; exception: error;
+string: text; integer: number; configuration: config; dictionary: dict; database: db; repository: repo;
+application: app; identifier: id; parameters: options; arguments: options; objects: things; characters: letters;
+documentation: docs; dependencies: requirements; additional: more; entire: whole
+"""
+_OTHER_NOUN = {
+    noun.strip(): other.strip() for noun, _, other in (entry.partition(":") for entry in _OTHER_NOUNS_TEXT.split(";"))
+}
+_NOUNS = re.compile(rf"\b(?:{'|'.join(sorted(_OTHER_NOUN, key=len, reverse=True))})\b")
+_FILLERS = re.compile(
+    r"\b(?:given|specified|provided|underlying|current|corresponding|respective|new|existing|appropriate|relevant"
+    r"|actual|particular|specific|user-provided|optional)\s(?!to\b)"
+)
 
 _THING = re.compile(r"(?:An?|The) [a-z]")
 _NO_THING = re.compile(
@@ -96,6 +110,15 @@ def otherwise(action: str, place: float) -> str:
     verb, _, rest = action.partition(" ")
     others = _OTHER.get(verb, [verb])
     return f"{others[int(place * len(others))]} {rest}"
+
+
+def loosely(action: str) -> str:
+    """Return the action in words that people use for the same, without those that only a documentation needs."""
+    code = re.split(r"(`[^`]*`)", action)
+    return "".join(
+        part if part.startswith("`") else _NOUNS.sub(lambda noun: _OTHER_NOUN[noun[0]], _FILLERS.sub("", part))
+        for part in code
+    )
 
 
 def third_person(word: str) -> str:

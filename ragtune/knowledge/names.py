@@ -13,8 +13,9 @@ _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _QUOTED = re.compile(r"`([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)`")
 _CODE_WORD = re.compile(r"\b(?:[A-Z]+[a-z0-9]+[A-Z]\w*|[A-Z]{2,}[a-z]\w*|[A-Za-z]\w*_\w+)\b")
 _SPELLED = re.compile(
-    r"(?:what(?: is|'s| are| does| do)|explain|define|describe)\s+(?:an?\s+|the\s+)?(?:[a-z]+\s+){0,2}?"
-    r"((?!(?:of|in|for|the|an?)\b)[a-z]+)\s+([a-z]+?)s?(?:\s+(?:in|of|for|mean|do|used)\b.*)?\s*[?.!]*",
+    r"(?:what(?: is|'s| are| does| do)|tell me about|(?:can you )?(?:explain|define|describe)(?: what)?)\s+"
+    r"(?:an?\s+|the\s+)?(?:[a-z]+\s+){0,2}?"
+    r"((?!(?:of|in|for|the|an?)\b)[a-z]+)\s+([a-z]+?)s?(?:\s+(?:in|of|for|mean|do|used|is|are)\b.*)?\s*[?.!]*",
     re.IGNORECASE,
 )
 """A question what something is whose name is two words, with or without the product's name before them."""

@@ -27,7 +27,7 @@ from ragtune.settings import AnswerSettings
 Search = Callable[[str, int], list[Hit]]
 _TURNS = 3
 """Messages of a conversation without an earlier turn."""
-_REMOVED_SHARE = 0.08
+_REMOVED_SHARE, _REMOVED_SHARES = 0.08, {"how_to": 0.02}
 _STYLED_SHARE = 0.25
 _KEPT_SHARE = 0.25
 _SHUFFLED_SHARE = 0.5
@@ -249,7 +249,8 @@ def _styles(pair: QAPair, seed: int) -> tuple[Controls, ...]:
 
 def _removed(pair: QAPair, seed: int) -> bool:
     """Return whether the right passage of an answerable pair is taken away."""
-    return pair.answerable and draw(seed, "removed", pair.id) < _REMOVED_SHARE
+    share = _REMOVED_SHARES.get(pair.kind, _REMOVED_SHARE)
+    return pair.answerable and draw(seed, "removed", pair.id) < share
 
 
 def _cut_short(pair: QAPair, before: QAPair, gold: Chunk | None, seed: int) -> QAPair:
