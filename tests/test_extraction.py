@@ -177,6 +177,26 @@ def test_people_ask_for_an_action_by_no_more_words_than_it_takes():
     assert {answer for question, answer in beside if question.endswith(longer)} == {"shop.count"}
 
 
+def test_some_actions_are_asked_for_in_the_words_that_people_use():
+    asked = sought(("shop.list", "function", "Lists the provided environment variables of every single directory."))
+    assert any("list the env vars of every single folder" in question for question, _ in asked)
+    assert any("list the provided environment variables of every single directory" in question for question, _ in asked)
+    code = sought(("shop.list", "function", "Lists the `current directory` of every keeper of the branch."))
+    assert any("list the `current directory` of every keeper" in question for question, _ in code)
+
+
+def test_some_classes_are_asked_for_by_the_words_of_their_name():
+    page = [chunk(document("shop.IceBox", SPOKEN.format("IceBox")))]
+    asked = {
+        pair.question.lower().rstrip("?."): pair.answer
+        for seed in range(120)
+        for pair in written(page, seed)
+        if pair.template.startswith("purpose.spoken")
+    }
+    assert {"what is an ice box", "what is ice box", "what are ice boxs", "explain ice box"} & set(asked)
+    assert len(set(asked.values())) == 1
+
+
 def test_a_class_is_asked_for_by_what_it_is():
     asked = sought(("shop.WeekPlan", "class", "A set of deliveries that come back every week, for one branch."))
     assert any("a set of deliveries" in question and answer == "shop.WeekPlan" for question, answer in asked)
