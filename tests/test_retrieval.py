@@ -216,6 +216,10 @@ def test_names_are_read_from_questions_the_most_exact_first() -> None:
     assert names_in("What is LoraConfig.r?") == [["loraconfig.r", "loraconfig"]]
     assert names_in("set batch_size in SFTConfig") == [["batch_size"], ["sftconfig"]]
     assert names_in("How do I train a model?") == []
+    assert names_in("What are retry policies for?") == [
+        ["retrypolicie", "retry_policie", "retrypolicy", "retry_policy"]
+    ]
+    assert "code_cache" in names_in("Tell me about code caches.")[0]
 
 
 @pytest.mark.parametrize(

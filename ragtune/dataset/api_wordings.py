@@ -1,6 +1,6 @@
 """How questions on API objects are worded, per kind of fact.
 
-`s` names the object, `d` and `o` fill the rest, `p` is its package. Some forms are a manual's, some are
+`s` names the object, `d`, `o` and `n` fill the rest, `p` is its package. Some forms are a manual's, some are
 what people type.
 """
 
@@ -68,15 +68,15 @@ API_WORDINGS: dict[str, tuple[str, ...]] = {
         "What is {o} {d}?",
         "What's {o} {d}?",
         "What is {d}?",
-        "What are {d}s?",
+        "What are {n}?",
         "Explain {d}.",
         "What is {o} {d} in {p}?",
         "What is {o} {p} {d}?",
         "What does {o} {d} do?",
-        "What are {d}s for?",
+        "What are {n} for?",
         "Can you explain what {o} {d} is?",
         "What do I need {o} {d} for?",
-        "Tell me about {d}s in {p}.",
+        "Tell me about {n} in {p}.",
     ),
     "purpose.value": (
         "What does {s} hold?",

@@ -73,6 +73,11 @@ def third(verb: str) -> str:
     return f"{verb}es" if verb.endswith(("s", "x", "z", "ch", "sh", "o")) else f"{verb}s"
 
 
+def plural(noun: str) -> str:
+    """Return the plural of a noun, which English forms as it does the third person: `policy` gives `policies`."""
+    return third(noun)
+
+
 _THIRD = frozenset(third(verb) for verb in VERBS)
 _BEFORE_NOUNS = frozenset({"of", "for", "in", "to", "with", "from", "that", "which", "and", "or", "the", "all"})
 _BASE_OF = {third(verb): verb for verb in VERBS} | {verb: verb for verb in VERBS}

@@ -19,6 +19,8 @@ _SPELLED = re.compile(
     re.IGNORECASE,
 )
 """A question what something is whose name is two words, with or without the product's name before them."""
+_PLURAL_REST = re.compile(r"ie$|(?:x|ch|sh|ss)e$")
+"""What is left of `policies` and `boxes` without their s."""
 _SEEKS_A_WAY = re.compile(
     r"how (?:do|can|could|would|should|to)\b|(?:i|we)(?:'d| would)? (?:want|like|need)\b|is there\b|any way\b"
     r"|i(?:'m| am) (?:trying to|looking for an?)\b|i(?:'m| am) new to\b.*\bhow\b|which part of \w+ do i\b"
@@ -64,7 +66,8 @@ def names_in(question: str, limit: int = 3) -> list[list[str]]:
     names = list(dict.fromkeys([*dotted, *(name for name in rest if name not in known and name not in dotted)]))
     if not names and (spelled := _SPELLED.fullmatch(question.strip())):
         first, second = (word.lower() for word in spelled.groups())
-        return [[f"{first}{second}", f"{first}_{second}"]]
+        single = _PLURAL_REST.sub(lambda rest: "y" if rest[0] == "ie" else rest[0][:-1], second)
+        return [[f"{first}{joint}{last}" for last in dict.fromkeys([second, single]) for joint in ("", "_")]]
     return [_ways(name) for name in names[:limit]]
 
 
