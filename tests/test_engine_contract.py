@@ -125,6 +125,12 @@ def test_the_key_is_neither_on_a_command_line_nor_in_the_log(running: RunningEng
     assert running.api_key not in started.log_path.read_text()
 
 
+def test_scheduler_and_model_share_a_process_on_a_cpu(started: VllmProcess) -> None:
+    titles = [" ".join(psutil.Process(pid).cmdline()) for pid in tree_of(started)]
+    assert sum("VLLM::EngineCore" in title for title in titles) == 1
+    assert not [title for title in titles if "VLLM::Worker" in title]
+
+
 def test_the_memory_of_our_engine_is_measured_and_that_of_others_is_not(
     running: RunningEngine, started: VllmProcess
 ) -> None:

@@ -3,8 +3,9 @@
     python -m benchmarks.default_model.serving --home .ragtune
 
 Needs a home whose graph was built. Prompts are those of held-out questions, greedy, never sent twice to one
-engine. The fastest precision is measured with and without tokens guessed from the prompt. transformers answers
-one after the other, and in batches as large as the engine's load, in the numbers that the processor computes fast.
+engine. The fastest precision is also measured without tokens guessed from the prompt, and compiled. transformers
+answers one after the other, and in batches as large as the engine's load, in the numbers that the processor computes
+fast.
 """
 
 import argparse
@@ -62,6 +63,11 @@ def transformers_alone(folder: Path, prompts: list[Prompt], batch: int, settings
     }
 
 
+def with_engine(settings: Settings, **changes: Any) -> Settings:
+    """Return the settings with some of the engine's changed."""
+    return settings.model_copy(update={"engine": settings.engine.model_copy(update=changes)})
+
+
 def main() -> None:
     """Measure and write `serving.json` beside this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -82,8 +88,12 @@ def main() -> None:
     prompts: list[Prompt] = [answerer.prepare(pair.question).messages for pair in pairs]
     device = chosen_device(settings.device)
     rows: list[dict[str, Any]] = []
-    plain = settings.model_copy(update={"engine": settings.engine.model_copy(update={"speculative_tokens": 0})})
-    runs = [*((precision, settings) for precision in options.precisions), (fastest_precision(device), plain)]
+    fastest = fastest_precision(device)
+    runs = [
+        *((precision, settings) for precision in options.precisions),
+        (fastest, with_engine(settings, speculative_tokens=0)),
+        (fastest, with_engine(settings, eager=False)),
+    ]
     for precision, chosen in runs:
         with engine_from(chosen).running(folders[precision], f"serving-{precision}") as engine:
             measured = run_loads(
@@ -98,9 +108,10 @@ def main() -> None:
                 seed=settings.seed,
             )
         guessed = chosen.engine.speculative_tokens
-        rows += [{**asdict(row), "speculative_tokens": "default" if guessed is None else guessed} for row in measured]
+        how = {"speculative_tokens": "default" if guessed is None else guessed, "compiled": not chosen.engine.eager}
+        rows += [{**asdict(row), **how} for row in measured]
         print(
-            *(f"{row.precision} ({guessed} guessed) at {row.concurrency}: p50 {row.p50_ms:.0f} ms" for row in measured),
+            *(f"{row.precision} {how} at {row.concurrency}: p50 {row.p50_ms:.0f} ms" for row in measured),
             sep="\n",
         )
     batches = [
@@ -125,7 +136,8 @@ def main() -> None:
         "engine": rows,
         "transformers_generate": batches,
         "tokens_per_second_over_transformers_at_the_same_load": {
-            f"{row['precision']} at {row['concurrency']}, {row['speculative_tokens']} guessed": round(
+            f"{row['precision']} at {row['concurrency']}, {row['speculative_tokens']} guessed"
+            f"{', compiled' if row['compiled'] else ''}": round(
                 row["tokens_per_second"] / alone["tokens_per_second"], 2
             )
             for row in rows

@@ -182,6 +182,9 @@ class VllmEngine(Engine):
             # Pinning would give a core to vLLM's scheduler alone, half of a small machine.
             VLLM_CPU_OMP_THREADS_BIND="nobind",
             OMP_NUM_THREADS=str(threads),
+            # With a process of its own for the model, vLLM's scheduler spins through every forward pass on a core
+            # that the model needs. One process does both.
+            VLLM_ENABLE_V1_MULTIPROCESSING="0" if self.device == "cpu" else "1",
             HF_HUB_OFFLINE="1",
             TRANSFORMERS_OFFLINE="1",
         )
