@@ -125,7 +125,8 @@ def test_the_key_is_neither_on_a_command_line_nor_in_the_log(running: RunningEng
     assert running.api_key not in started.log_path.read_text()
 
 
-def test_scheduler_and_model_share_a_process_on_a_cpu(started: VllmProcess) -> None:
+def test_scheduler_and_model_share_a_process_on_a_cpu(running: RunningEngine, started: VllmProcess) -> None:
+    assert running.alive()
     titles = [" ".join(psutil.Process(pid).cmdline()) for pid in tree_of(started)]
     assert sum("VLLM::EngineCore" in title for title in titles) == 1
     assert not [title for title in titles if "VLLM::Worker" in title]
