@@ -67,7 +67,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
-    """Ask the command to end, then end by force what is left of it and of everything below it."""
+    """Ask the command to end, then end by force what is left of it and of everything below it; leave no zombie."""
     if child.poll() is None:
         child.terminate()
     _wait(child, _PATIENCE_SECONDS, lambda: child.poll() is None)
@@ -78,6 +78,7 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
         time.sleep(0.05)
         _reap(child)
     child.wait()
+    _reap(child)
 
 
 def _wait(child: "subprocess.Popen[bytes]", seconds: float, busy: Callable[[], bool]) -> None:
