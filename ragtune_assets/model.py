@@ -58,7 +58,7 @@ def replay_questions(
 
 
 @dg.asset(
-    group_name="model", kinds={"trl", "mlflow"}, owners=OWNERS, code_version="4", pool="gpu", deps=["search_index"]
+    group_name="model", kinds={"trl", "mlflow"}, owners=OWNERS, code_version="5", pool="gpu", deps=["search_index"]
 )
 def lora_adapter(
     qa_splits: ArtifactRef,

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ragtune.answer.answering import Answerer, Prepared
 from ragtune.answer.controls import Controls, with_controls
-from ragtune.answer.marks import MarksSetRight
+from ragtune.answer.review import marks_of
 from ragtune.errors import EngineError, RagTuneError, SettingsError
 from ragtune.records import Answer, Completion, Message, ResponseRecord
 from ragtune.store.feedback import FeedbackLog, now
@@ -47,10 +47,6 @@ class Exchange:
     wants_usage: bool = False
     started: float = field(default_factory=time.perf_counter)
     first_token: float = 0.0
-
-    def marks(self) -> MarksSetRight:
-        """Return what sets the citation marks of the answer right, where it was asked for any."""
-        return MarksSetRight(self.prepared.passages or () if self.prepared.controls.citations else ())
 
 
 class ClosingChunk(BaseModel):
@@ -110,7 +106,7 @@ class AnsweringHooks(CustomLogger):
         choice, usage = response.choices[0], getattr(response, "usage", None)
         text = choice.message.content or ""
         if text:
-            marks = exchange.marks()
+            marks = marks_of(exchange.prepared.passages, exchange.prepared.controls)
             choice.message.content = marks.feed(text) + marks.end()
         response.id = exchange.response_id
         spent = getattr(usage, "prompt_tokens", 0), getattr(usage, "completion_tokens", 0)
@@ -138,7 +134,7 @@ class AnsweringHooks(CustomLogger):
                 yield chunk
             return
         text: list[str] = []
-        marks = exchange.marks()
+        marks = marks_of(exchange.prepared.passages, exchange.prepared.controls)
         finish = ""
         last: list[Any] = []
         counts: Any = None

@@ -30,6 +30,11 @@ def is_refusal(text: str) -> bool:
     return REFUSAL.rstrip(".").lower() in text.lower() or bool(_REFUSALS.search(first))
 
 
+def marks_of(passages: Sequence[Hit] | None, controls: Controls) -> MarksSetRight:
+    """Return what sets the marks of one answer right; it changes nothing where no marks were asked for."""
+    return MarksSetRight(passages or () if controls.citations else ())
+
+
 def review(
     question: str,
     passages: Sequence[Hit] | None,
@@ -42,7 +47,7 @@ def review(
     A refusal and a friendly word claim nothing, so they need no passage.
     """
     hits = tuple(passages or ())
-    marks = MarksSetRight(hits if controls.citations else ())
+    marks = marks_of(passages, controls)
     text = (marks.feed(completion.text.strip()) + marks.end()).strip()
     refused = is_refusal(text)
     numbers = cited_numbers(text)

@@ -15,7 +15,7 @@ from ragtune.dataset.prose_facts import generic, heading_facts, named, passing, 
 from ragtune.dataset.quality import gives_away
 from ragtune.dataset.sentences import content_words, flat
 from ragtune.dataset.unanswerable import Neighbours, Terms, unanswerable_facts, unanswerable_prose
-from ragtune.dataset.verbs import loosely, otherwise, plural
+from ragtune.dataset.verbs import loosely, otherwise, third
 from ragtune.dataset.wording import choose, distinctive, draw, quoted, worded
 from ragtune.knowledge.names import in_words
 from ragtune.ports import PairWriter, Progress, silent
@@ -175,7 +175,7 @@ class ExtractiveWriter(PairWriter):
         if not spoken or draw(self.seed, "spoken", owner.title, fact.wording) >= _SPOKEN_SHARE:
             return fact
         article = "an" if phrase[0] in "aeiou" else "a"
-        return replace(fact, wording="purpose.spoken", slots={"d": phrase, "o": article, "n": plural(phrase)})
+        return replace(fact, wording="purpose.spoken", slots={"d": phrase, "o": article, "n": third(phrase)})
 
     def _slots(self, fact: Fact, owner: ApiObject, names: "_Names") -> dict[str, str]:
         key = (owner.title, fact.wording, fact.slots.get("d", ""))

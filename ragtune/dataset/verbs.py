@@ -66,16 +66,11 @@ _NO_THING = re.compile(
 )
 
 
-def third(verb: str) -> str:
-    """Return the third person singular of a verb: `copy` gives `copies`."""
-    if verb.endswith("y") and verb[-2] not in "aeiou":
-        return f"{verb[:-1]}ies"
-    return f"{verb}es" if verb.endswith(("s", "x", "z", "ch", "sh", "o")) else f"{verb}s"
-
-
-def plural(noun: str) -> str:
-    """Return the plural of a noun, which English forms as it does the third person: `policy` gives `policies`."""
-    return third(noun)
+def third(word: str) -> str:
+    """Return the third person singular of a verb, `copy` gives `copies`; the plural of a noun is formed alike."""
+    if word.endswith("y") and word[-2] not in "aeiou":
+        return f"{word[:-1]}ies"
+    return f"{word}es" if word.endswith(("s", "x", "z", "ch", "sh", "o")) else f"{word}s"
 
 
 _THIRD = frozenset(third(verb) for verb in VERBS)
