@@ -218,6 +218,7 @@ def test_a_whole_sentence_is_no_thing(sentence):
         ("Counts parcels between the harbour and the branch that are on their way.", "harbour"),
         ("Counts the heavy `parcel in transit` of the branch, and tells nobody.", "parcel"),
         ("Counts the number of parcels of the branch on their way.", "number"),
+        ("Converts heavy parcels of the branch into one list that the keeper reads.", "branch"),
     ],
 )
 def test_a_description_ends_where_it_reads_as_one(sentence, never):

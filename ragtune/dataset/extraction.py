@@ -37,6 +37,7 @@ _ENDS_BADLY = re.compile(
     r"(?:\b(?:an?|the|each|given|not|such|but|all|suitable|greater|less|more|than|pairs?|sets?|lists?|number|sequence"
     r"|kind|type|sort|part|up|is|are|be)|\w{2,}(?<!str)ing|\w+ed|[-,({\[])$"
     r"|\b(?:between|both|either)\b(?!.* (?:and|or) )"
+    r"|^(?:convert|transform|translate|turn|cast|map|compare|replace)\b(?!.* (?:in)?to | with )"
 )
 _BARE_SHARE = 0.5
 _SPACED_SHARE = 0.15
