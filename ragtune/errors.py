@@ -1,4 +1,4 @@
-"""The error tree. Every message says what was found, what was expected and how to mend it.
+"""The error tree. Every message says what was found, what was expected and how to fix it.
 
 RagTuneError
 ├── SettingsError        a setting or a request field has an impossible value
@@ -14,16 +14,16 @@ RagTuneError
 
 
 class RagTuneError(Exception):
-    """What went wrong, what was expected, and how to mend it."""
+    """What went wrong, what was expected, and how to fix it."""
 
-    def __init__(self, found: str, expected: str = "", mend: str = "") -> None:
+    def __init__(self, found: str, expected: str = "", fix: str = "") -> None:
         parts = [found]
         if expected:
             parts.append(f"Expected: {expected}")
-        if mend:
-            parts.append(f"To mend it: {mend}")
+        if fix:
+            parts.append(f"How to fix: {fix}")
         super().__init__("\n".join(parts))
-        self.found, self.expected, self.mend = found, expected, mend
+        self.found, self.expected, self.fix = found, expected, fix
 
 
 class SettingsError(RagTuneError):

@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Split = Literal["train", "validation", "gate", "test", "outside"]
+Split = Literal["train", "validation", "gate", "test", "out_of_domain"]
 Precision = Literal["bf16", "w4a16", "w8a8"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "gate", "test")
 
@@ -235,10 +235,10 @@ class GateDecision:
     alpha: float
     live_version: str
     candidate_version: str
-    outside_gain: float = 0.0
-    outside_low: float = 0.0
-    outside_high: float = 0.0
-    outside_n: int = 0
+    out_of_domain_gain: float = 0.0
+    out_of_domain_low: float = 0.0
+    out_of_domain_high: float = 0.0
+    out_of_domain_n: int = 0
 
 
 @dataclass(frozen=True, slots=True)

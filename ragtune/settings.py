@@ -194,7 +194,9 @@ class EvaluationSettings(Section):
     precisions: tuple[Literal["bf16", "w4a16", "w8a8"], ...] = Field(
         ("bf16", "w4a16"), description="answer the test beside the served one"
     )
-    outside_items: int = Field(48, ge=0, description="questions about something else, in which no model may get worse")
+    out_of_domain_items: int = Field(
+        48, ge=0, description="questions about something else, in which no model may get worse"
+    )
     raw_items: int = Field(50, ge=0, description="of the test; also for the model that a grounding adapter is in")
     concurrency: int = Field(8, ge=1)
     models_at_once: int = Field(0, ge=0, description="that answer beside each other; 0: two on a CPU, one on a GPU")
@@ -352,13 +354,11 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     """
     file = config_file()
     if "RAGTUNE_CONFIG" in os.environ and not file.is_file():
-        raise SettingsError(
-            f"RAGTUNE_CONFIG names {file}, which is not a file.", mend="correct or unset RAGTUNE_CONFIG"
-        )
+        raise SettingsError(f"RAGTUNE_CONFIG names {file}, which is not a file.", fix="correct or unset RAGTUNE_CONFIG")
     try:
         settings = Settings(**dict(overrides or {}))
     except ValidationError as error:
-        raise SettingsError(_explain(error), mend=f"correct {file} or the RAGTUNE_* environment variable") from error
+        raise SettingsError(_explain(error), fix=f"correct {file} or the RAGTUNE_* environment variable") from error
     return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
 
 

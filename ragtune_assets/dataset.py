@@ -9,14 +9,14 @@ from typing import Any
 
 import dagster as dg
 
+from ragtune.dataset.checks.expectations import ExpectationResult
+from ragtune.dataset.checks.quality import QualityReport, Scorer, check_pairs
+from ragtune.dataset.checks.similarity import remembered, same_meaning, with_nearness, with_retrievability
 from ragtune.dataset.corrections import corrected_pairs
-from ragtune.dataset.expectations import ExpectationResult
-from ragtune.dataset.extraction import ExtractiveWriter
-from ragtune.dataset.generation import LLMJudge, LLMWriter
+from ragtune.dataset.extractive.writer import ExtractiveWriter
+from ragtune.dataset.llm.writer import LLMJudge, LLMWriter
 from ragtune.dataset.publishing import diff_items, publish, read_published
-from ragtune.dataset.quality import QualityReport, Scorer, check_pairs
-from ragtune.dataset.review import REVIEWED, Decision, Reviewed, apply_reviews
-from ragtune.dataset.similarity import remembered, same_meaning, with_nearness, with_retrievability
+from ragtune.dataset.reviews.decisions import REVIEWED, Decision, Reviewed, apply_reviews
 from ragtune.dataset.splits import leaks, split_pairs, topic_balance, widest_gap
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.ports import Embedder, PairWriter

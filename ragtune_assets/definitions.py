@@ -26,7 +26,7 @@ SHAPED_BY: dict[str, tuple[str, ...]] = {
     "qa_dataset": ("dataset", "index", "embedder", "seed"),
     "qa_splits": ("dataset", "embedder", "seed"),
     "published_dataset": ("seed",),
-    "outside_questions": ("chunking", "embedder", "dataset", "evaluation", "answer", "seed"),
+    "out_of_domain_questions": ("chunking", "embedder", "dataset", "evaluation", "answer", "seed"),
     "replay_questions": ("chunking", "embedder", "dataset", "training", "answer", "seed"),
     "base_model": ("base_model",),
     "lora_adapter": ("training", "answer", "index", "seed"),

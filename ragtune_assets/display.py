@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from ragtune.evaluation.outside import OutsideQuestion
+from ragtune.evaluation.out_of_domain import OutOfDomainQuestion
 from ragtune.records import ArtifactRef, Score
 
 _LONGEST_CELL = 160
@@ -99,7 +99,7 @@ def _picture(figure: Any, title: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})")
 
 
-def asked(questions: Sequence[OutsideQuestion]) -> dict[str, Any]:
+def asked(questions: Sequence[OutOfDomainQuestion]) -> dict[str, Any]:
     """Return how many questions there are, and the first of them as a table."""
     rows = [(q.pair.question, q.pair.answer, q.pair.kind, q.passages[0].title) for q in questions[:12]]
     return {"questions": len(questions), "preview": table(["question", "answer", "kind", "first passage"], rows)}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from ragtune.answer.answering import ANSWERING_VERSION, Answerer, RememberingAnswerer
-from ragtune.evaluation import outside
+from ragtune.evaluation import out_of_domain
 from ragtune.evaluation.benchmark import folder_bytes, run_loads
 from ragtune.evaluation.gate import paired_gain
 from ragtune.evaluation.held_out import Exam, HeldOutAnswers, held_out
@@ -27,7 +27,7 @@ OWNERS = ["team:evaluation"]
 
 
 @dg.asset(group_name="evaluation", kinds={"python", "parquet"}, owners=OWNERS, code_version="1")
-def outside_questions(
+def out_of_domain_questions(
     raw_documents: ArtifactRef,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
@@ -35,14 +35,14 @@ def outside_questions(
 ) -> dg.MaterializeResult[ArtifactRef]:
     """Questions about something else, with their passages: what a model could do before must survive its training."""
     documents = store.read_records(raw_documents, Document)
-    questions = outside.outside_questions(documents, retriever.embedder, settings, LoggedProgress())
-    return materialized(store.write_records("outside_questions", questions), asked(questions))
+    questions = out_of_domain.out_of_domain_questions(documents, retriever.embedder, settings, LoggedProgress())
+    return materialized(store.write_records("out_of_domain_questions", questions), asked(questions))
 
 
 @dg.asset(group_name="evaluation", kinds={"vllm", "parquet"}, owners=OWNERS, code_version="5", pool="gpu")
 def eval_answers(
     qa_splits: ArtifactRef,
-    outside_questions: ArtifactRef,
+    out_of_domain_questions: ArtifactRef,
     search_index: ArtifactRef,
     base_model: ArtifactRef,
     merged_model: ArtifactRef,
@@ -55,7 +55,7 @@ def eval_answers(
 ) -> dg.MaterializeResult[ArtifactRef]:
     """Answers of every model to the test questions, and of the live one and the candidate to those that decide."""
     items = store.read_records(qa_splits, SplitItem)
-    others = store.read_records(outside_questions, outside.OutsideQuestion)
+    others = store.read_records(out_of_domain_questions, out_of_domain.OutOfDomainQuestion)
     raw = raw_model(settings.base_model, store) if settings.evaluation.raw_items else None
     live = registry.alias("champion")
     asked = [question.pair for question in others]
@@ -63,9 +63,10 @@ def eval_answers(
     shaping = f"{settings.fingerprint('answer', 'index', 'engine')} {ANSWERING_VERSION}"
     home = Exam(RememberingAnswerer(retriever, settings.answer), f"{search_index.sha256} {shaping}")
     away = Exam(
-        RememberingAnswerer(outside.FixedPassages(others), settings.answer), f"{outside_questions.sha256} {shaping}"
+        RememberingAnswerer(out_of_domain.FixedPassages(others), settings.answer),
+        f"{out_of_domain_questions.sha256} {shaping}",
     )
-    exams: dict[Split, Exam] = {"test": home, "gate": home, "outside": away}
+    exams: dict[Split, Exam] = {"test": home, "gate": home, "out_of_domain": away}
     answers = HeldOutAnswers(engine, exams, store, settings.evaluation, settings.seed, LoggedProgress())
     at_once = settings.evaluation.models_at_once or (2 if chosen_device(settings.device) == "cpu" else 1)
     sets = [

@@ -4,7 +4,7 @@ from collections import Counter
 
 import dagster as dg
 
-from ragtune.dataset.review import ReviewStore, standing
+from ragtune.dataset.reviews.decisions import ReviewStore, standing
 from ragtune.records import ArtifactRef
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore

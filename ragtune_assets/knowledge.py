@@ -13,7 +13,7 @@ from ragtune.backends.catalog import embedder_from, search_index_from
 from ragtune.errors import DatasetError, RegistryError, SourceError
 from ragtune.evaluation.held_out import held_out
 from ragtune.evaluation.retrieval import measure_retrieval
-from ragtune.knowledge.cuttings import cut_what_changed
+from ragtune.knowledge.cuttings import chunk_changed
 from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.library import Library
 from ragtune.knowledge.retrieval import Retriever
@@ -130,7 +130,7 @@ def chunks(
 ) -> dg.MaterializeResult[ArtifactRef]:
     """The documents cut into passages that the embedder reads whole; repeats are marked."""
     documents = store.read_records(raw_documents, Document)
-    found = cut_what_changed(documents, settings, embedder, LoggedProgress())
+    found = chunk_changed(documents, settings, embedder, LoggedProgress())
     words = [float(len(chunk.text.split())) for chunk in found]
     metadata = {
         "documents": len(documents),

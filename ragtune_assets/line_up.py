@@ -46,17 +46,20 @@ def line_up(
     quantized: ArtifactRef,
     champion: RegisteredModel | None,
     raw: ArtifactRef | None = None,
-    outside: Sequence[QAPair] = (),
+    out_of_domain: Sequence[QAPair] = (),
 ) -> list[Contender]:
     """Return every model that answers, the candidate in the precision that is served among them.
 
     The live model is the champion; before there is one it is the base model, as the gateway serves it.
     `raw` is the pretrained model from which a grounded base was made, and gets the first questions of the test.
-    Questions of `outside` go to the live model and the candidate.
+    Questions of `out_of_domain` go to the live model and the candidate.
     """
     test: Sequence[QAPair] = held_out(items, "test", settings.evaluation.test_items, settings.seed)
     gate: Sequence[QAPair] = held_out(items, "gate", settings.evaluation.gate_items, settings.seed)
-    decisive: dict[Split, Sequence[QAPair]] = {"gate": gate, **({"outside": outside} if outside else {})}
+    decisive: dict[Split, Sequence[QAPair]] = {
+        "gate": gate,
+        **({"out_of_domain": out_of_domain} if out_of_domain else {}),
+    }
     both: dict[Split, Sequence[QAPair]] = {"test": test, **decisive}
     served, version = served_precision(settings), quantized.sha256[:12]
     few = test[: settings.evaluation.raw_items]
@@ -83,6 +86,6 @@ def gate_sets(sets: Sequence[AnswerSet], split: Split = "gate") -> tuple[AnswerS
         raise DatasetError(
             f"The questions of '{split}' were answered by {[one.model for one in asked]}.",
             expected="one live model and one candidate",
-            mend="run `ragtune materialize --select eval_answers+`",
+            fix="run `ragtune materialize --select eval_answers+`",
         )
     return live[0], candidate[0]

@@ -131,7 +131,7 @@ def exclusive(home: Path) -> Iterator[None]:
         raise ResourceError(
             f"Process {pid} is already building the graph in {home}.",
             expected="one materialisation per home",
-            mend=f"wait for it, end it (kill {pid}), or set RAGTUNE_HOME to another folder",
+            fix=f"wait for it, end it (kill {pid}), or set RAGTUNE_HOME to another folder",
         ) from error
     try:
         owner.write_text(f"{os.getpid()}\n")

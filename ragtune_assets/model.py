@@ -10,7 +10,7 @@ import dagster as dg
 
 from ragtune.answer.answering import SPARE_HITS
 from ragtune.dataset.corrections import CORRECTION, feedback_ids
-from ragtune.evaluation import outside
+from ragtune.evaluation import out_of_domain
 from ragtune.evaluation.benchmark import folder_bytes
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.model.examples import TrainingExample, build_examples, interleaved
@@ -53,7 +53,7 @@ def replay_questions(
     """Questions about something else to train on, so that a model keeps what it could do before."""
     documents = store.read_records(raw_documents, Document)
     most = sum(replayed(settings.training, split) for split in ("train", "validation"))
-    questions = outside.replay_questions(documents, most, retriever.embedder, settings, LoggedProgress())
+    questions = out_of_domain.replay_questions(documents, most, retriever.embedder, settings, LoggedProgress())
     return materialized(store.write_records("replay_questions", questions), asked(questions))
 
 
@@ -76,7 +76,7 @@ def lora_adapter(
     """
     items = store.read_records(qa_splits, SplitItem)
     passages = store.read_records(chunks, Chunk)
-    others = store.read_records(replay_questions, outside.OutsideQuestion)
+    others = store.read_records(replay_questions, out_of_domain.OutOfDomainQuestion)
     together = settings.training.together
     training = examples(items, "train", passages, retriever, settings, together)
     training = with_replay(training, others, "train", settings, together)
@@ -190,7 +190,7 @@ def replayed(knobs: TrainingSettings, split: Split) -> int:
 
 def with_replay(
     own: Sequence[TrainingExample],
-    others: Sequence[outside.OutsideQuestion],
+    others: Sequence[out_of_domain.OutOfDomainQuestion],
     split: Split,
     settings: Settings,
     together: int = 1,
@@ -203,7 +203,7 @@ def with_replay(
     chosen = others[first:] if split == "train" else others[:first]
     passages = {chunk.id: chunk for question in chosen for chunk in question.passages}
     items = [SplitItem(question.pair, split, question.pair.document_id) for question in chosen]
-    finds = outside.FixedPassages(chosen)
+    finds = out_of_domain.FixedPassages(chosen)
     built = build_examples(
         items, list(passages.values()), finds.search, settings.answer, settings.seed, together=together, talk=False
     )

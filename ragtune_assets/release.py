@@ -84,12 +84,18 @@ def gate(sets: Sequence[AnswerSet], settings: Settings) -> GateDecision:
     """Return the decision on the gate's answers of the live model and the candidate."""
     live, candidate = gate_sets(sets)
     live_version = live.version if live.model == BASE else f"version {live.version}"
-    outside = None
-    if any(one.split == "outside" for one in sets):
-        before, after = gate_sets(sets, "outside")
-        outside = before.answers, after.answers
+    out_of_domain = None
+    if any(one.split == "out_of_domain" for one in sets):
+        before, after = gate_sets(sets, "out_of_domain")
+        out_of_domain = before.answers, after.answers
     return decide(
-        live.answers, candidate.answers, settings.evaluation, settings.seed, live_version, candidate.version, outside
+        live.answers,
+        candidate.answers,
+        settings.evaluation,
+        settings.seed,
+        live_version,
+        candidate.version,
+        out_of_domain,
     )
 
 
@@ -139,7 +145,7 @@ def promote(registry: ModelRegistry, number: str, decision: GateDecision) -> Non
         raise RegistryError(
             f"The champion is {live}, but the candidate was compared with {decision.live_version}.",
             expected="a champion that did not move during the evaluation",
-            mend="run `ragtune materialize --select eval_answers+ --force`",
+            fix="run `ragtune materialize --select eval_answers+ --force`",
         )
     registry.move("champion" if decision.promoted else "challenger", number)
 

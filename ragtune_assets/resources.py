@@ -33,7 +33,7 @@ class ArtifactIO(dg.IOManager):
         ref = self.store.current(name)
         if ref is None:
             raise RegistryError(
-                f"Asset '{name}' has no artefact yet.", mend=f"run `ragtune materialize --select {name}`"
+                f"Asset '{name}' has no artefact yet.", fix=f"run `ragtune materialize --select {name}`"
             )
         self.store.folder(ref)
         return ref
@@ -97,6 +97,6 @@ def _feedback_log(settings: Settings) -> Any:
 
 
 def _reviews(settings: Settings) -> Any:
-    from ragtune.dataset.review import ReviewStore
+    from ragtune.dataset.reviews.decisions import ReviewStore
 
     return ReviewStore(settings.feedback_url)

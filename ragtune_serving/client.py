@@ -64,7 +64,7 @@ class GatewayClient:
         if response.status_code == httpx.codes.BAD_REQUEST:
             raise SettingsError(message)
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            raise ResourceError(message, mend="use the key file of the home that is served, or set RAGTUNE_API_KEY")
+            raise ResourceError(message, fix="use the key file of the home that is served, or set RAGTUNE_API_KEY")
         raise EngineError(message)
 
 

@@ -152,5 +152,5 @@ class SupervisedEngine:
         return EngineError(
             f"The engine for model version {self.model.version} {what}."
             + (f" Last error: {self.error}" * bool(self.error)),
-            mend="try again in some seconds; `ragtune status` shows its state",
+            fix="try again in some seconds; `ragtune status` shows its state",
         )

@@ -194,7 +194,7 @@ def serve(settings: Settings) -> None:
     except Timeout as error:
         raise ResourceError(
             f"The home {settings.home} is being served already: {endpoint.read_text() if endpoint.exists() else ''}",
-            mend="stop the other `ragtune serve`, or set RAGTUNE_HOME to another folder",
+            fix="stop the other `ragtune serve`, or set RAGTUNE_HOME to another folder",
         ) from error
     with lock:
         check_port(settings.gateway.host, settings.gateway.port, "gateway.port")

@@ -183,7 +183,7 @@ class AnsweringHooks(CustomLogger):
             return HTTPException(400, {"error": _engine_words(original_exception)})
         error = EngineError(
             f"The engine for model version {exchange.engine.model.version} did not answer.",
-            mend="try again in some seconds; it is restarted when it has died (`ragtune status` shows its state)",
+            fix="try again in some seconds; it is restarted when it has died (`ragtune status` shows its state)",
         )
         return HTTPException(503, {"error": str(error)}, {"Retry-After": RETRY_SECONDS})
 

@@ -72,7 +72,7 @@ class KeyStore:
             raise ResourceError(
                 f"There is no key at {self._client_file}.",
                 expected="the file that the gateway writes when it first starts",
-                mend="run `ragtune serve` once with the same RAGTUNE_HOME, or set RAGTUNE_API_KEY",
+                fix="run `ragtune serve` once with the same RAGTUNE_HOME, or set RAGTUNE_API_KEY",
             )
         return self._client_file.read_text().strip()
 

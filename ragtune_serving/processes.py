@@ -80,7 +80,7 @@ def run_to_its_end(command: Sequence[str]) -> int:
     if code < 0:
         raise ResourceError(
             f"`{' '.join(command)}` was killed by signal {-code}.",
-            mend="too little memory is the usual cause; run it again to go on",
+            fix="too little memory is the usual cause; run it again to go on",
         )
     return code
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from ragtune.dataset.review import Decision, pair_key
+from ragtune.dataset.reviews.decisions import Decision, pair_key
 from ragtune.errors import DatasetError
 from ragtune_serving.problems import problem
 from ragtune_serving.reviewing import ReviewDesk

@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from ragtune.dataset.review import REVIEWED, ReviewStore, apply_reviews, pair_key, settled, standing
+from ragtune.dataset.reviews.decisions import REVIEWED, ReviewStore, apply_reviews, pair_key, settled, standing
 from ragtune.errors import DatasetError
 from ragtune.records import ArtifactRef, Chunk, QAPair
 from ragtune.settings import Settings
@@ -36,7 +36,7 @@ class ReviewDesk:
         ref = self._artifacts.current("qa_dataset")
         if ref is None:
             raise DatasetError(
-                "There is no dataset to review yet.", mend="run `ragtune materialize --select '*qa_dataset'`"
+                "There is no dataset to review yet.", fix="run `ragtune materialize --select '*qa_dataset'`"
             )
         found = self._read
         if found is None or found.version != ref.sha256:
@@ -95,5 +95,5 @@ class ReviewDesk:
     def _ref(self, name: str) -> ArtifactRef:
         ref = self._artifacts.current(name)
         if ref is None:
-            raise DatasetError(f"There is no {name} beside the dataset.", mend="run `ragtune materialize`")
+            raise DatasetError(f"There is no {name} beside the dataset.", fix="run `ragtune materialize`")
         return ref

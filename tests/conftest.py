@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.postgres import postgres_url, schema_of_its_own
+from tests.support.postgres import postgres_url, schema_of_its_own
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,11 +1,11 @@
 import pytest
 
 from ragtune.answer.controls import Controls
-from ragtune.answer.marks import MarksSetRight, cited_numbers, without_marks
+from ragtune.answer.marks import CitationCorrector, cited_numbers, without_marks
 from ragtune.answer.prompt import REFUSAL
 from ragtune.answer.review import is_refusal, review
 from ragtune.records import Completion
-from tests.answering_fakes import chunk, hits
+from tests.support.answering_fakes import chunk, hits
 
 PASSAGES = hits(chunk("a", "The timeout is 30 seconds."), chunk("b", "Retries are off."))
 
@@ -124,7 +124,7 @@ COPIED = "The timeout is 30 seconds."
 )
 def test_a_mark_names_the_passage_where_the_words_stand_however_the_answer_is_cut(said: str, shown: str):
     for size in (1, 2, 3, 7, len(said)):
-        marks = MarksSetRight(PASSAGES)
+        marks = CitationCorrector(PASSAGES)
         pieces = [marks.feed(said[start : start + size]) for start in range(0, len(said), size)]
         assert "".join(pieces) + marks.end() == shown
     assert review("What is the timeout?", PASSAGES, completion(said)).text == shown
@@ -133,11 +133,11 @@ def test_a_mark_names_the_passage_where_the_words_stand_however_the_answer_is_cu
 def test_marks_that_were_not_asked_for_are_left_alone():
     answer = review("What is the timeout?", PASSAGES, completion(f"{COPIED} [2]"), controls=Controls(citations=False))
     assert answer.text == f"{COPIED} [2]"
-    assert MarksSetRight(()).feed("Write x [1") == "Write x [1"
+    assert CitationCorrector(()).feed("Write x [1") == "Write x [1"
 
 
 def test_words_that_are_no_mark_are_not_held_back():
-    marks = MarksSetRight(PASSAGES)
+    marks = CitationCorrector(PASSAGES)
     assert [marks.feed(piece) for piece in ("It is ", "list[", "str] or x [", "1", "] .")] == [
         "It is ",
         "list",

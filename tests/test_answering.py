@@ -5,7 +5,7 @@ from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.errors import SettingsError
 from ragtune.records import Message
 from ragtune.settings import AnswerSettings
-from tests.answering_fakes import ListRetriever, ScriptedChat, chunk
+from tests.support.answering_fakes import ListRetriever, ScriptedChat, chunk
 
 RETRIEVER = ListRetriever(
     [

@@ -1,6 +1,6 @@
-from ragtune.dataset.baseline import overlap_answer, overlap_shares, token_overlap
-from ragtune.dataset.extraction import ExtractiveWriter
-from tests.api_pages import articles, chunk, shop
+from ragtune.dataset.checks.baseline import overlap_answer, overlap_shares, token_overlap
+from ragtune.dataset.extractive.writer import ExtractiveWriter
+from tests.support.api_pages import articles, chunk, shop
 
 
 def test_the_best_sentence_shares_most_words_with_the_question():

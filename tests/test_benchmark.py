@@ -7,7 +7,7 @@ from ragtune.errors import DatasetError, EngineError
 from ragtune.evaluation.benchmark import distinct_prompts, folder_bytes, hardware, run_load, run_loads
 from ragtune.ports import ChatModel, RunningEngine
 from ragtune.records import Message
-from tests.answering_fakes import ScriptedChat
+from tests.support.answering_fakes import ScriptedChat
 
 PROMPTS = [(Message("system", "s"), Message("user", f"question {i}")) for i in range(6)]
 CALL = {"model": "m", "precision": "w8a8", "model_bytes": 10, "max_tokens": 20, "seed": 1}

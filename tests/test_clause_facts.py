@@ -2,10 +2,10 @@
 
 import pytest
 
-from ragtune.dataset.prose_facts import prose_facts
-from ragtune.dataset.sentences import flat
-from ragtune.dataset.wording import WORDINGS
-from tests.api_pages import chunk, document
+from ragtune.dataset.extractive.prose_facts import prose_facts
+from ragtune.dataset.extractive.wording import WORDINGS
+from ragtune.dataset.sentences import collapse_whitespace
+from tests.support.api_pages import chunk, document
 
 
 def asked(sentence, title="Parcelware", before=""):
@@ -13,7 +13,7 @@ def asked(sentence, title="Parcelware", before=""):
     text = f"{before}{sentence}"
     page = chunk(document(title, text, "prose"))
     return [
-        (WORDINGS[fact.wording][0].format(**fact.slots), flat(text[fact.start : fact.end]))
+        (WORDINGS[fact.wording][0].format(**fact.slots), collapse_whitespace(text[fact.start : fact.end]))
         for fact in prose_facts(page, [(len(before), len(text))], f" in {title}")
     ]
 

@@ -163,7 +163,7 @@ def test_the_doctor_names_what_is_wrong_and_how_to_mend_it(home, monkeypatch, tm
     assert findings["base model"].ok
     assert "computes in" in findings["processor"].found
     assert not findings["engine"].ok
-    assert "make install" in findings["engine"].mend
+    assert "make install" in findings["engine"].fix
     monkeypatch.setenv("RAGTUNE_ENGINE__PYTHON", str(tmp_path / "nowhere"))
     assert invoke("doctor").exit_code == 1
 
@@ -256,7 +256,13 @@ def test_the_report_shows_scores_with_n_and_interval_and_the_decision(home, caps
     settings = load_settings()
     warehouse = Warehouse(settings.home / "warehouse.duckdb")
     warehouse.append([SCORE, replace(SCORE, model="base", precision="bf16", value=0.17, low=0.12, high=0.22)])
-    warehouse.append([replace(DECISION, outside_gain=-0.1, outside_low=-0.2, outside_high=0.01, outside_n=48)])
+    warehouse.append(
+        [
+            replace(
+                DECISION, out_of_domain_gain=-0.1, out_of_domain_low=-0.2, out_of_domain_high=0.01, out_of_domain_n=48
+            )
+        ]
+    )
     monkeypatch.setattr(demo.out, "width", 200)
     demo.report(settings)
     text = capsys.readouterr().out

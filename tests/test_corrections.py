@@ -1,5 +1,5 @@
+from ragtune.dataset.checks.quality import check_pairs
 from ragtune.dataset.corrections import corrected_pairs, feedback_ids
-from ragtune.dataset.quality import check_pairs
 from ragtune.records import Chunk, FeedbackEvent
 from ragtune.settings import DatasetSettings
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from ragtune.knowledge.chunking import cut
-from ragtune.knowledge.cuttings import cut_what_changed
+from ragtune.knowledge.cuttings import chunk_changed
 from ragtune.records import Document, content_id
 from ragtune.settings import Settings
-from tests.counting_embedder import CountingEmbedder
+from tests.support.counting_embedder import CountingEmbedder
 
 WORDS = ["herring", "swallow", "adapter", "quantise", "retrieve", "gateway", "harbour", "winter", "lantern", "copper"]
 
@@ -66,48 +66,48 @@ def test_after_any_edits_the_passages_and_the_marks_of_repeats_are_those_of_a_cl
     documents = pages(60, rng)
     for _ in range(12):
         clean = cut(documents, settings.chunking, embedder.count_tokens)
-        assert cut_what_changed(documents, settings, embedder) == clean
+        assert chunk_changed(documents, settings, embedder) == clean
         assert any(chunk.duplicate_of for chunk in clean)
         documents = edited(documents, rng)
 
 
 def test_unchanged_documents_are_not_even_tokenised(settings: Settings) -> None:
     documents = pages(20, random.Random(1))
-    cut_what_changed(documents, settings, ReadingEmbedder())
+    chunk_changed(documents, settings, ReadingEmbedder())
     embedder = ReadingEmbedder()
     documents[4] = replace(documents[4], text=documents[4].text + " The harbour froze.")
-    cut_what_changed(documents, settings, embedder)
+    chunk_changed(documents, settings, embedder)
     assert any("froze" in text for text in embedder.counted)
     assert not any(" ".join(random.Random(5).choices(WORDS, k=60)[:20]) in text for text in embedder.counted)
     embedder.counted.clear()
-    cut_what_changed(documents, settings, embedder)
+    chunk_changed(documents, settings, embedder)
     assert embedder.counted == []
 
 
 def test_other_limits_or_another_tokenizer_cut_everything_anew(settings: Settings) -> None:
     documents = pages(20, random.Random(1))
-    wide = cut_what_changed(documents, settings, ReadingEmbedder())
+    wide = chunk_changed(documents, settings, ReadingEmbedder())
     narrow = settings.model_copy(update={"chunking": settings.chunking.model_copy(update={"max_tokens": 32})})
-    assert len(cut_what_changed(documents, narrow, ReadingEmbedder())) > len(wide)
+    assert len(chunk_changed(documents, narrow, ReadingEmbedder())) > len(wide)
     other = ReadingEmbedder("other words")
-    assert cut_what_changed(documents, settings, other) == wide
+    assert chunk_changed(documents, settings, other) == wide
     assert len(other.counted) > len(documents)
 
 
 def test_a_torn_file_is_made_anew(settings: Settings) -> None:
     documents = pages(20, random.Random(1))
-    found = cut_what_changed(documents, settings, ReadingEmbedder())
+    found = chunk_changed(documents, settings, ReadingEmbedder())
     (path,) = (settings.home / "library").iterdir()
     whole = path.read_bytes()
     for torn in (b"", whole[:100], whole[:-10], whole.replace(b"harbour", b"HARBOUR")):
         path.write_bytes(torn)
-        assert cut_what_changed(documents, settings, ReadingEmbedder()) == found
+        assert chunk_changed(documents, settings, ReadingEmbedder()) == found
         assert path.read_bytes() == whole
 
 
 def test_what_left_the_documents_is_not_kept(settings: Settings) -> None:
     documents = pages(20, random.Random(1))
-    cut_what_changed(documents, settings, CountingEmbedder())
-    cut_what_changed(documents[:5], settings, CountingEmbedder())
+    chunk_changed(documents, settings, CountingEmbedder())
+    chunk_changed(documents[:5], settings, CountingEmbedder())
     (path,) = (settings.home / "library").iterdir()
     assert len(path.read_text().splitlines()) == 1 + 5

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from ragtune.backends.lance_index import LanceIndex
 from ragtune.dataset.publishing import read_published
-from ragtune.dataset.review import ReviewStore
+from ragtune.dataset.reviews.decisions import ReviewStore
 from ragtune.errors import DatasetError
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.records import QAPair, SplitItem
@@ -19,8 +19,8 @@ from ragtune_assets import dataset, feedback, knowledge
 from ragtune_assets.materialize import materialize
 from ragtune_assets.resources import build_resources
 from ragtune_serving.cli import app
-from tests.counting_embedder import CountingEmbedder
-from tests.model_server import ModelServer
+from tests.support.counting_embedder import CountingEmbedder
+from tests.support.model_server import ModelServer
 
 ROOTS = ["feedback_events", "raw_documents", "review_decisions"]
 

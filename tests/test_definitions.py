@@ -14,7 +14,7 @@ GROUPS = {
     "knowledge": {"raw_documents", "chunks", "search_index"},
     "dataset": {"qa_candidates", "qa_dataset", "qa_splits", "published_dataset"},
     "model": {"replay_questions", "base_model", "lora_adapter", "merged_model", "quantized_model"},
-    "evaluation": {"outside_questions", "eval_answers", "eval_scores", "benchmark_runs", "benchmark_tables"},
+    "evaluation": {"out_of_domain_questions", "eval_answers", "eval_scores", "benchmark_runs", "benchmark_tables"},
     "release": {"released_model"},
     "feedback": {"feedback_events", "review_decisions"},
 }
@@ -60,7 +60,7 @@ def test_work_on_a_gpu_and_on_duckdb_is_in_its_pool(tmp_path):
             {
                 "lora_adapter",
                 "quantized_model",
-                "outside_questions",
+                "out_of_domain_questions",
                 "replay_questions",
                 "eval_answers",
                 "benchmark_runs",

@@ -11,7 +11,7 @@ from ragtune.settings import load_settings
 from ragtune.store.registry import ModelRegistry, assemble
 from ragtune_serving.deployment import Deployment
 from ragtune_serving.engine import Pace, ServedModel, SupervisedEngine
-from tests.fake_engine import FakeEngine
+from tests.support.fake_engine import FakeEngine
 
 PACE = Pace(watch=0.05, first_pause=0.05, longest_pause=0.2, calm=60)
 MANIFEST = ModelManifest(1, "now", "smollm2", "b", "a", "d", (), "p", 1, "c", "w8a8", {}, {}, (), {}, "", {})

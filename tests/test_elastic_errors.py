@@ -17,7 +17,7 @@ from ragtune.backends.elastic_index import ElasticIndex
 from ragtune.backends.elastic_lease import WriterLease
 from ragtune.errors import SearchIndexError
 from ragtune.records import Chunk, content_id
-from tests.elastic import elastic_opener, elastic_url
+from tests.support.elastic import elastic_opener, elastic_url
 
 VECTOR = np.ones(8, dtype=np.float32) / np.sqrt(np.float32(8))
 

@@ -16,7 +16,7 @@ from ragtune.errors import ModelError, SettingsError
 from ragtune.model.capacity import require_int8
 from ragtune.ports import Embedder
 from ragtune.settings import Settings
-from tests.counting_embedder import CountingEmbedder
+from tests.support.counting_embedder import CountingEmbedder
 
 TEXTS = [
     "Herrings swim in cold water.",

@@ -15,7 +15,7 @@ from ragtune.errors import EngineError
 from ragtune.ports import RunningEngine
 from ragtune.records import Message
 from ragtune.settings import EngineSettings
-from tests.tiny_llama import write_weights
+from tests.support.tiny_llama import write_weights
 
 ENGINE_PYTHON = Path(__file__).parent.parent / ".venv-vllm/bin/python"
 LONGEST = 512

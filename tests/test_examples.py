@@ -7,13 +7,13 @@ from ragtune.answer.answering import search_text
 from ragtune.answer.controls import Controls
 from ragtune.answer.prompt import REFUSAL
 from ragtune.answer.small_talk import REPLIES
-from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.model.examples import TrainingExample, build_examples, interleaved
 from ragtune.model.styles import styled_target
 from ragtune.model.talk import short_form
 from ragtune.records import Chunk, Hit, QAPair, SplitItem
 from ragtune.settings import AnswerSettings
-from tests.api_pages import articles, chunk, shop
+from tests.support.api_pages import articles, chunk, shop
 
 SETTINGS = AnswerSettings(passages=3, passage_words=60)
 

@@ -3,10 +3,10 @@ from collections import Counter
 
 import pytest
 
-from ragtune.dataset.extraction import ExtractiveWriter
-from ragtune.dataset.wording import WORDINGS, typed
+from ragtune.dataset.extractive.wording import WORDINGS, typed
+from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.records import Chunk, QAPair
-from tests.api_pages import CART, articles, chunk, document, shop
+from tests.support.api_pages import CART, articles, chunk, document, shop
 
 
 def written(chunks: list[Chunk], seed: int = 3, limit: int = 50) -> list[QAPair]:

@@ -125,8 +125,8 @@ def test_a_model_that_lost_what_it_could_do_before_is_refused_however_much_it_ga
     decision = beside(live, live + 0.4, before, before - 0.3 * rng.random(48))
     assert not decision.promoted
     assert "lost what it could do before" in decision.reason
-    assert decision.outside_high < 0
-    assert decision.outside_n == 48
+    assert decision.out_of_domain_high < 0
+    assert decision.out_of_domain_n == 48
 
 
 def test_a_small_loss_elsewhere_that_may_be_chance_does_not_stop_a_better_model():
@@ -134,4 +134,4 @@ def test_a_small_loss_elsewhere_that_may_be_chance_does_not_stop_a_better_model(
     live, before = rng.random(120) * 0.5, rng.random(48)
     decision = beside(live, live + 0.4, before, before + 0.3 * rng.normal(size=48) - 0.01)
     assert decision.promoted
-    assert decision.outside_low < 0 < decision.outside_high
+    assert decision.out_of_domain_low < 0 < decision.out_of_domain_high

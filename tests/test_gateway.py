@@ -12,8 +12,9 @@ import pytest
 
 from ragtune.settings import load_settings
 from ragtune.store.feedback import FeedbackLog
-from tests.fake_engine import RunningFake
-from tests.gateway_process import Gateway
+from tests.support import fake_engine
+from tests.support.fake_engine import RunningFake
+from tests.support.gateway_process import Gateway
 
 QUESTION = "What does `shop.cart.total` return?"
 DOCUMENTS = {
@@ -301,7 +302,7 @@ def test_an_engine_that_dies_is_a_clear_503_and_then_comes_back(gateway):
     assert answer.headers["retry-after"] == "5"
     assert "engine" in answer.json()["error"]["message"]
     port = int(gateway.engine.url.rsplit(":", 1)[1])
-    command = [sys.executable, str(Path(__file__).with_name("fake_engine.py")), str(port), "fake"]
+    command = [sys.executable, fake_engine.__file__, str(port), "fake"]
     gateway.engine.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 30
     while (answer := gateway.request("POST", "/v1/chat/completions", json=body)).status_code != 200:

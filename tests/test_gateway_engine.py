@@ -7,7 +7,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.gateway_process import Gateway
+from tests.support.gateway_process import Gateway
 
 pytestmark = pytest.mark.engine
 FACTS = {

@@ -10,12 +10,12 @@ from typing import get_args
 
 import pytest
 
-from ragtune.dataset.generation import Kind, LLMJudge, LLMWriter, find_quote
-from ragtune.dataset.quality import check_pairs
+from ragtune.dataset.checks.quality import check_pairs
+from ragtune.dataset.llm.writer import Kind, LLMJudge, LLMWriter, find_quote
 from ragtune.errors import DatasetError
 from ragtune.settings import DatasetSettings, JudgeSettings, WriterSettings
-from tests.api_pages import articles, chunk, shop
-from tests.model_server import ModelServer, quoting
+from tests.support.api_pages import articles, chunk, shop
+from tests.support.model_server import ModelServer, quoting
 
 CHUNKS = [chunk(each) for each in [*shop(), *articles(8)]]
 
@@ -236,7 +236,7 @@ def test_a_known_model_costs_what_the_price_list_says(server, tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from ragtune.dataset.generation import LLMWriter
+from ragtune.dataset.llm.writer import LLMWriter
 from ragtune.settings import WriterSettings
 from tests.test_generation import CHUNKS
 settings = WriterSettings(model="openai/writer", url=sys.argv[1], api_key="k", concurrency=1, attempts=3, timeout=20)
@@ -299,6 +299,6 @@ def test_a_quote_is_found_whatever_its_white_space():
 
 
 def first_pairs():
-    from ragtune.dataset.extraction import ExtractiveWriter
+    from ragtune.dataset.extractive.writer import ExtractiveWriter
 
     return ExtractiveWriter(1).write(CHUNKS)[:4]

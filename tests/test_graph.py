@@ -121,7 +121,7 @@ def test_every_number_stands_in_the_warehouse(home):
     assert {("base", "bf16", "gate"), ("fine-tuned", "w8a8", "gate")} <= scores
     (decision,) = warehouse.decisions()
     assert decision.candidate_version == home.ref("quantized_model").sha256[:12]
-    assert decision.outside_n == 4
+    assert decision.out_of_domain_n == 4
     (row,) = warehouse.benchmarks()
     assert (row.precision, row.concurrency, row.errors) == ("w4a16" if reads_int4("cpu") else "w4a16 unpacked", 2, 0)
     assert row.tokens_per_second > 0
@@ -196,7 +196,7 @@ def test_a_correction_leads_through_the_sensor_to_a_new_adapter_whose_manifest_n
     log.close()
     assert pair.chunk_id in chunks
 
-    outcome = json.loads(home.python("-m", "tests.daemon_ticks").splitlines()[-1])
+    outcome = json.loads(home.python("-m", "tests.support.daemon_ticks").splitlines()[-1])
 
     assert outcome["sensor"]["ragtune/new_feedback"] == "1"
     asked = [name for layer in outcome["layers"] for name in layer]
@@ -209,5 +209,5 @@ def test_a_correction_leads_through_the_sensor_to_a_new_adapter_whose_manifest_n
     newest = home.registry.versions()[-1]
     assert newest.manifest.adapter_sha256 == adapter.sha256
     assert newest.manifest.feedback_ids == (event.id,)
-    again = json.loads(home.python("-m", "tests.daemon_ticks").splitlines()[-1])
+    again = json.loads(home.python("-m", "tests.support.daemon_ticks").splitlines()[-1])
     assert again == {"sensor": "0 new verdicts since number 1; 1 are needed.", "layers": []}

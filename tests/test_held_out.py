@@ -13,7 +13,7 @@ from ragtune.records import QAPair, SplitItem
 from ragtune.settings import AnswerSettings, EvaluationSettings, Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune_assets.line_up import BASE, RAW, line_up
-from tests.answering_fakes import ListRetriever, ScriptedChat, chunk
+from tests.support.answering_fakes import ListRetriever, ScriptedChat, chunk
 
 PAIRS = [QAPair(f"p{i}", f"What is item{i} ?", f"value {i}", "k", f"d{i}", f"c{i}") for i in range(6)]
 ITEMS = [SplitItem(pair, "gate" if number % 2 else "test", pair.document_id) for number, pair in enumerate(PAIRS)]

@@ -16,8 +16,8 @@ from ragtune.knowledge import indexing
 from ragtune.knowledge.indexing import chunk_version, update_index
 from ragtune.ports import SearchIndex
 from ragtune.records import Chunk, content_id
-from tests.counting_embedder import CountingEmbedder
-from tests.elastic import elastic_opener, elastic_url
+from tests.support.counting_embedder import CountingEmbedder
+from tests.support.elastic import elastic_opener, elastic_url
 
 WORDS = ["herring", "swallow", "adapter", "quantise", "retrieve", "gateway", "harbour", "winter", "lantern", "copper"]
 
@@ -154,7 +154,7 @@ from pathlib import Path
 from ragtune.backends.lance_index import LanceIndex
 from ragtune.backends.elastic_index import ElasticIndex
 from ragtune.knowledge import indexing
-from tests.counting_embedder import CountingEmbedder
+from tests.support.counting_embedder import CountingEmbedder
 from tests.test_indexing import corpus
 indexing.SLICE = 16
 class Slow(CountingEmbedder):

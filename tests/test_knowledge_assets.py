@@ -26,7 +26,7 @@ from ragtune_assets.knowledge import (
 )
 from ragtune_assets.resources import build_resources
 from ragtune_serving.commands.documents import bring_up_to_date
-from tests.model_server import ModelServer
+from tests.support.model_server import ModelServer
 
 
 @pytest.fixture

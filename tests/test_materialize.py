@@ -45,7 +45,7 @@ class World:
         )
         def middle(source: ArtifactRef):
             if world.breaks:
-                raise RagTuneError("The middle is broken.", expected="a whole one", mend="glue it")
+                raise RagTuneError("The middle is broken.", expected="a whole one", fix="glue it")
             check = dg.AssetCheckResult(passed=world.check_passes, check_name="good")
             length = str(len((Path(source.uri) / "text").read_text()))
             return materialized(world.write("middle", length), {}, [check])
@@ -110,7 +110,7 @@ def test_a_failing_asset_says_what_was_found_and_how_to_mend_it(world):
 
 def test_a_resource_that_cannot_be_made_says_why(world, tmp_path):
     def refuse(_context):
-        raise RagTuneError("The index is gone.", mend="build it")
+        raise RagTuneError("The index is gone.", fix="build it")
 
     @dg.asset
     def needs_it(index: dg.ResourceParam[str]) -> None: ...

@@ -9,7 +9,7 @@ from ragtune.model.merge import merge_adapter
 from ragtune.model.pretrained import load_model, load_tokenizer
 from ragtune.settings import BaseModelSettings
 from ragtune.store.artifacts import ArtifactStore
-from tests.tiny_llama import make_tiny_llama, talks
+from tests.support.tiny_llama import make_tiny_llama, talks
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from ragtune.answer.prompt import REFUSAL
 from ragtune.answer.review import review
 from ragtune.evaluation.metrics import SIGNATURES, exact_match, measure, token_f1
 from ragtune.records import Completion, QAPair
-from tests.answering_fakes import chunk, hits
+from tests.support.answering_fakes import chunk, hits
 
 PAIR = QAPair("p", "What is the limit?", "5 calls", "default", "doc-right", "right")
 NOBODY = QAPair("u", "Who sang?", "", "unanswerable", "doc-right", "right", answerable=False)

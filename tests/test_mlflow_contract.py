@@ -17,7 +17,7 @@ from ragtune.model.tracking import MlflowTracker
 from ragtune.settings import Settings, load_settings
 from ragtune.store.registry import ModelRegistry, read_manifest, verify
 from ragtune_serving.processes import Program, start, stop
-from tests.releases import released
+from tests.support.releases import released
 
 START_SECONDS = 120.0
 

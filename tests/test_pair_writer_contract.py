@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from ragtune.dataset.extraction import ExtractiveWriter
-from ragtune.dataset.generation import LLMWriter
-from ragtune.dataset.sentences import flat
+from ragtune.dataset.extractive.writer import ExtractiveWriter
+from ragtune.dataset.llm.writer import LLMWriter
+from ragtune.dataset.sentences import collapse_whitespace
 from ragtune.ports import PairWriter
 from ragtune.records import QAPair
-from tests.api_pages import FETCH, articles, chunk, document, shop
-from tests.model_server import ModelServer, quoting
+from tests.support.api_pages import FETCH, articles, chunk, document, shop
+from tests.support.model_server import ModelServer, quoting
 
 CHUNKS = [chunk(each) for each in [*shop(), *articles(4)]]
 Open = Callable[[int], PairWriter]
@@ -39,7 +39,7 @@ def test_every_answer_stands_at_its_span_in_its_chunk(pairs: list[list[QAPair]])
     for pair in (pair for written in pairs for pair in written if pair.answerable):
         start, end = pair.span
         assert 0 <= start < end <= len(texts[pair.chunk_id])
-        assert flat(texts[pair.chunk_id][start:end]).rstrip(".") == pair.answer.rstrip(".")
+        assert collapse_whitespace(texts[pair.chunk_id][start:end]).rstrip(".") == pair.answer.rstrip(".")
 
 
 def test_a_question_without_an_answer_has_neither_text_nor_span(pairs: list[list[QAPair]]) -> None:
@@ -59,7 +59,7 @@ def test_a_pair_says_where_it_comes_from_and_who_wrote_it(open_writer: Open, pai
     for pair in (pair for written in pairs for pair in written):
         assert (pair.chunk_id, pair.document_id, pair.topic) in known
         assert pair.writer == name
-        assert pair.question == flat(pair.question) != ""
+        assert pair.question == collapse_whitespace(pair.question) != ""
 
 
 def test_the_same_chunks_and_seed_give_the_same_pairs_and_another_seed_others(

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from ragtune.dataset.personal import personal_data
+from ragtune.dataset.checks.personal import personal_data
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_what_documentation_is_full_of_is_no_personal_data(text):
 
 ASKED = """
 import sys
-from ragtune.dataset.personal import personal_data
+from ragtune.dataset.checks.personal import personal_data
 assert personal_data("What does `dagster.asset` do on port 8080 in 2024?") == ""
 assert "presidio_analyzer" not in sys.modules
 """

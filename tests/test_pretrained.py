@@ -17,7 +17,7 @@ from ragtune.model.pretrained import (
 from ragtune.records import Message
 from ragtune.settings import BaseModelSettings
 from ragtune.store.artifacts import ArtifactStore, file_sha256
-from tests.tiny_llama import make_tiny_llama
+from tests.support.tiny_llama import make_tiny_llama
 
 
 @pytest.fixture(scope="module")

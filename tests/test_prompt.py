@@ -7,7 +7,7 @@ from ragtune.answer.controls import NEUTRAL
 from ragtune.answer.prompt import REFUSAL, SYSTEM, build_messages, prompt_sha256, system_text, target_text
 from ragtune.knowledge.trimming import content_words, trimmed
 from ragtune.records import Message
-from tests.answering_fakes import chunk, hits
+from tests.support.answering_fakes import chunk, hits
 
 LONG = "\n".join(
     ["`pkg.call(name, limit=5)`  (function)", "", "Calls it often.", "", "Parameters:"]

@@ -3,14 +3,14 @@ from dataclasses import replace
 
 import pytest
 
-from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.dataset.checks.quality import check_pairs
+from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.publishing import FIELDS, diff_items, items_sha256, publish, read_published
-from ragtune.dataset.quality import check_pairs
 from ragtune.dataset.splits import split_pairs
 from ragtune.errors import DatasetError
 from ragtune.settings import DatasetSettings
 from ragtune.store.artifacts import file_sha256
-from tests.api_pages import articles, chunk, shop
+from tests.support.api_pages import articles, chunk, shop
 
 SETTINGS = DatasetSettings(min_pairs=1)
 

@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from ragtune.dataset.extraction import ExtractiveWriter
-from ragtune.dataset.quality import check_pairs, rejection
+from ragtune.dataset.checks.quality import check_pairs, rejection
+from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.settings import DatasetSettings
-from tests.api_pages import articles, chunk, shop
+from tests.support.api_pages import articles, chunk, shop
 
 PAGE = chunk(shop()[0])
 PAIR = next(pair for seed in range(9) for pair in ExtractiveWriter(seed, 9).write([PAGE]) if pair.kind == "parameter")

@@ -6,7 +6,7 @@ from ragtune.errors import ModelError, SettingsError
 from ragtune.model.pretrained import load_model, load_tokenizer
 from ragtune.model.quantization import inspect_weights, quantize_w4a16, quantize_w8a8, storage_format, unpack_w4a16
 from ragtune.settings import QuantizationSettings
-from tests.tiny_llama import make_tiny_llama, talks
+from tests.support.tiny_llama import make_tiny_llama, talks
 
 SETTINGS = QuantizationSettings(group_size=32, calibration_samples=4)
 LAYERS = 2 * 7

@@ -4,7 +4,7 @@ import zipfile
 
 import pytest
 
-from ragtune.dataset.prose_facts import prose_facts
+from ragtune.dataset.extractive.prose_facts import prose_facts
 from ragtune.knowledge.language import guess_language
 from ragtune.knowledge.pdf import Line, rebuild
 from ragtune.knowledge.readers import UnreadableError, can_read, read_bytes

@@ -6,7 +6,7 @@ from ragtune.errors import RegistryError
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import write_json
 from ragtune.store.registry import ModelRegistry, assemble, verify
-from tests.releases import manifest, released
+from tests.support.releases import manifest, released
 
 
 def test_a_fresh_home_has_no_champion_and_reading_it_makes_no_store(tmp_path):

@@ -10,8 +10,8 @@ from ragtune.errors import DatasetError, ModelError
 from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.settings import IndexSettings, RewriterSettings, load_settings
-from tests.counting_embedder import CountingEmbedder
-from tests.model_server import ModelServer
+from tests.support.counting_embedder import CountingEmbedder
+from tests.support.model_server import ModelServer
 from tests.test_retrieval import CHUNKS
 
 

@@ -11,7 +11,7 @@ from ragtune.knowledge.names import body_text, names_in, object_names
 from ragtune.knowledge.retrieval import Retriever, fuse, search_log
 from ragtune.records import Chunk, Hit, content_id
 from ragtune.settings import IndexSettings
-from tests.counting_embedder import CountingEmbedder
+from tests.support.counting_embedder import CountingEmbedder
 
 NOISE = " ".join(f"peft LoraConfig adapter setting {number}" for number in range(9))
 

@@ -11,7 +11,7 @@ from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.records import Chunk, Hit, QAPair
 from ragtune.settings import IndexSettings
-from tests.counting_embedder import CountingEmbedder
+from tests.support.counting_embedder import CountingEmbedder
 
 
 def chunk(name: str, text: str, document: str = "") -> Chunk:

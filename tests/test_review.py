@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import pytest
 
-from ragtune.dataset.extraction import ExtractiveWriter
-from ragtune.dataset.quality import check_pairs
-from ragtune.dataset.review import ReviewStore, apply_reviews, pair_key, standing
-from ragtune.dataset.review_files import export_pairs, import_decisions
+from ragtune.dataset.checks.quality import check_pairs
+from ragtune.dataset.extractive.writer import ExtractiveWriter
+from ragtune.dataset.reviews.decisions import ReviewStore, apply_reviews, pair_key, standing
+from ragtune.dataset.reviews.files import export_pairs, import_decisions
 from ragtune.errors import DatasetError
 from ragtune.settings import DatasetSettings
-from tests.api_pages import articles, chunk, shop
+from tests.support.api_pages import articles, chunk, shop
 
 CHUNKS = [chunk(each) for each in [*shop(), *articles(10)]]
 PAIRS = ExtractiveWriter(2).write(CHUNKS)
@@ -145,7 +145,7 @@ def test_no_decision_is_lost_when_many_review_at_once(store):
 
 REVIEWER = """
 import sys
-from ragtune.dataset.review import ReviewStore
+from ragtune.dataset.reviews.decisions import ReviewStore
 from tests.test_review import PAIRS
 url, name = sys.argv[1:]
 store = ReviewStore(url)
@@ -264,7 +264,7 @@ def test_a_wrong_file_is_refused_with_the_line_and_nothing_of_it_is_taken(store,
     with pytest.raises(DatasetError, match=said) as refused:
         import_decisions(path, store)
     assert refused.value.expected
-    assert refused.value.mend
+    assert refused.value.fix
     assert store.decisions() == []
 
 
@@ -273,7 +273,7 @@ def test_what_is_no_review_file_is_refused_with_what_to_do(store, tmp_path, name
     with pytest.raises(DatasetError, match=name) as refused:
         import_decisions(tmp_path / name, store)
     assert "CSV" in refused.value.expected.upper()
-    assert refused.value.mend
+    assert refused.value.fix
 
 
 def first(path):

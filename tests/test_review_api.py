@@ -15,8 +15,8 @@ import pytest
 import uvicorn
 from typer.testing import CliRunner
 
-from ragtune.dataset.extraction import ExtractiveWriter
-from ragtune.dataset.review import pair_key, standing
+from ragtune.dataset.extractive.writer import ExtractiveWriter
+from ragtune.dataset.reviews.decisions import pair_key, standing
 from ragtune.settings import child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune_serving.api import build_api
@@ -26,7 +26,7 @@ from ragtune_serving.keys import KeyStore
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.routes import Services
-from tests.api_pages import articles, chunk, shop
+from tests.support.api_pages import articles, chunk, shop
 
 CHUNKS = [chunk(each) for each in [*shop(), *articles(12)]]
 PAIRS = ExtractiveWriter(2).write(CHUNKS)

@@ -7,7 +7,7 @@ from ragtune.evaluation.resampling import mean_interval
 from ragtune.evaluation.scoring import score_model, summarise
 from ragtune.records import QAPair, ScoredAnswer
 from ragtune.settings import AnswerSettings
-from tests.answering_fakes import ListRetriever, ScriptedChat, chunk
+from tests.support.answering_fakes import ListRetriever, ScriptedChat, chunk
 
 PAIRS = [QAPair(f"p{i}", f"What is item{i} ?", f"value {i}", "k", f"doc-c{i}", f"c{i}") for i in range(12)]
 RETRIEVER = ListRetriever([chunk(f"c{i}", f"The item{i} has value {i} today.") for i in range(12)])

@@ -10,7 +10,7 @@ from ragtune.backends.lance_index import LanceIndex
 from ragtune.errors import SearchIndexError
 from ragtune.ports import IndexQuery, SearchIndex
 from ragtune.records import Chunk, content_id
-from tests.elastic import elastic_opener
+from tests.support.elastic import elastic_opener
 
 DIMENSION = 8
 Open = Callable[..., SearchIndex]

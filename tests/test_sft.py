@@ -15,7 +15,7 @@ from ragtune.model.tokens import batch_order, tokenize
 from ragtune.model.tracking import MlflowTracker, Tracker
 from ragtune.records import Message
 from ragtune.settings import TrainingSettings
-from tests.tiny_llama import Talk, make_tiny_llama, talks
+from tests.support.tiny_llama import Talk, make_tiny_llama, talks
 
 SETTINGS = TrainingSettings(
     minutes=5, max_steps=12, batch_size=4, checkpoint_every=4, learning_rate=0.01, validation_examples=4
@@ -70,7 +70,7 @@ def test_a_training_that_was_killed_goes_on_from_its_last_whole_checkpoint(tiny:
     script = (
         "from pathlib import Path; from ragtune.model.sft import train_adapter; "
         "from ragtune.model.tracking import Tracker; from ragtune.settings import TrainingSettings; "
-        "from tests.tiny_llama import talks; "
+        "from tests.support.tiny_llama import talks; "
         f"train_adapter(Path({str(tiny)!r}), talks(40), talks(6), "
         f"TrainingSettings.model_validate_json({settings.model_dump_json()!r}), 7, "
         f"Path({str(tmp_path / 'out')!r}), Path({str(tmp_path / 'resume')!r}), Tracker(), 'cpu', 1)"

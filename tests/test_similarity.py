@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ragtune.dataset.extraction import ExtractiveWriter
-from ragtune.dataset.similarity import remembered, same_meaning, with_nearness, with_retrievability
+from ragtune.dataset.checks.similarity import remembered, same_meaning, with_nearness, with_retrievability
+from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.records import Hit, QAPair
-from tests.api_pages import articles, chunk
-from tests.counting_embedder import CountingEmbedder
+from tests.support.api_pages import articles, chunk
+from tests.support.counting_embedder import CountingEmbedder
 
 CHUNKS = [chunk(each) for each in articles(12)]
 PAIRS = ExtractiveWriter(2).write(CHUNKS)

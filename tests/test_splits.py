@@ -3,12 +3,12 @@ from collections import Counter
 from dataclasses import replace
 from itertools import combinations, pairwise
 
-from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.near_duplicates import clusters, jaccard, near_pairs, near_questions, shingles
 from ragtune.dataset.splits import leaks, split_counts, split_pairs, topic_balance, widest_gap
 from ragtune.records import Document
 from ragtune.settings import DatasetSettings
-from tests.api_pages import articles, chunk, document
+from tests.support.api_pages import articles, chunk, document
 
 SETTINGS = DatasetSettings()
 

@@ -89,9 +89,9 @@ def test_a_file_of_an_earlier_release_gets_the_columns_that_came_later(tmp_path:
     warehouse.append([DECISION])
     with duckdb.connect(str(warehouse.path)) as connection:
         connection.execute("DROP VIEW newest_decision")
-        for name in ("outside_gain", "outside_low", "outside_high", "outside_n"):
+        for name in ("out_of_domain_gain", "out_of_domain_low", "out_of_domain_high", "out_of_domain_n"):
             connection.execute(f"ALTER TABLE decisions DROP COLUMN {name}")
-    newer = replace(DECISION, outside_n=48)
+    newer = replace(DECISION, out_of_domain_n=48)
     warehouse.append([newer])
     assert warehouse.decisions()[-1] == newer
-    assert warehouse.query("SELECT outside_n FROM newest_decision") == (["outside_n"], [(48,)])
+    assert warehouse.query("SELECT out_of_domain_n FROM newest_decision") == (["out_of_domain_n"], [(48,)])

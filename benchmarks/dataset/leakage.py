@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ragtune.backends.catalog import embedder_from
-from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.near_duplicates import clusters, jaccard, shingles
 from ragtune.dataset.splits import split_pairs
-from ragtune.dataset.wording import draw
+from ragtune.draws import draw
 from ragtune.knowledge.chunking import cut
 from ragtune.knowledge.sources import read_sources
 from ragtune.records import Document, QAPair, content_id

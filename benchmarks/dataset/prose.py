@@ -14,10 +14,10 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from ragtune.backends.catalog import embedder_from
-from ragtune.dataset.baseline import overlap_shares
-from ragtune.dataset.extraction import ExtractiveWriter
-from ragtune.dataset.prose_facts import passing
-from ragtune.dataset.quality import check_pairs
+from ragtune.dataset.checks.baseline import overlap_shares
+from ragtune.dataset.checks.quality import check_pairs
+from ragtune.dataset.extractive.prose_facts import passing
+from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.sentences import sentences, stands_alone
 from ragtune.knowledge.chunking import cut
 from ragtune.knowledge.sources import read_sources

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import Answerer
 from ragtune.backends.catalog import retriever_from
-from ragtune.dataset.sentences import flat, sentences
+from ragtune.dataset.sentences import collapse_whitespace, sentences
 from ragtune.evaluation.benchmark import hardware
 from ragtune.evaluation.gate import paired_gain
 from ragtune.evaluation.held_out import held_out
@@ -46,7 +46,9 @@ class SentencePicker(ChatModel):
         """Return the sentence with the number of its passage."""
         passages, _, question = messages[-1].content.rpartition("\n\nQuestion: ")
         found = re.findall(r"^\[(\d)\] [^\n]*\n(.*?)(?=^\[\d\] |\Z)", passages, re.MULTILINE | re.DOTALL)
-        units = [(number, flat(text[a:b])) for number, text in found for a, b in sentences(text, 0, len(text))]
+        units = [
+            (number, collapse_whitespace(text[a:b])) for number, text in found for a, b in sentences(text, 0, len(text))
+        ]
         best = 0
         if self.embedder is not None:
             vectors = self.embedder.embed([question, *(text for _, text in units)])

@@ -13,7 +13,7 @@ import yaml
 
 from ragtune.dataset.near_duplicates import near_pairs
 from ragtune.evaluation.benchmark import hardware
-from ragtune.evaluation.outside import descriptions
+from ragtune.evaluation.out_of_domain import descriptions
 from ragtune.knowledge.sources import read_sources
 from ragtune.settings import Settings
 

@@ -22,7 +22,7 @@ from ragtune.answer.marks import answer_tokens, stands_in
 from ragtune.backends.catalog import embedder_from, engine_from, retriever_from
 from ragtune.evaluation.benchmark import hardware
 from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers
-from ragtune.evaluation.outside import FixedPassages, OutsideQuestion, with_nearest_passages
+from ragtune.evaluation.out_of_domain import FixedPassages, OutOfDomainQuestion, with_nearest_passages
 from ragtune.evaluation.resampling import mean_interval
 from ragtune.knowledge.chunking import cut
 from ragtune.model.capacity import chosen_device
@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 SAMPLES = 2000
 
 
-def questions_of(file: Path, settings: Settings) -> list[OutsideQuestion]:
+def questions_of(file: Path, settings: Settings) -> list[OutOfDomainQuestion]:
     """Return the questions of a JSONL file with their passages; an empty answer means that there is none.
 
     Left out, and counted on the terminal: answers that no passage holds whole, and a question that comes again.

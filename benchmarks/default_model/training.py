@@ -59,9 +59,9 @@ def plain_trainer(base: Path, rows: list[Tokenized], knobs: TrainingSettings, se
     from trl.trainer.sft_trainer import SFTTrainer
 
     from ragtune.model.pretrained import load_model
-    from ragtune.model.trainer import Clock, Watch
+    from ragtune.model.trainer import BudgetCallback, TimeBudget
 
-    clock = Clock(knobs.minutes * 60, knobs.max_steps, knobs.warmup_share)
+    clock = TimeBudget(knobs.minutes * 60, knobs.max_steps, knobs.warmup_share)
 
     class Paced(SFTTrainer):
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:  # noqa: ARG002
@@ -96,7 +96,7 @@ def plain_trainer(base: Path, rows: list[Tokenized], knobs: TrainingSettings, se
         ),
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Watch(clock, Tracker(), silent))
+    trainer.add_callback(BudgetCallback(clock, Tracker(), silent))
     return trainer, clock
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.retrieval.results import chunks_sha256, scratch_settings, write_results
 from ragtune.backends.catalog import embedder_from, search_index_from
-from ragtune.knowledge.cuttings import cut_what_changed
+from ragtune.knowledge.cuttings import chunk_changed
 from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.library import Library
 from ragtune.knowledge.sources import read_sources
@@ -36,7 +36,7 @@ def ingest(source: str, settings: Settings, embedder: Embedder) -> tuple[dict[st
     began = time.perf_counter()
     documents = Library(settings).read([source]).documents
     read = time.perf_counter()
-    chunks = cut_what_changed(documents, settings, embedder)
+    chunks = chunk_changed(documents, settings, embedder)
     done = time.perf_counter()
     update_index(search_index_from(settings, embedder), embedder, chunks)
     end = time.perf_counter()

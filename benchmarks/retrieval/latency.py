@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.retrieval.results import chunks_sha256, scratch_settings, write_results
 from ragtune.backends.catalog import embedder_from, search_index_from
-from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.evaluation.benchmark import percentile
 from ragtune.knowledge.chunking import cut
 from ragtune.knowledge.retrieval import MODES, Retriever

@@ -31,7 +31,7 @@ _POINTS_BACK = re.compile(r"^(?:and|what about|how about)\b|\b(?:it|its|there|th
 _POINTS_BACK_WORDS = 10
 
 
-class Finds(Protocol):
+class SupportsSearch(Protocol):
     """What answering needs of a retriever."""
 
     def search(self, text: str, limit: int) -> list[Hit]:
@@ -57,7 +57,7 @@ class Prepared:
 class Answerer:
     """Answers questions over what a retriever finds, or without retrieval where there is none."""
 
-    def __init__(self, retriever: Finds | None, settings: AnswerSettings) -> None:
+    def __init__(self, retriever: SupportsSearch | None, settings: AnswerSettings) -> None:
         self.retriever, self.settings = retriever, settings
         self.controls = with_controls(NEUTRAL, settings.dials, settings.switches)
 
@@ -101,7 +101,7 @@ class Answerer:
 class RememberingAnswerer(Answerer):
     """Prepares each question once, for several models that are asked the same ones."""
 
-    def __init__(self, retriever: Finds | None, settings: AnswerSettings) -> None:
+    def __init__(self, retriever: SupportsSearch | None, settings: AnswerSettings) -> None:
         super().__init__(retriever, settings)
         self._known: dict[str, Prepared] = {}
         self._lock = threading.Lock()

@@ -43,7 +43,7 @@ def stands_in(words: Sequence[str], text: Sequence[str]) -> bool:
     return any(list(text[i : i + len(words)]) == list(words) for i in range(len(text) - len(words) + 1))
 
 
-class MarksSetRight:
+class CitationCorrector:
     """Passes an answer on piece by piece; of a piece that may end inside a mark, the mark is held back.
 
     Behind a mark that was set right the same mark is left out. `moved` lists (passage that was cited, passage

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from ragtune.answer.controls import NEUTRAL, Controls
-from ragtune.answer.marks import MarksSetRight, cited_numbers, without_marks
+from ragtune.answer.marks import CitationCorrector, cited_numbers, without_marks
 from ragtune.answer.prompt import REFUSAL
 from ragtune.answer.small_talk import REPLIES
 from ragtune.knowledge.trimming import content_words
@@ -30,9 +30,9 @@ def is_refusal(text: str) -> bool:
     return REFUSAL.rstrip(".").lower() in text.lower() or bool(_REFUSALS.search(first))
 
 
-def marks_of(passages: Sequence[Hit] | None, controls: Controls) -> MarksSetRight:
+def marks_of(passages: Sequence[Hit] | None, controls: Controls) -> CitationCorrector:
     """Return what sets the marks of one answer right; it changes nothing where no marks were asked for."""
-    return MarksSetRight(passages or () if controls.citations else ())
+    return CitationCorrector(passages or () if controls.citations else ())
 
 
 def review(

@@ -59,7 +59,7 @@ class OpenAIChat(ChatModel):
         except OpenAIError as error:
             raise EngineError(
                 f"The engine at {self.url} did not answer: {type(error).__name__}: {error}",
-                mend="see the engine's log; a prompt longer than engine.max_model_len is refused",
+                fix="see the engine's log; a prompt longer than engine.max_model_len is refused",
             ) from error
         total = time.perf_counter() - started
         if usage is None or not finish:

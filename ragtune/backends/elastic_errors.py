@@ -1,4 +1,4 @@
-"""What Elasticsearch answers when something is wrong, in words that say how to mend it."""
+"""What Elasticsearch answers when something is wrong, in words that say how to fix it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ def checked_version(url: str, info: Mapping[str, Any]) -> tuple[int, ...]:
         raise SearchIndexError(
             f"The server at {url} is Elasticsearch {found}.",
             expected="8.12 or later, or 9",
-            mend="name another cluster in index.url, or set index.backend: lance",
+            fix="name another cluster in index.url, or set index.backend: lance",
         )
     return numbers
 
@@ -28,29 +28,29 @@ def explained(where: str, status: int, kind: str, detail: str) -> SearchIndexErr
         return SearchIndexError(
             f"The server at {where} is not an Elasticsearch, or an old one: {detail}",
             expected="Elasticsearch 8.12 or later, or 9",
-            mend="correct index.url, or set index.backend: lance",
+            fix="correct index.url, or set index.backend: lance",
         )
     if status == 0:
         return SearchIndexError(
             f"No answer from Elasticsearch at {where}: {detail}",
             expected="a cluster that answers there",
-            mend="start it, correct index.url, or set index.backend: lance",
+            fix="start it, correct index.url, or set index.backend: lance",
         )
     if kind == "cluster_block_exception" or "flood-stage watermark" in detail:
         return SearchIndexError(
             f"Elasticsearch at {where} takes no writes, which it does when a disk is nearly full: {detail}",
             expected="disks below the flood-stage watermark (95%)",
-            mend="free space, set index.blocks.read_only_allow_delete to null, and run the same command again",
+            fix="free space, set index.blocks.read_only_allow_delete to null, and run the same command again",
         )
     if status in (401, 403):
         return SearchIndexError(
             f"Elasticsearch at {where} refused the request ({status}): {detail}",
             expected="an API key with the cluster right `monitor` and, on the indices `NAME` and `NAME-*`, "
             "`read`, `write`, `create_index`, `manage`",
-            mend="set RAGTUNE_INDEX__API_KEY to such a key",
+            fix="set RAGTUNE_INDEX__API_KEY to such a key",
         )
     return SearchIndexError(
         f"Elasticsearch at {where} answered {status}: {detail}",
         expected="success",
-        mend="read the cluster's log; the old state of the index is still there",
+        fix="read the cluster's log; the old state of the index is still there",
     )

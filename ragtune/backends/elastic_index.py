@@ -171,7 +171,7 @@ class ElasticIndex(SearchIndex):
             raise SearchIndexError(
                 f"The index at {self.location} was built with the embedder '{meta.get('embedder')}'.",
                 expected=f"'{self.embedder}', as the settings say",
-                mend="run `ragtune index` or `ragtune materialize` to build it anew, or restore the old setting",
+                fix="run `ragtune index` or `ragtune materialize` to build it anew, or restore the old setting",
             )
 
     def _search_body(self, query: IndexQuery) -> dict[str, Any]:
@@ -201,7 +201,7 @@ class ElasticIndex(SearchIndex):
             raise SearchIndexError(
                 f"The alias '{self.name}' points at {', '.join(sorted(reply.keys()))}.",
                 expected="one index",
-                mend="remove the alias from all but the newest of them",
+                fix="remove the alias from all but the newest of them",
             )
         visible = state["aliases"][self.name].get("filter", {}).get("bool", {}).get("filter", [])
         return index, int(visible[0]["range"]["added"]["lte"]) if visible else 0

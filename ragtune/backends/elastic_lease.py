@@ -50,7 +50,7 @@ class WriterLease:
             raise SearchIndexError(
                 f"Another writer took over the index while this one was silent: {self._lost}",
                 expected=f"a renewal every {RENEW_EVERY:.0f} seconds",
-                mend="run the same command again",
+                fix="run the same command again",
             )
 
     def release(self) -> None:

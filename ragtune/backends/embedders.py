@@ -25,7 +25,7 @@ class SentenceTransformersEmbedder(Embedder):
             raise ModelError(
                 f"The embedder '{model}' could not be loaded: {error}",
                 expected="a folder in sentence-transformers format, or a hub name",
-                mend="correct embedder.model; for a hub name also set base_model.allow_download: true",
+                fix="correct embedder.model; for a hub name also set base_model.allow_download: true",
             ) from error
         self.name = model
         self.batch_size = batch_size
@@ -61,7 +61,7 @@ class OpenAiEmbedder(Embedder):
             raise SettingsError(
                 f"The embedder backend is 'openai', with url '{url}' and model '{model}'.",
                 expected="embedder.url (ending in /v1) and embedder.model",
-                mend="set both in ragtune.yaml",
+                fix="set both in ragtune.yaml",
             )
         self._client = OpenAI(base_url=url, api_key=api_key or "none", max_retries=5)
         self.name, self.url, self.batch_size, self.max_tokens = model, url, batch_size, max_tokens
@@ -91,7 +91,7 @@ class OpenAiEmbedder(Embedder):
             raise ModelError(
                 f"The embedding server at {self.url} refused model '{self.name}': {error}",
                 expected="a reply of POST /v1/embeddings",
-                mend="check embedder.url, embedder.model and embedder.api_key",
+                fix="check embedder.url, embedder.model and embedder.api_key",
             ) from error
         vectors = np.array([each.embedding for each in reply.data], dtype=np.float32)
         unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -214,7 +214,7 @@ class VllmEngine(Engine):
             if available < needed:
                 raise ResourceError(
                     f"The engine needs about {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} are free.",
-                    mend="end other programs, or lower engine.kv_cache_gib",
+                    fix="end other programs, or lower engine.kv_cache_gib",
                 )
 
     def _wait(self, running: VllmProcess) -> None:
@@ -225,13 +225,13 @@ class VllmEngine(Engine):
                 raise EngineError(
                     f"The engine ended with code {code} before it was ready. The end of {running.log_path}:\n"
                     + log_tail(running.log_path),
-                    mend="read the log; a model that vLLM does not know and too little memory are the usual causes",
+                    fix="read the log; a model that vLLM does not know and too little memory are the usual causes",
                 )
             if elapsed > limit:
                 raise EngineError(
                     f"The engine was not ready after {limit:.0f} s. The end of {running.log_path}:\n"
                     + log_tail(running.log_path),
-                    mend="raise engine.start_timeout, or free the processor",
+                    fix="raise engine.start_timeout, or free the processor",
                 )
             self.progress(f"starting the engine for {running.model_name}", int(elapsed), int(limit))
             time.sleep(_POLL_SECONDS)

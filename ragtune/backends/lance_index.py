@@ -108,7 +108,7 @@ class LanceIndex(SearchIndex):
             raise SearchIndexError(
                 f"The index at {self.folder} could not be written: {error}",
                 expected="room on the disk and the right to write there",
-                mend="free space or rights and run the same command again; readers still see the old state",
+                fix="free space or rights and run the same command again; readers still see the old state",
             ) from error
         write_json(self.folder / "current.json", self._description(table))
         if crowded:
@@ -182,7 +182,7 @@ class LanceIndex(SearchIndex):
             raise SearchIndexError(
                 f"The index at {self.folder} was built with the embedder '{pointer.get('embedder')}'.",
                 expected=f"'{self.embedder}', as the settings say",
-                mend="run `ragtune index` or `ragtune materialize` to build it anew, or restore the old setting",
+                fix="run `ragtune index` or `ragtune materialize` to build it anew, or restore the old setting",
             )
 
     def _pointer(self) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class LanceIndex(SearchIndex):
                 raise SearchIndexError(
                     f"The index at {self.folder} is damaged: {error}",
                     expected=f"version {pointer['version']} of table {pointer['table']}",
-                    mend=f"delete {self.folder} and run `ragtune index` or `ragtune materialize`",
+                    fix=f"delete {self.folder} and run `ragtune index` or `ragtune materialize`",
                 ) from error
             self._seen = (text, table)
         return self._seen[1]

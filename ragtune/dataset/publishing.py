@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ragtune.dataset.expectations import ExpectationResult
+from ragtune.dataset.checks.expectations import ExpectationResult
 from ragtune.dataset.near_duplicates import question_words
 from ragtune.dataset.splits import topic_balance
 from ragtune.errors import DatasetError

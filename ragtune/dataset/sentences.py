@@ -90,7 +90,7 @@ def first_sentence(text: str, start: int, end: int) -> Span | None:
     return (span[0] + label.end(), span[1]) if label else span
 
 
-def flat(text: str) -> str:
+def collapse_whitespace(text: str) -> str:
     """Return the text with every run of white space as one space: what an answer looks like."""
     return " ".join(text.split())
 
@@ -115,7 +115,7 @@ def _stem(word: str) -> str:
 
 def stands_alone(answer: str, fewest: int = 3, most: int = 34) -> bool:
     """Return whether a sentence can be an answer: whole, short, clean, and pointing at nothing outside itself."""
-    answer = flat(answer)
+    answer = collapse_whitespace(answer)
     words = answer.split()
     if not fewest <= len(words) <= most or len(answer) > 260:
         return False

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import accumulate
 
 from ragtune.dataset.near_duplicates import clusters, near_pairs, near_questions
-from ragtune.dataset.wording import draw
+from ragtune.draws import draw
 from ragtune.records import SPLITS, Document, QAPair, Split, SplitItem
 from ragtune.settings import DatasetSettings
 

@@ -48,19 +48,19 @@ def decide(
     seed: int,
     live_version: str,
     candidate_version: str,
-    outside: tuple[Sequence[ScoredAnswer], Sequence[ScoredAnswer]] | None = None,
+    out_of_domain: tuple[Sequence[ScoredAnswer], Sequence[ScoredAnswer]] | None = None,
 ) -> GateDecision:
     """Return the decision; the candidate is promoted when the one-sided lower bound of its gain is above 0.
 
-    `low` and `high` are each a one-sided bound at `settings.alpha`. `outside` holds what live and candidate
+    `low` and `high` are each a one-sided bound at `settings.alpha`. `out_of_domain` holds what live and candidate
     answered about something else: a candidate whose upper bound is below 0 there is refused whatever it gained.
     Raises DatasetError when the two did not answer the same items, SettingsError for an unknown metric.
     """
     result = paired_gain(live, candidate, settings.metric, settings.alpha, settings.bootstrap_samples, seed)
     better = result.low > 0 and result.p_value <= settings.alpha
     away = None
-    if outside is not None:
-        away = paired_gain(*outside, settings.metric, settings.alpha, settings.bootstrap_samples, seed)
+    if out_of_domain is not None:
+        away = paired_gain(*out_of_domain, settings.metric, settings.alpha, settings.bootstrap_samples, seed)
     spoiled = away is not None and away.high < 0
     promoted = better and not spoiled
     live_mean, candidate_mean = (_mean(answers, settings.metric) for answers in (live, candidate))
@@ -90,10 +90,10 @@ def decide(
         alpha=settings.alpha,
         live_version=live_version,
         candidate_version=candidate_version,
-        outside_gain=away.gain if away else 0.0,
-        outside_low=away.low if away else 0.0,
-        outside_high=away.high if away else 0.0,
-        outside_n=away.n if away else 0,
+        out_of_domain_gain=away.gain if away else 0.0,
+        out_of_domain_low=away.low if away else 0.0,
+        out_of_domain_high=away.high if away else 0.0,
+        out_of_domain_n=away.n if away else 0,
     )
 
 

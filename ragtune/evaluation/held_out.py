@@ -53,7 +53,7 @@ def held_out(items: Sequence[SplitItem], split: Split, limit: int, seed: int) ->
     pairs = [item.pair for item in items if item.split == split]
     if not pairs:
         raise DatasetError(
-            f"The split '{split}' holds no question.", expected="at least one", mend="add documents, or raise its share"
+            f"The split '{split}' holds no question.", expected="at least one", fix="add documents, or raise its share"
         )
     return sorted(pairs, key=lambda pair: content_id(str(seed), pair.id))[:limit]
 

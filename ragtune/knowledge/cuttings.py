@@ -18,7 +18,7 @@ from ragtune.records import Chunk, Document, content_id
 from ragtune.settings import Settings
 
 
-def cut_what_changed(
+def chunk_changed(
     documents: Sequence[Document], settings: Settings, embedder: Embedder, progress: Progress = silent
 ) -> list[Chunk]:
     """Return the passages of all documents as `cut` does, having cut only those documents that are new or changed."""

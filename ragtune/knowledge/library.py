@@ -87,7 +87,7 @@ class Library:
             raise SourceError(
                 f"{without_password(spec)} was given with a password.",
                 expected="a URL without one, because the list of sources is a plain file",
-                mend="name it in RAGTUNE_SOURCES, or give the password to the storage's own configuration",
+                fix="name it in RAGTUNE_SOURCES, or give the password to the storage's own configuration",
             )
         place = _place(spec)
         known = _distinct((*self._configured, *self.decisions().added))
@@ -108,7 +108,7 @@ class Library:
         found = without_password(self._known(spec, self.sources()))
         if len(self.sources()) == 1:
             raise SourceError(
-                f"{found} is the only source.", expected="one that stays", mend="add another one before you remove it"
+                f"{found} is the only source.", expected="one that stays", fix="add another one before you remove it"
             )
 
         def change(old: Decisions) -> Decisions:
@@ -168,7 +168,7 @@ class Library:
         corpus.documents = [document for document in corpus.documents if document.id not in removed]
         if not corpus.documents:
             raise SourceError(
-                "Every document was removed.", expected="one that stays", mend="run `ragtune documents restore NAME`"
+                "Every document was removed.", expected="one that stays", fix="run `ragtune documents restore NAME`"
             )
         return corpus
 
@@ -229,7 +229,7 @@ class Library:
             raise SourceError(
                 f"No document was read into {self.folder.parent} yet.",
                 expected="a knowledge base",
-                mend="run `ragtune index` or `ragtune sources add folder:PATH`",
+                fix="run `ragtune index` or `ragtune sources add folder:PATH`",
             )
         return found
 
@@ -300,7 +300,7 @@ def _pick(name: str, items: Sequence[Named], kind: str) -> Named:
     raise SourceError(
         f"There is no {kind} '{name}'.",
         expected=f"an id, a path or a title; for example {', '.join(close)}" if close else f"a {kind}; there is none",
-        mend=f"see `ragtune documents list{' --removed' if kind.startswith('removed') else ''}`",
+        fix=f"see `ragtune documents list{' --removed' if kind.startswith('removed') else ''}`",
     )
 
 

@@ -150,7 +150,7 @@ class _Package:
             raise SourceError(
                 f"Package '{name}' has no Python source that can be read.",
                 expected="a package with .py or .pyi files",
-                mend="name another package, or give its documentation as a folder",
+                fix="name another package, or give its documentation as a folder",
             )
 
     def _load(self, name: str) -> None:
@@ -258,5 +258,5 @@ def _unknown(name: str) -> SourceError:
     return SourceError(
         f"There is no installed package '{name}'.",
         expected=f"a package that Python can import; close names: {', '.join(close) or 'none'}",
-        mend="install it into this environment or correct the name in `sources`",
+        fix="install it into this environment or correct the name in `sources`",
     )

@@ -62,7 +62,7 @@ def joined(parts: Sequence[Corpus], specs: Sequence[str]) -> Corpus:
         raise SourceError(
             f"None of the {len(corpus.quarantine)} documents in {named} can be read ({reasons}).",
             expected="at least one readable document",
-            mend="repair the files or name another source",
+            fix="repair the files or name another source",
         )
     return corpus
 
@@ -85,7 +85,7 @@ def read_source(spec: str, progress: Progress = silent) -> Corpus:
     raise SourceError(
         f"'{spec}' names no source.",
         expected="folder:PATH, package:NAME, jsonl:FILE, or a URL such as s3://bucket/folder",
-        mend=f"write folder:{spec} for a folder" if Path(spec).exists() else "correct `sources` or --source",
+        fix=f"write folder:{spec} for a folder" if Path(spec).exists() else "correct `sources` or --source",
     )
 
 
@@ -114,7 +114,7 @@ def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corp
         raise SourceError(
             f"{source} holds no readable document ({held or 'it is empty'}).",
             expected="Markdown, reStructuredText, text, HTML, PDF, DOCX or JSONL files",
-            mend="put documents there or correct the path",
+            fix="put documents there or correct the path",
         )
     for done, file in enumerate(readable, start=1):
         try:
@@ -148,7 +148,7 @@ def _read_jsonl_file(spec: str, name: str) -> Corpus:
 def _jsonl_file(name: str) -> Path:
     path = Path(name).expanduser()
     if not path.is_file():
-        raise SourceError(f"There is no file {path}.", expected="a JSONL file", mend="correct the path after jsonl:")
+        raise SourceError(f"There is no file {path}.", expected="a JSONL file", fix="correct the path after jsonl:")
     return path
 
 
@@ -186,11 +186,11 @@ def _document(source: str, path: str, reading: Reading, modified: str) -> Docume
 def _local_files(root: Path) -> list[_File]:
     """Return the visible files below a folder, or the one file, sorted by path; links to folders are not followed."""
     if not root.exists():
-        raise SourceError(f"There is no folder {root}.", expected="a folder of documents", mend="correct the path")
+        raise SourceError(f"There is no folder {root}.", expected="a folder of documents", fix="correct the path")
     if root.is_file():
         return [_local_file(root.parent, root)]
     if not os.access(root, os.R_OK | os.X_OK):
-        raise SourceError(f"{root} cannot be read.", expected="a folder that you may list", mend=f"chmod u+rx {root}")
+        raise SourceError(f"{root} cannot be read.", expected="a folder that you may list", fix=f"chmod u+rx {root}")
     found: list[_File] = []
     for folder, folders, names in os.walk(root, onerror=_refuse):
         folders[:] = sorted(name for name in folders if _visible(name))
@@ -212,7 +212,7 @@ def _refuse(error: OSError) -> None:
     raise SourceError(
         f"{error.filename} cannot be read: {error.strerror}.",
         expected="folders that you may list",
-        mend="mend its rights",
+        fix="fix its rights",
     ) from error
 
 
@@ -227,13 +227,13 @@ def _remote_files(url: str) -> list[_File]:
         raise SourceError(
             f"'{scheme}://' cannot be opened: {error}.",
             expected=f"folder:, package:, jsonl: or one of {known}",
-            mend="correct the scheme, or install the package that the message names",
+            fix="correct the scheme, or install the package that the message names",
         ) from error
     try:
         listing = system.find(root, detail=True)
     except Exception as error:  # every client has errors of its own
         raise SourceError(
-            f"{without_password(url)} cannot be listed: {error}.", mend="check the address and your rights"
+            f"{without_password(url)} cannot be listed: {error}.", fix="check the address and your rights"
         ) from error
     if not listing:
         raise SourceError(f"{without_password(url)} is empty or does not exist.", expected="a folder of documents")

@@ -50,7 +50,7 @@ def require_int8(device: str, features: frozenset[str] | None = None) -> None:
         raise SettingsError(
             f"The embedder cannot compute in int8 here: {found}.",
             expected=f"a processor with one of {', '.join(sorted(_INT8))}",
-            mend="set embedder.precision: auto",
+            fix="set embedder.precision: auto",
         )
 
 
@@ -69,7 +69,7 @@ def chosen_device(device: str = "auto") -> str:
         raise SettingsError(
             "device is 'cuda', but PyTorch sees no CUDA device.",
             expected="a GPU with its driver, and a CUDA build of PyTorch",
-            mend="set device to 'cpu' or 'auto'",
+            fix="set device to 'cpu' or 'auto'",
         )
     return "cuda" if present and device != "cpu" else "cpu"
 
@@ -98,7 +98,7 @@ def require_memory(needed: int, what: str, device: str = "cpu") -> None:
     if free < needed:
         raise ResourceError(
             f"{what} needs about {needed / GIB:.1f} GiB of {device} memory, and {free / GIB:.1f} GiB are free.",
-            mend="close other programs, choose a smaller base model, or lower training.batch_size",
+            fix="close other programs, choose a smaller base model, or lower training.batch_size",
         )
 
 
@@ -109,5 +109,5 @@ def require_disk(folder: Path, needed: int, what: str) -> None:
     if free < needed:
         raise ResourceError(
             f"{what} writes about {needed / GIB:.2f} GiB below {folder}, and {free / GIB:.2f} GiB are free there.",
-            mend="free some space, or set RAGTUNE_HOME to a larger disk",
+            fix="free some space, or set RAGTUNE_HOME to a larger disk",
         )

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from ragtune.answer.answering import SPARE_HITS, search_text, shown_passages
 from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.prompt import REFUSAL, SYSTEM, asked, asked_about, build_messages, passage_text, target_text
-from ragtune.dataset.sentences import flat
-from ragtune.dataset.wording import draw
+from ragtune.dataset.sentences import collapse_whitespace
+from ragtune.draws import draw
 from ragtune.knowledge.names import about_what_is_named
 from ragtune.model.styles import KEPT, REFUSED, REWORDED, styled_target
 from ragtune.model.talk import short_form, small_talk
@@ -164,7 +164,7 @@ def _example(
     if place < 0:
         return None
     hit, number = passages[place], place + 1
-    told = flat(passage_text(hit.chunk, number, pair.question, shown.passage_words))
+    told = collapse_whitespace(passage_text(hit.chunk, number, pair.question, shown.passage_words))
     target = styled_target(pair, gold if hit.chunk.id == gold.id else None, told, number, style)
     if only_if_changed and target == target_text(pair.answer, number):
         return None
@@ -207,8 +207,12 @@ def _with_siblings(
     """Let up to `most` of the waiting pairs join that its passages answer as they are shown, or cannot answer."""
     fitting: list[tuple[int, int, QAPair]] = []
     for number, hit in enumerate(passages, 1):
-        shown = flat(passage_text(hit.chunk, number, question, settings.passage_words))
-        pairs = [pair for pair in waiting[hit.chunk.id].values() if not pair.answerable or flat(pair.answer) in shown]
+        shown = collapse_whitespace(passage_text(hit.chunk, number, question, settings.passage_words))
+        pairs = [
+            pair
+            for pair in waiting[hit.chunk.id].values()
+            if not pair.answerable or collapse_whitespace(pair.answer) in shown
+        ]
         fitting += [(place, number, pair) for place, pair in enumerate(pairs)]
     fitting.sort(key=lambda each: each[:2])
     siblings = []
@@ -284,8 +288,8 @@ def _best_place(pair: QAPair, passages: Sequence[Hit], settings: AnswerSettings)
     """Return the place of the passage that shows the answer: the pair's own chunk, else its document; -1 for none."""
     own, same = -1, -1
     for place, hit in enumerate(passages):
-        shown = flat(passage_text(hit.chunk, place + 1, pair.question, settings.passage_words))
-        if flat(pair.answer) not in shown and not _corrected(pair):
+        shown = collapse_whitespace(passage_text(hit.chunk, place + 1, pair.question, settings.passage_words))
+        if collapse_whitespace(pair.answer) not in shown and not _corrected(pair):
             continue
         if hit.chunk.id == pair.chunk_id:
             own = place
@@ -311,7 +315,7 @@ def _corrected(pair: QAPair) -> bool:
 
 
 def _answers(chunk: Chunk, pair: QAPair) -> bool:
-    return flat(pair.answer).lower() in flat(chunk.text).lower()
+    return collapse_whitespace(pair.answer).lower() in collapse_whitespace(chunk.text).lower()
 
 
 def _mixed(examples: list[TrainingExample], seed: int) -> list[TrainingExample]:

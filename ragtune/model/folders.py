@@ -10,7 +10,7 @@ _COMPANIONS = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "LICEN
 
 
 @contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
+def atomic_folder(out: Path) -> Iterator[Path]:
     """Yield an empty folder beside `out` that replaces it at the end, and is removed after a failure."""
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = out.with_name(f".{out.name}.{os.getpid()}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from ragtune.errors import ModelError
 from ragtune.model.capacity import require_disk
-from ragtune.model.folders import copy_companions, whole_folder
+from ragtune.model.folders import atomic_folder, copy_companions
 from ragtune.model.pretrained import check_model_folder
 from ragtune.ports import Progress, silent
 from ragtune.store.artifacts import MANIFEST
@@ -34,7 +34,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress = sil
     files = sorted(base.glob("*.safetensors"))
     require_disk(out, int(sum(file.stat().st_size for file in files) * 1.1), "Merging")
     used: set[str] = set()
-    with whole_folder(out) as scratch:
+    with atomic_folder(out) as scratch:
         copy_companions(base, scratch, leave_out=(MANIFEST,))
         for done, file in enumerate(files):
             progress("merging the adapter", done, len(files))
@@ -49,7 +49,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress = sil
             raise ModelError(
                 f"{len(parts.keys() - used)} of the adapter's {len(parts)} layers are not in {base}, "
                 f"such as {min(parts.keys() - used)}.",
-                mend="merge the adapter with the base model it was trained on",
+                fix="merge the adapter with the base model it was trained on",
             )
     progress("merging the adapter", len(files), len(files))
     return out
@@ -87,6 +87,6 @@ def _added(name: str, weight: Any, part: tuple[Any, Any], scale: float) -> Any:
     if weight.shape != (b.shape[0], a.shape[1]):
         raise ModelError(
             f"The adapter changes {name} of shape {(b.shape[0], a.shape[1])}, the base has {tuple(weight.shape)}.",
-            mend="merge the adapter with the base model it was trained on",
+            fix="merge the adapter with the base model it was trained on",
         )
     return (weight.float() + scale * (b.float() @ a.float())).to(weight.dtype).contiguous()

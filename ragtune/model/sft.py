@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from ragtune.errors import DatasetError, ModelError
 from ragtune.model.capacity import GIB, chosen_device, require_disk, require_memory, use_threads
-from ragtune.model.folders import whole_folder
+from ragtune.model.folders import atomic_folder
 from ragtune.model.pretrained import Example, check_model_folder, load_model, load_tokenizer
 from ragtune.model.tokens import Tokenized, batch_order, tokenize
 from ragtune.model.tracking import Tracker
@@ -85,7 +85,7 @@ def train_adapter(
         raise DatasetError(
             f"None of the {len(examples)} training examples fits into {settings.max_tokens} tokens.",
             expected="conversations that end with an assistant's message",
-            mend="raise training.max_tokens or lower answer.passage_words",
+            fix="raise training.max_tokens or lower answer.passage_words",
         )
     earlier = earlier_adapter(settings)
     _preflight(base, rows, settings, out, device)
@@ -132,7 +132,7 @@ def _trainer(
     from transformers.utils import logging
 
     from ragtune.model.kernels import fuse_adapters, register_attention
-    from ragtune.model.trainer import Clock, Collator, GroundedTrainer, Watch
+    from ragtune.model.trainer import BudgetCallback, Collator, GroundedTrainer, TimeBudget
 
     logging.set_verbosity_error()
     config = check_model_folder(base)
@@ -140,8 +140,8 @@ def _trainer(
     model = load_model(base, device, register_attention() if own_attention else "sdpa")
     batch = min(settings.batch_size, len(rows))
     steps = min(settings.max_steps, -(-int(settings.max_epochs * len(rows)) // batch))
-    clock = Clock(settings.minutes * 60, steps, settings.warmup_share)
-    watch = Watch(clock, tracker, progress)
+    clock = TimeBudget(settings.minutes * 60, steps, settings.warmup_share)
+    watch = BudgetCallback(clock, tracker, progress)
     trainer = GroundedTrainer(
         clock=clock,
         model=model,
@@ -256,14 +256,14 @@ def earlier_adapter(settings: TrainingSettings) -> Path | None:
         raise ModelError(
             f"{folder} holds no adapter.",
             expected="adapter_config.json and adapter_model.safetensors",
-            mend="correct training.start_from, or leave it empty to start afresh",
+            fix="correct training.start_from, or leave it empty to start afresh",
         )
     found = json.loads(config.read_text())
     if (found["r"], found["lora_alpha"]) != (settings.rank, settings.alpha):
         raise ModelError(
             f"The adapter in {folder} has rank {found['r']} and alpha {found['lora_alpha']}.",
             expected=f"training.rank {settings.rank} and training.alpha {settings.alpha}",
-            mend="make the settings those of the adapter",
+            fix="make the settings those of the adapter",
         )
     return weights
 
@@ -330,7 +330,7 @@ def _report(
 
 
 def _write_adapter(model: Any, tokenizer: Any, report: AdapterReport, out: Path) -> None:
-    with whole_folder(out) as scratch:
+    with atomic_folder(out) as scratch:
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         (scratch / "README.md").unlink(missing_ok=True)

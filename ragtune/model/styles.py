@@ -8,7 +8,7 @@ import re
 
 from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.prompt import target_text
-from ragtune.dataset.sentences import flat, sentences
+from ragtune.dataset.sentences import collapse_whitespace, sentences
 from ragtune.records import Chunk, QAPair
 
 REWORDED = (
@@ -67,7 +67,7 @@ def _following(pair: QAPair, chunk: Chunk, shown: str) -> list[str]:
         return []
     more = text[following[0] : following[1]]
     plain = more[:1].isupper() and more.endswith(".") and "\n\n" not in text[end : following[0]]
-    return [flat(more)] if plain and flat(more) in shown else []
+    return [collapse_whitespace(more)] if plain and collapse_whitespace(more) in shown else []
 
 
 def _example(pair: QAPair, chunk: Chunk, shown: str) -> list[str]:
@@ -75,7 +75,7 @@ def _example(pair: QAPair, chunk: Chunk, shown: str) -> list[str]:
     text, start = chunk.text, pair.span[1]
     over = _BREAK.search(text, start)
     rest = sentences(text, start, over.start() if over else len(text))
-    found = (flat(text[a:b]) for a, b in rest if _EXAMPLE.match(text, a) and text[b - 1] == ".")
+    found = (collapse_whitespace(text[a:b]) for a, b in rest if _EXAMPLE.match(text, a) and text[b - 1] == ".")
     return [sentence for sentence in found if sentence in shown][:1]
 
 
@@ -88,8 +88,8 @@ def _precise(pair: QAPair, chunk: Chunk, shown: str) -> str:
     text, start = chunk.text, pair.span[0]
     line = text.rfind("\n", 0, start) + 1
     head = _ITEM_HEAD.match(text, line)
-    if head is not None and head.end() == start and flat(head[1]).strip() in shown:
-        return flat(head[1] + pair.answer)
+    if head is not None and head.end() == start and collapse_whitespace(head[1]).strip() in shown:
+        return collapse_whitespace(head[1] + pair.answer)
     signature = _SIGNATURE.match(text)
     if pair.kind == "purpose" and signature is not None and signature[0] in shown:
         return f"{signature[0]}: {pair.answer}"

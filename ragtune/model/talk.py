@@ -6,7 +6,7 @@ A follow-up such as "And its default?" is understood from the turn before; a gre
 import re
 
 from ragtune.answer.small_talk import SMALL_TALK
-from ragtune.dataset.wording import draw
+from ragtune.draws import draw
 from ragtune.records import Chunk, QAPair
 
 _SHORT_FORMS = {

@@ -61,7 +61,7 @@ class MlflowTracker(Tracker):
                 self.run_id = run.info.run_id
         except MlflowException as error:
             raise RegistryError(
-                f"MLflow at {self.url} refuses a run: {error}", mend="check tracking.url and that the server runs"
+                f"MLflow at {self.url} refuses a run: {error}", fix="check tracking.url and that the server runs"
             ) from error
         return self.run_id
 

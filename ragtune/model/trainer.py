@@ -18,7 +18,7 @@ CLOCK = "clock.json"
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 
 
-class Clock:
+class TimeBudget:
     """How much of the time budget is spent, over all the runs that one training took."""
 
     def __init__(self, budget: float, max_steps: int, warmup_share: float, spent: float = 0.0, steps: int = 0) -> None:
@@ -53,10 +53,10 @@ class Clock:
         return max(0.02, (1 - self.share) / (1 - self.warmup_share))
 
 
-class Watch(TrainerCallback):
+class BudgetCallback(TrainerCallback):
     """Stops in time, keeps the curve, tells the tracker, and marks a checkpoint as whole."""
 
-    def __init__(self, clock: Clock, tracker: Any, progress: Progress) -> None:
+    def __init__(self, clock: TimeBudget, tracker: Any, progress: Progress) -> None:
         self.clock, self.tracker, self.progress = clock, tracker, progress
         self.losses: list[tuple[int, float]] = []
         self.counted: dict[str, int] = {}
@@ -133,7 +133,7 @@ class GroundedTrainer(SFTTrainer):
     The mathematics is TRL's: the same labels, the same cross entropy, the same gradients.
     """
 
-    def __init__(self, *, clock: Clock, **kwargs: Any) -> None:
+    def __init__(self, *, clock: TimeBudget, **kwargs: Any) -> None:
         self.clock = clock
         self.counts = {"tokens": 0, "loss_tokens": 0, "padded_tokens": 0}
         super().__init__(**kwargs)

@@ -112,7 +112,7 @@ class ArtifactStore:
 
         rows = [{"record": json.dumps(asdict(record), sort_keys=True)} for record in records]
         plain = [{k: v for k, v in asdict(r).items() if isinstance(v, str | int | float | bool)} for r in records]
-        table = pa.Table.from_pylist([{**flat, **row} for flat, row in zip(plain, rows, strict=True)])
+        table = pa.Table.from_pylist([{**columns, **row} for columns, row in zip(plain, rows, strict=True)])
         digest = hashlib.sha256("\n".join(row["record"] for row in rows).encode()).hexdigest()
         with self.stage(name) as scratch:
             pq.write_table(table, scratch / "records.parquet", compression="zstd")
@@ -135,7 +135,7 @@ class ArtifactStore:
             raise RegistryError(
                 f"Artefact '{ref.name}' is not complete at {folder}.",
                 expected=f"a folder with {MANIFEST}",
-                mend=f"run `ragtune materialize --select {ref.name}`",
+                fix=f"run `ragtune materialize --select {ref.name}`",
             )
         return folder
 

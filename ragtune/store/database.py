@@ -39,7 +39,7 @@ def open_database(url: str, tables: sa.MetaData) -> sa.Engine:
 
 
 @contextmanager
-def alone(engine: sa.Engine) -> Iterator[sa.Connection]:
+def exclusive_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Begin a transaction beside which no other of this kind runs.
 
     What it reads first nobody changes before it writes, and readers see numbered rows in the order of their numbers.

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from ragtune.errors import FeedbackError
 from ragtune.records import FeedbackEvent, ResponseRecord
-from ragtune.store.database import alone, open_database
+from ragtune.store.database import exclusive_transaction, open_database
 
 RATINGS = ("up", "down")
 LONGEST_TEXT = 8000
@@ -66,7 +66,7 @@ class FeedbackLog:
             raise FeedbackError(
                 f"The feedback log cannot be opened: {error}",
                 expected="a SQLAlchemy URL of SQLite or PostgreSQL",
-                mend="correct feedback.url (RAGTUNE_FEEDBACK__URL), or leave it empty for SQLite in the home",
+                fix="correct feedback.url (RAGTUNE_FEEDBACK__URL), or leave it empty for SQLite in the home",
             ) from error
 
     def record_response(self, response: ResponseRecord) -> None:
@@ -109,7 +109,7 @@ class FeedbackLog:
             "comment": comment.strip(),
             "user": user,
         }
-        with alone(self._engine) as connection:
+        with exclusive_transaction(self._engine) as connection:
             inserted = connection.execute(_feedback.insert().values(**values))
             sequence = int(cast(Any, inserted.inserted_primary_key)[0])
         return self.events(sequence - 1, limit=1)[0]

@@ -43,15 +43,15 @@ def read_manifest(folder: Path) -> ModelManifest:
         raise RegistryError(
             f"{folder} holds no {MANIFEST}, so the model there is not whole.",
             expected="a model folder that a release finished",
-            mend="run `ragtune materialize`",
+            fix="run `ragtune materialize`",
         )
     try:
         manifest = _MANIFEST.validate_json(path.read_bytes())
     except ValidationError as error:
-        raise RegistryError(f"{path} cannot be read: {error}", mend="release the model again") from error
+        raise RegistryError(f"{path} cannot be read: {error}", fix="release the model again") from error
     if manifest.format != FORMAT:
         raise RegistryError(
-            f"{path} has format {manifest.format}.", expected=f"format {FORMAT}", mend="release the model again"
+            f"{path} has format {manifest.format}.", expected=f"format {FORMAT}", fix="release the model again"
         )
     return manifest
 
@@ -78,7 +78,7 @@ def verify(folder: Path) -> ModelManifest:
         raise RegistryError(
             f"The model at {folder} does not verify: {'; '.join(problems[:8])}.",
             expected="exactly the files of its manifest, weights as safetensors",
-            mend="run `ragtune rollback`, or release the model again",
+            fix="run `ragtune rollback`, or release the model again",
         )
     return manifest
 
@@ -174,7 +174,7 @@ class ModelRegistry:
             raise RegistryError(
                 f"There is no version '{version}' of model '{self.name}'.",
                 expected=f"one of {', '.join(found) or 'none yet'}",
-                mend="run `ragtune status` to see what is registered",
+                fix="run `ragtune status` to see what is registered",
             )
         return found[version]
 
@@ -230,14 +230,14 @@ class ModelRegistry:
                 raise RegistryError(
                     "There is no previous champion to go back to.",
                     expected="at least two models that were champion",
-                    mend="run `ragtune status` to see the versions",
+                    fix="run `ragtune status` to see the versions",
                 )
             verify(Path(previous.folder))
             return self.move("champion", previous.version)
 
     def _silent(self, error: Exception) -> RegistryError:
         found = f"MLflow at {self.url} did not answer as it should: {error}"
-        return RegistryError(found, mend="check tracking.url and that the server runs")
+        return RegistryError(found, fix="check tracking.url and that the server runs")
 
     def _read(self, version: Any) -> RegisteredModel:
         folder = self.home / version.tags["folder"]

@@ -82,6 +82,6 @@ def _folder(version: str) -> Path:
         raise DatasetError(
             f"'{version}' names {len(found)} published datasets.",
             expected=f"{CURRENT}, a folder, or one of: {known}",
-            mend="run `ragtune dataset versions`; for a first one `ragtune materialize --select '*published_dataset'`",
+            fix="run `ragtune dataset versions`; for a first one `ragtune materialize --select '*published_dataset'`",
         )
     return found[0]

@@ -75,10 +75,10 @@ def report(settings: Settings) -> None:
             f"a gain of {last.smallest_detectable_gain:.3f} could have been found",
             markup=False,
         )
-        if last.outside_n:
+        if last.out_of_domain_n:
             out.print(
-                f"  questions about something else: {last.outside_gain:+.3f} "
-                f"[{last.outside_low:+.3f}, {last.outside_high:+.3f}], n={last.outside_n}",
+                f"  questions about something else: {last.out_of_domain_gain:+.3f} "
+                f"[{last.out_of_domain_low:+.3f}, {last.out_of_domain_high:+.3f}], n={last.out_of_domain_n}",
                 markup=False,
             )
     champion = ModelRegistry(settings).alias("champion")
@@ -147,9 +147,7 @@ def _when_ready(settings: Settings, process: "subprocess.Popen[bytes] | None") -
     with progress_bar() as progress:
         for second in range(limit):
             if process is not None and process.poll() is not None:
-                raise EngineError(
-                    f"The gateway ended with code {process.returncode}.", mend=f"see {settings.home}/logs"
-                )
+                raise EngineError(f"The gateway ended with code {process.returncode}.", fix=f"see {settings.home}/logs")
             progress("starting the gateway and its engine", second, limit)
             try:
                 client = GatewayClient(settings)
@@ -162,4 +160,4 @@ def _when_ready(settings: Settings, process: "subprocess.Popen[bytes] | None") -
                 progress("starting the gateway and its engine", limit, limit)
                 return client
             time.sleep(1)
-    raise EngineError(f"The gateway was not ready after {limit} s.", mend=f"see the logs in {settings.home}/logs")
+    raise EngineError(f"The gateway was not ready after {limit} s.", fix=f"see the logs in {settings.home}/logs")

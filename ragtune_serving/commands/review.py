@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ragtune.dataset.review_files import export_pairs, import_decisions
+from ragtune.dataset.reviews.files import export_pairs, import_decisions
 from ragtune.errors import SettingsError
 from ragtune.settings import load_settings
 from ragtune_serving.keys import KeyStore

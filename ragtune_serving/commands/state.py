@@ -69,15 +69,15 @@ def rollback() -> None:
 
 
 def doctor(json_: Json = False) -> None:
-    """Check every dependency and say how to mend what is wrong; exit code 1 when something is."""
+    """Check every dependency and say how to fix what is wrong; exit code 1 when something is."""
     findings = examine(load_settings())
     if json_:
         print_json([finding.__dict__ for finding in findings])
     else:
         for finding in findings:
             out.print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.found}", markup=False)
-            if not finding.ok and finding.mend:
-                out.print(f"      to mend it: {finding.mend}", markup=False)
+            if not finding.ok and finding.fix:
+                out.print(f"      how to fix: {finding.fix}", markup=False)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ragtune.dataset.expectations import ExpectationResult, examine
+from ragtune.dataset.checks.expectations import ExpectationResult, examine
+from ragtune.dataset.checks.personal import personal_data
+from ragtune.dataset.extractive.wording import ASKING_FIRST
 from ragtune.dataset.near_duplicates import question_words
-from ragtune.dataset.personal import personal_data
-from ragtune.dataset.review import REVIEWED
-from ragtune.dataset.sentences import clean, content_words, flat
-from ragtune.dataset.wording import ASKING_FIRST
+from ragtune.dataset.reviews.decisions import REVIEWED
+from ragtune.dataset.sentences import clean, collapse_whitespace, content_words
 from ragtune.knowledge.language import guess_language
 from ragtune.records import Chunk, QAPair
 from ragtune.settings import DatasetSettings
@@ -129,7 +129,7 @@ def _answer_rejection(pair: QAPair, chunk: Chunk, answer: str) -> str:
     if pair.feedback_id or pair.writer != "extractive":
         return "" if grounding(answer, chunk.embedded_text) >= 0.5 else "the answer does not stand in its chunk"
     start, end = pair.span
-    if flat(chunk.text[start:end]) != answer:
+    if collapse_whitespace(chunk.text[start:end]) != answer:
         return "the answer is not the text of its span"
     if _cut(chunk.text, start, end):
         return "the answer begins or ends inside a word"
@@ -155,7 +155,11 @@ def _foreign(question: str, answer: str, passage: str) -> bool:
 def grounding(answer: str, text: str) -> float:
     """Return the share of the answer's meaningful words that stand in the text, 1.0 when it has none."""
     words = content_words(answer)
-    return len(words & content_words(text)) / len(words) if words else float(flat(answer) in flat(text))
+    return (
+        len(words & content_words(text)) / len(words)
+        if words
+        else float(collapse_whitespace(answer) in collapse_whitespace(text))
+    )
 
 
 def scores(pair: QAPair, chunk: Chunk) -> dict[str, float]:

@@ -9,14 +9,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from ragtune.dataset.api_facts import ApiObject, Fact, api_facts, is_api, prose_spans, read_object
-from ragtune.dataset.baseline import overlap_answer, token_overlap
-from ragtune.dataset.prose_facts import generic, heading_facts, named, passing, prose_facts, row_keys
-from ragtune.dataset.quality import gives_away
-from ragtune.dataset.sentences import content_words, flat
-from ragtune.dataset.unanswerable import Neighbours, Terms, unanswerable_facts, unanswerable_prose
-from ragtune.dataset.verbs import loosely, otherwise, third
-from ragtune.dataset.wording import choose, distinctive, draw, quoted, worded
+from ragtune.dataset.checks.baseline import overlap_answer, token_overlap
+from ragtune.dataset.checks.quality import gives_away
+from ragtune.dataset.extractive.api_facts import ApiObject, Fact, api_facts, is_api, prose_spans, read_object
+from ragtune.dataset.extractive.prose_facts import generic, heading_facts, named, passing, prose_facts, row_keys
+from ragtune.dataset.extractive.unanswerable import Neighbours, Terms, unanswerable_facts, unanswerable_prose
+from ragtune.dataset.extractive.verbs import in_plain_nouns, third, with_synonym_verb
+from ragtune.dataset.extractive.wording import distinctive, quoted, worded
+from ragtune.dataset.sentences import collapse_whitespace, content_words
+from ragtune.draws import choose, draw
 from ragtune.knowledge.names import in_words
 from ragtune.ports import PairWriter, Progress, silent
 from ragtune.records import Chunk, QAPair, content_id
@@ -186,15 +187,15 @@ class ExtractiveWriter(PairWriter):
         if _sought(fact):
             slots["d"] = choose(self.seed, names.ways(owner, slots["d"]), "way", *key)
             if draw(self.seed, "loosely", *key) < _LOOSE_SHARE:
-                slots["d"] = loosely(slots["d"])
+                slots["d"] = in_plain_nouns(slots["d"])
         if fact.wording == "how_to.api" and draw(self.seed, "other verb", *key) < _OTHER_VERB_SHARE:
-            slots["d"] = otherwise(slots["d"], draw(self.seed, "which verb", *key))
+            slots["d"] = with_synonym_verb(slots["d"], draw(self.seed, "which verb", *key))
         return slots
 
     def _pair(self, chunk: Chunk, fact: Fact, slots: dict[str, str]) -> QAPair:
         key = (chunk.document_id, fact.kind, slots.get("d", ""), str(fact.start))
         question, template = worded(self.seed, fact.wording, slots, *key)
-        answer = flat(chunk.text[fact.start : fact.end])
+        answer = collapse_whitespace(chunk.text[fact.start : fact.end])
         return QAPair(
             id=content_id(chunk.id, question, answer),
             question=question,

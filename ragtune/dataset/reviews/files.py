@@ -11,7 +11,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from ragtune.dataset.review import VERDICTS, Decision, ReviewStore, drafted, pair_key, standing
+from ragtune.dataset.reviews.decisions import VERDICTS, Decision, ReviewStore, drafted, pair_key, standing
 from ragtune.errors import DatasetError
 from ragtune.records import Chunk, QAPair
 
@@ -74,7 +74,7 @@ def import_decisions(path: Path, store: ReviewStore, reviewer: str = "") -> list
         raise DatasetError(
             f"{path} has {len(problems)} lines that cannot be imported:\n" + "\n".join(problems[:20]),
             expected=f"`verdict` is one of {', '.join(VERDICTS)}, and what was exported is as it was",
-            mend="correct these lines and import the file again; nothing of it was taken",
+            fix="correct these lines and import the file again; nothing of it was taken",
         )
     new = [each for _, each in drafts.values() if not _known(each, newest, comments)]
     return store.add(new) if new else []
@@ -131,7 +131,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         raise DatasetError(
             f"There is no file {path}.",
             expected="a JSONL or CSV file with decisions",
-            mend="look at its path, or make one with `ragtune review export`",
+            fix="look at its path, or make one with `ragtune review export`",
         )
     try:
         for place, row in reading(path.read_bytes().decode("utf-8-sig")):
@@ -140,19 +140,19 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 raise DatasetError(
                     f"{path}, {place} has no {', '.join(missing)}.",
                     expected=f"the names {', '.join((*TOLD, *ASKED))}",
-                    mend="put the columns of the export back and import the file again; nothing of it was taken",
+                    fix="put the columns of the export back and import the file again; nothing of it was taken",
                 )
             yield place, {name: row.get(name, "") for name in (*TOLD, *ASKED)}
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DatasetError(
-            f"{path}, line {line} is not UTF-8.", expected="text in UTF-8", mend="save it as `CSV UTF-8`"
+            f"{path}, line {line} is not UTF-8.", expected="text in UTF-8", fix="save it as `CSV UTF-8`"
         ) from error
     except (csv.Error, ValueError) as error:
         raise DatasetError(
             f"{path}, {error}",
             expected="one JSON object a line, or CSV with a header",
-            mend="correct that line and import the file again; nothing of it was taken",
+            fix="correct that line and import the file again; nothing of it was taken",
         ) from error
 
 
@@ -196,7 +196,7 @@ def _is_csv(path: Path) -> bool:
         raise DatasetError(
             f"{path} ends in '{path.suffix}'.",
             expected=".csv or .jsonl",
-            mend="save it as `CSV UTF-8`, or as JSON lines",
+            fix="save it as `CSV UTF-8`, or as JSON lines",
         )
     return path.suffix == ".csv"
 

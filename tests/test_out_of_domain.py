@@ -3,21 +3,21 @@ from dataclasses import replace
 import pytest
 
 from ragtune.dataset.near_duplicates import jaccard, shingles
-from ragtune.evaluation.outside import FixedPassages, descriptions, outside_questions, replay_questions
+from ragtune.evaluation.out_of_domain import FixedPassages, descriptions, out_of_domain_questions, replay_questions
 from ragtune.settings import load_settings
-from tests.api_pages import document
-from tests.counting_embedder import CountingEmbedder
+from tests.support.api_pages import document
+from tests.support.counting_embedder import CountingEmbedder
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
-    return load_settings({"home": home, "evaluation": {"outside_items": 30}, "answer": {"passages": 3}})
+    return load_settings({"home": home, "evaluation": {"out_of_domain_items": 30}, "answer": {"passages": 3}})
 
 
 @pytest.fixture(scope="module")
 def questions(settings):
-    return outside_questions([], CountingEmbedder(), settings)
+    return out_of_domain_questions([], CountingEmbedder(), settings)
 
 
 def test_installed_packages_give_questions_with_their_passages(questions):
@@ -32,7 +32,7 @@ def test_installed_packages_give_questions_with_their_passages(questions):
 
 
 def test_the_same_machine_gives_the_same_questions(settings, questions):
-    assert outside_questions([], CountingEmbedder(), settings) == questions
+    assert out_of_domain_questions([], CountingEmbedder(), settings) == questions
 
 
 def test_a_description_that_is_among_the_documents_is_not_asked_about(settings, questions):
@@ -40,7 +40,7 @@ def test_a_description_that_is_among_the_documents_is_not_asked_about(settings, 
     (known,) = (found for found in descriptions(settings.seed) if found.title == title)
     copied = replace(document("notes/copied", f"{known.text} One more word."), kind="prose")
     assert jaccard(shingles(copied.text), shingles(known.text)) > settings.dataset.jaccard
-    again = outside_questions([copied], CountingEmbedder(), settings)
+    again = out_of_domain_questions([copied], CountingEmbedder(), settings)
     assert title in {chunk.title for question in questions for chunk in question.passages}
     assert title not in {chunk.title for question in again for chunk in question.passages}
 
@@ -57,9 +57,9 @@ def test_what_is_replayed_in_training_comes_from_other_texts_than_what_is_held_o
 
 
 def test_no_questions_are_wanted_and_none_are_made(settings):
-    none = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update={"outside_items": 0})})
+    none = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update={"out_of_domain_items": 0})})
     embedder = CountingEmbedder()
-    assert outside_questions([], embedder, none) == []
+    assert out_of_domain_questions([], embedder, none) == []
     assert embedder.embedded == []
 
 

@@ -14,10 +14,10 @@ from typing import Literal, cast, get_args
 
 import sqlalchemy as sa
 
-from ragtune.dataset.sentences import flat
+from ragtune.dataset.sentences import collapse_whitespace
 from ragtune.errors import DatasetError
 from ragtune.records import Chunk, QAPair, content_id
-from ragtune.store.database import alone, open_database
+from ragtune.store.database import exclusive_transaction, open_database
 from ragtune.store.feedback import now
 
 Verdict = Literal["accept", "reject", "correct", "comment"]
@@ -84,7 +84,9 @@ def pair_key(pair: QAPair) -> str:
 
     It begins with a letter, so that no spreadsheet takes it for a number.
     """
-    return "q" + content_id("review", flat(pair.question).lower(), flat(pair.answer).lower())
+    return "q" + content_id(
+        "review", collapse_whitespace(pair.question).lower(), collapse_whitespace(pair.answer).lower()
+    )
 
 
 def standing(decisions: Iterable[Decision]) -> dict[str, dict[str, Decision]]:
@@ -100,7 +102,7 @@ def drafted(
     pair: QAPair, reviewer: str, verdict: str, question: str = "", answer: str = "", comment: str = ""
 ) -> Decision:
     """Return a checked decision that is not stored yet; see `ReviewStore.decide`."""
-    name, asked, answered = _named(reviewer), flat(question), flat(answer)
+    name, asked, answered = _named(reviewer), collapse_whitespace(question), collapse_whitespace(answer)
     if verdict not in VERDICTS:
         raise DatasetError(f"The verdict is {verdict!r}.", expected=f"one of {', '.join(VERDICTS)}")
     if not name:
@@ -136,7 +138,7 @@ class ReviewStore:
     def add(self, decisions: Sequence[Decision]) -> list[Decision]:
         """Add all decisions or none of them, and return them with id, moment and sequence number."""
         stamped = [replace(each, id=f"rv-{uuid.uuid4().hex}", created_at=now()) for each in decisions]
-        with alone(self._engine) as connection:
+        with exclusive_transaction(self._engine) as connection:
             for each in stamped:
                 row = {name: value for name, value in asdict(each).items() if name != "sequence"}
                 connection.execute(_decisions.insert().values(**{**row, "pair": json.dumps(each.pair)}))
@@ -211,7 +213,7 @@ class ReviewStore:
 
     @contextmanager
     def _assigning(self) -> Iterator[tuple[sa.Connection, dict[str, set[str]]]]:
-        with alone(self._engine) as connection:
+        with exclusive_transaction(self._engine) as connection:
             yield connection, _held(connection)
 
     def close(self) -> None:

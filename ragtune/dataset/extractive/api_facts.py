@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from ragtune.dataset.sentences import Span, first_sentence, flat, says_something_new, stands_alone
-from ragtune.dataset.verbs import as_thing, base_form, base_of, third_person
+from ragtune.dataset.extractive.verbs import as_thing, base_form, base_of, third_person
+from ragtune.dataset.sentences import Span, collapse_whitespace, first_sentence, says_something_new, stands_alone
 from ragtune.records import Chunk
 
 _HEAD = re.compile(r"^`(?P<name>[\w.]+)(?:\((?P<signature>.*)\)| = .*)?`\s+\((?P<noun>[a-z ]+)\)\s*$")
@@ -250,7 +250,7 @@ def _purpose(text: str, start: int, end: int, owner: ApiObject) -> Iterator[Fact
     span = first_sentence(text, start, end)
     if span is None or not stands_alone(text[span[0] : span[1]]):
         return
-    answer = flat(text[span[0] : span[1]])
+    answer = collapse_whitespace(text[span[0] : span[1]])
     if not says_something_new(answer, owner.title, 3):
         return
     words = answer.split()
@@ -289,7 +289,7 @@ def _parameter(text: str, item: _Item, owner: ApiObject, section: str) -> Iterat
     slots = {"d": item.name}
     span = first_sentence(text, *item.text)
     if span and stands_alone(text[span[0] : span[1]]) and section != "values":
-        answer = flat(text[span[0] : span[1]])
+        answer = collapse_whitespace(text[span[0] : span[1]])
         if says_something_new(answer, f"{item.name} {owner.name}") and not answer.startswith(("By default", "Default")):
             yield Fact("parameter", "parameter.effect" if _tells_effect(answer) else "parameter", *span, slots)
             relation = _relation(answer, item.name)
@@ -369,7 +369,7 @@ def _raises(text: str, start: int, end: int) -> Iterator[Fact]:
         span = first_sentence(text, *item.text)
         if not re.fullmatch(r"[\w.]+", name) or span is None:
             continue
-        answer = flat(text[span[0] : span[1]])
+        answer = collapse_whitespace(text[span[0] : span[1]])
         if not stands_alone(answer, fewest=3):
             continue
         yield Fact("raises", "raises.when", *span, {"d": name})

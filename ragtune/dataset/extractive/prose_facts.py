@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from ragtune.dataset.api_facts import Fact
-from ragtune.dataset.clause_facts import (
+from ragtune.dataset.extractive.api_facts import Fact
+from ragtune.dataset.extractive.clause_facts import (
     LINK,
     clause_facts,
     condition_wording,
@@ -18,17 +18,17 @@ from ragtune.dataset.clause_facts import (
     plain_action,
     points_back,
 )
+from ragtune.dataset.extractive.verbs import VERBS
 from ragtune.dataset.sentences import (
     STOP_WORDS,
     Span,
     clean,
+    collapse_whitespace,
     content_words,
-    flat,
     says_something_new,
     sentences,
     stands_alone,
 )
-from ragtune.dataset.verbs import VERBS
 from ragtune.records import Chunk
 
 _NOUN_PHRASE = r"(?:(?:The|A|An) )?(?:[`A-Za-z][\w`.\-/+]*)(?: [`A-Za-z][\w`.\-/+]*){0,4}"
@@ -124,7 +124,7 @@ def heading_facts(chunk: Chunk, context: str) -> Iterator[Fact]:
     first = _first_sentence(chunk.text)
     if not heading or first is None:
         return
-    answer = flat(chunk.text[first[0] : first[1]])
+    answer = collapse_whitespace(chunk.text[first[0] : first[1]])
     if (
         not stands_alone(answer, fewest=6)
         or not says_something_new(answer, heading, 3)
@@ -213,7 +213,7 @@ def _sentence(text: str, span: Span, context: str, title: str) -> Iterator[Fact]
     sentence = text[span[0] : span[1]]
     if not stands_alone(sentence, fewest=5) or LINK.search(sentence):
         return
-    body = flat(sentence).rstrip(".")
+    body = collapse_whitespace(sentence).rstrip(".")
     defined, action, condition = _IS.match(body), _TO_DO.match(body), _WHEN.match(body)
     if defined and _subject(defined["np"]) and not re.fullmatch(r"[A-Z][a-z]+(?:ed|ing)", defined["np"]):
         subject = _as_object(defined["np"])
@@ -361,7 +361,7 @@ def _offset(text: str, span: Span, rest: str) -> int:
     size = len(rest)
     for match in re.finditer(re.escape(first), text[span[0] : span[1]]):
         start = span[0] + match.start()
-        if flat(text[start : span[1]]).rstrip(".")[:size] == rest:
+        if collapse_whitespace(text[start : span[1]]).rstrip(".")[:size] == rest:
             return start
     return 0
 

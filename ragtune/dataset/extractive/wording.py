@@ -4,12 +4,11 @@ The wording of a fact is chosen by a seeded hash of the fact itself, so that add
 documents changes no question that was written before.
 """
 
-import hashlib
 import re
-from collections.abc import Sequence
 
-from ragtune.dataset.api_wordings import API_WORDINGS
-from ragtune.dataset.prose_wordings import PROSE_WORDINGS
+from ragtune.dataset.extractive.api_wordings import API_WORDINGS
+from ragtune.dataset.extractive.prose_wordings import PROSE_WORDINGS
+from ragtune.draws import draw
 
 FUNCTION, CLASS, VALUE = "function", "class", "value"
 # Half of the questions are neat, some have neither capital nor backticks, the rest no end mark either.
@@ -24,17 +23,6 @@ _PLAIN_FIRST = frozenset(
     if not template.startswith(("{", "I "))
 )
 ASKING_FIRST = frozenset(word.lower() for word in _PLAIN_FIRST - {"We", "I'm"})
-
-
-def draw(seed: int, *parts: str) -> float:
-    """Return a number in [0, 1) that depends on the seed and the parts alone."""
-    digest = hashlib.sha256("\x1f".join([str(seed), *parts]).encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
-
-
-def choose(seed: int, options: Sequence[str], *parts: str) -> str:
-    """Return one of the options, by the seeded hash of the parts."""
-    return options[int(draw(seed, *parts) * len(options))]
 
 
 def worded(seed: int, wording: str, slots: dict[str, str], *parts: str) -> tuple[str, str]:

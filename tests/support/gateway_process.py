@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import openai
 
-from tests.fake_engine import free_port
+from tests.support.fake_engine import free_port
 
 
 class Gateway:

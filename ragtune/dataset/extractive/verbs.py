@@ -105,14 +105,14 @@ def as_thing(sentence: str, most: int = 14) -> str:
     return thing[0].lower() + thing[1:]
 
 
-def otherwise(action: str, place: float) -> str:
+def with_synonym_verb(action: str, place: float) -> str:
     """Return the action with another verb of the same meaning, by a number in [0, 1); as it is where none is known."""
     verb, _, rest = action.partition(" ")
     others = _OTHER.get(verb, [verb])
     return f"{others[int(place * len(others))]} {rest}"
 
 
-def loosely(action: str) -> str:
+def in_plain_nouns(action: str) -> str:
     """Return the action in words that people use for the same, without those that only a documentation needs."""
     code = re.split(r"(`[^`]*`)", action)
     return "".join(

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from importlib.metadata import distributions
 from itertools import islice
 
-from ragtune.dataset.extraction import ExtractiveWriter
+from ragtune.dataset.checks.quality import check_pairs
+from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.near_duplicates import near_pairs
-from ragtune.dataset.quality import check_pairs
-from ragtune.dataset.wording import draw
+from ragtune.draws import draw
 from ragtune.knowledge.chunking import cut
 from ragtune.knowledge.packages import package_description
 from ragtune.ports import Embedder, Progress, silent
@@ -26,7 +26,7 @@ SHORTEST, LONGEST = 1500, 6000
 
 
 @dataclass(frozen=True, slots=True)
-class OutsideQuestion:
+class OutOfDomainQuestion:
     """A pair with the passages that are shown for it, in their order."""
 
     pair: QAPair
@@ -36,7 +36,7 @@ class OutsideQuestion:
 class FixedPassages:
     """Finds for each question the passages that were kept with it."""
 
-    def __init__(self, questions: Sequence[OutsideQuestion]) -> None:
+    def __init__(self, questions: Sequence[OutOfDomainQuestion]) -> None:
         self.passages = {question.pair.question: question.passages for question in questions}
 
     def search(self, text: str, limit: int) -> list[Hit]:
@@ -44,24 +44,26 @@ class FixedPassages:
         return [Hit(chunk, 1.0 / place) for place, chunk in enumerate(self.passages[text][:limit], 1)]
 
 
-def outside_questions(
+def out_of_domain_questions(
     documents: Sequence[Document], embedder: Embedder, settings: Settings, progress: Progress = silent
-) -> list[OutsideQuestion]:
-    """Return up to `evaluation.outside_items` questions, chosen by seed, about none of the documents.
+) -> list[OutOfDomainQuestion]:
+    """Return up to `evaluation.out_of_domain_items` questions, chosen by seed, about none of the documents.
 
     Descriptions that resemble a document are left out. The passages are those most similar to the question
     among the descriptions that are asked about, the right one always among them where there is one.
     """
     texts = descriptions(settings.seed)
-    return _asked(_unlike(texts, documents, settings), settings.evaluation.outside_items, embedder, settings, progress)
+    return _asked(
+        _unlike(texts, documents, settings), settings.evaluation.out_of_domain_items, embedder, settings, progress
+    )
 
 
 def replay_questions(
     documents: Sequence[Document], most: int, embedder: Embedder, settings: Settings, progress: Progress = silent
-) -> list[OutsideQuestion]:
+) -> list[OutOfDomainQuestion]:
     """Return up to `most` questions of the same kind to train on, so that a model keeps what it could do.
 
-    They come from other descriptions than `outside_questions`, which resemble neither those nor the documents.
+    They come from other descriptions than `out_of_domain_questions`, which resemble neither those nor the documents.
     """
     held_out = descriptions(settings.seed)
     texts = descriptions(settings.seed, skip=len(held_out))
@@ -79,7 +81,7 @@ def descriptions(seed: int, most: int = DESCRIPTIONS, skip: int = 0) -> list[Doc
 
 def _asked(
     texts: Sequence[Document], most: int, embedder: Embedder, settings: Settings, progress: Progress
-) -> list[OutsideQuestion]:
+) -> list[OutOfDomainQuestion]:
     if not most:
         return []
     chunks = [chunk for chunk in cut(texts, settings.chunking, embedder.count_tokens) if not chunk.duplicate_of]
@@ -97,7 +99,7 @@ def _asked(
 
 def with_nearest_passages(
     pairs: Sequence[QAPair], chunks: Sequence[Chunk], embedder: Embedder, limit: int
-) -> list[OutsideQuestion]:
+) -> list[OutOfDomainQuestion]:
     """Return each pair with the `limit` chunks most similar to its question, the right one always among them."""
     import numpy as np
 
@@ -109,7 +111,7 @@ def with_nearest_passages(
         right = places[pair.chunk_id]
         if pair.answerable and right not in nearest:
             nearest[-1] = right
-        questions.append(OutsideQuestion(pair, tuple(chunks[i] for i in nearest)))
+        questions.append(OutOfDomainQuestion(pair, tuple(chunks[i] for i in nearest)))
     return questions
 
 

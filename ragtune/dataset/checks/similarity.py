@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ragtune.dataset.baseline import token_overlap
+from ragtune.dataset.checks.baseline import token_overlap
 from ragtune.records import Hit, QAPair
 
 if TYPE_CHECKING:

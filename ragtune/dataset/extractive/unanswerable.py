@@ -8,8 +8,8 @@ import re
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 
-from ragtune.dataset.api_facts import ApiObject, Fact
-from ragtune.dataset.wording import choose, draw
+from ragtune.dataset.extractive.api_facts import ApiObject, Fact
+from ragtune.draws import choose, draw
 
 _CALLABLE = ("function", "method", "class method", "static method")
 _ABSENT = {

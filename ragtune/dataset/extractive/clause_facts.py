@@ -6,9 +6,9 @@ The question takes the rest of the sentence, so that finding the sentence is not
 import re
 from collections.abc import Callable, Iterator
 
-from ragtune.dataset.api_facts import Fact
-from ragtune.dataset.sentences import Span, content_words, flat, says_something_new, stands_alone
-from ragtune.dataset.verbs import VERBS, third
+from ragtune.dataset.extractive.api_facts import Fact
+from ragtune.dataset.extractive.verbs import VERBS, third
+from ragtune.dataset.sentences import Span, collapse_whitespace, content_words, says_something_new, stands_alone
 
 _MORE_VERBS_TEXT = """
 accelerate achieve address assume avoid back benefit bring capture cause combine communicate compose comprise conform
@@ -253,7 +253,11 @@ def _said_of(body: str, context: str, subject: Subject, title: str) -> Found:
         if reason:
             be, _, negation = reason["be"].partition(" ")
             order = f"{be} {slots['s']} {negation} {reason['rest']}"
-            told = {"d": flat(order), "s": f"{slots['s']} {reason['be']} {reason['rest']}", "c": slots["c"]}
+            told = {
+                "d": collapse_whitespace(order),
+                "s": f"{slots['s']} {reason['be']} {reason['rest']}",
+                "c": slots["c"],
+            }
             return "reason", "reason", reason.span("why"), told
         if _other_clause(match["rest"]):
             return None

@@ -13,9 +13,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ragtune.dataset.language_model import LanguageModel, Usage
-from ragtune.dataset.sentences import flat
-from ragtune.dataset.wording import draw
+from ragtune.dataset.sentences import collapse_whitespace
+from ragtune.draws import draw
+from ragtune.language_model import LanguageModel, Usage
 from ragtune.ports import PairWriter, Progress, silent
 from ragtune.records import Chunk, Message, QAPair, content_id
 from ragtune.settings import JudgeSettings, WriterSettings
@@ -141,11 +141,11 @@ class LLMWriter(PairWriter):
         chunk, span = places[0] if answerable else (group[0], (0, 0))
         others = tuple(sorted({other.id for other, _ in places if other.id != chunk.id})) if answerable else ()
         questions = [item.question, *([item.paraphrase] if len(item.paraphrase.split()) > 3 else [])]
-        answer = flat(item.answer)
+        answer = collapse_whitespace(item.answer)
         return [
             QAPair(
-                id=content_id(chunk.id, flat(question), answer),
-                question=flat(question),
+                id=content_id(chunk.id, collapse_whitespace(question), answer),
+                question=collapse_whitespace(question),
                 answer=answer,
                 kind=f"llm.{item.kind}",
                 document_id=chunk.document_id,
