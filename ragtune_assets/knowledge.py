@@ -13,7 +13,7 @@ from ragtune.backends.catalog import embedder_from, search_index_from
 from ragtune.errors import DatasetError, RegistryError, SourceError
 from ragtune.evaluation.held_out import held_out
 from ragtune.evaluation.retrieval import measure_retrieval
-from ragtune.knowledge.cuttings import chunk_changed
+from ragtune.knowledge.chunk_updates import chunk_changed
 from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.library import Library
 from ragtune.knowledge.retrieval import Retriever

@@ -4,7 +4,7 @@ import pytest
 
 from ragtune.dataset.extractive.prose_facts import prose_facts
 from ragtune.dataset.extractive.wording import WORDINGS
-from ragtune.dataset.sentences import collapse_whitespace
+from ragtune.text.whitespace import collapse_whitespace
 from tests.support.api_pages import chunk, document
 
 

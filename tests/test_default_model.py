@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ragtune.dataset.near_duplicates import near_pairs
 from ragtune.errors import ModelError
 from ragtune.knowledge.sources import read_sources
 from ragtune.model.adapters import keep_adapter
 from ragtune.settings import Settings
+from ragtune.text.shingles import near_pairs
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks" / "default_model"

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from ragtune.dataset.near_duplicates import jaccard, shingles
 from ragtune.evaluation.out_of_domain import FixedPassages, descriptions, out_of_domain_questions, replay_questions
 from ragtune.settings import load_settings
+from ragtune.text.shingles import jaccard, shingles
 from tests.support.api_pages import document
 from tests.support.counting_embedder import CountingEmbedder
 

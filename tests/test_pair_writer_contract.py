@@ -7,9 +7,9 @@ import pytest
 
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.llm.writer import LLMWriter
-from ragtune.dataset.sentences import collapse_whitespace
 from ragtune.ports import PairWriter
 from ragtune.records import QAPair
+from ragtune.text.whitespace import collapse_whitespace
 from tests.support.api_pages import FETCH, articles, chunk, document, shop
 from tests.support.model_server import ModelServer, quoting
 

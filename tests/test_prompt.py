@@ -5,8 +5,9 @@ import pytest
 from ragtune.answer import prompt
 from ragtune.answer.controls import NEUTRAL
 from ragtune.answer.prompt import REFUSAL, SYSTEM, build_messages, prompt_sha256, system_text, target_text
-from ragtune.knowledge.trimming import content_words, trimmed
+from ragtune.knowledge.excerpts import cut_excerpt
 from ragtune.records import Message
+from ragtune.text.words import content_words
 from tests.support.answering_fakes import chunk, hits
 
 LONG = "\n".join(
@@ -68,7 +69,7 @@ def test_a_target_is_a_sentence_with_its_citation(answer: str, number: int | Non
 
 
 def test_trimming_keeps_the_first_line_the_line_asked_for_and_its_heading():
-    short = trimmed(LONG, "What is the default of limit in pkg.call?", 60)
+    short = cut_excerpt(LONG, "What is the default of limit in pkg.call?", 60)
     assert short.startswith("`pkg.call(name, limit=5)`")
     assert "Parameters:" in short
     assert "- `limit` (int, default 5): The largest number of calls." in short
@@ -77,14 +78,14 @@ def test_trimming_keeps_the_first_line_the_line_asked_for_and_its_heading():
 
 def test_trimming_finds_a_section_by_the_word_that_people_use_for_it():
     text = LONG + "\nRaises:\n- ValueError: When the name is empty."
-    assert "- ValueError: When the name is empty." in trimmed(text, "Which exception does pkg.call throw?", 60)
-    assert "- Report: What became of the calls." in trimmed(text, "What is the result of pkg.call?", 60)
+    assert "- ValueError: When the name is empty." in cut_excerpt(text, "Which exception does pkg.call throw?", 60)
+    assert "- Report: What became of the calls." in cut_excerpt(text, "What is the result of pkg.call?", 60)
 
 
 def test_trimming_keeps_the_order_of_the_text_and_marks_a_gap_inside_a_line():
     sentences = [f"Filler sentence {w} says nothing of use to anybody." for w in ("one", "two", "three", "four")]
     text = " ".join(["Start here.", *sentences, "Zebras sleep at noon.", *sentences, "Zebras eat at dusk."])
-    short = trimmed(text, "When do zebras eat and sleep?", 40)
+    short = cut_excerpt(text, "When do zebras eat and sleep?", 40)
     assert short.index("sleep at noon") < short.index("eat at dusk")
     assert short.startswith("Start here.")
     assert " … " in short
@@ -92,14 +93,14 @@ def test_trimming_keeps_the_order_of_the_text_and_marks_a_gap_inside_a_line():
 
 def test_a_signature_as_long_as_a_page_does_not_crowd_out_the_answer():
     signature = "`pkg.call(" + ", ".join(f"argument_{i}: Optional[Mapping[str, Any]] = None" for i in range(60)) + ")`"
-    short = trimmed(signature + "\n" + LONG, "What is the default of `limit` in pkg.call?", 60)
+    short = cut_excerpt(signature + "\n" + LONG, "What is the default of `limit` in pkg.call?", 60)
     assert "`limit` (int, default 5)" in short
     assert len(short) < 60 * 6 + 200
 
 
 def test_a_later_sentence_of_a_list_item_brings_its_beginning_along():
     item = "- `zone` (str): Where it runs. It may be empty. A walrus guards the gate of every zone."
-    short = trimmed(LONG.replace("Returns:", item + "\nReturns:"), "Who guards the gate?", 60)
+    short = cut_excerpt(LONG.replace("Returns:", item + "\nReturns:"), "Who guards the gate?", 60)
     assert "- `zone` (str): Where it runs." in short
     assert "A walrus guards the gate of every zone." in short
 
@@ -119,32 +120,32 @@ HARBOUR = "\n\n".join(
 
 
 def test_a_sentence_that_fits_beside_the_first_line_is_not_cut_at_its_commas():
-    short = trimmed(HARBOUR, "What does the pilot do when the tide is low?", 60)
+    short = cut_excerpt(HARBOUR, "What does the pilot do when the tide is low?", 60)
     assert "a sign with the green lamp, which hangs above the gate beside the old customs house, as" in short
     assert "class h" not in short
 
 
 def test_a_long_first_sentence_is_shown_to_its_end_where_it_tells_what_was_asked():
-    assert OPENING in trimmed(HARBOUR, "Until when does the harbour stay open?", 40)
-    assert OPENING in trimmed(HARBOUR, "What is this about?", 40)
-    assert OPENING not in trimmed(HARBOUR, "How many barrels do boats of class g carry?", 25)
+    assert OPENING in cut_excerpt(HARBOUR, "Until when does the harbour stay open?", 40)
+    assert OPENING in cut_excerpt(HARBOUR, "What is this about?", 40)
+    assert OPENING not in cut_excerpt(HARBOUR, "How many barrels do boats of class g carry?", 25)
 
 
 def test_the_purpose_of_a_thing_stands_even_when_no_word_of_the_question_does():
     text = LONG.replace("Calls it often.", "Rings every bell in town.")
-    assert "Rings every bell in town." in trimmed(text, "Describe pkg.call briefly.", 40, "pkg.call")
+    assert "Rings every bell in town." in cut_excerpt(text, "Describe pkg.call briefly.", 40, "pkg.call")
 
 
 def test_code_makes_room_for_prose_unless_it_is_asked_for():
     code = "Examples:\n```python\n" + "\n".join(f"step_{i} = pkg.call({i})" for i in range(30)) + "\n```\n"
     text = "`pkg.call(name)`\n" + code + "Bases: `Caller`"
-    assert "Bases: `Caller`" in trimmed(text, "From which class does pkg.call inherit?", 40, "pkg.call")
-    assert "step_7 = pkg.call(7)" in trimmed(text, "What is step_7?", 40, "pkg.call")
+    assert "Bases: `Caller`" in cut_excerpt(text, "From which class does pkg.call inherit?", 40, "pkg.call")
+    assert "step_7 = pkg.call(7)" in cut_excerpt(text, "What is step_7?", 40, "pkg.call")
 
 
 def test_trimming_leaves_a_short_text_whole_and_is_repeatable():
-    assert trimmed("One line.\n\nAnother.", "anything", 60) == "One line.\n\nAnother."
-    assert len({trimmed(LONG, "What is option_17?", 50) for _ in range(5)}) == 1
+    assert cut_excerpt("One line.\n\nAnother.", "anything", 60) == "One line.\n\nAnother."
+    assert len({cut_excerpt(LONG, "What is option_17?", 50) for _ in range(5)}) == 1
 
 
 def test_identifiers_match_by_their_parts_and_words_by_their_stem():

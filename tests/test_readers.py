@@ -5,11 +5,11 @@ import zipfile
 import pytest
 
 from ragtune.dataset.extractive.prose_facts import prose_facts
-from ragtune.knowledge.language import guess_language
 from ragtune.knowledge.pdf import Line, rebuild
 from ragtune.knowledge.readers import UnreadableError, can_read, read_bytes
 from ragtune.knowledge.restructured import resolve_roles, to_markdown
 from ragtune.records import Chunk
+from ragtune.text.language import guess_language
 
 
 def make_pdf(lines: list[str], title: str = "") -> bytes:

@@ -4,10 +4,11 @@ from dataclasses import replace
 from itertools import combinations, pairwise
 
 from ragtune.dataset.extractive.writer import ExtractiveWriter
-from ragtune.dataset.near_duplicates import clusters, jaccard, near_pairs, near_questions, shingles
+from ragtune.dataset.near_duplicates import clusters, near_questions
 from ragtune.dataset.splits import leaks, split_counts, split_pairs, topic_balance, widest_gap
 from ragtune.records import Document
 from ragtune.settings import DatasetSettings
+from ragtune.text.shingles import jaccard, near_pairs, shingles
 from tests.support.api_pages import articles, chunk, document
 
 SETTINGS = DatasetSettings()

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from ragtune.backends.catalog import embedder_from
 from ragtune.dataset.extractive.writer import ExtractiveWriter
-from ragtune.dataset.near_duplicates import clusters, jaccard, shingles
+from ragtune.dataset.near_duplicates import clusters
 from ragtune.dataset.splits import split_pairs
 from ragtune.draws import draw
 from ragtune.knowledge.chunking import cut
 from ragtune.knowledge.sources import read_sources
 from ragtune.records import Document, QAPair, content_id
 from ragtune.settings import ChunkingSettings, DatasetSettings, load_settings
+from ragtune.text.shingles import jaccard, shingles
 
 
 def planted(documents: list[Document], share: float, seed: int) -> tuple[list[Document], dict[str, str]]:

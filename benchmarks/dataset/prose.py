@@ -18,11 +18,12 @@ from ragtune.dataset.checks.baseline import overlap_shares
 from ragtune.dataset.checks.quality import check_pairs
 from ragtune.dataset.extractive.prose_facts import passing
 from ragtune.dataset.extractive.writer import ExtractiveWriter
-from ragtune.dataset.sentences import sentences, stands_alone
+from ragtune.dataset.standalone import stands_alone
 from ragtune.knowledge.chunking import cut
 from ragtune.knowledge.sources import read_sources
 from ragtune.records import Chunk, content_id
 from ragtune.settings import DatasetSettings, load_settings
+from ragtune.text.sentences import sentence_spans
 
 _NO_TEXT = re.compile(r"```.*?```|^(?: {4}|\t|#|>|\||[-*+] |\d+[.)] ).*$", re.DOTALL | re.MULTILINE)
 
@@ -42,7 +43,7 @@ def runs(chunk: Chunk) -> bool:
     if chunk.duplicate_of or passing(chunk):
         return False
     text = _NO_TEXT.sub("", chunk.text)
-    found = (text[start:end] for start, end in sentences(text, 0, len(text)))
+    found = (text[start:end] for start, end in sentence_spans(text, 0, len(text)))
     return any(stands_alone(each, fewest=6) and re.match(r"[A-Z`].*[.!?]$", each, re.DOTALL) for each in found)
 
 

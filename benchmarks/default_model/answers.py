@@ -15,7 +15,6 @@ from typing import Any
 from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import Answerer
 from ragtune.backends.catalog import retriever_from
-from ragtune.dataset.sentences import collapse_whitespace, sentences
 from ragtune.evaluation.benchmark import hardware
 from ragtune.evaluation.gate import paired_gain
 from ragtune.evaluation.held_out import held_out
@@ -27,6 +26,8 @@ from ragtune.ports import ChatModel, Embedder
 from ragtune.records import Completion, Message, ScoredAnswer, SplitItem
 from ragtune.settings import child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
+from ragtune.text.sentences import sentence_spans
+from ragtune.text.whitespace import collapse_whitespace
 from ragtune_assets.line_up import AnswerSet
 
 HERE = Path(__file__).parent
@@ -47,7 +48,9 @@ class SentencePicker(ChatModel):
         passages, _, question = messages[-1].content.rpartition("\n\nQuestion: ")
         found = re.findall(r"^\[(\d)\] [^\n]*\n(.*?)(?=^\[\d\] |\Z)", passages, re.MULTILINE | re.DOTALL)
         units = [
-            (number, collapse_whitespace(text[a:b])) for number, text in found for a, b in sentences(text, 0, len(text))
+            (number, collapse_whitespace(text[a:b]))
+            for number, text in found
+            for a, b in sentence_spans(text, 0, len(text))
         ]
         best = 0
         if self.embedder is not None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import yaml
 
-from ragtune.dataset.near_duplicates import near_pairs
 from ragtune.evaluation.benchmark import hardware
 from ragtune.evaluation.out_of_domain import descriptions
 from ragtune.knowledge.sources import read_sources
 from ragtune.settings import Settings
+from ragtune.text.shingles import near_pairs
 
 HERE = Path(__file__).parent
 REPLAYED = "descriptions of packages that are replayed"

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.retrieval.results import chunks_sha256, scratch_settings, write_results
 from ragtune.backends.catalog import embedder_from, search_index_from
-from ragtune.knowledge.cuttings import chunk_changed
+from ragtune.knowledge.chunk_updates import chunk_changed
 from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.library import Library
 from ragtune.knowledge.sources import read_sources

@@ -17,10 +17,10 @@ from ragtune.answer.review import REVIEW_VERSION, review
 from ragtune.errors import SettingsError
 from ragtune.knowledge.names import about_what_is_named
 from ragtune.knowledge.retrieval import RETRIEVAL_VERSION
-from ragtune.knowledge.trimming import content_words
 from ragtune.ports import ChatModel
 from ragtune.records import Answer, Completion, Hit, Message
 from ragtune.settings import AnswerSettings
+from ragtune.text.words import content_words
 
 ANSWERING_VERSION = f"{RETRIEVAL_VERSION}.{REVIEW_VERSION}"
 """Changes where the same index, settings and model give other answers."""

@@ -7,8 +7,8 @@ passage that it names, but word for word in another, the mark becomes that passa
 import re
 from collections.abc import Sequence
 
-from ragtune.knowledge.trimming import content_words
 from ragtune.records import Hit
+from ragtune.text.words import content_words
 
 _MARK = re.compile(r"\[(\d{1,3}(?:\s{0,2},\s{0,2}\d{1,3}){0,9})\]")
 _CITING_MARK = re.compile(rf"(?<![\w)\"'`]){_MARK.pattern}")

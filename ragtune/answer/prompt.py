@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 
 from ragtune.answer.controls import NEUTRAL, Controls
-from ragtune.knowledge.trimming import trimmed
+from ragtune.knowledge.excerpts import cut_excerpt
 from ragtune.records import Chunk, Hit, Message
 from ragtune.settings import AnswerSettings
 
@@ -59,7 +59,7 @@ def asked_about(message: str) -> str:
 def passage_text(chunk: Chunk, number: int, question: str, passage_words: int = DEFAULT_PASSAGE_WORDS) -> str:
     """Return one passage as the model sees it: `[2] title > heading`, then the part that matters."""
     head = " > ".join([chunk.title, *chunk.headings[-1:]])
-    return f"[{number}] {head}\n{trimmed(chunk.text, question, passage_words, head)}"
+    return f"[{number}] {head}\n{cut_excerpt(chunk.text, question, passage_words, head)}"
 
 
 def system_text(controls: Controls = NEUTRAL) -> str:

@@ -7,8 +7,8 @@ from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.marks import CitationCorrector, cited_numbers, without_marks
 from ragtune.answer.prompt import REFUSAL
 from ragtune.answer.small_talk import REPLIES
-from ragtune.knowledge.trimming import content_words
 from ragtune.records import Answer, Citation, Completion, Hit
+from ragtune.text.words import content_words
 
 REVIEW_VERSION = 2
 """Raised when the same words of a model give another answer: answers that are kept no longer hold then."""

@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ragtune.dataset.sentences import collapse_whitespace, content_words
 from ragtune.records import Chunk, FeedbackEvent, QAPair, content_id
+from ragtune.text.whitespace import collapse_whitespace
+from ragtune.text.words import content_words
 
 WRITER, CORRECTION = "feedback", "correction"
 

@@ -1,7 +1,6 @@
-"""Finds near-duplicate documents and questions: MinHash proposes, exact Jaccard decides.
+"""Clusters near-duplicate documents and finds questions about the same thing.
 
-Documents are compared by word triples; a cluster is everything that a chain of near
-duplicates connects.
+Documents are compared by their word triples; a cluster is everything that a chain of near duplicates connects.
 """
 
 import re
@@ -9,11 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from ragtune.dataset.extractive.wording import WORDINGS
-from ragtune.dataset.sentences import STOP_WORDS
 from ragtune.records import Document
+from ragtune.text.shingles import jaccard, near_pairs
+from ragtune.text.words import STOP_WORDS
 
-PERMUTATIONS = 128
-_WORD = re.compile(r"[^\W_]+")
 _TOKEN = re.compile(r"[\w.]*\w")
 # A template's own words say nothing about what is asked.
 _ASKING = frozenset(
@@ -22,43 +20,6 @@ _ASKING = frozenset(
     for template in templates
     for word in _TOKEN.findall(re.sub(r"\{\w+\}", " ", template))
 )
-
-
-def shingles(text: str, size: int = 3) -> frozenset[str]:
-    """Return the distinct runs of `size` lower-case words; a shorter text is one shingle."""
-    words = _WORD.findall(text.lower())
-    if len(words) <= size:
-        return frozenset([" ".join(words)]) if words else frozenset()
-    return frozenset(" ".join(words[i : i + size]) for i in range(len(words) - size + 1))
-
-
-def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    """Return the size of the intersection over the size of the union; 0.0 for two empty sets."""
-    union = len(a | b)
-    return len(a & b) / union if union else 0.0
-
-
-def near_pairs(texts: Sequence[str], threshold: float, seed: int = 1) -> Iterator[tuple[int, int]]:
-    """Yield index pairs (smaller first) whose word triples have at least that Jaccard similarity.
-
-    MinHash with datasketch proposes (at a lower threshold, so that few are missed), exact Jaccard decides.
-    """
-    from datasketch import MinHash, MinHashLSH
-
-    sets = [shingles(text) for text in texts]
-    # Few rows to a band: recall over precision, because the exact comparison follows.
-    rows = 2 if threshold < 0.5 else 4
-    index = MinHashLSH(num_perm=PERMUTATIONS, params=(PERMUTATIONS // rows, rows))
-    for place, found in enumerate(sets):
-        if not found:
-            continue
-        sketch = MinHash(num_perm=PERMUTATIONS, seed=seed)
-        sketch.update_batch([shingle.encode() for shingle in sorted(found)])
-        for other in sorted(index.query(sketch)):
-            smaller, larger = sorted((len(sets[other]), len(found)))
-            if smaller >= threshold * larger and jaccard(sets[other], found) >= threshold:
-                yield other, place
-        index.insert(place, sketch)
 
 
 def clusters(documents: Sequence[Document], threshold: float, also: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
@@ -89,7 +50,7 @@ def clusters(documents: Sequence[Document], threshold: float, also: Sequence[tup
 def question_words(question: str) -> frozenset[str]:
     """Return what a question is about: identifiers whole, other words without the asking ones."""
     words = (word.lower() for word in _TOKEN.findall(question))
-    return frozenset(word for word in words if word not in STOP_WORDS and word not in _ASKING)
+    return frozenset(word for word in words if word not in STOP_WORDS["en"] and word not in _ASKING)
 
 
 def near_questions(questions: Sequence[str], threshold: float = 0.8) -> Iterator[tuple[int, int]]:

@@ -8,10 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import accumulate
 
-from ragtune.dataset.near_duplicates import clusters, near_pairs, near_questions
+from ragtune.dataset.near_duplicates import clusters, near_questions
 from ragtune.draws import draw
 from ragtune.records import SPLITS, Document, QAPair, Split, SplitItem
 from ragtune.settings import DatasetSettings
+from ragtune.text.shingles import near_pairs
 
 _HELD_OUT: tuple[Split, ...] = ("test", "gate", "validation")
 

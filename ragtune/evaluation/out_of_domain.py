@@ -11,13 +11,13 @@ from itertools import islice
 
 from ragtune.dataset.checks.quality import check_pairs
 from ragtune.dataset.extractive.writer import ExtractiveWriter
-from ragtune.dataset.near_duplicates import near_pairs
 from ragtune.draws import draw
 from ragtune.knowledge.chunking import cut
 from ragtune.knowledge.packages import package_description
 from ragtune.ports import Embedder, Progress, silent
 from ragtune.records import Chunk, Document, Hit, QAPair
 from ragtune.settings import Settings
+from ragtune.text.shingles import near_pairs
 
 DESCRIPTIONS = 60
 """Held out for the gate; as many more are replayed in training."""

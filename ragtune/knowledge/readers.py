@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ragtune.knowledge.language import guess_language
 from ragtune.knowledge.pdf import DamagedPdfError, pdf_text
 from ragtune.knowledge.restructured import refilled, to_markdown, unwrap
+from ragtune.text.language import guess_language
 
 if TYPE_CHECKING:
     from markitdown import MarkItDown

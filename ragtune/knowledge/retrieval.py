@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ragtune.errors import SettingsError
+from ragtune.knowledge.excerpts import best_line_scores
 from ragtune.knowledge.names import names_in
-from ragtune.knowledge.trimming import best_lines
 from ragtune.ports import Embedder, IndexQuery, Rerank, Reword, SearchIndex
 from ragtune.records import Chunk, Hit
 from ragtune.settings import IndexSettings
@@ -186,7 +186,7 @@ def _telling_first(hits: Sequence[Hit], document: str, question: str, reach: int
         return ordered
     chunks = [hits[place].chunk for place in places]
     parts = ["\n".join([*chunk.headings[-1:], chunk.text]) for chunk in chunks]
-    scores = best_lines(parts, question, chunks[0].title)
+    scores = best_line_scores(parts, question, chunks[0].title)
     order = sorted(range(len(places)), key=lambda each: (-scores[each], each if reach else chunks[each].position))
     for place, each in zip(places, order, strict=True):
         ordered[place] = Hit(chunks[each], hits[place].score)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from ragtune.answer.answering import SPARE_HITS, search_text, shown_passages
 from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.prompt import REFUSAL, SYSTEM, asked, asked_about, build_messages, passage_text, target_text
-from ragtune.dataset.sentences import collapse_whitespace
 from ragtune.draws import draw
 from ragtune.knowledge.names import about_what_is_named
 from ragtune.model.styles import KEPT, REFUSED, REWORDED, styled_target
@@ -23,6 +22,7 @@ from ragtune.model.talk import short_form, small_talk
 from ragtune.ports import Progress, silent
 from ragtune.records import Chunk, Hit, Message, QAPair, SplitItem
 from ragtune.settings import AnswerSettings
+from ragtune.text.whitespace import collapse_whitespace
 
 Search = Callable[[str, int], list[Hit]]
 _TURNS = 3

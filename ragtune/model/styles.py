@@ -8,8 +8,9 @@ import re
 
 from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.prompt import target_text
-from ragtune.dataset.sentences import collapse_whitespace, sentences
 from ragtune.records import Chunk, QAPair
+from ragtune.text.sentences import sentence_spans
+from ragtune.text.whitespace import collapse_whitespace
 
 REWORDED = (
     Controls(depth=1.0),
@@ -40,7 +41,7 @@ def styled_target(pair: QAPair, chunk: Chunk | None, shown: str, number: int, st
     """
     answer, cited = pair.answer, number if style.citations else None
     if style.depth == 0.0:
-        start, end = next(sentences(answer, 0, len(answer)))
+        start, end = next(sentence_spans(answer, 0, len(answer)))
         return target_text(answer[start:end], cited)
     if style.technical_level == 0.0:
         return target_text(_plain(pair), cited)
@@ -62,7 +63,7 @@ def _following(pair: QAPair, chunk: Chunk, shown: str) -> list[str]:
     """Return the sentence after the answer, where the answer ends a sentence and the next one is shown."""
     text = chunk.text
     end = pair.span[1] + text.startswith(".", pair.span[1])
-    following = next(sentences(text, end, len(text)), None)
+    following = next(sentence_spans(text, end, len(text)), None)
     if following is None or not text[:end].endswith("."):
         return []
     more = text[following[0] : following[1]]
@@ -74,7 +75,7 @@ def _example(pair: QAPair, chunk: Chunk, shown: str) -> list[str]:
     """Return the first whole sentence in the rest of the answer's paragraph that gives an example and is shown."""
     text, start = chunk.text, pair.span[1]
     over = _BREAK.search(text, start)
-    rest = sentences(text, start, over.start() if over else len(text))
+    rest = sentence_spans(text, start, over.start() if over else len(text))
     found = (collapse_whitespace(text[a:b]) for a, b in rest if _EXAMPLE.match(text, a) and text[b - 1] == ".")
     return [sentence for sentence in found if sentence in shown][:1]
 

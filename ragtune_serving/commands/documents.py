@@ -55,7 +55,7 @@ def index(
 def bring_up_to_date(settings: Settings, documents: list[Document], progress: Progress) -> IndexUpdate:
     """Make the index hold exactly the passages of these documents; return what that changed."""
     from ragtune.backends.catalog import embedder_from, search_index_from
-    from ragtune.knowledge.cuttings import chunk_changed
+    from ragtune.knowledge.chunk_updates import chunk_changed
     from ragtune.knowledge.indexing import update_index
 
     embedder = embedder_from(settings)

@@ -6,8 +6,10 @@ A kind of question that this answers in most cases teaches a model nothing but c
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ragtune.dataset.sentences import collapse_whitespace, content_words, sentences
 from ragtune.records import Chunk, QAPair
+from ragtune.text.sentences import sentence_spans
+from ragtune.text.whitespace import collapse_whitespace
+from ragtune.text.words import content_words
 
 
 def overlap_answer(question: str, text: str) -> str:
@@ -16,7 +18,7 @@ def overlap_answer(question: str, text: str) -> str:
     units = []
     start = 0
     for line in text.splitlines(keepends=True):
-        units += [collapse_whitespace(text[a:b]) for a, b in sentences(text, start, start + len(line))]
+        units += [collapse_whitespace(text[a:b]) for a, b in sentence_spans(text, start, start + len(line))]
         start += len(line)
     return max(units, key=lambda unit: len(asked & content_words(unit)), default="")
 

@@ -14,10 +14,12 @@ from ragtune.dataset.checks.personal import personal_data
 from ragtune.dataset.extractive.wording import ASKING_FIRST
 from ragtune.dataset.near_duplicates import question_words
 from ragtune.dataset.reviews.decisions import REVIEWED
-from ragtune.dataset.sentences import clean, collapse_whitespace, content_words
-from ragtune.knowledge.language import guess_language
+from ragtune.dataset.standalone import clean
 from ragtune.records import Chunk, QAPair
 from ragtune.settings import DatasetSettings
+from ragtune.text.language import guess_language
+from ragtune.text.whitespace import collapse_whitespace
+from ragtune.text.words import content_words
 
 LONGEST_ANSWER_WORDS = 60
 Scorer = Callable[[list[QAPair]], list[QAPair]]

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from ragtune.dataset.extractive.verbs import as_thing, base_form, base_of, third_person
-from ragtune.dataset.sentences import Span, collapse_whitespace, first_sentence, says_something_new, stands_alone
+from ragtune.dataset.standalone import first_sentence, says_something_new, stands_alone
 from ragtune.records import Chunk
+from ragtune.text.sentences import Span
+from ragtune.text.whitespace import collapse_whitespace
 
 _HEAD = re.compile(r"^`(?P<name>[\w.]+)(?:\((?P<signature>.*)\)| = .*)?`\s+\((?P<noun>[a-z ]+)\)\s*$")
 _SECTION = re.compile(

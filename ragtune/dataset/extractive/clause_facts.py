@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 
 from ragtune.dataset.extractive.api_facts import Fact
 from ragtune.dataset.extractive.verbs import VERBS, third
-from ragtune.dataset.sentences import Span, collapse_whitespace, content_words, says_something_new, stands_alone
+from ragtune.dataset.standalone import says_something_new, stands_alone
+from ragtune.text.sentences import Span
+from ragtune.text.whitespace import collapse_whitespace
+from ragtune.text.words import content_words
 
 _MORE_VERBS_TEXT = """
 accelerate achieve address assume avoid back benefit bring capture cause combine communicate compose comprise conform

@@ -19,17 +19,11 @@ from ragtune.dataset.extractive.clause_facts import (
     points_back,
 )
 from ragtune.dataset.extractive.verbs import VERBS
-from ragtune.dataset.sentences import (
-    STOP_WORDS,
-    Span,
-    clean,
-    collapse_whitespace,
-    content_words,
-    says_something_new,
-    sentences,
-    stands_alone,
-)
+from ragtune.dataset.standalone import clean, says_something_new, stands_alone
 from ragtune.records import Chunk
+from ragtune.text.sentences import Span, sentence_spans
+from ragtune.text.whitespace import collapse_whitespace
+from ragtune.text.words import STOP_WORDS, content_words
 
 _NOUN_PHRASE = r"(?:(?:The|A|An) )?(?:[`A-Za-z][\w`.\-/+]*)(?: [`A-Za-z][\w`.\-/+]*){0,4}"
 _IS = re.compile(
@@ -114,7 +108,7 @@ def prose_facts(chunk: Chunk, spans: list[Span], context: str) -> Iterator[Fact]
             elif re.match(r"(?:[-*+]|\d+[.)]) ", block):
                 yield from _list(text, block_start, block_end, context)
             elif not block.startswith(("```", "    ", "\t", "#", ">>>", "$ ", ">")):
-                for span in sentences(text, block_start, block_end):
+                for span in sentence_spans(text, block_start, block_end):
                     yield from _sentence(text, span, context, title)
 
 
@@ -184,7 +178,7 @@ def _first_sentence(text: str) -> Span | None:
             continue
         if not text[start].isalpha() and text[start] != "`":
             return None
-        return next(sentences(text, start, end), None)
+        return next(sentence_spans(text, start, end), None)
     return None
 
 
@@ -267,7 +261,7 @@ def _list(text: str, start: int, end: int, context: str) -> Iterator[Fact]:
     item = _LIST_ITEM.match(text[start:end])
     if not item:
         return
-    span = next(sentences(text, start + item.end(), end), None)
+    span = next(sentence_spans(text, start + item.end(), end), None)
     # No picture in front: `🚀 Fast start`.
     term = re.sub(r"^[^\x20-\x7e]+\s*", "", (item["bold"] or item["code"]).strip()).rstrip(":.")
     if span is None or not 1 <= len(term.split()) <= 5 or not re.search(r"[A-Za-z]{2}", term):

@@ -16,11 +16,12 @@ from ragtune.dataset.extractive.prose_facts import generic, heading_facts, named
 from ragtune.dataset.extractive.unanswerable import Neighbours, Terms, unanswerable_facts, unanswerable_prose
 from ragtune.dataset.extractive.verbs import in_plain_nouns, third, with_synonym_verb
 from ragtune.dataset.extractive.wording import distinctive, quoted, worded
-from ragtune.dataset.sentences import collapse_whitespace, content_words
 from ragtune.draws import choose, draw
 from ragtune.knowledge.names import in_words
 from ragtune.ports import PairWriter, Progress, silent
 from ragtune.records import Chunk, QAPair, content_id
+from ragtune.text.whitespace import collapse_whitespace
+from ragtune.text.words import content_words
 
 _RARE = {"table": 0.0, "how_to": 0.1, "raises": 0.1, "base": 0.3, "definition": 0.1, "condition": 0.2, "relation": 0.3}
 _TRIVIAL = frozenset({"True", "False", "[]", "{}", "''", "str", "int", "bool", "dict"})

@@ -13,12 +13,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ragtune.dataset.sentences import collapse_whitespace
 from ragtune.draws import draw
 from ragtune.language_model import LanguageModel, Usage
 from ragtune.ports import PairWriter, Progress, silent
 from ragtune.records import Chunk, Message, QAPair, content_id
 from ragtune.settings import JudgeSettings, WriterSettings
+from ragtune.text.whitespace import collapse_whitespace
 
 Kind = Literal["fact", "definition", "procedure", "reason", "comparison", "condition", "multi", "unanswerable"]
 _DIFFICULTY = {"easy": 0.0, "medium": 0.5, "hard": 1.0}

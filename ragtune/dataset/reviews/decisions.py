@@ -14,11 +14,11 @@ from typing import Literal, cast, get_args
 
 import sqlalchemy as sa
 
-from ragtune.dataset.sentences import collapse_whitespace
 from ragtune.errors import DatasetError
 from ragtune.records import Chunk, QAPair, content_id
 from ragtune.store.database import exclusive_transaction, open_database
 from ragtune.store.feedback import now
+from ragtune.text.whitespace import collapse_whitespace
 
 Verdict = Literal["accept", "reject", "correct", "comment"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)

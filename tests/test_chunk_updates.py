@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ragtune.knowledge.chunk_updates import chunk_changed
 from ragtune.knowledge.chunking import cut
-from ragtune.knowledge.cuttings import chunk_changed
 from ragtune.records import Document, content_id
 from ragtune.settings import Settings
 from tests.support.counting_embedder import CountingEmbedder
