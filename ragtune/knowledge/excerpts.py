@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ragtune.text.sentences import sentence_spans
 from ragtune.text.words import STOP_WORDS, content_words, stem
 
 # All numbers of this file were chosen by hand on the project's own API pages; docs/decisions.md ("Passages are
@@ -39,7 +40,6 @@ _SAME_SENTENCE_SHARE = 0.5
 # The first two sentences after the first line usually say what the thing is for.
 _OPENING_BONUSES = (1.2, 0.9)
 
-_SENTENCE = re.compile(r"(?<=[^\d\s][.!?])\s+(?=[\"'`(\[]?[A-Z0-9])")
 _CLAUSE = re.compile(r"(?<=[,;])\s+")
 _HEADING = re.compile(r"#+ .{1,60}|\**[A-Z][\w /-]{0,40}:\**\s*")
 _ITEM = re.compile(r"\s*[-*] [`*]*([\w.]+)")
@@ -166,7 +166,9 @@ def _split_line(line: str, limit: int) -> Iterator[tuple[str, bool]]:
 
     Yields each piece, and whether it continues the sentence of the piece before it.
     """
-    for sentence in _SENTENCE.split(line):
+    for start, end in sentence_spans(line):
+        # The first sentence keeps the indentation of its line.
+        sentence = line[start if line[:start].strip() else 0 : end]
         if len(sentence) <= limit:
             yield sentence, False
             continue

@@ -18,6 +18,8 @@ _ABBREVIATED = "|".join(re.escape(word) for words in ABBREVIATIONS.values() for 
 # An abbreviation, an initial ("J. Smith"), or the number of a list item ("1. Install it").
 _NO_END = re.compile(rf"\b(?:{_ABBREVIATED}|[A-Z])\.$|^\(?\d+\.$")
 _END = re.compile(r"[.!?。！？][\"'`)\]]*(?=\s|$)")
+# What may stand before the first letter of a sentence; a backtick is not among it, since code begins as it likes.
+_OPENING = " \t\n\"'(["
 # A blank line, or a line end before a list item.
 _BLOCK_END = re.compile(r"\n\s*\n|\n\s*(?:[-*+]|\d+[.)]) ")
 
@@ -68,7 +70,7 @@ def _sentence_end(text: str, start: int, end: int) -> int:
     for mark in _END.finditer(text, start, limit):
         if _NO_END.search(text[start : mark.start() + 1]) or not brackets_closed(text[start : mark.end()]):
             continue
-        following = text[mark.end() : limit].lstrip()
+        following = text[mark.end() : limit].lstrip(_OPENING)
         if following and following[0].islower():
             continue
         return mark.end()
