@@ -9,6 +9,7 @@ import dagster as dg
 
 from ragtune.evaluation.out_of_domain import OutOfDomainQuestion
 from ragtune.records import ArtifactRef, Score
+from ragtune.text.whitespace import collapse_whitespace
 
 _LONGEST_CELL = 160
 
@@ -39,7 +40,7 @@ def _row(cells: Sequence[Any]) -> str:
 
 def _cell(value: Any) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    text = " ".join(text.split()).replace("|", "\\|")
+    text = collapse_whitespace(text).replace("|", "\\|")
     return text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…"
 
 

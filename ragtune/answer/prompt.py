@@ -12,6 +12,7 @@ from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.knowledge.excerpts import cut_excerpt
 from ragtune.records import Chunk, Hit, Message
 from ragtune.settings import AnswerSettings
+from ragtune.text.whitespace import collapse_whitespace
 
 PROMPT_VERSION = 1
 REFUSAL = "I could not find this in the documents."
@@ -73,7 +74,7 @@ def target_text(answer: str, passage_number: int | None) -> str:
 
     An empty answer is the refusal; without a number the answer stands alone.
     """
-    answer = " ".join(answer.split())
+    answer = collapse_whitespace(answer)
     if not answer:
         return REFUSAL
     if answer[-1] not in ".!?":

@@ -8,6 +8,7 @@ from ragtune.answer.marks import CitationCorrector, cited_numbers, without_marks
 from ragtune.answer.prompt import REFUSAL
 from ragtune.answer.small_talk import REPLIES
 from ragtune.records import Answer, Citation, Completion, Hit
+from ragtune.text.sentences import split_sentences
 from ragtune.text.words import content_words
 
 REVIEW_VERSION = 2
@@ -26,7 +27,7 @@ _REFUSALS = re.compile(
 
 def is_refusal(text: str) -> bool:
     """Return whether the first sentence says that there is no answer."""
-    first = re.split(r"(?<=[.!?])\s", without_marks(text).strip(), maxsplit=1)[0]
+    first = next(iter(split_sentences(without_marks(text))), "")
     return REFUSAL.rstrip(".").lower() in text.lower() or bool(_REFUSALS.search(first))
 
 

@@ -1,10 +1,11 @@
 """Turns people's corrections into question and answer pairs, to pass the same checks as written ones."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ragtune.records import Chunk, FeedbackEvent, QAPair, content_id
+from ragtune.text.sentences import line_sentence_spans
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune.text.words import content_words
 
@@ -68,5 +69,5 @@ def _literal(answer: str, text: str) -> tuple[int, int] | None:
 
 
 def _closest(words: frozenset[str], text: str) -> tuple[int, int]:
-    lines: Mapping[tuple[int, int], str] = {m.span(): m[0] for m in re.finditer(r"[^\n.!?]+[.!?]?", text)}
-    return max(lines, key=lambda span: len(words & content_words(lines[span])), default=(0, 0))
+    spans = line_sentence_spans(text)
+    return max(spans, key=lambda span: len(words & content_words(text[slice(*span)])), default=(0, 0))

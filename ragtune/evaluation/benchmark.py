@@ -17,6 +17,7 @@ from pathlib import Path
 from ragtune.errors import DatasetError, EngineError
 from ragtune.ports import ChatModel, Progress, RunningEngine, silent
 from ragtune.records import BenchmarkRow, Completion, Message
+from ragtune.text.whitespace import collapse_whitespace
 
 Prompt = Sequence[Message]
 
@@ -146,7 +147,7 @@ def hardware() -> str:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file() and (found := re.search(r"model name\s*:\s*(.+)", info.read_text())):
-        cpu = " ".join(found[1].split())
+        cpu = collapse_whitespace(found[1])
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     names = [found[1] for gpu in gpus if (found := re.search(r"Model:\s*(.+)", gpu.read_text()))]

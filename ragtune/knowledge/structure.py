@@ -8,12 +8,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ragtune.text.sentences import split_sentences
+
 CountTokens = Callable[[Sequence[str]], list[int]]
 _HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*#*\s*$")
 _FENCE = re.compile(r"^\s*(```+|~~~+)")
 _ITEM = re.compile(r"^(\s*)(?:[-*+•]|\d+[.)])\s+")
 _LABEL = re.compile(r"^(Parameters|Attributes|Values|Returns|Yields|Raises|Examples|Methods|Bases):(?:\s|$)")
-_SENTENCE = re.compile(r"(?<=[.!?。！？])[\"')\]]*\s+(?=[\"'(\[`]?[A-Z0-9\u0080-\uffff`])")
 
 
 @dataclass(slots=True)
@@ -259,9 +260,7 @@ def _code_pieces(block: Block, budget: int, count: CountTokens) -> list[Block]:
 
 def _paragraph_pieces(block: Block, budget: int, overlap: int, count: CountTokens) -> list[Block]:
     sentences: list[str] = []
-    whole = [
-        " ".join(part.split()) for line in block.text.split("\n") for part in _SENTENCE.split(line) if part.strip()
-    ]
+    whole = [" ".join(part.split()) for line in block.text.split("\n") for part in split_sentences(line)]
     for sentence, size in zip(whole, count(whole), strict=True):
         sentences += [sentence] if size <= budget else _by_words(sentence, budget, count)
     sizes = count(sentences)

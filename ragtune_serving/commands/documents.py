@@ -13,6 +13,7 @@ from ragtune.errors import SettingsError, SourceError
 from ragtune.ports import Progress
 from ragtune.records import Document, Hit, IndexUpdate
 from ragtune.settings import Settings, load_settings
+from ragtune.text.whitespace import collapse_whitespace
 from ragtune_serving.terminal import err, out, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def search(
     for rank, hit in enumerate(hits, 1):
         out.print(f"[bold]{rank}. {hit.chunk.title}[/bold]  {hit.score:.4f}", markup=True)
         out.print(f"   {hit.chunk.document_id}  {hit.chunk.id}", markup=False)
-        out.print("   " + " ".join(hit.chunk.text.split())[:240], markup=False)
+        out.print("   " + collapse_whitespace(hit.chunk.text)[:240], markup=False)
 
 
 def record_ids(library: "Library") -> dict[str, str]:

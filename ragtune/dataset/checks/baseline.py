@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from ragtune.records import Chunk, QAPair
-from ragtune.text.sentences import sentence_spans
+from ragtune.text.sentences import line_sentence_spans
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune.text.words import content_words
 
@@ -15,12 +15,8 @@ from ragtune.text.words import content_words
 def overlap_answer(question: str, text: str) -> str:
     """Return the sentence or line of the text that shares most words with the question, the first of equals."""
     asked = content_words(question)
-    units = []
-    start = 0
-    for line in text.splitlines(keepends=True):
-        units += [collapse_whitespace(text[a:b]) for a, b in sentence_spans(text, start, start + len(line))]
-        start += len(line)
-    return max(units, key=lambda unit: len(asked & content_words(unit)), default="")
+    sentences = [collapse_whitespace(text[start:end]) for start, end in line_sentence_spans(text)]
+    return max(sentences, key=lambda sentence: len(asked & content_words(sentence)), default="")
 
 
 def overlap_shares(
