@@ -62,7 +62,11 @@ the a of support integrate why what is how readme.md docs documentation basic ad
 history roadmap status news about us welcome api apis install
 """
 _GENERIC_HEADINGS = frozenset(_GENERIC_HEADINGS_TEXT.split())
-_BEGINNINGS = STOP_WORDS | {"sometimes", "many", "most", "some", "all", "each", "every", "no", "several", "often"}
+_MORE_BEGINNINGS = """
+all been being but could did each every had many may me might most must my no often or several should so some sometimes
+such then they while
+"""
+_BEGINNINGS = STOP_WORDS["en"] | frozenset(_MORE_BEGINNINGS.split())
 _NO_CELL = re.compile(
     r"<|_\(|\*\w|_\d|^(?:TK|TBD|N/A|(?:of|in|on|at|from|inside|by|with|between|after|before|or)\b)|"
     r"\b(?:see|below|above|this|these)\b",
