@@ -18,8 +18,9 @@ _ABBREVIATED = "|".join(re.escape(word) for words in ABBREVIATIONS.values() for 
 # An abbreviation, an initial ("J. Smith"), or the number of a list item ("1. Install it").
 _NO_END = re.compile(rf"\b(?:{_ABBREVIATED}|[A-Z])\.$|^\(?\d+\.$")
 _END = re.compile(r"[.!?。！？][\"'`)\]]*(?=\s|$)")
-# What may stand before the first letter of a sentence; a backtick is not among it, since code begins as it likes.
-_OPENING = " \t\n\"'(["
+# What may stand before the first letter of a sentence, and markup that a sentence may begin with.
+_OPENING = " \t\n\"'“‘(["
+_MARKUP = "`*_"
 # A blank line, or a line end before a list item.
 _BLOCK_END = re.compile(r"\n\s*\n|\n\s*(?:[-*+]|\d+[.)]) ")
 
@@ -28,7 +29,8 @@ def sentence_spans(text: str, start: int = 0, end: int | None = None) -> Iterato
     """Yield the spans of the sentences between two offsets, without white space around them.
 
     A sentence ends at a full stop, question mark or exclamation mark before white space, except inside brackets
-    and backticks, after an abbreviation and before a lower-case letter. Blank lines and list items end one too.
+    and backticks, after an abbreviation, and before anything but a capital, a digit or markup. Blank lines and
+    list items end one too.
     """
     end = len(text) if end is None else end
     position = start
@@ -71,7 +73,10 @@ def _sentence_end(text: str, start: int, end: int) -> int:
         if _NO_END.search(text[start : mark.start() + 1]) or not brackets_closed(text[start : mark.end()]):
             continue
         following = text[mark.end() : limit].lstrip(_OPENING)
-        if following and following[0].islower():
-            continue
-        return mark.end()
+        if not following or _begins_sentence(following[0]):
+            return mark.end()
     return limit
+
+
+def _begins_sentence(character: str) -> bool:
+    return character in _MARKUP or (character.isalnum() and not character.islower())
