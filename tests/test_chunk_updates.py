@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ragtune.knowledge.chunk_updates import chunk_changed
-from ragtune.knowledge.chunking import cut
+from ragtune.knowledge.chunking import chunk_documents
 from ragtune.records import Document, content_id
 from ragtune.settings import Settings
 from tests.support.counting_embedder import CountingEmbedder
@@ -65,7 +65,7 @@ def test_after_any_edits_the_passages_and_the_marks_of_repeats_are_those_of_a_cl
     rng, embedder = random.Random(3), CountingEmbedder()
     documents = pages(60, rng)
     for _ in range(12):
-        clean = cut(documents, settings.chunking, embedder.count_tokens)
+        clean = chunk_documents(documents, settings.chunking, embedder.count_tokens)
         assert chunk_changed(documents, settings, embedder) == clean
         assert any(chunk.duplicate_of for chunk in clean)
         documents = edited(documents, rng)

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from ragtune.knowledge.chunking import cut
-from ragtune.knowledge.duplicates import _jaccard, _shingles, fingerprints, mark_duplicates
+from ragtune.knowledge.chunking import chunk_documents
+from ragtune.knowledge.duplicates import fingerprints, mark_duplicates
 from ragtune.records import Chunk, Document, content_id
 from ragtune.settings import ChunkingSettings
+from ragtune.text.shingles import jaccard, shingles
 
 
 def count_words(texts: Sequence[str]) -> list[int]:
@@ -21,15 +22,15 @@ def document(text: str, path: str = "a.md", title: str = "Town", kind: str = "pr
 
 def chunks_of(text: str, limit: int = 60, overlap: int = 10, **facts: str) -> list[Chunk]:
     settings = ChunkingSettings(max_tokens=limit, overlap_tokens=overlap)
-    chunks = cut([document(text, **facts)], settings, count_words)
+    chunks = chunk_documents([document(text, **facts)], settings, count_words)
     for chunk, count in zip(chunks, count_words([chunk.embedded_text for chunk in chunks]), strict=True):
         assert count <= limit, chunk
     assert [chunk.position for chunk in chunks] == list(range(len(chunks)))
     return chunks
 
 
-def marked(chunks: list[Chunk], named: frozenset[str] = frozenset()) -> list[Chunk]:
-    return mark_duplicates(chunks, fingerprints(chunks, named))
+def marked(chunks: list[Chunk], title_bound: frozenset[str] = frozenset()) -> list[Chunk]:
+    return mark_duplicates(chunks, fingerprints(chunks, title_bound))
 
 
 def sentences(n: int, word: str = "gate") -> str:
@@ -120,7 +121,7 @@ def test_a_tokenizer_whose_counts_do_not_add_up_is_bounded_too() -> None:
     def superadditive(texts: Sequence[str]) -> list[int]:
         return [2 + int(len(text.split()) ** 1.3) for text in texts]
 
-    chunks = cut([document(sentences(60))], ChunkingSettings(max_tokens=60), superadditive)
+    chunks = chunk_documents([document(sentences(60))], ChunkingSettings(max_tokens=60), superadditive)
     assert max(superadditive([chunk.embedded_text for chunk in chunks])) <= 60
     assert [chunk.position for chunk in chunks] == list(range(len(chunks)))
 
@@ -197,7 +198,7 @@ def test_short_answers_under_different_titles_are_both_kept() -> None:
 
 def test_equal_api_pages_of_different_objects_are_both_kept() -> None:
     chunks = [make_chunk(PROSE, 1, "kit.A.close"), make_chunk(PROSE, 2, "kit.B.close")]
-    assert [chunk.duplicate_of for chunk in marked(chunks, named=frozenset({"c1", "c2"}))] == ["", ""]
+    assert [chunk.duplicate_of for chunk in marked(chunks, title_bound=frozenset({"c1", "c2"}))] == ["", ""]
     assert [chunk.duplicate_of for chunk in marked(chunks)] == ["", "c1"]
 
 
@@ -214,7 +215,7 @@ def test_near_duplicates_agree_with_brute_force_and_ten_thousand_chunks_take_sec
     found = marked([make_chunk(text, n) for n, text in enumerate(texts)])
     seconds = time.process_time() - started
     for n in range(1000):
-        near = _jaccard(_shingles(texts[n].split()), _shingles(texts[9000 + n].split())) >= 0.9
+        near = jaccard(shingles(texts[n]), shingles(texts[9000 + n])) >= 0.9
         assert found[9000 + n].duplicate_of == (f"c{n}" if near else "")
     assert not any(chunk.duplicate_of for chunk in found[:9000])
     assert seconds < 30  # measured on two busy cores: 4.9 and 5.4; the rest is room

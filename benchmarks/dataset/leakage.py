@@ -16,7 +16,7 @@ from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.near_duplicates import clusters
 from ragtune.dataset.splits import split_pairs
 from ragtune.draws import draw
-from ragtune.knowledge.chunking import cut
+from ragtune.knowledge.chunking import chunk_documents
 from ragtune.knowledge.sources import read_sources
 from ragtune.records import Document, QAPair, content_id
 from ragtune.settings import ChunkingSettings, DatasetSettings, load_settings
@@ -91,7 +91,7 @@ def main() -> None:
     settings, seed = DatasetSettings(), options.seed
     documents, origin = planted(read_sources(options.source).documents, options.planted, seed)
     count_tokens = embedder_from(load_settings()).count_tokens
-    chunks = [replace(chunk, duplicate_of="") for chunk in cut(documents, ChunkingSettings(), count_tokens)]
+    chunks = [replace(chunk, duplicate_of="") for chunk in chunk_documents(documents, ChunkingSettings(), count_tokens)]
     pairs = ExtractiveWriter(seed).write(chunks)
     near = neighbours(documents, 0.5)
     rows = {}

@@ -19,7 +19,7 @@ from ragtune.dataset.checks.quality import check_pairs
 from ragtune.dataset.extractive.prose_facts import passing
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.standalone import stands_alone
-from ragtune.knowledge.chunking import cut
+from ragtune.knowledge.chunking import chunk_documents
 from ragtune.knowledge.sources import read_sources
 from ragtune.records import Chunk, content_id
 from ragtune.settings import DatasetSettings, load_settings
@@ -61,7 +61,7 @@ def main() -> None:
         found = read_sources(arguments.source or [f"folder:{folder}"]).documents
     # The seeded choices follow the ids, which must not name the temporary folder.
     documents = [replace(each, id=content_id("prose", Path(each.path).name)) for each in found]
-    chunks = cut(documents, settings.chunking, embedder_from(settings).count_tokens)
+    chunks = chunk_documents(documents, settings.chunking, embedder_from(settings).count_tokens)
     written = ExtractiveWriter(arguments.seed).write(chunks)
     pairs = [pair for pair in check_pairs(written, chunks, DatasetSettings(min_pairs=1)).kept if pair.answerable]
     shares, running = overlap_shares(pairs, chunks), sum(runs(chunk) for chunk in chunks)

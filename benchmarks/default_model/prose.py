@@ -24,7 +24,7 @@ from ragtune.evaluation.benchmark import hardware
 from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers
 from ragtune.evaluation.out_of_domain import FixedPassages, OutOfDomainQuestion, with_nearest_passages
 from ragtune.evaluation.resampling import mean_interval
-from ragtune.knowledge.chunking import cut
+from ragtune.knowledge.chunking import chunk_documents
 from ragtune.model.capacity import chosen_device
 from ragtune.model.pretrained import raw_model
 from ragtune.records import Document, QAPair, ScoredAnswer, SplitItem, content_id
@@ -46,7 +46,11 @@ def questions_of(file: Path, settings: Settings) -> list[OutOfDomainQuestion]:
     contexts = {context: content_id(context) for context in (line["context"] for line in lines.values())}
     documents = [Document(name, str(file), name, "", text, name) for text, name in contexts.items()]
     embedder = embedder_from(settings)
-    chunks = [chunk for chunk in cut(documents, settings.chunking, embedder.count_tokens) if not chunk.duplicate_of]
+    chunks = [
+        chunk
+        for chunk in chunk_documents(documents, settings.chunking, embedder.count_tokens)
+        if not chunk.duplicate_of
+    ]
     pairs = []
     for question, line in lines.items():
         name, answer = contexts[line["context"]], line["answer"]

@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.retrieval.results import chunks_sha256, scratch_settings, write_results
 from ragtune.backends.catalog import embedder_from, search_index_from
-from ragtune.knowledge.chunking import cut
+from ragtune.knowledge.chunking import chunk_documents
 from ragtune.knowledge.indexing import chunk_version
 from ragtune.knowledge.sources import read_sources
 from ragtune.ports import SearchIndex
@@ -98,7 +98,9 @@ def edit(docs: Path, share: float, rng: random.Random, number: int) -> None:
 
 def wanted(settings: Settings, docs: Path) -> tuple[State, list[Chunk]]:
     """Return what an index of the folder holds when it is up to date."""
-    chunks = cut(read_sources([f"folder:{docs}"]).documents, settings.chunking, embedder_from(settings).count_tokens)
+    chunks = chunk_documents(
+        read_sources([f"folder:{docs}"]).documents, settings.chunking, embedder_from(settings).count_tokens
+    )
     kept = [chunk for chunk in chunks if not chunk.duplicate_of]
     return frozenset((chunk.id, (chunk.document_id, chunk_version(chunk))) for chunk in kept), kept
 

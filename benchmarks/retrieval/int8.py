@@ -19,7 +19,7 @@ from benchmarks.retrieval.results import scratch_settings, write_results
 from ragtune.backends.catalog import search_index_from
 from ragtune.backends.minilm import MiniLmEmbedder, Network
 from ragtune.backends.minilm_int8 import Linear
-from ragtune.knowledge.chunking import cut
+from ragtune.knowledge.chunking import chunk_documents
 from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.knowledge.sources import read_sources
@@ -49,7 +49,7 @@ def ranges(sources: Sequence[str], texts: int, seed: int) -> dict[tuple[int, str
 
     embedder = MiniLmEmbedder(device="cpu", precision="float32")
     embedder._network = Network(torch.float32, "cpu", watched)
-    chunks = cut(read_sources(sources).documents, load_settings().chunking, embedder.count_tokens)
+    chunks = chunk_documents(read_sources(sources).documents, load_settings().chunking, embedder.count_tokens)
     embedder.embed([chunk.embedded_text for chunk in random.Random(seed).sample(chunks, min(texts, len(chunks)))])
     return found
 

@@ -25,7 +25,7 @@ from benchmarks.retrieval.results import chunks_sha256, scratch_settings, write_
 from ragtune.backends.catalog import embedder_from, search_index_from
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.evaluation.benchmark import percentile
-from ragtune.knowledge.chunking import cut
+from ragtune.knowledge.chunking import chunk_documents
 from ragtune.knowledge.retrieval import MODES, Retriever
 from ragtune.knowledge.sources import read_sources
 from ragtune.records import Chunk, content_id
@@ -108,7 +108,9 @@ def alone(function: Any, *arguments: Any) -> Any:
 
 def passages_and_questions(sources: list[str], most: int, seed: int) -> tuple[list[Chunk], list[str]]:
     """Return the passages of the sources, and a sample of questions on them."""
-    chunks = cut(read_sources(sources).documents, ChunkingSettings(), embedder_from(load_settings()).count_tokens)
+    chunks = chunk_documents(
+        read_sources(sources).documents, ChunkingSettings(), embedder_from(load_settings()).count_tokens
+    )
     real = [chunk for chunk in chunks if not chunk.duplicate_of]
     pairs = ExtractiveWriter(seed).write(real)
     return real, random.Random(seed).sample([pair.question for pair in pairs], min(most, len(pairs)))

@@ -21,7 +21,7 @@ from benchmarks.retrieval.results import chunks_sha256, interval, scratch_settin
 from ragtune.backends.catalog import embedder_from, retriever_over, search_index_from
 from ragtune.errors import DatasetError
 from ragtune.evaluation.retrieval import RANKING_METRICS, passage_gains, ranking_metrics
-from ragtune.knowledge.chunking import cut
+from ragtune.knowledge.chunking import chunk_documents
 from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.retrieval import Retriever, fuse
 from ragtune.knowledge.sources import read_sources
@@ -84,7 +84,7 @@ def from_collection(
             ideal = [gain for gain in relevant.values() if gain]
             questions.append(Question(row["text"], str(row["id"]), gains_of(relevant), ideal))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in (queries, qrels))).hexdigest()
-    return cut(documents, settings.chunking, embedder.count_tokens), questions[:limit], digest
+    return chunk_documents(documents, settings.chunking, embedder.count_tokens), questions[:limit], digest
 
 
 def ways(settings: Settings, embedder: Embedder, chunks: Sequence[Chunk], texts: list[str]) -> dict[str, Rankings]:

@@ -12,7 +12,7 @@ from itertools import islice
 from ragtune.dataset.checks.quality import check_pairs
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.draws import draw
-from ragtune.knowledge.chunking import cut
+from ragtune.knowledge.chunking import chunk_documents
 from ragtune.knowledge.packages import package_description
 from ragtune.ports import Embedder, Progress, silent
 from ragtune.records import Chunk, Document, Hit, QAPair
@@ -84,7 +84,9 @@ def _asked(
 ) -> list[OutOfDomainQuestion]:
     if not most:
         return []
-    chunks = [chunk for chunk in cut(texts, settings.chunking, embedder.count_tokens) if not chunk.duplicate_of]
+    chunks = [
+        chunk for chunk in chunk_documents(texts, settings.chunking, embedder.count_tokens) if not chunk.duplicate_of
+    ]
     written = ExtractiveWriter(settings.seed, unanswerable_share=settings.dataset.unanswerable_share).write(chunks)
     kept = check_pairs(written, chunks, settings.dataset).kept
     kept.sort(key=lambda pair: draw(settings.seed, "outside", pair.id))

@@ -1,7 +1,7 @@
-"""Cuts only what changed: the passages of every document are kept in the home from one time to the next.
+"""Chunks only new and changed documents: the chunks of every document are stored for the next time.
 
-They are one JSON lines file, replaced as a whole, whose first line says what it was cut with and
-what the rest must hash to. A file that does not fit is no error: everything is cut anew.
+The store is one JSON lines file, replaced as a whole. Its first line holds a hash of what the chunks depend on
+and a hash of the other lines. If either does not match, everything is chunked again.
 """
 
 import hashlib
@@ -11,63 +11,71 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ragtune.knowledge import chunking, duplicates, structure
-from ragtune.knowledge.chunking import Cuttings, cut
+from ragtune.knowledge.chunking import ChunksByVersion, chunk_documents
 from ragtune.knowledge.duplicates import Fingerprint
 from ragtune.ports import Embedder, Progress, silent
 from ragtune.records import Chunk, Document, content_id
 from ragtune.settings import Settings
+from ragtune.text import sentences, shingles, whitespace
+
+_CODE = (chunking, duplicates, structure, sentences, shingles, whitespace)
 
 
 def chunk_changed(
     documents: Sequence[Document], settings: Settings, embedder: Embedder, progress: Progress = silent
 ) -> list[Chunk]:
-    """Return the passages of all documents as `cut` does, having cut only those documents that are new or changed."""
-    path, how = settings.home / "library" / "cuttings.jsonl", _how(settings, embedder)
-    kept = _read(path, how)
-    before = set(kept)
-    chunks = cut(documents, settings.chunking, embedder.count_tokens, progress, kept)
-    if kept.keys() != before:
-        _write(path, how, kept)
+    """Return the chunks of all documents as `chunk_documents` does, but chunk only new and changed documents."""
+    path, recipe = settings.home / "library" / "cuttings.jsonl", _recipe_hash(settings, embedder)
+    stored = _read(path, recipe)
+    versions_before = set(stored)
+    chunks = chunk_documents(documents, settings.chunking, embedder.count_tokens, progress, stored)
+    if stored.keys() != versions_before:
+        _write(path, recipe, stored)
     return chunks
 
 
-def _how(settings: Settings, embedder: Embedder) -> str:
-    """Return a hash of what passages depend on beside their document: settings, tokenizer, and the code that cuts."""
-    code = [Path(module.__file__ or "").read_text() for module in (chunking, duplicates, structure)]
+def _recipe_hash(settings: Settings, embedder: Embedder) -> str:
+    """Return a hash of what chunks depend on in addition to their document: settings, tokenizer and code."""
+    code = [Path(module.__file__ or "").read_text() for module in _CODE]
     return content_id(settings.chunking.model_dump_json(), embedder.name, str(embedder.max_tokens), *code)
 
 
-def _read(path: Path, how: str) -> Cuttings:
+def _read(path: Path, recipe: str) -> ChunksByVersion:
+    """Return the stored chunks, or an empty mapping if there are none or they were made in another way."""
     head, _, body = path.read_bytes().partition(b"\n") if path.is_file() else (b"", b"", b"")
-    if head != _head(how, body):
+    if head != _head(recipe, body):
         return {}
-    kept: Cuttings = {}
+    stored: ChunksByVersion = {}
     for line in body.splitlines():
         version, rows = json.loads(line)
-        kept[version] = [
+        stored[version] = [
             (
                 Chunk(**{**fields, "heading_path": tuple(fields["heading_path"])}),
                 Fingerprint(wording, *map(tuple, keys)),
             )
             for fields, wording, keys in rows
         ]
-    return kept
+    return stored
 
 
-def _write(path: Path, how: str, kept: Cuttings) -> None:
+def _write(path: Path, recipe: str, stored: ChunksByVersion) -> None:
     lines = []
-    for version, pieces in kept.items():
+    for version, pairs in stored.items():
         rows = [
-            [{name: getattr(chunk, name) for name in Chunk.__slots__}, own.wording, [own.paragraphs, own.bands]]
-            for chunk, own in pieces
+            [
+                {name: getattr(chunk, name) for name in Chunk.__slots__},
+                fingerprint.wording,
+                [fingerprint.paragraphs, fingerprint.bands],
+            ]
+            for chunk, fingerprint in pairs
         ]
         lines.append(json.dumps([version, rows]) + "\n")
     body = "".join(lines).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_bytes(_head(how, body) + b"\n" + body)
+    scratch.write_bytes(_head(recipe, body) + b"\n" + body)
     scratch.replace(path)
 
 
-def _head(how: str, body: bytes) -> bytes:
-    return f"{how} {hashlib.sha256(body).hexdigest()}".encode()
+def _head(recipe: str, body: bytes) -> bytes:
+    return f"{recipe} {hashlib.sha256(body).hexdigest()}".encode()

@@ -1,7 +1,8 @@
-"""Cuts documents into passages that keep headings, paragraphs, code and tables whole.
+"""Cuts documents into chunks that keep headings, paragraphs, code and tables whole.
 
-A document or section that fits stays one passage; what does not fit is cut at the largest
-joint that helps. Every passage, with its title and heading path, is within the token bound.
+A document or section that fits becomes one chunk. What does not fit is cut at the largest joint that helps:
+between sections, then blocks, then inside a block. Every chunk, with its title and heading path, stays within the
+token bound.
 """
 
 import re
@@ -13,128 +14,150 @@ from ragtune.knowledge.structure import Block, Section, parse, pieces, shorten
 from ragtune.ports import Progress, silent
 from ragtune.records import Chunk, Document, content_id
 from ragtune.settings import ChunkingSettings
+from ragtune.text.whitespace import collapse_whitespace
 
 CountTokens = Callable[[Sequence[str]], list[int]]
-# Sections below these shares of the bound are joined: two small ones, or a tiny one with what is before it.
-_SMALL = 3
-_TINY = 8
-_BATCH = 500
-_MAX_PREFIX_SHARE = 3
-_JOIN_COST = 1
+
+# All numbers of this file were chosen by hand; none was tuned.
+
+# Two sections are joined if together they take at most a third of the bound; a section of at most an eighth
+# joins what is before it if the two fit.
+_SMALL_PART = 3
+_TINY_PART = 8
+# The title, and the heading path, each take at most a third of the bound.
+_PREFIX_PART = 3
+# Documents per batch: enough to keep the tokenizer busy, few enough to report progress.
+_BATCH_DOCUMENTS = 500
+# Titles are cut to this many characters before their tokens are counted in a batch.
+_TITLE_CHARACTERS = 40
+_SHORTEST_PREFIX_CHARACTERS = 8
+# The line end between two blocks counts as at most one token.
+_JOIN_TOKENS = 1
 
 
 @dataclass(slots=True)
 class _Draft:
-    """A passage in the making."""
+    """A chunk in the making; `lone_section` is set if it holds one small section that nothing joined yet."""
 
     heading_path: tuple[str, ...]
     blocks: list[Block]
     tokens: int
-    only: Section | None = None
+    lone_section: Section | None = None
 
     def text(self) -> str:
-        """The passage as the reader sees it."""
+        """The text as the reader sees it."""
         return "".join(
             ("" if index == 0 else "\n" if block.tight else "\n\n") + block.text
             for index, block in enumerate(self.blocks)
         )
 
 
-Cuttings = dict[str, list[tuple[Chunk, Fingerprint]]]
-"""What was cut of a document, by the document's `document_version`."""
+ChunksByVersion = dict[str, list[tuple[Chunk, Fingerprint]]]
+"""The chunks of a document with their fingerprints, by the document's `document_version`."""
 
 
 def document_version(document: Document) -> str:
-    """Return a hash of all that its passages depend on, settings and code apart."""
+    """Return a hash of everything that a document's chunks depend on, except settings and code."""
     return content_id(document.id, document.source, document.title, document.topic, document.kind, document.text)
 
 
-def cut(
+def chunk_documents(
     documents: Sequence[Document],
     settings: ChunkingSettings,
     count_tokens: CountTokens,
     progress: Progress = silent,
-    kept: Cuttings | None = None,
+    stored: ChunksByVersion | None = None,
 ) -> list[Chunk]:
-    """Return the passages of all documents, in order; repeated ones carry `duplicate_of`.
+    """Return the chunks of all documents, in order; repeated ones carry `duplicate_of`.
 
-    `count_tokens` gives the embedder's count per text, special tokens included; no passage's
-    `embedded_text` counts more than `settings.max_tokens`. Documents in `kept` are not cut
-    again; afterwards it holds these documents and no others.
+    `count_tokens` returns the embedder's count for each text, special tokens included. No chunk's `embedded_text`
+    counts more than `settings.max_tokens`. Documents whose chunks are in `stored` are not chunked again; afterwards
+    it holds the chunks of these documents and no others.
     """
-    known = {} if kept is None else kept
+    chunks_by_version = {} if stored is None else stored
     versions = [document_version(document) for document in documents]
-    new = {v: document for v, document in zip(versions, documents, strict=True) if v not in known}
-    known |= _cut_new(new, settings, count_tokens, progress)
-    for gone in known.keys() - set(versions):
-        del known[gone]
-    pieces = [piece for version in versions for piece in known[version]]
-    return mark_duplicates([chunk for chunk, _ in pieces], [own for _, own in pieces])
+    new = {
+        version: document
+        for version, document in zip(versions, documents, strict=True)
+        if version not in chunks_by_version
+    }
+    chunks_by_version |= _chunk_new(new, settings, count_tokens, progress)
+    for outdated in chunks_by_version.keys() - set(versions):
+        del chunks_by_version[outdated]
+    pairs = [pair for version in versions for pair in chunks_by_version[version]]
+    return mark_duplicates([chunk for chunk, _ in pairs], [fingerprint for _, fingerprint in pairs])
 
 
-def _cut_new(
+def _chunk_new(
     documents: Mapping[str, Document], settings: ChunkingSettings, count_tokens: CountTokens, progress: Progress
-) -> Cuttings:
-    found: Cuttings = {}
-    versions, cutter = list(documents), None
-    for start in range(0, len(versions), _BATCH):
-        part = versions[start : start + _BATCH]
-        cutter = cutter or _Cutter(settings, count_tokens)
-        found |= zip(part, cutter.cut([documents[version] for version in part]), strict=True)
-        progress("cutting documents", len(found), len(documents))
-    return found
+) -> ChunksByVersion:
+    result: ChunksByVersion = {}
+    versions, chunker = list(documents), None
+    for start in range(0, len(versions), _BATCH_DOCUMENTS):
+        batch = versions[start : start + _BATCH_DOCUMENTS]
+        chunker = chunker or _Chunker(settings, count_tokens)
+        result |= zip(batch, chunker.chunk([documents[version] for version in batch]), strict=True)
+        progress("chunking documents", len(result), len(documents))
+    return result
 
 
-class _Cutter:
-    """Counts tokens in batches and remembers them; WordPiece counts add up across white space."""
+class _Chunker:
+    """Chunks documents; counts tokens in batches and remembers the counts.
+
+    Adds counts up across white space, which is exact for WordPiece. For other tokenizers `_within_bound` corrects
+    what the sum got wrong.
+    """
 
     def __init__(self, settings: ChunkingSettings, count_tokens: CountTokens) -> None:
         self.settings = settings
         self.count_tokens = count_tokens
-        self.special = count_tokens([""])[0]
-        self.known: dict[str, int] = {}
+        self.special_tokens = count_tokens([""])[0]
+        self.counts: dict[str, int] = {}
 
-    def cut(self, documents: Sequence[Document]) -> list[list[tuple[Chunk, Fingerprint]]]:
+    def chunk(self, documents: Sequence[Document]) -> list[list[tuple[Chunk, Fingerprint]]]:
         """Return the chunks of each document with their fingerprints."""
-        parsed = [parse(document.text, api=document.kind == "api") for document in documents]
-        prefixes = [shorten(document.title, 40) for document in documents]
-        texts = [block.text for root in parsed for block in root.all_blocks()]
-        headings = [heading for root in parsed for heading in root.all_headings()]
-        self._learn([*texts, *headings, *prefixes])
-        cuttings = []
-        found = [self._document(document, root) for document, root in zip(documents, parsed, strict=True)]
-        for document, chunks in zip(documents, self._within_bound(found), strict=True):
-            named = {chunk.id for chunk in chunks} if document.kind == "api" else set()
-            cuttings.append([*zip(chunks, fingerprints(chunks, named), strict=True)])
-        return cuttings
+        roots = [parse(document.text, api=document.kind == "api") for document in documents]
+        titles = [shorten(document.title, _TITLE_CHARACTERS) for document in documents]
+        texts = [block.text for root in roots for block in root.all_blocks()]
+        headings = [heading for root in roots for heading in root.all_headings()]
+        self._count_new([*texts, *headings, *titles])
+        drafts = [self._document_chunks(document, root) for document, root in zip(documents, roots, strict=True)]
+        result = []
+        for document, chunks in zip(documents, self._within_bound(drafts), strict=True):
+            title_bound = {chunk.id for chunk in chunks} if document.kind == "api" else set()
+            result.append([*zip(chunks, fingerprints(chunks, title_bound), strict=True)])
+        return result
 
-    def _learn(self, texts: Sequence[str]) -> None:
-        new = [text for text in dict.fromkeys(texts) if text not in self.known]
+    def _count_new(self, texts: Sequence[str]) -> None:
+        new = [text for text in dict.fromkeys(texts) if text not in self.counts]
         if new:
             for text, count in zip(new, self.count_tokens(new), strict=True):
-                self.known[text] = max(count - self.special, 0)
+                self.counts[text] = max(count - self.special_tokens, 0)
 
     def _tokens(self, text: str) -> int:
-        if text not in self.known:
-            self._learn([text])
-        return self.known[text]
+        if text not in self.counts:
+            self._count_new([text])
+        return self.counts[text]
 
-    def _document(self, document: Document, root: Section) -> list[Chunk]:
-        title = self._fitting(document.title, self.settings.max_tokens // _MAX_PREFIX_SHARE)
+    def _size(self, blocks: Sequence[Block]) -> int:
+        return sum(self._tokens(block.text) + _JOIN_TOKENS for block in blocks)
+
+    def _document_chunks(self, document: Document, root: Section) -> list[Chunk]:
+        title = self._shortened(document.title, self.settings.max_tokens // _PREFIX_PART)
         chunks: list[Chunk] = []
-        seen: set[str] = set()
-        drafts = list(self._section(root, title, ()))
+        ids: set[str] = set()
+        drafts = list(self._section_drafts(root, title, ()))
         if not any(draft.text().strip() for draft in drafts):
-            # Nothing but headings: they are the text.
-            drafts = list(self._pack([Block(" ".join(document.text.split()))], (), self._budget(title, ())))
+            # The document has only headings: they become its text.
+            drafts = list(self._pack([Block(collapse_whitespace(document.text))], (), self._budget(title, ())))
         for draft in drafts:
             text = draft.text().strip()
-            identity = content_id(document.id, *draft.heading_path, text)
-            if text and identity not in seen:
-                seen.add(identity)
+            chunk_id = content_id(document.id, *draft.heading_path, text)
+            if text and chunk_id not in ids:
+                ids.add(chunk_id)
                 chunks.append(
                     Chunk(
-                        id=identity,
+                        id=chunk_id,
                         document_id=document.id,
                         source=document.source,
                         title=title,
@@ -146,63 +169,70 @@ class _Cutter:
                 )
         return chunks
 
-    def _fitting(self, text: str, limit: int) -> str:
-        while self._tokens(text) > limit and len(text) > 8:
-            text = shorten(text, max(len(text) * limit // self._tokens(text) - 1, 8))
+    def _shortened(self, text: str, limit: int) -> str:
+        """Return a title or heading cut to at most `limit` tokens, or to its first few characters."""
+        while self._tokens(text) > limit and len(text) > _SHORTEST_PREFIX_CHARACTERS:
+            text = shorten(text, max(len(text) * limit // self._tokens(text) - 1, _SHORTEST_PREFIX_CHARACTERS))
         return text
 
     def _budget(self, title: str, path: tuple[str, ...]) -> int:
+        """Return the tokens that a chunk's text may take below this title and heading path."""
         headings = [heading for heading in path if heading != title]
-        prefix = self._tokens(title) + sum(self._tokens(heading) + 1 for heading in headings)
-        return self.settings.max_tokens - self.special - prefix
+        prefix = self._tokens(title) + sum(self._tokens(heading) + _JOIN_TOKENS for heading in headings)
+        return self.settings.max_tokens - self.special_tokens - prefix
 
-    def _path(self, title: str, path: tuple[str, ...], heading: str) -> tuple[str, ...]:
-        """Return the path with a heading added, without the outermost ones where it grows too long."""
-        limit = self.settings.max_tokens // _MAX_PREFIX_SHARE
-        grown = (*path, self._fitting(heading, limit // 2))
-        while len(grown) > 1 and sum(self._tokens(part) + 1 for part in grown) > limit:
-            grown = grown[1:]
-        return grown if grown != (title,) else ()
+    def _extended_path(self, title: str, path: tuple[str, ...], heading: str) -> tuple[str, ...]:
+        """Return the path with a heading added, without its outermost headings if it grows too long."""
+        limit = self.settings.max_tokens // _PREFIX_PART
+        extended = (*path, self._shortened(heading, limit // 2))
+        while len(extended) > 1 and sum(self._tokens(part) + _JOIN_TOKENS for part in extended) > limit:
+            extended = extended[1:]
+        return extended if extended != (title,) else ()
 
-    def _section(self, section: Section, title: str, path: tuple[str, ...]) -> Iterator[_Draft]:
-        """Yield a section whole where it fits, else its own blocks packed and its children merged or cut."""
+    def _section_drafts(self, section: Section, title: str, path: tuple[str, ...]) -> Iterator[_Draft]:
+        """Yield a section whole if it fits, else its own blocks packed and its children joined or cut."""
         budget = self._budget(title, path)
-        whole = section.flattened()
-        size = sum(self._tokens(block.text) + _JOIN_COST for block in whole)
-        if whole and size <= budget:
-            yield _Draft(path, whole, size)
+        section_blocks = section.flattened()
+        size = self._size(section_blocks)
+        if section_blocks and size <= budget:
+            yield _Draft(path, section_blocks, size)
             return
         drafts = list(self._pack(section.blocks, path, budget))
         for child in section.children:
             blocks = child.flattened()
             if not child.label:
                 blocks = [child.heading_block(), *blocks]
-            size = sum(self._tokens(block.text) + _JOIN_COST for block in blocks)
+            size = self._size(blocks)
             last = drafts[-1] if drafts else None
             if last is not None and self._joins(last, child, size, title, path):
-                last.blocks, last.tokens, last.only = [*last.blocks, *blocks], last.tokens + size, None
-            elif size <= min(budget, self.settings.max_tokens // _SMALL):
-                drafts.append(_Draft(path, blocks, size, only=child))
+                last.blocks, last.tokens, last.lone_section = [*last.blocks, *blocks], last.tokens + size, None
+            elif size <= min(budget, self.settings.max_tokens // _SMALL_PART):
+                drafts.append(_Draft(path, blocks, size, lone_section=child))
             else:
-                drafts += self._section(child, title, self._path(title, path, child.heading))
+                drafts += self._section_drafts(child, title, self._extended_path(title, path, child.heading))
         for draft in drafts:
-            if draft.only is not None:
-                # Nothing joined this small section: it stands under its own heading.
-                yield from self._section(draft.only, title, self._path(title, path, draft.only.heading))
+            if draft.lone_section is not None:
+                # Nothing joined this small section, so it stands under its own heading.
+                child = draft.lone_section
+                yield from self._section_drafts(child, title, self._extended_path(title, path, child.heading))
             else:
                 yield draft
 
     def _joins(self, last: _Draft, child: Section, size: int, title: str, path: tuple[str, ...]) -> bool:
-        """Return whether a section is so small that it goes with the passage before it."""
-        together = last.tokens + size
-        if together > self._budget(title, last.heading_path) or not (last.heading_path == path or child.label):
+        """Return whether a section is so small that it joins the chunk before it."""
+        joined_size = last.tokens + size
+        if joined_size > self._budget(title, last.heading_path):
             return False
-        return together <= self.settings.max_tokens // _SMALL or size <= self.settings.max_tokens // _TINY
+        if last.heading_path != path and not child.label:
+            return False
+        max_tokens = self.settings.max_tokens
+        return joined_size <= max_tokens // _SMALL_PART or size <= max_tokens // _TINY_PART
 
     def _pack(self, blocks: Sequence[Block], path: tuple[str, ...], budget: int) -> Iterator[_Draft]:
+        """Yield drafts that each hold as many blocks as fit, in order."""
         draft = _Draft(path, [], 0)
-        for block in self._pieces(blocks, budget):
-            size = self._tokens(block.text) + _JOIN_COST
+        for block in self._fitting_blocks(blocks, budget):
+            size = self._size([block])
             if draft.blocks and (draft.tokens + size > budget or block.opens):
                 yield draft
                 draft = _Draft(path, [], 0)
@@ -211,35 +241,36 @@ class _Cutter:
         if draft.blocks:
             yield draft
 
-    def _pieces(self, blocks: Sequence[Block], budget: int) -> Iterator[Block]:
+    def _fitting_blocks(self, blocks: Sequence[Block], budget: int) -> Iterator[Block]:
         for block in blocks:
-            if self._tokens(block.text) + _JOIN_COST <= budget:
+            if self._size([block]) <= budget:
                 yield block
             else:
-                yield from pieces(block, budget - _JOIN_COST, self.settings.overlap_tokens, self._count)
+                yield from pieces(block, budget - _JOIN_TOKENS, self.settings.overlap_tokens, self._count)
 
     def _count(self, texts: Sequence[str]) -> list[int]:
-        self._learn(texts)
-        return [self.known[text] for text in texts]
+        self._count_new(texts)
+        return [self.counts[text] for text in texts]
 
     def _within_bound(self, documents: list[list[Chunk]]) -> list[list[Chunk]]:
-        """Return the chunks, those over the bound halved until they fit (tokenizers whose counts do not add up)."""
+        """Return the chunks of each document; those over the bound are halved until they fit."""
         counts = iter(self.count_tokens([chunk.embedded_text for chunks in documents for chunk in chunks]))
-        return [self._halved(chunks, [next(counts) for _ in chunks]) for chunks in documents]
+        return [self._halve_too_long(chunks, [next(counts) for _ in chunks]) for chunks in documents]
 
-    def _halved(self, chunks: list[Chunk], counts: Sequence[int]) -> list[Chunk]:
+    def _halve_too_long(self, chunks: list[Chunk], counts: Sequence[int]) -> list[Chunk]:
         result = chunks
         while any(count > self.settings.max_tokens for count in counts):
-            split: list[Chunk] = []
+            halved: list[Chunk] = []
             for chunk, count in zip(result, counts, strict=True):
-                split += [chunk] if count <= self.settings.max_tokens else _halves(chunk)
-            result, counts = split, self.count_tokens([chunk.embedded_text for chunk in split])
+                halved += [chunk] if count <= self.settings.max_tokens else _halves(chunk)
+            result, counts = halved, self.count_tokens([chunk.embedded_text for chunk in halved])
         return result if result is chunks else [replace(chunk, position=n) for n, chunk in enumerate(result)]
 
 
 def _halves(chunk: Chunk) -> list[Chunk]:
+    """Return the two halves of a chunk, cut at the white space nearest to its middle."""
     middle = len(chunk.text) // 2
-    joints = [match.start() for match in re.finditer(r"\s+", chunk.text)]
-    at = min(joints, key=lambda joint: abs(joint - middle), default=middle) or middle
-    texts = [part.strip() for part in (chunk.text[:at], chunk.text[at:]) if part.strip()]
+    gaps = [match.start() for match in re.finditer(r"\s+", chunk.text)]
+    cut = min(gaps, key=lambda gap: abs(gap - middle), default=middle) or middle
+    texts = [half.strip() for half in (chunk.text[:cut], chunk.text[cut:]) if half.strip()]
     return [replace(chunk, id=content_id(chunk.document_id, *chunk.heading_path, text), text=text) for text in texts]

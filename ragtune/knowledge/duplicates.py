@@ -1,39 +1,35 @@
-"""Finds passages that say again what an earlier one said, so that they are not indexed twice.
+"""Finds passages that repeat an earlier one, so that they are not indexed twice.
 
 Equal wording is found by hash, near-equal wording by MinHash and then checked exactly. Two
 passages that differ in a number, a name or code are never duplicates of each other.
 """
 
 import re
-import zlib
 from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import TYPE_CHECKING
 
 from ragtune.records import Chunk, content_id
+from ragtune.text.shingles import BandIndex, Bands, jaccard, minhash_bands, plain_words, shingles
+from ragtune.text.whitespace import collapse_whitespace
 
-if TYPE_CHECKING:
-    from datasketch import MinHash
-
+# Chosen by hand: in a passage of 60 words one may differ, because a changed word changes three shingles.
 _JACCARD = 0.9
-_PERMUTATIONS = 64
-_SHINGLE = 3
-_SHORT = 12
-_WORD = re.compile(r"\w+")
-# Bands and rows of the locality-sensitive hash: a pair at Jaccard 0.9 is missed once in 26 million.
-_BANDS = (16, 4)
-_HARD = re.compile(
+# A pair at Jaccard 0.9 is missed once in 26 million.
+_BANDS = Bands(16, 4)
+# Chosen by hand; not sensitive. Below this a passage ("No.", "Deprecated.") depends on its title.
+_SHORT_WORDS = 12
+_FACT = re.compile(
     r"```.*?```|`[^`\n]+`|[-+]?[\w.]*(?:\d|\w[._]\w|[a-z][A-Z])[\w.]*|\b[A-Z]{2,}\b|[=!<>]=|->", re.DOTALL
 )
+_PARAGRAPH_END = re.compile(r"\n\s*\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
     """What a passage is compared by: hashes of its whole wording, of each paragraph, and of its MinHash bands.
 
-    The latter two are empty for passages that are only compared whole.
+    Paragraphs and bands are empty for passages that are only compared whole.
     """
 
     wording: str
@@ -41,98 +37,74 @@ class Fingerprint:
     bands: tuple[int, ...] = ()
 
 
-def fingerprints(chunks: Sequence[Chunk], named: Set[str] = frozenset()) -> list[Fingerprint]:
-    """Return the fingerprint of each passage, which depends on nothing but that passage.
+def fingerprints(chunks: Sequence[Chunk], title_bound: Set[str] = frozenset()) -> list[Fingerprint]:
+    """Return the fingerprint of each passage, which depends on that passage alone.
 
-    Text under another heading is another text. Chunks in `named` (ids) and very short ones
-    mean something only under their title, so they are compared with it, and only whole.
+    Equal text under different headings gets different fingerprints. Very short chunks and those whose ids are in
+    `title_bound` mean something only under their title, so they are compared with it, and only whole.
     """
-    return [_fingerprint(chunk, chunk.id in named) for chunk in chunks]
+    return [_fingerprint(chunk, chunk.id in title_bound) for chunk in chunks]
 
 
 def mark_duplicates(chunks: Sequence[Chunk], prints: Sequence[Fingerprint]) -> list[Chunk]:
-    """Return the chunks in order, repeated ones with `duplicate_of` set to the first of their kind."""
+    """Return the chunks in order; repeated ones have `duplicate_of` set to the chunk that they repeat."""
     originals: dict[str, str] = {}
-    paragraphs: dict[str, Chunk] = {}
+    paragraph_owners: dict[str, Chunk] = {}
     result: list[Chunk] = []
-    for chunk, own in zip(chunks, prints, strict=True):
-        original = originals.setdefault(own.wording, chunk.id)
-        if original == chunk.id and own.paragraphs:
-            original = _known_paragraphs(chunk, own.paragraphs, paragraphs) or chunk.id
+    for chunk, fingerprint in zip(chunks, prints, strict=True):
+        original = originals.setdefault(fingerprint.wording, chunk.id)
+        if original == chunk.id and fingerprint.paragraphs:
+            original = _repeated_paragraphs(chunk, fingerprint.paragraphs, paragraph_owners) or chunk.id
         result.append(chunk if original == chunk.id else replace(chunk, duplicate_of=original))
-    return _mark_near(result, prints)
+    return _mark_near_duplicates(result, prints)
 
 
-def _fingerprint(chunk: Chunk, named: bool) -> Fingerprint:
-    words = _WORD.findall(chunk.text.lower())
-    strict = named or len(words) < _SHORT
-    context = (chunk.title, *chunk.heading_path) if strict else chunk.heading_path[-1:]
-    wording = content_id(*context, "\n", " ".join(chunk.text.lower().split()))
-    if strict:
+def _fingerprint(chunk: Chunk, title_bound: bool) -> Fingerprint:
+    whole_only = title_bound or len(plain_words(chunk.text)) < _SHORT_WORDS
+    context = (chunk.title, *chunk.heading_path) if whole_only else chunk.heading_path[-1:]
+    wording = content_id(*context, "\n", collapse_whitespace(chunk.text.lower()))
+    if whole_only:
         return Fingerprint(wording)
     heading = " ".join(chunk.heading_path[-1:])
-    texts = [" ".join(_WORD.findall(part.lower())) for part in re.split(r"\n\s*\n", chunk.text)]
-    return Fingerprint(wording, tuple(content_id(heading, text) for text in texts if text), _bands(_shingles(words)))
+    paragraphs = [" ".join(plain_words(part)) for part in _PARAGRAPH_END.split(chunk.text)]
+    return Fingerprint(
+        wording,
+        tuple(content_id(heading, paragraph) for paragraph in paragraphs if paragraph),
+        minhash_bands(shingles(chunk.text), _BANDS),
+    )
 
 
-def _bands(shingles: set[int]) -> tuple[int, ...]:
-    import numpy as np
-
-    sketch = _blank_sketch().copy()
-    sketch.update_batch(np.fromiter(shingles, dtype=np.uint64))
-    return tuple(zlib.crc32(row.tobytes()) for row in sketch.hashvalues.reshape(_BANDS))
-
-
-@cache
-def _blank_sketch() -> "MinHash":
-    from datasketch import MinHash
-
-    return MinHash(num_perm=_PERMUTATIONS, seed=1, hashfunc=int)
-
-
-def _known_paragraphs(chunk: Chunk, keys: Sequence[str], paragraphs: dict[str, Chunk]) -> str:
-    """Return the chunk of another document that holds the last of this chunk's paragraphs, if all are known."""
-    owners = [paragraphs.get(key) for key in keys]
-    known = [owner for owner in owners if owner is not None and owner.document_id != chunk.document_id]
-    if len(known) == len(keys):
-        return known[-1].id
+def _repeated_paragraphs(chunk: Chunk, keys: Sequence[str], owners: dict[str, Chunk]) -> str:
+    """Return the id of the chunk that holds the last paragraph, if other documents hold all paragraphs, else ""."""
+    earlier = [owners.get(key) for key in keys]
+    elsewhere = [owner for owner in earlier if owner is not None and owner.document_id != chunk.document_id]
+    if len(elsewhere) == len(keys):
+        return elsewhere[-1].id
     for key in keys:
-        paragraphs.setdefault(key, chunk)
+        owners.setdefault(key, chunk)
     return ""
 
 
-def _mark_near(chunks: list[Chunk], prints: Sequence[Fingerprint]) -> list[Chunk]:
-    """Mark passages near to an earlier one; those that share a band with it are compared exactly."""
-    seen: dict[tuple[int, int], list[int]] = {}
+def _mark_near_duplicates(chunks: list[Chunk], prints: Sequence[Fingerprint]) -> list[Chunk]:
+    """Mark passages nearly equal to an earlier one; those that share a MinHash band with it are compared exactly."""
+    index = BandIndex()
     result = list(chunks)
-    for n, own in enumerate(prints):
-        if chunks[n].duplicate_of or not own.bands:
+    for place, fingerprint in enumerate(prints):
+        if chunks[place].duplicate_of or not fingerprint.bands:
             continue
-        keys = [*enumerate(own.bands)]
-        near = {other for key in keys for other in seen.get(key, ())}
-        same = next((other for other in sorted(near) if _say_the_same(chunks[n], chunks[other])), None)
-        if same is None:
-            for key in keys:
-                seen.setdefault(key, []).append(n)
+        candidates = index.candidates(fingerprint.bands)
+        original = next((other for other in candidates if _near_duplicates(chunks[place], chunks[other])), None)
+        if original is None:
+            index.add(place, fingerprint.bands)
         else:
-            result[n] = replace(chunks[n], duplicate_of=chunks[same].id)
+            result[place] = replace(chunks[place], duplicate_of=chunks[original].id)
     return result
 
 
-def _say_the_same(one: Chunk, other: Chunk) -> bool:
-    words = (_WORD.findall(chunk.text.lower()) for chunk in (one, other))
-    return _jaccard(*map(_shingles, words)) >= _JACCARD and _facts(one) == _facts(other)
+def _near_duplicates(one: Chunk, other: Chunk) -> bool:
+    return jaccard(shingles(one.text), shingles(other.text)) >= _JACCARD and _facts(one) == _facts(other)
 
 
 def _facts(chunk: Chunk) -> tuple[tuple[str, ...], Counter[str]]:
     """Return what may not differ between duplicates: the heading, and names, numbers and code."""
-    return chunk.heading_path[-1:], Counter(_HARD.findall(chunk.text))
-
-
-def _shingles(words: Sequence[str]) -> set[int]:
-    return {zlib.crc32(" ".join(words[at : at + _SHINGLE]).encode()) for at in range(max(len(words) - _SHINGLE + 1, 1))}
-
-
-def _jaccard(a: set[int], b: set[int]) -> float:
-    both = len(a & b)
-    return both / (len(a) + len(b) - both)
+    return chunk.heading_path[-1:], Counter(_FACT.findall(chunk.text))

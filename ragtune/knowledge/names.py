@@ -1,6 +1,6 @@
 """Names of code objects: in titles, where they are indexed whole, and in questions, where they are looked up.
 
-BM25 takes `peft.LoraConfig` apart and vectors blur it, but whoever types a name means exactly that object.
+BM25 takes `peft.LoraConfig` apart and vectors blur it, but somebody who types a name means exactly that object.
 """
 
 import re
@@ -8,31 +8,36 @@ from collections.abc import Sequence
 
 from ragtune.records import Chunk, Hit
 
-_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
+_DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
-_QUOTED = re.compile(r"`([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)`")
+_QUOTED_NAME = re.compile(r"`([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)`")
 _CODE_WORD = re.compile(r"\b(?:[A-Z]+[a-z0-9]+[A-Z]\w*|[A-Z]{2,}[a-z]\w*|[A-Za-z]\w*_\w+)\b")
-_SPELLED = re.compile(
+_DEFINITION_QUESTION = re.compile(
     r"(?:what(?: is|'s| are| does| do)|tell me about|(?:can you )?(?:explain|define|describe)(?: what)?)\s+"
     r"(?:an?\s+|the\s+)?(?:[a-z]+\s+){0,2}?"
     r"((?!(?:of|in|for|the|an?)\b)[a-z]+)\s+([a-z]+?)s?(?:\s+(?:in|of|for|mean|do|used|is|are)\b.*)?\s*[?.!]*",
     re.IGNORECASE,
 )
-"""A question what something is whose name is two words, with or without the product's name before them."""
+"""Matches a definition question about a two-word name, such as "What is an asset check?".
+
+The product's name may stand before the two words.
+"""
 _PLURAL_REST = re.compile(r"ie$|(?:x|ch|sh|ss)e$")
-"""What is left of `policies` and `boxes` without their s."""
-_SEEKS_A_WAY = re.compile(
+"""Matches the end of `policies` and `boxes` after their s is gone."""
+_HOW_TO_QUESTION = re.compile(
     r"how (?:do|can|could|would|should|to)\b|(?:i|we)(?:'d| would)? (?:want|like|need)\b|is there\b|any way\b"
     r"|i(?:'m| am) (?:trying to|looking for an?)\b|i(?:'m| am) new to\b.*\bhow\b|which part of \w+ do i\b"
     r"|what(?: is|'s) the (?:\w+ ){0,2}(?:way|function|method|class|module|command|tool) to\b"
     r"|(?:what|which)\b.* (?:lets me|can (?!i\b)[a-z]+|(?:do|should|would|could|can) i (?:use|call|need))\b",
     re.IGNORECASE,
 )
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_")
+_WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_")
+# Chosen by hand: each name costs a search of its own, and questions seldom name more than two objects.
+_MOST_NAMES = 3
 
 
 def object_names(title: str) -> list[str]:
-    """Return what a title can be called, in lower case: `a.b.C` gives a.b.c, b.c and c."""
+    """Return what an object with this title can be called, in lower case: `a.b.C` gives a.b.c, b.c and c."""
     name = title.strip().lower()
     if not _NAME.fullmatch(name):
         return [name]
@@ -41,61 +46,69 @@ def object_names(title: str) -> list[str]:
 
 
 def body_text(chunk: Chunk) -> str:
-    """Return what BM25 reads: the embedded text, and a name in the title once more as plain words."""
+    """Return what BM25 indexes: the embedded text, then the name in the title as plain words if it is one."""
     words = " ".join(in_words(part) for part in chunk.title.split("."))
     return f"{chunk.embedded_text}\n{words}" if _NAME.fullmatch(chunk.title) else chunk.embedded_text
 
 
 def in_words(name: str) -> str:
     """Return an identifier's words: `AssetCheckSpec` gives `Asset Check Spec`."""
-    return " ".join(_HUMP.split(name))
+    return " ".join(_WORD_BOUNDARY.split(name))
 
 
-def names_in(question: str, limit: int = 3) -> list[list[str]]:
-    """Return for each object named in a question the ways to look it up, the most exact first.
+def names_in(question: str, limit: int = _MOST_NAMES) -> list[list[str]]:
+    """Return for each object named in a question the names to look up, the most exact first.
 
-    Dotted names come before quoted ones and CamelCase or snake_case words. `LoraConfig.r` is also
-    looked up as its owner, `torch.nn.Linear` also as `linear`. A question of one word is a name. Without any
-    name, `What is an asset check?` means `AssetCheck` or `asset_check`.
+    Dotted names come before quoted ones and CamelCase or snake_case words. `LoraConfig.r` is also looked up as
+    its owner, `torch.nn.Linear` also as `linear`. A question of one word is a name. A definition question without
+    any name can name an object in plain words: "What is an asset check?" means `AssetCheck` or `asset_check`.
     """
-    if _NAME.fullmatch(question.strip()):
-        return [_ways(question.strip())]
-    dotted = _DOTTED.findall(question)
-    rest = _QUOTED.findall(question) + _CODE_WORD.findall(question)
-    known = {part for name in dotted for part in name.split(".")}
-    names = list(dict.fromkeys([*dotted, *(name for name in rest if name not in known and name not in dotted)]))
-    if not names and (spelled := _SPELLED.fullmatch(question.strip())):
-        first, second = (word.lower() for word in spelled.groups())
-        single = _PLURAL_REST.sub(lambda rest: "y" if rest[0] == "ie" else rest[0][:-1], second)
-        return [[f"{first}{joint}{last}" for last in dict.fromkeys([second, single]) for joint in ("", "_")]]
-    return [_ways(name) for name in names[:limit]]
+    question = question.strip()
+    if _NAME.fullmatch(question):
+        return [_lookup_names(question)]
+    dotted = _DOTTED_NAME.findall(question)
+    dotted_parts = {part for name in dotted for part in name.split(".")}
+    single = _QUOTED_NAME.findall(question) + _CODE_WORD.findall(question)
+    names = [*dotted, *(name for name in single if name not in dotted_parts and name not in dotted)]
+    if not names:
+        return _names_in_plain_words(question)
+    return [_lookup_names(name) for name in list(dict.fromkeys(names))[:limit]]
+
+
+def _names_in_plain_words(question: str) -> list[list[str]]:
+    match = _DEFINITION_QUESTION.fullmatch(question)
+    if match is None:
+        return []
+    first, second = (word.lower() for word in match.groups())
+    singular = _PLURAL_REST.sub(lambda rest: "y" if rest[0] == "ie" else rest[0][:-1], second)
+    return [[f"{first}{joint}{last}" for last in dict.fromkeys([second, singular]) for joint in ("", "_")]]
 
 
 def about_what_is_named(question: str, hits: Sequence[Hit]) -> list[Hit]:
-    """Return the hits that speak of what the question names: its own passages, and others that mention it.
+    """Return the hits about the objects that the question names: their own passages, and others that mention them.
 
-    What a neighbour's page says of a parameter of the same name is no answer. All hits are returned where none of
-    them has a name of the question, and where a way to do something is sought: what it names is not what is sought.
+    A parameter of the same name on another object's page is no answer. All hits are returned if none belongs to a
+    named object, and for how-to questions, which name something other than what they are after.
     """
-    if _SEEKS_A_WAY.match(question):
+    if _HOW_TO_QUESTION.match(question):
         return list(hits)
-    names = {way for ways in names_in(question) for way in ways}
-    own = {hit.chunk.title for hit in hits if names.intersection(object_names(hit.chunk.title))}
-    if not own:
+    names = {name for lookups in names_in(question) for name in lookups}
+    titles = {hit.chunk.title for hit in hits if names.intersection(object_names(hit.chunk.title))}
+    if not titles:
         return list(hits)
-    mentioned = re.compile(
-        "|".join(rf"(?<!\w){re.escape(_short(title))}(?!\w)" for title in sorted(own)), re.IGNORECASE
-    )
-    return [hit for hit in hits if hit.chunk.title in own or mentioned.search(hit.chunk.text)]
+    alternatives = "|".join(rf"(?<!\w){re.escape(_short_name(title))}(?!\w)" for title in sorted(titles))
+    mention = re.compile(alternatives, re.IGNORECASE)
+    return [hit for hit in hits if hit.chunk.title in titles or mention.search(hit.chunk.text)]
 
 
-def _short(title: str) -> str:
+def _short_name(title: str) -> str:
     """Return the shortest end of a title that reads as a name: `fit` does not, `Panel.fit` does."""
     parts = title.split(".")
     return parts[-1] if _CODE_WORD.fullmatch(parts[-1]) else ".".join(parts[-2:])
 
 
-def _ways(name: str) -> list[str]:
+def _lookup_names(name: str) -> list[str]:
+    """Return the name in lower case, and for a dotted name what to try next: a member's owner or the last part."""
     owner, _, last = name.rpartition(".")
     if not owner:
         return [name.lower()]
