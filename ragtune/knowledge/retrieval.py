@@ -1,4 +1,4 @@
-"""Find passages: words and vectors side by side, fused by reciprocal rank, names matched exactly.
+"""Finds passages for a question: searches by words, by vectors and by exact names, and fuses the results by rank.
 
 Fusion is here and not in a back end, so that every index combines its hits alike.
 """
@@ -26,16 +26,20 @@ if TYPE_CHECKING:
 
 Mode = Literal["hybrid", "text", "vector"]
 MODES: tuple[Mode, ...] = ("hybrid", "text", "vector")
-RETRIEVAL_VERSION = 5
-"""Raised when the same index and settings return other passages: answers that are kept no longer hold then."""
-_COMPARED = 24
-"""Hits among which a long document's passages are compared line by line."""
-LOG_LIMIT_BYTES = 64 << 20
+RETRIEVAL_VERSION = 6
+"""Bump when the same index and settings give other passages or excerpts; cached answers are then recomputed."""
+_REORDERED_HITS = 24
+"""Among this many first hits the passages of a page are ordered by their best line.
+
+docs/decisions.md ("Of a long page the same") has what that gains.
+"""
+_LOG_LIMIT_BYTES = 64 << 20
+"""Chosen by hand: some 200,000 searches."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchRecord:
-    """One search as it is logged: what was asked, what was found, how long it took."""
+    """One search as it is logged: the query, the hits' ids and scores, and how long it took."""
 
     query: str
     mode: str
@@ -48,7 +52,7 @@ SearchLog = Callable[[SearchRecord], None]
 
 
 def no_log(record: SearchRecord) -> None:
-    """Keep nothing."""
+    """Log nothing."""
 
 
 class Retriever:
@@ -78,53 +82,58 @@ class Retriever:
         where: Mapping[str, str] | None = None,
         vectors: "Vectors | None" = None,
     ) -> list[list[Hit]]:
-        """Return the hits of each text, in order; the texts are embedded and asked together.
+        """Return the hits of each text, in order; all texts are embedded and searched for in one batch.
 
-        With a rewriter, the same in other words is searched for as well and all hits are fused; a reranker
-        orders the first hits anew and its scores take the place of theirs. `vectors` are those of the texts,
-        shape (texts, dimension), where they are known already.
+        With a rewriter, rewordings of each text are searched for as well and all hits are fused. A reranker
+        reorders the first hits and replaces their scores. `vectors` are those of the texts, shape (texts,
+        dimension), if the caller has them already.
         """
-        _check(mode, limit)
+        _check_arguments(mode, limit)
         began = time.perf_counter()
-        reach = max(limit, self.settings.reranked) if self.rerank else limit
+        depth = max(limit, self.settings.reranked) if self.rerank else limit
         if self.reword is None:
-            results = self._found(texts, reach, mode, where, vectors)
+            results = self._search_index(texts, depth, mode, where, vectors)
         else:
-            results = self._found_in_other_words(texts, self.reword(texts), reach, mode, where)
+            results = self._search_rewordings(texts, self.reword(texts), depth, mode, where)
         if self.rerank is not None:
-            results = [_reranked(text, hits, self.rerank)[:limit] for text, hits in zip(texts, results, strict=True)]
+            results = [_rerank(text, hits, self.rerank)[:limit] for text, hits in zip(texts, results, strict=True)]
         milliseconds = (time.perf_counter() - began) * 1000 / max(1, len(texts))
         for text, hits in zip(texts, results, strict=True):
             ids, scores = tuple(hit.chunk.id for hit in hits), tuple(round(hit.score, 6) for hit in hits)
             self.log(SearchRecord(text, mode, ids, scores, round(milliseconds, 3)))
         return results
 
-    def _found(
+    def _search_index(
         self, texts: Sequence[str], limit: int, mode: Mode, where: Mapping[str, str] | None, vectors: "Vectors | None"
     ) -> list[list[Hit]]:
-        plans = [_Plan(text, names_in(text) if mode == "hybrid" else []) for text in texts]
+        plans = [_SearchPlan(text, names_in(text) if mode == "hybrid" else [], mode) for text in texts]
         if vectors is None and mode != "text" and texts:
             vectors = self.embedder.embed(texts)
         queries: list[IndexQuery] = []
         depth = max(limit, self.settings.candidates) if mode == "hybrid" else limit
         for number, plan in enumerate(plans):
             vector = None if vectors is None else vectors[number]
-            queries += plan.queries(vector, mode, depth, where)
-        answers = iter(self.index.search(queries)) if queries else iter(())
-        found = [plan.answered(answers, mode) for plan in plans]
-        # Most names are known as they stand; only the others need a second look.
-        again = [
-            (lists, place, plan.named(ways[1], depth, where))
-            for plan, lists in zip(plans, found, strict=True)
-            for place, ways in enumerate(plan.names, start=2)
-            if len(ways) > 1 and not lists[place]
-        ]
-        second = self.index.search([query for *_, query in again]) if again else []
-        for (lists, place, _), hits in zip(again, second, strict=True):
-            lists[place] = hits
-        return [plan.fused(lists, mode, limit, self.settings) for plan, lists in zip(plans, found, strict=True)]
+            queries += plan.queries(vector, depth, where)
+        hit_lists = iter(self.index.search(queries)) if queries else iter(())
+        results = [plan.take_results(hit_lists) for plan in plans]
+        self._retry_names(plans, results, depth, where)
+        return [plan.fuse(result, limit, self.settings) for plan, result in zip(plans, results, strict=True)]
 
-    def _found_in_other_words(
+    def _retry_names(
+        self, plans: Sequence["_SearchPlan"], results: list["_Results"], depth: int, where: Mapping[str, str] | None
+    ) -> None:
+        """Look up the names without a hit again, by their second form; most names need no second search."""
+        retries = [
+            (result, place, plan.name_query(forms[1], depth, where))
+            for plan, result in zip(plans, results, strict=True)
+            for place, forms in enumerate(plan.names)
+            if len(forms) > 1 and not result.by_name[place]
+        ]
+        hit_lists = self.index.search([query for *_, query in retries]) if retries else []
+        for (result, place, _), hits in zip(retries, hit_lists, strict=True):
+            result.by_name[place] = hits
+
+    def _search_rewordings(
         self,
         texts: Sequence[str],
         rewordings: Sequence[Sequence[str]],
@@ -132,68 +141,88 @@ class Retriever:
         mode: Mode,
         where: Mapping[str, str] | None,
     ) -> list[list[Hit]]:
-        ways = [[text, *others] for text, others in zip(texts, rewordings, strict=True)]
-        found = iter(self._found([way for each in ways for way in each], limit, mode, where, None))
-        return [fuse([next(found) for _ in each], limit, self.settings.rrf_k) for each in ways]
+        """Return the fused hits of each text and its rewordings."""
+        variants = [[text, *others] for text, others in zip(texts, rewordings, strict=True)]
+        all_variants = [variant for group in variants for variant in group]
+        results = iter(self._search_index(all_variants, limit, mode, where, None))
+        return [fuse([next(results) for _ in group], limit, self.settings.rrf_k) for group in variants]
+
+
+@dataclass(slots=True)
+class _Results:
+    """The hits of one question: `lists` by words and by vector, and one list per name."""
+
+    lists: list[list[Hit]]
+    by_name: list[list[Hit]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """The searches behind one question, and how their hits come together."""
+class _SearchPlan:
+    """The searches behind one question, and how their hits come together.
+
+    `names` holds for each object that the question names the forms to look up, the most exact first.
+    """
 
     text: str
     names: list[list[str]]
+    mode: Mode
 
-    def queries(
-        self, vector: "Vector | None", mode: Mode, depth: int, where: Mapping[str, str] | None
-    ) -> list[IndexQuery]:
-        found = []
-        if mode != "vector":
-            found.append(IndexQuery(text=self.text, limit=depth, where=where))
-        if mode != "text":
-            found.append(IndexQuery(vector=vector, limit=depth, where=where))
-        return found + [self.named(ways[0], depth, where) for ways in self.names]
+    def queries(self, vector: "Vector | None", depth: int, where: Mapping[str, str] | None) -> list[IndexQuery]:
+        """Return the searches by words, by vector and by the first form of each name."""
+        queries = []
+        if self.mode != "vector":
+            queries.append(IndexQuery(text=self.text, limit=depth, where=where))
+        if self.mode != "text":
+            queries.append(IndexQuery(vector=vector, limit=depth, where=where))
+        return queries + [self.name_query(forms[0], depth, where) for forms in self.names]
 
-    def named(self, name: str, depth: int, where: Mapping[str, str] | None) -> IndexQuery:
-        """Return the search among the passages of what has that name."""
+    def name_query(self, name: str, depth: int, where: Mapping[str, str] | None) -> IndexQuery:
+        """Return the search by words among the passages of the object with that name."""
         return IndexQuery(text=self.text, limit=depth, where={**(where or {}), "names": name})
 
-    def answered(self, answers: Iterator[list[Hit]], mode: Mode) -> list[list[Hit]]:
-        return [next(answers) for _ in range(2 + len(self.names) if mode == "hybrid" else 1)]
+    def take_results(self, hit_lists: Iterator[list[Hit]]) -> _Results:
+        """Take this plan's results off a stream that holds those of many, in the order of `queries`."""
+        lists = [next(hit_lists) for _ in range(2 if self.mode == "hybrid" else 1)]
+        return _Results(lists, [next(hit_lists) for _ in self.names])
 
-    def fused(self, lists: list[list[Hit]], mode: Mode, limit: int, settings: IndexSettings) -> list[Hit]:
-        if mode != "hybrid":
-            return list(lists[0])
+    def fuse(self, results: _Results, limit: int, settings: IndexSettings) -> list[Hit]:
+        """Return the best hits; passages of one document are ordered by their best line."""
+        if self.mode != "hybrid":
+            return list(results.lists[0])
+        lists = [*results.lists, *results.by_name]
         weights = [1.0, 1.0, *[settings.name_weight] * len(self.names)]
         hits = fuse(lists, sum(map(len, lists)), settings.rrf_k, weights)
-        named = {hit.chunk.document_id for of_name in lists[2:] for hit in of_name}
-        reach = max(limit, _COMPARED)
-        for document in {hit.chunk.document_id for hit in hits[:reach]} | named:
-            hits = _telling_first(hits, document, self.text, None if document in named else reach)
+        named = {hit.chunk.document_id for name_hits in results.by_name for hit in name_hits}
+        depth = max(limit, _REORDERED_HITS)
+        for document in {hit.chunk.document_id for hit in hits[:depth]} | named:
+            hits = _order_by_best_line(hits, document, self.text, None if document in named else depth)
         return hits[:limit]
 
 
-def _telling_first(hits: Sequence[Hit], document: str, question: str, reach: int | None) -> list[Hit]:
-    """Return the hits with a document's passages in the same places, those that tell what was asked first.
+def _order_by_best_line(hits: Sequence[Hit], document: str, question: str, depth: int | None) -> list[Hit]:
+    """Return the hits with one document's passages reordered by their best line for the question.
 
-    Every passage of an object says its name and every one of a long page speaks of its subject, so that words and
-    vectors hardly tell them apart. With a `reach` only so many first hits change places, and those that tell
-    alike keep theirs; without one the document is named in the question, and they come as they stand in it.
+    The passages trade places among themselves; other documents keep theirs, and each place keeps its score. Every
+    passage of an object says its name, and every passage of a long page speaks of its subject, so words and
+    vectors hardly tell them apart.
+
+    With a `depth` only that many first hits trade places, and passages with equal scores keep their order. None
+    means that the question names the document; equal passages then come in the document's order.
     """
-    places = [place for place, hit in enumerate(hits[:reach]) if hit.chunk.document_id == document]
-    ordered = list(hits)
+    places = [place for place, hit in enumerate(hits[:depth]) if hit.chunk.document_id == document]
+    reordered = list(hits)
     if len(places) < 2:
-        return ordered
+        return reordered
     chunks = [hits[place].chunk for place in places]
-    parts = ["\n".join([*chunk.headings[-1:], chunk.text]) for chunk in chunks]
-    scores = best_line_scores(parts, question, chunks[0].title)
-    order = sorted(range(len(places)), key=lambda each: (-scores[each], each if reach else chunks[each].position))
-    for place, each in zip(places, order, strict=True):
-        ordered[place] = Hit(chunks[each], hits[place].score)
-    return ordered
+    texts = ["\n".join([*chunk.headings[-1:], chunk.text]) for chunk in chunks]
+    scores = best_line_scores(texts, question, chunks[0].title)
+    order = sorted(range(len(places)), key=lambda n: (-scores[n], n if depth else chunks[n].position))
+    for place, n in zip(places, order, strict=True):
+        reordered[place] = Hit(chunks[n], hits[place].score)
+    return reordered
 
 
-def _reranked(text: str, hits: Sequence[Hit], rerank: Rerank) -> list[Hit]:
+def _rerank(text: str, hits: Sequence[Hit], rerank: Rerank) -> list[Hit]:
     """Return the hits in the order of the reranker, with its scores."""
     scores = rerank(text, [hit.chunk.embedded_text for hit in hits]) if hits else []
     scored = [Hit(hit.chunk, float(score)) for hit, score in zip(hits, scores, strict=True)]
@@ -211,16 +240,19 @@ def fuse(lists: Sequence[Sequence[Hit]], limit: int, k: int, weights: Sequence[f
         for rank, hit in enumerate(hits, start=1):
             scores[hit.chunk.id] = scores.get(hit.chunk.id, 0.0) + weight / (k + rank)
             chunks[hit.chunk.id] = hit.chunk
-    best = sorted(scores, key=lambda each: (-scores[each], each))[:limit]
-    return [Hit(chunks[each], scores[each]) for each in best]
+    best = sorted(scores, key=lambda chunk_id: (-scores[chunk_id], chunk_id))[:limit]
+    return [Hit(chunks[chunk_id], scores[chunk_id]) for chunk_id in best]
 
 
 def search_log(path: Path) -> SearchLog:
-    """Return a log that appends one JSON line per search; past 64 MiB the file is set aside once."""
+    """Return a log that appends one JSON line per search.
+
+    A file of more than 64 MiB becomes `NAME.previous.jsonl`, which replaces an earlier one.
+    """
 
     def write(record: SearchRecord) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and path.stat().st_size > LOG_LIMIT_BYTES:
+        if path.is_file() and path.stat().st_size > _LOG_LIMIT_BYTES:
             path.replace(path.with_suffix(".previous.jsonl"))
         line = {"at": time.time(), **{name: getattr(record, name) for name in SearchRecord.__slots__}}
         with path.open("a") as stream:
@@ -229,8 +261,8 @@ def search_log(path: Path) -> SearchLog:
     return write
 
 
-def _check(mode: str, limit: int) -> None:
+def _check_arguments(mode: str, limit: int) -> None:
     if mode not in MODES:
         raise SettingsError(f"There is no search mode '{mode}'.", expected=f"one of {', '.join(MODES)}")
     if limit < 1:
-        raise SettingsError(f"The number of hits asked for is {limit}.", expected="at least 1")
+        raise SettingsError(f"The limit of a search is {limit}.", expected="at least 1")
