@@ -56,6 +56,50 @@ def test_the_annotated_tree_of_the_readme_equals_the_files_on_disk() -> None:
     assert {name for name in listed if name.endswith(".py")} == on_disk
 
 
+TEXT_TOOL_NAME = re.compile(
+    r"_*(?:STOP(?:_WORDS(?:_TEXT)?)?|ABBREVIATIONS?|stem|stems|content_words|shingles|jaccard|minhash\w*|near_pairs"
+    r"|collapse_whitespace|guess_language|sentences|split_sentences|sentence_(?:end|ends|spans))"
+)
+SENTENCE_SPLITTER = re.compile(r"\(\?<=[^)]*\[?\.!\?|\[\.!\?[^]]*\][^|]*\\s")
+
+
+def text_tools_defined_in(path: Path) -> Iterator[str]:
+    """Yield the stop lists, stemmers, splitters and shingle functions that a module defines at its top level."""
+    for node in ast.parse(path.read_text()).body:
+        names = [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+        yield from (f"{path.name}:{name}" for name in names if TEXT_TOOL_NAME.fullmatch(name))
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and SENTENCE_SPLITTER.search(node.value):
+            yield f"{path.name}:{node.lineno}"
+        if isinstance(node, ast.ImportFrom) and node.module == "datasketch":
+            yield f"{path.name}:datasketch"
+
+
+def test_text_tools_are_defined_in_the_text_package_alone() -> None:
+    elsewhere = [path for path in SOURCES if path.parent.name != "text"]
+    assert [tool for path in elsewhere for tool in text_tools_defined_in(path)] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "_STOP_WORDS = 'a an the'.split()",
+        "STOP = {'a'}",
+        "def _stem(word): ...",
+        "def sentences(text): ...",
+        "def shingles(text): ...",
+        "_END = re.compile(r'(?<=[.!?])\\s+')",
+        "parts = re.split(r'[.!?]+\\s', text)",
+    ],
+)
+def test_a_second_text_tool_is_noticed(source: str, tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text(source)
+    assert list(text_tools_defined_in(tmp_path / "other.py"))
+
+
 def knobs(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ragtune.backends.elastic_errors import checked_version, explained
 from ragtune.backends.elastic_lease import WriterLease
 from ragtune.errors import SearchIndexError
-from ragtune.knowledge.indexing import SCHEMA_VERSION, STOP_WORDS, best_first, checked_filter, stored_fields
+from ragtune.knowledge.indexing import BM25_STOP_WORDS, SCHEMA_VERSION, best_first, checked_filter, stored_fields
 from ragtune.ports import IndexQuery, SearchIndex
 from ragtune.records import Chunk, Hit, content_id
 
@@ -37,7 +37,7 @@ RESCORING = (8, 18)
 ANALYSIS = {
     "filter": {
         "parts": {"type": "word_delimiter_graph", "split_on_case_change": False, "split_on_numerics": False},
-        "stop_words": {"type": "stop", "stopwords": STOP_WORDS},
+        "stop_words": {"type": "stop", "stopwords": BM25_STOP_WORDS},
         "stems": {"type": "stemmer", "language": "porter2"},
     },
     "analyzer": {

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragtune.errors import SearchIndexError
-from ragtune.knowledge.indexing import SCHEMA_VERSION, STOP_WORDS, best_first, checked_filter, stored_fields
+from ragtune.knowledge.indexing import BM25_STOP_WORDS, SCHEMA_VERSION, best_first, checked_filter, stored_fields
 from ragtune.ports import IndexQuery, SearchIndex
 from ragtune.records import Chunk, Hit, content_id
 from ragtune.store.artifacts import write_json
@@ -266,7 +266,7 @@ class LanceIndex(SearchIndex):
         """
         from lancedb.index import FTS, HnswSq, LabelList
 
-        words = FTS(stem=True, language="English", custom_stop_words=STOP_WORDS, max_token_length=80)
+        words = FTS(stem=True, language="English", custom_stop_words=BM25_STOP_WORDS, max_token_length=80)
         table.create_index("body", config=words)
         table.create_index("names", config=LabelList())
         built = {index.name for index in table.list_indices()}

@@ -35,7 +35,7 @@ _TYPE_LABEL = re.compile(
 
 
 def first_sentence(text: str, start: int, end: int) -> Span | None:
-    """Return the span of the first sentence, without a leading `type:` label; None for none."""
+    """Return the span of the first sentence without a leading `type:` label, or None if there is no sentence."""
     span = next(sentence_spans(text, start, end), None)
     if span is None:
         return None

@@ -1,7 +1,7 @@
-"""Bring a search index up to date with a set of chunks, doing only the work that is new.
+"""Brings a search index up to date with a set of chunks, doing only the work that is new.
 
-What is embedded is put by as it comes, so an update that was killed goes on where it stopped;
-readers see none of it until the index has all of it.
+Vectors are saved as they are made, so an update that was killed continues where it stopped. Readers see the old
+index until the update is complete.
 """
 
 import json
@@ -17,6 +17,7 @@ from ragtune.errors import SearchIndexError
 from ragtune.knowledge.names import body_text, object_names
 from ragtune.ports import Embedder, Progress, SearchIndex, silent
 from ragtune.records import Chunk, Hit, IndexUpdate, content_id
+from ragtune.text.words import STOP_WORDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,20 +25,16 @@ if TYPE_CHECKING:
 
     Vector = npt.NDArray[np.float32]
 
-SCHEMA_VERSION = "2"
-"""Changes with what `stored_fields` returns or how a back end analyses it: every index is then built anew."""
+SCHEMA_VERSION = "3"
+"""Bump when `stored_fields` or the analysis of a back end changes; every index is then rebuilt."""
 
-_STOP_WORDS = (
-    "a an and are as at be but by can did do does for from had has have how i if in into is it its no not of on or "
-    "s such t that the their then there these they this to was were what when where which who why will with you"
-)
-STOP_WORDS = _STOP_WORDS.split()
+BM25_STOP_WORDS = sorted(STOP_WORDS["en"])
 """Words that BM25 skips, the same in every back end, so that their scores agree."""
 
 FILTERS = ("document_id", "source", "title", "topic", "names")
 
 SLICE = 512
-"""Chunks embedded between two savings: some seconds of work are lost by a kill."""
+"""Chunks embedded between two saves. Chosen by hand: a kill then loses some seconds of work."""
 
 
 def chunk_version(chunk: Chunk) -> str:
@@ -47,7 +44,7 @@ def chunk_version(chunk: Chunk) -> str:
 
 
 def stored_fields(chunk: Chunk) -> dict[str, Any]:
-    """Return the fields that every index keeps of a chunk; `record` is the whole chunk as JSON."""
+    """Return the fields that every index stores for a chunk; `record` is the whole chunk as JSON."""
     return {
         "id": chunk.id,
         "version": chunk_version(chunk),
@@ -61,25 +58,26 @@ def stored_fields(chunk: Chunk) -> dict[str, Any]:
     }
 
 
+# The same chunks are hits again and again. 8,192 of them take some 20 MB.
 @lru_cache(maxsize=8192)
 def chunk_from(record: str) -> Chunk:
-    """Return the chunk of a stored `record`; the same ones are found again and again."""
+    """Return the chunk that a stored `record` holds."""
     fields = json.loads(record)
     return Chunk(**{**fields, "heading_path": tuple(fields["heading_path"])})
 
 
 def best_first(records: Sequence[str], scores: Sequence[float]) -> list[Hit]:
-    """Return the hits of stored `records`, best first; equal scores go by chunk id, whenever each was written."""
+    """Return the hits of stored `records`, best first; equal scores go by chunk id, so that all indexes agree."""
     hits = [Hit(chunk_from(record), float(score)) for record, score in zip(records, scores, strict=True)]
     return sorted(hits, key=lambda hit: (-hit.score, hit.chunk.id))
 
 
 def checked_filter(where: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the filter; raise SearchIndexError that lists the valid fields when it names another."""
+    """Return the filter, or raise a SearchIndexError that lists the valid fields if it names another."""
     unknown = sorted(set(where) - set(FILTERS))
     if unknown:
         raise SearchIndexError(
-            f"There is no field to filter on named {', '.join(unknown)}.", expected=f"one of {', '.join(FILTERS)}"
+            f"Search cannot filter on {', '.join(unknown)}.", expected=f"one of {', '.join(FILTERS)}"
         )
     return where
 
@@ -87,34 +85,37 @@ def checked_filter(where: Mapping[str, str]) -> Mapping[str, str]:
 def update_index(
     index: SearchIndex, embedder: Embedder, chunks: Sequence[Chunk], progress: Progress = silent
 ) -> IndexUpdate:
-    """Make the index hold exactly these chunks, less those that are marked as duplicates.
+    """Make the index hold exactly these chunks, except those that are marked as duplicates.
 
-    Only texts that the index has no vector of are embedded. In the result a new chunk that takes
-    the place of one of the same document counts as updated, any other as added; seconds are wall time.
+    Only texts without a vector in the index are embedded. In the result, a new chunk that replaces one of the same
+    document counts as updated, any other new chunk as added; seconds are wall time.
     """
     began = time.perf_counter()
-    wanted = {chunk.id: chunk for chunk in chunks if not chunk.duplicate_of}
+    targets = {chunk.id: chunk for chunk in chunks if not chunk.duplicate_of}
     with index.updating():
         stored = index.versions()
-        new = [chunk for chunk in wanted.values() if stored.get(chunk.id, ("", ""))[1] != chunk_version(chunk)]
-        gone = [each for each in stored if each not in wanted]
+        new = [chunk for chunk in targets.values() if stored.get(chunk.id, ("", ""))[1] != chunk_version(chunk)]
+        gone = [chunk_id for chunk_id in stored if chunk_id not in targets]
         embedded = 0
         if new or gone:
-            known = _stored_vectors(index, stored, new)
+            vectors = _stored_vectors(index, stored, new)
             pile = VectorPile(index.scratch, embedder)
-            embedded = pile.embed([chunk for chunk in new if chunk.id not in known], progress)
+            embedded = pile.embed([chunk for chunk in new if chunk.id not in vectors], progress)
+            rows = ((chunk, vectors[chunk.id] if chunk.id in vectors else pile.vector(chunk)) for chunk in new)
             progress("writing the index", 0, len(new))
-            index.apply(((chunk, known[chunk.id] if chunk.id in known else pile.vector(chunk)) for chunk in new), gone)
+            index.apply(rows, gone)
             progress("writing the index", len(new), len(new))
             pile.clear()
-    replaced = sum(chunk.id in stored for chunk in new)
-    moved = _same_document([c.document_id for c in new if c.id not in stored], [stored[each][0] for each in gone])
+    rewritten = sum(chunk.id in stored for chunk in new)
+    replaced = _count_replaced(
+        [chunk.document_id for chunk in new if chunk.id not in stored], [stored[chunk_id][0] for chunk_id in gone]
+    )
     return IndexUpdate(
-        documents=len({chunk.document_id for chunk in wanted.values()}),
-        chunks=len(wanted),
-        added=len(new) - replaced - moved,
-        updated=replaced + moved,
-        deleted=len(gone) - moved,
+        documents=len({chunk.document_id for chunk in targets.values()}),
+        chunks=len(targets),
+        added=len(new) - rewritten - replaced,
+        updated=rewritten + replaced,
+        deleted=len(gone) - replaced,
         embedded=embedded,
         seconds=time.perf_counter() - began,
     )
@@ -123,17 +124,26 @@ def update_index(
 def _stored_vectors(
     index: SearchIndex, stored: dict[str, tuple[str, str]], new: Sequence[Chunk]
 ) -> "dict[str, Vector]":
-    """Return the vectors of chunks whose text is as stored, though their metadata changed."""
-    same = [c.id for c in new if c.id in stored and stored[c.id][1].split(".")[0] == chunk_version(c).split(".")[0]]
-    return index.vectors(same) if same else {}
+    """Return the vectors of the chunks of which only the metadata changed and not the text."""
+    same_text = [
+        chunk.id
+        for chunk in new
+        if chunk.id in stored and _text_hash(stored[chunk.id][1]) == _text_hash(chunk_version(chunk))
+    ]
+    return index.vectors(same_text) if same_text else {}
 
 
-def _same_document(added: Sequence[str], deleted: Sequence[str]) -> int:
+def _text_hash(version: str) -> str:
+    return version.split(".")[0]
+
+
+def _count_replaced(added: Sequence[str], deleted: Sequence[str]) -> int:
+    """Return how many added chunks replace a deleted one of the same document; both lists hold document ids."""
     return (Counter(added) & Counter(deleted)).total()
 
 
 class VectorPile:
-    """Vectors of an update that is not finished, one file per slice in a folder of their own."""
+    """The vectors of an unfinished update, one file per slice in a folder of their own."""
 
     def __init__(self, folder: Path, embedder: Embedder) -> None:
         self.folder, self.embedder = folder, embedder
@@ -141,8 +151,9 @@ class VectorPile:
         self._vectors: dict[str, Vector] = {}
 
     def embed(self, chunks: Sequence[Chunk], progress: Progress = silent) -> int:
-        """Embed what earlier, killed updates have not embedded yet; return how many texts that was."""
+        """Embed the chunks that an earlier, killed update did not get to; return how many texts were embedded."""
         self._load()
+        # Texts of like length share a batch, so that little of it is padding.
         texts = {content_id(chunk.embedded_text): chunk.embedded_text for chunk in chunks}
         missing = sorted((key for key in texts if key not in self._vectors), key=lambda key: -len(texts[key]))
         for start in range(0, len(missing), SLICE):
@@ -154,11 +165,11 @@ class VectorPile:
         return len(missing)
 
     def vector(self, chunk: Chunk) -> "Vector":
-        """Return the vector of a chunk that was embedded."""
+        """Return the vector of an embedded chunk."""
         return self._vectors[content_id(chunk.embedded_text)]
 
     def clear(self) -> None:
-        """Forget the slices: the index has them now."""
+        """Delete the slices, because the index holds their vectors now."""
         for path in self.folder.glob("*.npz"):
             path.unlink()
 
