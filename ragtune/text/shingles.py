@@ -21,10 +21,10 @@ _WORD = re.compile(r"\w+")
 class Bands(NamedTuple):
     """The shape of a locality-sensitive hash: two texts become candidates if one whole band is equal.
 
-    A pair at Jaccard similarity s is missed with probability (1 - s ** rows) ** count.
+    A pair at Jaccard similarity s is missed with probability (1 - s ** rows) ** number.
     """
 
-    count: int
+    number: int
     rows: int
 
 
@@ -56,7 +56,7 @@ def shingles(text: str, size: int = SHINGLE_WORDS) -> frozenset[int]:
     return frozenset(zlib.crc32(" ".join(words[start : start + size]).encode()) for start in runs)
 
 
-def jaccard(a: Set[int], b: Set[int]) -> float:
+def jaccard(a: Set[object], b: Set[object]) -> float:
     """Return the size of the intersection over the size of the union; 0.0 for two empty sets."""
     shared = len(a & b)
     union = len(a) + len(b) - shared
@@ -67,7 +67,7 @@ def minhash_bands(hashes: Set[int], shape: Bands) -> tuple[int, ...]:
     """Return one hash per band of the MinHash signature; the same set always gives the same bands."""
     import numpy as np
 
-    sketch = _empty_sketch(shape.count * shape.rows).copy()
+    sketch = _empty_sketch(shape.number * shape.rows).copy()
     sketch.update_batch(np.fromiter(hashes, dtype=np.uint64))
     return tuple(zlib.crc32(band.tobytes()) for band in sketch.hashvalues.reshape(shape))
 
