@@ -10,8 +10,9 @@ from typing import Any
 import dagster as dg
 
 from ragtune.dataset.checks.expectations import ExpectationResult
+from ragtune.dataset.checks.paraphrases import cached_embedder, paraphrase_pairs, with_nearness
 from ragtune.dataset.checks.quality import QualityReport, Scorer, check_pairs
-from ragtune.dataset.checks.similarity import remembered, same_meaning, with_nearness, with_retrievability
+from ragtune.dataset.checks.retrievability import with_retrievability
 from ragtune.dataset.corrections import corrected_pairs
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.llm.writer import LLMJudge, LLMWriter
@@ -82,7 +83,7 @@ def qa_dataset(
     candidates = store.read_records(qa_candidates, QAPair)
     reviewed = apply_reviews(candidates, decisions, passages, settings.dataset.reviews_per_pair)
     judge, usage = judging(settings, passages)
-    embed, mode = remembered(embedder.embed), settings.dataset.retrievable_by
+    embed, mode = cached_embedder(embedder.embed), settings.dataset.retrievable_by
 
     def search(questions: Sequence[str], limit: int) -> list[list[Hit]]:
         return retriever.search_many(questions, limit, mode, vectors=None if mode == "text" else embed(questions))
@@ -115,7 +116,7 @@ def qa_splits(
     pairs = store.read_records(qa_dataset, QAPair)
     documents = store.read_records(raw_documents, Document)
     corrected = {pair.document_id for pair in pairs if pair.feedback_id}
-    alike = same_meaning(pairs, embedder.embed, settings.dataset.same_question)
+    alike = paraphrase_pairs(pairs, embedder.embed, settings.dataset.same_question)
     earlier = earlier_splits(store)
     items = split_pairs(pairs, documents, settings.dataset, settings.seed, corrected, earlier, alike)
     remember_splits(store, earlier, items)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from ragtune.dataset.checks.quality import check_pairs, rejection
+from ragtune.dataset.checks.quality import check_pairs, rejection_reason
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.settings import DatasetSettings
 from tests.support.api_pages import articles, chunk, shop
@@ -36,17 +36,17 @@ def dataset():
 )
 def test_a_bad_pair_is_rejected_with_its_reason(change, reason):
     chunks = {PAGE.id: PAGE}
-    assert rejection(PAIR, PAGE) == ""
+    assert rejection_reason(PAIR, PAGE) == ""
     bad = replace(PAIR, **change)
-    assert reason in rejection(bad, chunks.get(bad.chunk_id))
+    assert reason in rejection_reason(bad, chunks.get(bad.chunk_id))
 
 
 def test_a_pair_may_be_in_the_language_of_its_passage():
     text = "Der Korb ist der Ort, an dem die Ware bis zum Kauf liegt. Er wird nach einer Stunde leer."
     german = replace(PAGE, text=text, title="Korb", heading_path=("Korb",))
     asked = replace(PAIR, question="Was ist der Korb in dem Laden?", answer=text[:58], span=(0, 58))
-    assert rejection(asked, german) == ""
-    assert "neither in English" in rejection(
+    assert rejection_reason(asked, german) == ""
+    assert "neither in English" in rejection_reason(
         replace(asked, question="Que fait la fonction et pour qui est-elle ?"), german
     )
 
@@ -54,7 +54,7 @@ def test_a_pair_may_be_in_the_language_of_its_passage():
 def test_an_answer_cut_inside_a_word_is_rejected():
     start, end = PAIR.span
     short = replace(PAIR, span=(start, end - 3), answer=" ".join(PAGE.text[start : end - 3].split()))
-    assert "inside a word" in rejection(short, PAGE)
+    assert "inside a word" in rejection_reason(short, PAGE)
 
 
 def test_good_pairs_pass_in_their_order_with_scores_and_data_docs(dataset, tmp_path):

@@ -14,8 +14,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from ragtune.backends.catalog import embedder_from
-from ragtune.dataset.checks.baseline import overlap_shares
 from ragtune.dataset.checks.quality import check_pairs
+from ragtune.dataset.checks.word_overlap import overlap_shares
 from ragtune.dataset.extractive.prose_facts import passing
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.sentences import sentences, stands_alone

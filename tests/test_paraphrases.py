@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ragtune.dataset.checks.similarity import remembered, same_meaning, with_nearness, with_retrievability
+from ragtune.dataset.checks.paraphrases import cached_embedder, paraphrase_pairs, with_nearness
+from ragtune.dataset.checks.retrievability import with_retrievability
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.records import Hit, QAPair
 from tests.support.api_pages import articles, chunk
@@ -57,19 +58,20 @@ def test_questions_mean_the_same_when_they_are_near_and_answered_alike():
         pair("e", "What is the parcel limit of a ramp?", "int"),
         pair("f", "What is parcel limit of the ramp?", "int"),
     ]
-    assert same_meaning(pairs, CountingEmbedder(dimension=256).embed, 0.7) == [("a", "b")]
+    assert paraphrase_pairs(pairs, CountingEmbedder(dimension=256).embed, 0.7) == [("a", "b")]
 
 
 def test_no_pairs_need_no_embedder():
     assert (
-        same_meaning([replace(PAIRS[0], answer="too short")], lambda texts: pytest.fail("nothing to embed"), 0.5) == []
+        paraphrase_pairs([replace(PAIRS[0], answer="too short")], lambda texts: pytest.fail("nothing to embed"), 0.5)
+        == []
     )
     assert with_nearness([], lambda texts: pytest.fail("nothing to embed")) == []
 
 
 def test_what_was_embedded_once_is_remembered():
     embedder = CountingEmbedder()
-    embed = remembered(embedder.embed)
+    embed = cached_embedder(embedder.embed)
     first = embed(["a sensor", "a schedule", "a sensor"])
     again = embed(["a schedule", "an asset"])
     assert embedder.embedded == ["a sensor", "a schedule", "an asset"]

@@ -1,4 +1,4 @@
-from ragtune.dataset.checks.baseline import overlap_answer, overlap_shares, token_overlap
+from ragtune.dataset.checks.word_overlap import overlap_answer, overlap_shares, token_overlap
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from tests.support.api_pages import articles, chunk, shop
 
