@@ -17,7 +17,8 @@ from ragtune.dataset.corrections import corrected_pairs
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.llm.writer import LLMJudge, LLMWriter
 from ragtune.dataset.publishing import diff_items, publish, read_published
-from ragtune.dataset.reviews.decisions import REVIEWED, Decision, Reviewed, apply_reviews
+from ragtune.dataset.reviews.decisions import REVIEWED, Decision
+from ragtune.dataset.reviews.outcome import ReviewOutcome, apply_reviews
 from ragtune.dataset.splits import leaks, split_pairs, topic_balance, widest_gap
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.ports import Embedder, PairWriter
@@ -150,7 +151,7 @@ def _report_metadata(report: QualityReport, page: ArtifactRef) -> dict[str, Any]
     }
 
 
-def _review_metadata(reviewed: Reviewed, report: QualityReport) -> dict[str, Any]:
+def _review_metadata(reviewed: ReviewOutcome, report: QualityReport) -> dict[str, Any]:
     """Return what reviewers changed; orphans are verdicts on pairs that are no longer written."""
     failed = [(pair.question, why) for pair, why in report.rejected if REVIEWED in pair.scores]
     conflicts = [

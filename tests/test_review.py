@@ -13,8 +13,10 @@ import pytest
 
 from ragtune.dataset.checks.quality import check_pairs
 from ragtune.dataset.extractive.writer import ExtractiveWriter
-from ragtune.dataset.reviews.decisions import ReviewStore, apply_reviews, pair_key, standing
+from ragtune.dataset.reviews.decisions import newest_verdicts, pair_key
 from ragtune.dataset.reviews.files import export_pairs, import_decisions
+from ragtune.dataset.reviews.outcome import apply_reviews
+from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.errors import DatasetError
 from ragtune.settings import DatasetSettings
 from tests.support.api_pages import articles, chunk, shop
@@ -37,7 +39,7 @@ def test_a_decision_has_who_and_when_and_the_newest_of_a_reviewer_counts(store):
     second = store.decide(PAIRS[0], "ada", "reject", comment="Too short.")
     assert first.reviewer == "ada"
     assert first.created_at.startswith("20")
-    assert standing(store.decisions())[pair_key(PAIRS[0])]["ada"].id == second.id
+    assert newest_verdicts(store.decisions())[pair_key(PAIRS[0])]["ada"].id == second.id
     assert len(store.decisions()) == 3
 
 
@@ -98,14 +100,14 @@ def test_a_decision_whose_pair_is_gone_is_listed(store):
 def test_two_reviewers_who_differ_are_a_conflict_until_a_third_decides(store):
     pair = ANSWERABLE[0]
     store.decide(pair, "ada", "accept")
-    assert apply_reviews([pair], store.decisions(), wanted=2).undecided == [pair]
+    assert apply_reviews([pair], store.decisions(), verdicts_needed=2).undecided == [pair]
     store.decide(pair, "bob", "reject")
-    conflict = apply_reviews([pair], store.decisions(), wanted=2)
+    conflict = apply_reviews([pair], store.decisions(), verdicts_needed=2)
     assert conflict.pairs == [pair]
     assert conflict.undecided == []
     assert [each.reviewer for each in conflict.conflicts[0][1]] == ["ada", "bob"]
     store.decide(pair, "cleo", "reject")
-    assert apply_reviews([pair], store.decisions(), wanted=2).pairs == []
+    assert apply_reviews([pair], store.decisions(), verdicts_needed=2).pairs == []
 
 
 def test_corrections_pass_the_same_checks(store):
@@ -140,12 +142,12 @@ def test_no_decision_is_lost_when_many_review_at_once(store):
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(work, [f"r{i}" for i in range(6)]))
     assert len(store.decisions()) == 90
-    assert all(len(verdicts) == 6 for verdicts in standing(store.decisions()).values())
+    assert all(len(verdicts) == 6 for verdicts in newest_verdicts(store.decisions()).values())
 
 
 REVIEWER = """
 import sys
-from ragtune.dataset.reviews.decisions import ReviewStore
+from ragtune.dataset.reviews.store import ReviewStore
 from tests.test_review import PAIRS
 url, name = sys.argv[1:]
 store = ReviewStore(url)
@@ -174,7 +176,7 @@ def test_decisions_come_back_from_a_file_and_importing_twice_changes_nothing(sto
     edit(path, 0, verdict="accept", reviewer="ada")
     edit(path, 1, verdict="Correct", corrected_answer="=1+1 is no formula here", reviewer="ada")
     assert [each.verdict for each in import_decisions(path, store)] == ["accept", "correct"]
-    assert standing(store.decisions())[pair_key(PAIRS[1])]["ada"].answer == "=1+1 is no formula here"
+    assert newest_verdicts(store.decisions())[pair_key(PAIRS[1])]["ada"].answer == "=1+1 is no formula here"
     assert import_decisions(path, store) == []
 
 
