@@ -15,7 +15,8 @@ from ragtune.dataset.checks.quality import QualityReport, Scorer, check_pairs
 from ragtune.dataset.checks.retrievability import with_retrievability
 from ragtune.dataset.corrections import corrected_pairs
 from ragtune.dataset.extractive.writer import ExtractiveWriter
-from ragtune.dataset.llm.writer import LLMJudge, LLMWriter
+from ragtune.dataset.llm.judge import LLMJudge
+from ragtune.dataset.llm.writer import LLMWriter
 from ragtune.dataset.publishing import diff_items, publish, read_published
 from ragtune.dataset.reviews.decisions import REVIEWED, Decision
 from ragtune.dataset.reviews.outcome import ReviewOutcome, apply_reviews

@@ -53,11 +53,11 @@ class ReviewDesk:
     def open_pairs(self) -> list[QAPair]:
         """Return the pairs of the dataset that no verdict settled, those in conflict included."""
         verdicts = newest_verdicts(self.reviews.decisions())
+        undecided = [pair for pair in self.dataset().pairs if REVIEWED not in pair.scores]
         return [
             pair
-            for pair in self.dataset().pairs
-            if REVIEWED not in pair.scores
-            and winning_decision(verdicts.get(pair_key(pair), {}).values(), self.wanted) is None
+            for pair in undecided
+            if winning_decision(verdicts.get(pair_key(pair), {}).values(), self.wanted) is None
         ]
 
     def claim(self, reviewer: str, count: int) -> int:

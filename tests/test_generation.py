@@ -11,7 +11,8 @@ from typing import get_args
 import pytest
 
 from ragtune.dataset.checks.quality import check_pairs
-from ragtune.dataset.llm.writer import Kind, LLMJudge, LLMWriter, find_quote
+from ragtune.dataset.llm.judge import LLMJudge
+from ragtune.dataset.llm.writer import Kind, LLMWriter, find_quote
 from ragtune.errors import DatasetError
 from ragtune.settings import DatasetSettings, JudgeSettings, WriterSettings
 from tests.support.api_pages import articles, chunk, shop

@@ -189,10 +189,10 @@ def _csv_rows(text: str) -> Iterator[tuple[str, dict[str, str]]]:
             if any(cells[len(names) :]):
                 raise ValueError(f"{place} has {len(cells)} cells and the header {len(names)}")
             row = dict(zip_longest(names, cells[: len(names)], fillvalue=""))
-            yield (
-                place,
-                {name: cell.removeprefix("'") if name in _PROTECTED_COLUMNS else cell for name, cell in row.items()},
-            )
+            for name in _PROTECTED_COLUMNS:
+                if name in row:
+                    row[name] = row[name].removeprefix("'")
+            yield place, row
     except csv.Error as error:
         raise ValueError(f"line {first_line}: {error}") from error
 
