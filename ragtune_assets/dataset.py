@@ -118,14 +118,14 @@ def qa_splits(
     pairs = store.read_records(qa_dataset, QAPair)
     documents = store.read_records(raw_documents, Document)
     corrected = {pair.document_id for pair in pairs if pair.feedback_id}
-    alike = paraphrase_pairs(pairs, embedder.embed, settings.dataset.same_question)
+    paraphrases = paraphrase_pairs(pairs, embedder.embed, settings.dataset.same_question)
     earlier = earlier_splits(store)
-    items = split_pairs(pairs, documents, settings.dataset, settings.seed, corrected, earlier, alike)
+    items = split_pairs(pairs, documents, settings.dataset, settings.seed, corrected, earlier, paraphrases)
     remember_splits(store, earlier, items)
-    found = leaks(items, documents, settings.dataset.jaccard, alike)
+    found = leaks(items, documents, settings.dataset.jaccard, paraphrases)
     listed = table(["leak"], [(leak,) for leak in found[:20]])
     tight = dg.AssetCheckResult(passed=not found, check_name="no_leak", metadata={"leaks": listed})
-    metadata = {**_split_metadata(items), "questions that mean the same": len(alike)}
+    metadata = {**_split_metadata(items), "questions that mean the same": len(paraphrases)}
     return materialized(store.write_records("qa_splits", items), metadata, [tight])
 
 

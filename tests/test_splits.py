@@ -5,7 +5,7 @@ from itertools import combinations, pairwise
 
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.near_duplicates import clusters, jaccard, near_pairs, near_questions, shingles
-from ragtune.dataset.splits import leaks, split_counts, split_pairs, topic_balance, widest_gap
+from ragtune.dataset.splits import leaks, split_pairs, topic_balance, widest_gap
 from ragtune.records import Document
 from ragtune.settings import DatasetSettings
 from tests.support.api_pages import articles, chunk, document
@@ -42,7 +42,7 @@ def test_near_duplicates_share_a_split_and_nothing_leaks():
     originals = articles(120)
     documents = [*originals, *(near_copy(each, i) for i, each in enumerate(originals[:60]))]
     items = split_pairs(pairs_of(documents), documents, SETTINGS, seed=5)
-    assert set(split_counts(items)) == {"train", "validation", "gate", "test"}
+    assert {item.split for item in items} == {"train", "validation", "gate", "test"}
     assert leaks(items, documents) == []
 
 
@@ -107,9 +107,9 @@ def test_every_split_has_its_share_of_every_topic():
     for topic, counts in balance:
         for split, share in shares.items():
             assert abs(counts[split] / sum(counts.values()) - share) <= 0.04, (topic, split)
-    assert widest_gap(items, fewest=50) <= 0.05
+    assert widest_gap(items, min_pairs=50) <= 0.05
     one_sided = [replace(item, split="train" if item.pair.topic == "topic1" else item.split) for item in items]
-    assert widest_gap(one_sided, fewest=50) > 0.2
+    assert widest_gap(one_sided, min_pairs=50) > 0.2
 
 
 def test_which_split_a_single_new_document_joins_is_drawn():
@@ -128,16 +128,16 @@ def test_pairs_that_mean_the_same_keep_their_documents_together():
         first.setdefault(pair.document_id, pair.id)
     ids = list(first.values())
     apart = split_pairs(pairs, documents, SETTINGS, seed=5)
-    alike = list(pairwise(ids[:30]))
-    assert leaks(apart, documents, alike=alike) != []
-    together = split_pairs(pairs, documents, SETTINGS, seed=5, alike=alike)
-    assert leaks(together, documents, alike=alike) == []
+    paraphrases = list(pairwise(ids[:30]))
+    assert leaks(apart, documents, paraphrases=paraphrases) != []
+    together = split_pairs(pairs, documents, SETTINGS, seed=5, paraphrases=paraphrases)
+    assert leaks(together, documents, paraphrases=paraphrases) == []
     assert len({item.split for item in together if item.pair.id in ids[:30]}) == 1
 
 
 def test_a_cluster_is_a_chain_of_near_duplicates():
     a, b, c = articles(3)
-    found = clusters([a, b, c], 0.35, also=[(a.id, b.id)])
+    found = clusters([a, b, c], 0.35, links=[(a.id, b.id)])
     assert found[a.id] == found[b.id] != found[c.id]
 
 
