@@ -122,9 +122,9 @@ def test_a_folder_without_a_readable_document_is_an_error_that_says_what_is_ther
     [
         ("folder:/nowhere/at/all", "There is no folder /nowhere/at/all"),
         ("jsonl:/nowhere.jsonl", "There is no file /nowhere.jsonl"),
-        ("carrier-pigeon:home", "names no source"),
-        ("docs", "names no source"),
-        ("package:", "names no source"),
+        ("carrier-pigeon:home", "is not a source"),
+        ("docs", "is not a source"),
+        ("package:", "is not a source"),
         ("gopher9://host/docs", "Protocol not known"),
     ],
 )
