@@ -69,7 +69,7 @@ def build(settings: Settings, chunks: list[Chunk], vectors: "Vectors", size: int
 
 
 def exactness(settings: Settings, questions: list[str]) -> float:
-    """Return the share of the ten nearest passages that a vector search finds; all vectors are compared to know them."""
+    """Return the share of the ten nearest passages that a vector search finds; the nearest ones are found exactly."""
     embedder = embedder_from(settings)
     index = search_index_from(settings, embedder)
     stored = index.vectors(sorted(index.versions()))

@@ -4,9 +4,9 @@
     python -m benchmarks.retrieval.quality --source jsonl:corpus.jsonl --queries queries.jsonl --qrels qrels.txt
 
 The first command searches for the test questions of the home's dataset (from `ragtune materialize`), the second one for
-the queries of any judged collection. Queries are `{"id", "text"}`, judgements are TREC qrels or lines of query, document,
-gain. The index is built in a folder that is deleted afterwards. If the settings name a reranker or rewriter, it is
-measured too.
+the queries of any judged collection. Queries are `{"id", "text"}`, judgements are TREC qrels or lines of query,
+document, gain. The index is built in a folder that is deleted afterwards. If the settings name a reranker or rewriter,
+it is measured too.
 """
 
 import argparse
