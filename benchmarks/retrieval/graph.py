@@ -3,8 +3,8 @@
     python -m benchmarks.retrieval.graph --source package:peft --passages 100000
 
 The corpus is that of `latency.py`. The graph is built at this size, although the product builds one only for more
-passages. The time is that of the vector search alone, including the passages that it returns; the questions are embedded
-before.
+passages. The time is that of the vector search alone, including the passages that it returns. The questions are
+embedded before.
 """
 
 import argparse
