@@ -56,8 +56,8 @@ def split_pairs(
         else:
             mixed = [document for document in documents if cluster_of[document.id] == name]
             split_of.update(_split_mixed_cluster(mixed, pinned, settings, links))
-    for cluster, split in _share_out(new_clusters, documents, pairs, settings, seed):
-        split_of.update(dict.fromkeys(cluster, split))
+    for new_cluster, split in _share_out(new_clusters, documents, pairs, settings, seed):
+        split_of.update(dict.fromkeys(new_cluster, split))
     return [
         SplitItem(pair, split_of[pair.document_id], cluster_of[pair.document_id])
         for pair in pairs
