@@ -10,13 +10,16 @@ from typing import Any
 import dagster as dg
 
 from ragtune.dataset.checks.expectations import ExpectationResult
+from ragtune.dataset.checks.paraphrases import cached_embedder, paraphrase_pairs, with_nearness
 from ragtune.dataset.checks.quality import QualityReport, Scorer, check_pairs
-from ragtune.dataset.checks.similarity import remembered, same_meaning, with_nearness, with_retrievability
+from ragtune.dataset.checks.retrievability import with_retrievability
 from ragtune.dataset.corrections import corrected_pairs
 from ragtune.dataset.extractive.writer import ExtractiveWriter
-from ragtune.dataset.llm.writer import LLMJudge, LLMWriter
+from ragtune.dataset.llm.judge import LLMJudge
+from ragtune.dataset.llm.writer import LLMWriter
 from ragtune.dataset.publishing import diff_items, publish, read_published
-from ragtune.dataset.reviews.decisions import REVIEWED, Decision, Reviewed, apply_reviews
+from ragtune.dataset.reviews.decisions import REVIEWED, Decision
+from ragtune.dataset.reviews.outcome import ReviewOutcome, apply_reviews
 from ragtune.dataset.splits import leaks, split_pairs, topic_balance, widest_gap
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.ports import Embedder, PairWriter
@@ -82,7 +85,7 @@ def qa_dataset(
     candidates = store.read_records(qa_candidates, QAPair)
     reviewed = apply_reviews(candidates, decisions, passages, settings.dataset.reviews_per_pair)
     judge, usage = judging(settings, passages)
-    embed, mode = remembered(embedder.embed), settings.dataset.retrievable_by
+    embed, mode = cached_embedder(embedder.embed), settings.dataset.retrievable_by
 
     def search(questions: Sequence[str], limit: int) -> list[list[Hit]]:
         return retriever.search_many(questions, limit, mode, vectors=None if mode == "text" else embed(questions))
@@ -115,14 +118,14 @@ def qa_splits(
     pairs = store.read_records(qa_dataset, QAPair)
     documents = store.read_records(raw_documents, Document)
     corrected = {pair.document_id for pair in pairs if pair.feedback_id}
-    alike = same_meaning(pairs, embedder.embed, settings.dataset.same_question)
+    paraphrases = paraphrase_pairs(pairs, embedder.embed, settings.dataset.same_question)
     earlier = earlier_splits(store)
-    items = split_pairs(pairs, documents, settings.dataset, settings.seed, corrected, earlier, alike)
+    items = split_pairs(pairs, documents, settings.dataset, settings.seed, corrected, earlier, paraphrases)
     remember_splits(store, earlier, items)
-    found = leaks(items, documents, settings.dataset.jaccard, alike)
+    found = leaks(items, documents, settings.dataset.jaccard, paraphrases)
     listed = table(["leak"], [(leak,) for leak in found[:20]])
     tight = dg.AssetCheckResult(passed=not found, check_name="no_leak", metadata={"leaks": listed})
-    metadata = {**_split_metadata(items), "questions that mean the same": len(alike)}
+    metadata = {**_split_metadata(items), "questions that mean the same": len(paraphrases)}
     return materialized(store.write_records("qa_splits", items), metadata, [tight])
 
 
@@ -149,7 +152,7 @@ def _report_metadata(report: QualityReport, page: ArtifactRef) -> dict[str, Any]
     }
 
 
-def _review_metadata(reviewed: Reviewed, report: QualityReport) -> dict[str, Any]:
+def _review_metadata(reviewed: ReviewOutcome, report: QualityReport) -> dict[str, Any]:
     """Return what reviewers changed; orphans are verdicts on pairs that are no longer written."""
     failed = [(pair.question, why) for pair, why in report.rejected if REVIEWED in pair.scores]
     conflicts = [

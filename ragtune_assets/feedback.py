@@ -4,7 +4,8 @@ from collections import Counter
 
 import dagster as dg
 
-from ragtune.dataset.reviews.decisions import ReviewStore, standing
+from ragtune.dataset.reviews.decisions import newest_verdicts
+from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.records import ArtifactRef
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
@@ -37,7 +38,7 @@ def review_decisions(
     store: dg.ResourceParam[ArtifactStore], reviews: dg.ResourceParam[ReviewStore]
 ) -> dg.MaterializeResult[ArtifactRef]:
     """The newest verdict of every reviewer on every pair; a comment alone changes nothing here."""
-    found = [each for verdicts in standing(reviews.decisions()).values() for each in verdicts.values()]
+    found = [each for verdicts in newest_verdicts(reviews.decisions()).values() for each in verdicts.values()]
     found.sort(key=lambda each: each.sequence)
     shown = [(d.created_at, d.reviewer, d.verdict, d.pair["question"], d.answer or d.comment) for d in found[-10:]]
     metadata = {

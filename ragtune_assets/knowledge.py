@@ -67,7 +67,7 @@ def raw_documents(
 ):
     """Every readable document of the sources, each with a stable id and the hash of its content."""
     library = Library(settings)
-    corpus = config.carried_out(library).read(fresh=config.reread, progress=LoggedProgress())
+    corpus = config.carried_out(library).read(reread=config.reread, progress=LoggedProgress())
     readable = dg.AssetCheckResult(
         passed=not corpus.quarantine,
         check_name="every_document_was_readable",

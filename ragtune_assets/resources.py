@@ -97,6 +97,6 @@ def _feedback_log(settings: Settings) -> Any:
 
 
 def _reviews(settings: Settings) -> Any:
-    from ragtune.dataset.reviews.decisions import ReviewStore
+    from ragtune.dataset.reviews.store import ReviewStore
 
     return ReviewStore(settings.feedback_url)

@@ -4,7 +4,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from ragtune.dataset.reviews.decisions import REVIEWED, ReviewStore, apply_reviews, pair_key, settled, standing
+from ragtune.dataset.reviews.decisions import REVIEWED, newest_verdicts, pair_key
+from ragtune.dataset.reviews.outcome import apply_reviews, winning_decision
+from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.errors import DatasetError
 from ragtune.records import ArtifactRef, Chunk, QAPair
 from ragtune.settings import Settings
@@ -50,11 +52,12 @@ class ReviewDesk:
 
     def open_pairs(self) -> list[QAPair]:
         """Return the pairs of the dataset that no verdict settled, those in conflict included."""
-        verdicts = standing(self.reviews.decisions())
+        verdicts = newest_verdicts(self.reviews.decisions())
+        undecided = [pair for pair in self.dataset().pairs if REVIEWED not in pair.scores]
         return [
             pair
-            for pair in self.dataset().pairs
-            if REVIEWED not in pair.scores and settled(verdicts.get(pair_key(pair), {}).values(), self.wanted) is None
+            for pair in undecided
+            if winning_decision(verdicts.get(pair_key(pair), {}).values(), self.wanted) is None
         ]
 
     def claim(self, reviewer: str, count: int) -> int:
@@ -62,7 +65,7 @@ class ReviewDesk:
 
         A pair in conflict gets one reviewer more than have decided it, before the others are given out.
         """
-        verdicts = standing(self.reviews.decisions())
+        verdicts = newest_verdicts(self.reviews.decisions())
         wanted: dict[int, list[QAPair]] = defaultdict(list)
         for pair in self.open_pairs():
             said = verdicts.get(pair_key(pair), {})
@@ -76,7 +79,7 @@ class ReviewDesk:
     def progress(self) -> dict[str, Any]:
         """Return how many of the written pairs were settled, and how, and how far each reviewer is."""
         dataset = self.dataset()
-        reviewed = apply_reviews(dataset.candidates, self.reviews.decisions(), wanted=self.wanted)
+        reviewed = apply_reviews(dataset.candidates, self.reviews.decisions(), verdicts_needed=self.wanted)
         people = self.reviews.progress(list(dataset.by_key.values()))
         return {
             "pairs": len(dataset.candidates),

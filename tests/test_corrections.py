@@ -18,14 +18,16 @@ def event(number: int, question: str, correction: str, chunks=("c1", "c2"), cite
 
 
 def test_a_correction_becomes_a_pair_of_the_passage_that_says_it():
-    found = corrected_pairs([event(1, "What must the path of pkg.save be?", "The path must not exist yet.")], CHUNKS)
-    (pair,) = found.pairs
+    corrections = corrected_pairs(
+        [event(1, "What must the path of pkg.save be?", "The path must not exist yet.")], CHUNKS
+    )
+    (pair,) = corrections.pairs
     assert (pair.chunk_id, pair.document_id, pair.feedback_id, pair.writer) == ("c2", "d2", "fb-1", "feedback")
     assert CHUNKS[1].text[slice(*pair.span)] == "The path must not exist yet"
-    assert found.dropped == []
+    assert corrections.dropped == []
 
 
-def test_a_correction_in_other_words_points_at_the_closest_sentence():
+def test_a_correction_in_other_words_gets_the_span_of_the_closest_sentence():
     (pair,) = corrected_pairs([event(1, "What does limit do in pkg.load?", "It sets the most rows read")], CHUNKS).pairs
     assert pair.chunk_id == "c1"
     assert "The most rows that are read." in CHUNKS[0].text[slice(*pair.span)]
@@ -38,13 +40,13 @@ def test_the_newest_correction_of_a_question_wins():
     assert feedback_ids(pairs) == ("fb-2",)
 
 
-def test_a_correction_without_a_passage_is_left_out_with_its_reason():
-    found = corrected_pairs([event(1, "What does pkg.gone do?", "Nothing.", chunks=("gone",))], CHUNKS)
-    assert found.pairs == []
-    assert "still in the index" in found.dropped[0][1]
+def test_a_correction_whose_passages_are_gone_is_dropped_with_the_reason():
+    corrections = corrected_pairs([event(1, "What does pkg.gone do?", "Nothing.", chunks=("gone",))], CHUNKS)
+    assert corrections.pairs == []
+    assert "still in the index" in corrections.dropped[0][1]
 
 
-def test_verdicts_without_a_correction_make_no_pair():
+def test_feedback_without_a_correction_gives_no_pair():
     assert corrected_pairs([event(1, "What does pkg.load do?", "")], CHUNKS).pairs == []
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from ragtune.backends.lance_index import LanceIndex
 from ragtune.dataset.publishing import read_published
-from ragtune.dataset.reviews.decisions import ReviewStore
+from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.errors import DatasetError
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.records import QAPair, SplitItem

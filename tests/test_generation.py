@@ -11,13 +11,14 @@ from typing import get_args
 import pytest
 
 from ragtune.dataset.checks.quality import check_pairs
-from ragtune.dataset.llm.writer import Kind, LLMJudge, LLMWriter, find_quote
+from ragtune.dataset.llm.judge import LLMJudge
+from ragtune.dataset.llm.writer import Kind, LLMWriter, find_quote
 from ragtune.errors import DatasetError
 from ragtune.settings import DatasetSettings, JudgeSettings, WriterSettings
 from tests.support.api_pages import articles, chunk, shop
 from tests.support.model_server import ModelServer, quoting
 
-CHUNKS = [chunk(each) for each in [*shop(), *articles(8)]]
+CHUNKS = [chunk(page) for page in [*shop(), *articles(8)]]
 
 
 @pytest.fixture
@@ -44,12 +45,12 @@ def test_the_model_writes_pairs_that_pass_the_checks(server, tmp_path):
     assert schema["type"] == "json_schema"
 
 
-def test_a_second_run_asks_nothing_again(server, tmp_path):
+def test_a_second_run_sends_no_request(server, tmp_path):
     first = writer(server, tmp_path).write(CHUNKS)
-    asked = len(server.requests)
+    requests = len(server.requests)
     again = writer(server, tmp_path)
     assert again.write(CHUNKS) == first
-    assert len(server.requests) == asked
+    assert len(server.requests) == requests
     assert again.usage.cached == len(CHUNKS)
     assert again.usage.requests == 0
 
@@ -73,7 +74,7 @@ def test_a_money_budget_counts_the_given_prices(server, tmp_path):
     assert llm.usage.cost_usd == pytest.approx(0.6)
 
 
-def test_refusals_and_broken_replies_are_tried_again(server, tmp_path):
+def test_refused_requests_and_broken_replies_are_retried(server, tmp_path):
     server.faults = [(429, "slow down"), (500, "oops"), (200, "I would rather talk."), (200, '{"items": []}')]
     llm = writer(server, tmp_path, concurrency=1, attempts=5)
     llm.write(CHUNKS[:2])
@@ -82,7 +83,7 @@ def test_refusals_and_broken_replies_are_tried_again(server, tmp_path):
     assert "refused" in server.requests[4]["messages"][-1]["content"]
 
 
-def test_one_lost_request_costs_its_pairs_only(server, tmp_path):
+def test_a_failed_request_loses_only_its_own_pairs(server, tmp_path):
     server.faults = [(200, "no json")] * 3
     llm = writer(server, tmp_path, concurrency=1, attempts=3)
     pairs = llm.write(CHUNKS)
@@ -90,14 +91,14 @@ def test_one_lost_request_costs_its_pairs_only(server, tmp_path):
     assert len({pair.chunk_id for pair in pairs}) == len(CHUNKS) - 1
 
 
-def test_a_model_that_never_answers_is_an_error_that_says_so(server, tmp_path):
+def test_a_model_that_refuses_every_request_is_an_error(server, tmp_path):
     server.faults = [(401, "bad key")] * 99
     with pytest.raises(DatasetError, match="AuthenticationError"):
         writer(server, tmp_path).write(CHUNKS[:3])
     assert len(server.requests) == 3
 
 
-def test_a_quote_that_stands_nowhere_drops_the_pair(tmp_path):
+def test_a_pair_whose_quote_is_in_no_passage_is_dropped(tmp_path):
     invented = {
         "question": "What is the colour of shop.Cart?",
         "answer": "blue",
@@ -143,7 +144,7 @@ def test_a_judge_adds_its_scores(tmp_path):
     assert all(pair.scores["judge_clear"] == 0.5 and pair.scores["judge_relevant"] == 0.25 for pair in pairs)
 
 
-def test_every_kind_and_difficulty_is_asked_for_and_kept(tmp_path):
+def test_the_request_names_every_kind_and_difficulty_and_the_pairs_keep_them(tmp_path):
     kinds, levels = [kind for kind in get_args(Kind) if kind != "unanswerable"], ["easy", "medium", "hard"]
 
     def reply(body):
@@ -173,17 +174,17 @@ def test_every_kind_and_difficulty_is_asked_for_and_kept(tmp_path):
     assert {"question", "answer", "kind"} <= set(schema["json_schema"]["schema"]["$defs"]["WrittenItem"]["required"])
 
 
-def test_a_paraphrase_is_a_pair_of_its_own_with_the_same_proof(server, tmp_path):
+def test_a_paraphrase_is_a_second_pair_with_the_same_quote(server, tmp_path):
     pairs = [pair for pair in writer(server, tmp_path).write(CHUNKS[:3]) if pair.answerable]
-    asked = [pair for pair in pairs if not pair.question.startswith("Which last remark")]
-    again = [pair for pair in pairs if pair.question.startswith("Which last remark")]
-    assert len(asked) == len(again) == 3
-    assert [(pair.chunk_id, pair.span, pair.answer) for pair in asked] == [
-        (pair.chunk_id, pair.span, pair.answer) for pair in again
+    originals = [pair for pair in pairs if not pair.question.startswith("Which last remark")]
+    paraphrases = [pair for pair in pairs if pair.question.startswith("Which last remark")]
+    assert len(originals) == len(paraphrases) == 3
+    assert [(pair.chunk_id, pair.span, pair.answer) for pair in originals] == [
+        (pair.chunk_id, pair.span, pair.answer) for pair in paraphrases
     ]
 
 
-def test_an_unanswerable_question_that_is_answered_all_the_same_is_dropped(tmp_path):
+def test_an_unanswerable_question_with_an_answer_is_dropped(tmp_path):
     item = {"question": "Who paid for the shop at first?", "answer": "Nobody", "quotes": [], "kind": "unanswerable"}
     running = ModelServer(lambda body: json.dumps({"items": [item]}))
     try:
@@ -196,15 +197,15 @@ def test_an_unanswerable_question_that_is_answered_all_the_same_is_dropped(tmp_p
 
 @pytest.mark.parametrize("limit", [1, 3])
 def test_no_more_requests_run_at_once_than_the_settings_allow(tmp_path, limit):
-    lock, now, seen = threading.Lock(), [0], []
+    lock, running_now, seen = threading.Lock(), [0], []
 
     def slowly(body):
         with lock:
-            now[0] += 1
-            seen.append(now[0])
+            running_now[0] += 1
+            seen.append(running_now[0])
         time.sleep(0.05)
         with lock:
-            now[0] -= 1
+            running_now[0] -= 1
         return quoting(body)
 
     running = ModelServer(slowly)
@@ -215,25 +216,25 @@ def test_no_more_requests_run_at_once_than_the_settings_allow(tmp_path, limit):
     assert max(seen) == limit
 
 
-def test_calls_are_limited_too_also_when_several_run_at_once(server, tmp_path):
+def test_the_number_of_requests_is_limited_even_if_several_run_at_once(server, tmp_path):
     llm = writer(server, tmp_path, max_calls=5, concurrency=4)
     llm.write(CHUNKS)
     assert len(server.requests) == llm.usage.requests == 5
     assert llm.usage.stopped == "max_calls = 5"
 
 
-def test_a_known_model_costs_what_the_price_list_says(server, tmp_path):
+def test_a_model_of_the_price_list_costs_what_the_list_says(server, tmp_path):
     import litellm
 
     llm = writer(server, tmp_path, model="openai/gpt-4o-mini")
     llm.write(CHUNKS[:2])
     price = litellm.model_cost["gpt-4o-mini"]
-    each = 100 * price["input_cost_per_token"] + 50 * price["output_cost_per_token"]
-    assert llm.usage.cost_usd == pytest.approx(2 * each)
-    assert each > 0
+    cost = 100 * price["input_cost_per_token"] + 50 * price["output_cost_per_token"]
+    assert llm.usage.cost_usd == pytest.approx(2 * cost)
+    assert cost > 0
 
 
-KILLED = """
+SCRIPT = """
 import sys
 from pathlib import Path
 from ragtune.dataset.llm.writer import LLMWriter
@@ -244,14 +245,14 @@ LLMWriter(settings, Path(sys.argv[2]), seed=3, unanswerable_share=0.2).write(CHU
 """
 
 
-def test_a_killed_run_pays_for_nothing_twice(server, tmp_path):
+def test_a_run_after_a_killed_one_repeats_no_finished_request(server, tmp_path):
     def stalled(body):
         if len(server.requests) > 4:
             time.sleep(60)
         return quoting(body)
 
     server.reply = stalled
-    process = subprocess.Popen([sys.executable, "-c", KILLED, server.url, str(tmp_path / "cache")])
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, server.url, str(tmp_path / "cache")])
     deadline = time.monotonic() + 60
     while len(server.requests) < 5 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -264,16 +265,16 @@ def test_a_killed_run_pays_for_nothing_twice(server, tmp_path):
     assert pairs == writer(server, tmp_path / "fresh").write(CHUNKS)
 
 
-def test_a_second_judgement_asks_nothing_again(tmp_path):
+def test_a_second_run_of_the_judge_sends_no_request(tmp_path):
     running = ModelServer(lambda body: json.dumps({"grounded": 1, "clear": 1, "relevant": 0.5}))
     try:
         settings = running.settings(JudgeSettings)
         first = LLMJudge(settings, tmp_path, 1).judge(first_pairs(), CHUNKS)
-        asked, again = len(running.requests), LLMJudge(settings, tmp_path, 1)
+        requests, again = len(running.requests), LLMJudge(settings, tmp_path, 1)
         assert again.judge(first_pairs(), CHUNKS) == first
     finally:
         running.close()
-    assert asked == again.model.usage.cached == len(running.requests) == 4
+    assert requests == again.model.usage.cached == len(running.requests) == 4
 
 
 def test_a_judge_that_reaches_its_budget_leaves_the_other_pairs_as_they_are(tmp_path):
@@ -293,7 +294,7 @@ def test_no_model_is_an_error_that_names_the_setting(tmp_path):
         LLMWriter(WriterSettings(), tmp_path, 1)
 
 
-def test_a_quote_is_found_whatever_its_white_space():
+def test_white_space_and_case_of_a_quote_may_differ():
     assert find_quote("two  words.", "Here are\nTwo\nwords indeed") == (9, 18)
     assert find_quote("three words", "two words") is None
 

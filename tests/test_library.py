@@ -1,4 +1,4 @@
-"""The knowledge base of a home: what people decided outlives every read."""
+"""The knowledge base of a home: what people decided stays through every read."""
 
 import json
 from pathlib import Path
@@ -24,15 +24,15 @@ def library(tmp_path: Path, *sources: str) -> Library:
 
 @pytest.fixture
 def two(tmp_path: Path) -> Library:
-    """A library of two sources of which `one` holds a.md and b.md, and `two` holds c.md; all of it was read."""
+    """A library whose source `one` has a.md and b.md and whose source `two` has c.md, after a read."""
     one = write(tmp_path / "one", a="# A\n\nFirst.", b="# B\n\nSecond.")
-    found = library(tmp_path, one, write(tmp_path / "two", c="# C\n\nThird."))
-    found.read()
-    return found
+    knowledge = library(tmp_path, one, write(tmp_path / "two", c="# C\n\nThird."))
+    knowledge.read()
+    return knowledge
 
 
-def paths(found: Library) -> list[str]:
-    return [document.path for document in found.documents()]
+def paths(knowledge: Library) -> list[str]:
+    return [document.path for document in knowledge.documents()]
 
 
 def test_a_removed_document_stays_away_through_every_read_until_it_is_restored(two: Library, tmp_path: Path) -> None:
@@ -52,24 +52,24 @@ def test_removing_twice_is_removing_once(two: Library) -> None:
     assert list(two.decisions().removed) == first
 
 
-def test_one_source_is_read_anew_and_the_others_stay_as_they_were(two: Library, tmp_path: Path) -> None:
+def test_one_source_is_read_again_and_the_others_stay_as_they_were(two: Library, tmp_path: Path) -> None:
     write(tmp_path / "one", a="# A\n\nEdited.")
     write(tmp_path / "two", c="# C\n\nEdited.", d="# D\n\nNew.")
-    seen: list[str] = []
-    corpus = two.refresh([f"folder:{tmp_path}/two/"], progress=lambda what, done, total: seen.append(what))
+    steps: list[str] = []
+    corpus = two.refresh([f"folder:{tmp_path}/two/"], progress=lambda what, done, total: steps.append(what))
     assert [document.path for document in corpus.documents] == ["a.md", "b.md", "c.md", "d.md"]
     assert "First" in two.find("a.md").text
     assert "Edited" in two.find("c.md").text
-    assert set(seen) == {f"reading folder:{tmp_path}/two"}
+    assert set(steps) == {f"reading folder:{tmp_path}/two"}
 
 
-def test_a_source_that_was_never_read_is_read_though_nobody_asked_for_it(tmp_path: Path) -> None:
+def test_a_refresh_also_reads_sources_that_were_never_read(tmp_path: Path) -> None:
     one, other = write(tmp_path / "one", a="# A\n\nFirst."), write(tmp_path / "two", c="# C\n\nThird.")
-    found = library(tmp_path, one, other)
-    assert [document.path for document in found.refresh([other]).documents] == ["a.md", "c.md"]
+    knowledge = library(tmp_path, one, other)
+    assert [document.path for document in knowledge.refresh([other]).documents] == ["a.md", "c.md"]
 
 
-def test_added_and_dropped_sources_are_remembered_beside_those_of_the_settings(two: Library, tmp_path: Path) -> None:
+def test_the_library_remembers_sources_that_were_added_or_dropped(two: Library, tmp_path: Path) -> None:
     one, other = two.sources()
     third = two.add(write(tmp_path / "three", e="# E\n\nFifth."))
     two.drop(one)
@@ -79,7 +79,7 @@ def test_added_and_dropped_sources_are_remembered_beside_those_of_the_settings(t
     assert two.decisions() == type(two.decisions())()
 
 
-def test_a_relative_folder_is_added_with_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_folder_is_added_with_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "docs", a="# A\n\nFirst.")
     monkeypatch.chdir(tmp_path)
     assert library(tmp_path).add("folder:docs/") == f"folder:{tmp_path}/docs"
@@ -93,16 +93,16 @@ def test_the_last_source_cannot_be_dropped(tmp_path: Path) -> None:
 
 
 def test_a_password_is_not_written_to_disk(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="given with a password") as caught:
+    with pytest.raises(SourceError, match="given with a password") as refusal:
         library(tmp_path).add("ftp://me:secret@host/docs")
-    assert "secret" not in str(caught.value)
+    assert "secret" not in str(refusal.value)
 
 
 def test_a_source_of_the_settings_is_dropped_without_its_password(tmp_path: Path) -> None:
-    found = library(tmp_path, "folder:x", "ftp://me:secret@host/docs")
-    assert found.drop("ftp://host/docs/") == "ftp://host/docs"
-    assert found.sources() == ["folder:x"]
-    assert "secret" not in (found.folder / "decisions.json").read_text()
+    knowledge = library(tmp_path, "folder:x", "ftp://me:secret@host/docs")
+    assert knowledge.drop("ftp://host/docs/") == "ftp://host/docs"
+    assert knowledge.sources() == ["folder:x"]
+    assert "secret" not in (knowledge.folder / "decisions.json").read_text()
 
 
 def test_an_unreadable_source_is_not_added(tmp_path: Path) -> None:
@@ -112,39 +112,39 @@ def test_an_unreadable_source_is_not_added(tmp_path: Path) -> None:
     assert empty.sources() == ["folder:x"]
 
 
-def test_broken_documents_are_known_with_their_reason_even_when_nothing_could_be_read(tmp_path: Path) -> None:
-    found = library(tmp_path, write(tmp_path / "one", a=""))
+def test_the_quarantine_is_kept_even_if_no_document_could_be_read(tmp_path: Path) -> None:
+    knowledge = library(tmp_path, write(tmp_path / "one", a=""))
     with pytest.raises(SourceError, match="the file is empty"):
-        found.read()
-    assert [(each.path, each.reason) for each in found.quarantine()] == [("a.md", "the file is empty")]
+        knowledge.read()
+    assert [(item.path, item.reason) for item in knowledge.quarantine()] == [("a.md", "the file is empty")]
 
 
-def test_a_name_that_is_unknown_or_not_unique_is_answered_with_the_choices(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_or_ambiguous_name_lists_the_choices(tmp_path: Path) -> None:
     one, other = write(tmp_path / "one", guide="# A\n\nx"), write(tmp_path / "two", guide="# B\n\ny")
-    found = library(tmp_path, one, other)
-    found.read()
+    knowledge = library(tmp_path, one, other)
+    knowledge.read()
     with pytest.raises(SourceError, match=r"for example guide\.md"):
-        found.remove(["giude.md"])
-    ids = [document.id for document in found.documents()]
+        knowledge.remove(["giude.md"])
+    ids = [document.id for document in knowledge.documents()]
     with pytest.raises(SourceError, match=rf"2 documents are called 'guide.md'(.|\n)*{ids[0]}(.|\n)*{ids[1]}"):
-        found.remove(["guide.md"])
+        knowledge.remove(["guide.md"])
     with pytest.raises(SourceError, match="there is none"):
-        found.restore(["guide.md"])
+        knowledge.restore(["guide.md"])
     with pytest.raises(SourceError, match="not a source of this home"):
-        found.refresh(["package:numpy"])
+        knowledge.refresh(["package:numpy"])
 
 
-def test_before_the_first_read_it_says_how_to_begin(tmp_path: Path) -> None:
+def test_the_error_before_the_first_read_says_how_to_begin(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="ragtune index"):
         library(tmp_path).documents()
 
 
-def test_removing_everything_is_an_error_that_says_how_to_go_back(tmp_path: Path) -> None:
-    found = library(tmp_path, write(tmp_path / "one", a="# A\n\nx"))
-    found.read()
-    found.remove(["a.md"])
+def test_the_error_after_removing_every_document_says_how_to_restore_them(tmp_path: Path) -> None:
+    knowledge = library(tmp_path, write(tmp_path / "one", a="# A\n\nx"))
+    knowledge.read()
+    knowledge.remove(["a.md"])
     with pytest.raises(SourceError, match="ragtune documents restore"):
-        found.refresh([])
+        knowledge.refresh([])
 
 
 def test_the_files_of_a_library_are_plain_json(two: Library) -> None:

@@ -118,7 +118,7 @@ def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Document
     return {document.path: document for document in documents}
 
 
-def test_only_public_objects_have_a_page_each_under_its_shortest_path(pages: dict[str, Document]) -> None:
+def test_every_public_object_has_one_page_under_its_shortest_path(pages: dict[str, Document]) -> None:
     assert list(pages) == [
         "gatekit",
         "gatekit.Gate",
@@ -187,7 +187,7 @@ def test_a_class_shows_its_constructor_methods_and_bases(pages: dict[str, Docume
     assert "Bases: `Gate`" in door
 
 
-def test_the_type_before_a_property_is_its_type_and_no_prose(pages: dict[str, Document]) -> None:
+def test_the_type_in_front_of_a_propertys_docstring_is_not_prose(pages: dict[str, Document]) -> None:
     assert pages["gatekit.Gate.state"].text == (
         "`gatekit.Gate.state`  (property)\n\nWhat it is doing now.\n\nReturns:\n- str\n"
     )
@@ -213,7 +213,7 @@ def test_a_name_that_is_no_package_is_an_error(name: str) -> None:
         read_package(name)
 
 
-def test_an_installed_package_is_read_whole_and_clean() -> None:
+def test_a_real_package_is_read_completely_and_without_markup() -> None:
     documents, broken = read_package("duckdb")
     paths = {document.path for document in documents}
     assert broken == []
@@ -230,9 +230,9 @@ def test_an_installed_package_is_read_whole_and_clean() -> None:
         assert "\n- None\n" not in document.text
 
 
-def test_a_description_without_a_summary_is_read_though_another_finder_of_metadata_is_installed():
+def test_a_description_without_a_summary_is_read_even_if_importlib_metadata_replaced_the_finder():
     import importlib_metadata  # noqa: F401 (importing it puts its finder before Python's own)
 
-    names = sorted({str(each.metadata["Name"]) for each in distributions()})
-    read = [package_description(name) for name in names]
-    assert all(len(found) == 1 and found[0].text.startswith("# ") for found in read)
+    names = sorted({str(distribution.metadata["Name"]) for distribution in distributions()})
+    descriptions = [package_description(name) for name in names]
+    assert all(len(documents) == 1 and documents[0].text.startswith("# ") for documents in descriptions)

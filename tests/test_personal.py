@@ -24,7 +24,7 @@ from ragtune.dataset.checks.personal import personal_data
         ("-----BEGIN RSA PRIVATE KEY-----", "secret"),
     ],
 )
-def test_what_belongs_to_a_person_is_found_and_named(text, kind):
+def test_personal_data_and_secrets_are_found_and_named(text, kind):
     assert personal_data(text) == kind
 
 
@@ -45,11 +45,11 @@ def test_what_belongs_to_a_person_is_found_and_named(text, kind):
         "sk-learn and pk_columns are names.",
     ],
 )
-def test_what_documentation_is_full_of_is_no_personal_data(text):
+def test_numbers_and_names_of_documentation_are_not_personal_data(text):
     assert personal_data(text) == ""
 
 
-ASKED = """
+SCRIPT = """
 import sys
 from ragtune.dataset.checks.personal import personal_data
 assert personal_data("What does `dagster.asset` do on port 8080 in 2024?") == ""
@@ -57,5 +57,5 @@ assert "presidio_analyzer" not in sys.modules
 """
 
 
-def test_a_text_without_long_numbers_does_not_load_the_finder():
-    subprocess.run([sys.executable, "-c", ASKED], check=True, timeout=60)
+def test_a_text_without_long_numbers_does_not_load_presidio():
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True, timeout=60)

@@ -26,7 +26,7 @@ def small():
     return [*shop(), *articles(40)]
 
 
-def test_the_folder_is_read_by_hugging_face_datasets(small, tmp_path):
+def test_hugging_face_datasets_reads_the_folder(small, tmp_path):
     from datasets import load_dataset
 
     items, chunks, report = dataset(small)
@@ -46,12 +46,12 @@ def test_the_same_items_give_the_same_bytes_and_true_hashes(small, tmp_path):
         assert publish(tmp_path / name, items, chunks, small, report.results, seed=1) == items_sha256(items)
     first, second = ((tmp_path / name / "dataset.json").read_bytes() for name in ("a", "b"))
     assert first == second
-    told = json.loads(first)
-    assert all(file_sha256(tmp_path / "a" / path) == sha256 for path, sha256 in told["files"].items())
-    assert sum(told["splits"].values()) == len(items)
+    manifest = json.loads(first)
+    assert all(file_sha256(tmp_path / "a" / path) == sha256 for path, sha256 in manifest["files"].items())
+    assert sum(manifest["splits"].values()) == len(items)
 
 
-def test_what_was_published_reads_back_as_it_was(small, tmp_path):
+def test_a_published_dataset_reads_back_unchanged_and_a_damaged_one_is_refused(small, tmp_path):
     items, chunks, report = dataset(small)
     publish(tmp_path, items, chunks, small, report.results, seed=1)
     assert items_sha256(read_published(tmp_path)) == items_sha256(items)
@@ -62,7 +62,7 @@ def test_what_was_published_reads_back_as_it_was(small, tmp_path):
         read_published(tmp_path / "data")
 
 
-def test_the_card_tells_counts_sources_and_quality(small, tmp_path):
+def test_the_card_shows_counts_scores_and_quality(small, tmp_path):
     items, chunks, report = dataset(small)
     publish(tmp_path, items, chunks, small, report.results, seed=1)
     text = (tmp_path / "README.md").read_text()
@@ -79,12 +79,12 @@ def test_ten_more_documents_add_pairs_and_move_none(small):
     diff = diff_items(old, new)
     assert len(diff.added) >= 20
     assert diff.moved == []
-    # A borrowed parameter may be borrowed from a new neighbour instead.
+    # An unanswerable question borrows its parameter from a neighbour, and a new document may be a nearer one.
     assert all(not item.pair.answerable for item in diff.removed)
     assert len(diff.removed) <= 0.1 * len(old)
 
 
-def test_a_diff_tells_moved_changed_added_and_removed_apart(small):
+def test_a_diff_lists_moved_changed_added_and_removed_pairs(small):
     items, _, _ = dataset(small)
     a, b, c = (item for item in items[:3])
     moved = replace(a, split="gate" if a.split != "gate" else "test")

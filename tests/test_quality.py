@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from ragtune.dataset.checks.quality import check_pairs, rejection
+from ragtune.dataset.checks.quality import check_pairs, rejection_reason
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.settings import DatasetSettings
 from tests.support.api_pages import articles, chunk, shop
@@ -13,7 +13,7 @@ PAIR = next(pair for seed in range(9) for pair in ExtractiveWriter(seed, 9).writ
 
 @pytest.fixture(scope="module")
 def dataset():
-    chunks = [chunk(each) for each in [*shop(), *articles(40)]]
+    chunks = [chunk(page) for page in [*shop(), *articles(40)]]
     return ExtractiveWriter(2).write(chunks), chunks
 
 
@@ -36,25 +36,25 @@ def dataset():
 )
 def test_a_bad_pair_is_rejected_with_its_reason(change, reason):
     chunks = {PAGE.id: PAGE}
-    assert rejection(PAIR, PAGE) == ""
+    assert rejection_reason(PAIR, PAGE) == ""
     bad = replace(PAIR, **change)
-    assert reason in rejection(bad, chunks.get(bad.chunk_id))
+    assert reason in rejection_reason(bad, chunks.get(bad.chunk_id))
 
 
 def test_a_pair_may_be_in_the_language_of_its_passage():
     text = "Der Korb ist der Ort, an dem die Ware bis zum Kauf liegt. Er wird nach einer Stunde leer."
     german = replace(PAGE, text=text, title="Korb", heading_path=("Korb",))
-    asked = replace(PAIR, question="Was ist der Korb in dem Laden?", answer=text[:58], span=(0, 58))
-    assert rejection(asked, german) == ""
-    assert "neither in English" in rejection(
-        replace(asked, question="Que fait la fonction et pour qui est-elle ?"), german
+    question_pair = replace(PAIR, question="Was ist der Korb in dem Laden?", answer=text[:58], span=(0, 58))
+    assert rejection_reason(question_pair, german) == ""
+    assert "neither in English" in rejection_reason(
+        replace(question_pair, question="Que fait la fonction et pour qui est-elle ?"), german
     )
 
 
 def test_an_answer_cut_inside_a_word_is_rejected():
     start, end = PAIR.span
     short = replace(PAIR, span=(start, end - 3), answer=" ".join(PAGE.text[start : end - 3].split()))
-    assert "inside a word" in rejection(short, PAGE)
+    assert "inside a word" in rejection_reason(short, PAGE)
 
 
 def test_good_pairs_pass_in_their_order_with_scores_and_data_docs(dataset, tmp_path):
@@ -68,18 +68,18 @@ def test_good_pairs_pass_in_their_order_with_scores_and_data_docs(dataset, tmp_p
     assert any("question_words" in page and "Great Expectations" in page for page in pages)
 
 
-def test_what_a_judge_finds_poor_goes_unless_people_decided(dataset):
+def test_a_pair_that_the_judge_finds_poor_is_dropped_unless_people_decided(dataset):
     pairs, chunks = dataset
-    poor, settled, fine = [pair for pair in pairs if pair.answerable][:3]
-    settled = replace(settled, scores={"reviewed": 1.0})
+    poor, reviewed, fine = [pair for pair in pairs if pair.answerable][:3]
+    reviewed = replace(reviewed, scores={"reviewed": 1.0})
 
-    def judge(found):
-        given = {poor.id: 0.2, settled.id: 0.2, fine.id: 0.9}
-        return [replace(p, scores={**p.scores, "judge_clear": given[p.id]}) if p.id in given else p for p in found]
+    def judge(candidates):
+        marks = {poor.id: 0.2, reviewed.id: 0.2, fine.id: 0.9}
+        return [replace(p, scores={**p.scores, "judge_clear": marks[p.id]}) if p.id in marks else p for p in candidates]
 
-    report = check_pairs([poor, settled, fine, *pairs[5:]], chunks, DatasetSettings(min_pairs=1), judge)
+    report = check_pairs([poor, reviewed, fine, *pairs[5:]], chunks, DatasetSettings(min_pairs=1), judge)
     kept = {pair.id for pair in report.kept}
-    assert (poor.id in kept, settled.id in kept, fine.id in kept) == (False, True, True)
+    assert (poor.id in kept, reviewed.id in kept, fine.id in kept) == (False, True, True)
     assert (poor.id, "the judge gave it too little") in [(pair.id, why) for pair, why in report.rejected]
 
 
@@ -92,7 +92,7 @@ def test_too_few_pairs_fail_a_critical_expectation(dataset):
     assert failed[0].observed == str(len(report.kept))
 
 
-def test_a_flood_of_one_wording_warns(dataset):
+def test_a_wording_that_is_used_too_often_gives_a_warning(dataset):
     pairs, chunks = dataset
     flooded = [replace(pair, template="purpose.0") for pair in pairs]
     report = check_pairs(flooded, chunks, DatasetSettings(min_pairs=10))
@@ -100,7 +100,7 @@ def test_a_flood_of_one_wording_warns(dataset):
     assert "no wording floods" in {result.name for result in report.results if not result.success}
 
 
-def test_many_broken_pairs_block_the_rest(dataset):
+def test_many_broken_pairs_fail_the_whole_dataset(dataset):
     pairs, chunks = dataset
     broken = [replace(pair, question="What does this function do?") if i % 2 else pair for i, pair in enumerate(pairs)]
     report = check_pairs(broken, chunks, DatasetSettings(min_pairs=10))
@@ -116,7 +116,7 @@ def test_a_question_asked_twice_is_kept_once_and_a_correction_wins(dataset):
     assert [kept.feedback_id for kept in same] == ["f1"]
 
 
-def test_more_than_max_pairs_leaves_corrections_in(dataset):
+def test_more_than_max_pairs_keeps_corrections(dataset):
     pairs, chunks = dataset
     pair = next(pair for pair in pairs if pair.answerable)
     correction = replace(pair, id="f" * 16, question="Why is a correction kept in the shop dataset?", feedback_id="f1")
@@ -125,7 +125,7 @@ def test_more_than_max_pairs_leaves_corrections_in(dataset):
     assert any(kept.feedback_id for kept in report.kept)
 
 
-def test_beyond_max_pairs_the_large_source_gives_way_to_the_small_one(dataset):
+def test_more_than_max_pairs_drops_pairs_of_the_large_source_first(dataset):
     pairs, chunks = dataset
     small = {chunk.document_id for chunk in chunks[-3:]}
     mixed = [replace(chunk, source="small") if chunk.document_id in small else chunk for chunk in chunks]

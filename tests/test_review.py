@@ -1,4 +1,4 @@
-"""What people decide about pairs is kept over SQLite as over PostgreSQL, by one suite."""
+"""Reviews of pairs: one suite for SQLite and PostgreSQL."""
 
 import csv
 import json
@@ -13,13 +13,15 @@ import pytest
 
 from ragtune.dataset.checks.quality import check_pairs
 from ragtune.dataset.extractive.writer import ExtractiveWriter
-from ragtune.dataset.reviews.decisions import ReviewStore, apply_reviews, pair_key, standing
+from ragtune.dataset.reviews.decisions import newest_verdicts, pair_key
 from ragtune.dataset.reviews.files import export_pairs, import_decisions
+from ragtune.dataset.reviews.outcome import apply_reviews
+from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.errors import DatasetError
 from ragtune.settings import DatasetSettings
 from tests.support.api_pages import articles, chunk, shop
 
-CHUNKS = [chunk(each) for each in [*shop(), *articles(10)]]
+CHUNKS = [chunk(item) for item in [*shop(), *articles(10)]]
 PAIRS = ExtractiveWriter(2).write(CHUNKS)
 ANSWERABLE = [pair for pair in PAIRS if pair.answerable]
 
@@ -31,13 +33,13 @@ def store(database_url):
     opened.close()
 
 
-def test_a_decision_has_who_and_when_and_the_newest_of_a_reviewer_counts(store):
+def test_a_decision_has_a_reviewer_and_a_time_and_a_reviewers_newest_one_counts(store):
     first = store.decide(PAIRS[0], "ada", "accept")
     store.decide(PAIRS[0], "ada", "comment", comment="Looks odd.")
     second = store.decide(PAIRS[0], "ada", "reject", comment="Too short.")
     assert first.reviewer == "ada"
     assert first.created_at.startswith("20")
-    assert standing(store.decisions())[pair_key(PAIRS[0])]["ada"].id == second.id
+    assert newest_verdicts(store.decisions())[pair_key(PAIRS[0])]["ada"].id == second.id
     assert len(store.decisions()) == 3
 
 
@@ -72,7 +74,7 @@ def test_a_corrected_pair_can_be_reviewed_again(store):
     better = apply_reviews([pair], store.decisions()).pairs[0]
     store.decide(better, "bob", "correct", question="What is the better question about Cart.fetch?")
     best = apply_reviews([pair], store.decisions())
-    assert [(each.question, each.answer) for each in best.pairs] == [
+    assert [(item.question, item.answer) for item in best.pairs] == [
         ("What is the better question about Cart.fetch?", "A better answer.")
     ]
     store.decide(best.pairs[0], "ada", "reject")
@@ -91,21 +93,21 @@ def test_a_correction_back_to_the_first_text_ends(store):
 def test_a_decision_whose_pair_is_gone_is_listed(store):
     store.decide(ANSWERABLE[0], "ada", "reject")
     reviewed = apply_reviews(ANSWERABLE[1:], store.decisions())
-    assert [each.pair["question"] for each in reviewed.orphans] == [ANSWERABLE[0].question]
+    assert [item.pair["question"] for item in reviewed.orphans] == [ANSWERABLE[0].question]
     assert len(reviewed.pairs) == len(ANSWERABLE) - 1
 
 
 def test_two_reviewers_who_differ_are_a_conflict_until_a_third_decides(store):
     pair = ANSWERABLE[0]
     store.decide(pair, "ada", "accept")
-    assert apply_reviews([pair], store.decisions(), wanted=2).undecided == [pair]
+    assert apply_reviews([pair], store.decisions(), verdicts_needed=2).undecided == [pair]
     store.decide(pair, "bob", "reject")
-    conflict = apply_reviews([pair], store.decisions(), wanted=2)
+    conflict = apply_reviews([pair], store.decisions(), verdicts_needed=2)
     assert conflict.pairs == [pair]
     assert conflict.undecided == []
-    assert [each.reviewer for each in conflict.conflicts[0][1]] == ["ada", "bob"]
+    assert [item.reviewer for item in conflict.conflicts[0][1]] == ["ada", "bob"]
     store.decide(pair, "cleo", "reject")
-    assert apply_reviews([pair], store.decisions(), wanted=2).pairs == []
+    assert apply_reviews([pair], store.decisions(), verdicts_needed=2).pairs == []
 
 
 def test_corrections_pass_the_same_checks(store):
@@ -140,12 +142,12 @@ def test_no_decision_is_lost_when_many_review_at_once(store):
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(work, [f"r{i}" for i in range(6)]))
     assert len(store.decisions()) == 90
-    assert all(len(verdicts) == 6 for verdicts in standing(store.decisions()).values())
+    assert all(len(verdicts) == 6 for verdicts in newest_verdicts(store.decisions()).values())
 
 
 REVIEWER = """
 import sys
-from ragtune.dataset.reviews.decisions import ReviewStore
+from ragtune.dataset.reviews.store import ReviewStore
 from tests.test_review import PAIRS
 url, name = sys.argv[1:]
 store = ReviewStore(url)
@@ -156,15 +158,17 @@ for pair in PAIRS[:10]:
 """
 
 
-def test_processes_that_review_at_once_lose_nothing_and_give_no_pair_to_too_many(database_url):
+def test_processes_that_review_at_once_lose_no_decision_and_assign_no_pair_too_often(database_url):
     names = ["ada", "bob", "cleo", "dan"]
-    running = [subprocess.Popen([sys.executable, "-c", REVIEWER, database_url, name]) for name in names]
-    assert [process.wait(120) for process in running] == [0] * 4
+    processes = [subprocess.Popen([sys.executable, "-c", REVIEWER, database_url, name]) for name in names]
+    assert [process.wait(120) for process in processes] == [0] * 4
     with closing(ReviewStore(database_url)) as store:
         assert len(store.decisions()) == 40
-        held = store.assignments()
-    assert max(len(reviewers) for reviewers in held.values()) == 2
-    assert sum(len(reviewers) for reviewers in held.values()) == min(60, 2 * len({pair_key(each) for each in PAIRS}))
+        assignments = store.assignments()
+    assert max(len(reviewers) for reviewers in assignments.values()) == 2
+    assert sum(len(reviewers) for reviewers in assignments.values()) == min(
+        60, 2 * len({pair_key(item) for item in PAIRS})
+    )
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
@@ -173,12 +177,12 @@ def test_decisions_come_back_from_a_file_and_importing_twice_changes_nothing(sto
     assert export_pairs(PAIRS, CHUNKS, path) == len(PAIRS)
     edit(path, 0, verdict="accept", reviewer="ada")
     edit(path, 1, verdict="Correct", corrected_answer="=1+1 is no formula here", reviewer="ada")
-    assert [each.verdict for each in import_decisions(path, store)] == ["accept", "correct"]
-    assert standing(store.decisions())[pair_key(PAIRS[1])]["ada"].answer == "=1+1 is no formula here"
+    assert [item.verdict for item in import_decisions(path, store)] == ["accept", "correct"]
+    assert newest_verdicts(store.decisions())[pair_key(PAIRS[1])]["ada"].answer == "=1+1 is no formula here"
     assert import_decisions(path, store) == []
 
 
-def test_a_name_that_no_column_holds_is_refused_and_nothing_is_kept(store):
+def test_a_name_too_long_for_the_database_is_refused_and_nothing_is_stored(store):
     long = "a" * 201
     for attempt in (
         lambda: store.decide(PAIRS[0], long, "accept"),
@@ -192,7 +196,7 @@ def test_a_name_that_no_column_holds_is_refused_and_nothing_is_kept(store):
     store.decide(PAIRS[0], f" {'a' * 200} ", "accept")
 
 
-def test_a_file_with_a_bad_line_is_refused_whole(store, tmp_path):
+def test_a_file_with_a_bad_line_imports_nothing(store, tmp_path):
     path = tmp_path / "review.jsonl"
     export_pairs(PAIRS, CHUNKS, path)
     edit(path, 0, verdict="accept", reviewer="ada")
@@ -221,16 +225,16 @@ def test_a_round_trip_through_a_spreadsheet_changes_nothing(store, tmp_path, end
         assert not [cell for row in rows for cell in row[:10] if as_a_spreadsheet_reads(cell) != cell]
         with path.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream, **SPREADSHEET).writerows(rows)
-    taken = import_decisions(path, store)
-    assert [each.pair["answer"] for each in taken] == ANSWERS
-    assert [each.pair_key for each in taken] == [pair_key(pair) for pair in pairs]
-    assert [each.answer for each in taken] == [" ".join(answer[::-1].split()) for answer in ANSWERS]
-    assert [each.comment for each in taken] == ANSWERS
+    imported = import_decisions(path, store)
+    assert [item.pair["answer"] for item in imported] == ANSWERS
+    assert [item.pair_key for item in imported] == [pair_key(pair) for pair in pairs]
+    assert [item.answer for item in imported] == [" ".join(answer[::-1].split()) for answer in ANSWERS]
+    assert [item.comment for item in imported] == ANSWERS
     assert import_decisions(path, store) == []
 
 
 def as_a_spreadsheet_reads(cell):
-    """Return what is left of a cell that is taken for a number, a truth or a formula."""
+    """Return what a spreadsheet makes of a cell that it reads as a number, a truth value or a formula."""
     if cell.lower() in ("true", "false"):
         return cell.upper()
     if cell[:1] in "=+-@" and cell:
@@ -245,7 +249,7 @@ def first_line_changed(path, old, new):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda path: edit(path, 0, question="Is this another question?"), "is not what was exported under the key"),
         (lambda path: edit(path, 0, verdict="", comment="Hm."), "line 2: there is a correction or a comment, but no"),
@@ -256,12 +260,12 @@ def first_line_changed(path, old, new):
         (lambda path: path.write_text('key,question,answer,verdict\nq1,"a"b,c,accept'), "line 2: "),
     ],
 )
-def test_a_wrong_file_is_refused_with_the_line_and_nothing_of_it_is_taken(store, tmp_path, change, said):
+def test_a_wrong_file_is_refused_with_the_line_and_nothing_is_imported(store, tmp_path, change, message):
     path = tmp_path / "review.csv"
     export_pairs(PAIRS[:3], CHUNKS, path)
     edit(path, 0, verdict="accept", reviewer="ada")
     change(path)
-    with pytest.raises(DatasetError, match=said) as refused:
+    with pytest.raises(DatasetError, match=message) as refused:
         import_decisions(path, store)
     assert refused.value.expected
     assert refused.value.fix
@@ -269,7 +273,7 @@ def test_a_wrong_file_is_refused_with_the_line_and_nothing_of_it_is_taken(store,
 
 
 @pytest.mark.parametrize("name", ["review.xlsx", "gone.csv"])
-def test_what_is_no_review_file_is_refused_with_what_to_do(store, tmp_path, name):
+def test_a_file_that_cannot_hold_reviews_is_refused_with_what_to_do(store, tmp_path, name):
     with pytest.raises(DatasetError, match=name) as refused:
         import_decisions(tmp_path / name, store)
     assert "CSV" in refused.value.expected.upper()
@@ -282,7 +286,7 @@ def first(path):
     return {name: row[name] for name in ("key", "question", "answer")}
 
 
-def test_a_line_that_is_no_json_is_named(store, tmp_path):
+def test_the_error_names_a_line_that_is_not_json(store, tmp_path):
     path = tmp_path / "review.jsonl"
     export_pairs(PAIRS[:2], CHUNKS, path)
     path.write_text(path.read_text() + "{nope\n")
@@ -290,7 +294,7 @@ def test_a_line_that_is_no_json_is_named(store, tmp_path):
         import_decisions(path, store)
 
 
-def test_a_comment_from_a_file_is_taken_once(store, tmp_path):
+def test_a_comment_in_a_file_is_imported_once(store, tmp_path):
     path = tmp_path / "review.jsonl"
     export_pairs(PAIRS, CHUNKS, path)
     edit(path, 0, verdict="comment", comment="Is that so?", reviewer="ada")
@@ -300,7 +304,7 @@ def test_a_comment_from_a_file_is_taken_once(store, tmp_path):
     assert len(import_decisions(path, store)) == 1
 
 
-def test_a_cell_that_a_spreadsheet_would_run_is_made_harmless(store, tmp_path):
+def test_a_cell_that_a_spreadsheet_would_run_as_a_formula_gets_an_apostrophe(store, tmp_path):
     path = tmp_path / "review.csv"
     evil = replace(PAIRS[0], answer="=HYPERLINK(1)")
     export_pairs([evil], CHUNKS, path)

@@ -16,7 +16,7 @@ import uvicorn
 from typer.testing import CliRunner
 
 from ragtune.dataset.extractive.writer import ExtractiveWriter
-from ragtune.dataset.reviews.decisions import pair_key, standing
+from ragtune.dataset.reviews.decisions import newest_verdicts, pair_key
 from ragtune.settings import child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune_serving.api import build_api
@@ -148,7 +148,7 @@ def test_two_reviewers_a_pair_over_http_and_by_file_at_once_lose_nothing_and_sho
                 pool.submit(by_file, "dan", "accept"),
             ]
             assert [each.result() for each in left] == [0, 0, 0, 0]
-        held, said = served.desk.reviews.assignments(), standing(served.desk.reviews.decisions())
+        held, said = served.desk.reviews.assignments(), newest_verdicts(served.desk.reviews.decisions())
         told = served.desk.progress()
     finally:
         served.close()

@@ -1,7 +1,7 @@
 import dagster as dg
 import pytest
 
-from ragtune.dataset.reviews.decisions import ReviewStore
+from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.records import QAPair, ResponseRecord
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore

@@ -23,7 +23,7 @@ def by_path(documents: list[Document]) -> dict[str, Document]:
     return {document.path: document for document in documents}
 
 
-def test_a_folder_gives_every_document_with_all_that_is_known_about_it(tmp_path: Path) -> None:
+def test_a_folder_gives_every_document_with_its_metadata(tmp_path: Path) -> None:
     write(
         tmp_path,
         {"guide/start.md": "# Getting started\n\nThe gate opens at eight.", "notes.txt": "Der Hund und die Katze"},
@@ -57,7 +57,7 @@ def test_touching_a_file_changes_no_version(tmp_path: Path) -> None:
     assert read_sources([f"folder:{tmp_path}"]).documents[0].sha256 == before.sha256
 
 
-def test_hidden_and_binary_files_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_and_binary_files_are_skipped(tmp_path: Path) -> None:
     junk: dict[str, str | bytes] = {
         ".git/config.md": "x",
         ".secret.md": "x",
@@ -109,7 +109,7 @@ def test_a_link_to_a_parent_folder_does_not_loop(tmp_path: Path) -> None:
     ("files", "message"),
     [({}, "it is empty"), ({"a.png": b"x", "b.png": b"y"}, "2 .png"), ({"a.md": ""}, "the file is empty")],
 )
-def test_a_folder_without_a_readable_document_is_an_error_that_says_what_is_there(
+def test_the_error_for_a_folder_without_readable_documents_says_what_is_there(
     tmp_path: Path, files: dict[str, str | bytes], message: str
 ) -> None:
     write(tmp_path, files)
@@ -122,13 +122,13 @@ def test_a_folder_without_a_readable_document_is_an_error_that_says_what_is_ther
     [
         ("folder:/nowhere/at/all", "There is no folder /nowhere/at/all"),
         ("jsonl:/nowhere.jsonl", "There is no file /nowhere.jsonl"),
-        ("carrier-pigeon:home", "names no source"),
-        ("docs", "names no source"),
-        ("package:", "names no source"),
+        ("carrier-pigeon:home", "is not a source"),
+        ("docs", "is not a source"),
+        ("package:", "is not a source"),
         ("gopher9://host/docs", "Protocol not known"),
     ],
 )
-def test_an_unusable_source_is_an_error_that_names_it(spec: str, message: str) -> None:
+def test_the_error_for_an_unusable_source_names_it(spec: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         read_sources([spec])
 
@@ -173,22 +173,22 @@ def test_a_remote_folder_is_read_like_a_local_one() -> None:
     assert corpus.documents[0].modified
 
 
-def test_an_error_of_a_remote_client_is_told_and_costs_one_document_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_a_remote_client_is_reported_and_loses_only_one_document(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = fsspec.filesystem("memory")
     for name in ("bad", "good"):
         memory.pipe(f"/clients/{name}.md", b"# Title\n\nText.")
     fetch = memory.cat_file
 
-    def refuse(path: str, **knobs: object) -> bytes:
+    def refuse(path: str, **options: object) -> bytes:
         if "bad" in path:
             raise RuntimeError("the token has expired")
-        return bytes(fetch(path, **knobs))
+        return bytes(fetch(path, **options))
 
-    monkeypatch.setattr(type(memory), "cat_file", lambda self, path, **knobs: refuse(path, **knobs))
+    monkeypatch.setattr(type(memory), "cat_file", lambda self, path, **options: refuse(path, **options))
     corpus = read_sources(["memory://clients"])
     assert [document.path for document in corpus.documents] == ["good.md"]
     assert "the token has expired" in corpus.quarantine[0].reason
-    monkeypatch.setattr(type(memory), "find", lambda *args, **knobs: refuse("bad"))
+    monkeypatch.setattr(type(memory), "find", lambda *args, **options: refuse("bad"))
     with pytest.raises(SourceError, match="cannot be listed: the token has expired"):
         read_sources(["memory://clients"])
 
@@ -205,8 +205,8 @@ def test_a_password_in_a_url_stays_out_of_every_record() -> None:
 def test_several_sources_are_read_in_order_and_each_once(tmp_path: Path) -> None:
     write(tmp_path, {"x/a.md": "# A", "y/a.md": "# A"})
     specs = [f"folder:{tmp_path}/y", f"folder:{tmp_path}/x", f"folder:{tmp_path}/y"]
-    seen: list[tuple[str, int, int]] = []
-    corpus = read_sources(specs, progress=lambda *step: seen.append(step))
+    steps: list[tuple[str, int, int]] = []
+    corpus = read_sources(specs, progress=lambda *step: steps.append(step))
     assert [document.source for document in corpus.documents] == specs[:2]
     assert len({document.id for document in corpus.documents}) == 2
-    assert seen[-1] == (f"reading {specs[1]}", 1, 1)
+    assert steps[-1] == (f"reading {specs[1]}", 1, 1)

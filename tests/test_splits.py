@@ -5,7 +5,7 @@ from itertools import combinations, pairwise
 
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.near_duplicates import clusters, near_questions
-from ragtune.dataset.splits import leaks, split_counts, split_pairs, topic_balance, widest_gap
+from ragtune.dataset.splits import leaks, split_pairs, topic_balance, widest_gap
 from ragtune.records import Document
 from ragtune.settings import DatasetSettings
 from ragtune.text.shingles import jaccard, near_pairs, shingles
@@ -23,12 +23,12 @@ def near_copy(of: Document, number: int) -> Document:
 
 
 def pairs_of(documents):
-    return ExtractiveWriter(1).write([chunk(each) for each in documents])
+    return ExtractiveWriter(1).write([chunk(page) for page in documents])
 
 
 def test_minhash_finds_what_comparing_all_pairs_finds():
     originals = articles(40)
-    texts = [each.text for each in [*originals, *(near_copy(each, i) for i, each in enumerate(originals))]]
+    texts = [page.text for page in [*originals, *(near_copy(page, i) for i, page in enumerate(originals))]]
     for threshold in (0.35, 0.6):
         brute = {
             (i, j)
@@ -41,9 +41,9 @@ def test_minhash_finds_what_comparing_all_pairs_finds():
 
 def test_near_duplicates_share_a_split_and_nothing_leaks():
     originals = articles(120)
-    documents = [*originals, *(near_copy(each, i) for i, each in enumerate(originals[:60]))]
+    documents = [*originals, *(near_copy(page, i) for i, page in enumerate(originals[:60]))]
     items = split_pairs(pairs_of(documents), documents, SETTINGS, seed=5)
-    assert set(split_counts(items)) == {"train", "validation", "gate", "test"}
+    assert {item.split for item in items} == {"train", "validation", "gate", "test"}
     assert leaks(items, documents) == []
 
 
@@ -54,10 +54,10 @@ def test_a_planted_leak_is_named():
     items = split_pairs(pairs, originals, SETTINGS, seed=5)
     copied = replace(pairs[0], id="x", question="What is the copy?", document_id=documents[-1].id)
     other = "train" if items[0].split != "train" else "test"
-    found = leaks([*items, replace(items[0], pair=copied, split=other)], documents)
-    assert any("near duplicates in different splits" in each for each in found)
+    sentences = leaks([*items, replace(items[0], pair=copied, split=other)], documents)
+    assert any("near duplicates in different splits" in sentence for sentence in sentences)
     same_question = replace(items[0], pair=replace(pairs[0], id="y", document_id="elsewhere"), split=other)
-    assert any("questions" in each for each in leaks([*items, same_question], documents))
+    assert any("questions" in sentence for sentence in leaks([*items, same_question], documents))
 
 
 def test_adding_documents_moves_no_pair_when_the_old_splits_are_given():
@@ -65,7 +65,7 @@ def test_adding_documents_moves_no_pair_when_the_old_splits_are_given():
     first = split_pairs(pairs_of(old), old, SETTINGS, seed=5)
     before = {item.pair.id: item.split for item in first}
     previous = {item.pair.document_id: item.split for item in first}
-    grown = [*old, *(near_copy(each, 100 + i) for i, each in enumerate(old[:40]))]
+    grown = [*old, *(near_copy(page, 100 + i) for i, page in enumerate(old[:40]))]
     later = split_pairs(pairs_of(grown), grown, SETTINGS, seed=5, previous=previous)
     moved = [item for item in later if before.get(item.pair.id, item.split) != item.split]
     assert moved == []
@@ -73,7 +73,7 @@ def test_adding_documents_moves_no_pair_when_the_old_splits_are_given():
     assert len(later) > len(first)
 
 
-def test_a_document_between_a_trained_and_a_held_out_one_is_left_out():
+def test_a_near_duplicate_of_a_trained_and_of_a_held_out_document_is_left_out():
     a, b = articles(2)
     bridge = document("store.bridge", a.text + "\n" + b.text)
     documents = [a, b, bridge]
@@ -83,7 +83,7 @@ def test_a_document_between_a_trained_and_a_held_out_one_is_left_out():
     assert leaks(items, documents) == []
 
 
-def test_a_held_out_document_beside_a_trained_one_is_left_out():
+def test_a_held_out_near_duplicate_of_a_trained_document_is_left_out():
     a = articles(1)[0]
     twin = near_copy(a, 7)
     items = split_pairs(pairs_of([a, twin]), [a, twin], SETTINGS, 5, pinned_train={a.id}, previous={twin.id: "test"})
@@ -93,14 +93,14 @@ def test_a_held_out_document_beside_a_trained_one_is_left_out():
 def test_what_a_model_was_trained_on_stays_in_train():
     documents = articles(60)
     pairs = pairs_of(documents)
-    held = {item.pair.document_id for item in split_pairs(pairs, documents, SETTINGS, 5) if item.split == "test"}
-    assert held
-    again = split_pairs(pairs, documents, SETTINGS, 5, pinned_train=held)
-    assert {item.split for item in again if item.pair.document_id in held} == {"train"}
+    held_out = {item.pair.document_id for item in split_pairs(pairs, documents, SETTINGS, 5) if item.split == "test"}
+    assert held_out
+    again = split_pairs(pairs, documents, SETTINGS, 5, pinned_train=held_out)
+    assert {item.split for item in again if item.pair.document_id in held_out} == {"train"}
 
 
 def test_every_split_has_its_share_of_every_topic():
-    documents = [replace(each, topic=f"topic{i % 4}") for i, each in enumerate(articles(240))]
+    documents = [replace(page, topic=f"topic{i % 4}") for i, page in enumerate(articles(240))]
     items = split_pairs(pairs_of(documents), documents, SETTINGS, seed=5)
     shares = {"test": 0.12, "gate": 0.12, "validation": 0.05}
     balance = topic_balance(items)
@@ -108,17 +108,17 @@ def test_every_split_has_its_share_of_every_topic():
     for topic, counts in balance:
         for split, share in shares.items():
             assert abs(counts[split] / sum(counts.values()) - share) <= 0.04, (topic, split)
-    assert widest_gap(items, fewest=50) <= 0.05
+    assert widest_gap(items, min_pairs=50) <= 0.05
     one_sided = [replace(item, split="train" if item.pair.topic == "topic1" else item.split) for item in items]
-    assert widest_gap(one_sided, fewest=50) > 0.2
+    assert widest_gap(one_sided, min_pairs=50) > 0.2
 
 
-def test_which_split_a_single_new_document_joins_is_drawn():
-    chosen = Counter()
-    for each in articles(300):
-        chosen.update({item.split for item in split_pairs(pairs_of([each]), [each], SETTINGS, seed=5)})
-    assert 0.62 <= chosen["train"] / chosen.total() <= 0.8
-    assert chosen["test"] >= 15
+def test_the_split_of_a_single_new_document_is_drawn_by_the_shares():
+    counts = Counter()
+    for page in articles(300):
+        counts.update({item.split for item in split_pairs(pairs_of([page]), [page], SETTINGS, seed=5)})
+    assert 0.62 <= counts["train"] / counts.total() <= 0.8
+    assert counts["test"] >= 15
 
 
 def test_pairs_that_mean_the_same_keep_their_documents_together():
@@ -129,26 +129,26 @@ def test_pairs_that_mean_the_same_keep_their_documents_together():
         first.setdefault(pair.document_id, pair.id)
     ids = list(first.values())
     apart = split_pairs(pairs, documents, SETTINGS, seed=5)
-    alike = list(pairwise(ids[:30]))
-    assert leaks(apart, documents, alike=alike) != []
-    together = split_pairs(pairs, documents, SETTINGS, seed=5, alike=alike)
-    assert leaks(together, documents, alike=alike) == []
-    assert len({item.split for item in together if item.pair.id in ids[:30]}) == 1
+    paraphrases = list(pairwise(ids[:30]))
+    assert leaks(apart, documents, paraphrases=paraphrases) != []
+    joined = split_pairs(pairs, documents, SETTINGS, seed=5, paraphrases=paraphrases)
+    assert leaks(joined, documents, paraphrases=paraphrases) == []
+    assert len({item.split for item in joined if item.pair.id in ids[:30]}) == 1
 
 
 def test_a_cluster_is_a_chain_of_near_duplicates():
     a, b, c = articles(3)
-    found = clusters([a, b, c], 0.35, also=[(a.id, b.id)])
-    assert found[a.id] == found[b.id] != found[c.id]
+    cluster_of = clusters([a, b, c], 0.35, links=[(a.id, b.id)])
+    assert cluster_of[a.id] == cluster_of[b.id] != cluster_of[c.id]
 
 
 def test_the_same_question_about_two_objects_is_not_near():
-    asked = [
+    questions = [
         "What is the default of `limit` in shop.Cart.fetch?",
         "Which value does shop.Cart.fetch use for limit when I leave it out?",
         "What is the default of `limit` in shop.Cart.empty?",
     ]
-    assert (0, 2) not in set(near_questions(asked))
+    assert (0, 2) not in set(near_questions(questions))
     assert (0, 1) in set(
         near_questions(["What does shop.Cart.fetch return?", "What do I get back from shop.Cart.fetch?"])
     )

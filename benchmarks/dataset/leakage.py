@@ -1,7 +1,7 @@
-"""How much of a test set leaks into training, by the way of splitting, with planted near duplicates.
+"""Measures how much of a test set leaks into training with different ways to split, on planted near duplicates.
 
 Run: python benchmarks/dataset/leakage.py --source package:dagster --source package:peft --out benchmarks/dataset
-Planted: copies of a share of the documents with a share of their words replaced, under other names.
+Planted near duplicates are copies of some documents under another name, with some of their words replaced.
 """
 
 import argparse
@@ -24,15 +24,15 @@ from ragtune.text.shingles import jaccard, shingles
 
 
 def planted(documents: list[Document], share: float, seed: int) -> tuple[list[Document], dict[str, str]]:
-    """Return the documents with near copies behind them, and {copy id: original id}."""
+    """Return (the documents followed by near copies of a share of them, {id of the copy: id of the original})."""
     generator = random.Random(seed)
     vocabulary = sorted({word for document in documents[:300] for word in document.text.split() if word.isalpha()})
-    copies, origin = [], {}
+    copies, original_of = [], {}
     for document in generator.sample(documents, int(share * len(documents))):
         first, *lines = document.text.split("\n")
-        changed = generator.choice((0.02, 0.05, 0.1, 0.15))
+        changed_share = generator.choice((0.02, 0.05, 0.1, 0.15))
         words = " ".join(
-            generator.choice(vocabulary) if word.isalpha() and generator.random() < changed else word
+            generator.choice(vocabulary) if word.isalpha() and generator.random() < changed_share else word
             for word in "\n".join(lines).split(" ")
         )
         title = f"{document.title}_v2"
@@ -44,52 +44,54 @@ def planted(documents: list[Document], share: float, seed: int) -> tuple[list[Do
             text=f"{first.replace(document.title, title)}\n{words}",
         )
         copies.append(copy)
-        origin[copy.id] = document.id
-    return [*documents, *copies], origin
+        original_of[copy.id] = document.id
+    return [*documents, *copies], original_of
 
 
-def leaked(pairs: list[QAPair], split: dict[str, str], origin: dict[str, str], near: dict[str, set[str]]) -> float:
-    """Return the share of test pairs whose document, planted twin or near document has pairs in train."""
+def leaked_share(
+    pairs: list[QAPair], split: dict[str, str], original_of: dict[str, str], near: dict[str, set[str]]
+) -> float:
+    """Return the share of test pairs whose document, planted copy, original or near document is in train."""
     trained = {pair.document_id for pair in pairs if split[pair.id] == "train"}
     twins: dict[str, set[str]] = {}
-    for copy, original in origin.items():
+    for copy, original in original_of.items():
         twins.setdefault(original, set()).add(copy)
         twins.setdefault(copy, set()).add(original)
     test = [pair for pair in pairs if split[pair.id] == "test"]
-    bad = [
+    leaked = [
         pair
         for pair in test
         if ({pair.document_id} | twins.get(pair.document_id, set()) | near.get(pair.document_id, set())) & trained
     ]
-    return len(bad) / max(len(test), 1)
+    return len(leaked) / max(len(test), 1)
 
 
 def neighbours(documents: list[Document], threshold: float) -> dict[str, set[str]]:
-    """Return {document: near documents} by brute force over everything that shares a word triple."""
+    """Return {document id: ids of near documents}, by comparing all documents that share a word triple."""
     sets = [shingles(document.text) for document in documents]
-    places: dict[str, list[int]] = {}
-    found: dict[str, set[str]] = {}
-    for i, mine in enumerate(sets):
-        shared = Counter(j for shingle in mine for j in places.get(shingle, ()))
+    documents_with: dict[str, list[int]] = {}
+    near: dict[str, set[str]] = {}
+    for i, triples in enumerate(sets):
+        shared = Counter(j for triple in triples for j in documents_with.get(triple, ()))
         for j, count in shared.items():
-            if count >= threshold * max(len(mine), len(sets[j])) and jaccard(mine, sets[j]) >= threshold:
-                found.setdefault(documents[i].id, set()).add(documents[j].id)
-                found.setdefault(documents[j].id, set()).add(documents[i].id)
-        for shingle in mine:
-            places.setdefault(shingle, []).append(i)
-    return found
+            if count >= threshold * max(len(triples), len(sets[j])) and jaccard(triples, sets[j]) >= threshold:
+                near.setdefault(documents[i].id, set()).add(documents[j].id)
+                near.setdefault(documents[j].id, set()).add(documents[i].id)
+        for triple in triples:
+            documents_with.setdefault(triple, []).append(i)
+    return near
 
 
 def main() -> None:
     """Measure and write `leakage.json`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source", action="append", required=True)
-    parser.add_argument("--planted", type=float, default=0.3)
+    parser.add_argument("--source", action="append", required=True, help="a source of documents; may be repeated")
+    parser.add_argument("--planted", type=float, default=0.3, help="share of the documents that are copied")
     parser.add_argument("--seed", type=int, default=17)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder for leakage.json")
     options = parser.parse_args()
     settings, seed = DatasetSettings(), options.seed
-    documents, origin = planted(read_sources(options.source).documents, options.planted, seed)
+    documents, original_of = planted(read_sources(options.source).documents, options.planted, seed)
     count_tokens = embedder_from(load_settings()).count_tokens
     chunks = [replace(chunk, duplicate_of="") for chunk in chunk_documents(documents, ChunkingSettings(), count_tokens)]
     pairs = ExtractiveWriter(seed).write(chunks)
@@ -97,10 +99,10 @@ def main() -> None:
     rows = {}
 
     def measure(name: str, split: dict[str, str]) -> None:
-        chosen = [pair for pair in pairs if pair.id in split]
+        split_pairs_only = [pair for pair in pairs if pair.id in split]
         counts = Counter(split.values())
         rows[name] = {
-            "leaked": round(leaked(chosen, split, origin, near), 4),
+            "leaked": round(leaked_share(split_pairs_only, split, original_of, near), 4),
             "pairs": len(split),
             **{
                 f"{part}_share": round(counts[part] / len(split), 3) for part in ("train", "test", "gate", "validation")
@@ -108,23 +110,25 @@ def main() -> None:
         }
         print(name, rows[name], flush=True)
 
-    def by(unit: str, keys: dict[str, str]) -> dict[str, str]:
+    def by(unit: str, groups: dict[str, str]) -> dict[str, str]:
+        """Split by a seeded hash of each pair's group."""
         return {
-            key: "test" if draw(seed, unit, group) < settings.test_share else "train" for key, group in keys.items()
+            pair: "test" if draw(seed, unit, group) < settings.test_share else "train" for pair, group in groups.items()
         }
 
     measure("random", by("random", {pair.id: pair.id for pair in pairs}))
     measure("by document", by("document", {pair.id: pair.document_id for pair in pairs}))
     for threshold in (0.7, 0.5, 0.35, 0.25):
-        found = clusters(documents, threshold)
-        measure(f"by cluster, Jaccard {threshold}", by("cluster", {pair.id: found[pair.document_id] for pair in pairs}))
+        cluster_of = clusters(documents, threshold)
+        groups = {pair.id: cluster_of[pair.document_id] for pair in pairs}
+        measure(f"by cluster, Jaccard {threshold}", by("cluster", groups))
     items = split_pairs(pairs, documents, settings, seed)
     measure("split_pairs (as shipped)", {item.pair.id: item.split for item in items})
     sizes = Counter(item.cluster for item in items)
     result = {
         "sources": options.source,
         "documents": len(documents),
-        "planted": len(origin),
+        "planted": len(original_of),
         "pairs": len(pairs),
         "clusters": len(sizes),
         "largest_cluster_share": round(max(sizes.values()) / len(items), 4),

@@ -1,7 +1,7 @@
-"""How many pairs running text gives, how many of them its best sentence answers, and a sample to read.
+"""Measures how many pairs running text gives and how many of them its best sentence answers; prints a sample to read.
 
 Run: python benchmarks/dataset/prose.py --sample 50 --out benchmarks/dataset
-Without --source it reads the Markdown descriptions of the installed packages, this one left out.
+Without --source it reads the Markdown descriptions of the installed packages, except that of RagTune.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from ragtune.backends.catalog import embedder_from
-from ragtune.dataset.checks.baseline import overlap_shares
 from ragtune.dataset.checks.quality import check_pairs
+from ragtune.dataset.checks.word_overlap import overlap_shares
 from ragtune.dataset.extractive.prose_facts import passing
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.standalone import stands_alone
@@ -29,42 +29,42 @@ _NO_TEXT = re.compile(r"```.*?```|^(?: {4}|\t|#|>|\||[-*+] |\d+[.)] ).*$", re.DO
 
 
 def descriptions(folder: Path, shortest: int = 800) -> None:
-    """Write the Markdown description of every installed package that has one of some length."""
+    """Write the Markdown description of every installed package that has one of more than `shortest` characters."""
     for distribution in distributions():
-        told = distribution.metadata
-        text = told.get_payload() or told.get("Description") or ""
-        plain = "rst" not in (told.get("Description-Content-Type") or "") and told["Name"] != "ragtune"
-        if plain and len(text) > shortest:
-            (folder / f"{told['Name']}.md").write_text(text)
+        metadata = distribution.metadata
+        text = metadata.get_payload() or metadata.get("Description") or ""
+        is_markdown = "rst" not in (metadata.get("Description-Content-Type") or "")
+        if is_markdown and metadata["Name"] != "ragtune" and len(text) > shortest:
+            (folder / f"{metadata['Name']}.md").write_text(text)
 
 
-def runs(chunk: Chunk) -> bool:
-    """Return whether a passage holds a whole sentence outside code, lists, tables and notes on releases."""
+def is_running_text(chunk: Chunk) -> bool:
+    """Return whether a passage has a whole sentence outside code, lists and tables, and is not a release note."""
     if chunk.duplicate_of or passing(chunk):
         return False
     text = _NO_TEXT.sub("", chunk.text)
-    found = (text[start:end] for start, end in sentence_spans(text, 0, len(text)))
-    return any(stands_alone(each, fewest=6) and re.match(r"[A-Z`].*[.!?]$", each, re.DOTALL) for each in found)
+    units = (text[start:end] for start, end in sentence_spans(text, 0, len(text)))
+    return any(stands_alone(unit, fewest=6) and re.match(r"[A-Z`].*[.!?]$", unit, re.DOTALL) for unit in units)
 
 
 def main() -> None:
-    """Measure, print and write `prose.json`; with --sample also print pairs to read."""
+    """Measure, print the results and write `prose.json`; with --sample also print pairs to read."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source", action="append", default=[])
-    parser.add_argument("--sample", type=int, default=0)
+    parser.add_argument("--source", action="append", default=[], help="a source of documents; may be repeated")
+    parser.add_argument("--sample", type=int, default=0, help="number of pairs to print")
     parser.add_argument("--seed", type=int, default=17)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="folder for prose.json")
     arguments = parser.parse_args()
     settings = load_settings()
     with tempfile.TemporaryDirectory() as folder:
         descriptions(Path(folder))
-        found = read_sources(arguments.source or [f"folder:{folder}"]).documents
-    # The seeded choices follow the ids, which must not name the temporary folder.
-    documents = [replace(each, id=content_id("prose", Path(each.path).name)) for each in found]
+        documents = read_sources(arguments.source or [f"folder:{folder}"]).documents
+    # The seeded choices depend on the ids, so the ids must not depend on the temporary folder.
+    documents = [replace(document, id=content_id("prose", Path(document.path).name)) for document in documents]
     chunks = chunk_documents(documents, settings.chunking, embedder_from(settings).count_tokens)
     written = ExtractiveWriter(arguments.seed).write(chunks)
     pairs = [pair for pair in check_pairs(written, chunks, DatasetSettings(min_pairs=1)).kept if pair.answerable]
-    shares, running = overlap_shares(pairs, chunks), sum(runs(chunk) for chunk in chunks)
+    shares, running = overlap_shares(pairs, chunks), sum(is_running_text(chunk) for chunk in chunks)
     result = {
         "documents": len(documents),
         "passages": len(chunks),

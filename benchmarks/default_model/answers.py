@@ -1,6 +1,6 @@
-"""What every model answers over packages that no training saw, kind by kind, beside two answers without a model.
+"""Measures every model's answers on packages that no training saw, by kind, and two baselines without a model.
 
-Run: python -m benchmarks.default_model.answers (the graph is built first; minutes for each model on two cores)
+Run: python -m benchmarks.default_model.answers (builds the graph first; takes minutes per model on two cores)
 """
 
 import os
@@ -38,18 +38,18 @@ Answers = Sequence[ScoredAnswer]
 
 
 class SentencePicker(ChatModel):
-    """Answers with one sentence of the prompt's passages: the most similar one, or the first of the first passage."""
+    """Answers with a sentence of the passages: the most similar one, or without an embedder the first one."""
 
     def __init__(self, name: str, embedder: Embedder | None) -> None:
         self.name, self.embedder = name, embedder
 
     def complete(self, messages: Sequence[Message], **_: object) -> Completion:
-        """Return the sentence with the number of its passage."""
+        """Return the sentence, with the number of its passage as the citation."""
         passages, _, question = messages[-1].content.rpartition("\n\nQuestion: ")
-        found = re.findall(r"^\[(\d)\] [^\n]*\n(.*?)(?=^\[\d\] |\Z)", passages, re.MULTILINE | re.DOTALL)
+        numbered = re.findall(r"^\[(\d)\] [^\n]*\n(.*?)(?=^\[\d\] |\Z)", passages, re.MULTILINE | re.DOTALL)
         units = [
             (number, collapse_whitespace(text[a:b]))
-            for number, text in found
+            for number, text in numbered
             for a, b in sentence_spans(text, 0, len(text))
         ]
         best = 0
@@ -61,26 +61,26 @@ class SentencePicker(ChatModel):
 
 
 def main() -> None:
-    """Build the graph on its own settings and write the tables as JSON."""
+    """Build the graph with this benchmark's settings, measure, and write `answers.json`."""
     os.environ.setdefault("RAGTUNE_CONFIG", str(HERE / "ragtune.yaml"))
     settings = load_settings()
     command = [sys.executable, "-m", "ragtune_assets.materialize", "--select", "*eval_scores"]
     subprocess.run(command, env=child_environment(), check=True)
     store = ArtifactStore(settings.home / "artifacts")
-    splits, told = store.current("qa_splits"), store.current("eval_answers")
-    if splits is None or told is None:
-        raise SystemExit("The graph made no answers.")
-    sets = [one for one in store.read_records(told, AnswerSet) if one.split == "test"]
-    answers: dict[str, Answers] = {f"{one.model} {one.precision}": one.answers for one in sets}
+    splits, stored = store.current("qa_splits"), store.current("eval_answers")
+    if splits is None or stored is None:
+        raise SystemExit("The graph has no qa_splits or no eval_answers. Expected: a run that builds both.")
+    answer_sets = [entry for entry in store.read_records(stored, AnswerSet) if entry.split == "test"]
+    answers: dict[str, Answers] = {f"{entry.model} {entry.precision}": entry.answers for entry in answer_sets}
     retriever = retriever_from(settings)
     answerer = Answerer(retriever, settings.answer)
-    asked = held_out(store.read_records(splits, SplitItem), "test", settings.evaluation.test_items, settings.seed)
+    pairs = held_out(store.read_records(splits, SplitItem), "test", settings.evaluation.test_items, settings.seed)
     for picker in (
         SentencePicker("most similar sentence", retriever.embedder),
         SentencePicker("first sentence of the best passage", None),
     ):
-        answers[picker.name] = score_model(asked, answerer, picker, concurrency=1)
-    table = {name: scores(each, settings.seed) for name, each in answers.items()}
+        answers[picker.name] = score_model(pairs, answerer, picker, concurrency=1)
+    table = {name: scores(of_model, settings.seed) for name, of_model in answers.items()}
     results = {
         "command": "python -m benchmarks.default_model.answers",
         "sources": settings.sources,
@@ -94,7 +94,7 @@ def main() -> None:
         "signatures": SIGNATURES,
         "scores": table,
         "by_kind": {
-            metric: {name: by_kind(each, metric, settings.seed) for name, each in answers.items()}
+            metric: {name: by_kind(of_model, metric, settings.seed) for name, of_model in answers.items()}
             for metric in ("token_f1", "exact_match", "citation", "false_refusal")
         },
         "gains": gains(answers, settings.seed),
@@ -109,27 +109,30 @@ def scores(answers: Answers, seed: int) -> dict[str, list[float]]:
 
     `right_citation_alone` counts an answer that cites the right passage and no other.
     """
-    found = {}
+    table = {}
     for metric in METRICS:
-        chosen = [answer for answer in answers if metric in answer.metrics]
-        if chosen:
-            found[metric] = _interval(chosen, [answer.metrics[metric] for answer in chosen], seed)
+        scored = [answer for answer in answers if metric in answer.metrics]
+        if scored:
+            table[metric] = _interval(scored, [answer.metrics[metric] for answer in scored], seed)
     cited = [answer for answer in answers if "citation" in answer.metrics]
-    found["right_citation_alone"] = _interval(cited, [float(a.metrics["citation"] == 1) for a in cited], seed)
-    return found
+    table["right_citation_alone"] = _interval(cited, [float(a.metrics["citation"] == 1) for a in cited], seed)
+    return table
 
 
 def by_kind(answers: Answers, metric: str, seed: int) -> dict[str, list[float]]:
-    """Return {kind of question: [mean, low, high, n]} of a metric, where it applies."""
+    """Return {kind of question: [mean, low, high, n]} of a metric, for the kinds that it applies to."""
     kinds: dict[str, list[ScoredAnswer]] = defaultdict(list)
     for answer in answers:
         if metric in answer.metrics:
             kinds[answer.kind].append(answer)
-    return {kind: _interval(of, [a.metrics[metric] for a in of], seed) for kind, of in sorted(kinds.items())}
+    return {
+        kind: _interval(members, [answer.metrics[metric] for answer in members], seed)
+        for kind, members in sorted(kinds.items())
+    }
 
 
 def gains(answers: Mapping[str, Answers], seed: int) -> list[dict[str, Any]]:
-    """Return what each step gains over the one before it, paired by question, with two-sided 95% intervals."""
+    """Return the gain of each step over the one before, paired by question, with two-sided 95% intervals."""
     steps = [
         ("raw bf16", "base bf16"),
         ("raw bf16", "fine-tuned bf16"),
@@ -140,16 +143,16 @@ def gains(answers: Mapping[str, Answers], seed: int) -> list[dict[str, Any]]:
     rows = []
     for before, after in steps:
         for metric in COMPARED:
-            first = answers[after][: len(answers[before])]  # the raw model may be asked fewer, the first ones
+            first = answers[after][: len(answers[before])]  # the raw model may answer only the first questions
             gain = paired_gain(answers[before], first, metric, alpha=0.025, samples=SAMPLES, seed=seed)
-            interval = [round(each, 4) for each in (gain.gain, gain.low, gain.high)]
+            interval = [round(value, 4) for value in (gain.gain, gain.low, gain.high)]
             rows.append({"from": before, "to": after, "metric": metric, "gain": interval, "n": gain.n})
     return rows
 
 
 def _interval(answers: Answers, values: Sequence[float], seed: int) -> list[float]:
     documents = [answer.document_id for answer in answers]
-    return [*(round(each, 4) for each in mean_interval(values, documents, SAMPLES, seed)), len(answers)]
+    return [*(round(value, 4) for value in mean_interval(values, documents, SAMPLES, seed)), len(answers)]
 
 
 if __name__ == "__main__":

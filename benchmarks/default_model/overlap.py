@@ -1,6 +1,6 @@
-"""Whether the default model's adapter has seen what it is measured on: near-duplicate documents, by MinHash.
+"""Checks whether the default model was trained on near duplicates of the documents that it is measured on.
 
-Run: python -m benchmarks.default_model.overlap (reads all the corpora, some minutes)
+Run: python -m benchmarks.default_model.overlap (reads all corpora, takes some minutes)
 """
 
 import json
@@ -23,9 +23,9 @@ LEARNT = HERE.parent.parent / "grounding" / "ragtune.yaml"
 
 
 def main() -> None:
-    """Compare every document learnt with the default corpus and with the benchmarks', and write what is alike.
+    """Compare every training document with the default corpus and the benchmarks' corpora; write `overlap.json`.
 
-    The replayed descriptions of packages are among those learnt.
+    The package descriptions that training replays are training documents too.
     """
     began = time.monotonic()
     learnt = yaml.safe_load(LEARNT.read_text())["sources"]
@@ -39,17 +39,18 @@ def main() -> None:
     ]
     seed = Settings().seed
     held_out = len(descriptions(seed))
-    replayed = [replace(each, source=REPLAYED) for each in descriptions(seed, skip=held_out)]
+    replayed = [replace(document, source=REPLAYED) for document in descriptions(seed, skip=held_out)]
     documents = [*read_sources([*learnt, *others]).documents, *replayed]
     learnt = [*learnt, REPLAYED]
     threshold = Settings().dataset.jaccard
-    seen = [document.source in learnt for document in documents]
-    alike = [
+    is_learnt = [document.source in learnt for document in documents]
+    near = [
         (documents[i], documents[j])
         for i, j in near_pairs([d.text for d in documents], threshold)
-        if seen[i] != seen[j]
+        if is_learnt[i] != is_learnt[j]
     ]
-    held = {(b if a.source in learnt else a).id: (b if a.source in learnt else a).source for a, b in alike}
+    affected = [b if a.source in learnt else a for a, b in near]
+    source_of = {document.id: document.source for document in affected}
     sizes = Counter(document.source for document in documents)
     result = {
         "command": "python -m benchmarks.default_model.overlap",
@@ -58,8 +59,8 @@ def main() -> None:
         "jaccard": threshold,
         "learnt": {source: sizes[source] for source in learnt},
         "held_out": {source: sizes[source] for source in others},
-        "held_out_with_a_near_duplicate": dict(Counter(held.values())),
-        "examples": [[a.title, b.title] for a, b in alike[:20]],
+        "held_out_with_a_near_duplicate": dict(Counter(source_of.values())),
+        "examples": [[a.title, b.title] for a, b in near[:20]],
     }
     (HERE / "overlap.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

@@ -1,10 +1,10 @@
-"""What each model answers about prose that no training saw, before and after a training on API text.
+"""Measures each model's answers about prose that no training saw, before and after a training on API text.
 
     python -m benchmarks.default_model.prose --home .benchmarks/default_model
 
-Needs the home of `benchmarks.default_model.answers`, whose models are asked. Without --questions the prose is that
-of prose.yaml, with passages from its own hybrid index. A file of questions has in each line `question`, `answer` and
-`context`, a text that holds the answer; its passages are then the contexts most similar to the question.
+Needs the home of `benchmarks.default_model.answers`, whose models answer. Without --questions the prose is that of
+prose.yaml, with passages from its own hybrid index. Each line of a file of questions has `question`, `answer` and
+`context`, a text that contains the answer; the passages are then the contexts most similar to the question.
 """
 
 import argparse
@@ -38,9 +38,9 @@ SAMPLES = 2000
 
 
 def questions_of(file: Path, settings: Settings) -> list[OutOfDomainQuestion]:
-    """Return the questions of a JSONL file with their passages; an empty answer means that there is none.
+    """Return the questions of a JSONL file with their passages; an empty answer means that the question has none.
 
-    Left out, and counted on the terminal: answers that no passage holds whole, and a question that comes again.
+    Questions whose answer is in no passage as a whole are left out, and so are repeated questions.
     """
     lines = {line["question"]: line for line in map(json.loads, filter(str.strip, file.read_text().splitlines()))}
     contexts = {context: content_id(context) for context in (line["context"] for line in lines.values())}
@@ -54,72 +54,75 @@ def questions_of(file: Path, settings: Settings) -> list[OutOfDomainQuestion]:
     pairs = []
     for question, line in lines.items():
         name, answer = contexts[line["context"]], line["answer"]
-        holding = [chunk for chunk in chunks if chunk.document_id == name and answer in chunk.text]
-        if holding:
-            start = holding[0].text.index(answer)
+        matches = [chunk for chunk in chunks if chunk.document_id == name and answer in chunk.text]
+        if matches:
+            start = matches[0].text.index(answer)
             span = (start, start + len(answer))
-            own = content_id(question, name)
-            pairs.append(QAPair(own, question, answer, "public", name, holding[0].id, span, bool(answer)))
+            pair_id = content_id(question, name)
+            pairs.append(QAPair(pair_id, question, answer, "public", name, matches[0].id, span, bool(answer)))
     print(f"{len(pairs)} of {len(lines)} questions have an answer that stands in a passage.")
     return with_nearest_passages(pairs, chunks, embedder, settings.answer.passages)
 
 
 def contains(answer: ScoredAnswer) -> float:
-    """Return 1 when the answer holds the expected one, word by word, and is no refusal."""
-    want, got = answer_tokens(answer.expected), answer_tokens(answer.answer)
-    return float(bool(want) and stands_in(want, got) and not answer.refused)
+    """Return 1 if the answer contains the expected one word for word and is not a refusal, else 0."""
+    expected, words = answer_tokens(answer.expected), answer_tokens(answer.answer)
+    return float(bool(expected) and stands_in(expected, words) and not answer.refused)
 
 
 def values(answers: Sequence[ScoredAnswer]) -> dict[str, dict[str, float]]:
-    """Return {measure: {pair id: value}}; citations and words of answers whose passage was shown only."""
-    shown = [a for a in answers if a.answerable and a.retrieved]
+    """Return {measure: {pair id: value}}.
+
+    Citations, false refusals and contained answers count only if the right passage was shown.
+    """
+    with_passage = [a for a in answers if a.answerable and a.retrieved]
     return {
         "token_f1": {a.pair_id: a.metrics["token_f1"] for a in answers},
-        "contains_expected": {a.pair_id: contains(a) for a in shown},
-        "citation": {a.pair_id: a.metrics["citation"] for a in shown},
-        "false_refusal": {a.pair_id: a.metrics["false_refusal"] for a in shown},
+        "contains_expected": {a.pair_id: contains(a) for a in with_passage},
+        "citation": {a.pair_id: a.metrics["citation"] for a in with_passage},
+        "false_refusal": {a.pair_id: a.metrics["false_refusal"] for a in with_passage},
         "refusal_recall": {a.pair_id: a.metrics["refusal_recall"] for a in answers if not a.answerable},
     }
 
 
 def table(rows: Mapping[str, Mapping[str, float]], documents: Mapping[str, str], seed: int) -> dict[str, list[float]]:
     """Return {measure: [mean, low, high, n]} with 95% intervals, resampled by document."""
-    found = {}
+    intervals = {}
     for name, row in rows.items():
         if row:
-            interval = mean_interval([*row.values()], [documents[each] for each in row], SAMPLES, seed)
-            found[name] = [*(round(value, 4) for value in interval), len(row)]
-    return found
+            interval = mean_interval([*row.values()], [documents[pair_id] for pair_id in row], SAMPLES, seed)
+            intervals[name] = [*(round(value, 4) for value in interval), len(row)]
+    return intervals
 
 
 def main() -> None:
-    """Build the dataset and the index, ask the models and write `prose.json`."""
+    """Build the dataset and the index, let the models answer and write `prose.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--home", type=Path, required=True, help="whose models answer")
-    parser.add_argument("--items", type=int, default=300)
+    parser.add_argument("--home", type=Path, required=True, help="the home whose models answer")
+    parser.add_argument("--items", type=int, default=300, help="number of questions")
     parser.add_argument("--questions", type=Path, help="a JSONL file instead of the dataset's own questions")
     parser.add_argument("--out", type=Path, default=HERE / "prose.json")
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     log_to(sys.stderr)
     os.environ.setdefault("RAGTUNE_CONFIG", str(HERE / "prose.yaml"))
     settings = load_settings()
-    store, models = ArtifactStore(settings.home / "artifacts"), ArtifactStore(chosen.home / "artifacts")
+    store, models = ArtifactStore(settings.home / "artifacts"), ArtifactStore(options.home / "artifacts")
     finder: Any
-    shaping = f"{settings.fingerprint('answer', 'index', 'engine')} {ANSWERING_VERSION}"
-    if chosen.questions:
-        asked = questions_of(chosen.questions, settings)
-        pairs, finder = [question.pair for question in asked], FixedPassages(asked)
-        shaping += content_id(*(chunk.id for question in asked for chunk in question.passages))
+    answers_key = f"{settings.fingerprint('answer', 'index', 'engine')} {ANSWERING_VERSION}"
+    if options.questions:
+        questions = questions_of(options.questions, settings)
+        pairs, finder = [question.pair for question in questions], FixedPassages(questions)
+        answers_key += content_id(*(chunk.id for question in questions for chunk in question.passages))
     else:
         needed = ("--select", "*search_index", "--select", "*qa_splits")
         command = [sys.executable, "-m", "ragtune_assets.materialize", *needed]
         subprocess.run(command, env=child_environment(), check=True)
         splits, index = store.current("qa_splits"), store.current("search_index")
         if splits is None or index is None:
-            raise SystemExit("The graph made no questions.")
+            raise SystemExit("The graph has no qa_splits or no search_index. Expected: a run that builds both.")
         pairs, finder = [item.pair for item in store.read_records(splits, SplitItem)], retriever_from(settings)
-        shaping += index.sha256
-    pairs = sorted(pairs, key=lambda pair: content_id(str(settings.seed), pair.id))[: chosen.items]
+        answers_key += index.sha256
+    pairs = sorted(pairs, key=lambda pair: content_id(str(settings.seed), pair.id))[: options.items]
     built = {
         RAW: raw_model(settings.base_model, models),
         BASE: models.current("base_model"),
@@ -127,18 +130,17 @@ def main() -> None:
     }
     folders = {name: models.folder(ref) for name, ref in built.items() if ref}
     if len(folders) < len(built):
-        raise SystemExit(f"{chosen.home} holds only {', '.join(folders)}; run benchmarks.default_model.answers first.")
-    exam = Exam(RememberingAnswerer(finder, settings.answer), shaping)
+        raise SystemExit(f"{options.home} holds only {', '.join(folders)}; run benchmarks.default_model.answers first.")
+    exam = Exam(RememberingAnswerer(finder, settings.answer), answers_key)
     contenders = [Contender(name, "bf16", folder, name, {"test": pairs}) for name, folder in folders.items()]
     answering = HeldOutAnswers(
         engine_from(settings), {"test": exam}, store, settings.evaluation, settings.seed, LoggedProgress()
     )
     at_once = 2 if chosen_device(settings.device) == "cpu" else 1
-    found = {
-        one.model: each["test"] for one, each in zip(contenders, answering.of_all(contenders, at_once), strict=True)
-    }
+    answer_sets = answering.of_all(contenders, at_once)
+    by_model = {contender.model: answers["test"] for contender, answers in zip(contenders, answer_sets, strict=True)}
     documents = {pair.id: pair.document_id for pair in pairs}
-    measured = {name: values(answers) for name, answers in found.items()}
+    measured = {name: values(answers) for name, answers in by_model.items()}
     gains = {
         f"{name} over raw": {
             measure: {pair: value - measured[RAW][measure][pair] for pair, value in row.items()}
@@ -146,21 +148,23 @@ def main() -> None:
         }
         for name in (BASE, CANDIDATE)
     }
-    bad = [a for a in found[CANDIDATE] if a.answerable and a.retrieved and not contains(a)][:12]
+    wrong = [a for a in by_model[CANDIDATE] if a.answerable and a.retrieved and not contains(a)][:12]
     result: dict[str, Any] = {
         "command": "python -m benchmarks.default_model.prose " + " ".join(sys.argv[1:]),
-        "sources": [str(chosen.questions)] if chosen.questions else settings.sources,
+        "sources": [str(options.questions)] if options.questions else settings.sources,
         "seed": settings.seed,
         "questions_sha256": content_id(*(f"{pair.id} {pair.question} {pair.answer}" for pair in pairs)),
         "model_versions": {name: ref.sha256 for name, ref in built.items() if ref},
         "hardware": hardware(),
         "scores": {name: table(rows, documents, settings.seed) for name, rows in measured.items()},
         "paired_gains": {name: table(rows, documents, settings.seed) for name, rows in gains.items()},
-        "where_it_breaks": [{"question": a.question, "expected": a.expected, "answer": a.answer} for a in bad],
+        "where_it_breaks": [{"question": a.question, "expected": a.expected, "answer": a.answer} for a in wrong],
     }
-    chosen.out.write_text(as_text(result))
+    options.out.write_text(as_text(result))
     for name, row in {**result["scores"], **result["paired_gains"]}.items():
-        print(f"{name:22}", *(f"{each} {value[0]:.3f} (n={value[3]:.0f})" for each, value in row.items()), sep="  ")
+        print(
+            f"{name:22}", *(f"{measure} {value[0]:.3f} (n={value[3]:.0f})" for measure, value in row.items()), sep="  "
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What INT4 and INT8 weights cost the default model: the same questions to bf16, W4A16 and W8A8, paired.
+"""Measures what INT4 and INT8 weights cost the default model: bf16, W4A16 and W8A8 on the same questions, paired.
 
     python -m benchmarks.default_model.rounding --home .ragtune --questions 2000
 
 Needs a home with a dataset (`ragtune materialize --select +qa_splits --select base_model`). The base model was trained
-on none of its documents, so questions of every split are asked, but for those that GPTQ looked at.
+on none of its documents, so questions of every split are used, except those that GPTQ was calibrated on.
 """
 
 import argparse
@@ -31,10 +31,10 @@ SAMPLES = 2000
 
 
 def main() -> None:
-    """Quantise, ask and write `rounding.json` beside this script."""
+    """Quantise, let the models answer and write `rounding.json` next to this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, default=Path(".ragtune"))
-    parser.add_argument("--questions", type=int, default=2000)
+    parser.add_argument("--questions", type=int, default=2000, help="number of questions, at most")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     log_to(sys.stderr)
@@ -45,31 +45,30 @@ def main() -> None:
         raise SystemExit(f"{settings.home} holds no dataset; see --help.")
     items, retriever = store.read_records(splits, SplitItem), retriever_from(settings)
     items.sort(key=lambda item: (item.split != "train", content_id(str(seed), item.pair.id)))
-    looked_at, rest = (
-        items[: settings.quantization.calibration_samples],
-        items[settings.quantization.calibration_samples :],
-    )
-    asked = sorted((item.pair for item in rest), key=lambda pair: content_id(str(seed), pair.id))[: options.questions]
+    samples = settings.quantization.calibration_samples
+    calibration, rest = items[:samples], items[samples:]
+    pairs = sorted((item.pair for item in rest), key=lambda pair: content_id(str(seed), pair.id))[: options.questions]
     folders: dict[Precision, Path] = {"bf16": store.folder(base)}
-    shaped = content_id(base.sha256, splits.sha256, str(seed), settings.fingerprint("quantization"))
-    made = settings.home / "work" / "rounding" / shaped
-    if not (made / "w8a8").is_dir():
-        conversations = examples(looked_at, "train", store.read_records(passages, Chunk), retriever, settings)
-        quantize_w4a16(folders["bf16"], conversations, settings.quantization, made / "w4a16", progress=progress)
-        quantize_w8a8(folders["bf16"], made / "w8a8", progress=progress)
-    folders |= {"w4a16": made / "w4a16", "w8a8": made / "w8a8"}
+    made_from = content_id(base.sha256, splits.sha256, str(seed), settings.fingerprint("quantization"))
+    folder = settings.home / "work" / "rounding" / made_from
+    if not (folder / "w8a8").is_dir():
+        conversations = examples(calibration, "train", store.read_records(passages, Chunk), retriever, settings)
+        quantize_w4a16(folders["bf16"], conversations, settings.quantization, folder / "w4a16", progress=progress)
+        quantize_w8a8(folders["bf16"], folder / "w8a8", progress=progress)
+    folders |= {"w4a16": folder / "w4a16", "w8a8": folder / "w8a8"}
     context = f"{settings.fingerprint('answer', 'index', 'engine')} {ANSWERING_VERSION} {passages.sha256}"
     exam = Exam(RememberingAnswerer(retriever, settings.answer), context)
     answers = HeldOutAnswers(engine_from(settings), {"test": exam}, store, settings.evaluation, seed, progress)
-    contenders = [
-        Contender("base", name, folder, base.sha256[:12], {"test": asked}) for name, folder in folders.items()
-    ]
+    contenders = [Contender("base", name, path, base.sha256[:12], {"test": pairs}) for name, path in folders.items()]
     at_once = 2 if chosen_device(settings.device) == "cpu" else 1
-    told = {
-        one.precision: each["test"] for one, each in zip(contenders, answers.of_all(contenders, at_once), strict=True)
+    answer_sets = answers.of_all(contenders, at_once)
+    by_precision = {
+        contender.precision: answered["test"] for contender, answered in zip(contenders, answer_sets, strict=True)
     }
     gains = {
-        (precision, metric): paired_gain(told["bf16"], told[precision], metric, alpha=0.025, samples=SAMPLES, seed=seed)
+        (precision, metric): paired_gain(
+            by_precision["bf16"], by_precision[precision], metric, alpha=0.025, samples=SAMPLES, seed=seed
+        )
         for precision in ("w4a16", "w8a8")
         for metric in ("token_f1", "citation", "refusal_recall", "false_refusal")
     }
@@ -82,12 +81,12 @@ def main() -> None:
         "dataset_sha256": splits.sha256,
         "model_sha256": base.sha256,
         "signatures": SIGNATURES,
-        "smaller_by": {name: round(1 - folder_bytes(folder) / full, 3) for name, folder in folders.items()},
+        "smaller_by": {name: round(1 - folder_bytes(path) / full, 3) for name, path in folders.items()},
         "scores": {
             name: {
                 score.metric: [round(score.value, 4), round(score.low, 4), round(score.high, 4), score.n]
                 for score in summarise(
-                    each,
+                    answered,
                     model="base",
                     precision=name,
                     split="test",
@@ -96,13 +95,13 @@ def main() -> None:
                     seed=seed,
                 )
             }
-            for name, each in told.items()
+            for name, answered in by_precision.items()
         },
         "paired_with_bf16": [
             {
                 "precision": precision,
                 "metric": metric,
-                "gain": [round(each, 4) for each in (gain.gain, gain.low, gain.high)],
+                "gain": [round(value, 4) for value in (gain.gain, gain.low, gain.high)],
                 "n": gain.n,
             }
             for (precision, metric), gain in gains.items()

@@ -1,11 +1,11 @@
-"""How fast each precision answers through the engine, beside transformers' own `generate`, on the same prompts.
+"""Measures how fast each precision answers through the engine, and transformers' `generate`, on the same prompts.
 
     python -m benchmarks.default_model.serving --home .ragtune
 
-Needs a home whose graph was built. Prompts are those of held-out questions, greedy, never sent twice to one
-engine. The fastest precision is also measured without tokens guessed from the prompt, and compiled. transformers
-answers one after the other, and in batches as large as the engine's load, in the numbers that the processor computes
-fast.
+Needs a home whose graph was built. The prompts are those of held-out questions. Decoding is greedy, and no prompt is
+sent twice to one engine. The fastest precision is also measured without tokens guessed from the prompt, and compiled.
+transformers answers one prompt at a time, and in batches as large as the engine's load, in the number format that the
+processor computes fastest.
 """
 
 import argparse
@@ -34,14 +34,14 @@ LEVELS = (1, 4, 8)
 
 
 def transformers_alone(folder: Path, prompts: list[Prompt], batch: int, settings: Settings) -> dict[str, float]:
-    """Return what `generate` takes for one batch of prompts after the other, the first one not counted."""
+    """Return latencies and throughput of `generate` over batches of prompts; the first batch is a warm-up."""
     import torch
 
     device = chosen_device(settings.device)
     use_threads(settings.threads)
     model, tokenizer = load_model(folder, device).eval(), load_tokenizer(folder)
     tokenizer.padding_side = "left"
-    times, written = [], 0
+    times, written_tokens = [], 0
     for start in range(0, len(prompts), batch):
         texts = [render_chat(tokenizer, prompt, open_reply=True) for prompt in prompts[start : start + batch]]
         began = time.perf_counter()
@@ -51,28 +51,28 @@ def transformers_alone(folder: Path, prompts: list[Prompt], batch: int, settings
         times.append(time.perf_counter() - began)
         if start:
             ended = (out[:, ids["input_ids"].shape[1] :] == tokenizer.eos_token_id).cumsum(1)
-            written += int((ended == 0).sum() + (ended[:, -1] > 0).sum())  # the first end token of a row counts
-    answered = len(prompts) - batch
+            written_tokens += int((ended == 0).sum() + (ended[:, -1] > 0).sum())  # the first end token of a row counts
+    requests = len(prompts) - batch
     return {
         "batch": batch,
-        "requests": answered,
+        "requests": requests,
         "p50_ms": percentile(times[1:], 50) * 1000,
         "p95_ms": percentile(times[1:], 95) * 1000,
-        "requests_per_second": answered / sum(times[1:]),
-        "tokens_per_second": written / sum(times[1:]),
+        "requests_per_second": requests / sum(times[1:]),
+        "tokens_per_second": written_tokens / sum(times[1:]),
     }
 
 
 def with_engine(settings: Settings, **changes: Any) -> Settings:
-    """Return the settings with some of the engine's changed."""
+    """Return the settings with changed engine settings."""
     return settings.model_copy(update={"engine": settings.engine.model_copy(update=changes)})
 
 
 def main() -> None:
-    """Measure and write `serving.json` beside this script."""
+    """Measure and write `serving.json` next to this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, default=Path(".ragtune"))
-    parser.add_argument("--requests", type=int, default=24, help="at each level of concurrency, at least 8")
+    parser.add_argument("--requests", type=int, default=24, help="requests at each level of concurrency, at least 8")
     parser.add_argument("--precisions", nargs="+", default=["bf16", "w4a16", "w8a8"])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
@@ -94,9 +94,9 @@ def main() -> None:
         (fastest, with_engine(settings, speculative_tokens=0)),
         (fastest, with_engine(settings, eager=False)),
     ]
-    for precision, chosen in runs:
-        with engine_from(chosen).running(folders[precision], f"serving-{precision}") as engine:
-            measured = run_loads(
+    for precision, run_settings in runs:
+        with engine_from(run_settings).running(folders[precision], f"serving-{precision}") as engine:
+            loads = run_loads(
                 engine,
                 prompts,
                 LEVELS,
@@ -107,11 +107,14 @@ def main() -> None:
                 max_tokens=settings.answer.max_tokens,
                 seed=settings.seed,
             )
-        guessed = chosen.engine.speculative_tokens
-        how = {"speculative_tokens": "default" if guessed is None else guessed, "compiled": not chosen.engine.eager}
-        rows += [{**asdict(row), **how} for row in measured]
+        guessed = run_settings.engine.speculative_tokens
+        options_used = {
+            "speculative_tokens": "default" if guessed is None else guessed,
+            "compiled": not run_settings.engine.eager,
+        }
+        rows += [{**asdict(row), **options_used} for row in loads]
         print(
-            *(f"{row.precision} {how} at {row.concurrency}: p50 {row.p50_ms:.0f} ms" for row in measured),
+            *(f"{row.precision} {options_used} at {row.concurrency}: p50 {row.p50_ms:.0f} ms" for row in loads),
             sep="\n",
         )
     batches = [
@@ -121,7 +124,7 @@ def main() -> None:
         for level in LEVELS
     ]
     print(
-        *(f"transformers, {each['batch']} at once: {each['tokens_per_second']:.1f} tokens/s" for each in batches),
+        *(f"transformers, {row['batch']} at once: {row['tokens_per_second']:.1f} tokens/s" for row in batches),
         sep="\n",
     )
     results = {

@@ -1,12 +1,12 @@
-"""What a minute of training is worth: RagTune's trainer beside plain TRL, with the same model, pairs and adapter.
+"""Compares RagTune's trainer with plain TRL minute by minute, with the same model, pairs and adapter.
 
     python -m benchmarks.default_model.training --home .ragtune --seeds 1 2 3
 
-Needs a home whose graph was built. Both start from the raw model, learn the same conversations in float or bf16
-as the processor computes faster, with the same learning rate, and stop on time; plain TRL reads each conversation
-by itself, in its own random order. The score is the share of held-out answers whose every token, citation and end
-included, is the most likely one after those before it, which is when greedy decoding writes just that answer.
-The clock stands while a score is taken.
+Needs a home whose graph was built. Both start from the raw model and learn the same conversations with the same
+learning rate, in float32 or bf16, whichever the processor computes faster, and both stop on time. Plain TRL reads each
+conversation by itself, in its own random order. The score is the share of held-out answers that greedy decoding would
+write exactly: every token, including citation and end, is the most likely one after the tokens before it. The clock
+stops while a score is computed.
 """
 
 import argparse
@@ -38,11 +38,11 @@ from ragtune_assets.model import examples
 
 Curve = list[dict[str, float]]
 HeldOut = tuple[list[Tokenized], list[str]]
-"""Rows, and the document of each, by which scores are resampled."""
+"""Rows, and the document of each row, by which scores are resampled."""
 
 
 class Recipe(NamedTuple):
-    """A way to train: what makes the trainer and its clock, what is learnt, and the settings."""
+    """A way to train: a function that makes the trainer and its clock, the rows to learn, and the settings."""
 
     name: str
     make: Callable[..., Any]
@@ -51,7 +51,7 @@ class Recipe(NamedTuple):
 
 
 def plain_trainer(base: Path, rows: list[Tokenized], knobs: TrainingSettings, seed: int, work: Path) -> Any:
-    """Return TRL's own trainer with the same adapter, and a clock that paces the learning rate and ends it."""
+    """Return TRL's own trainer with the same adapter, and a clock that sets the learning rate and ends the training."""
     import torch
     from peft import LoraConfig
     from transformers import PrinterCallback
@@ -65,9 +65,11 @@ def plain_trainer(base: Path, rows: list[Tokenized], knobs: TrainingSettings, se
 
     class Paced(SFTTrainer):
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:  # noqa: ARG002
-            own: Any = self
-            own.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or own.optimizer, lambda _: clock.rate())
-            return own.lr_scheduler
+            trainer: Any = self
+            trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or trainer.optimizer, lambda _: clock.rate()
+            )
+            return trainer.lr_scheduler
 
     arguments = SFTConfig(
         output_dir=str(work),
@@ -103,13 +105,13 @@ def plain_trainer(base: Path, rows: list[Tokenized], knobs: TrainingSettings, se
 def own_trainer(
     base: Path, rows: list[Tokenized], knobs: TrainingSettings, seed: int, work: Path, layers: int | None = None
 ) -> Any:
-    """Return RagTune's trainer with its clock; with `layers` only the adapters of the last ones learn."""
+    """Return RagTune's trainer and its clock; if `layers` is given, only the adapters of the last layers learn."""
     trainer, watch = sft._trainer(base, load_tokenizer(base), rows, [], knobs, seed, work, "cpu", Tracker(), silent)
     if layers is not None:
         first_learning = trainer.model.config.num_hidden_layers - layers
         for name, parameter in trainer.model.named_parameters():
-            found = re.search(r"\.layers\.(\d+)\.", name)
-            if found and int(found[1]) < first_learning:
+            layer = re.search(r"\.layers\.(\d+)\.", name)
+            if layer and int(layer[1]) < first_learning:
                 parameter.requires_grad_(False)
     return trainer, watch.clock
 
@@ -125,28 +127,28 @@ def variant(change: str, rows: list[Tokenized], knobs: TrainingSettings) -> Reci
 
 
 def curve(trainer: Any, clock: Any, held_out: HeldOut, marks: Sequence[float]) -> Curve:
-    """Train to the end and return a score for each mark, in minutes, and one for the end."""
+    """Train to the end and return a score at each mark (in minutes) and one at the end."""
     import torch
     from transformers import TrainerCallback
 
     points: Curve = []
-    ahead = sorted(marks)
+    marks_left = sorted(marks)
     rows, clusters = held_out
-    read = {"tokens": 0, "conversations": 0}
+    counts = {"tokens": 0, "conversations": 0}
 
     class Marks(TrainerCallback):
         def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-            due = [mark for mark in ahead if mark * 60 <= clock.spent]
+            due = [mark for mark in marks_left if mark * 60 <= clock.spent]
             if due or control.should_training_stop:
                 began, spent = time.monotonic(), clock.spent
-                del ahead[: len(due)]
+                del marks_left[: len(due)]
                 right = exact(trainer.model, rows)
                 mean, low, high = mean_interval(right, clusters, 2000, trainer.args.seed)
                 points.append(
                     {
                         "minutes": round(spent / 60, 2),
                         "steps": state.global_step,
-                        **read,
+                        **counts,
                         "score": round(mean, 4),
                         "low": round(low, 4),
                         "high": round(high, 4),
@@ -159,19 +161,19 @@ def curve(trainer: Any, clock: Any, held_out: HeldOut, marks: Sequence[float]) -
     trainer.add_callback(Marks())
     collate = trainer.data_collator
 
-    def counting(rows: list[dict[str, list[int]]]) -> Any:
-        read["tokens"] += sum(len(row["input_ids"]) for row in rows)
-        read["conversations"] += sum(max(1, *row.get("branches", [0])) for row in rows)
+    def collate_and_count(rows: list[dict[str, list[int]]]) -> Any:
+        counts["tokens"] += sum(len(row["input_ids"]) for row in rows)
+        counts["conversations"] += sum(max(1, *row.get("branches", [0])) for row in rows)
         return collate(rows)
 
-    trainer.data_collator = counting
+    trainer.data_collator = collate_and_count
     torch.manual_seed(trainer.args.seed)
     trainer.train()
     return points
 
 
 def exact(model: Any, rows: Sequence[Tokenized]) -> list[float]:
-    """Return 1.0 for each conversation whose answer is the model's greedy one, else 0.0."""
+    """Return 1.0 for each conversation whose answer greedy decoding would write exactly, else 0.0."""
     import torch
 
     from ragtune.model.trainer import Collator
@@ -200,7 +202,7 @@ def exact(model: Any, rows: Sequence[Tokenized]) -> list[float]:
 def conversations(
     settings: Settings, store: ArtifactStore, together: int
 ) -> tuple[list[TrainingExample], list[TrainingExample], list[str], str]:
-    """Return what is learnt, what is held out, the document of each of the latter, and the dataset's hash."""
+    """Return (training examples, held-out examples, the document of each held-out one, the hash of the dataset)."""
     splits, passages = store.current("qa_splits"), store.current("chunks")
     if splits is None or passages is None:
         raise SystemExit(f"{settings.home} holds no dataset. Build the graph there first: make demo")
@@ -209,48 +211,50 @@ def conversations(
     documents = {item.pair.id: item.pair.document_id for item in items}
     held_out = examples(items, "validation", chunks, retriever, settings)
     learnt = examples(items, "train", chunks, retriever, settings, together)
-    return learnt, held_out, [documents[each.pair_id] for each in held_out], splits.sha256
+    return learnt, held_out, [documents[example.pair_id] for example in held_out], splits.sha256
 
 
 def main() -> None:
-    """Measure, and write the curves after each run."""
+    """Train with each recipe and seed, and write the curves to `training.json` after each run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, default=Path(".ragtune"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--plain-minutes", type=float, default=15.0, help="0: without plain TRL")
+    parser.add_argument("--plain-minutes", type=float, default=15.0, help="minutes of plain TRL; 0 leaves it out")
     parser.add_argument("--marks", type=float, nargs="+", default=[1, 2.5, 5, 10], help="minutes at which to score")
     parser.add_argument("--items", type=int, default=150, help="held-out conversations")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--also", nargs="*", default=[], metavar="SETTING=VALUE", help="variants, such as rank=4")
+    parser.add_argument(
+        "--also", nargs="*", default=[], metavar="SETTING=VALUE", help="further variants to train, such as rank=4"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
-    asked = parser.parse_args()
-    settings = load_settings({"home": asked.home})
+    options = parser.parse_args()
+    settings = load_settings({"home": options.home})
     knobs = settings.training.model_copy(
-        update={"learning_rate": asked.learning_rate, "max_steps": 2000, "max_epochs": 100.0}
+        update={"learning_rate": options.learning_rate, "max_steps": 2000, "max_epochs": 100.0}
     )
     settings = settings.model_copy(
-        update={"training": knobs.model_copy(update={"max_steps": 400, "validation_examples": asked.items})}
+        update={"training": knobs.model_copy(update={"max_steps": 400, "validation_examples": options.items})}
     )
     use_threads(settings.threads)
     store = ArtifactStore(settings.home / "artifacts")
     base = raw_model(settings.base_model, store)
     if base is None:
-        raise SystemExit(f"'{settings.base_model.name}' was made from no raw model. Set base_model.name to smollm2")
+        raise SystemExit(f"'{settings.base_model.name}' has no raw model. Set base_model.name to smollm2")
     learnt, held_out, documents, dataset = conversations(settings, store, knobs.together)
     tokenizer = load_tokenizer(store.folder(base))
     together, _ = tokenize(tokenizer, learnt, knobs.max_tokens)
-    alone, _ = tokenize(
-        tokenizer, [replace(e, siblings=()) for each in learnt for e in (each, *each.siblings)], knobs.max_tokens
-    )
+    separate = [replace(sibling, siblings=()) for example in learnt for sibling in (example, *example.siblings)]
+    alone, _ = tokenize(tokenizer, separate, knobs.max_tokens)
     test, dropped = tokenize(tokenizer, held_out, 10 * knobs.max_tokens)
     assert not dropped
-    knobs, plain = (knobs.model_copy(update={"minutes": minutes}) for minutes in (asked.minutes, asked.plain_minutes))
+    plain = knobs.model_copy(update={"minutes": options.plain_minutes})
+    knobs = knobs.model_copy(update={"minutes": options.minutes})
     recipes = [
         Recipe("ragtune", own_trainer, together, knobs),
-        *(variant(each, together, knobs) for each in asked.also),
+        *(variant(change, together, knobs) for change in options.also),
     ]
-    if asked.plain_minutes:
+    if options.plain_minutes:
         recipes.append(Recipe("plain TRL", plain_trainer, alone, plain))
     results: dict[str, Any] = {
         "command": " ".join(["python", "-m", "benchmarks.default_model.training", *sys.argv[1:]]),
@@ -261,14 +265,14 @@ def main() -> None:
         "hardware": hardware(),
         "runs": [],
     }
-    for seed in asked.seeds:
-        for name, make, rows, used in recipes:
+    for seed in options.seeds:
+        for name, make, rows, training in recipes:
             print(name, "seed", seed, flush=True)
             with tempfile.TemporaryDirectory() as work:
-                trainer, clock = make(store.folder(base), rows, used, seed, Path(work))
-                points = curve(trainer, clock, (test, documents), asked.marks)
-            results["runs"].append({"recipe": name, "seed": seed, "minutes": used.minutes, "curve": points})
-            asked.out.write_text(as_text(results))
+                trainer, clock = make(store.folder(base), rows, training, seed, Path(work))
+                points = curve(trainer, clock, (test, documents), options.marks)
+            results["runs"].append({"recipe": name, "seed": seed, "minutes": training.minutes, "curve": points})
+            options.out.write_text(as_text(results))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What LanceDB's vector graph finds of what comparing with every vector finds, and how long it takes, by setting.
+"""Measures recall and time of LanceDB's vector graph by setting, compared with a search over every vector.
 
     python -m benchmarks.retrieval.graph --source package:peft --passages 100000
 
-The corpus is that of `latency.py`, the graph is built at this size although the product waits longer with it.
-The time is that of the vector search alone, the passages it returns included; the question is embedded before.
+The corpus is that of `latency.py`. The graph is built at this size, although the product builds one only for more
+passages. The time is that of the vector search alone, including the passages that it returns. The questions are
+embedded before.
 """
 
 import argparse
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
     from ragtune.ports import Vectors
 
 LIMITS = (10, 50)
-"""What a vector search and a hybrid search ask the graph for."""
+"""Hits that a vector search and a hybrid search request from the graph."""
 WARM_UP = 10
 Find = Callable[[Any, int], list[str]]
 
 
 def graph(settings: Settings, embedder: Embedder) -> LanceIndex:
-    """Return the index of the settings' home, with a graph from the first passage on."""
+    """Return the index of the settings' home, which builds a graph from the first passage on."""
     return LanceIndex(settings.home / "index", embedder.name, embedder.dimension, graph_from=1)
 
 
 def build(settings: Settings, chunks: list[Chunk], vectors: "Vectors", size: int, seed: int) -> float:
-    """Write an index with a graph and return the seconds that took, embedding left out."""
+    """Write an index with a graph and return the seconds that it took, without embedding."""
     index = graph(settings, embedder_from(settings))
     began = time.perf_counter()
     with index.updating():
@@ -49,7 +50,7 @@ def build(settings: Settings, chunks: list[Chunk], vectors: "Vectors", size: int
 
 
 def through_graph(table: Any, width: int, refine: int, probes: int = 20) -> Find:
-    """Return a search of the graph: `width` candidates at least, `refine` times the hits compared exactly."""
+    """Return a search of the graph with at least `width` candidates; `refine` times the hits are compared exactly."""
 
     def find(vector: Any, limit: int) -> list[str]:
         query = table.search(vector, vector_column_name="vector", query_type="vector").distance_type("dot")
@@ -61,18 +62,18 @@ def through_graph(table: Any, width: int, refine: int, probes: int = 20) -> Find
 
 
 def by_comparing(table: Any) -> Find:
-    """Return LanceDB's own scan of every vector."""
+    """Return LanceDB's own search over every vector."""
 
     def find(vector: Any, limit: int) -> list[str]:
         query = table.search(vector, vector_column_name="vector", query_type="vector").distance_type("dot")
-        found = query.bypass_vector_index().select(["id", "record", "_distance"]).limit(limit).to_arrow()
-        return list(found["id"].to_pylist())
+        rows = query.bypass_vector_index().select(["id", "record", "_distance"]).limit(limit).to_arrow()
+        return list(rows["id"].to_pylist())
 
     return find
 
 
 def measured(find: Find, vectors: "Vectors", nearest: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Return {recall_10, p50_ms_10, ...} of a search for 10 and for 50 hits."""
+    """Return {recall_10, p50_ms_10, ...}: recall and milliseconds of a search for 10 and for 50 hits."""
     facts: dict[str, float] = {}
     for limit in LIMITS:
         times, shares = [], []
@@ -80,16 +81,16 @@ def measured(find: Find, vectors: "Vectors", nearest: Sequence[Sequence[str]]) -
             find(vector, limit)
         for vector, right in zip(vectors, nearest, strict=True):
             began = time.perf_counter()
-            found = find(vector, limit)
+            ids = find(vector, limit)
             times.append((time.perf_counter() - began) * 1000)
-            shares.append(len({*found} & {*right[:limit]}) / limit)
+            shares.append(len({*ids} & {*right[:limit]}) / limit)
         facts |= {f"recall_{limit}": mean(shares)}
         facts |= {f"p50_ms_{limit}": percentile(times, 50), f"p95_ms_{limit}": percentile(times, 95)}
     return facts
 
 
 def sweep(settings: Settings, questions: list[str], widths: list[int], refines: list[int]) -> dict[str, Any]:
-    """Return {setting: what `measured` says}, the product's own search first, all on one index."""
+    """Return {setting: result of `measured`}, the product's own search first, all on one index."""
     import lancedb
 
     embedder = embedder_from(settings)
@@ -107,15 +108,15 @@ def sweep(settings: Settings, questions: list[str], widths: list[int], refines: 
         "every vector compared by LanceDB": by_comparing(table),
     }
     ways |= {f"ef {w}, refine_factor {r}": through_graph(table, w, r) for w in widths for r in refines}
-    found = {}
+    results = {}
     for name, find in ways.items():
-        found[name] = measured(find, vectors, nearest)
-        print(f"{name:<35}", {key: round(value, 3) for key, value in found[name].items()}, flush=True)
-    return found
+        results[name] = measured(find, vectors, nearest)
+        print(f"{name:<35}", {key: round(value, 3) for key, value in results[name].items()}, flush=True)
+    return results
 
 
 def main() -> None:
-    """Measure and write `graph.json` beside this script."""
+    """Measure and write `graph.json` next to this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", action="append", required=True)
     parser.add_argument("--passages", type=int, default=100_000)
@@ -125,13 +126,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
-    real, asked = passages_and_questions(options.source, options.questions, options.seed)
+    real, queries = passages_and_questions(options.source, options.questions, options.seed)
     vectors = alone(embedded, load_settings(), real)
     with scratch_settings() as settings:
         seconds = alone(build, settings, real, vectors, options.passages, options.seed)
-        found = alone(sweep, settings, asked, options.ef, options.refine)
+        results = alone(sweep, settings, queries, options.ef, options.refine)
     facts = {
-        "n": len(asked),
+        "n": len(queries),
         "seed": options.seed,
         "sources": options.source,
         "real_passages": len(real),
@@ -139,7 +140,7 @@ def main() -> None:
         "passages": options.passages,
         "write_seconds": seconds,
     }
-    write_results(options.out, settings, facts, found)
+    write_results(options.out, settings, facts, results)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How many documents a second become searchable, against the embedder alone, which is the limit.
+"""Measures how many documents a second become searchable, compared with the embedder alone, which is the limit.
 
     python -m benchmarks.retrieval.ingest --source package:dagster --source package:peft
 
-The documents are written to one JSONL file first, so that reading means reading a file. Both ways take
-turns; the embedder alone gets all texts at once, and is warm in both.
+The documents are first written to one JSONL file, so that reading them means reading a file. Both measurements take
+turns. The embedder alone gets all texts at once; it is warm in both.
 """
 
 import argparse
@@ -25,30 +25,30 @@ from ragtune.settings import Settings
 
 
 def write_jsonl(path: Path, documents: list[Document]) -> str:
-    """Write the documents as JSON lines and return the file as a source."""
-    rows = ({"id": each.id, "title": each.title, "text": each.text} for each in documents)
+    """Write the documents as JSON lines and return the source that names the file."""
+    rows = ({"id": document.id, "title": document.title, "text": document.text} for document in documents)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return f"jsonl:{path}"
 
 
 def ingest(source: str, settings: Settings, embedder: Embedder) -> tuple[dict[str, float], list[Chunk], int]:
-    """Read, cut and index a source as the product does; return seconds per stage, passages and documents."""
+    """Read, cut and index a source as the product does; return (seconds per stage, passages, number of documents)."""
     began = time.perf_counter()
     documents = Library(settings).read([source]).documents
     read = time.perf_counter()
     chunks = chunk_changed(documents, settings, embedder)
-    done = time.perf_counter()
+    cut = time.perf_counter()
     update_index(search_index_from(settings, embedder), embedder, chunks)
     end = time.perf_counter()
-    stages = {"read": read - began, "cut": done - read, "embed_and_write": end - done, "all": end - began}
+    stages = {"read": read - began, "cut": cut - read, "embed_and_write": end - cut, "all": end - began}
     return stages, chunks, len(documents)
 
 
 def main() -> None:
-    """Measure and write `ingest.json` beside this script."""
+    """Measure and write `ingest.json` next to this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", action="append", required=True)
-    parser.add_argument("--limit", type=int, help="take so many documents only")
+    parser.add_argument("--limit", type=int, help="largest number of documents")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
@@ -69,9 +69,9 @@ def main() -> None:
             )
             print(rounds[-1], flush=True)
     results = {
-        "documents_per_second": median(count / each["seconds"]["all"] for each in rounds),
-        "documents_per_second_of_the_embedder_alone": median(count / each["embedder_alone_seconds"] for each in rounds),
-        "share_of_the_limit": median(each["share_of_the_limit"] for each in rounds),
+        "documents_per_second": median(count / row["seconds"]["all"] for row in rounds),
+        "documents_per_second_of_the_embedder_alone": median(count / row["embedder_alone_seconds"] for row in rounds),
+        "share_of_the_limit": median(row["share_of_the_limit"] for row in rounds),
         "rounds": rounds,
     }
     facts = {

@@ -1,10 +1,10 @@
-"""How long one search takes as the index grows, embedding included, and how much memory it needs.
+"""Measures the time of a search, embedding included, and the memory that it needs, as the index grows.
 
     python -m benchmarks.retrieval.latency --source package:dagster --source package:peft
 
-Passages are real ones, and beyond their number new ones with the words of two of them mixed and a vector
-near one of theirs: embedding 100,000 passages for real would take long and change nothing here. Questions
-are written from the real passages. Building and searching run in a process of their own each.
+The first passages are real. The others mix the words of two real ones and have a vector near that of one of them,
+because embedding 100,000 passages would take long and change nothing here. The questions are written from the real
+passages. Building and searching each run in a separate process.
 """
 
 import argparse
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 WARM_UP = 20
 NOISE = 0.5
-"""Length of what is added to a unit vector: a cosine of about 0.9 to the vector it came from."""
+"""Length of the vector added to a unit vector; the result has a cosine of about 0.9 to the original."""
 
 
 def grown(chunks: list[Chunk], vectors: "Vectors", size: int, seed: int) -> Iterator[tuple[Chunk, "Vectors"]]:
-    """Yield so many passages with unit vectors: the real ones, then mixtures of two."""
+    """Yield `size` passages with unit vectors: the real ones, then mixtures of two."""
     words, numbers = random.Random(seed), np.random.default_rng(seed)
     yield from list(zip(chunks, vectors, strict=True))[:size]
     for number in range(len(chunks), size):
@@ -60,7 +60,7 @@ def embedded(settings: Settings, chunks: list[Chunk]) -> "Vectors":
 
 
 def build(settings: Settings, chunks: list[Chunk], vectors: "Vectors", size: int, seed: int) -> float:
-    """Write an index of so many passages and return the seconds that took, embedding left out."""
+    """Write an index of `size` passages and return the seconds that it took, without embedding."""
     index = search_index_from(settings, embedder_from(settings))
     began = time.perf_counter()
     with index.updating():
@@ -69,7 +69,7 @@ def build(settings: Settings, chunks: list[Chunk], vectors: "Vectors", size: int
 
 
 def exactness(settings: Settings, questions: list[str]) -> float:
-    """Return which share of the ten nearest passages a search by vector finds, against comparing with all of them."""
+    """Return the share of the ten nearest passages that a vector search finds; the nearest ones are found exactly."""
     embedder = embedder_from(settings)
     index = search_index_from(settings, embedder)
     stored = index.vectors(sorted(index.versions()))
@@ -82,11 +82,11 @@ def exactness(settings: Settings, questions: list[str]) -> float:
 
 
 def search(settings: Settings, questions: list[str]) -> dict[str, Any]:
-    """Return p50 and p95 of each way to search in milliseconds, peak memory of the process, and size on disk."""
+    """Return p50 and p95 of each search mode in milliseconds, peak memory of the process, and size on disk."""
     embedder = embedder_from(settings)
     index = search_index_from(settings, embedder)
     retriever = Retriever(index, embedder, settings.index)
-    found: dict[str, Any] = {}
+    latencies: dict[str, Any] = {}
     for mode in MODES:
         times: list[float] = []
         warm = questions[:WARM_UP]
@@ -95,19 +95,19 @@ def search(settings: Settings, questions: list[str]) -> dict[str, Any]:
             retriever.search(question, 10, mode)
             times.append((time.perf_counter() - began) * 1000)
         measured = times[len(warm) :]
-        found[mode] = {"p50_ms": percentile(measured, 50), "p95_ms": percentile(measured, 95)}
+        latencies[mode] = {"p50_ms": percentile(measured, 50), "p95_ms": percentile(measured, 95)}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {**found, "peak_memory_mib": peak, "index_mib": index.size_bytes() / (1 << 20)}
+    return {**latencies, "peak_memory_mib": peak, "index_mib": index.size_bytes() / (1 << 20)}
 
 
 def alone(function: Any, *arguments: Any) -> Any:
-    """Return what the function returns in a new process."""
+    """Run the function in a new process and return its result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def passages_and_questions(sources: list[str], most: int, seed: int) -> tuple[list[Chunk], list[str]]:
-    """Return the passages of the sources, and a sample of questions on them."""
+    """Return (the passages of the sources, a sample of at most `most` questions about them)."""
     chunks = chunk_documents(
         read_sources(sources).documents, ChunkingSettings(), embedder_from(load_settings()).count_tokens
     )
@@ -117,7 +117,7 @@ def passages_and_questions(sources: list[str], most: int, seed: int) -> tuple[li
 
 
 def main() -> None:
-    """Measure and write `latency.json` beside this script."""
+    """Measure and write `latency.json` next to this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", action="append", required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
@@ -125,17 +125,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
-    real, asked = passages_and_questions(options.source, options.questions, options.seed)
+    real, queries = passages_and_questions(options.source, options.questions, options.seed)
     rows, vectors = [], alone(embedded, load_settings(), real)
     for size in options.sizes:
         with scratch_settings() as settings:
             seconds = alone(build, settings, real, vectors, size, options.seed)
-            measured = alone(search, settings, asked)
-            exact = alone(exactness, settings, asked)
+            measured = alone(search, settings, queries)
+            exact = alone(exactness, settings, queries)
             rows.append({"passages": size, "write_seconds": seconds, **measured, "vector_recall_10": exact})
             print(rows[-1], flush=True)
     facts = {
-        "n": len(asked),
+        "n": len(queries),
         "seed": options.seed,
         "sources": options.source,
         "real_passages": len(real),

@@ -1,9 +1,9 @@
-"""Lets one other library index a JSON lines file, with its own defaults and our embedder's weights.
+"""Indexes a JSON lines file with another library, with its own defaults and the weights of our embedder.
 
     python benchmarks/retrieval/peer_ingest.py txtai corpus.jsonl path/to/weights folder/for/the/index
 
-It runs in an environment of its own (`peers-requirements.txt`), so it imports nothing of ours. The model is loaded
-and warm before the clock starts; reading, cutting, embedding and writing to disk are timed. Prints one JSON object.
+It runs in a separate environment (`peers-requirements.txt`), so it imports nothing of RagTune. The model is loaded and
+warm before the clock starts. Reading, cutting, embedding and writing to disk are timed. Prints one JSON object.
 """
 
 import importlib.metadata
@@ -18,7 +18,7 @@ Ingest = Callable[[list[dict[str, str]], Path], int]
 
 
 def llamaindex(weights: str) -> Ingest:
-    """Return how LlamaIndex does it: its sentence splitter, its in-memory vector store, persisted."""
+    """Return LlamaIndex's way: its sentence splitter and its in-memory vector store, saved to disk."""
     from llama_index.core import Document, VectorStoreIndex
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
@@ -35,7 +35,7 @@ def llamaindex(weights: str) -> Ingest:
 
 
 def haystack(weights: str) -> Ingest:
-    """Return how Haystack does it: its word splitter, its in-memory store, saved to disk."""
+    """Return Haystack's way: its word splitter and its in-memory store, saved to disk."""
     from haystack import Document, Pipeline
     from haystack.components.preprocessors import DocumentSplitter
     from haystack.components.writers import DocumentWriter
@@ -60,7 +60,7 @@ def haystack(weights: str) -> Ingest:
 
 
 def txtai(weights: str) -> Ingest:
-    """Return how txtai does it: every document whole, words and vectors, saved to disk."""
+    """Return txtai's way: whole documents, words and vectors, saved to disk."""
     from txtai import Embeddings
 
     embeddings = Embeddings(path=weights, content=True, hybrid=True)
@@ -75,7 +75,7 @@ def txtai(weights: str) -> Ingest:
 
 
 def text_of(row: dict[str, str]) -> str:
-    """Return title and text, as our passages have them."""
+    """Return title and text, as RagTune's passages have them."""
     return f"{row['title']}\n{row['text']}"
 
 
@@ -87,7 +87,7 @@ PEERS: dict[str, tuple[str, Callable[[str], Ingest]]] = {
 
 
 def main() -> None:
-    """Index and print how long it took."""
+    """Index the file and print how long it took."""
     name, corpus, weights, folder = sys.argv[1:]
     package, make = PEERS[name]
     ingest = make(weights)

@@ -1,12 +1,12 @@
-"""How well words, vectors and both together find the right passage, and what each knob changes.
+"""Measures how well words, vectors and both together find the right passage, and what each setting changes.
 
     python -m benchmarks.retrieval.quality
     python -m benchmarks.retrieval.quality --source jsonl:corpus.jsonl --queries queries.jsonl --qrels qrels.txt
 
-The first asks the test questions of the home's own dataset (`ragtune materialize` made it), the second
-any judged collection: queries are `{"id", "text"}`, judgements are TREC qrels or lines of query, document, gain.
-The index is built anew in a folder that is thrown away. A reranker or rewriter that the settings name is measured
-beside the rest.
+The first command searches for the test questions of the home's dataset (from `ragtune materialize`), the second one for
+the queries of any judged collection. Queries are `{"id", "text"}`, judgements are TREC qrels or lines of query,
+document, gain. The index is built in a folder that is deleted afterwards. If the settings name a reranker or rewriter,
+it is measured too.
 """
 
 import argparse
@@ -36,7 +36,7 @@ Rankings = list[list[Hit]]
 
 @dataclass(frozen=True)
 class Question:
-    """A question with the gains of a ranking for it, the gains of the best one, and what it depends on."""
+    """A question: the gains of a ranking for it, the gains of the ideal ranking, and the cluster for resampling."""
 
     text: str
     cluster: str
@@ -45,7 +45,7 @@ class Question:
 
 
 def from_home(limit: int | None) -> tuple[list[Chunk], list[Question], str]:
-    """Return passages, test questions and the dataset's hash of the home that the settings name."""
+    """Return (passages, test questions, hash of the dataset) of the home that the settings name."""
     store = ArtifactStore(load_settings().home / "artifacts")
     chunks, splits = store.current("chunks"), store.current("qa_splits")
     if chunks is None or splits is None:
@@ -63,7 +63,7 @@ def from_home(limit: int | None) -> tuple[list[Chunk], list[Question], str]:
 def from_collection(
     source: str, queries: Path, qrels: Path, limit: int, embedder: Embedder, settings: Settings
 ) -> tuple[list[Chunk], list[Question], str]:
-    """Return passages, judged questions and a hash of a collection; a document counts once, by its best passage."""
+    """Return (passages, judged questions, hash) of a collection; a document counts once, by its best passage."""
     documents = read_sources([source]).documents
     names = {document.id: document.path for document in documents}
     judged: dict[str, dict[str, float]] = {}
@@ -74,7 +74,8 @@ def from_collection(
 
     def gains_of(relevant: dict[str, float]) -> Callable[[Sequence[Hit]], list[float]]:
         return lambda hits: [
-            relevant.get(names[each], 0.0) for each in dict.fromkeys(hit.chunk.document_id for hit in hits)
+            relevant.get(names[document_id], 0.0)
+            for document_id in dict.fromkeys(hit.chunk.document_id for hit in hits)
         ]
 
     questions = []
@@ -88,51 +89,51 @@ def from_collection(
 
 
 def ways(settings: Settings, embedder: Embedder, chunks: Sequence[Chunk], texts: list[str]) -> dict[str, Rankings]:
-    """Return {way of retrieval: hits of every question}; `hybrid` is what the product does by default."""
-    kept = [chunk for chunk in chunks if not chunk.duplicate_of]
+    """Return {way to search: hits of every question}; `hybrid` is what the product does by default."""
+    distinct = [chunk for chunk in chunks if not chunk.duplicate_of]
     index = search_index_from(settings, embedder)
-    update_index(index, embedder, kept)
+    update_index(index, embedder, distinct)
 
-    def ask(mode: str, queries: list[str] = texts, **knobs: float) -> Rankings:
-        changed = settings.index.model_copy(update=knobs)
+    def search(mode: str, queries: list[str] = texts, **changes: float) -> Rankings:
+        changed = settings.index.model_copy(update=changes)
         return Retriever(index, embedder, changed).search_many(queries, DEEP, mode)
 
-    words, vectors, hybrid = ask("text"), ask("vector"), ask("hybrid")
-    found = {"hybrid": hybrid, "text": words, "vector": vectors}
+    words, vectors, hybrid = search("text"), search("vector"), search("hybrid")
+    rankings = {"hybrid": hybrid, "text": words, "vector": vectors}
     if settings.index.reranker or settings.index.rewriter.model:
-        helped = retriever_over(index, embedder, settings)
-        found["hybrid with the models that the settings name"] = helped.search_many(texts, DEEP)
+        with_models = retriever_over(index, embedder, settings)
+        rankings["hybrid with the models that the settings name"] = with_models.search_many(texts, DEEP)
     for weight in (0.0, 1.0, 2.0, 8.0):
-        found[f"hybrid, name_weight {weight:g}"] = ask("hybrid", name_weight=weight)
+        rankings[f"hybrid, name_weight {weight:g}"] = search("hybrid", name_weight=weight)
     for k in (10, 30, 120):
-        found[f"hybrid, rrf_k {k}"] = ask("hybrid", rrf_k=k)
+        rankings[f"hybrid, rrf_k {k}"] = search("hybrid", rrf_k=k)
     for candidates in (100, 200):
-        found[f"hybrid, candidates {candidates}"] = ask("hybrid", candidates=candidates)
+        rankings[f"hybrid, candidates {candidates}"] = search("hybrid", candidates=candidates)
     for weights in ((2.0, 1.0), (1.0, 2.0)):
         label = f"hybrid without names, words {weights[0]:g} to vectors {weights[1]:g}"
-        found[label] = [fuse(pair, DEEP, settings.index.rrf_k, weights) for pair in zip(words, vectors, strict=True)]
+        rankings[label] = [fuse(pair, DEEP, settings.index.rrf_k, weights) for pair in zip(words, vectors, strict=True)]
     for most in (1, 2):
-        found[f"hybrid, at most {most} of a document"] = [spread(hits, most) for hits in hybrid]
-    found["hybrid, each hit with its section"] = [with_section(hits, kept) for hits in hybrid]
+        rankings[f"hybrid, at most {most} of a document"] = [spread(hits, most) for hits in hybrid]
+    rankings["hybrid, each hit with its section"] = [with_section(hits, distinct) for hits in hybrid]
     longer = [
         " ".join([text, *(hit.chunk.title for hit in hits[:3])]) for text, hits in zip(texts, hybrid, strict=True)
     ]
-    expanded = ask("text", queries=longer)
-    found["hybrid without names, words expanded by three titles"] = [
+    expanded = search("text", queries=longer)
+    rankings["hybrid without names, words expanded by three titles"] = [
         fuse(pair, DEEP, settings.index.rrf_k) for pair in zip(expanded, vectors, strict=True)
     ]
-    bare = [replace(chunk, title="", heading_path=()) for chunk in kept]
+    bare = [replace(chunk, title="", heading_path=()) for chunk in distinct]
     update_index(index, embedder, bare)
-    return found | {f"{mode}, titles not indexed": ask(mode) for mode in ("text", "vector", "hybrid")}
+    return rankings | {f"{mode}, titles not indexed": search(mode) for mode in ("text", "vector", "hybrid")}
 
 
 def spread(hits: Sequence[Hit], most: int) -> list[Hit]:
-    """Return the hits with at most so many of one document; the others go to the end."""
-    seen: dict[str, int] = {}
+    """Return the hits with at most `most` of one document; the others go to the end."""
+    counts: dict[str, int] = {}
     first, rest = [], []
     for hit in hits:
-        seen[hit.chunk.document_id] = seen.get(hit.chunk.document_id, 0) + 1
-        (first if seen[hit.chunk.document_id] <= most else rest).append(hit)
+        counts[hit.chunk.document_id] = counts.get(hit.chunk.document_id, 0) + 1
+        (first if counts[hit.chunk.document_id] <= most else rest).append(hit)
     return first + rest
 
 
@@ -141,24 +142,26 @@ def with_section(hits: Sequence[Hit], chunks: Sequence[Chunk]) -> list[Hit]:
     sections: dict[tuple[str, tuple[str, ...]], list[Chunk]] = {}
     for chunk in chunks:
         sections.setdefault((chunk.document_id, chunk.heading_path), []).append(chunk)
-    found: dict[str, Hit] = {}
+    by_id: dict[str, Hit] = {}
     for hit in hits:
-        found.setdefault(hit.chunk.id, hit)
+        by_id.setdefault(hit.chunk.id, hit)
         for chunk in sections[hit.chunk.document_id, hit.chunk.heading_path]:
-            found.setdefault(chunk.id, Hit(chunk, hit.score))
-    return list(found.values())
+            by_id.setdefault(chunk.id, Hit(chunk, hit.score))
+    return list(by_id.values())
 
 
-def table(found: dict[str, Rankings], questions: Sequence[Question], seed: int) -> dict[str, dict[str, list[float]]]:
-    """Return {way: {metric: [mean, low, high]}}, with what nDCG gains over `hybrid`, question by question."""
+def table(
+    rankings_by_way: dict[str, Rankings], questions: Sequence[Question], seed: int
+) -> dict[str, dict[str, list[float]]]:
+    """Return {way to search: {metric: [mean, low, high]}}, with the gain in nDCG over `hybrid`, paired by question."""
     scored = {
         name: [ranking_metrics(q.gains(hits), q.ideal) for q, hits in zip(questions, rankings, strict=True)]
-        for name, rankings in found.items()
+        for name, rankings in rankings_by_way.items()
     }
     clusters = [question.cluster for question in questions]
     rows = {}
     for name, scores in scored.items():
-        rows[name] = {m: interval([each[m] for each in scores], clusters, seed) for m in RANKING_METRICS}
+        rows[name] = {m: interval([score[m] for score in scores], clusters, seed) for m in RANKING_METRICS}
         if name != "hybrid":
             gains = [a["ndcg_10"] - b["ndcg_10"] for a, b in zip(scores, scored["hybrid"], strict=True)]
             rows[name]["ndcg_10_over_hybrid"] = interval(gains, clusters, seed) if any(gains) else [0.0, 0.0, 0.0]
@@ -167,7 +170,7 @@ def table(found: dict[str, Rankings], questions: Sequence[Question], seed: int) 
 
 
 def facts(questions: Sequence[Question], chunks: Sequence[Chunk], digest: str, seed: int) -> dict[str, Any]:
-    """Return what was asked of what: the facts that stand beside every result of `table`."""
+    """Return the facts that are written next to every result of `table`: questions, passages and hashes."""
     return {
         "n": len(questions),
         "clusters": len({question.cluster for question in questions}),
@@ -180,12 +183,12 @@ def facts(questions: Sequence[Question], chunks: Sequence[Chunk], digest: str, s
 
 
 def main() -> None:
-    """Measure and write the results beside this script."""
+    """Measure and write the results next to this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", help="the collection's documents, such as jsonl:corpus.jsonl")
     parser.add_argument("--queries", type=Path)
     parser.add_argument("--qrels", type=Path)
-    parser.add_argument("--limit", type=int, help="ask so many questions only")
+    parser.add_argument("--limit", type=int, help="largest number of questions")
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
@@ -194,12 +197,13 @@ def main() -> None:
     with scratch_settings() as settings:
         embedder = embedder_from(settings)
         if options.source:
-            judged = (options.source, options.queries, options.qrels, options.limit, embedder, settings)
-            chunks, questions, digest = from_collection(*judged)
+            chunks, questions, digest = from_collection(
+                options.source, options.queries, options.qrels, options.limit, embedder, settings
+            )
         else:
             chunks, questions, digest = from_home(options.limit)
-        found = ways(settings, embedder, chunks, [question.text for question in questions])
-        results = table(found, questions, options.seed)
+        rankings = ways(settings, embedder, chunks, [question.text for question in questions])
+        results = table(rankings, questions, options.seed)
         write_results(options.out, settings, facts(questions, chunks, digest, options.seed), results)
 
 

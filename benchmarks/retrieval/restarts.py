@@ -1,10 +1,10 @@
-"""What is lost when Elasticsearch goes down in the middle of updates: a real node, random moments.
+"""Checks an index on an Elasticsearch node that goes down during updates: a real node, random moments.
 
     python -m benchmarks.retrieval.restarts --node "path/to/start.sh {port} {data}" --restarts 20
 
-The node dies by SIGKILL and by SIGTERM in turns, every second time while the index is being written, stays away
-for some seconds and starts again on the same data. The update has to end by itself, and readers have to see one
-of the states that an update was asked for. In the end the index is compared with a clean build.
+The node is stopped with SIGKILL and SIGTERM in turns, half of the time while the index is being written. It stays down
+for some seconds and starts again on the same data. The update must end by itself, and readers must see a complete state
+that an update was started for. At the end the index is compared with a clean build.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from benchmarks.retrieval.faults import (
     State,
     compare,
     edit,
+    expected_state,
     open_index,
     run,
     start,
-    wanted,
     write_folder,
 )
 from benchmarks.retrieval.results import chunks_sha256, scratch_settings, write_results
@@ -38,7 +38,7 @@ START_SECONDS = 120
 
 
 class Node:
-    """An Elasticsearch node that is started by a command, on a port and a data folder that stay its own."""
+    """An Elasticsearch node that a command starts; it keeps its port and its data folder over restarts."""
 
     def __init__(self, command: str, data: Path) -> None:
         with socket.socket() as free:
@@ -49,7 +49,7 @@ class Node:
         self.start()
 
     def start(self) -> None:
-        """Start the process and wait until the node is healthy; raise RuntimeError when it never is."""
+        """Start the process and wait until the node is healthy; raise RuntimeError if it does not become so."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
@@ -59,7 +59,7 @@ class Node:
             time.sleep(0.2)
 
     def stop(self, sign: signal.Signals) -> None:
-        """Send the signal and wait for the end of the process."""
+        """Send the signal and wait until the process ends."""
         self.process.send_signal(sign)
         self.process.wait()
 
@@ -74,7 +74,7 @@ class Node:
 def restart_once(
     settings: Settings, docs: Path, node: Node, sign: signal.Signals, moment: float, away: float, writing: bool
 ) -> dict[str, Any]:
-    """Take the node down during an update, bring it back, and say how the update went on."""
+    """Stop the node during an update, start it again, and return how the update ended."""
     update = start(settings, f"folder:{docs}")
     if writing:
         update.wait_for(WRITING)
@@ -96,19 +96,23 @@ def restart_once(
     }
 
 
-def seen(settings: Settings, states: dict[State, int]) -> int | None:
-    """Return the number of the state that readers see, None when it is none that was asked for."""
+def visible_state(settings: Settings, states: dict[State, int]) -> int | None:
+    """Return the number of the state that readers see, or None if no update was started for it."""
     return states.get(frozenset(open_index(settings).versions().items()))
 
 
 def main() -> None:
-    """Restart, compare, and write `restarts.json` beside this script."""
+    """Restart the node, compare, and write `restarts.json` next to this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--node", required=True, help="command of a node in the foreground, with {port} and {data}")
-    parser.add_argument("--source", default="package:peft", help="where the documents come from")
-    parser.add_argument("--documents", type=int, default=150)
+    parser.add_argument(
+        "--node", required=True, help="command that runs a node in the foreground, with {port} and {data}"
+    )
+    parser.add_argument("--source", default="package:peft", help="the source of the documents")
+    parser.add_argument("--documents", type=int, default=150, help="largest number of documents")
     parser.add_argument("--restarts", type=int, default=20)
-    parser.add_argument("--share", type=float, default=0.2, help="of the documents edited before each restart")
+    parser.add_argument(
+        "--share", type=float, default=0.2, help="share of the documents that are edited before each restart"
+    )
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
@@ -116,26 +120,26 @@ def main() -> None:
     with scratch_settings() as scratch, scratch_settings() as other, TemporaryDirectory() as data:
         node = Node(options.node, Path(data))
         try:
-            chosen = scratch.index.model_copy(update={"backend": "elasticsearch", "url": node.url})
-            settings = scratch.model_copy(update={"index": chosen})
+            index = scratch.index.model_copy(update={"backend": "elasticsearch", "url": node.url})
+            settings = scratch.model_copy(update={"index": index})
             docs = settings.home / "docs"
             write_folder(docs, read_sources([options.source]).documents[: options.documents])
             run(settings, f"folder:{docs}")
             edit(docs, options.share, rng, 0)
             length = run(settings, f"folder:{docs}").seconds_of_work
-            states, rounds = {wanted(settings, docs)[0]: 0}, []
+            states, rounds = {expected_state(settings, docs)[0]: 0}, []
             for number in range(1, options.restarts + 1):
                 edit(docs, options.share, rng, number)
-                state, chunks = wanted(settings, docs)
+                state, chunks = expected_state(settings, docs)
                 states[state] = number
                 sign, writing = (signal.SIGKILL, signal.SIGTERM)[number % 2], number % 4 >= 2
                 moment, away = rng.uniform(0, 0.5 if writing else length), rng.uniform(0, 4)
                 row = restart_once(settings, docs, node, sign, moment, away, writing)
-                rounds.append({**row, "asked_for_state": number, "readers_see_state": seen(settings, states)})
+                rounds.append({**row, "asked_for_state": number, "readers_see_state": visible_state(settings, states)})
                 print(rounds[-1], flush=True)
             run(settings, f"folder:{docs}")
-            apart = {"home": other.home, "index": chosen.model_copy(update={"name": f"{chosen.name}-clean"})}
-            clean = settings.model_copy(update=apart)
+            changes = {"home": other.home, "index": index.model_copy(update={"name": f"{index.name}-clean"})}
+            clean = settings.model_copy(update=changes)
             run(clean, f"folder:{docs}")
             after = compare(open_index(settings), open_index(clean), chunks, settings)
         finally:

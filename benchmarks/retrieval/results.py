@@ -1,4 +1,4 @@
-"""What the benchmarks of retrieval share: a home of their own, and results that say how they were made."""
+"""A temporary home for the retrieval benchmarks, and result files that say how they were made."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ PACKAGES = ("torch", "lancedb", "elasticsearch")
 
 @contextmanager
 def scratch_settings() -> Iterator[Settings]:
-    """Yield the settings with a home that is thrown away; on Elasticsearch the index is `ragtune-benchmark`."""
+    """Yield the settings with a home that is deleted afterwards; on Elasticsearch the index is `ragtune-benchmark`."""
     settings = load_settings()
     index = settings.index.model_copy(update={"name": "ragtune-benchmark"})
     with TemporaryDirectory(prefix="ragtune-benchmark-") as folder:
@@ -33,24 +33,24 @@ def scratch_settings() -> Iterator[Settings]:
 
 def interval(values: Sequence[float], clusters: Sequence[str], seed: int) -> list[float]:
     """Return [mean, low, high] with 95% confidence, resampled by cluster."""
-    return [round(each, 4) for each in mean_interval(values, clusters, SAMPLES, seed)]
+    return [round(value, 4) for value in mean_interval(values, clusters, SAMPLES, seed)]
 
 
 def chunks_sha256(chunks: Sequence[Chunk]) -> str:
-    """Return a hash of the passages, whatever their order."""
+    """Return a hash of the passages that does not depend on their order."""
     return hashlib.sha256("\n".join(sorted(chunk.id for chunk in chunks)).encode()).hexdigest()
 
 
 def as_text(value: Any) -> str:
-    """Return JSON with its innermost lists on one line each."""
+    """Return the value as JSON with each innermost list on one line."""
     text = json.dumps(value, indent=1)
-    return re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
+    return re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text) + "\n"
 
 
 def write_results(path: Path, settings: Settings, facts: dict[str, Any], results: Any) -> None:
-    """Write the results as JSON, with the command, the code, the packages and the machine that made them."""
+    """Write the results as JSON, with the command, commit, packages and machine that made them."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    made = {
+    origin = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", "-m", f"benchmarks.retrieval.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "commit": commit,
@@ -60,7 +60,7 @@ def write_results(path: Path, settings: Settings, facts: dict[str, Any], results
         "embedder": settings.embedder.model or settings.embedder.backend,
     }
     plain = json.loads(
-        json.dumps({**made, **facts, "results": results}), parse_float=lambda text: round(float(text), 6)
+        json.dumps({**origin, **facts, "results": results}), parse_float=lambda text: round(float(text), 6)
     )
     path.write_text(as_text(plain))
     print(f"Written to {path}")

@@ -1,9 +1,9 @@
-"""What an update costs after a share of the documents changed, against building everything.
+"""Measures what an update costs after a share of the documents changed, compared with building everything.
 
     python -m benchmarks.retrieval.update --source package:dagster --source package:peft
 
-Both go all the way, as `ragtune index` does: the file is read, changed documents are cut, the index is compared
-with the result. In the end one update is made by the command itself, with the start of its process.
+Both do all that `ragtune index` does: read the file, cut the changed documents, and compare the index with the result.
+At the end the command itself makes one update, which includes the start of its process.
 """
 
 import argparse
@@ -22,18 +22,21 @@ from ragtune.records import Document
 
 
 def edited(documents: list[Document], share: float, seed: int, number: int) -> list[Document]:
-    """Return the documents with a sentence added to a share of them, at least one."""
+    """Return the documents with a sentence added to a share of them, or to at least one."""
     chosen = set(random.Random(seed * 1000 + number).sample(range(len(documents)), max(1, int(share * len(documents)))))
     note = f"\n\nSince revision {number} this page says one thing more.\n"
-    return [replace(each, text=each.text + note) if i in chosen else each for i, each in enumerate(documents)]
+    return [
+        replace(document, text=document.text + note) if i in chosen else document
+        for i, document in enumerate(documents)
+    ]
 
 
 def main() -> None:
-    """Measure and write `update.json` beside this script."""
+    """Measure and write `update.json` next to this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", action="append", required=True)
-    parser.add_argument("--limit", type=int, help="take so many documents only")
-    parser.add_argument("--share", type=float, default=0.01)
+    parser.add_argument("--limit", type=int, help="largest number of documents")
+    parser.add_argument("--share", type=float, default=0.01, help="share of the documents that change")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))

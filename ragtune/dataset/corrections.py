@@ -1,4 +1,4 @@
-"""Turns people's corrections into question and answer pairs, to pass the same checks as written ones."""
+"""Turns users' corrections of answers into question and answer pairs, which pass the same checks as written pairs."""
 
 import re
 from collections.abc import Sequence
@@ -14,39 +14,44 @@ WRITER, CORRECTION = "feedback", "correction"
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """The pairs, and the events that could not become one, each with the reason."""
+    """Pairs made from corrections, and the events that gave no pair, each with the reason."""
 
     pairs: list[QAPair] = field(default_factory=list)
     dropped: list[tuple[FeedbackEvent, str]] = field(default_factory=list)
 
 
 def corrected_pairs(events: Sequence[FeedbackEvent], chunks: Sequence[Chunk]) -> Corrections:
-    """Return a pair per corrected question, its chunk the shown passage that says most of the answer.
+    """Return a pair for each corrected question.
 
-    The newest correction of a question wins. Where the answer does not stand in the passage word
-    for word, the span is that of the sentence that shares most words with it.
+    The newest correction of a question wins. The pair's chunk is the passage, of those that the user saw, that
+    contains the corrected answer or shares the most words with it. If no passage contains the answer word for word,
+    the span is that of the sentence that shares the most words with it.
     """
-    passages = {chunk.id: chunk for chunk in chunks if not chunk.duplicate_of}
+    chunk_by_id = {chunk.id: chunk for chunk in chunks if not chunk.duplicate_of}
     newest = {collapse_whitespace(event.question).lower(): event for event in events if event.correction}
     result = Corrections()
     for event in newest.values():
-        shown = [passages[name] for name in (*event.cited_chunk_ids, *event.chunk_ids) if name in passages]
-        if not shown:
+        passages = [chunk_by_id[name] for name in (*event.cited_chunk_ids, *event.chunk_ids) if name in chunk_by_id]
+        if not passages:
             result.dropped.append((event, "none of the passages that were shown is still in the index"))
             continue
-        result.pairs.append(_pair(event, shown))
+        result.pairs.append(_pair(event, passages))
     return result
 
 
 def feedback_ids(pairs: Sequence[QAPair]) -> tuple[str, ...]:
-    """Return the feedback rows behind the pairs, sorted."""
+    """Return the ids of the feedback events that the pairs were made from, sorted."""
     return tuple(sorted({pair.feedback_id for pair in pairs if pair.feedback_id}))
 
 
-def _pair(event: FeedbackEvent, shown: Sequence[Chunk]) -> QAPair:
+def _pair(event: FeedbackEvent, passages: Sequence[Chunk]) -> QAPair:
     question, answer = collapse_whitespace(event.question), collapse_whitespace(event.correction)
     words = content_words(answer)
-    chunk = max(shown, key=lambda one: (_literal(answer, one.text) is not None, len(words & content_words(one.text))))
+
+    def rank(chunk: Chunk) -> tuple[bool, int]:
+        return _literal_span(answer, chunk.text) is not None, len(words & content_words(chunk.text))
+
+    chunk = max(passages, key=rank)
     return QAPair(
         id=content_id(chunk.id, question, answer),
         question=question,
@@ -54,20 +59,21 @@ def _pair(event: FeedbackEvent, shown: Sequence[Chunk]) -> QAPair:
         kind=CORRECTION,
         document_id=chunk.document_id,
         chunk_id=chunk.id,
-        span=_literal(answer, chunk.text) or _closest(words, chunk.text),
+        span=_literal_span(answer, chunk.text) or _closest_sentence(words, chunk.text),
         topic=chunk.topic,
         writer=WRITER,
         feedback_id=event.id,
     )
 
 
-def _literal(answer: str, text: str) -> tuple[int, int] | None:
-    """Return where the answer stands in the text, whatever the white space and the last full stop."""
+def _literal_span(answer: str, text: str) -> tuple[int, int] | None:
+    """Return the span of the answer in the text, or None; white space, case and the last full stop may differ."""
     words = [re.escape(word) for word in answer.rstrip(".").split()]
-    found = re.search(r"\s+".join(words), text, re.IGNORECASE) if words else None
-    return found.span() if found else None
+    match = re.search(r"\s+".join(words), text, re.IGNORECASE) if words else None
+    return match.span() if match else None
 
 
-def _closest(words: frozenset[str], text: str) -> tuple[int, int]:
+def _closest_sentence(words: frozenset[str], text: str) -> tuple[int, int]:
+    """Return the span of the sentence that shares the most words, or (0, 0) for an empty text."""
     spans = line_sentence_spans(text)
     return max(spans, key=lambda span: len(words & content_words(text[slice(*span)])), default=(0, 0))

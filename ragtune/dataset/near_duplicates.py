@@ -22,10 +22,10 @@ _ASKING = frozenset(
 )
 
 
-def clusters(documents: Sequence[Document], threshold: float, also: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
-    """Return {document id: cluster name}; the name is the smallest id in the cluster.
+def clusters(documents: Sequence[Document], threshold: float, links: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
+    """Return {document id: name of its cluster}; the name is the smallest document id in the cluster.
 
-    `also` joins further pairs of document ids, such as those that near-duplicate questions connect.
+    `links` are ids of further documents to join, two by two, such as those with near-duplicate questions.
     """
     parent = {document.id: document.id for document in documents}
 
@@ -41,32 +41,33 @@ def clusters(documents: Sequence[Document], threshold: float, also: Sequence[tup
 
     for i, j in near_pairs([document.text for document in documents], threshold):
         join(documents[i].id, documents[j].id)
-    for a, b in also:
+    for a, b in links:
         if a in parent and b in parent:
             join(a, b)
     return {name: root(name) for name in parent}
 
 
 def question_words(question: str) -> frozenset[str]:
-    """Return what a question is about: identifiers whole, other words without the asking ones."""
+    """Return the words that say what a question is about, without those that only ask; identifiers stay whole."""
     words = (word.lower() for word in _TOKEN.findall(question))
     return frozenset(word for word in words if word not in STOP_WORDS["en"] and word not in _ASKING)
 
 
 def near_questions(questions: Sequence[str], threshold: float = 0.8) -> Iterator[tuple[int, int]]:
-    """Yield index pairs of questions about the same thing: equal identifiers and mostly equal words.
+    """Yield the positions of every two questions about the same thing: equal identifiers and mostly equal words.
 
-    The wording of a template does not count, so `What is X?` and `What does X do?` are near, and the
-    same question about X and Y is not.
+    Words that only ask do not count. So `What is X?` and `What does X do?` are near, and the same question about X
+    and about Y is not.
     """
-    words = [question_words(question) for question in questions]
-    by_word: dict[str, list[int]] = defaultdict(list)
-    for place, found in enumerate(words):
-        rare = sorted(found, key=lambda word: (-len(word), word))[:2]
-        seen: set[int] = set()
-        for word in rare:
-            seen.update(by_word[word])
-            by_word[word].append(place)
-        for other in sorted(seen):
-            if jaccard(words[other], found) >= threshold:
-                yield other, place
+    word_sets = [question_words(question) for question in questions]
+    positions_by_word: dict[str, list[int]] = defaultdict(list)
+    for position, words in enumerate(word_sets):
+        # Long words are rare. Near questions nearly always share one of their two longest.
+        longest = sorted(words, key=lambda word: (-len(word), word))[:2]
+        candidates: set[int] = set()
+        for word in longest:
+            candidates.update(positions_by_word[word])
+            positions_by_word[word].append(position)
+        for other in sorted(candidates):
+            if jaccard(word_sets[other], words) >= threshold:
+                yield other, position

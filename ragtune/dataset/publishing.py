@@ -1,7 +1,6 @@
-"""Writes a dataset for others: Parquet per split, a card, hashes; and tells two versions apart.
+"""Publishes a dataset as a folder with a Parquet file per split, a card and hashes, and compares two versions.
 
-The folder is a Hugging Face `datasets` folder: `load_dataset(folder)` reads it. Equal items
-give equal bytes.
+Hugging Face's `load_dataset(folder)` reads the folder. Equal items give equal bytes.
 """
 
 import hashlib
@@ -45,7 +44,11 @@ FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class DatasetDiff:
-    """What changed between two versions of a dataset; `moved` are pairs in another split than before."""
+    """What changed between two versions of a dataset.
+
+    `moved` are the pairs whose split changed, `changed` those whose question stayed and whose id did not; both have
+    (old item, new item). `kept` is the number of pairs that are as before.
+    """
 
     added: list[SplitItem]
     removed: list[SplitItem]
@@ -54,9 +57,10 @@ class DatasetDiff:
     kept: int
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Return a summary in one line."""
         return (
-            f"{len(self.added)} added, {len(self.removed)} removed, {len(self.changed)} reworded or answered anew, "
+            f"{len(self.added)} added, {len(self.removed)} removed, "
+            f"{len(self.changed)} reworded or answered differently, "
             f"{len(self.moved)} moved to another split, {self.kept} as before"
         )
 
@@ -64,28 +68,28 @@ class DatasetDiff:
 def diff_items(old: Sequence[SplitItem], new: Sequence[SplitItem]) -> DatasetDiff:
     """Return what changed; a pair with the same question but another id counts as changed, not as added."""
     before, after = ({item.pair.id: item for item in items} for items in (old, new))
-    gone = {_asked(item.pair): item for name, item in before.items() if name not in after}
+    removed = {_question_key(item.pair): item for pair_id, item in before.items() if pair_id not in after}
     added, changed = [], []
-    for name, item in after.items():
-        if name in before:
+    for pair_id, item in after.items():
+        if pair_id in before:
             continue
-        was = gone.pop(_asked(item.pair), None)
-        if was is None:
+        previous = removed.pop(_question_key(item.pair), None)
+        if previous is None:
             added.append(item)
         else:
-            changed.append((was, item))
-    same = [(before[name], item) for name, item in after.items() if name in before]
-    moved = [(was, item) for was, item in [*same, *changed] if was.split != item.split]
-    kept = sum(was.split == item.split for was, item in same)
-    return DatasetDiff(added, list(gone.values()), moved, changed, kept)
+            changed.append((previous, item))
+    same = [(before[pair_id], item) for pair_id, item in after.items() if pair_id in before]
+    moved = [(previous, item) for previous, item in [*same, *changed] if previous.split != item.split]
+    kept = sum(previous.split == item.split for previous, item in same)
+    return DatasetDiff(added, list(removed.values()), moved, changed, kept)
 
 
-def _asked(pair: QAPair) -> tuple[str, ...]:
+def _question_key(pair: QAPair) -> tuple[str, ...]:
     return (pair.kind, *sorted(question_words(pair.question)))
 
 
 def items_sha256(items: Sequence[SplitItem]) -> str:
-    """Return the hash of what the items say, whatever their order."""
+    """Return a hash of the items that does not depend on their order."""
     lines = sorted(json.dumps(asdict(item), sort_keys=True) for item in items)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -98,18 +102,25 @@ def publish(
     results: Sequence[ExpectationResult],
     seed: int,
 ) -> str:
-    """Write `data/*.parquet`, `README.md` (the card) and, last, `dataset.json`; return the hash of the items."""
+    """Write `data/*.parquet`, the card `README.md` and then `dataset.json`; return the hash of the items.
+
+    `dataset.json` comes last, so a folder that has it is complete.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    texts = {chunk.id: chunk for chunk in chunks}
+    chunk_by_id = {chunk.id: chunk for chunk in chunks}
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    strings = pa.list_(pa.string())
-    kinds = {"answerable": pa.bool_(), "span_start": pa.int32(), "span_end": pa.int32(), "evidence_ids": strings}
-    schema = pa.schema([(name, kinds.get(name, pa.string())) for name, _ in FIELDS])
+    types = {
+        "answerable": pa.bool_(),
+        "span_start": pa.int32(),
+        "span_end": pa.int32(),
+        "evidence_ids": pa.list_(pa.string()),
+    }
+    schema = pa.schema([(name, types.get(name, pa.string())) for name, _ in FIELDS])
     files = {}
     for split in SPLITS:
-        rows = [_row(item, texts.get(item.pair.chunk_id)) for item in items if item.split == split]
+        rows = [_row(item, chunk_by_id.get(item.pair.chunk_id)) for item in items if item.split == split]
         path = folder / "data" / f"{split}.parquet"
         table = pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["id"])), schema=schema)
         pq.write_table(table, path, compression="zstd")
@@ -126,7 +137,11 @@ def publish(
 
 
 def read_published(folder: Path) -> list[SplitItem]:
-    """Return the items of a published folder, split by split; raise DatasetError when it is none or not whole."""
+    """Return the items of a published folder, split by split.
+
+    Raises:
+        DatasetError: if the folder is not a published dataset, or a file is missing or was changed.
+    """
     import pyarrow.parquet as pq
 
     manifest = folder / "dataset.json"
@@ -140,13 +155,13 @@ def read_published(folder: Path) -> list[SplitItem]:
 
 
 def _item(row: dict[str, Any]) -> SplitItem:
-    same = {name: row[name] for name, _ in FIELDS if name in QAPair.__dataclass_fields__}
-    read = {
+    plain = {name: row[name] for name, _ in FIELDS if name in QAPair.__dataclass_fields__}
+    converted = {
         "span": (row["span_start"], row["span_end"]),
         "scores": json.loads(row["scores"]),
         "evidence_ids": tuple(row["evidence_ids"]),
     }
-    return SplitItem(QAPair(**{**same, **read}), row["split"], row["cluster"])
+    return SplitItem(QAPair(**{**plain, **converted}), row["split"], row["cluster"])
 
 
 def _row(item: SplitItem, chunk: Chunk | None) -> dict[str, object]:
@@ -172,25 +187,26 @@ def card(
     seed: int,
     sha256: str,
 ) -> str:
-    """Return the dataset card in Markdown, with the front matter that Hugging Face reads."""
+    """Return the dataset card: Markdown with the front matter that Hugging Face reads."""
     splits = Counter(item.split for item in items)
     kinds = Counter(item.pair.kind for item in items)
-    asked = {item.pair.document_id for item in items}
-    sources = Counter(document.source for document in documents if document.id in asked)
+    document_ids = {item.pair.document_id for item in items}
+    sources = Counter(document.source for document in documents if document.id in document_ids)
+    topics = [(topic, *counts.values()) for topic, counts in topic_balance(items)]
     files = "\n".join(f"  - split: {split}\n    path: data/{split}.parquet" for split in SPLITS)
     parts = [
         f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}\ntask_categories:\n- question-answering\n---",
         "# Questions and answers on the documents",
-        f"{len(items)} pairs from {len(asked)} documents. SHA-256 `{sha256}`, seed {seed}, format {FORMAT}.",
+        f"{len(items)} pairs from {len(document_ids)} documents. SHA-256 `{sha256}`, seed {seed}, format {FORMAT}.",
         "The licence of each text is that of its source.",
         "## Splits\n\n" + _table(("split", "pairs"), [(split, splits[split]) for split in SPLITS]),
-        "## Topics\n\n" + _table(("topic", *SPLITS), [(t, *found.values()) for t, found in topic_balance(items)]),
+        "## Topics\n\n" + _table(("topic", *SPLITS), topics),
         "## Sources\n\n" + _table(("source", "documents"), sorted(sources.items())),
         "## Kinds\n\n" + _table(("kind", "pairs"), kinds.most_common()),
         "## Quality\n\n"
         + _table(
             ("expectation", "severity", "held", "observed"),
-            [(each.name, each.severity, "yes" if each.success else "NO", each.observed) for each in results],
+            [(result.name, result.severity, "yes" if result.success else "NO", result.observed) for result in results],
         ),
         "## Scores\n\n" + _table(("score", "pairs", "mean"), _means(items)),
         "## Fields\n\n" + _table(("field", "meaning"), FIELDS),
@@ -199,11 +215,12 @@ def card(
 
 
 def _means(items: Sequence[SplitItem]) -> list[tuple[str, int, str]]:
-    found: dict[str, list[float]] = defaultdict(list)
+    """Return [(score, number of pairs that have it, mean)] for the card."""
+    values_of: dict[str, list[float]] = defaultdict(list)
     for item in items:
         for name, value in item.pair.scores.items():
-            found[name].append(value)
-    return [(name, len(values), f"{sum(values) / len(values):.3f}") for name, values in sorted(found.items())]
+            values_of[name].append(value)
+    return [(name, len(values), f"{sum(values) / len(values):.3f}") for name, values in sorted(values_of.items())]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

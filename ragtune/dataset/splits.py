@@ -1,7 +1,7 @@
 """Splits pairs by near-duplicate cluster of documents, so that no held-out answer was trained on.
 
-New clusters are dealt out topic by topic, so that every split has its share of every topic; what a
-model was trained on stays in train, and what was held out never moves there when documents are added.
+New clusters are shared out topic by topic, so that every split has its share of every topic. Documents that a model
+was trained on stay in train, and held-out documents never move there when documents are added.
 """
 
 from collections import Counter, defaultdict
@@ -24,46 +24,58 @@ def split_pairs(
     seed: int,
     pinned_train: Set[str] = frozenset(),
     previous: Mapping[str, Split] | None = None,
-    alike: Sequence[tuple[str, str]] = (),
+    paraphrases: Sequence[tuple[str, str]] = (),
 ) -> list[SplitItem]:
-    """Return every pair with its split, whole clusters together, in the order of the pairs.
+    """Return the pairs in their order, each with its split; the pairs of a cluster of documents share a split.
 
-    `pinned_train` are ids of documents that a model was trained on; `previous` maps document ids to the
-    split they had; `alike` are ids of pairs that mean the same, whose documents stay together. Documents
-    that join two splits at once (a new near duplicate of a held-out and of a trained one) are left out:
-    their pairs are not returned, because nowhere would they be safe.
+    A new document may join a cluster of which some documents are in train and some held out. A document of such a
+    mixed cluster that is safe in no split is left out, and its pairs are not returned.
+
+    Args:
+        pairs: the pairs to split.
+        documents: the documents that the pairs come from.
+        settings: the shares of the splits, and from which similarity documents are near duplicates.
+        seed: decides between equal clusters, and which split comes first.
+        pinned_train: ids of documents that a model was trained on.
+        previous: the split that a document had before, by document id.
+        paraphrases: ids of pairs that mean the same; their documents stay together.
     """
     pinned: dict[str, Split] = {**dict(previous or {}), **dict.fromkeys(pinned_train, "train")}
-    asked = [(pairs[i].document_id, pairs[j].document_id) for i, j in near_questions([pair.question for pair in pairs])]
-    home = {pair.id: pair.document_id for pair in pairs}
-    asked += [(home[a], home[b]) for a, b in alike if a in home and b in home]
-    also = [(a, b) for a, b in asked if a != b]
-    cluster = clusters(documents, settings.jaccard, also)
+    links = _document_links(pairs, paraphrases)
+    cluster_of = clusters(documents, settings.jaccard, links)
     members: dict[str, list[str]] = defaultdict(list)
     for document in documents:
-        members[cluster[document.id]].append(document.id)
-    split: dict[str, Split] = {}
-    new = []
-    for name, inside in members.items():
-        before = {pinned[document] for document in inside if document in pinned}
-        if not before:
-            new.append(inside)
-        elif len(before) == 1:
-            split.update(dict.fromkeys(inside, before.pop()))
+        members[cluster_of[document.id]].append(document.id)
+    split_of: dict[str, Split] = {}
+    new_clusters = []
+    for name, cluster in members.items():
+        earlier_splits = {pinned[document] for document in cluster if document in pinned}
+        if not earlier_splits:
+            new_clusters.append(cluster)
+        elif len(earlier_splits) == 1:
+            split_of.update(dict.fromkeys(cluster, earlier_splits.pop()))
         else:
-            conflicted = [document for document in documents if cluster[document.id] == name]
-            split.update(_unmixed(conflicted, pinned, settings, also))
-    for dealt, chosen in _dealt(new, documents, pairs, settings, seed):
-        split.update(dict.fromkeys(dealt, chosen))
+            mixed = [document for document in documents if cluster_of[document.id] == name]
+            split_of.update(_split_mixed_cluster(mixed, pinned, settings, links))
+    for new_cluster, split in _share_out(new_clusters, documents, pairs, settings, seed):
+        split_of.update(dict.fromkeys(new_cluster, split))
     return [
-        SplitItem(pair, split[pair.document_id], cluster[pair.document_id])
+        SplitItem(pair, split_of[pair.document_id], cluster_of[pair.document_id])
         for pair in pairs
-        if pair.document_id in split
+        if pair.document_id in split_of
     ]
 
 
-def _dealt(
-    new: Sequence[Sequence[str]],
+def _document_links(pairs: Sequence[QAPair], paraphrases: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the ids of every two documents that have near-duplicate questions or paraphrases of one another."""
+    document_of = {pair.id: pair.document_id for pair in pairs}
+    links = [(pairs[i].document_id, pairs[j].document_id) for i, j in near_questions([pair.question for pair in pairs])]
+    links += [(document_of[a], document_of[b]) for a, b in paraphrases if a in document_of and b in document_of]
+    return [(a, b) for a, b in links if a != b]
+
+
+def _share_out(
+    new_clusters: Sequence[Sequence[str]],
     documents: Sequence[Document],
     pairs: Sequence[QAPair],
     settings: DatasetSettings,
@@ -71,12 +83,12 @@ def _dealt(
 ) -> Iterator[tuple[Sequence[str], Split]]:
     """Yield each new cluster with its split.
 
-    Clusters stand in a row by topic, by how many pairs they have, and by a seeded hash. Each goes to the split
-    that is furthest behind its share of the pairs so far (smooth weighted round-robin), so that every stretch of
-    the row, and with it every topic, is shared out evenly. A hash decides which split begins.
+    Clusters are sorted by topic, then by their number of pairs, then by a seeded hash. Each goes to the split that is
+    furthest behind its share of the pairs so far (smooth weighted round-robin). So every run of neighbours, and with
+    it every topic, is shared out evenly. A hash decides which split begins.
     """
     topics = {document.id: document.topic for document in documents}
-    asked = Counter(pair.document_id for pair in pairs)
+    pair_counts = Counter(pair.document_id for pair in pairs)
     shares: dict[Split, float] = {
         "test": settings.test_share,
         "gate": settings.gate_share,
@@ -84,111 +96,109 @@ def _dealt(
     }
     shares["train"] = 1.0 - sum(shares.values())
 
-    def place(inside: Sequence[str]) -> tuple[str, int, float]:
-        largest = max(inside, key=lambda name: (asked[name], draw(seed, "anchor", name)))
-        return topics[largest], -sum(asked[name] for name in inside), draw(seed, "row", largest)
+    def sort_key(cluster: Sequence[str]) -> tuple[str, int, float]:
+        largest = max(cluster, key=lambda name: (pair_counts[name], draw(seed, "anchor", name)))
+        return topics[largest], -sum(pair_counts[name] for name in cluster), draw(seed, "row", largest)
 
-    behind = dict.fromkeys(shares, 0.0)
-    for number, inside in enumerate(sorted(new, key=place)):
-        size = max(sum(asked[name] for name in inside), 1)
+    # Pairs that each split lacks so far to have its share.
+    missing = dict.fromkeys(shares, 0.0)
+    for number, cluster in enumerate(sorted(new_clusters, key=sort_key)):
+        size = max(sum(pair_counts[name] for name in cluster), 1)
         if number == 0:
-            point, ends = draw(seed, "first", min(inside)), zip(shares, accumulate(shares.values()), strict=True)
-            behind[next((split for split, end in ends if point < end), "train")] = float(size)
-        behind = {split: value + shares[split] * size for split, value in behind.items()}
-        chosen = max(behind, key=lambda split: behind[split])
-        behind[chosen] -= size
-        yield inside, chosen
+            point, ends = draw(seed, "first", min(cluster)), zip(shares, accumulate(shares.values()), strict=True)
+            missing[next((split for split, end in ends if point < end), "train")] = float(size)
+        missing = {split: value + shares[split] * size for split, value in missing.items()}
+        chosen = max(missing, key=lambda split: missing[split])
+        missing[chosen] -= size
+        yield cluster, chosen
 
 
-def _unmixed(
+def _split_mixed_cluster(
     documents: Sequence[Document],
     pinned: Mapping[str, Split],
     settings: DatasetSettings,
-    also: Sequence[tuple[str, str]],
+    links: Sequence[tuple[str, str]],
 ) -> dict[str, Split]:
-    """Assign a cluster whose members already stand in different splits: a document joins its neighbours' split.
+    """Return {document id: split} for a cluster whose documents were in several splits before.
 
-    Dropped are documents with neighbours in two splits, and held-out ones with a neighbour in train.
+    A new document joins the split of its neighbours. Left out are new documents with neighbours in two splits, and
+    held-out documents with a neighbour in train.
     """
-    inside = {document.id for document in documents}
-    found = near_pairs([document.text for document in documents], settings.jaccard)
-    near: dict[str, set[str]] = defaultdict(set)
-    for a, b in [*((documents[i].id, documents[j].id) for i, j in found), *also]:
-        if a in inside and b in inside:
-            near[a].add(b)
-            near[b].add(a)
-    split = {name: pinned[name] for name in inside if name in pinned}
-    trained = {name for name, chosen in split.items() if chosen == "train"}
-    split = {name: chosen for name, chosen in split.items() if chosen == "train" or not near[name] & trained}
-    waiting = sorted(inside - set(pinned))
+    ids = {document.id for document in documents}
+    near_texts = near_pairs([document.text for document in documents], settings.jaccard)
+    neighbours: dict[str, set[str]] = defaultdict(set)
+    for a, b in [*((documents[i].id, documents[j].id) for i, j in near_texts), *links]:
+        if a in ids and b in ids:
+            neighbours[a].add(b)
+            neighbours[b].add(a)
+    split_of = {name: pinned[name] for name in ids if name in pinned}
+    trained = {name for name, split in split_of.items() if split == "train"}
+    split_of = {name: split for name, split in split_of.items() if split == "train" or not neighbours[name] & trained}
+    waiting = sorted(ids - set(pinned))
     while waiting:
-        around = {name: {split[other] for other in near[name] if other in split} for name in waiting}
-        joining = next((name for name in waiting if len(around[name]) == 1), "")
+        nearby = {name: {split_of[other] for other in neighbours[name] if other in split_of} for name in waiting}
+        joining = next((name for name in waiting if len(nearby[name]) == 1), "")
         if not joining:
             break
-        split[joining] = around[joining].pop()
+        split_of[joining] = nearby[joining].pop()
         waiting.remove(joining)
-    return split
+    return split_of
 
 
 def leaks(
     items: Sequence[SplitItem],
     documents: Sequence[Document],
     jaccard: float = 0.35,
-    alike: Sequence[tuple[str, str]] = (),
+    paraphrases: Sequence[tuple[str, str]] = (),
 ) -> list[str]:
-    """Return one sentence for each held-out item that train gives away; empty proves there is none.
+    """Return one sentence for each leak from train into a held-out split; an empty list proves that there is none.
 
-    Gives away: its document, a near duplicate of it, or a near-duplicate question stands in train; `alike` are
-    ids of pairs that mean the same. Test and gate are checked against train, validation too.
+    An item of test, gate or validation leaks if train has its document, a near duplicate of its document, a near
+    duplicate of its question, or a pair that means the same (`paraphrases` has the ids of such pairs).
     """
     splits: dict[str, set[Split]] = defaultdict(set)
     for item in items:
         splits[item.pair.document_id].add(item.split)
-    found = []
-    for document, inside in splits.items():
-        if "train" in inside and len(inside) > 1:
-            found.append(f"document {document} is in {' and '.join(sorted(inside))}")
-    used = [document for document in documents if document.id in splits]
-    for i, j in near_pairs([document.text for document in used], jaccard):
-        both = splits[used[i].id], splits[used[j].id]
-        if _crosses(*both):
-            found.append(f"documents {used[i].title} and {used[j].title} are near duplicates in different splits")
-    places = {item.pair.id: place for place, item in enumerate(items)}
-    same = [(places[a], places[b]) for a, b in alike if a in places and b in places]
+    sentences = []
+    for document_id, names in splits.items():
+        if "train" in names and len(names) > 1:
+            sentences.append(f"document {document_id} is in {' and '.join(sorted(names))}")
+    with_pairs = [document for document in documents if document.id in splits]
+    for i, j in near_pairs([document.text for document in with_pairs], jaccard):
+        a, b = with_pairs[i], with_pairs[j]
+        if _is_leak(splits[a.id], splits[b.id]):
+            sentences.append(f"documents {a.title} and {b.title} are near duplicates in different splits")
+    position = {item.pair.id: number for number, item in enumerate(items)}
+    same = [(position[a], position[b]) for a, b in paraphrases if a in position and b in position]
     for i, j in (*near_questions([item.pair.question for item in items]), *same):
-        if _crosses({items[i].split}, {items[j].split}):
-            found.append(f"questions '{items[i].pair.question}' and '{items[j].pair.question}' are near duplicates")
-    return found
+        if _is_leak({items[i].split}, {items[j].split}):
+            sentences.append(f"questions '{items[i].pair.question}' and '{items[j].pair.question}' are near duplicates")
+    return sentences
 
 
-def _crosses(a: set[Split], b: set[Split]) -> bool:
+def _is_leak(a: set[Split], b: set[Split]) -> bool:
+    """Return whether one of two near duplicates is in train and the other one is held out."""
     return ("train" in a and bool(b & set(_HELD_OUT))) or ("train" in b and bool(a & set(_HELD_OUT)))
 
 
-def split_counts(items: Sequence[SplitItem]) -> dict[str, int]:
-    """Return {split: pairs}."""
-    return dict(Counter(item.split for item in items))
+def widest_gap(items: Sequence[SplitItem], min_pairs: int = 100) -> float:
+    """Return the largest difference between a topic's held-out share and that of all pairs, in 0..1.
 
-
-def widest_gap(items: Sequence[SplitItem], fewest: int = 100) -> float:
-    """Return by how much the held-out share of a topic with at least so many pairs differs most from that of all.
-
-    In 0..1; 0.0 when no topic is that large.
+    Topics with fewer than `min_pairs` pairs do not count; returns 0.0 if no topic is that large.
     """
 
     def held_out(counts: Mapping[str, int]) -> float:
         return 1.0 - counts["train"] / max(sum(counts.values()), 1)
 
-    whole = held_out(Counter(item.split for item in items))
-    large = [counts for _, counts in topic_balance(items) if sum(counts.values()) >= fewest]
-    return max((abs(held_out(counts) - whole) for counts in large), default=0.0)
+    overall = held_out(Counter(item.split for item in items))
+    large = [counts for _, counts in topic_balance(items) if sum(counts.values()) >= min_pairs]
+    return max((abs(held_out(counts) - overall) for counts in large), default=0.0)
 
 
 def topic_balance(items: Sequence[SplitItem]) -> list[tuple[str, dict[str, int]]]:
-    """Return [(topic, {split: pairs})], the topic with most pairs first."""
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+    """Return [(topic, {split: number of pairs})], the topic with the most pairs first."""
+    counts_of: dict[str, Counter[str]] = defaultdict(Counter)
     for item in items:
-        found[item.pair.topic][item.split] += 1
-    ranked = sorted(found.items(), key=lambda each: (-each[1].total(), each[0]))
+        counts_of[item.pair.topic][item.split] += 1
+    ranked = sorted(counts_of.items(), key=lambda entry: (-entry[1].total(), entry[0]))
     return [(topic, {split: counts[split] for split in SPLITS}) for topic, counts in ranked]

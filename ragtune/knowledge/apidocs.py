@@ -1,7 +1,7 @@
-"""Writes one readable page per API object: signature, purpose, parameters, returns, raises.
+"""Writes a readable page for each API object: signature, purpose, parameters, returns, raises.
 
-The layout is fixed, because the index, the question writer and the model all read it:
-a first line with the signature, then prose, then labelled lists.
+The layout is fixed, because the index, the question writer and the model all depend on it: first a line with the
+signature, then prose, then lists with a label.
 """
 
 import re
@@ -13,27 +13,30 @@ from ragtune.knowledge.docstrings import Item, Page, prose, read_docstring, read
 from ragtune.knowledge.restructured import inline_markdown
 
 Resolve = Callable[[griffe.Object | griffe.Alias], griffe.Object | None]
+# Decorators that say how stable an object is, as Dagster and Hugging Face use them.
 _STATUS = ("deprecated", "beta", "preview", "superseded", "experimental")
+# The lengths were chosen by hand and not measured: a longer default or value is an expression that says little, a
+# module with fewer words of prose has only a title, and a longer signature fills a passage by itself.
 _LONGEST_DEFAULT = 60
-_SHORTEST_MODULE = 12
+_SHORTEST_MODULE_WORDS = 12
 _LONGEST_SIGNATURE = 240
 
 
-def describe(path: str, entity: griffe.Object, resolve: Resolve, *, offered: bool = False) -> str:
-    """Return the object's page in Markdown, or an empty string when there is nothing to say.
+def describe(path: str, entity: griffe.Object, resolve: Resolve, *, exported: bool = False) -> str:
+    """Return the object's page in Markdown, or "" if there is nothing to say about it.
 
-    `path` is the public dotted path; `resolve` turns an alias into its target; a function that is
-    `offered` by name is described by its signature alone where it has no docstring.
+    `path` is the public dotted path, and `resolve` returns the target of an alias. A function without a docstring
+    gets a page with its signature if its module exports it by name (`exported`) and it has types.
     """
     page = read_docstring(entity)
     if isinstance(entity, griffe.Class):
         return _class_page(path, entity, page, resolve)
     if isinstance(entity, griffe.Function):
-        return _function_page(path, entity, page, offered=offered)
+        return _function_page(path, entity, page, exported=exported)
     if not (page.prose or page.examples):
         return ""
     if isinstance(entity, griffe.Module):
-        if len(" ".join(page.prose).split()) < _SHORTEST_MODULE:
+        if len(" ".join(page.prose).split()) < _SHORTEST_MODULE_WORDS:
             return ""
         return _assemble(f"`{path}`  (module)", page, [])
     kind = "property" if "property" in entity.labels else "attribute"
@@ -48,11 +51,11 @@ def describe(path: str, entity: griffe.Object, resolve: Resolve, *, offered: boo
     return _assemble(f"`{path}{value}`  ({kind})", page, [])
 
 
-def _function_page(path: str, function: griffe.Function, page: Page, *, offered: bool) -> str:
+def _function_page(path: str, function: griffe.Function, page: Page, *, exported: bool) -> str:
     in_class = isinstance(function.parent, griffe.Class)
-    parameters = _own_parameters(function.parameters, drop_first=in_class and "staticmethod" not in function.labels)
+    parameters = _public_parameters(function.parameters, drop_first=in_class and "staticmethod" not in function.labels)
     items = _merge(parameters, page.parameters)
-    typed = offered and not in_class and (function.returns is not None or any(item.type for item in items))
+    typed = exported and not in_class and (function.returns is not None or any(item.type for item in items))
     if not (page.prose or typed or any(item.text for item in items)):
         return ""
     if function.returns is not None and not page.yields:
@@ -106,20 +109,20 @@ def _class_page(path: str, owner: griffe.Class, page: Page, resolve: Resolve) ->
 
 
 def _constructor(owner: griffe.Class, page: Page, resolve: Resolve) -> tuple[list[griffe.Parameter], dict[str, Item]]:
-    """Return what the class is called with, and its annotated fields."""
+    """Return (the parameters of the class's constructor, its annotated fields by name)."""
     parameters: list[griffe.Parameter] = []
     init = owner.members.get("__init__") or owner.members.get("__new__")
     entity = resolve(init) if init is not None else None
     if isinstance(entity, griffe.Function):
-        parameters = _own_parameters(entity.parameters, drop_first=True)
+        parameters = _public_parameters(entity.parameters, drop_first=True)
         extra = read_docstring(entity)
         page.parameters = page.parameters or extra.parameters
         page.raises = page.raises or extra.raises
     elif "dataclass" not in owner.labels:
         entity = _inherited_init(owner, resolve)
-        parameters = _own_parameters(entity.parameters, drop_first=True) if entity else []
+        parameters = _public_parameters(entity.parameters, drop_first=True) if entity else []
     else:
-        parameters = _own_parameters(owner.parameters, drop_first=False)
+        parameters = _public_parameters(owner.parameters, drop_first=False)
     fields = {}
     for name, member in owner.members.items():
         if name.startswith("_") or not isinstance(member, griffe.Attribute) or "property" in member.labels:
@@ -134,11 +137,11 @@ def _constructor(owner: griffe.Class, page: Page, resolve: Resolve) -> tuple[lis
 
 
 def _inherited_init(owner: griffe.Class, resolve: Resolve, depth: int = 0) -> griffe.Function | None:
-    """Return the constructor that the first base with a known one defines."""
+    """Return the constructor of the first base class that has one in the package, or None."""
     for base in owner.bases if depth < 6 else []:
         top, *names = (base.canonical_path if isinstance(base, griffe.Expr) else str(base)).split(".")
-        found = _member(owner.modules_collection.members.get(top), names)
-        entity = resolve(found) if found is not None else None
+        member = _member(owner.modules_collection.members.get(top), names)
+        entity = resolve(member) if member is not None else None
         if not isinstance(entity, griffe.Class):
             continue
         init = entity.members.get("__init__")
@@ -154,11 +157,15 @@ def _member(entity: griffe.Object | griffe.Alias | None, names: list[str]) -> gr
     return entity
 
 
-def _own_parameters(parameters: griffe.Parameters, *, drop_first: bool) -> list[griffe.Parameter]:
-    found = list(parameters)
-    if found and (found[0].name in ("self", "cls", "_cls") or (drop_first and found[0].name.startswith("_"))):
-        found = found[1:]
-    return [parameter for parameter in found if not parameter.name.startswith("_")]
+def _public_parameters(parameters: griffe.Parameters, *, drop_first: bool) -> list[griffe.Parameter]:
+    """Return the parameters without `self` or `cls` and without private ones.
+
+    If `drop_first`, a first parameter with an underscore takes the place of `self`.
+    """
+    public = list(parameters)
+    if public and (public[0].name in ("self", "cls", "_cls") or (drop_first and public[0].name.startswith("_"))):
+        public = public[1:]
+    return [parameter for parameter in public if not parameter.name.startswith("_")]
 
 
 def _signature(parameters: list[griffe.Parameter]) -> str:
@@ -184,20 +191,23 @@ def _signature(parameters: list[griffe.Parameter]) -> str:
 
 
 def _merge(parameters: list[griffe.Parameter], documented: dict[str, Item]) -> list[Item]:
-    """Return one item per parameter: order and defaults from the signature, words from the docstring."""
+    """Return an item per parameter: order and defaults from the signature, types and text from the docstring first.
+
+    Items that the docstring documents and the signature lacks come last.
+    """
     items = []
-    left = dict(documented)
+    remaining = dict(documented)
     for parameter in parameters:
-        told = left.pop(parameter.name, None) or left.pop(f"*{parameter.name}", None)
-        told = told or left.pop(f"**{parameter.name}", None) or Item(parameter.name)
-        own = readable_type(parameter.annotation) if parameter.annotation is not None else ""
+        item = remaining.pop(parameter.name, None) or remaining.pop(f"*{parameter.name}", None)
+        item = item or remaining.pop(f"**{parameter.name}", None) or Item(parameter.name)
+        annotation = readable_type(parameter.annotation) if parameter.annotation is not None else ""
         variadic = parameter.kind in (griffe.ParameterKind.var_positional, griffe.ParameterKind.var_keyword)
-        default = "" if variadic else _default(parameter.default) or told.default
-        text = told.text or _field_text(str(parameter.default or ""))
+        default = "" if variadic else _default(parameter.default) or item.default
+        text = item.text or _field_text(str(parameter.default or ""))
         if variadic and not text:
             continue
-        items.append(Item(parameter.name, told.type or own, default, text))
-    return items + list(left.values())
+        items.append(Item(parameter.name, item.type or annotation, default, text))
+    return items + list(remaining.values())
 
 
 def _parameter_lines(items: list[Item]) -> list[str]:
@@ -245,16 +255,17 @@ def _assemble(head: str, page: Page, parameters: list[str], status: str = "", ta
 
 
 def _status(entity: griffe.Object) -> str:
-    found = []
+    """Return a sentence for each decorator that says how stable the object is, or ""."""
+    lines = []
     for decorator in getattr(entity, "decorators", []):
         value = str(decorator.value)
         name = re.split(r"[(\[]", value)[0].split(".")[-1]
         if name in _STATUS:
-            when = re.search(r"breaking_version=['\"]([^'\"]+)", value)
+            version = re.search(r"breaking_version=['\"]([^'\"]+)", value)
             note = re.search(r"additional_warn_text=f?['\"]([^'\"]+)", value)
-            detail = f", goes away in {when[1]}" if when else ""
-            found.append(f"Status: {name}{detail}." + (f" {inline_markdown(note[1])}." if note else ""))
-    return "\n".join(found).replace("..", ".")
+            detail = f", goes away in {version[1]}" if version else ""
+            lines.append(f"Status: {name}{detail}." + (f" {inline_markdown(note[1])}." if note else ""))
+    return "\n".join(lines).replace("..", ".")
 
 
 def _enum_lines(owner: griffe.Class) -> list[str]:
@@ -267,6 +278,11 @@ def _enum_lines(owner: griffe.Class) -> list[str]:
 
 
 def _default(value: object) -> str:
+    """Return a default value as it stands in the source, "" if there is none, and "..." if it says nothing.
+
+    The default of a dataclass or pydantic field is read from the call of `field`. Sentinels such as `UNSET` and
+    long expressions become "...".
+    """
     text = " ".join(str(value).split()) if value is not None else ""
     match = re.match(r"(?:\w+\.)?(?:field|Field|PydanticField)\((.*)\)$", text)
     if match:
@@ -280,7 +296,7 @@ def _default(value: object) -> str:
 
 
 def _field_text(value: str) -> str:
-    """Return the words that a dataclass or pydantic field carries about itself."""
+    """Return the description in the call of a dataclass or pydantic field, or ""."""
     match = re.search(r"(?:['\"]help['\"]:|\bdescription=)\s*\(?\s*((?:(?:f|r)?(?:'[^']*'|\"[^\"]*\")\s*)+)", value)
     if not match:
         return ""

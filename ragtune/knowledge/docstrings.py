@@ -1,7 +1,7 @@
-"""Reads docstrings of the Google, numpy, Sphinx and Hugging Face manner into one record.
+"""Parses docstrings in Google, numpy, Sphinx and Hugging Face style into one record.
 
-griffe knows the styles; this adds what real packages mix in: roles, loose examples, Markdown
-attribute lists, sections with doubled colons.
+griffe parses the styles. This module adds what real packages mix in: Sphinx roles, examples outside any section,
+attribute lists in Markdown, sections with two colons.
 """
 
 import ast
@@ -16,8 +16,9 @@ from ragtune.knowledge.readers import clean_markdown
 from ragtune.knowledge.restructured import inline_markdown, resolve_roles, to_markdown, unwrap
 
 _KIND = griffe.DocstringSectionKind
+# Longer types are signatures of callbacks or whole unions, which tell a reader little. Chosen by hand, not measured.
 _LONGEST_TYPE = 160
-# Ports from other projects write numpy sections with a colon, which no parser knows.
+# Some packages write the titles of numpy sections with a colon, which griffe does not know.
 _UNDERLINED = re.compile(
     r"^([ \t]*)(Parameters|Returns|Raises|Examples|Notes|Yields|Attributes|See Also):{0,2}[ \t]*\n[ \t]*-{3,}[ \t]*$",
     re.MULTILINE,
@@ -36,7 +37,7 @@ class Item:
 
 @dataclass(slots=True)
 class Page:
-    """What a docstring says, by section."""
+    """What a docstring says, by section; `after` is the prose that follows the parameters."""
 
     prose: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
@@ -49,7 +50,7 @@ class Page:
 
 
 def read_docstring(entity: griffe.Object) -> Page:
-    """Return what the object's docstring says, by section; an empty page without one."""
+    """Return what the object's docstring says, by section; an empty page if it has none."""
     page = Page()
     if entity.docstring is None or not entity.docstring.value.strip():
         return page
@@ -57,7 +58,7 @@ def read_docstring(entity: griffe.Object) -> Page:
     text = re.sub(r"^(Args|Returns|Raises|Examples?|Notes?)::\s*$", r"\1:", text, flags=re.MULTILINE)
     text = re.sub(r"^\*\*Examples?:?\*\*:?[ \t]*$", "Examples:", text, flags=re.MULTILINE)
     text = re.sub(r"^Examples?:[ \t]*\n\s*\n(?=```|\.\. code)", "", text, flags=re.MULTILINE)
-    # The parser expects a line before the first section.
+    # The parser misses a section in the first line, so the text begins with an empty line.
     for section in _sections(griffe.Docstring(f"\n{text}", parent=entity)):
         _read_section(page, section)
     return page
@@ -69,7 +70,7 @@ def _sections(docstring: griffe.Docstring) -> list[griffe.DocstringSection]:
     try:
         return docstring.parse("auto", method="heuristics", default="google", per_style_options=styles)
     except IndexError:
-        # The parser trips over a section without content; the words are still worth reading.
+        # griffe fails on a section without content. The text itself is still worth reading.
         return [griffe.DocstringSectionText(docstring.value)]
 
 
@@ -78,7 +79,7 @@ def _read_section(page: Page, section: griffe.DocstringSection) -> None:
     kind = section.kind
     if kind is _KIND.text:
         value = _read_loose_sections(page, value)
-        # What follows the parameters was written as an afterthought and stays behind them.
+        # Text that follows the parameters or returns stays after them.
         text = prose(value)
         if page.parameters or page.returns:
             examples = re.match(r"(?:```.*?^```$\s*)+", text, re.DOTALL | re.MULTILINE)
@@ -93,8 +94,8 @@ def _read_section(page: Page, section: griffe.DocstringSection) -> None:
         for item in value:
             page.attributes[item.name] = _documented(item)
     elif kind is _KIND.returns:
-        found = [_documented(item) for item in value]
-        page.returns += [item for item in found if "None" not in (item.type, item.text.rstrip("."))]
+        items = [_documented(item) for item in value]
+        page.returns += [item for item in items if "None" not in (item.type, item.text.rstrip("."))]
     elif kind is _KIND.yields:
         page.yields += [_documented(item) for item in value]
     elif kind in (_KIND.raises, _KIND.warns):
@@ -108,7 +109,7 @@ def _read_section(page: Page, section: griffe.DocstringSection) -> None:
 
 
 def _read_loose_sections(page: Page, text: str) -> str:
-    """Take the examples and attributes that no docstring style knows out of a text, and return the rest."""
+    """Move examples and attributes that griffe does not recognise from the text to the page; return the rest."""
     for match in re.finditer(r"^\s*-\s+\*\*(\w+)\*\*\s*(?:\((.*?)\))?\s*(?:--|:)\s*(.*)$", text, re.MULTILINE):
         page.attributes[match[1]] = Item(match[1], readable_type(match[2]), "", prose(match[3]))
     text = re.sub(r"^\s*\*\*Attributes\*\*:?\s*(?:\n\s*-\s+\*\*\w+\*\*.*$)+", "", text, flags=re.MULTILINE)
@@ -122,9 +123,10 @@ def _read_admonition(page: Page, title: str, text: str) -> None:
     if title.lower().rstrip("s") in ("example", "usage", "code example"):
         page.examples.append(body)
     elif body:
-        flat = body.startswith(("-", "*", "```", "|", "1.")) or len(title) > 24
+        # A list or code block starts its own line, and so does the body after a long title.
+        on_own_line = body.startswith(("-", "*", "```", "|", "1.")) or len(title) > 24
         target = page.after if page.parameters or page.returns else page.prose
-        target.append(f"{inline_markdown(title)}:\n{body}" if flat else f"{inline_markdown(title)}: {body}")
+        target.append(f"{inline_markdown(title)}:\n{body}" if on_own_line else f"{inline_markdown(title)}: {body}")
 
 
 def _example(kind: griffe.DocstringSectionKind, text: str) -> str:
@@ -144,6 +146,7 @@ def _is_code(text: str) -> bool:
 
 
 def _documented(item: griffe.DocstringElement) -> Item:
+    """Convert an element of griffe; the default comes from its type, where Hugging Face writes it."""
     annotation = str(item.annotation) if item.annotation is not None else ""
     default = re.search(r"\bdefaults? (?:to|is|=)\s*`{0,2}([^`,]+)`{0,2}", annotation)
     name = str(getattr(item, "name", "") or "")
@@ -152,7 +155,10 @@ def _documented(item: griffe.DocstringElement) -> Item:
 
 
 def readable_type(annotation: object) -> str:
-    """Return a type as people write it: no quotes, backticks, `typing.` or HF's `*optional*`."""
+    """Return the type without quotes, backticks, `typing.` and Hugging Face's `*optional*`.
+
+    Returns "" if what is left says nothing, is too long or has unbalanced brackets.
+    """
     text = inline_markdown(" ".join(str(annotation).split())) if annotation is not None else ""
     text = re.sub(r"\[`~?([^`\]]+)`\]", lambda match: match[1].rsplit(".", 1)[-1], text)
     text = re.sub(r",?\s*\*?\boptional\b\*?|,?\s*\bdefaults?( to|:|=)?\s.*$|,?\s*\*?required\*?$", "", text)
@@ -164,7 +170,7 @@ def readable_type(annotation: object) -> str:
 
 
 def prose(text: str) -> str:
-    """Return a piece of a docstring as clean Markdown, each paragraph on one line."""
+    """Return the text of a docstring as clean Markdown with one line per paragraph."""
     text = re.sub(r"\[`~?([^`\]]+)`\](?!\()", lambda match: f"`{match[1].split('.')[-1]}`", text)
     text = re.sub(r"\[\[autodoc\]\].*|\{\{.*?\}\}|^\s*#?\s*TODO:.*$", "", text, flags=re.MULTILINE)
     return unwrap(clean_markdown(to_markdown(text))).strip()

@@ -1,7 +1,7 @@
-"""The knowledge base of a home: which sources it has, what was last read of each, what a person took out.
+"""The knowledge base of a home: its sources, the documents last read from each, and the documents that people removed.
 
-All of it lies in `library/` below the home: `decisions.json` holds what people decided, `shelf.json`
-names what was last read, and one JSON lines file per source has its documents.
+Everything is in the folder `library/` of the home. `decisions.json` holds what people decided. `shelf.json` lists the
+sources that were read, and a JSON lines file for each of them has its documents.
 """
 
 import difflib
@@ -16,7 +16,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 from ragtune.errors import SourceError
-from ragtune.knowledge.sources import Corpus, joined, read_source, source_state, without_password
+from ragtune.knowledge.sources import Corpus, join_corpora, read_source, source_state, without_password
 from ragtune.ports import Progress, silent
 from ragtune.records import Document, QuarantinedDocument, content_id
 from ragtune.settings import Settings
@@ -25,7 +25,7 @@ from ragtune.store.artifacts import write_json
 
 @dataclass(frozen=True, slots=True)
 class RemovedDocument:
-    """A document that a person took out; no read brings it back until it is restored."""
+    """A document that a person removed; no read brings it back until a person restores it."""
 
     id: str
     spec: str
@@ -36,7 +36,11 @@ class RemovedDocument:
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """What people changed in a home: sources beside those of the settings, sources and documents taken out."""
+    """What people changed in a home.
+
+    `added` are sources in addition to those of the settings, `dropped` are sources of the settings that nobody reads
+    any more, `removed` are documents.
+    """
 
     added: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
@@ -45,9 +49,9 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """What was last read of one source, removed documents included.
+    """The documents last read from one source, including those that a person removed.
 
-    `read_at` is UTC, `state` the fingerprint of its files when reading began.
+    `read_at` is in UTC. `state` is the fingerprint that the source's files had when the read began.
     """
 
     spec: str
@@ -67,11 +71,11 @@ class Library:
         self.folder, self._configured = settings.home / "library", settings.sources
 
     def sources(self) -> list[str]:
-        """Return the sources to read: those of the settings that nobody dropped, then the added ones."""
+        """Return the sources to read: those of the settings that nobody dropped, then those that people added."""
         decisions = self.decisions()
-        dropped = {_place(spec) for spec in decisions.dropped}
-        found = _distinct((*self._configured, *decisions.added))
-        return [spec for place, spec in found.items() if place not in dropped]
+        dropped = {_canonical(spec) for spec in decisions.dropped}
+        specs = _distinct((*self._configured, *decisions.added))
+        return [spec for canonical, spec in specs.items() if canonical not in dropped]
 
     def decisions(self) -> Decisions:
         """Return what people decided so far."""
@@ -79,9 +83,10 @@ class Library:
         return TypeAdapter(Decisions).validate_json(path.read_text()) if path.is_file() else Decisions()
 
     def add(self, spec: str, progress: Progress = silent) -> str:
-        """Add a source for good, read it, and return it with its whole path.
+        """Add a source for good, read it, and return it with its absolute path.
 
-        Raises SourceError when it cannot be read or holds a password, which would be written to disk.
+        Raises:
+            SourceError: if the source cannot be read, or if it has a password, which would be written to disk.
         """
         if without_password(spec) != spec:
             raise SourceError(
@@ -89,175 +94,189 @@ class Library:
                 expected="a URL without one, because the list of sources is a plain file",
                 fix="name it in RAGTUNE_SOURCES, or give the password to the storage's own configuration",
             )
-        place = _place(spec)
-        known = _distinct((*self._configured, *self.decisions().added))
-        name = known.get(place, place)
-        shelf = _shelf(name, progress)
-        joined([_corpus(shelf)], [name])
-        self._put([*self.shelves(), shelf])
+        canonical = _canonical(spec)
+        sources = _distinct((*self._configured, *self.decisions().added))
+        name = sources.get(canonical, canonical)
+        shelf = _read_shelf(name, progress)
+        join_corpora([_corpus(shelf)], [name])  # raises if no document is readable
+        self._write_shelves([*self.shelves(), shelf])
 
-        def change(old: Decisions) -> Decisions:
-            dropped = tuple(each for each in old.dropped if _place(each) != place)
-            return replace(old, dropped=dropped, added=old.added if place in known else (*old.added, name))
+        def add_source(old: Decisions) -> Decisions:
+            dropped = tuple(source for source in old.dropped if _canonical(source) != canonical)
+            added = old.added if canonical in sources else (*old.added, name)
+            return replace(old, dropped=dropped, added=added)
 
-        self._decide(change)
+        self._change_decisions(add_source)
         return without_password(name)
 
     def drop(self, spec: str) -> str:
-        """Take a source out for good and return it; raise SourceError when it is unknown or the last one."""
-        found = without_password(self._known(spec, self.sources()))
+        """Remove a source for good and return it; raise SourceError if it is unknown or the only one."""
+        source = without_password(self._find_source(spec, self.sources()))
+        canonical = _canonical(source)
         if len(self.sources()) == 1:
             raise SourceError(
-                f"{found} is the only source.", expected="one that stays", fix="add another one before you remove it"
+                f"{source} is the only source.", expected="at least one source", fix="add another one first"
             )
 
-        def change(old: Decisions) -> Decisions:
-            added = tuple(each for each in old.added if _place(each) != _place(found))
-            configured = _place(found) in map(_place, self._configured)
-            return replace(old, added=added, dropped=(*old.dropped, found) if configured else old.dropped)
+        def drop_source(old: Decisions) -> Decisions:
+            added = tuple(name for name in old.added if _canonical(name) != canonical)
+            is_configured = canonical in map(_canonical, self._configured)
+            return replace(old, added=added, dropped=(*old.dropped, source) if is_configured else old.dropped)
 
-        self._decide(change)
-        return found
+        self._change_decisions(drop_source)
+        return source
 
     def remove(self, names: Sequence[str]) -> list[RemovedDocument]:
-        """Take documents out by id, path or title, and return them; doing it twice changes nothing.
+        """Remove documents by id, path or title, and return them; removing one twice changes nothing.
 
-        Raises SourceError that lists close names when there is no such document, or more than one.
+        Raises:
+            SourceError: if there is no such document, or more than one; it lists close names.
         """
-        now, found = _now(), []
+        now, removed = _now(), []
         for name in names:
             document = self.find(name)
             spec = next(shelf.spec for shelf in self.shelves() if document in shelf.documents)
-            found.append(RemovedDocument(document.id, spec, document.path, document.title, now))
+            removed.append(RemovedDocument(document.id, spec, document.path, document.title, now))
 
-        def change(old: Decisions) -> Decisions:
-            known = {each.id for each in old.removed}
-            return replace(old, removed=(*old.removed, *(each for each in found if each.id not in known)))
+        def add_removed(old: Decisions) -> Decisions:
+            ids = {document.id for document in old.removed}
+            return replace(old, removed=(*old.removed, *(document for document in removed if document.id not in ids)))
 
-        self._decide(change)
-        return found
+        self._change_decisions(add_removed)
+        return removed
 
     def restore(self, names: Sequence[str]) -> list[RemovedDocument]:
-        """Let removed documents come back, by id, path or title; raise SourceError when one was not removed."""
+        """Undo `remove` for documents named by id, path or title; raise SourceError if one was not removed."""
         removed = self.decisions().removed
-        found = [_pick(name, removed, "removed document") for name in names]
-        ids = {each.id for each in found}
-        self._decide(lambda old: replace(old, removed=tuple(each for each in old.removed if each.id not in ids)))
-        return found
+        restored = [_pick(name, removed, "removed document") for name in names]
+        ids = {document.id for document in restored}
+
+        def without_restored(old: Decisions) -> Decisions:
+            return replace(old, removed=tuple(document for document in old.removed if document.id not in ids))
+
+        self._change_decisions(without_restored)
+        return restored
 
     def read(
-        self, specs: Sequence[str] = (), fresh: Sequence[str] | None = None, progress: Progress = silent
+        self, specs: Sequence[str] = (), reread: Sequence[str] | None = None, progress: Progress = silent
     ) -> Corpus:
-        """Return the documents of the sources (those of the home by default), less the removed ones.
+        """Return the documents of the sources, without the removed ones.
 
-        Only the sources in `fresh` are read anew, and those never read before; None means all of them.
-        Raises SourceError as `read_sources` does, and when every document was removed.
+        `specs` are the sources of the home if empty. If `reread` is None, every source is read again. Otherwise only
+        the sources in `reread` and those never read before are; the others come from the last read.
+
+        Raises:
+            SourceError: as `read_sources` does, and if every document was removed.
         """
-        wanted = [*_distinct(specs or self.sources()).values()]
-        again = {self._known(spec, wanted) for spec in fresh or ()}
-        kept = {} if fresh is None else {_place(shelf.spec): shelf for shelf in self.shelves()}
+        sources = [*_distinct(specs or self.sources()).values()]
+        changed = {self._find_source(spec, sources) for spec in reread or ()}
+        last_read = {} if reread is None else {_canonical(shelf.spec): shelf for shelf in self.shelves()}
         shelves = []
-        for spec in wanted:
-            old = kept.get(_place(spec)) if spec not in again else None
-            shelves.append(old or _shelf(spec, progress))
-        self._put(shelves)
-        corpus = joined([_corpus(shelf) for shelf in shelves], wanted)
+        for spec in sources:
+            shelf = last_read.get(_canonical(spec)) if spec not in changed else None
+            shelves.append(shelf or _read_shelf(spec, progress))
+        self._write_shelves(shelves)
+        corpus = join_corpora([_corpus(shelf) for shelf in shelves], sources)
         decisions = self.decisions()
         corpus.states = {shelf.spec: _state(shelf.spec, shelf.state, decisions) for shelf in shelves}
-        removed = {each.id for each in decisions.removed}
+        removed = {document.id for document in decisions.removed}
         corpus.documents = [document for document in corpus.documents if document.id not in removed]
         if not corpus.documents:
             raise SourceError(
-                "Every document was removed.", expected="one that stays", fix="run `ragtune documents restore NAME`"
+                "Every document was removed.",
+                expected="at least one document",
+                fix="run `ragtune documents restore NAME`",
             )
         return corpus
 
     def states(self) -> dict[str, str]:
-        """Return {source: fingerprint} as a read would have them now in `Corpus.states`, without reading.
+        """Return {source: fingerprint} as `Corpus.states` would be after a read now, without reading.
 
-        It tells of changed files, and of documents that were removed or restored; of packages and URLs only the
-        latter. Raises SourceError for a missing folder or file.
+        A fingerprint changes if files of the source change, or if documents of it are removed or restored. Those of
+        packages and URLs show only the latter. Raises SourceError if a folder or file is missing.
         """
         decisions = self.decisions()
         return {without_password(spec): _state(spec, source_state(spec), decisions) for spec in self.sources()}
 
     def refresh(self, specs: Sequence[str], progress: Progress = silent) -> Corpus:
-        """Read these sources anew, take the others as they were last read, and return all documents.
+        """Read these sources again, take the others from the last read, and return all documents.
 
-        Raises SourceError that lists the sources when one is unknown.
+        Raises SourceError if a source is unknown; it lists the sources.
         """
-        shelved = [shelf.spec for shelf in self.shelves()]
-        places = {_place(spec) for spec in shelved}
-        listed = shelved if all(_place(spec) in places for spec in specs) else self.sources()
-        return self.read(listed, specs, progress)
+        last_read = [shelf.spec for shelf in self.shelves()]
+        canonical = {_canonical(spec) for spec in last_read}
+        sources = last_read if all(_canonical(spec) in canonical for spec in specs) else self.sources()
+        return self.read(sources, specs, progress)
 
     def shelves(self) -> list[Shelf]:
-        """Return what was last read, source by source; nothing before the first read."""
+        """Return what was last read, source by source; empty before the first read."""
         path = self.folder / "shelf.json"
-        return [self._load(row) for row in json.loads(path.read_text())] if path.is_file() else []
+        return [self._load_shelf(row) for row in json.loads(path.read_text())] if path.is_file() else []
 
     def documents(self) -> list[Document]:
-        """Return the documents that were last read and not removed; raise SourceError when nothing was read."""
-        removed = {each.id for each in self.decisions().removed}
-        return [each for shelf in self._read_shelves() for each in shelf.documents if each.id not in removed]
+        """Return the documents of the last read that are not removed; raise SourceError if there was no read yet."""
+        removed = {document.id for document in self.decisions().removed}
+        return [doc for shelf in self._existing_shelves() for doc in shelf.documents if doc.id not in removed]
 
     def find(self, name: str) -> Document:
         """Return the document, removed or not, with this id, path or title; raise SourceError as `remove` does."""
-        return _pick(name, [each for shelf in self._read_shelves() for each in shelf.documents], "document")
+        return _pick(name, [doc for shelf in self._existing_shelves() for doc in shelf.documents], "document")
 
     def quarantine(self) -> list[QuarantinedDocument]:
-        """Return what the last read could not read, with the reasons; raise SourceError when nothing was read."""
-        return [each for shelf in self._read_shelves() for each in shelf.quarantine]
+        """Return what the last read could not read, with the reasons; raise SourceError if there was no read yet."""
+        return [bad for shelf in self._existing_shelves() for bad in shelf.quarantine]
 
-    def _known(self, spec: str, specs: Iterable[str]) -> str:
-        found = next((each for each in specs if _place(each) == _place(spec)), None)
-        if found is None:
-            listed = ", ".join(map(without_password, specs))
+    def _find_source(self, spec: str, sources: Iterable[str]) -> str:
+        """Return the source as the list writes it; raise SourceError if it is not in the list."""
+        source = next((source for source in sources if _canonical(source) == _canonical(spec)), None)
+        if source is None:
+            listed = ", ".join(map(without_password, sources))
             raise SourceError(f"{without_password(spec)} is not a source of this home.", expected=f"one of {listed}")
-        return found
+        return source
 
-    def _decide(self, change: Callable[[Decisions], Decisions]) -> None:
+    def _change_decisions(self, change: Callable[[Decisions], Decisions]) -> None:
+        """Write the changed decisions, while no other process can change them."""
         from filelock import FileLock
 
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
             write_json(self.folder / "decisions.json", asdict(change(self.decisions())))
 
-    def _read_shelves(self) -> list[Shelf]:
-        found = self.shelves()
-        if not found:
+    def _existing_shelves(self) -> list[Shelf]:
+        shelves = self.shelves()
+        if not shelves:
             raise SourceError(
                 f"No document was read into {self.folder.parent} yet.",
-                expected="a knowledge base",
+                expected="at least one source that was read",
                 fix="run `ragtune index` or `ragtune sources add folder:PATH`",
             )
-        return found
+        return shelves
 
-    def _load(self, row: dict[str, str]) -> Shelf:
+    def _load_shelf(self, row: dict[str, str]) -> Shelf:
         lines = [json.loads(line) for line in (self.folder / row["file"]).read_text().splitlines()]
         documents = tuple(Document(**line) for line in lines if "reason" not in line)
         quarantine = tuple(QuarantinedDocument(**line) for line in lines if "reason" in line)
         return Shelf(row["spec"], row["read_at"], row["state"], documents, quarantine)
 
-    def _put(self, shelves: Sequence[Shelf]) -> None:
-        """Make these the shelf, writing those that are new; the last of a source wins."""
+    def _write_shelves(self, shelves: Sequence[Shelf]) -> None:
+        """Replace what `shelves` returns; write only new documents. If a source comes twice, the last one counts."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path, rows = self.folder / "shelf.json", {}
-        known = json.loads(path.read_text()) if path.is_file() else []
+        old_rows = json.loads(path.read_text()) if path.is_file() else []
         for shelf in shelves:
-            name = f"{content_id(_place(shelf.spec))}.jsonl"
+            name = f"{content_id(_canonical(shelf.spec))}.jsonl"
             rows[name] = {"spec": shelf.spec, "read_at": shelf.read_at, "state": shelf.state, "file": name}
-            if rows[name] not in known:
-                held: list[Document | QuarantinedDocument] = [*shelf.documents, *shelf.quarantine]
-                text = "".join(json.dumps(asdict(each)) + "\n" for each in held)
+            if rows[name] not in old_rows:
+                records: list[Document | QuarantinedDocument] = [*shelf.documents, *shelf.quarantine]
+                text = "".join(json.dumps(asdict(record)) + "\n" for record in records)
                 scratch = self.folder / f".{name}.{os.getpid()}"
                 scratch.write_text(text)
                 scratch.replace(self.folder / name)
         write_json(path, list(rows.values()))
 
 
-def _shelf(spec: str, progress: Progress) -> Shelf:
-    """Read a source; its state is taken first, so that a change while it is read is seen as one."""
+def _read_shelf(spec: str, progress: Progress) -> Shelf:
+    """Read a source; its state is taken before, so that a change during the read shows later."""
     state = source_state(spec)
     corpus = read_source(spec, progress)
     return Shelf(without_password(spec), _now(), state, tuple(corpus.documents), tuple(corpus.quarantine))
@@ -268,35 +287,37 @@ def _corpus(shelf: Shelf) -> Corpus:
 
 
 def _state(spec: str, files: str, decisions: Decisions) -> str:
-    return content_id(files, *sorted(each.id for each in decisions.removed if _place(each.spec) == _place(spec)))
+    """Return the fingerprint of a source: of its files, and of the documents of it that were removed."""
+    removed = sorted(doc.id for doc in decisions.removed if _canonical(doc.spec) == _canonical(spec))
+    return content_id(files, *removed)
 
 
-def _place(spec: str) -> str:
-    """Return the source with an absolute path, the same however it was written."""
+def _canonical(spec: str) -> str:
+    """Return the source with an absolute path and without a password; equal for every way to write a source."""
     scheme, _, rest = spec.strip().partition(":")
     if scheme in ("folder", "jsonl") and rest:
-        return f"{scheme}:{os.path.abspath(Path(rest).expanduser())}"  # noqa: PTH100 links stay as they are named
+        return f"{scheme}:{os.path.abspath(Path(rest).expanduser())}"  # noqa: PTH100 resolve() would follow links
     return without_password(spec.strip()).rstrip("/")
 
 
 def _distinct(specs: Iterable[str]) -> dict[str, str]:
-    """Return {place: source as it was first written}."""
-    found: dict[str, str] = {}
+    """Return {canonical source: source as it was first written}."""
+    sources: dict[str, str] = {}
     for spec in specs:
-        found.setdefault(_place(spec), spec)
-    return found
+        sources.setdefault(_canonical(spec), spec)
+    return sources
 
 
 def _pick(name: str, items: Sequence[Named], kind: str) -> Named:
     """Return the item with this id, or the only one with this path or title."""
-    found = [each for each in items if each.id == name] or [each for each in items if name in (each.path, each.title)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        ids = ", ".join(f"{each.id} ({each.path})" for each in found[:10])
-        raise SourceError(f"{len(found)} {kind}s are called '{name}'.", expected=f"the id of one of them: {ids}")
-    names = [each.path for each in items]
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names[:3]
+    matches = [item for item in items if item.id == name] or [item for item in items if name in (item.path, item.title)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        ids = ", ".join(f"{item.id} ({item.path})" for item in matches[:10])
+        raise SourceError(f"{len(matches)} {kind}s are called '{name}'.", expected=f"the id of one of them: {ids}")
+    paths = [item.path for item in items]
+    close = difflib.get_close_matches(name, paths, n=3, cutoff=0.5) or paths[:3]
     raise SourceError(
         f"There is no {kind} '{name}'.",
         expected=f"an id, a path or a title; for example {', '.join(close)}" if close else f"a {kind}; there is none",

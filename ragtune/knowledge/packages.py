@@ -1,8 +1,8 @@
-"""Reads an installed package's public API from its source, without importing it.
+"""Reads the public API of an installed package from its source code, without importing it.
 
-Public means: reachable by a name without underscore and offered by `__all__`, by the
-`import X as X` form, or defined in a public module. Every object has one document, under
-the shortest path by which a person can import it.
+An object is public if its path has no name with a leading underscore, and if a module exports it (with `__all__` or
+`import X as X`) or defines it near the top of the package. Every object gives one document, under the shortest path
+by which people can import it.
 """
 
 import difflib
@@ -26,13 +26,16 @@ from ragtune.knowledge.restructured import unwrap
 from ragtune.ports import Progress, silent
 from ragtune.records import Document, QuarantinedDocument, content_id
 
+# Names of modules that a package does not mean as its API, even if they have no underscore.
 _INTERNAL = {
     "tests", "test", "testing_utils", "conftest", "utils", "util", "internal", "protos", "vendor", "vendored",
     "migrations", "compat", "compatibility", "scripts", "setup", "alembic",
 }  # fmt: skip
-# Below this many dots a module is an inner one: only what it offers by name is public.
+# In a module with this many dots in its path or more, only what the module exports is public. Chosen by hand on the
+# packages of `DEFAULT_SOURCES`, not measured.
 _DEPTH = 3
-_UNREAD = re.compile(r"_pb2(_grpc)?$|^(tests|migrations|db_migrations|alembic)$")
+# Generated, test and migration modules.
+_SKIPPED_MODULE = re.compile(r"_pb2(_grpc)?$|^(tests|migrations|db_migrations|alembic)$")
 _REEXPORT = re.compile(r"\b(\w+) as \1\b")
 _FAILURES = (griffe.AliasResolutionError, griffe.CyclicAliasError, KeyError)
 
@@ -41,7 +44,7 @@ Entity = griffe.Object
 
 @dataclass(frozen=True, slots=True)
 class PublicObject:
-    """An object under the path by which people import it; `explicit` when a module offers it by name."""
+    """An object with the path by which people import it; `explicit` is True if a module exports it by name."""
 
     path: str
     entity: Entity
@@ -49,26 +52,29 @@ class PublicObject:
 
 
 def read_package(name: str, progress: Progress = silent) -> tuple[list[Document], list[QuarantinedDocument]]:
-    """Return one document per documented public object of an installed package, sorted by path.
+    """Return (a document per documented public object, sorted by path; objects that could not be described).
 
-    Raises SourceError when no such package is installed or it has no Python source.
+    The last document is the package's own description.
+
+    Raises:
+        SourceError: if no such package is installed or it has no Python source.
     """
     logging.getLogger("griffe").setLevel(logging.CRITICAL)
     package = _Package(name)
-    found = package.public()
+    public = package.public_objects()
     documents, broken = [], []
-    for done, item in enumerate(found):
+    for done, item in enumerate(public):
         try:
-            text = describe(item.path, item.entity, package.resolve, offered=item.explicit)
+            text = describe(item.path, item.entity, package.resolve, exported=item.explicit)
         except _FAILURES as error:
             broken.append(QuarantinedDocument(f"package:{name}", item.path, f"{type(error).__name__}: {error}"))
             continue
         if text:
             documents.append(_document(name, item, text))
         if done % 100 == 0:
-            progress(f"reading package {name}", done, len(found))
+            progress(f"reading package {name}", done, len(public))
     documents += package_description(name)
-    progress(f"reading package {name}", len(found), len(found))
+    progress(f"reading package {name}", len(public), len(public))
     return documents, broken
 
 
@@ -97,7 +103,7 @@ def _modified(entity: Entity) -> str:
 
 
 def package_description(name: str) -> list[Document]:
-    """Return the package's own description out of its metadata, as a prose document; none when it has no metadata."""
+    """Return a document with the package's own description from its metadata; empty if it has no metadata."""
     try:
         metadata = importlib.metadata.metadata(name)
     except importlib.metadata.PackageNotFoundError:
@@ -105,20 +111,21 @@ def package_description(name: str) -> list[Document]:
         if not distributions:
             return []
         metadata = importlib.metadata.metadata(sorted(distributions)[0])
-    # Not metadata["Summary"]: another finder of metadata may be installed, whose messages raise for a missing field.
-    known = metadata.json
-    facts = f"Version installed: {known.get('version')}."
-    if known.get("summary"):
-        facts = f"{known['summary']}\n\n{facts}"
-    body = str(known.get("description") or "")
-    text = f"# {known['name']}\n\n{facts}\n\n{unwrap(clean_markdown(body))}".strip() + "\n"
+    # Not metadata["Summary"]: other packages may replace the class of the metadata with one that raises if a field is
+    # missing.
+    fields = metadata.json
+    facts = f"Version installed: {fields.get('version')}."
+    if fields.get("summary"):
+        facts = f"{fields['summary']}\n\n{facts}"
+    body = str(fields.get("description") or "")
+    text = f"# {fields['name']}\n\n{facts}\n\n{unwrap(clean_markdown(body))}".strip() + "\n"
     source, path = f"package:{name}", f"{name}/README"
     return [
         Document(
             id=content_id(source, path),
             source=source,
             path=path,
-            title=f"{known['name']} (package)",
+            title=f"{fields['name']} (package)",
             text=text,
             sha256=sha256(text.encode()).hexdigest(),
             topic=name,
@@ -127,16 +134,16 @@ def package_description(name: str) -> list[Document]:
 
 
 class _Finder(griffe.ModuleFinder):
-    """Leaves out generated, test and migration modules, which take long to parse and offer nothing."""
+    """Skips generated, test and migration modules, which take long to parse and have no public names."""
 
     def submodules(self, module: griffe.Module) -> list[tuple[tuple[str, ...], Path]]:
-        """Return the name parts and path of each submodule that can hold public names."""
-        found = super().submodules(module)
-        return [(parts, path) for parts, path in found if not any(_UNREAD.search(part) for part in parts)]
+        """Return (parts of the name, path) for each submodule that can have public names."""
+        submodules = super().submodules(module)
+        return [(parts, path) for parts, path in submodules if not any(_SKIPPED_MODULE.search(part) for part in parts)]
 
 
 class _Package:
-    """A parsed package and its close relatives (`dagster` and `dagster_shared`, `duckdb` and `_duckdb`)."""
+    """A parsed package, with the packages that share its name (`dagster_shared` with `dagster`, `_duckdb`)."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -162,9 +169,10 @@ class _Package:
                 logging.getLogger(__name__).info("%s has no source to read", name)
 
     def resolve(self, entity: griffe.Object | griffe.Alias) -> Entity | None:
-        """Return what an alias points at, or None when that lies outside the package's family."""
+        """Return the target of an alias, or None if it is outside the package and those that share its name."""
         if not isinstance(entity, griffe.Alias):
             return entity
+        # Each round may load one more package on the way to the target; four are more than any chain needs.
         for _ in range(4):
             try:
                 return entity.final_target
@@ -177,31 +185,33 @@ class _Package:
                 return None
         return None
 
-    def public(self) -> list[PublicObject]:
-        """Return every public object once, under its best path, sorted by path."""
+    def public_objects(self) -> list[PublicObject]:
+        """Return every public object once, under the path that people would import it by, sorted by path."""
         best: dict[str, PublicObject] = {}
         root = self.loader.modules_collection.members[self.name]
         for item in self._walk(root, self.name, set()):
             key = item.entity.path
             if key not in best or _rank(item) < _rank(best[key]):
                 best[key] = item
-        found = list(best.values())
-        for item in list(best.values()):
+        objects = list(best.values())
+        for item in best.values():
             if isinstance(item.entity, griffe.Class):
-                found += _members(item)
-        return sorted({item.path: item for item in reversed(found)}.values(), key=lambda item: item.path)
+                objects += _members(item)
+        # In reverse, so that an object found by itself wins over the same path as a member.
+        return sorted({item.path: item for item in reversed(objects)}.values(), key=lambda item: item.path)
 
     def _walk(self, module: Entity, path: str, trail: set[str]) -> Iterator[PublicObject]:
+        """Yield the public objects below a module; `trail` has the modules on the way to it."""
         if module.path in trail:
             return
         trail = trail | {module.path}
         if module.docstring and module.path.count(".") < _DEPTH:
             yield PublicObject(path, module, True)
-        offered = _offered(module)
+        exported = _exported_names(module)
         for name, member in list(module.members.items()):
             if name.startswith("_") or name in _INTERNAL or name.endswith(("_pb2", "_pb2_grpc")):
                 continue
-            explicit = name in offered
+            explicit = name in exported
             if isinstance(member, griffe.Alias):
                 entity = self.resolve(member) if explicit else None
             else:
@@ -216,8 +226,12 @@ class _Package:
                 yield PublicObject(f"{path}.{name}", entity, explicit)
 
 
-def _offered(module: Entity) -> set[str]:
-    """Return the names a module offers: `__all__`, else `X as X`, else what a package file imports from itself."""
+def _exported_names(module: Entity) -> set[str]:
+    """Return the names that a module exports.
+
+    These are the names in `__all__`. If there is none and the module is an `__init__` file, they are the names it
+    imports as `X as X`, or if there are none, those that it imports from its own submodules.
+    """
     if module.exports:
         return {str(name) for name in module.exports}
     if not isinstance(module.filepath, Path):
@@ -227,23 +241,24 @@ def _offered(module: Entity) -> set[str]:
     names = set(_REEXPORT.findall(module.filepath.read_text(encoding="utf-8", errors="replace")))
     if names:
         return names
-    below = f"{module.path}."
+    prefix = f"{module.path}."
     aliases = {name: member for name, member in module.members.items() if isinstance(member, griffe.Alias)}
-    return {name for name, member in aliases.items() if member.target_path.startswith(below)}
+    return {name for name, member in aliases.items() if member.target_path.startswith(prefix)}
 
 
 def _members(owner: PublicObject) -> list[PublicObject]:
     """Return the documented public members that a class defines itself."""
-    found = []
+    members = []
     for name, member in owner.entity.members.items():
         if name.startswith("_") or isinstance(member, griffe.Alias) or not member.docstring:
             continue
         if isinstance(member, griffe.Function) or "property" in member.labels or isinstance(member, griffe.Class):
-            found.append(PublicObject(f"{owner.path}.{name}", member, owner.explicit))
-    return found
+            members.append(PublicObject(f"{owner.path}.{name}", member, owner.explicit))
+    return members
 
 
 def _rank(item: PublicObject) -> tuple[bool, int, int, str]:
+    """Return a sort key for paths of one object: exported ones first, then the shortest."""
     return not item.explicit, item.path.count("."), len(item.path), item.path
 
 

@@ -32,9 +32,6 @@ _TAG = re.compile(
     r"tip|tr|tt|u|ul|var|video|wbr)(?:\s[^<>]*)?/?>",
     re.IGNORECASE,
 )
-_PAGE_FURNITURE = [
-    "script", "style", "nav", "header", "footer", "aside", "noscript", "template", "form", "svg", "button",
-]  # fmt: skip
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n(?:---|\.\.\.)\s*\n", re.DOTALL)
 
 

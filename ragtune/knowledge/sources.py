@@ -1,7 +1,7 @@
-"""Gathers documents from the places a person names: folders, packages, JSONL files, URLs.
+"""Reads the documents of sources: folders, installed packages, JSONL files and URLs.
 
-A document that cannot be read goes to the quarantine with the reason and the rest goes on;
-a source that cannot be read at all is an error.
+A document that cannot be read goes to the quarantine with the reason, and the others are read. A source that cannot
+be read at all is an error.
 """
 
 import os
@@ -19,12 +19,16 @@ from ragtune.ports import Progress, silent
 from ragtune.records import Document, QuarantinedDocument, content_id
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
+"""Larger files go to the quarantine, because a file is read into memory whole. Chosen by hand, not measured."""
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", ".git"}
 
 
 @dataclass(slots=True)
 class Corpus:
-    """All documents of all sources, and those that could not be read; `states` says what a library read them from."""
+    """The documents of all sources, and those that could not be read.
+
+    `states` is {source: fingerprint}; `Library.read` fills it in.
+    """
 
     documents: list[Document] = field(default_factory=list)
     quarantine: list[QuarantinedDocument] = field(default_factory=list)
@@ -33,7 +37,10 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file of a source before it is read; `path` is relative to the source, `stamp` in nanoseconds."""
+    """A file of a source before it is read.
+
+    `path` is relative to the source. `modified` is an ISO time, `stamp` the same time in nanoseconds, 0 if unknown.
+    """
 
     path: str
     size: int
@@ -45,22 +52,22 @@ class _File:
 def read_sources(specs: Sequence[str], progress: Progress = silent) -> Corpus:
     """Return every document of the sources, in the order of the specs and then by path.
 
-    Raises SourceError for a source that is missing, empty, unreadable or of an unknown scheme,
-    and when no source gave a document.
+    Raises:
+        SourceError: if a source is missing, empty, unreadable or of an unknown scheme, or if no document is readable.
     """
     if not specs:
         raise SourceError("There is no source.", expected="at least one of folder:, package:, jsonl: or a URL")
-    return joined([read_source(spec, progress) for spec in dict.fromkeys(specs)], specs)
+    return join_corpora([read_source(spec, progress) for spec in dict.fromkeys(specs)], specs)
 
 
-def joined(parts: Sequence[Corpus], specs: Sequence[str]) -> Corpus:
-    """Return what was read of several sources as one; raise SourceError when nothing of it is readable."""
+def join_corpora(parts: Sequence[Corpus], specs: Sequence[str]) -> Corpus:
+    """Return the corpora of several sources as one; raise SourceError if they have no document."""
     corpus = Corpus([d for part in parts for d in part.documents], [q for part in parts for q in part.quarantine])
     if not corpus.documents:
         reasons = "; ".join(f"{item.path}: {item.reason}" for item in corpus.quarantine[:5])
-        named = ", ".join(map(without_password, specs))
+        sources = ", ".join(map(without_password, specs))
         raise SourceError(
-            f"None of the {len(corpus.quarantine)} documents in {named} can be read ({reasons}).",
+            f"None of the {len(corpus.quarantine)} documents in {sources} can be read ({reasons}).",
             expected="at least one readable document",
             fix="repair the files or name another source",
         )
@@ -68,7 +75,7 @@ def joined(parts: Sequence[Corpus], specs: Sequence[str]) -> Corpus:
 
 
 def read_source(spec: str, progress: Progress = silent) -> Corpus:
-    """Return what one source holds, which may be nothing readable; raise SourceError as `read_sources` does."""
+    """Return the documents of one source; they may all be unreadable. Raises SourceError as `read_sources` does."""
     spec = spec.strip()
     scheme, _, rest = spec.partition(":")
     if scheme == "package" and rest:
@@ -83,16 +90,16 @@ def read_source(spec: str, progress: Progress = silent) -> Corpus:
     if rest.startswith("//") and scheme:
         return _read_files(without_password(spec).rstrip("/"), _remote_files(spec), progress)
     raise SourceError(
-        f"'{spec}' names no source.",
+        f"'{spec}' is not a source.",
         expected="folder:PATH, package:NAME, jsonl:FILE, or a URL such as s3://bucket/folder",
         fix=f"write folder:{spec} for a folder" if Path(spec).exists() else "correct `sources` or --source",
     )
 
 
 def source_state(spec: str) -> str:
-    """Return a fingerprint of the names, sizes and times of a source's documents, without reading them.
+    """Return a fingerprint of the names, sizes and times of a source's files, without reading them.
 
-    It is empty for packages and URLs, which nobody can watch cheaply. Raises SourceError for a missing folder or file.
+    It is "" for packages and URLs, which cannot be watched cheaply. Raises SourceError if a folder or file is missing.
     """
     scheme, _, rest = spec.strip().partition(":")
     if scheme not in ("folder", "jsonl") or not rest:
@@ -110,18 +117,16 @@ def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corp
     readable = [file for file in files if _is_document(file)]
     if not readable:
         kinds = Counter(PurePosixPath(file.path).suffix or "no suffix" for file in files)
-        held = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+        contents = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
         raise SourceError(
-            f"{source} holds no readable document ({held or 'it is empty'}).",
+            f"{source} holds no readable document ({contents or 'it is empty'}).",
             expected="Markdown, reStructuredText, text, HTML, PDF, DOCX or JSONL files",
             fix="put documents there or correct the path",
         )
     for done, file in enumerate(readable, start=1):
         try:
             if file.size > MAX_FILE_BYTES:
-                raise UnreadableError(
-                    f"{file.size:,} bytes are more than the {MAX_FILE_BYTES:,} that one file may have"
-                )
+                raise UnreadableError(f"it has {file.size:,} bytes, more than the limit of {MAX_FILE_BYTES:,}")
             raw = file.open()
             if file.path.lower().endswith(".jsonl"):
                 _add_records(corpus, source, raw, prefix=f"{file.path}#", modified=file.modified)
@@ -169,7 +174,7 @@ def _document(source: str, path: str, reading: Reading, modified: str) -> Docume
     try:
         digest = sha256(f"{reading.title}\0{reading.text}".encode()).hexdigest()
     except UnicodeEncodeError as error:
-        raise UnreadableError(f"character {error.start} is half of a surrogate pair, which is no text") from error
+        raise UnreadableError(f"character {error.start} is half of a surrogate pair, not valid text") from error
     return Document(
         id=content_id(source, path),
         source=source,
@@ -184,35 +189,35 @@ def _document(source: str, path: str, reading: Reading, modified: str) -> Docume
 
 
 def _local_files(root: Path) -> list[_File]:
-    """Return the visible files below a folder, or the one file, sorted by path; links to folders are not followed."""
+    """Return the visible files below a folder, sorted by path, or the one file; links to folders are not followed."""
     if not root.exists():
         raise SourceError(f"There is no folder {root}.", expected="a folder of documents", fix="correct the path")
     if root.is_file():
         return [_local_file(root.parent, root)]
     if not os.access(root, os.R_OK | os.X_OK):
         raise SourceError(f"{root} cannot be read.", expected="a folder that you may list", fix=f"chmod u+rx {root}")
-    found: list[_File] = []
-    for folder, folders, names in os.walk(root, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if _visible(name))
-        found += [_local_file(root, Path(folder, name)) for name in names if _visible(name)]
-    return sorted(found, key=lambda file: file.path)
+    files: list[_File] = []
+    for folder, folders, names in os.walk(root, onerror=_raise_unreadable):
+        folders[:] = sorted(name for name in folders if _is_visible(name))
+        files += [_local_file(root, Path(folder, name)) for name in names if _is_visible(name)]
+    return sorted(files, key=lambda file: file.path)
 
 
 def _local_file(root: Path, path: Path) -> _File:
     try:
-        facts = path.stat()
+        status = path.stat()
     except OSError:
         # A dangling link: reading it later gives the reason for the quarantine.
         return _File(path.relative_to(root).as_posix(), 0, "", path.read_bytes)
-    name, modified = path.relative_to(root).as_posix(), _iso(facts.st_mtime)
-    return _File(name, facts.st_size, modified, path.read_bytes, facts.st_mtime_ns)
+    name, modified = path.relative_to(root).as_posix(), _iso(status.st_mtime)
+    return _File(name, status.st_size, modified, path.read_bytes, status.st_mtime_ns)
 
 
-def _refuse(error: OSError) -> None:
+def _raise_unreadable(error: OSError) -> None:
     raise SourceError(
         f"{error.filename} cannot be read: {error.strerror}.",
         expected="folders that you may list",
-        fix="fix its rights",
+        fix="change its permissions",
     ) from error
 
 
@@ -223,26 +228,27 @@ def _remote_files(url: str) -> list[_File]:
     try:
         system, root = fsspec.url_to_fs(url)
     except (ValueError, ImportError) as error:
-        known = ", ".join(sorted(name for name in fsspec.available_protocols() if name.isalnum())[:40])
+        schemes = ", ".join(sorted(name for name in fsspec.available_protocols() if name.isalnum())[:40])
         raise SourceError(
             f"'{scheme}://' cannot be opened: {error}.",
-            expected=f"folder:, package:, jsonl: or one of {known}",
+            expected=f"folder:, package:, jsonl: or one of {schemes}",
             fix="correct the scheme, or install the package that the message names",
         ) from error
     try:
         listing = system.find(root, detail=True)
-    except Exception as error:  # every client has errors of its own
+    except Exception as error:  # each storage client raises its own errors
         raise SourceError(
-            f"{without_password(url)} cannot be listed: {error}.", fix="check the address and your rights"
+            f"{without_password(url)} cannot be listed: {error}.", fix="check the address and your permissions"
         ) from error
     if not listing:
         raise SourceError(f"{without_password(url)} is empty or does not exist.", expected="a folder of documents")
     base = root.rstrip("/")
     files = []
-    for path, facts in sorted(listing.items()):
+    for path, details in sorted(listing.items()):
         relative = path[len(base) :].lstrip("/") if path.startswith(base) and path != base else PurePosixPath(path).name
-        if all(_visible(part) for part in PurePosixPath(relative).parts):
-            files.append(_File(relative, int(facts.get("size") or 0), _moment(facts), _opener(system.cat_file, path)))
+        if all(_is_visible(part) for part in PurePosixPath(relative).parts):
+            size = int(details.get("size") or 0)
+            files.append(_File(relative, size, _modified(details), _opener(system.cat_file, path)))
     return files
 
 
@@ -250,15 +256,16 @@ def _opener(read: Callable[[str], bytes], path: str) -> Callable[[], bytes]:
     def fetch() -> bytes:
         try:
             return read(path)
-        except Exception as error:  # every client has errors of its own
+        except Exception as error:  # each storage client raises its own errors
             raise UnreadableError(f"it cannot be fetched: {error}") from error
 
     return fetch
 
 
-def _moment(facts: dict[str, object]) -> str:
+def _modified(details: dict[str, object]) -> str:
+    """Return the time of the last change, which each storage client names differently, or ""."""
     for name in ("LastModified", "last_modified", "mtime", "updated", "modified", "created"):
-        value = facts.get(name)
+        value = details.get(name)
         if isinstance(value, datetime):
             return value.astimezone(UTC).isoformat(timespec="seconds")
         if isinstance(value, int | float):
@@ -269,12 +276,12 @@ def _moment(facts: dict[str, object]) -> str:
 
 
 def without_password(url: str) -> str:
-    """Return the URL (or any other source) without user name and password."""
+    """Return the source, with user name and password removed if it is a URL."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else url
 
 
-def _visible(name: str) -> bool:
+def _is_visible(name: str) -> bool:
     return not name.startswith(".") and name not in _SKIPPED_FOLDERS and not name.endswith("~")
 
 

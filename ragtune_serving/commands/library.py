@@ -109,7 +109,7 @@ def add(spec: Spec, json_: Json = False) -> None:
     library = Library(settings)
     with progress_bar() as progress:
         name = library.add(spec, progress)
-        corpus = library.read(fresh=[], progress=progress)
+        corpus = library.read(reread=[], progress=progress)
         update = bring_up_to_date(settings, corpus.documents, progress)
     _say(f"Added {name}", update, f"ragtune sources remove {name}", {"source": name}, json_)
 
@@ -134,7 +134,7 @@ def remove_source(spec: Spec, json_: Json = False) -> None:
     library = Library(settings)
     name = library.drop(spec)
     with progress_bar() as progress:
-        corpus = library.read(fresh=[], progress=progress)
+        corpus = library.read(reread=[], progress=progress)
         update = bring_up_to_date(settings, corpus.documents, progress)
     _say(f"Removed {name}", update, f"ragtune sources add {name}", {"source": name}, json_)
 

@@ -1,4 +1,7 @@
-"""What Great Expectations holds of a dataset as a whole: critical expectations block, warnings warn."""
+"""Checks a dataset as a whole with Great Expectations.
+
+A critical expectation that fails stops the dataset; a failed warning is only shown.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +15,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Severity = Literal["critical", "warning"]
-LARGEST_TEMPLATE_SHARE = 0.10
-LARGEST_NONE_SHARE = 0.04
-LARGEST_REJECTED_SHARE = 0.20
+# The limits here and in `_expectations` were chosen by hand, far from what a healthy dataset shows. docs/dataset.md
+# ("Figures") has the values of one corpus, such as 1.3% for the most frequent wording.
+MAX_TEMPLATE_SHARE = 0.10
+MAX_NONE_SHARE = 0.04
+MAX_REJECTED_SHARE = 0.20
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectationResult:
-    """One expectation's verdict; `observed` and `expected` in words."""
+    """The verdict on one expectation; `observed` and `expected` are texts for people."""
 
     name: str
     severity: Severity
@@ -29,8 +34,11 @@ class ExpectationResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
-    """An expectation about a column of the pairs or of the figures; no bounds: unique, no column: rows."""
+class _Expectation:
+    """An expectation on one column of a frame, `pairs` (a row per pair) or `figures` (one row of shares and means).
+
+    Without bounds the values of the column must be unique. Without a column the bounds are for the number of rows.
+    """
 
     name: str
     severity: Severity
@@ -39,18 +47,20 @@ class _Rule:
     bounds: dict[str, float]
 
     @property
-    def expectation(self) -> str:
+    def class_name(self) -> str:
+        """Name of Great Expectations' class for it."""
         if not self.bounds:
             return "ExpectColumnValuesToBeUnique"
         return "ExpectColumnValuesToBeBetween" if self.column else "ExpectTableRowCountToBeBetween"
 
     @property
     def arguments(self) -> dict[str, Any]:
+        """Arguments of that class."""
         column = {"column": self.column} if self.column else {}
         return {**column, **self.bounds, "severity": self.severity}
 
 
-def _frame(kept: Sequence[QAPair]) -> "pd.DataFrame":
+def _pairs_frame(pairs: Sequence[QAPair]) -> "pd.DataFrame":
     import pandas as pd
 
     rows = [
@@ -63,7 +73,7 @@ def _frame(kept: Sequence[QAPair]) -> "pd.DataFrame":
             "span": pair.span[1] - pair.span[0],
             **{name: pair.scores.get(name, 0.0) for name in ("grounded", "self_contained", "relevant")},
         }
-        for pair in kept
+        for pair in pairs
     ]
     columns = [
         "id",
@@ -79,38 +89,48 @@ def _frame(kept: Sequence[QAPair]) -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=columns)
 
 
-def _suite(settings: DatasetSettings) -> list[_Rule]:
-    wanted = settings.unanswerable_share
+def _expectations(settings: DatasetSettings) -> list[_Expectation]:
+    unanswerable = settings.unanswerable_share
     return [
-        _Rule("enough pairs", "critical", "pairs", "", {"min_value": settings.min_pairs}),
-        _Rule("every pair once", "critical", "pairs", "id", {}),
-        _Rule("every question once", "critical", "pairs", "question", {}),
-        _Rule("answers stand in their chunks", "critical", "pairs", "grounded", {"min_value": 0.5}),
-        _Rule("questions of 2 to 60 words", "critical", "pairs", "question_words", {"min_value": 2, "max_value": 60}),
-        _Rule("answers of 1 to 60 words", "critical", "pairs", "answer_words", {"min_value": 1, "max_value": 60}),
-        _Rule("questions name their object", "warning", "pairs", "self_contained", {"min_value": 1.0, "mostly": 0.95}),
-        _Rule("questions resemble their chunks", "warning", "figures", "mean_relevance", {"min_value": 0.3}),
-        _Rule("few pairs thrown away", "critical", "figures", "rejected_share", {"max_value": LARGEST_REJECTED_SHARE}),
-        _Rule(
-            "no wording floods", "warning", "figures", "largest_template_share", {"max_value": LARGEST_TEMPLATE_SHARE}
+        _Expectation("enough pairs", "critical", "pairs", "", {"min_value": settings.min_pairs}),
+        _Expectation("every pair once", "critical", "pairs", "id", {}),
+        _Expectation("every question once", "critical", "pairs", "question", {}),
+        _Expectation("answers stand in their chunks", "critical", "pairs", "grounded", {"min_value": 0.5}),
+        _Expectation(
+            "questions of 2 to 60 words", "critical", "pairs", "question_words", {"min_value": 2, "max_value": 60}
         ),
-        _Rule("few answers that only say None", "warning", "figures", "none_share", {"max_value": LARGEST_NONE_SHARE}),
-        _Rule(
+        _Expectation(
+            "answers of 1 to 60 words", "critical", "pairs", "answer_words", {"min_value": 1, "max_value": 60}
+        ),
+        _Expectation(
+            "questions name their object", "warning", "pairs", "self_contained", {"min_value": 1.0, "mostly": 0.95}
+        ),
+        _Expectation("questions resemble their chunks", "warning", "figures", "mean_relevance", {"min_value": 0.3}),
+        _Expectation(
+            "few pairs thrown away", "critical", "figures", "rejected_share", {"max_value": MAX_REJECTED_SHARE}
+        ),
+        _Expectation(
+            "no wording floods", "warning", "figures", "largest_template_share", {"max_value": MAX_TEMPLATE_SHARE}
+        ),
+        _Expectation(
+            "few answers that only say None", "warning", "figures", "none_share", {"max_value": MAX_NONE_SHARE}
+        ),
+        _Expectation(
             "the wanted share of unanswerable questions",
             "warning",
             "figures",
             "unanswerable_share",
-            {"min_value": max(wanted - 0.1, 0.0), "max_value": wanted + 0.1},
+            {"min_value": max(unanswerable - 0.1, 0.0), "max_value": unanswerable + 0.1},
         ),
-        _Rule("the index finds the passages", "warning", "figures", "mean_retrievable", {"min_value": 0.6}),
-        _Rule("several kinds of questions", "warning", "figures", "kinds", {"min_value": 4}),
+        _Expectation("the index finds the passages", "warning", "figures", "mean_retrievable", {"min_value": 0.6}),
+        _Expectation("several kinds of questions", "warning", "figures", "kinds", {"min_value": 4}),
     ]
 
 
-def examine(
-    kept: Sequence[QAPair], figures: dict[str, float], settings: DatasetSettings, docs: Path | None = None
+def check_expectations(
+    pairs: Sequence[QAPair], figures: dict[str, float], settings: DatasetSettings, docs: Path | None = None
 ) -> list[ExpectationResult]:
-    """Return the verdict of each expectation; with `docs` also write Great Expectations' data docs there."""
+    """Return the verdict on each expectation; if `docs` is a folder, write Great Expectations' data docs there."""
     import great_expectations as gx
     import great_expectations.expectations as gxe
     import pandas as pd
@@ -119,34 +139,41 @@ def examine(
     context.variables.progress_bars = {"globally": False}
     source = context.data_sources.add_pandas("dataset")
     results: list[ExpectationResult] = []
-    for name, frame in (("pairs", _frame(kept)), ("figures", pd.DataFrame([figures]))):
-        rules = [rule for rule in _suite(settings) if rule.frame == name and rule.column in ("", *frame.columns)]
+    for name, frame in (("pairs", _pairs_frame(pairs)), ("figures", pd.DataFrame([figures]))):
+        # `mean_retrievable` is missing if no search was made.
+        expectations = [e for e in _expectations(settings) if e.frame == name and e.column in ("", *frame.columns)]
         suite = context.suites.add(gx.ExpectationSuite(name=name))
-        for rule in rules:
-            suite.add_expectation(getattr(gxe, rule.expectation)(**rule.arguments, meta={"name": rule.name}))
+        for expectation in expectations:
+            suite.add_expectation(
+                getattr(gxe, expectation.class_name)(**expectation.arguments, meta={"name": expectation.name})
+            )
         batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
         validation = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
         outcome = validation.run(batch_parameters={"dataframe": frame})
-        found = {result.expectation_config.meta["name"]: result for result in outcome.results}
-        results += [_result(rule, found[rule.name]) for rule in rules]
+        verdicts = {result.expectation_config.meta["name"]: result for result in outcome.results}
+        results += [_result(expectation, verdicts[expectation.name]) for expectation in expectations]
     if docs is not None:
-        place = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}
+        store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}
         index = {"class_name": "DefaultSiteIndexBuilder"}
-        site = {"class_name": "SiteBuilder", "store_backend": place, "site_index_builder": index}
+        site = {"class_name": "SiteBuilder", "store_backend": store, "site_index_builder": index}
         context.add_data_docs_site("dataset", site)
         context.build_data_docs(site_names=["dataset"])
     return results
 
 
-def _result(rule: _Rule, result: Any) -> ExpectationResult:
-    """Turn a verdict of Great Expectations into ours; a metric that raised counts as failed and says why."""
+def _result(expectation: _Expectation, result: Any) -> ExpectationResult:
+    """Convert a result of Great Expectations; an expectation whose metric raised has failed and shows the error."""
     detail = result.result
-    raised = str((result.exception_info or {}).get("exception_message") or "")
-    observed = raised or str(detail.get("observed_value", ""))
+    error = str((result.exception_info or {}).get("exception_message") or "")
+    observed = error or str(detail.get("observed_value", ""))
     if not observed:
-        broken, total = detail.get("unexpected_count", 0), detail.get("element_count", 0)
+        unexpected, total = detail.get("unexpected_count", 0), detail.get("element_count", 0)
         examples = detail.get("partial_unexpected_list", [])[:3]
-        observed = f"{broken} of {total} break it" + (f": {examples}" if examples else "")
+        observed = f"{unexpected} of {total} break it" + (f": {examples}" if examples else "")
     return ExpectationResult(
-        rule.name, rule.severity, bool(result.success), observed, f"{rule.column or 'rows'} {rule.bounds or 'unique'}"
+        expectation.name,
+        expectation.severity,
+        bool(result.success),
+        observed,
+        f"{expectation.column or 'rows'} {expectation.bounds or 'unique'}",
     )

@@ -1,6 +1,6 @@
-"""Judges pairs: rules for each pair, then the expectations of the whole over what is left.
+"""Checks pairs one by one with rules, then the rest as a whole with Great Expectations.
 
-A pair that breaks a rule is dropped with its reason.
+A pair that breaks a rule is dropped and listed with the reason.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ragtune.dataset.checks.expectations import ExpectationResult, examine
+from ragtune.dataset.checks.expectations import ExpectationResult, check_expectations
 from ragtune.dataset.checks.personal import personal_data
 from ragtune.dataset.extractive.wording import ASKING_FIRST
 from ragtune.dataset.near_duplicates import question_words
@@ -22,14 +22,19 @@ from ragtune.text.whitespace import collapse_whitespace
 from ragtune.text.words import content_words
 
 LONGEST_ANSWER_WORDS = 60
+"""Chosen by hand, not measured."""
+LEAST_GROUNDING = 0.5
+"""Share of the answer's words that must stand in the chunk if the answer need not be verbatim; chosen by hand."""
 Scorer = Callable[[list[QAPair]], list[QAPair]]
-"""Returns the pairs, in their order, with more scores."""
+"""Takes pairs and returns them in the same order with additional scores."""
 
+# A question that points at its passage means nothing to a reader who does not see it.
 _POINTING = re.compile(
     r"\b(?:this|that|these|those|the (?:above|below|following|given|said)) (?:function|class|method|parameter|argument|"
     r"section|page|passage|text|chunk|document|paragraph|table|sentence|code|article)\b|\b(?:above|below)\b|passage \d",
     re.IGNORECASE,
 )
+# Words that have no place in documentation; a short list of our own, in English only.
 _TOXIC = re.compile(r"\b(?:fuck\w*|shit\w*|bitch\w*|asshole|cunt|nigg\w+|faggot|retard(?:ed)?|whore)\b", re.IGNORECASE)
 _IMPERATIVES = ("give", "list", "summarise", "summarize", "define", "show", "compare", "who", "is", "are", "does", "do")
 _ASKS = re.compile(rf"\?$|^(?:{'|'.join(sorted({*ASKING_FIRST, *_IMPERATIVES}))})\b", re.IGNORECASE)
@@ -37,7 +42,10 @@ _ASKS = re.compile(rf"\?$|^(?:{'|'.join(sorted({*ASKING_FIRST, *_IMPERATIVES}))}
 
 @dataclass(frozen=True, slots=True)
 class QualityReport:
-    """The pairs that passed, those that did not with the reason, and the verdicts on the whole."""
+    """The pairs that passed, the rejected ones with their reasons, and the verdicts on the dataset as a whole.
+
+    `figures` are the shares and means that the expectations were checked on.
+    """
 
     kept: list[QAPair]
     rejected: list[tuple[QAPair, str]]
@@ -46,7 +54,7 @@ class QualityReport:
 
     @property
     def passed(self) -> bool:
-        """Whether no critical expectation failed."""
+        """True if no critical expectation failed."""
         return all(result.success for result in self.results if result.severity == "critical")
 
 
@@ -57,20 +65,22 @@ def check_pairs(
     score: Scorer = list,
     docs: Path | None = None,
 ) -> QualityReport:
-    """Return what may be trained on, what may not and why, and the verdicts of Great Expectations.
+    """Return the pairs that may be trained on with their scores, the rejected ones, and the verdicts on the whole.
 
-    Pairs keep their order; each kept one carries its scores, those of `score` included. Above `max_pairs`
-    extractive pairs are left out first, from the sources with the most of them; what people wrote or accepted
-    stays. A pair that a judge gave less than `judge.least` goes, unless people decided. `docs` is a folder for
-    the data docs.
+    Pairs keep their order. If a question is asked twice, the pair that people wrote or accepted wins. If there are
+    more than `max_pairs`, pairs of the rule-based writer go first, from the sources with the most of them. A pair
+    to which a judge gave less than `judge.least` is rejected, unless people decided about it.
+
+    `score` adds further scores to the pairs that passed the rules, such as those of a judge. `docs` is a folder for
+    Great Expectations' data docs.
     """
-    texts = {chunk.id: chunk for chunk in chunks}
+    chunk_by_id = {chunk.id: chunk for chunk in chunks}
     seen: set[tuple[str, ...]] = set()
     kept: list[QAPair] = []
     rejected: list[tuple[QAPair, str]] = []
     for pair in sorted(pairs, key=_precedence):
-        chunk = texts.get(pair.chunk_id)
-        reason = rejection(pair, chunk)
+        chunk = chunk_by_id.get(pair.chunk_id)
+        reason = rejection_reason(pair, chunk)
         key = (pair.kind, *sorted(question_words(pair.question)))
         if not reason and key in seen:
             reason = "the same question was asked before"
@@ -79,47 +89,51 @@ def check_pairs(
             continue
         seen.add(key)
         kept.append(replace(pair, scores={**pair.scores, **scores(pair, chunk)}))
-    kept, surplus = _at_most(kept, settings.max_pairs, texts)
-    order = {pair.id: place for place, pair in enumerate(pairs)}
-    scored = score(sorted(kept, key=lambda pair: order[pair.id]))
-    kept = [pair for pair in scored if not _judged_poor(pair, settings.judge.least)]
-    poor = [pair for pair in scored if _judged_poor(pair, settings.judge.least)]
+    kept, surplus = _limit_pairs(kept, settings.max_pairs, chunk_by_id)
+    position = {pair.id: number for number, pair in enumerate(pairs)}
+    scored = score(sorted(kept, key=lambda pair: position[pair.id]))
+    kept = [pair for pair in scored if not _fails_judge(pair, settings.judge.least)]
+    poor = [pair for pair in scored if _fails_judge(pair, settings.judge.least)]
     rejected += [(pair, "the judge gave it too little") for pair in poor]
     figures = {name: round(value, 4) for name, value in summary(kept, len(rejected)).items()}
     rejected += [(pair, f"beyond max_pairs = {settings.max_pairs}") for pair in surplus]
-    return QualityReport(kept, rejected, examine(kept, figures, settings, docs), figures)
+    return QualityReport(kept, rejected, check_expectations(kept, figures, settings, docs), figures)
 
 
-def _judged_poor(pair: QAPair, least: float) -> bool:
-    judged = [value for name, value in pair.scores.items() if name.startswith("judge_")]
-    return bool(judged) and min(judged) < least and not pair.feedback_id and REVIEWED not in pair.scores
+def _fails_judge(pair: QAPair, least: float) -> bool:
+    """Return whether a judge's lowest score is below `least` and no person decided about the pair."""
+    judge_scores = [value for name, value in pair.scores.items() if name.startswith("judge_")]
+    return bool(judge_scores) and min(judge_scores) < least and not pair.feedback_id and REVIEWED not in pair.scores
 
 
 def _precedence(pair: QAPair) -> tuple[bool, bool, bool]:
-    """Order users' corrections before what reviewers settled, and both before a model's and the rules' pairs."""
+    """Return a sort key: users' corrections, then reviewed pairs, then a model's, then the rule-based writer's."""
     return not pair.feedback_id, REVIEWED not in pair.scores, pair.writer == "extractive"
 
 
-def rejection(pair: QAPair, chunk: Chunk | None) -> str:
-    """Return why one pair may not be trained on; empty when it may."""
+def rejection_reason(pair: QAPair, chunk: Chunk | None) -> str:
+    """Return why the pair may not be trained on, or "" if it may."""
     if chunk is None:
         return "its chunk is gone"
     question, answer = pair.question.strip(), pair.answer.strip()
-    personal = personal_data(f"{question} {answer}")
+    private = personal_data(f"{question} {answer}")
     checks = (
         (not 2 <= len(question.split()) <= 60, "the question is too short or too long"),
         (not _ASKS.search(question), "the question asks nothing"),
         (bool(_POINTING.search(question)), "the question points at text that the reader cannot see"),
         (question.count("`") % 2 == 1, "the question has broken markup"),
-        (bool(personal), f"it holds personal data or a secret: {personal}"),
+        (bool(private), f"it holds personal data or a secret: {private}"),
         (bool(_TOXIC.search(f"{question} {answer}")), "it holds abusive words"),
-        (_foreign(question, answer, chunk.text), "it is neither in English nor in the language of its passage"),
+        (
+            _is_foreign(question, answer, chunk.text),
+            "it is neither in English nor in the language of its passage",
+        ),
     )
-    found = next((reason for broken, reason in checks if broken), "")
-    return found or _answer_rejection(pair, chunk, answer)
+    reason = next((reason for broken, reason in checks if broken), "")
+    return reason or _answer_rejection_reason(pair, chunk, answer)
 
 
-def _answer_rejection(pair: QAPair, chunk: Chunk, answer: str) -> str:
+def _answer_rejection_reason(pair: QAPair, chunk: Chunk, answer: str) -> str:
     if not pair.answerable:
         return "an unanswerable pair has an answer" if answer or pair.span != (0, 0) else ""
     if not answer:
@@ -129,58 +143,61 @@ def _answer_rejection(pair: QAPair, chunk: Chunk, answer: str) -> str:
     if gives_away(pair.question, answer):
         return "the question gives the answer away"
     if pair.feedback_id or pair.writer != "extractive":
-        return "" if grounding(answer, chunk.embedded_text) >= 0.5 else "the answer does not stand in its chunk"
+        grounded = grounding(answer, chunk.embedded_text) >= LEAST_GROUNDING
+        return "" if grounded else "the answer does not stand in its chunk"
     start, end = pair.span
     if collapse_whitespace(chunk.text[start:end]) != answer:
         return "the answer is not the text of its span"
-    if _cut(chunk.text, start, end):
+    if _splits_word(chunk.text, start, end):
         return "the answer begins or ends inside a word"
     return "" if clean(answer) else "the answer has broken markup"
 
 
 def gives_away(question: str, answer: str) -> bool:
-    """Return whether the answer stands in the question, as whole words."""
+    """Return whether the question contains the answer as whole words."""
     return re.search(rf"(?<![\w.]){re.escape(answer)}(?![\w.])", question, re.IGNORECASE) is not None
 
 
-def _cut(text: str, start: int, end: int) -> bool:
+def _splits_word(text: str, start: int, end: int) -> bool:
+    """Return whether the span begins or ends inside a word of the text."""
     before, after = text[start - 1 : start], text[end : end + 1]
     return (before.isalnum() and text[start].isalnum()) or (after.isalnum() and text[end - 1].isalnum())
 
 
-def _foreign(question: str, answer: str, passage: str) -> bool:
-    """Return whether question or answer is plainly in a language that neither the passage nor the prompts are in."""
-    known = {"en", guess_language(passage)}
-    return any(guess_language(text) not in known for text in (question, answer, f"{question} {answer}"))
+def _is_foreign(question: str, answer: str, passage: str) -> bool:
+    """Return whether question or answer is clearly neither in English nor in the language of the passage."""
+    allowed = {"en", guess_language(passage)}
+    return any(guess_language(text) not in allowed for text in (question, answer, f"{question} {answer}"))
 
 
 def grounding(answer: str, text: str) -> float:
-    """Return the share of the answer's meaningful words that stand in the text, 1.0 when it has none."""
+    """Return the share of the answer's content words that stand in the text.
+
+    An answer without content words, such as `[]`, gives 1.0 if the text contains it literally, and 0.0 if not.
+    """
     words = content_words(answer)
-    return (
-        len(words & content_words(text)) / len(words)
-        if words
-        else float(collapse_whitespace(answer) in collapse_whitespace(text))
-    )
+    if not words:
+        return float(collapse_whitespace(answer) in collapse_whitespace(text))
+    return len(words & content_words(text)) / len(words)
 
 
 def scores(pair: QAPair, chunk: Chunk) -> dict[str, float]:
-    """Return the figures of one pair, each in 0..1: grounded, self-contained, relevant."""
-    asked = content_words(pair.question)
-    named = asked & content_words(f"{chunk.title} {' '.join(chunk.heading_path)}")
-    shared = asked & content_words(chunk.embedded_text)
+    """Return the scores `grounded`, `self_contained` and `relevant` of one pair, each in 0..1."""
+    words = content_words(pair.question)
+    named = words & content_words(f"{chunk.title} {' '.join(chunk.heading_path)}")
+    shared = words & content_words(chunk.embedded_text)
     return {
         "grounded": round(grounding(pair.answer, chunk.text), 3) if pair.answerable else 1.0,
         "self_contained": float(bool(named) or len(shared) >= 3),
-        "relevant": round(len(shared) / len(asked), 3) if asked else 0.0,
+        "relevant": round(len(shared) / len(words), 3) if words else 0.0,
     }
 
 
 def summary(kept: Sequence[QAPair], rejected: int = 0) -> dict[str, float]:
-    """Return the figures of a dataset that its expectations are about; shares in 0..1."""
+    """Return the figures that the expectations are checked on; `rejected` is the number of pairs that broke a rule."""
     n = max(len(kept), 1)
     templates = Counter(pair.template for pair in kept if pair.template)
-    found = [pair.scores["retrievable"] for pair in kept if "retrievable" in pair.scores]
+    retrievable = [pair.scores["retrievable"] for pair in kept if "retrievable" in pair.scores]
     return {
         "pairs": float(len(kept)),
         "rejected_share": rejected / max(len(kept) + rejected, 1),
@@ -189,19 +206,22 @@ def summary(kept: Sequence[QAPair], rejected: int = 0) -> dict[str, float]:
         "none_share": sum(pair.answer in ("None", "`None`") for pair in kept) / n,
         "mean_relevance": sum(pair.scores.get("relevant", 0.0) for pair in kept) / n,
         "kinds": float(len({pair.kind for pair in kept if pair.answerable})),
-        **({"mean_retrievable": sum(found) / len(found)} if found else {}),
+        **({"mean_retrievable": sum(retrievable) / len(retrievable)} if retrievable else {}),
     }
 
 
-def _at_most(pairs: list[QAPair], most: int, texts: dict[str, Chunk]) -> tuple[list[QAPair], list[QAPair]]:
-    """Split off what is too many, so that a large source does not crowd out a small one."""
-    if len(pairs) <= most:
+def _limit_pairs(pairs: list[QAPair], limit: int, chunk_by_id: dict[str, Chunk]) -> tuple[list[QAPair], list[QAPair]]:
+    """Return (at most `limit` pairs, the others).
+
+    Within one precedence the sources take turns, so that a large source does not crowd out a small one.
+    """
+    if len(pairs) <= limit:
         return pairs, []
-    taken: Counter[tuple[tuple[bool, ...], str]] = Counter()
+    counts: Counter[tuple[tuple[bool, ...], str]] = Counter()
     rank: dict[str, tuple[object, ...]] = {}
     for pair in sorted(pairs, key=lambda pair: pair.id):
-        group = (_precedence(pair), texts[pair.chunk_id].source)
-        rank[pair.id] = (*group[0], taken[group], pair.id)
-        taken[group] += 1
+        precedence, source = _precedence(pair), chunk_by_id[pair.chunk_id].source
+        rank[pair.id] = (*precedence, counts[precedence, source], pair.id)
+        counts[precedence, source] += 1
     ranked = sorted(pairs, key=lambda pair: rank[pair.id])
-    return ranked[:most], ranked[most:]
+    return ranked[:limit], ranked[limit:]

@@ -23,11 +23,6 @@ _INLINE = re.compile(r"^(Bases|Methods|Status):? ")
 _ITEM = re.compile(r"^- (?=\S)")
 _NAME = re.compile(r"`(\*{0,2}[\w.]+)`")
 _CODE = re.compile(r"`([^`]+)`")
-_TYPE_WORDS_TEXT = """
-bool str object dict list int float tuple set frozenset bytes type callable function module string integer boolean array
-tensor iterable sequence mapping of or to and slice range complex property date datetime timedelta deque number class
-"""
-_TYPE_WORDS = frozenset(_TYPE_WORDS_TEXT.split())
 _NO_OBJECT = ("of", "or", "and", "for", "to", "from", "in")
 _DETERMINERS = ("the", "a", "an", "all", "any", "each", "every", "which", "whether", "only", "this")
 _ALSO_NOUNS_TEXT = """

@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from ragtune.dataset.checks.baseline import overlap_answer, token_overlap
 from ragtune.dataset.checks.quality import gives_away
+from ragtune.dataset.checks.word_overlap import overlap_answer, token_overlap
 from ragtune.dataset.extractive.api_facts import ApiObject, Fact, api_facts, is_api, prose_spans, read_object
 from ragtune.dataset.extractive.prose_facts import generic, heading_facts, named, passing, prose_facts, row_keys
 from ragtune.dataset.extractive.unanswerable import Neighbours, Terms, unanswerable_facts, unanswerable_prose

@@ -1,13 +1,12 @@
-"""Lets a language model write pairs from chunks, and judge them.
+"""Writes question and answer pairs from chunks with a language model.
 
-The model must quote the words that hold the answer; a quote that does not stand in the
-passages makes the pair worthless and it is dropped.
+The model must quote the words of the passages that prove the answer. A pair with a quote that is in none of the
+passages is dropped.
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,12 +16,13 @@ from ragtune.draws import draw
 from ragtune.language_model import LanguageModel, Usage
 from ragtune.ports import PairWriter, Progress, silent
 from ragtune.records import Chunk, Message, QAPair, content_id
-from ragtune.settings import JudgeSettings, WriterSettings
+from ragtune.settings import WriterSettings
 from ragtune.text.whitespace import collapse_whitespace
 
 Kind = Literal["fact", "definition", "procedure", "reason", "comparison", "condition", "multi", "unanswerable"]
 _DIFFICULTY = {"easy": 0.0, "medium": 0.5, "hard": 1.0}
-_TOGETHER_SHARE = 0.3
+# Share of the chunks that are shown together with the next one, for questions over two passages; chosen by hand.
+_TWO_PASSAGES_SHARE = 0.3
 
 _WRITE = """You write questions and answers to train an assistant that answers from documents.
 Write {count} items about the passages. Rules:
@@ -39,10 +39,6 @@ _ABSENT = (
     "with an empty answer and no quotes."
 )
 _NO_ABSENT = "Every question is answered by the passages."
-_JUDGE = """You judge one question and answer against the passage it was written from. Give three numbers from 0 to 1:
-`grounded` (the answer follows from the passage; for an empty answer: the passage does not answer the question),
-`clear` (a reader without the passage knows what is asked), `relevant` (the answer answers the question).
-Add one short `reason`."""
 
 
 class WrittenItem(BaseModel):
@@ -66,19 +62,12 @@ class WrittenItems(BaseModel):
     items: list[WrittenItem] = Field(min_length=1)
 
 
-class Judgement(BaseModel):
-    """The shape of a judge's reply; numbers in 0..1."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    grounded: float = Field(ge=0, le=1)
-    clear: float = Field(ge=0, le=1)
-    relevant: float = Field(ge=0, le=1)
-    reason: str = ""
-
-
 class LLMWriter(PairWriter):
-    """Writes pairs by a language model; `usage` and `dropped` tell about the last call of `write`."""
+    """Writes pairs with a language model.
+
+    After a call of `write`, `usage` says what it cost and `dropped` lists the questions that were dropped, with the
+    reasons.
+    """
 
     name = "llm"
 
@@ -90,9 +79,9 @@ class LLMWriter(PairWriter):
         self.dropped: list[tuple[str, str]] = []
 
     def write(self, chunks: Sequence[Chunk], progress: Progress = silent) -> list[QAPair]:
-        """Return pairs whose quotes stand in their chunks; a budget may end the work early (`usage.stopped`).
+        """Return pairs whose quotes are in their chunks; a budget may end the work early (`usage.stopped`).
 
-        Raises DatasetError when the model answers nothing usable at all.
+        Raises DatasetError if no request got a usable reply.
         """
         groups = self._groups(chunks)
         replies = self.model.ask_all([self._conversation(group) for group in groups], "asking the model", progress)
@@ -105,41 +94,46 @@ class LLMWriter(PairWriter):
         return list(pairs.values())
 
     def _groups(self, chunks: Sequence[Chunk]) -> list[list[Chunk]]:
-        """Return single chunks, and for some of them the chunk that follows in the same document with it."""
+        """Return groups of one chunk, or of a chunk and the next one of the same document."""
         documents: dict[str, list[Chunk]] = defaultdict(list)
         for chunk in chunks:
             if not chunk.duplicate_of:
                 documents[chunk.document_id].append(chunk)
         groups = []
-        for found in documents.values():
-            found.sort(key=lambda chunk: chunk.position)
-            for chunk, following in zip(found, [*found[1:], None], strict=True):
-                together = following is not None and draw(self.seed, "together", chunk.id) < _TOGETHER_SHARE
-                groups.append([chunk, following] if following is not None and together else [chunk])
-        # A budget ends the work somewhere; what was done by then is a fair sample.
+        for document_chunks in documents.values():
+            document_chunks.sort(key=lambda chunk: chunk.position)
+            for chunk, following in zip(document_chunks, [*document_chunks[1:], None], strict=True):
+                if following is not None and draw(self.seed, "together", chunk.id) < _TWO_PASSAGES_SHARE:
+                    groups.append([chunk, following])
+                else:
+                    groups.append([chunk])
+        # In a random order, so that what is done when a budget ends the work is a fair sample.
         return sorted(groups, key=lambda group: draw(self.seed, "order", group[0].id))
 
     def _conversation(self, group: Sequence[Chunk]) -> list[Message]:
         count = self.settings.pairs_per_call
-        absent = draw(self.seed, "absent", group[0].id) < min(self.unanswerable_share * count, 1.0)
+        # One unanswerable item in some requests gives the share over all of them.
+        with_unanswerable = draw(self.seed, "absent", group[0].id) < min(self.unanswerable_share * count, 1.0)
         system = _WRITE.format(
-            count=count, together=_TOGETHER if len(group) > 1 else "", absent=_ABSENT if absent else _NO_ABSENT
+            count=count,
+            together=_TOGETHER if len(group) > 1 else "",
+            absent=_ABSENT if with_unanswerable else _NO_ABSENT,
         )
         passages = "\n\n".join(f"Passage {i}:\n{chunk.embedded_text}" for i, chunk in enumerate(group, 1))
         return [Message("system", system), Message("user", passages)]
 
     def _pairs(self, item: WrittenItem, group: Sequence[Chunk]) -> list[QAPair]:
-        """Return the item as pairs (its paraphrase too), none when it is not proven by the passages."""
+        """Return a pair for the item and one for its paraphrase, or none if the passages do not prove the answer."""
         answerable = item.kind != "unanswerable"
-        places = [(chunk, span) for quote in item.quotes for chunk in group if (span := find_quote(quote, chunk.text))]
-        if answerable and (not places or len(places) < len(item.quotes) or not item.answer.strip()):
+        quotes = [(chunk, span) for quote in item.quotes for chunk in group if (span := find_quote(quote, chunk.text))]
+        if answerable and (not quotes or len(quotes) < len(item.quotes) or not item.answer.strip()):
             self.dropped.append((item.question, "its quote does not stand in the passages"))
             return []
         if not answerable and item.answer.strip():
             self.dropped.append((item.question, "unanswerable, but with an answer"))
             return []
-        chunk, span = places[0] if answerable else (group[0], (0, 0))
-        others = tuple(sorted({other.id for other, _ in places if other.id != chunk.id})) if answerable else ()
+        chunk, span = quotes[0] if answerable else (group[0], (0, 0))
+        evidence = tuple(sorted({other.id for other, _ in quotes if other.id != chunk.id})) if answerable else ()
         questions = [item.question, *([item.paraphrase] if len(item.paraphrase.split()) > 3 else [])]
         answer = collapse_whitespace(item.answer)
         return [
@@ -155,40 +149,17 @@ class LLMWriter(PairWriter):
                 topic=chunk.topic,
                 writer=self.name,
                 scores={"difficulty": _DIFFICULTY[item.difficulty]},
-                evidence_ids=others,
+                evidence_ids=evidence,
             )
             for question in dict.fromkeys(questions)
         ]
 
 
-class LLMJudge:
-    """Scores pairs by a language model, in 0..1: `judge_grounded`, `judge_clear`, `judge_relevant`."""
-
-    def __init__(self, settings: JudgeSettings, cache: Path, seed: int) -> None:
-        self.model = LanguageModel(settings, Judgement, cache, seed)
-
-    def judge(self, pairs: Sequence[QAPair], chunks: Sequence[Chunk], progress: Progress = silent) -> list[QAPair]:
-        """Return the pairs in their order with the judge's scores; a pair that it did not reach keeps its own."""
-        texts = {chunk.id: chunk for chunk in chunks}
-        asked = [pair for pair in pairs if pair.chunk_id in texts]
-        conversations = [_judging(pair, texts[pair.chunk_id]) for pair in asked]
-        replies = self.model.ask_all(conversations, "judging pairs", progress)
-        judged = {pair.id: reply for pair, reply in zip(asked, replies, strict=True) if reply is not None}
-        return [_judged(pair, judged[pair.id]) if pair.id in judged else pair for pair in pairs]
-
-
-def _judging(pair: QAPair, chunk: Chunk) -> list[Message]:
-    said = f"Passage:\n{chunk.embedded_text}\n\nQuestion: {pair.question}\nAnswer: {pair.answer}"
-    return [Message("system", _JUDGE), Message("user", said)]
-
-
-def _judged(pair: QAPair, judgement: Judgement) -> QAPair:
-    found = {f"judge_{name}": getattr(judgement, name) for name in ("grounded", "clear", "relevant")}
-    return replace(pair, scores={**pair.scores, **found})
-
-
 def find_quote(quote: str, text: str) -> tuple[int, int] | None:
-    """Return where a quote stands in a text, whatever its white space, case and last full stop; None if nowhere."""
+    """Return the span of a quote in a text, or None if it is not there.
+
+    White space, case, quotation marks around the quote and its last full stop may differ.
+    """
     words = [re.escape(word) for word in quote.strip().strip("\"'").rstrip(".").split()]
-    found = re.search(r"\s+".join(words), text, re.IGNORECASE) if words else None
-    return found.span() if found else None
+    match = re.search(r"\s+".join(words), text, re.IGNORECASE) if words else None
+    return match.span() if match else None

@@ -1,7 +1,7 @@
-"""Takes pairs out to a spreadsheet or an annotation tool, and decisions back in: JSONL and CSV.
+"""Exports pairs to JSONL or CSV for a spreadsheet or an annotation tool, and imports the decisions from the file.
 
-One row is one pair with the text it came from; a reviewer fills in `verdict` and, for a
-correction, `corrected_question` or `corrected_answer`.
+One row is one pair with the text that it came from. A reviewer fills in `verdict` and, for a correction,
+`corrected_question` or `corrected_answer`.
 """
 
 import csv
@@ -11,50 +11,68 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from ragtune.dataset.reviews.decisions import VERDICTS, Decision, ReviewStore, drafted, pair_key, standing
+from ragtune.dataset.reviews.decisions import VERDICTS, Decision, new_decision, newest_verdicts, pair_key
+from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.errors import DatasetError
 from ragtune.records import Chunk, QAPair
 
-TOLD = ("key", "id", "question", "answer", "kind", "answerable", "document_id", "chunk_id", "title", "text")
-ASKED = ("verdict", "corrected_question", "corrected_answer", "comment", "reviewer")
-# A spreadsheet runs a cell that begins with one of these as a formula; an apostrophe marks a cell of ours.
-_APART = ("=", "+", "-", "@", "\t", "\r", "'")
-_MARKED = (*TOLD, "reviewer")
+PAIR_COLUMNS = (
+    "key",
+    "id",
+    "question",
+    "answer",
+    "kind",
+    "answerable",
+    "document_id",
+    "chunk_id",
+    "title",
+    "text",
+)
+REVIEW_COLUMNS = ("verdict", "corrected_question", "corrected_answer", "comment", "reviewer")
+# A spreadsheet runs a cell that begins with one of these as a formula. The apostrophe is in the list because it is
+# our own mark: a cell that begins with one gets a second one, and the import removes one.
+_UNSAFE_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+# Columns that the export protects with an apostrophe.
+_PROTECTED_COLUMNS = (*PAIR_COLUMNS, "reviewer")
+# Spreadsheets read short texts with digits as numbers or dates. Chosen by hand; no number or date is longer.
 _LONGEST_NUMBER = 40
 
 
 def export_pairs(
     pairs: Sequence[QAPair], chunks: Sequence[Chunk], path: Path, reviewer: str = "", store: ReviewStore | None = None
 ) -> int:
-    """Write the pairs for review and return how many; the ending of the path chooses JSONL or CSV.
+    """Write the pairs for review and return their number; the path ends in `.jsonl` or `.csv`.
 
-    With a store and a reviewer, only what is assigned to them and not decided yet.
+    With a store and a reviewer, write only the pairs that the reviewer has to decide and has not decided yet.
     """
     chosen = store.assigned(reviewer, pairs) if store is not None and reviewer else list(pairs)
     texts = {chunk.id: chunk for chunk in chunks}
     rows = [_row(pair, texts.get(pair.chunk_id), reviewer) for pair in chosen]
     path.parent.mkdir(parents=True, exist_ok=True)
-    csv_wanted = _is_csv(path)
-    # Spreadsheets take UTF-8 for what it is only behind a byte order mark.
-    with path.open("w", newline="", encoding="utf-8-sig" if csv_wanted else "utf-8") as stream:
-        if csv_wanted:
-            writer = csv.DictWriter(stream, fieldnames=[*TOLD, *ASKED])
+    is_csv = _is_csv(path)
+    # Spreadsheets recognise UTF-8 only by a byte order mark.
+    with path.open("w", newline="", encoding="utf-8-sig" if is_csv else "utf-8") as stream:
+        if is_csv:
+            writer = csv.DictWriter(stream, fieldnames=[*PAIR_COLUMNS, *REVIEW_COLUMNS])
             writer.writeheader()
-            writer.writerows({name: _safe(value) for name, value in row.items()} for row in rows)
+            writer.writerows({name: _protected(value) for name, value in row.items()} for row in rows)
         else:
             stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return len(rows)
 
 
 def import_decisions(path: Path, store: ReviewStore, reviewer: str = "") -> list[Decision]:
-    """Add the decisions of a file, all or none, and return the new ones; rows without a verdict are skipped.
+    """Store the decisions of a file, all or none, and return the new ones; rows without a verdict are skipped.
 
-    A decision that its reviewer made already is not added again, so importing twice changes nothing. The key
-    proves that question and answer are as exported. `reviewer` stands in where a row names none.
-    Raises DatasetError that lists every bad line.
+    A decision that its reviewer made already is not stored again, so importing twice changes nothing. The key of a
+    row proves that its question and answer were not changed. `reviewer` is used for rows that name no reviewer.
+
+    Raises:
+        DatasetError: if a line is bad; it lists every bad line.
     """
-    known = store.decisions()
-    newest, comments = standing(known), {(d.pair_key, d.reviewer, d.comment) for d in known if d.verdict == "comment"}
+    earlier = store.decisions()
+    newest = newest_verdicts(earlier)
+    comments = {(d.pair_key, d.reviewer, d.comment) for d in earlier if d.verdict == "comment"}
     drafts: dict[tuple[str, str], tuple[str, Decision]] = {}
     problems: list[str] = []
     for place, row in _rows(path):
@@ -63,24 +81,24 @@ def import_decisions(path: Path, store: ReviewStore, reviewer: str = "") -> list
                 problems.append(f"{place}: there is a correction or a comment, but no verdict")
             continue
         try:
-            decision = _drafted(row, reviewer)
+            decision = _decision(row, reviewer)
         except DatasetError as error:
             problems.append(f"{place}: {error.found} Expected: {error.expected}.")
             continue
-        earlier = drafts.setdefault((decision.pair_key, decision.reviewer), (place, decision))
-        if earlier[0] != place:
-            problems.append(f"{place}: {decision.reviewer} decides the same pair on {earlier[0]}")
+        first_place, _ = drafts.setdefault((decision.pair_key, decision.reviewer), (place, decision))
+        if first_place != place:
+            problems.append(f"{place}: {decision.reviewer} decides the same pair on {first_place}")
     if problems:
         raise DatasetError(
             f"{path} has {len(problems)} lines that cannot be imported:\n" + "\n".join(problems[:20]),
-            expected=f"`verdict` is one of {', '.join(VERDICTS)}, and what was exported is as it was",
-            fix="correct these lines and import the file again; nothing of it was taken",
+            expected=f"`verdict` is one of {', '.join(VERDICTS)}, and the exported columns are unchanged",
+            fix="correct these lines and import the file again; nothing was imported",
         )
-    new = [each for _, each in drafts.values() if not _known(each, newest, comments)]
+    new = [decision for _, decision in drafts.values() if not _is_stored(decision, newest, comments)]
     return store.add(new) if new else []
 
 
-def _drafted(row: dict[str, str], reviewer: str) -> Decision:
+def _decision(row: dict[str, str], reviewer: str) -> Decision:
     pair = QAPair(
         id=row["id"],
         question=row["question"],
@@ -92,24 +110,25 @@ def _drafted(row: dict[str, str], reviewer: str) -> Decision:
     if pair_key(pair) != row["key"].strip():
         raise DatasetError(
             f"Question or answer is not what was exported under the key '{row['key']}'.",
-            expected="changes in `corrected_question` and `corrected_answer`, and the other columns as they were",
+            expected="changes only in `corrected_question` and `corrected_answer`",
         )
     texts = (row["corrected_question"], row["corrected_answer"], row["comment"])
-    return drafted(pair, row["reviewer"].strip() or reviewer, row["verdict"].strip().lower(), *texts)
+    return new_decision(pair, row["reviewer"].strip() or reviewer, row["verdict"].strip().lower(), *texts)
 
 
-def _known(
+def _is_stored(
     new: Decision, newest: Mapping[str, Mapping[str, Decision]], comments: Container[tuple[str, str, str]]
 ) -> bool:
     if new.verdict == "comment":
         return (new.pair_key, new.reviewer, new.comment) in comments
     old = newest.get(new.pair_key, {}).get(new.reviewer)
-    said = (new.verdict, new.question, new.answer, new.comment)
-    return old is not None and (old.verdict, old.question, old.answer, old.comment) == said
+    if old is None:
+        return False
+    return (old.verdict, old.question, old.answer, old.comment) == (new.verdict, new.question, new.answer, new.comment)
 
 
 def _row(pair: QAPair, chunk: Chunk | None, reviewer: str) -> dict[str, str]:
-    told = {
+    pair_values = {
         "key": pair_key(pair),
         "id": pair.id,
         "question": pair.question,
@@ -121,28 +140,28 @@ def _row(pair: QAPair, chunk: Chunk | None, reviewer: str) -> dict[str, str]:
         "title": chunk.title if chunk else "",
         "text": chunk.text if chunk else "",
     }
-    return {**told, **dict.fromkeys(ASKED, ""), "reviewer": reviewer}
+    return {**pair_values, **dict.fromkeys(REVIEW_COLUMNS, ""), "reviewer": reviewer}
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (where it stands, row) with every column of an export, those that a tool left out empty."""
-    reading = _csv_rows if _is_csv(path) else _json_rows
+    """Yield (place, such as `line 3`; row). A row has every column of an export, "" for those that a tool left out."""
+    read_rows = _csv_rows if _is_csv(path) else _json_rows
     if not path.is_file():
         raise DatasetError(
             f"There is no file {path}.",
             expected="a JSONL or CSV file with decisions",
-            fix="look at its path, or make one with `ragtune review export`",
+            fix="correct the path, or write such a file with `ragtune review export`",
         )
     try:
-        for place, row in reading(path.read_bytes().decode("utf-8-sig")):
+        for place, row in read_rows(path.read_bytes().decode("utf-8-sig")):
             missing = [name for name in ("key", "question", "answer", "verdict") if name not in row]
             if missing:
                 raise DatasetError(
                     f"{path}, {place} has no {', '.join(missing)}.",
-                    expected=f"the names {', '.join((*TOLD, *ASKED))}",
-                    fix="put the columns of the export back and import the file again; nothing of it was taken",
+                    expected=f"the columns {', '.join((*PAIR_COLUMNS, *REVIEW_COLUMNS))}",
+                    fix="put the columns of the export back and import the file again; nothing was imported",
                 )
-            yield place, {name: row.get(name, "") for name in (*TOLD, *ASKED)}
+            yield place, {name: row.get(name, "") for name in (*PAIR_COLUMNS, *REVIEW_COLUMNS)}
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DatasetError(
@@ -152,27 +171,30 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         raise DatasetError(
             f"{path}, {error}",
             expected="one JSON object a line, or CSV with a header",
-            fix="correct that line and import the file again; nothing of it was taken",
+            fix="correct that line and import the file again; nothing was imported",
         ) from error
 
 
 def _csv_rows(text: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Read CSV as spreadsheets save it: by comma, semicolon or tab; a cell may hold several lines."""
+    """Yield the rows of a CSV as spreadsheets save it: with commas, semicolons or tabs, and line ends inside cells."""
     header = text.split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=header.count), strict=True)
     names = [name.strip() for name in next(reader, [])]
-    begins = reader.line_num + 1
+    first_line = reader.line_num + 1
     try:
         for cells in reader:
-            place, begins = f"line {begins}", reader.line_num + 1
+            place, first_line = f"line {first_line}", reader.line_num + 1
             if not any(cells):
                 continue
             if any(cells[len(names) :]):
                 raise ValueError(f"{place} has {len(cells)} cells and the header {len(names)}")
             row = dict(zip_longest(names, cells[: len(names)], fillvalue=""))
-            yield place, {name: cell.removeprefix("'") if name in _MARKED else cell for name, cell in row.items()}
+            for name in _PROTECTED_COLUMNS:
+                if name in row:
+                    row[name] = row[name].removeprefix("'")
+            yield place, row
     except csv.Error as error:
-        raise ValueError(f"line {begins}: {error}") from error
+        raise ValueError(f"line {first_line}: {error}") from error
 
 
 def _json_rows(text: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -184,10 +206,10 @@ def _json_rows(text: str) -> Iterator[tuple[str, dict[str, str]]]:
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from error
         if not isinstance(values, dict):
-            raise ValueError(f"line {number} is no object")
-        nested = [name for name in (*TOLD, *ASKED) if isinstance(values.get(name), dict | list)]
+            raise ValueError(f"line {number} is not a JSON object")
+        nested = [name for name in (*PAIR_COLUMNS, *REVIEW_COLUMNS) if isinstance(values.get(name), dict | list)]
         if nested:
-            raise ValueError(f"line {number}: `{nested[0]}` is no text")
+            raise ValueError(f"line {number}: `{nested[0]}` is not a text")
         yield f"line {number}", {name: "" if value is None else str(value) for name, value in values.items()}
 
 
@@ -201,8 +223,11 @@ def _is_csv(path: Path) -> bool:
     return path.suffix == ".csv"
 
 
-def _safe(value: str) -> str:
-    """Put an apostrophe before what a spreadsheet would run as a formula, or read as a number, a date or a truth."""
-    mistaken = len(value) <= _LONGEST_NUMBER and any(character.isdigit() for character in value)
-    truth = value.lower() in ("true", "false")
-    return f"'{value}" if value.startswith(_APART) or mistaken or truth else value
+def _protected(value: str) -> str:
+    """Return the value, with an apostrophe in front if a spreadsheet would not read it as text.
+
+    That is what may be a formula, a number, a date or a truth value.
+    """
+    may_be_number = len(value) <= _LONGEST_NUMBER and any(character.isdigit() for character in value)
+    is_truth_value = value.lower() in ("true", "false")
+    return f"'{value}" if value.startswith(_UNSAFE_STARTS) or may_be_number or is_truth_value else value

@@ -1,4 +1,4 @@
-from ragtune.dataset.checks.baseline import overlap_answer, overlap_shares, token_overlap
+from ragtune.dataset.checks.word_overlap import overlap_answer, overlap_shares, token_overlap
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from tests.support.api_pages import articles, chunk, shop
 
@@ -14,7 +14,7 @@ def test_token_overlap_by_hand():
 
 
 def test_copying_the_best_sentence_does_not_give_defaults_and_types():
-    chunks = [chunk(each) for each in [*shop(), *articles(60)]]
+    chunks = [chunk(page) for page in [*shop(), *articles(60)]]
     shares = overlap_shares(ExtractiveWriter(1, limit_per_chunk=9).write(chunks), chunks)
     assert shares["default"][0] == 0.0
     assert shares["type"][0] == 0.0
