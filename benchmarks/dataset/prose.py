@@ -16,7 +16,7 @@ from pathlib import Path
 from ragtune.backends.catalog import embedder_from
 from ragtune.dataset.checks.baseline import overlap_shares
 from ragtune.dataset.checks.quality import check_pairs
-from ragtune.dataset.extractive.prose_facts import passing
+from ragtune.dataset.extractive.prose_facts import is_project_news
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.sentences import sentences, stands_alone
 from ragtune.knowledge.chunking import cut
@@ -39,7 +39,7 @@ def descriptions(folder: Path, shortest: int = 800) -> None:
 
 def runs(chunk: Chunk) -> bool:
     """Return whether a passage holds a whole sentence outside code, lists, tables and notes on releases."""
-    if chunk.duplicate_of or passing(chunk):
+    if chunk.duplicate_of or is_project_news(chunk):
         return False
     text = _NO_TEXT.sub("", chunk.text)
     found = (text[start:end] for start, end in sentences(text, 0, len(text)))

@@ -8,20 +8,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from ragtune.dataset.extractive.wording import WORDINGS
-from ragtune.dataset.sentences import STOP_WORDS
+from ragtune.dataset.question_words import question_words
 from ragtune.records import Document
 
 PERMUTATIONS = 128
 _WORD = re.compile(r"[^\W_]+")
-_TOKEN = re.compile(r"[\w.]*\w")
-# A template's own words say nothing about what is asked.
-_ASKING = frozenset(
-    word.lower()
-    for templates in WORDINGS.values()
-    for template in templates
-    for word in _TOKEN.findall(re.sub(r"\{\w+\}", " ", template))
-)
 
 
 def shingles(text: str, size: int = 3) -> frozenset[str]:
@@ -84,12 +75,6 @@ def clusters(documents: Sequence[Document], threshold: float, also: Sequence[tup
         if a in parent and b in parent:
             join(a, b)
     return {name: root(name) for name in parent}
-
-
-def question_words(question: str) -> frozenset[str]:
-    """Return what a question is about: identifiers whole, other words without the asking ones."""
-    words = (word.lower() for word in _TOKEN.findall(question))
-    return frozenset(word for word in words if word not in STOP_WORDS and word not in _ASKING)
 
 
 def near_questions(questions: Sequence[str], threshold: float = 0.8) -> Iterator[tuple[int, int]]:

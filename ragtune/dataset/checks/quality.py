@@ -11,8 +11,7 @@ from pathlib import Path
 
 from ragtune.dataset.checks.expectations import ExpectationResult, examine
 from ragtune.dataset.checks.personal import personal_data
-from ragtune.dataset.extractive.wording import ASKING_FIRST
-from ragtune.dataset.near_duplicates import question_words
+from ragtune.dataset.question_words import first_question_words, question_words
 from ragtune.dataset.reviews.decisions import REVIEWED
 from ragtune.dataset.sentences import clean, collapse_whitespace, content_words
 from ragtune.knowledge.language import guess_language
@@ -30,7 +29,7 @@ _POINTING = re.compile(
 )
 _TOXIC = re.compile(r"\b(?:fuck\w*|shit\w*|bitch\w*|asshole|cunt|nigg\w+|faggot|retard(?:ed)?|whore)\b", re.IGNORECASE)
 _IMPERATIVES = ("give", "list", "summarise", "summarize", "define", "show", "compare", "who", "is", "are", "does", "do")
-_ASKS = re.compile(rf"\?$|^(?:{'|'.join(sorted({*ASKING_FIRST, *_IMPERATIVES}))})\b", re.IGNORECASE)
+_ASKS = re.compile(rf"\?$|^(?:{'|'.join(sorted({*first_question_words(), *_IMPERATIVES}))})\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
