@@ -150,7 +150,7 @@ def _description(text: str, item: ListItem, owner: ApiObject, section: str) -> I
     predicate = _predicate(sentence, item.name)
     if predicate and section == "parameters":
         name_start = text.rindex(f"`{item.name}`", 0, span[0]) + 1
-        # `gives the path` and `says whether rows are sorted` are put together here, so `How do I set the path` fits too.
+        # `gives the path` and `says whether rows are sorted` come from `_predicate`; people also set `the path`.
         setting = re.sub(r"^(?:gives|says) ", "", predicate)
         group = "relation.set" if setting != predicate else "relation"
         slots = {"predicate": predicate, "setting": setting}
@@ -231,7 +231,7 @@ def _raises(text: str, start: int, end: int) -> Iterator[Fact]:
 
 
 def _is_clear_condition(sentence: str) -> bool:
-    """Return whether a sentence is one short condition: `If the key is missing.`"""
+    """Return whether a sentence is one short condition, such as `If the key is missing`."""
     begins = re.match(r"(?:If|When) .", sentence)
     return bool(begins) and len(sentence.split()) <= 16 and not re.search(r"\b(this|it)\b", sentence)
 

@@ -6,10 +6,8 @@ the page.
 
 import re
 from collections.abc import Iterator
-from itertools import pairwise
 
 from ragtune.dataset.extractive.clause_facts import (
-    RST_LINK,
     clause_facts,
     condition_group,
     depends_on_page,
@@ -17,12 +15,13 @@ from ragtune.dataset.extractive.clause_facts import (
     is_clear_action,
     is_instruction,
 )
+from ragtune.dataset.extractive.clause_patterns import RST_LINK
 from ragtune.dataset.extractive.fact import Fact
+from ragtune.dataset.extractive.list_facts import list_item_facts, table_facts
+from ragtune.dataset.extractive.subjects import in_question, is_askable, is_order, needed_place, with_small_article
 from ragtune.dataset.extractive.verbs import VERBS
 from ragtune.dataset.sentences import (
-    STOP_WORDS,
     Span,
-    clean,
     collapse_whitespace,
     content_words,
     says_something_new,
@@ -54,18 +53,6 @@ _TO_DO = re.compile(
 )
 # `When the bell rings, the warehouse opens the doors`
 _CONDITION = re.compile(r"^(?P<condition>(?:If|When|Once|Unless) [^,:;]{8,90}), (?P<rest>[^,].+)$", re.DOTALL)
-# Words that name nothing by themselves: as a subject they point elsewhere, or mean anything.
-_VAGUE_TEXT = """
-this that these those it they there he she we you even though what which who here if when in on for by at to each
-every some all most many once other another one first second third next note example examples following result reason
-problem difference goal purpose main same such both either neither however also then thus since because while although
-with without as from after before during under where whether how why any no not only currently default
-list value values name parameter parameters argument option options method function class object step steps
-constructor section chapter page document table figure file code output input output thing things idea point way rest
-right just latest newest unlike like given whenever sometimes certain new different assuming several
-now former latter above below user users people their its our your my his her therefore otherwise instead
-"""
-_VAGUE = frozenset(_VAGUE_TEXT.split())
 # Headings that could stand over any text consist of these words alone.
 _GENERIC_HEADINGS_TEXT = """
 introduction overview example examples usage notes note see also summary contents references license licence
@@ -76,31 +63,9 @@ the a of support integrate why what is how readme.md docs documentation basic ad
 history roadmap status news about us welcome api apis install
 """
 _GENERIC_HEADINGS = frozenset(_GENERIC_HEADINGS_TEXT.split())
-_SENTENCE_BEGINNINGS = STOP_WORDS | {
-    "sometimes",
-    "many",
-    "most",
-    "some",
-    "all",
-    "each",
-    "every",
-    "no",
-    "several",
-    "often",
-}
-# Table cells that are markup, placeholders or half a sentence.
-_UNUSABLE_CELL = re.compile(
-    r"<|_\(|\*\w|_\d|^(?:TK|TBD|N/A|(?:of|in|on|at|from|inside|by|with|between|after|before|or)\b)|"
-    r"\b(?:see|below|above|this|these)\b",
-    re.IGNORECASE,
-)
 _NO_DEFINITION = re.compile(
     r"^(?:the (?:most|best|only|same|first|last|next)\b|one of the (?:most|best)\b|an example\b)"
     r"|\b(?:this|these|those|that (?:data|file|value|class|object|case|way|field|type|point|text))\b"
-)
-# `- **Stock list**: a bound list of every article`
-_LIST_ITEM = re.compile(
-    r"^(?:[-*+]|\d+[.)]) (?:\*\*(?P<bold>[^*\n]{2,50})\*\*|`(?P<code>[^`\n]{2,50})`):?(?:\*\*)?\s*(?:[:—–-]|is)?\s+"
 )
 _LIST_MARKER = re.compile(r"(?:[-*+]|\d+[.)]) ")
 # Code, quotations and headings hold no sentences to ask about.
@@ -108,13 +73,6 @@ _NO_RUNNING_TEXT = ("```", "    ", "\t", "#", ">>>", "$ ", ">")
 _INSTRUCTION = re.compile(
     rf"(?:You (?:can|should|must|need)|To |{'|'.join(sorted(verb.capitalize() for verb in VERBS))})\b"
 )
-# Table columns that a question can name: `What is the default of ...?`
-_COLUMNS_TEXT = """
-description default type meaning value purpose format unit range example command alias symbol colour color size status
-minimum maximum effect result explanation syntax
-"""
-_COLUMNS = frozenset(_COLUMNS_TEXT.split())
-_NO_ROW_KEYS = ("N/A", "RETURNS", "YIELDS", "RAISES")
 # Headings of sections on releases, sponsors and people, which say little that lasts.
 _PROJECT_NEWS = re.compile(
     r"change ?log|release|version|what.?s new|news|sponsor|bugs? fix|breaking|license|contribut|acknowledg|credits"
@@ -138,9 +96,9 @@ def prose_facts(chunk: Chunk, spans: list[Span], place: str) -> Iterator[Fact]:
         for block_start, block_end in _blocks(text, start, end):
             block = text[block_start:block_end]
             if block.startswith("|"):
-                yield from _table(text, block_start, block_end, place)
+                yield from table_facts(text, block_start, block_end, place)
             elif _LIST_MARKER.match(block):
-                yield from _list_item(text, block_start, block_end, place)
+                yield from list_item_facts(text, block_start, block_end, place)
             elif not block.startswith(_NO_RUNNING_TEXT):
                 for span in sentences(text, block_start, block_end):
                     yield from _sentence(text, span, place, title)
@@ -203,12 +161,6 @@ def is_about_a_name(fact: Fact) -> bool:
     return re.search(r"[a-z][A-Z]|[A-Z]{2}|_|\w\.\w", subject) is not None
 
 
-def row_keys(text: str) -> list[str]:
-    """Return the first cell of every table row in a text, as a question would name it."""
-    rows = re.findall(r"^\s*\|([^|\n]+)\|", text, re.MULTILINE)
-    return [row.strip().strip('`*" ') for row in rows]
-
-
 def _askable_heading(chunk: Chunk) -> str:
     """Return the chunk's last heading without its number and markup, or "" if it is no subject for a question."""
     if not chunk.heading_path:
@@ -269,20 +221,20 @@ def _sentence(text: str, span: Span, place: str, title: str) -> Iterator[Fact]:
     elif condition and not _UNCLEAR_CONDITION.search(condition["condition"]) and condition_group(condition["rest"]):
         yield from _condition(condition, text, span, place)
     else:
-        facts = list(clause_facts(text, span, place, lambda phrase: _in_question(phrase, text, title), title))
+        facts = list(clause_facts(text, span, place, lambda phrase: in_question(phrase, text, title), title))
         yield from facts or _remark(text, body, span, place)
 
 
 def _is_defined(subject: str) -> bool:
     """Return whether a sentence can define its subject; one participle, `Recommended is a ...`, is no subject."""
-    return _is_askable(subject) and not re.fullmatch(r"[A-Z][a-z]+(?:ed|ing)", subject)
+    return is_askable(subject) and not re.fullmatch(r"[A-Z][a-z]+(?:ed|ing)", subject)
 
 
 def _definition(match: re.Match[str], span: Span, place: str) -> Iterator[Fact]:
-    term = _lower_article(match["subject"])
+    term = with_small_article(match["subject"])
     if says_something_new(match["rest"], term, 3) and not _NO_DEFINITION.search(match["rest"]):
         group = "definition.plural" if match["be"] == "are" else "definition"
-        yield Fact("definition", group, *span, {"term": term, "place": _needed_place(place, term)})
+        yield Fact("definition", group, *span, {"term": term, "place": needed_place(place, term)})
 
 
 def _to_do(match: re.Match[str], text: str, span: Span, place: str) -> Iterator[Fact]:
@@ -309,147 +261,14 @@ def _remark(text: str, body: str, span: Span, place: str) -> Iterator[Fact]:
     match = _REMARK.match(body)
     if not match or len(body.split()) < 8 or depends_on_page(body):
         return
-    if _is_order(match["subject"]) or not _is_askable(match["subject"]):
+    if is_order(match["subject"]) or not is_askable(match["subject"]):
         return
     name = re.sub(r"^(?:The|An?) ", "", match["subject"])
     is_specific = len(name.split()) > 1 or re.search(r"[`_.]|[a-z][A-Z]|^[A-Z]{2}", name)
     if is_specific and text.lower().count(name.lower()) == 1 and says_something_new(match["rest"], name, 4):
-        subject = _lower_article(match["subject"])
+        subject = with_small_article(match["subject"])
         # The templates use the subject alone; the term is what seeded draws have always hashed.
         yield Fact("remark", "remark", *span, {"subject": subject, "term": subject, "place": place})
-
-
-def _list_item(text: str, start: int, end: int, place: str) -> Iterator[Fact]:
-    """Yield the description of a list item that begins with a term in bold or code."""
-    item = _LIST_ITEM.match(text[start:end])
-    if not item:
-        return
-    span = next(sentences(text, start + item.end(), end), None)
-    # Without a picture in front: `🚀 Fast start`.
-    term = re.sub(r"^[^\x20-\x7e]+\s*", "", (item["bold"] or item["code"]).strip()).rstrip(":.")
-    if span is None or not 1 <= len(term.split()) <= 5 or not re.search(r"[A-Za-z]{2}", term):
-        return
-    answer = text[span[0] : span[1]]
-    continues_term = re.match(r"(?:for|with|of|in|to|on|by|from)\b", answer)
-    if not continues_term and stands_alone(answer, fewest=4) and says_something_new(answer, term, 2):
-        quoted_term = f"`{term}`" if item["code"] else f"“{term}”"
-        group = "list_item.phrase" if item["bold"] and " " in term else "list_item"
-        yield Fact("list_item", group, *span, {"term": quoted_term, "place": place})
-
-
-def _table(text: str, start: int, end: int, place: str) -> Iterator[Fact]:
-    """Yield the cells of a Markdown table, each asked for by its row and its column."""
-    rows = _table_rows(text, start, end)
-    if len(rows) < 3 or not _is_rule(text, rows[1]):
-        return
-    columns = [_cell_text(text, cell) for cell in rows[0]]
-    for row in rows[2:]:
-        key = _cell_text(text, row[0])
-        if not _is_row_key(key):
-            continue
-        for column, cell in zip(columns[1:], row[1:], strict=False):
-            is_named = _is_column(column) and column.lower() not in key.lower()
-            if is_named and _is_usable_cell(text[cell[0] : cell[1]]):
-                slots = {"row": f"`{key}`", "column": column.lower(), "place": place}
-                yield Fact("table", "table", *cell, slots)
-
-
-def _table_rows(text: str, start: int, end: int) -> list[list[Span]]:
-    """Return the spans of the cells of every line, without the white space around them."""
-    rows = []
-    position = start
-    for line in text[start:end].splitlines(keepends=True):
-        cells, cell_start = [], position + 1
-        for cell in line.rstrip().strip("|").split("|"):
-            indent = len(cell) - len(cell.lstrip())
-            cells.append((cell_start + indent, cell_start + indent + len(cell.strip())))
-            cell_start += len(cell) + 1
-        rows.append(cells)
-        position += len(line)
-    return rows
-
-
-def _is_rule(text: str, row: list[Span]) -> bool:
-    """Return whether a row is the line under the head of a table: `| --- | --- |`."""
-    return re.fullmatch(r"[\s|:-]+", text[row[0][0] - 1 : row[-1][1]] or "-") is not None
-
-
-def _cell_text(text: str, cell: Span) -> str:
-    return text[cell[0] : cell[1]].strip('`*" ')
-
-
-def _is_row_key(key: str) -> bool:
-    return key.isascii() and 2 < len(key) <= 50 and key not in _NO_ROW_KEYS
-
-
-def _is_column(column: str) -> bool:
-    return bool(column.split()) and column.lower().split()[-1] in _COLUMNS
-
-
-def _is_usable_cell(value: str) -> bool:
-    """Return whether a cell can be an answer: one to 25 words of clean text."""
-    if not 1 <= len(value.split()) <= 25 or not re.search(r"[A-Za-z0-9]{2}", value):
-        return False
-    return clean(value) and not _UNUSABLE_CELL.search(value)
-
-
-def _is_order(phrase: str) -> bool:
-    """Return whether a phrase is an order, `Keep the defaults`, and no subject."""
-    return phrase.split()[0].lower() in VERBS
-
-
-def _is_askable(phrase: str) -> bool:
-    """Return whether a noun phrase can be asked about: no pronoun, not a generic word alone."""
-    words = [word.strip("`.,").lower() for word in phrase.split()]
-    if words[0] in ("the", "a", "an"):
-        words = words[1:]
-    if not words or _runs_on(phrase) or re.fullmatch(r"[a-z]+ly", " ".join(words)):
-        return False
-    is_code = phrase.removeprefix("The ").startswith("`")
-    if (words[0] in _VAGUE and not is_code) or words[-1] in _VAGUE:
-        return False
-    if any(word in ("that", "which", "and", "or", "is", "of") for word in words):
-        return False
-    return bool(re.search(r"[A-Za-z]{3}", phrase)) and phrase.count("`") % 2 == 0
-
-
-def _runs_on(phrase: str) -> bool:
-    """Return whether a heading runs into its text, as in a PDF: `Pallets Pallets`, `loading goods Sometimes goods`."""
-    words = phrase.split()
-    repeats = any(word.lower() == following.lower() for word, following in pairwise(words))
-    return repeats or any(word[0].isupper() and word.lower() in _SENTENCE_BEGINNINGS for word in words[1:])
-
-
-def _in_question(phrase: str, text: str, title: str) -> str:
-    """Return a subject as it stands inside a question, or "" if it cannot be asked about.
-
-    `Mode` becomes `mode`, unless it is a name: it is no plain word, stands in the title, or has its capital
-    inside another sentence too.
-    """
-    noun_phrase = re.sub(r"^(?:All|Each|Every|Most|Some|Both) | (?:of|for|in|from)(?= )", "", phrase)
-    if not _is_askable(noun_phrase) or " to " in phrase or _is_order(phrase):
-        return ""
-    first, _, rest = phrase.partition(" ")
-    is_plain_word = re.fullmatch(r"[A-Z][a-z]+", first)
-    if not is_plain_word or first in title.split() or re.search(rf"[a-z,`)] {first}\b", text):
-        return _lower_article(phrase)
-    return f"{first.lower()} {rest}".strip()
-
-
-def _lower_article(phrase: str) -> str:
-    """Return a noun phrase with its article or plain first word in lower case, as inside a question."""
-    first, _, rest = phrase.partition(" ")
-    if first in ("The", "A", "An"):
-        return f"{first.lower()} {rest}"
-    is_plain = first[1:].islower() and first.isalpha() and bool(rest) and rest.split()[0].islower()
-    return f"{first.lower()} {rest}" if is_plain else phrase
-
-
-def _needed_place(place: str, term: str) -> str:
-    """Return the place, or "" if the term already names it, or is a name that shares a word with it."""
-    place_words, term_words = content_words(place), content_words(term)
-    is_name = re.search(r"(?<=.)[A-Z]|[._]", term) is not None
-    return "" if place_words <= term_words or (is_name and place_words & term_words) else place
 
 
 def _lower_first(text: str) -> str:
@@ -460,8 +279,7 @@ def _lower_first(text: str) -> str:
 def _tail_start(text: str, span: Span, tail: str) -> int | None:
     """Return where the end of a sentence begins in the text, or None if white space hides it.
 
-    Args:
-        tail: The end of the sentence with its white space collapsed and without the full stop.
+    `tail` is the end of the sentence with its white space collapsed and without the full stop.
     """
     first_word = tail[:24].split(" ")[0]
     for match in re.finditer(re.escape(first_word), text[span[0] : span[1]]):

@@ -87,8 +87,7 @@ def _asked_share(fact: Fact, answer: str) -> float:
 def chosen_unanswerable(seed: int, chunk: Chunk, facts: Sequence[Fact], answerable: int, share: float) -> list[Fact]:
     """Return enough facts without an answer to make up `share` of all pairs on average.
 
-    Args:
-        answerable: How many pairs with an answer were written from the same chunks.
+    `answerable` counts the pairs with an answer that were written from the same chunks.
     """
     if not facts or not answerable:
         return []

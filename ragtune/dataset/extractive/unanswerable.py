@@ -132,10 +132,8 @@ class Terms:
 def unanswerable_prose_facts(document_id: str, term: str, text: str, place: str, terms: Terms) -> Iterator[Fact]:
     """Yield questions that a text does not answer.
 
-    One asks for a term of another document, the other asks for something absent about `term`, which the text explains.
-
-    Args:
-        place: ` in TITLE`, or "" if the title does not say what the text is about.
+    One asks for a term of another document. The other asks for something absent about `term`, which the text explains.
+    `place` is ` in TITLE`, or "" if the title does not say what the text is about.
     """
     foreign = terms.foreign_term(document_id, text) if place else ""
     if foreign:

@@ -120,8 +120,7 @@ def as_noun_phrase(sentence: str) -> str:
 def with_synonym_verb(action: str, position: float) -> str:
     """Return the action with a synonym of its verb, unchanged if none is known.
 
-    Args:
-        position: Which synonym to take, from 0 for the first to just below 1 for the last.
+    `position` chooses among several synonyms: 0 is the first, almost 1 the last.
     """
     verb, _, rest = action.partition(" ")
     synonyms = _SYNONYMS.get(verb, [verb])

@@ -1,7 +1,7 @@
 """Writes questions and answers from the structure of the documents, without a language model.
 
-The same chunks and the same seed give the same pairs. Every choice is a seeded hash of the fact itself, so new documents
-leave the pairs of the old ones as they were.
+The same chunks and the same seed give the same pairs. Every choice is a seeded hash of the fact itself, so new
+documents leave the pairs of the old ones as they were.
 """
 
 import re
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from ragtune.dataset.extractive.api_facts import api_facts
 from ragtune.dataset.extractive.api_page import ApiObject, is_api_page, prose_spans, read_object
 from ragtune.dataset.extractive.fact import Fact
+from ragtune.dataset.extractive.list_facts import row_keys
 from ragtune.dataset.extractive.object_names import ObjectNames, article
 from ragtune.dataset.extractive.prose_facts import (
     heading_facts,
@@ -19,7 +20,6 @@ from ragtune.dataset.extractive.prose_facts import (
     is_generic_title,
     is_project_news,
     prose_facts,
-    row_keys,
 )
 from ragtune.dataset.extractive.questions import question_for, quote_name
 from ragtune.dataset.extractive.selection import chosen_facts, chosen_unanswerable, distinct_pairs, is_worth_asking
@@ -111,9 +111,7 @@ class ExtractiveWriter(PairWriter):
         if is_api_page(chunks):
             return _ApiPage(chunks, read_object(chunks))
         rows = Counter(key for chunk in chunks for key in row_keys(chunk.text))
-        return _ProsePage(
-            [(chunk, self._choose(chunk, _askable_prose_facts(chunk, rows))) for chunk in chunks],
-        )
+        return _ProsePage([(chunk, self._choose(chunk, _askable_prose_facts(chunk, rows))) for chunk in chunks])
 
     def _choose(self, chunk: Chunk, facts: Sequence[Fact]) -> list[Fact]:
         return chosen_facts(self.seed, chunk, facts, self.limit_per_chunk)
@@ -220,8 +218,7 @@ def _documents(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
 def _askable_prose_facts(chunk: Chunk, rows: Mapping[str, int]) -> list[Fact]:
     """Return the facts of a chunk of running text that a question can name without the page.
 
-    Args:
-        rows: How often each row key occurs in the tables of the document.
+    `rows` counts how often each row key occurs in the tables of the document.
     """
     if is_project_news(chunk):
         return []
