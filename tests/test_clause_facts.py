@@ -1,19 +1,22 @@
-"""What is asked of a sentence whose part is the answer, and which sentences are left alone."""
+"""Which question a sentence gives whose part is the answer, and which sentences give none."""
 
 import pytest
 
 from ragtune.dataset.extractive.prose_facts import prose_facts
-from ragtune.dataset.extractive.wording import WORDINGS
+from ragtune.dataset.extractive.question_templates import question_templates
 from ragtune.text.whitespace import collapse_whitespace
 from tests.support.api_pages import chunk, document
 
 
-def asked(sentence, title="Parcelware", before=""):
-    """Return the first wording of each question about the sentence, with its answer."""
+def questions(sentence, title="Parcelware", before=""):
+    """Return (question, answer) for each fact of the sentence, by the first template of its group."""
     text = f"{before}{sentence}"
     page = chunk(document(title, text, "prose"))
     return [
-        (WORDINGS[fact.wording][0].format(**fact.slots), collapse_whitespace(text[fact.start : fact.end]))
+        (
+            question_templates()[fact.template_group][0].format(**fact.slots),
+            collapse_whitespace(text[fact.start : fact.end]),
+        )
         for fact in prose_facts(page, [(len(before), len(text))], f" in {title}")
     ]
 
@@ -103,8 +106,8 @@ def asked(sentence, title="Parcelware", before=""):
         ),
     ],
 )
-def test_the_question_takes_the_rest_of_the_sentence(sentence, question, answer):
-    assert asked(sentence) == [(question, answer)]
+def test_the_question_uses_up_the_rest_of_the_sentence(sentence, question, answer):
+    assert questions(sentence) == [(question, answer)]
 
 
 @pytest.mark.parametrize(
@@ -143,23 +146,23 @@ def test_the_question_takes_the_rest_of_the_sentence(sentence, question, answer)
         "The delivery list is stored in a binary format for ease of sorting.",
     ],
 )
-def test_a_sentence_that_leans_on_others_or_says_two_things_is_left_alone(sentence):
-    assert asked(sentence) == []
+def test_a_sentence_that_needs_others_or_says_two_things_gives_no_question(sentence):
+    assert questions(sentence) == []
 
 
 def test_a_text_about_its_own_subject_is_named_once():
-    assert asked("Parcelware supports parcels of every size.", title="mail.Parcelware in post") == [
+    assert questions("Parcelware supports parcels of every size.", title="mail.Parcelware in post") == [
         ("What does mail.Parcelware in post support?", "parcels of every size.")
     ]
 
 
 def test_a_task_says_where_it_is_done_unless_it_names_it():
-    assert asked(
+    assert questions(
         "To print labels of a large HTML page, add a style mapping for them.", title="Mail to HTML converter"
     ) == [("How do I print labels of a large HTML page in Mail to HTML converter?", "add a style mapping for them.")]
 
 
 def test_a_capital_stays_only_on_a_name():
-    assert asked("Mode supports four kinds of parcels.")[0][0] == "What does mode support in Parcelware?"
-    named = asked("Mode supports four kinds of parcels.", before="Ask for Mode when in doubt. ")
-    assert named[0][0] == "What does Mode support in Parcelware?"
+    assert questions("Mode supports four kinds of parcels.")[0][0] == "What does mode support in Parcelware?"
+    as_name = questions("Mode supports four kinds of parcels.", before="Ask for Mode when in doubt. ")
+    assert as_name[0][0] == "What does Mode support in Parcelware?"

@@ -1,4 +1,4 @@
-"""Whoever writes pairs keeps the same promises, by one suite: the extractive writer and a language model."""
+"""The promises of every writer of pairs, checked for the extractive writer and the one with a language model."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,13 +13,13 @@ from ragtune.text.whitespace import collapse_whitespace
 from tests.support.api_pages import FETCH, articles, chunk, document, shop
 from tests.support.model_server import ModelServer, quoting
 
-CHUNKS = [chunk(each) for each in [*shop(), *articles(4)]]
+CHUNKS = [chunk(page) for page in [*shop(), *articles(4)]]
 Open = Callable[[int], PairWriter]
 
 
 @pytest.fixture(scope="module", params=["extractive", "llm"])
 def open_writer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
-    """A function that makes a writer with a seed, one that remembers nothing of those before it."""
+    """Return a function from a seed to a new writer, which remembers nothing of those before it."""
     if request.param == "extractive":
         yield lambda seed: ExtractiveWriter(seed, limit_per_chunk=50, unanswerable_share=0.4)
         return
@@ -30,22 +30,22 @@ def open_writer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def pairs(open_writer: Open) -> list[list[QAPair]]:
-    """What each of some seeds writes."""
+    """The pairs that each of twelve seeds writes."""
     return [open_writer(seed).write(CHUNKS) for seed in range(12)]
 
 
 def test_every_answer_stands_at_its_span_in_its_chunk(pairs: list[list[QAPair]]) -> None:
-    texts = {each.id: each.text for each in CHUNKS}
+    texts = {chunk.id: chunk.text for chunk in CHUNKS}
     for pair in (pair for written in pairs for pair in written if pair.answerable):
         start, end = pair.span
         assert 0 <= start < end <= len(texts[pair.chunk_id])
         assert collapse_whitespace(texts[pair.chunk_id][start:end]).rstrip(".") == pair.answer.rstrip(".")
 
 
-def test_a_question_without_an_answer_has_neither_text_nor_span(pairs: list[list[QAPair]]) -> None:
-    absent = [pair for written in pairs for pair in written if not pair.answerable]
-    assert absent
-    assert {(pair.answer, pair.span) for pair in absent} == {("", (0, 0))}
+def test_an_unanswerable_pair_has_neither_answer_nor_span(pairs: list[list[QAPair]]) -> None:
+    unanswerable = [pair for written in pairs for pair in written if not pair.answerable]
+    assert unanswerable
+    assert {(pair.answer, pair.span) for pair in unanswerable} == {("", (0, 0))}
 
 
 def test_no_two_pairs_of_a_dataset_have_the_same_id(pairs: list[list[QAPair]]) -> None:
@@ -53,11 +53,11 @@ def test_no_two_pairs_of_a_dataset_have_the_same_id(pairs: list[list[QAPair]]) -
         assert len({pair.id for pair in written}) == len(written) > len(CHUNKS)
 
 
-def test_a_pair_says_where_it_comes_from_and_who_wrote_it(open_writer: Open, pairs: list[list[QAPair]]) -> None:
-    known = {(each.id, each.document_id, each.topic) for each in CHUNKS}
+def test_a_pair_names_its_chunk_and_its_writer(open_writer: Open, pairs: list[list[QAPair]]) -> None:
+    origins = {(chunk.id, chunk.document_id, chunk.topic) for chunk in CHUNKS}
     name = open_writer(0).name
     for pair in (pair for written in pairs for pair in written):
-        assert (pair.chunk_id, pair.document_id, pair.topic) in known
+        assert (pair.chunk_id, pair.document_id, pair.topic) in origins
         assert pair.writer == name
         assert pair.question == collapse_whitespace(pair.question) != ""
 
@@ -74,7 +74,7 @@ def test_a_writer_can_be_used_again(open_writer: Open, pairs: list[list[QAPair]]
     assert writer.write(CHUNKS) == writer.write(CHUNKS) == pairs[5]
 
 
-def test_a_duplicate_chunk_is_not_asked_about(open_writer: Open) -> None:
+def test_no_question_is_asked_about_a_duplicate_chunk(open_writer: Open) -> None:
     first, second = chunk(document("shop.a", FETCH)), chunk(document("shop.b", FETCH))
     written = open_writer(1).write([first, replace(second, duplicate_of=first.id)])
     assert {pair.chunk_id for pair in written} == {first.id}
@@ -85,6 +85,6 @@ def test_no_chunks_give_no_pairs(open_writer: Open) -> None:
 
 
 def test_progress_ends_at_the_total(open_writer: Open) -> None:
-    seen: list[tuple[int, int]] = []
-    open_writer(1).write(CHUNKS, lambda what, done, total: seen.append((done, total)))
-    assert seen[-1] == (len(CHUNKS), len(CHUNKS))
+    steps: list[tuple[int, int]] = []
+    open_writer(1).write(CHUNKS, lambda what, done, total: steps.append((done, total)))
+    assert steps[-1] == (len(CHUNKS), len(CHUNKS))

@@ -16,7 +16,7 @@ from pathlib import Path
 from ragtune.backends.catalog import embedder_from
 from ragtune.dataset.checks.quality import check_pairs
 from ragtune.dataset.checks.word_overlap import overlap_shares
-from ragtune.dataset.extractive.prose_facts import passing
+from ragtune.dataset.extractive.prose_facts import is_project_news
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.standalone import stands_alone
 from ragtune.knowledge.chunking import chunk_documents
@@ -39,8 +39,8 @@ def descriptions(folder: Path, shortest: int = 800) -> None:
 
 
 def is_running_text(chunk: Chunk) -> bool:
-    """Return whether a passage has a whole sentence outside code, lists and tables, and is not a release note."""
-    if chunk.duplicate_of or passing(chunk):
+    """Return whether a passage holds a whole sentence outside code, lists, tables and notes on releases."""
+    if chunk.duplicate_of or is_project_news(chunk):
         return False
     text = _NO_TEXT.sub("", chunk.text)
     units = (text[start:end] for start, end in sentence_spans(text, 0, len(text)))

@@ -3,23 +3,12 @@
 Documents are compared by their word triples; a cluster is everything that a chain of near duplicates connects.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from ragtune.dataset.extractive.wording import WORDINGS
+from ragtune.dataset.question_words import question_words
 from ragtune.records import Document
 from ragtune.text.shingles import jaccard, near_pairs
-from ragtune.text.words import STOP_WORDS
-
-_TOKEN = re.compile(r"[\w.]*\w")
-# A template's own words say nothing about what is asked.
-_ASKING = frozenset(
-    word.lower()
-    for templates in WORDINGS.values()
-    for template in templates
-    for word in _TOKEN.findall(re.sub(r"\{\w+\}", " ", template))
-)
 
 
 def clusters(documents: Sequence[Document], threshold: float, links: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
@@ -45,12 +34,6 @@ def clusters(documents: Sequence[Document], threshold: float, links: Sequence[tu
         if a in parent and b in parent:
             join(a, b)
     return {name: root(name) for name in parent}
-
-
-def question_words(question: str) -> frozenset[str]:
-    """Return the words that say what a question is about, without those that only ask; identifiers stay whole."""
-    words = (word.lower() for word in _TOKEN.findall(question))
-    return frozenset(word for word in words if word not in STOP_WORDS["en"] and word not in _ASKING)
 
 
 def near_questions(questions: Sequence[str], threshold: float = 0.8) -> Iterator[tuple[int, int]]:

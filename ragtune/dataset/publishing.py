@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ragtune.dataset.checks.expectations import ExpectationResult
-from ragtune.dataset.near_duplicates import question_words
+from ragtune.dataset.question_words import question_words
 from ragtune.dataset.splits import topic_balance
 from ragtune.errors import DatasetError
 from ragtune.records import SPLITS, Chunk, Document, QAPair, SplitItem

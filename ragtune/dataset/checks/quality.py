@@ -11,8 +11,7 @@ from pathlib import Path
 
 from ragtune.dataset.checks.expectations import ExpectationResult, check_expectations
 from ragtune.dataset.checks.personal import personal_data
-from ragtune.dataset.extractive.wording import ASKING_FIRST
-from ragtune.dataset.near_duplicates import question_words
+from ragtune.dataset.question_words import first_question_words, question_words
 from ragtune.dataset.reviews.decisions import REVIEWED
 from ragtune.dataset.standalone import clean
 from ragtune.records import Chunk, QAPair
@@ -37,7 +36,7 @@ _POINTING = re.compile(
 # Words that have no place in documentation; a short list of our own, in English only.
 _TOXIC = re.compile(r"\b(?:fuck\w*|shit\w*|bitch\w*|asshole|cunt|nigg\w+|faggot|retard(?:ed)?|whore)\b", re.IGNORECASE)
 _IMPERATIVES = ("give", "list", "summarise", "summarize", "define", "show", "compare", "who", "is", "are", "does", "do")
-_ASKS = re.compile(rf"\?$|^(?:{'|'.join(sorted({*ASKING_FIRST, *_IMPERATIVES}))})\b", re.IGNORECASE)
+_ASKS = re.compile(rf"\?$|^(?:{'|'.join(sorted({*first_question_words(), *_IMPERATIVES}))})\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,29 +1,31 @@
-"""Reads the facts of one API object out of its chunks: purpose, parameters, returns, raises, bases.
+"""Reads the facts of one API object out of a chunk: purpose, parameters, return value, exceptions, base class.
 
-The layout is the one that `ragtune.knowledge.apidocs` writes; every fact keeps the offsets
-of its answer in the chunk.
+Each rule skips what it cannot read with certainty: a missing question costs less than a wrong one.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import pairwise
 
-from ragtune.dataset.extractive.verbs import as_thing, base_form, base_of, third_person
+from ragtune.dataset.extractive.api_page import CLASSES, VALUES, ApiObject, ListItem, list_items, name_span, sections
+from ragtune.dataset.extractive.fact import Fact
+from ragtune.dataset.extractive.verbs import as_action, as_noun_phrase, third_person, verb_base
 from ragtune.dataset.standalone import first_sentence, says_something_new, stands_alone
 from ragtune.records import Chunk
 from ragtune.text.sentences import Span
 from ragtune.text.whitespace import collapse_whitespace
 
-_HEAD = re.compile(r"^`(?P<name>[\w.]+)(?:\((?P<signature>.*)\)| = .*)?`\s+\((?P<noun>[a-z ]+)\)\s*$")
-_SECTION = re.compile(
-    r"^(?:#+ )?(Parameters|Returns|Yields|Raises|Attributes|Values|Examples?|Notes?|Warnings?|Args|See also):\s*$", re.I
-)
-_INLINE = re.compile(r"^(Bases|Methods|Status):? ")
-_ITEM = re.compile(r"^- (?=\S)")
-_NAME = re.compile(r"`(\*{0,2}[\w.]+)`")
 _CODE = re.compile(r"`([^`]+)`")
-_NO_OBJECT = ("of", "or", "and", "for", "to", "from", "in")
+
+# These limits, and the smallest numbers of new words below, were chosen by hand; none was measured.
+_MOST_WORDS_OF_ACTION = 16
+_MOST_WORDS_OF_RELATION = 15
+_LONGEST_DEFAULT = 40
+"""Characters."""
+_LONGEST_TYPE, _MOST_WORDS_OF_TYPE = 80, 12
+"""Characters and words."""
+
+# `List of shelves`, `Names or ids`: the word before is a noun, although it looks like a verb.
+_FOLLOW_NOUNS = ("of", "or", "and", "for", "to", "from", "in")
 _DETERMINERS = ("the", "a", "an", "all", "any", "each", "every", "which", "whether", "only", "this")
 _ALSO_NOUNS_TEXT = """
 call cast change check copy default display download export extract filter format function group handle hash import
@@ -32,363 +34,217 @@ pass patch print process produce query queue record release report request resul
 step stop store test type update use value wait
 """
 _ALSO_NOUNS = frozenset(_ALSO_NOUNS_TEXT.split())
-_CLASSES = ("class", "enum", "exception")
-_VALUES = ("property", "attribute")
+# A class with another verb, `Represents a cart`, is not what people look for when they want to do something.
 _DONE_BY_CLASSES_TEXT = """
 add build cache configure connect create define execute expect implement launch load manage read render represent run
 send store validate write
 """
 _DONE_BY_CLASSES = frozenset(_DONE_BY_CLASSES_TEXT.split())
+# Everything derives from these, so nobody asks for them.
+_COMMON_BASES = ("Exception", "Enum", "str", "NamedTuple", "Protocol", "TypedDict")
 
-
-# What a sentence is no purpose with: a condition, a reason, an order to those who write a subclass.
+# Sentences that state no purpose: a condition, a reason, or an order to those who write a subclass.
 _NO_PURPOSE = re.compile(
     r"\(?(?:Deprecated|If|When|As|Since|Because|Each|Every|Users|Overrid(?:e|ing)|How to"
     r"|Subclasses|(?:Child|Sub|Derived) ?classes)\b"
     r"|.*\bshould (?:override|return)\b"
 )
-_LEAD = re.compile(r"(?:Given|For|By|From|In|On|At|With) [^,]{3,120}, (?:\w+ly )?(?P<verb>\w+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """An answer's span in a chunk and what fills the question's slots (`d`, `o`, `c`)."""
-
-    kind: str
-    wording: str
-    start: int
-    end: int
-    slots: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class ApiObject:
-    """What the documents say about one object, over all of its chunks."""
-
-    title: str
-    noun: str = "object"
-    parameters: dict[str, str] = field(default_factory=dict)
-    returns: bool = False
-    raises: bool = False
-    open_ended: bool = False
-    text: str = ""
-
-    @property
-    def package(self) -> str:
-        """The top-level package of the object."""
-        return self.title.split(".")[0]
-
-    @property
-    def name(self) -> str:
-        """The object's own name, without the path in front."""
-        return self.title.rsplit(".", 1)[-1]
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    name: str
-    type: Span
-    default: Span
-    text: Span
-
-
-def read_object(chunks: list[Chunk]) -> ApiObject:
-    """Return what all chunks of one document say about their object together."""
-    found = ApiObject(chunks[0].title, text="\n".join(chunk.text for chunk in chunks))
-    for chunk in chunks:
-        head = _HEAD.match(chunk.text.split("\n", 1)[0])
-        if head:
-            found.noun = head["noun"]
-            found.open_ended = "*" in re.sub(r"\*,", "", head["signature"] or "")
-            for name, default in signature_defaults(head["signature"] or ""):
-                found.parameters.setdefault(name, default)
-        for section, start, end in _sections(chunk):
-            found.returns = found.returns or section in ("returns", "yields")
-            found.raises = found.raises or section == "raises"
-            if section in ("parameters", "attributes"):
-                for item in _items(chunk.text, start, end):
-                    value = chunk.text[item.default[0] : item.default[1]]
-                    found.parameters[item.name] = found.parameters.get(item.name) or value
-    return found
-
-
-def signature_defaults(signature: str) -> list[tuple[str, str]]:
-    """Return [(parameter, default or empty)] of a signature such as `a, *, b=3, c=(1, 2)`."""
-    parts, depth, current, quote = [], 0, "", ""
-    for character in signature:
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        depth += (character in "([{") - (character in ")]}") if not quote else 0
-        if character == "," and depth == 0 and not quote:
-            parts.append(current)
-            current = ""
-        else:
-            current += character
-    found = []
-    for part in [*parts, current]:
-        name, _, default = part.strip().partition("=")
-        if name.isidentifier():
-            found.append((name, default))
-    return found
+# `Given a list of articles, returns the weight of each.`
+_VERB_AFTER_LEAD = re.compile(r"(?:Given|For|By|From|In|On|At|With) [^,]{3,120}, (?:\w+ly )?(?P<verb>\w+)")
+_UNCLEAR_ACTION = re.compile(r"\b(this|these|self|it)\b|[:;(]|\bor None\b")
+_UNCLEAR_RELATION = re.compile(r"[;:\[(]|\. |e\.g|default|\b(this|these|it|can be|must be)\b", re.IGNORECASE)
+# Sentinels, private names and code: `<object object>`, `_MISSING`, `lambda x: x`.
+_ODD_DEFAULT = re.compile(r"\blambda\b|[<>]|_[A-Z]|^_|\*\*|[Ss]entinel|UNSET|NOT_SET")
+_TYPE_VARIABLE = re.compile(r"\b_?[A-Z]_\w|\b_?T(?:[A-Z][a-z]\w*)?\b")
+# A public name that is no interface such as `IContainer`.
+_NAMEABLE_BASE = re.compile(r"(?!_|I[A-Z][a-z])[\w.]+")
 
 
 def api_facts(chunk: Chunk, owner: ApiObject) -> Iterator[Fact]:
-    """Yield every fact that one chunk of the object's document states, good answers only."""
-    for section, start, end in _sections(chunk):
-        if section == "purpose":
-            yield from _purpose(chunk.text, start, end, owner)
-        elif section in ("parameters", "attributes", "values"):
-            for item in _items(chunk.text, start, end):
-                yield from _parameter(chunk.text, item, owner, section)
-        elif section == "returns":
-            yield from _returns(chunk.text, start, end, owner)
-        elif section == "raises":
-            yield from _raises(chunk.text, start, end)
-        elif section == "bases":
-            yield from _bases(chunk.text, start, end)
-
-
-def prose_spans(chunk: Chunk) -> list[Span]:
-    """Return the spans of the running text behind the first sentence, for the prose rules."""
-    return [(start, end) for section, start, end in _sections(chunk) if section in ("purpose", "prose")]
-
-
-def _sections(chunk: Chunk) -> Iterator[tuple[str, int, int]]:
-    """Yield (section, start, end) of a chunk, bodies only; the text behind the head is `purpose`."""
+    """Yield the facts that one chunk of the object's page states."""
     text = chunk.text
-    last = chunk.heading_path[-1].lower().rstrip(":") if chunk.heading_path else ""
-    section, start = last if _SECTION.match(f"{last}:") else "prose", 0
-    position = 0
-    for line in text.splitlines(keepends=True):
-        bare = line.rstrip()
-        heading = _SECTION.match(bare)
-        inline = _INLINE.match(bare)
-        if position == 0 and _HEAD.match(bare):
-            section, start = "purpose", len(line)
-        elif heading or inline:
-            if start < position:
-                yield _canonical(section), start, position
-            if heading:
-                section, start = heading[1].lower(), position + len(line)
-            elif inline:
-                yield inline[1].lower(), position + inline.end(), position + len(bare)
-                start = position + len(line)
-                section = "purpose" if inline[1] == "Status" and section == "purpose" else "after"
-        elif section not in ("purpose", "prose") and bare and line[0] not in "- \t" and text[start:position].strip():
-            yield _canonical(section), start, position
-            section, start = "prose", position
-        position += len(line)
-    if start < len(text):
-        yield _canonical(section), start, len(text)
-
-
-def _canonical(section: str) -> str:
-    return {"args": "prose", "example": "examples", "note": "notes"}.get(section, section)
-
-
-def _items(text: str, start: int, end: int) -> Iterator[_Item]:
-    """Yield the list items between two offsets: name, type, default and description."""
-    starts = [match.start() for match in re.finditer(r"^- ", text[start:end], re.MULTILINE)]
-    for here, following in pairwise([*starts, end - start]):
-        yield _item(text, start + here + 2, start + following)
-
-
-def _item(text: str, start: int, end: int) -> _Item:
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    none = (start, start)
-    name = _NAME.match(text, start, end)
-    position = name.end() if name else start
-    if name and text.startswith(" (", position):
-        close = _closing(text, position + 1, end)
-        facts = (position + 2, close)
-        kind, default = _type_and_default(text, *facts)
-        position = close + 1
-    elif name:
-        kind = default = none
-    else:
-        colon = _outer_colon(text, start, end)
-        kind, default, position = (start, colon if colon >= 0 else end), none, colon if colon >= 0 else end
-    body = (position + 2, end) if text.startswith(": ", position) else (end, end)
-    return _Item(name[1] if name else "", kind, default, body)
-
-
-def _closing(text: str, start: int, end: int) -> int:
-    depth = 0
-    for position in range(start, end):
-        depth += (text[position] in "([{") - (text[position] in ")]}")
-        if depth == 0:
-            return position
-    return end
-
-
-def _outer_colon(text: str, start: int, end: int) -> int:
-    depth = 0
-    for position in range(start, end):
-        depth += (text[position] in "([{") - (text[position] in ")]}")
-        if depth == 0 and text.startswith(": ", position):
-            return position
-        if text[position] == "\n":
-            return -1
-    return -1
-
-
-def _type_and_default(text: str, start: int, end: int) -> tuple[Span, Span]:
-    body = text[start:end]
-    match = re.search(r"(?:^|, )default (.+)$", body, re.DOTALL)
-    if not match:
-        return (start, end), (end, end)
-    return (start, start + match.start()), (start + match.start(1), end)
+    for section, start, end in sections(chunk):
+        if section == "purpose":
+            yield from _purpose(text, start, end, owner)
+        elif section in ("parameters", "attributes", "values"):
+            for item in list_items(text, start, end):
+                yield from _parameter(text, item, owner, section)
+        elif section == "returns":
+            yield from _returns(text, start, end, owner)
+        elif section == "raises":
+            yield from _raises(text, start, end)
+        elif section == "bases":
+            yield from _bases(text, start, end)
 
 
 def _purpose(text: str, start: int, end: int, owner: ApiObject) -> Iterator[Fact]:
+    """Yield what the first sentence says the object is for, and the ways to look for the object by it."""
     span = first_sentence(text, start, end)
     if span is None or not stands_alone(text[span[0] : span[1]]):
         return
-    answer = collapse_whitespace(text[span[0] : span[1]])
-    if not says_something_new(answer, owner.title, 3):
+    sentence = collapse_whitespace(text[span[0] : span[1]])
+    if not says_something_new(sentence, owner.title, 3) or _NO_PURPOSE.match(sentence):
         return
-    words = answer.split()
-    if _NO_PURPOSE.match(answer):
-        return
-    lead = _LEAD.match(answer)
-    verb = lead["verb"] if lead else words[1] if words[0].endswith("ly") else words[0]
-    does = "serves" if owner.noun in _CLASSES else "does"
-    group = "value" if owner.noun in _VALUES else does if base_of(verb) else "is"
     if owner.noun != "module":
-        yield Fact("purpose", f"purpose.{group}", *span)
-    action = base_form(answer.rstrip("."))
-    head = _HEAD.match(text.split("\n", 1)[0])
-    plain = (
-        action and len(action.split()) <= 16 and not re.search(r"\b(this|these|self|it)\b|[:;(]|\bor None\b", action)
-    )
-    plain = plain and not re.search(r"\w\.\w", re.sub(r"`[^`]*`", "", action))
-    if head is None or owner.noun in _VALUES:
+        yield Fact("purpose", _purpose_group(sentence, owner), *span)
+    name = name_span(text)
+    if name is None or owner.noun in VALUES:
         return
-    name = (head.start("name"), head.end("name"))
-    if (
-        action
-        and plain
-        and (owner.noun not in _CLASSES or (owner.noun == "class" and action.split()[0] in _DONE_BY_CLASSES))
-        and says_something_new(action, owner.name, 2)
-    ):
-        yield Fact("how_to", "how_to.api", *name, {"d": action})
-    thing = as_thing(answer)
+    action = as_action(sentence.rstrip("."))
+    if _is_clear_action(action) and _does(owner, action) and says_something_new(action, owner.name, 2):
+        yield Fact("how_to", "how_to.api", *name, {"action": action})
+    thing = as_noun_phrase(sentence)
     if thing and owner.noun == "class" and says_something_new(thing, owner.name, 2):
-        yield Fact("how_to", "how_to.thing", *name, {"d": thing})
+        yield Fact("how_to", "how_to.thing", *name, {"thing": thing})
 
 
-def _parameter(text: str, item: _Item, owner: ApiObject, section: str) -> Iterator[Fact]:
+def _purpose_group(sentence: str, owner: ApiObject) -> str:
+    """Return the templates that fit a purpose: what it holds, what it does, or what it is."""
+    if owner.noun in VALUES:
+        return "purpose.value"
+    lead = _VERB_AFTER_LEAD.match(sentence)
+    first, second = sentence.split()[:2]
+    verb = lead["verb"] if lead else second if first.endswith("ly") else first
+    if not verb_base(verb):
+        return "purpose.is"
+    return "purpose.serves" if owner.noun in CLASSES else "purpose.does"
+
+
+def _is_clear_action(action: str) -> bool:
+    """Return whether an action is short and can be understood without the page."""
+    if not action or len(action.split()) > _MOST_WORDS_OF_ACTION or _UNCLEAR_ACTION.search(action):
+        return False
+    # `return cart.shop.door` outside backticks is code.
+    return not re.search(r"\w\.\w", re.sub(r"`[^`]*`", "", action))
+
+
+def _does(owner: ApiObject, action: str) -> bool:
+    """Return whether people would look for this sort of object to do the action."""
+    if owner.noun not in CLASSES:
+        return True
+    return owner.noun == "class" and action.split()[0] in _DONE_BY_CLASSES
+
+
+def _parameter(text: str, item: ListItem, owner: ApiObject, section: str) -> Iterator[Fact]:
+    """Yield what a list item says about a parameter, attribute or enum value."""
     if not item.name or item.name.startswith("*"):
         return
-    slots = {"d": item.name}
-    span = first_sentence(text, *item.text)
-    if span and stands_alone(text[span[0] : span[1]]) and section != "values":
-        answer = collapse_whitespace(text[span[0] : span[1]])
-        if says_something_new(answer, f"{item.name} {owner.name}") and not answer.startswith(("By default", "Default")):
-            yield Fact("parameter", "parameter.effect" if _tells_effect(answer) else "parameter", *span, slots)
-            relation = _relation(answer, item.name)
-            here = text.rindex(f"`{item.name}`", 0, span[0]) + 1
-            if relation and section == "parameters":
-                told = re.sub(r"^(?:gives|says) ", "", relation)
-                wording = "relation.set" if told != relation else "relation"
-                yield Fact("relation", wording, here, here + len(item.name), {"d": relation, "o": told})
+    if section != "values":
+        yield from _description(text, item, owner, section)
     default = text[item.default[0] : item.default[1]]
-    if default and default not in ("...", "None") and _plain_value(default):
-        yield Fact("default", "default", *item.default, slots)
+    if default and default not in ("...", "None") and _is_plain_default(default):
+        yield Fact("default", "default", *item.default, {"parameter": item.name})
     kind = text[item.type[0] : item.type[1]]
-    if kind and len(kind) > 2 and kind.lower() not in ("none", "any") and _plain_type(kind) and section != "values":
-        yield Fact("type", "type", *item.type, slots)
+    if len(kind) > 2 and kind.lower() not in ("none", "any") and _is_plain_type(kind) and section != "values":
+        yield Fact("type", "type", *item.type, {"parameter": item.name})
 
 
-def _tells_effect(answer: str) -> bool:
-    """Return whether a description says what a parameter does, `If True, ...`, and not what it is, `The path ...`."""
-    first = answer.split()[0].lower()
-    verb = third_person(first) == first and base_of(first) not in _ALSO_NOUNS
-    return verb or first in ("if", "whether", "when", "true")
+def _description(text: str, item: ListItem, owner: ApiObject, section: str) -> Iterator[Fact]:
+    """Yield what a parameter means, and the parameter as what does this."""
+    span = first_sentence(text, *item.description)
+    if span is None or not stands_alone(text[span[0] : span[1]]):
+        return
+    sentence = collapse_whitespace(text[span[0] : span[1]])
+    if not says_something_new(sentence, f"{item.name} {owner.name}") or sentence.startswith(("By default", "Default")):
+        return
+    group = "parameter.effect" if _states_effect(sentence) else "parameter"
+    yield Fact("parameter", group, *span, {"parameter": item.name})
+    predicate = _predicate(sentence, item.name)
+    if predicate and section == "parameters":
+        name_start = text.rindex(f"`{item.name}`", 0, span[0]) + 1
+        # `gives the path` and `says whether rows are sorted` come from `_predicate`; people also set `the path`.
+        setting = re.sub(r"^(?:gives|says) ", "", predicate)
+        group = "relation.set" if setting != predicate else "relation"
+        slots = {"predicate": predicate, "setting": setting}
+        yield Fact("relation", group, name_start, name_start + len(item.name), slots)
 
 
-def _plain_value(value: str) -> bool:
-    odd = re.search(r"\blambda\b|[<>]|_[A-Z]|^_|\*\*|[Ss]entinel|UNSET|NOT_SET", value)
-    return len(value) <= 40 and "\n" not in value and not odd
+def _states_effect(sentence: str) -> bool:
+    """Return whether a description says what a parameter does (`If True, ...`), not what it is (`The path ...`)."""
+    first = sentence.split()[0].lower()
+    is_verb = third_person(first) == first and verb_base(first) not in _ALSO_NOUNS
+    return is_verb or first in ("if", "whether", "when", "true")
 
 
-def _plain_type(kind: str) -> bool:
-    if re.search(r"\b_?[A-Z]_\w|\b_?T(?:[A-Z][a-z]\w*)?\b", kind):
-        return False
+def _is_plain_default(value: str) -> bool:
+    return len(value) <= _LONGEST_DEFAULT and "\n" not in value and not _ODD_DEFAULT.search(value)
+
+
+def _is_plain_type(kind: str) -> bool:
+    """Return whether people could say a type: short, on one line, no type variables, no sentence."""
     return (
-        "\n" not in kind
+        not _TYPE_VARIABLE.search(kind)
+        and "\n" not in kind
         and "Annotated[" not in kind
-        and len(kind) <= 80
-        and len(kind.split()) <= 12
+        and len(kind) <= _LONGEST_TYPE
+        and len(kind.split()) <= _MOST_WORDS_OF_TYPE
         and not kind.startswith("[")
         and not kind.endswith((".", ":"))
     )
 
 
-def _relation(answer: str, name: str) -> str:
-    """Turn a description into a clause for `Which parameter ...`; empty when the words do not allow it."""
-    words = answer.rstrip(".").split()
-    if len(words) > 15 or re.search(r"[;:\[(]|\. |e\.g|default|\b(this|these|it|can be|must be)\b", answer, re.I):
+def _predicate(description: str, name: str) -> str:
+    """Return a description as what follows `Which parameter`: `limits the rows`; "" if its words do not allow it."""
+    words = description.rstrip(".").split()
+    if len(words) > _MOST_WORDS_OF_RELATION or _UNCLEAR_RELATION.search(description):
         return ""
-    if not says_something_new(answer, name, 3) or not says_something_new(name, answer, 1):
+    # A description that repeats the name would give the answer away.
+    if not says_something_new(description, name, 3) or not says_something_new(name, description, 1):
         return ""
     rest = " ".join(words[1:])
     if words[0] in ("The", "A", "An") and not rest.startswith("the "):
         return f"gives {words[0].lower()} {rest}"
     if words[0] == "Whether":
         return f"says whether {rest}"
-    # `List of`, `Names or`: a noun that looks like a verb.
-    noun = words[1] in _NO_OBJECT or (words[0].lower() in _ALSO_NOUNS and words[1] not in _DETERMINERS)
-    verb = "" if noun else third_person(words[0])
+    is_noun = words[1] in _FOLLOW_NOUNS or (words[0].lower() in _ALSO_NOUNS and words[1] not in _DETERMINERS)
+    verb = "" if is_noun else third_person(words[0])
     return f"{verb} {rest}" if verb else ""
 
 
 def _returns(text: str, start: int, end: int, owner: ApiObject) -> Iterator[Fact]:
-    items = list(_items(text, start, end))
+    """Yield the description and the type of the return value, if there is exactly one."""
+    items = list(list_items(text, start, end))
     if len(items) != 1:
         return
     item = items[0]
-    span = first_sentence(text, *item.text)
-    said = text[span[0] : span[1]] if span else ""
-    if span and stands_alone(said, fewest=2) and says_something_new(said, owner.name, 1):
+    span = first_sentence(text, *item.description)
+    description = text[span[0] : span[1]] if span else ""
+    if span and stands_alone(description, fewest=2) and says_something_new(description, owner.name, 1):
         yield Fact("returns", "returns", *span)
     kind = text[item.type[0] : item.type[1]]
-    if kind and _plain_type(kind) and kind != "None":
-        yield Fact("returns", "returns.value" if owner.noun in _VALUES else "returns.type", *item.type)
+    if kind and _is_plain_type(kind) and kind != "None":
+        yield Fact("returns", "returns.value" if owner.noun in VALUES else "returns.type", *item.type)
 
 
 def _raises(text: str, start: int, end: int) -> Iterator[Fact]:
-    for item in _items(text, start, end):
-        name = text[item.type[0] : item.type[1]].strip("`") or item.name
-        span = first_sentence(text, *item.text)
-        if not re.fullmatch(r"[\w.]+", name) or span is None:
+    """Yield when each exception is raised, and which one is raised under a condition."""
+    for item in list_items(text, start, end):
+        exception = text[item.type[0] : item.type[1]].strip("`") or item.name
+        span = first_sentence(text, *item.description)
+        if not re.fullmatch(r"[\w.]+", exception) or span is None:
             continue
-        answer = collapse_whitespace(text[span[0] : span[1]])
-        if not stands_alone(answer, fewest=3):
+        sentence = collapse_whitespace(text[span[0] : span[1]])
+        if not stands_alone(sentence, fewest=3):
             continue
-        yield Fact("raises", "raises.when", *span, {"d": name})
-        where = text.find(name, start)
-        condition = re.match(r"(?:If|When) (.+?)\.?$", answer)
-        if condition and len(answer.split()) <= 16 and not re.search(r"\b(this|it)\b", answer):
-            yield Fact(
-                "raises", "raises.which", where, where + len(name), {"d": answer[0].lower() + answer[1:].rstrip(".")}
-            )
+        yield Fact("raises", "raises.when", *span, {"exception": exception})
+        if _is_clear_condition(sentence):
+            condition = sentence[0].lower() + sentence[1:].rstrip(".")
+            yield Fact("raises", "raises.which", *_find(text, exception, start), {"condition": condition})
+
+
+def _is_clear_condition(sentence: str) -> bool:
+    """Return whether a sentence is one short condition, such as `If the key is missing`."""
+    begins = re.match(r"(?:If|When) .", sentence)
+    return bool(begins) and len(sentence.split()) <= 16 and not re.search(r"\b(this|it)\b", sentence)
+
+
+def _find(text: str, words: str, start: int) -> Span:
+    first = text.find(words, start)
+    return first, first + len(words)
 
 
 def _bases(text: str, start: int, end: int) -> Iterator[Fact]:
-    bases = list(_CODE.finditer(text, start, end))
-    plain = [match for match in bases if re.fullmatch(r"(?!_|I[A-Z][a-z])[\w.]+", match[1])]
-    if (
-        len(bases) == 1
-        and plain
-        and plain[0][1] not in ("Exception", "Enum", "str", "NamedTuple", "Protocol", "TypedDict")
-    ):
-        yield Fact("base", "base", plain[0].start(1), plain[0].end(1))
-
-
-def is_api(chunks: list[Chunk]) -> bool:
-    """Return whether a document has the layout of an API page."""
-    return bool(_HEAD.match(chunks[0].text.split("\n", 1)[0]))
+    """Yield the base class, if there is one alone that says something about the class."""
+    names = list(_CODE.finditer(text, start, end))
+    if len(names) == 1 and _NAMEABLE_BASE.fullmatch(names[0][1]) and names[0][1] not in _COMMON_BASES:
+        yield Fact("base", "base", *names[0].span(1))

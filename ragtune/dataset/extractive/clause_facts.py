@@ -1,377 +1,344 @@
-"""Reads facts whose answer is a part of a sentence: an object, a means, a purpose, a reason.
+"""Reads facts whose answer is a part of a sentence: an object, a means, a purpose, a place, a reason.
 
-The question takes the rest of the sentence, so that finding the sentence is not enough to answer.
+`The scales are calibrated when the depot opens.` gives `When are the scales calibrated?`, answered by `when the depot
+opens`. The question uses up the rest of the sentence, so it is not enough to find the sentence that looks like it.
 """
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from ragtune.dataset.extractive.api_facts import Fact
-from ragtune.dataset.extractive.verbs import VERBS, third
+from ragtune.dataset.extractive.clause_patterns import (
+    ALSO_NOUNS,
+    BACKWARD,
+    BASE_OF,
+    BASES,
+    BASIS,
+    CAN_BE_DONE,
+    CAN_BE_USED,
+    CONDITION,
+    DETERMINER,
+    FIRST_PERSON,
+    HAVE_PLACE,
+    HELP,
+    IF_YOU_WANT,
+    ITSELF,
+    MODAL_VERB_OBJECT,
+    MUST_BE,
+    NEEDED_FOR,
+    NO_CONSEQUENCE,
+    NO_OBJECT,
+    NO_PLACE,
+    NOT_PLAIN,
+    PLURAL_VERB_OBJECT,
+    PURPOSE,
+    REASON,
+    RST_LINK,
+    SECOND_CLAUSE,
+    STATE,
+    TAKE_TO,
+    UNSPECIFIED,
+    USE_TO,
+    VAGUE_CONDITION,
+    VERB_OBJECT,
+    YOU_CAN_BY,
+)
+from ragtune.dataset.extractive.fact import Fact
 from ragtune.dataset.standalone import says_something_new, stands_alone
 from ragtune.text.sentences import Span
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune.text.words import content_words
 
-_MORE_VERBS_TEXT = """
-accelerate achieve address assume avoid back benefit bring capture cause combine communicate compose comprise conform
-consist contribute cover deal default delegate depend derive discourage discover embed employ emulate encapsulate
-encourage enforce ensure examine exceed expose extract facilitate feature focus follow guarantee hold honour inherit
-inject inspire integrate introduce invoke involve lack leverage maintain match measure mimic mirror need operate
-originate own permit persist possess prefer preserve promise propagate protect provision pull reach recognise
-recognize recommend reject rely replicate respect rest retrieve reuse serve share show signal simplify solve speed
-stand stem strip suit surround target tell throw track treat trust turn understand unify wait warn
-"""
-_BASES = VERBS | frozenset(_MORE_VERBS_TEXT.split())
-_BASE_OF = {third(verb): verb for verb in _BASES}
-_ANY_THIRD, _ANY_BASE = "|".join(sorted(_BASE_OF)), "|".join(sorted(_BASES))
-# As nouns in the plural these look like verbs: they count as verbs only before a determiner.
-_ALSO_NOUNS_TEXT = """
-calls requests tests uses lists names sets checks logs updates changes returns prints results reports records reads
-writes builds runs loads stores targets tracks documents queries starts displays measures issues feeds maps prefixes
-features samples limits values types steps waits splits stops points deals
-"""
-_ALSO_NOUNS = frozenset(_ALSO_NOUNS_TEXT.split())
-_DETERMINER = re.compile(r"(?:an?|the|all|any|no|each|every|its|several|multiple|many|one|two|both|only)\b|[`\d\"A-Z]")
-_VAGUE_OBJECT = re.compile(
-    r"(?:it|them|this|that|these|those|so|such|the same|us|me|him|her|more|less|all of|some of|up|out|off|on|in|at|as"
-    r"|like|to|you|your|their|its|our|well|with|from|for|by|against|when|if|unless|until|while|very|also|only|not|too|fine|just|is|are|was|were|can|will"
-    r"|must|should|has|have|do|does|which|what|how|and|or)\b",
-    re.IGNORECASE,
-)
-_BACKWARD = re.compile(
-    r"\b(?:this|that (?:case|way|point|page|section)|these|those|they|them|here|such(?! as\b)|former|latter|"
-    r"previous\w*|respectively|following|below|above|our|we|us|I|my)\b"
-)
-# Which ones, the page says elsewhere.
-_UNTOLD = re.compile(r"\bthe (?:provided|appropriate|corresponding|relevant|necessary|desired) \w+")
-_SUBJECT = (
-    r"(?P<s>(?:(?:The|A|An|All|Any|Each|Every|Most|Some|Both) )?[`A-Za-z][\w`.\-/+@=()\[\]]*"
-    r"(?: (?:of|and|in|for|from) (?:the |an? |all |any )?[`\w][\w`.\-/+]*| [`\w][\w`.\-/+@]*){0,5}?)"
-)
-_LEAD = r"(?:(?P<default>By default), )?"
-_ADVERB = r"(?: also| still| already| always| \w+ly)?"
-_OBJECT = re.compile(
-    rf"^{_LEAD}{_SUBJECT}{_ADVERB} (?P<verb>{_ANY_THIRD})(?P<prep> on| of| to| from| with| into)? (?P<rest>[^,].*)$"
-)
-_MODAL = re.compile(
-    rf"^{_LEAD}{_SUBJECT} (?P<modal>can|must|should|will){_ADVERB} (?P<verb>{_ANY_BASE})"
-    r"(?P<prep> on| of| from| with| into)? (?P<rest>[^,].*)$"
-)
-_PLURAL = re.compile(
-    rf"^{_LEAD}{_SUBJECT}(?<=[a-rtv-z]s){_ADVERB} (?P<verb>{_ANY_BASE})"
-    r"(?P<prep> on| of| from| with| into)? (?P<rest>[^,].*)$"
-)
-_SHOULD_BE = re.compile(
-    rf"^{_SUBJECT} (?P<o>must|should|can|will) be (?P<rest>(?:an?|the|one|at most|at least|between|either|equal to|"
-    r"[`\"A-Z0-9]\S*) .+)$"
-)
-_USED = re.compile(rf"^{_SUBJECT} can (?:also |then )?be used (?P<rest>(?:to|for) .+|(?P<role>as) .+)$")
-_PASSIVE_MEANS = re.compile(
-    rf"^{_SUBJECT} can (?:also |then |easily )?be (?P<done>\w+ed|built|run|set|written|read|sent|given|made)"
-    r"(?P<more>(?: (?!both|either|only|with|by|in)[a-z`][\w`.\-]*){0,4}?) "
-    r"(?P<rest>(?:with (?!or\b)|by |using |via |through ).+)$"
-)
-_PURPOSE = re.compile(
-    rf"^{_SUBJECT} (?P<be>is|are) (?:also |mainly |primarily |only |typically |usually )?"
-    r"(?P<done>used|needed|required|intended|designed|meant|made|suited|responsible|useful) (?P<rest>(?:to|for) .+)$"
-)
-_BASED = re.compile(
-    rf"^{_SUBJECT} (?P<be>is|are) (?P<done>based on|built on|built on top of|part of|made up of|composed of|written in|"
-    r"compatible with|limited to|inspired by|derived from|restricted to|"
-    r"equivalent to|licensed under|implemented (?:in|as)|stored in|supported by) (?P<rest>.+)$"
-)
-_REASON = re.compile(
-    rf"^{_SUBJECT} (?P<be>is|are|can|cannot|must|should|will|does not|do not) (?P<rest>[^,;:]{{8,110}}?),? "
-    r"(?P<why>because .{15,}|so that .{15,})$"
-)
-_STATE = re.compile(
-    rf"^{_SUBJECT} (?P<be>is|are) (?:also |always |then |only |\w+ly )?(?P<done>\w+ed|built|run|set|written|read|sent|"
-    r"given|made|kept|found) (?P<rest>(?:(?P<how>as (?!needed|well|usual|follows|expected)|using |via |through |"
-    r"by \w+ing )|(?P<when>when |if |unless |once |only if |before |after |during )|"
-    r"(?P<where>in |at |under |inside |into |on )).+)$"
-)
-_TOWARDS_TEXT = "adapt add apply belong connect convert correspond default lead map refer relate"
-_TOWARDS = frozenset(_TOWARDS_TEXT.split())
-_PLACED_TEXT = """
-stored saved written kept located placed defined installed configured declared logged listed cached hosted published
-recorded described found included implemented displayed printed
-"""
-_PLACED = frozenset(_PLACED_TEXT.split())
-_NO_PLACE = re.compile(
-    r"(?:in|under|on|at) (?:[\w-]+ ){0,3}(?:format|form|way|order|mode|parallel|detail|time|name)s?\b"
-)
-_FOR = re.compile(
-    r"^For (?P<d>[a-z`][^,:;]{6,60}), (?P<rest>[^,:;]{3,80}?) (?P<be>is|are) (?P<o>required|needed|recommended|used)$"
-)
-_BY = re.compile(
-    r"^You can (?:also |now |easily )?(?P<do>[a-z]+ [^,:;]{6,90}?) "
-    r"(?P<rest>(?:by \w+ing|using|via|through|with (?=`|the |an? )).{4,})$"
-)
-_USE = re.compile(
-    r"^(?:(?:You can |Please |Simply |Just )?(?P<use>[Uu]se|[Cc]all|[Ss]et|[Pp]ass|[Rr]un|[Aa]dd|[Ii]nstall|[Ss]pecify"
-    r"|[Ee]nable|[Dd]efine|[Cc]reate|[Ii]mport) (?P<what>[^,:;]{3,80}?)) (?:in order )?to (?P<do>[a-z]+ [^,:;]{6,90})$"
-)
-_WANT = re.compile(
-    r"^If you (?:want|need|wish|would like|prefer|intend) to (?P<do>[a-z]+ [^,:;]{6,90}), "
-    r"(?:then )?(?:you (?:can|should|must|need to|have to) |please |simply |just )?(?P<rest>[a-z`].{8,})$"
-)
-_IF_YOU = re.compile(r"^(?P<condition>(?:If|When|Once|Unless) [^:;]{8,90}?), (?P<rest>[^,].{12,})$")
-_ITSELF = re.compile(
-    r"^(?:the|this) (?:library|package|project|tool|framework|toolkit|module|sdk|client|application|plugin|extension)$",
-    re.IGNORECASE,
-)
-_PERSONS = (
-    (r"\byou are\b", "I am"),
-    (r"\byou're\b", "I am"),
-    (r"\byou've\b", "I have"),
-    (r"\byourself\b", "myself"),
-    (r"\byours\b", "mine"),
-    (r"\byour\b", "my"),
-    (r"\byou\b", "I"),
-)
-LINK = re.compile(r"[`\w\]]_(?=[\s,.;)]|$)")
-_HELP = re.compile(
-    r"\b(?:questions?|issues?|trouble|problems?|bugs?|help|contact|feedback|sponsor\w*|donat\w*|security vulnerability"
-    r"|contribut\w*|pull requests?|get(?:ting)? started|more about|feel free|check out|check it|read|documentation"
-    r"|guide|interested)\b",
-    re.IGNORECASE,
-)
-_STEP = re.compile(
-    r"(?:first|we|let|it|they|then|and|or|but|please|feel|there|thanks|into|in|on|from|as|at|with|for|i\.e|either)\b",
-    re.IGNORECASE,
-)
-_SECOND_CLAUSE = re.compile(
-    r"\b(?:and|but|or)(?: then| also)? "
-    r"(?:(?:\S+ ){0,3}?(?:should|can|must|will|may|is|are|has|have|does|do|doesn't|don't)\b|(?P<verb>\w+s)\b)"
-    r"|, (?P<listed>\w+s)\b|, (?:to|so|but|which means)\b"
-)
-Subject = Callable[[str], str]
-"""Returns how a noun phrase stands inside a question, empty where nobody would know what is meant."""
+# The smallest and largest answers, in words. Chosen by hand, not measured.
+_FEWEST_WORDS, _FEWEST_WORDS_OF_SHORT_ANSWERS, _MOST_WORDS = 3, 2, 30
+
+SubjectReader = Callable[[str], str]
+"""Returns a noun phrase as it stands inside a question, "" if nobody would know what is meant."""
 
 
-def clause_facts(text: str, span: Span, context: str, subject: Subject, title: str) -> Iterator[Fact]:
-    """Yield at most one fact of the sentence at the span; `context` (` in Dagster`) goes behind the question.
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What the text around a sentence says.
 
-    `title` is what `the library` means in this text, empty when nothing tells.
+    `title` is what `the library` means in the text, "" if nothing tells. `place` (` in Dagster`) goes at the end of
+    a question that does not name its document.
     """
-    places = _places(text, span)
-    body = "".join(text[place] if not text[place].isspace() else " " for place in places).rstrip(".")
-    unclear = (
-        _BACKWARD.search(body)
-        or _UNTOLD.search(body)
-        or LINK.search(body)
-        or re.search(r"\b(?:e\.g|i\.e|etc)\b|[!?]$|: |;", body)
-    )
-    if unclear or not body.isascii():
+
+    place: str
+    title: str
+    read_subject: SubjectReader
+
+
+@dataclass(frozen=True, slots=True)
+class _Clause:
+    """What was read in a sentence: `answer` is a span of the sentence with its white space collapsed."""
+
+    kind: str
+    template_group: str
+    answer: Span
+    slots: dict[str, str]
+
+
+def clause_facts(text: str, span: Span, place: str, read_subject: SubjectReader, title: str) -> Iterator[Fact]:
+    """Yield at most one fact of the sentence at the span.
+
+    `place` is ` in TITLE` for questions that do not name their document, `title` is what `the library` means in
+    this text; both may be empty.
+    """
+    offsets = _collapsed_offsets(text, span)
+    body = "".join(" " if text[offset].isspace() else text[offset] for offset in offsets).rstrip(".")
+    if not body.isascii() or _is_unclear(body):
         return
-    for read in (_do, _told_if, _state, _said_of):
-        found = read(body, context, subject, title)
-        if found is None:
-            continue
-        kind, wording, (start, end), slots = found
-        answer = body[start:end]
-        question = " ".join(slots.values())
-        fewest = 2 if kind == "how_to" or wording.startswith("state.") else 3
-        if stands_alone(answer, fewest=fewest, most=30) and says_something_new(answer, question, fewest - 1):
-            stop = span[1] if end == len(body) else places[end - 1] + 1
-            yield Fact(kind, wording, places[start], stop, slots)
+    clause = _read_clause(body, _Surroundings(place, title, read_subject))
+    if clause is None:
         return
+    start, end = clause.answer
+    short = clause.kind == "how_to" or clause.template_group.startswith("state.")
+    fewest = _FEWEST_WORDS_OF_SHORT_ANSWERS if short else _FEWEST_WORDS
+    question = " ".join(clause.slots.values())
+    answer = body[start:end]
+    if stands_alone(answer, fewest=fewest, most=_MOST_WORDS) and says_something_new(answer, question, fewest - 1):
+        # An answer at the end of the sentence takes its full stop along.
+        stop = span[1] if end == len(body) else offsets[end - 1] + 1
+        yield Fact(clause.kind, clause.template_group, offsets[start], stop, clause.slots)
 
 
-Found = tuple[str, str, Span, dict[str, str]] | None
+def _is_unclear(body: str) -> bool:
+    patterns = (BACKWARD, UNSPECIFIED, RST_LINK, NOT_PLAIN)
+    return any(pattern.search(body) for pattern in patterns)
 
 
-def _do(body: str, context: str, subject: Subject, title: str) -> Found:
-    """Read how something is done: the means of a purpose."""
-    by, use, want, passive = _BY.match(body), _USE.match(body), _WANT.match(body), _PASSIVE_MEANS.match(body)
+def _collapsed_offsets(text: str, span: Span) -> list[int]:
+    """Return the offset of every character of the sentence, with one for each run of white space."""
+    return [
+        offset
+        for offset in range(*span)
+        if not text[offset].isspace() or (offset > span[0] and not text[offset - 1].isspace())
+    ]
+
+
+def _read_clause(body: str, around: _Surroundings) -> _Clause | None:
+    """Return what the first rule that fits reads in the sentence."""
+    rules = (_means, _condition, _state, _statement)
+    return next((clause for rule in rules if (clause := rule(body, around)) is not None), None)
+
+
+def _means(body: str, around: _Surroundings) -> _Clause | None:
+    """Read how something is done."""
+    passive = CAN_BE_DONE.match(body)
     if passive:
-        slots = _named(passive, context, subject, title)
-        done = f"{passive['done']}{passive['more']}"
-        if done == "used" and passive["rest"].startswith("by "):
-            return None
-        return ("how_to", "means.passive", passive.span("rest"), {**slots, "d": done}) if slots else None
-    match = by or use or want
-    if match is None or not plain_action(match["do"]) or match["do"].endswith("ing"):
+        return _passive_means(passive, around)
+    by, use = YOU_CAN_BY.match(body), USE_TO.match(body)
+    match = by or use or IF_YOU_WANT.match(body)
+    if match is None or not is_clear_action(match["do"]) or match["do"].endswith("ing"):
         return None
     if use and re.search(r"\b(?:users?|callers?|clients?|you|(?:allow|requir)\w*)$", use["what"]):
-        # `Define a field requiring the user to choose`: the second half is no purpose of the first.
+        # `Define a field requiring the user to choose`: the second half is not the purpose of the first.
         return None
-    answer = match.span("rest") if match is not use else (match.start("use"), match.end("what"))
-    if not by and not does(body[answer[0] :]):
+    answer = (match.start("use"), match.end("what")) if match is use else match.span("rest")
+    if not by and not is_instruction(body[answer[0] :]):
         return None
-    return "how_to", "how_to.by" if by else "how_to", answer, {"d": first_person(match["do"]), "c": context}
+    slots = {"action": first_person(match["do"]), "place": around.place}
+    return _Clause("how_to", "how_to.by" if by else "how_to", answer, slots)
 
 
-def _told_if(body: str, context: str, _subject: Subject, _title: str) -> Found:
-    """Read what holds under a condition that speaks to the reader."""
-    match = _IF_YOU.match(body)
+def _passive_means(match: re.Match[str], around: _Surroundings) -> _Clause | None:
+    """Read `Lists can be printed using the function`."""
+    participle = f"{match['done']}{match['more']}"
+    if participle == "used" and match["rest"].startswith("by "):
+        # `can be used by drivers` names who does it, not how.
+        return None
+    slots = _subject_slots(match, around)
+    if not slots:
+        return None
+    return _Clause("how_to", "means.passive", match.span("rest"), {**slots, "participle": participle})
+
+
+def _condition(body: str, around: _Surroundings) -> _Clause | None:
+    """Read what happens, or what to do, under a condition that speaks to the reader."""
+    match = CONDITION.match(body)
     if match is None or " you" not in match["condition"]:
         return None
-    vague = re.search(r"\b(?:it|its|instead|want|need|wish|like|would|said|see|know|find|think)\b", match["condition"])
-    wording = condition_wording(match["rest"])
-    if vague or _HELP.search(body) or not wording:
+    group = condition_group(match["rest"])
+    if VAGUE_CONDITION.search(match["condition"]) or HELP.search(body) or not group:
         return None
-    said = match["condition"][0].lower() + match["condition"][1:]
-    return "condition", wording, match.span("rest"), {"d": first_person(said), "c": context}
+    condition = match["condition"][0].lower() + match["condition"][1:]
+    slots = {"condition": first_person(condition), "place": around.place}
+    return _Clause("condition", group, match.span("rest"), slots)
 
 
-def condition_wording(rest: str) -> str:
-    """Return the wording for a condition by what follows it: what to do, what happens, or none for half a list."""
-    first = rest.split()[0].lower()
-    if _HELP.search(rest) or _BACKWARD.search(rest) or _STEP.match(rest) or first in _BASE_OF:
+def condition_group(consequence: str) -> str:
+    """Return the templates for a condition: what to do or what happens, "" if the rest is no whole consequence."""
+    first = consequence.split()[0].lower()
+    refers_elsewhere = HELP.search(consequence) or BACKWARD.search(consequence)
+    if refers_elsewhere or NO_CONSEQUENCE.match(consequence) or first in BASE_OF:
         return ""
-    return "condition.do" if first in _BASES | {"you"} else "condition"
+    return "condition.do" if first in BASES | {"you"} else "condition"
 
 
-def _state(body: str, context: str, subject: Subject, title: str) -> Found:
-    """Read how, when or where something is done, and what something needs."""
-    needed = _FOR.match(body)
-    if needed and not re.match(r"(?:the|a|an|most|some|all|instance|details)\b", needed["d"]):
-        return (
-            "statement",
-            "needed_for",
-            needed.span("rest"),
-            {"d": needed["d"], "o": f"{needed['be']} {needed['o']}", "c": context},
-        )
-    match = _STATE.match(body)
-    if match is None or _other_clause(match["rest"]):
+def _state(body: str, around: _Surroundings) -> _Clause | None:
+    """Read what something needs, or how, when or where something is done."""
+    needed = NEEDED_FOR.match(body)
+    if needed and not re.match(r"(?:the|a|an|most|some|all|instance|details)\b", needed["purpose"]):
+        slots = {"purpose": needed["purpose"], "requirement": needed["requirement"], "place": around.place}
+        return _Clause("statement", "needed_for", needed.span("rest"), slots)
+    match = STATE.match(body)
+    if match is None or _has_second_clause(match["rest"]):
         return None
-    if match["where"] and (match["done"] not in _PLACED or _NO_PLACE.match(match["rest"])):
+    if match["where"] and (match["done"] not in HAVE_PLACE or NO_PLACE.match(match["rest"])):
         return None
-    slots = _named(match, context, subject, title)
-    asks = "how" if match["how"] else "when" if match["when"] else "where"
-    told = {**slots, "o": match["be"], "d": match["done"]}
-    return ("statement", f"state.{asks}", match.span("rest"), told) if slots else None
+    question_word = "how" if match["how"] else "when" if match["when"] else "where"
+    return _be_clause(match, f"state.{question_word}", around)
 
 
-def _said_of(body: str, context: str, subject: Subject, title: str) -> Found:
-    """Read what is said of a subject: the reason, the purpose, what it rests on, the object of its verb."""
-    reason, purpose, based = _REASON.match(body), _PURPOSE.match(body), _BASED.match(body)
-    match = reason or purpose or based
-    if match is not None:
-        slots = _named(match, context, subject, title)
-        if not slots:
-            return None
-        if reason:
-            be, _, negation = reason["be"].partition(" ")
-            order = f"{be} {slots['s']} {negation} {reason['rest']}"
-            told = {
-                "d": collapse_whitespace(order),
-                "s": f"{slots['s']} {reason['be']} {reason['rest']}",
-                "c": slots["c"],
-            }
-            return "reason", "reason", reason.span("why"), told
-        if _other_clause(match["rest"]):
-            return None
-        wording = "used_for" if purpose else "rests_on"
-        return "statement", wording, match.span("rest"), {**slots, "o": match["be"], "d": match["done"]}
-    match = _USED.match(body) or _SHOULD_BE.match(body)
-    if match is not None and not _other_clause(match["rest"]):
-        slots = _named(match, context, subject, title)
-        modal = match["o"] if match.re is _SHOULD_BE else "can"
-        verb = "be" if match.re is _SHOULD_BE else "be used as" if match["role"] else "be used for"
-        return ("statement", "modal", match.span("rest"), {**slots, "o": modal, "d": verb}) if slots else None
-    may = _MODAL.match(body)
-    if may and _object(may["rest"]):
-        slots = _named(may, context, subject, title)
-        verb = f"{may['verb']}{may['prep'] or ''}{' by default' if may['default'] else ''}"
-        return ("statement", "modal", may.span("rest"), {**slots, "o": may["modal"], "d": verb}) if slots else None
-    for pattern, wording in ((_OBJECT, "statement"), (_PLURAL, "statement.plural")):
-        acts = pattern.match(body)
-        asked = _acts(acts, pattern is _PLURAL, context, subject, title) if acts else {}
-        if acts and asked:
-            return "statement", wording, acts.span("rest"), asked
+def _statement(body: str, around: _Surroundings) -> _Clause | None:
+    """Read what is said of a subject: a reason, its purpose, what it rests on, or the object of its verb."""
+    if match := REASON.match(body):
+        return _reason(match, around)
+    purpose = PURPOSE.match(body)
+    if match := purpose or BASIS.match(body):
+        group = "used_for" if purpose else "rests_on"
+        return None if _has_second_clause(match["rest"]) else _be_clause(match, group, around)
+    used = CAN_BE_USED.match(body)
+    if used and not _has_second_clause(used["rest"]):
+        return _modal_clause(used, "can", "be used as" if used["role"] else "be used for", around)
+    must_be = None if used else MUST_BE.match(body)
+    if must_be and not _has_second_clause(must_be["rest"]):
+        return _modal_clause(must_be, must_be["modal"], "be", around)
+    modal = MODAL_VERB_OBJECT.match(body)
+    if modal and _is_object(modal["rest"]):
+        return _modal_clause(modal, modal["modal"], modal["verb"] + _verb_ending(modal), around)
+    singular = VERB_OBJECT.match(body)
+    if singular and (slots := _verb_slots(singular, BASE_OF[singular["verb"]], around)):
+        return _Clause("statement", "statement", singular.span("rest"), slots)
+    plural = PLURAL_VERB_OBJECT.match(body)
+    if plural and not _lists_verbs(plural["rest"]) and (slots := _verb_slots(plural, plural["verb"], around)):
+        return _Clause("statement", "statement.plural", plural.span("rest"), slots)
     return None
 
 
-def _acts(acts: re.Match[str], plural: bool, context: str, subject: Subject, title: str) -> dict[str, str]:
-    """Return the question's words for a subject, its verb and an object, or nothing."""
-    verb = acts["verb"] if plural else _BASE_OF[acts["verb"]]
-    stray = acts["prep"] == " to" and verb not in _TOWARDS
-    noun = not plural and acts["verb"] in _ALSO_NOUNS and (acts["prep"] or not _DETERMINER.match(acts["rest"]))
+def _reason(match: re.Match[str], around: _Surroundings) -> _Clause | None:
+    """Read `The shift is not suited for glass because drivers overlook cracks`."""
+    slots = _subject_slots(match, around)
+    if not slots:
+        return None
+    be, _, negation = match["be"].partition(" ")
+    slots = {
+        "inverted_clause": collapse_whitespace(f"{be} {slots['subject']} {negation} {match['rest']}"),
+        "clause": f"{slots['subject']} {match['be']} {match['rest']}",
+        "place": slots["place"],
+    }
+    return _Clause("reason", "reason", match.span("why"), slots)
+
+
+def _be_clause(match: re.Match[str], template_group: str, around: _Surroundings) -> _Clause | None:
+    """Read a subject with `is` or `are` and a participle: `The scanner is designed to ...`."""
+    slots = _subject_slots(match, around)
+    if not slots:
+        return None
+    slots = {**slots, "auxiliary": match["be"], "participle": match["done"]}
+    return _Clause("statement", template_group, match.span("rest"), slots)
+
+
+def _modal_clause(match: re.Match[str], modal: str, verb: str, around: _Surroundings) -> _Clause | None:
+    """Read a subject with `can`, `must`, `should` or `will`."""
+    slots = _subject_slots(match, around)
+    if not slots:
+        return None
+    return _Clause("statement", "modal", match.span("rest"), {**slots, "auxiliary": modal, "verb": verb})
+
+
+def _verb_slots(match: re.Match[str], base: str, around: _Surroundings) -> dict[str, str]:
+    """Return the slots for a subject, its verb and an object, empty if the sentence is not clearly that."""
+    begins_purpose = match["prep"] == " to" and base not in TAKE_TO
+    # `calls`, `requests`: only third persons are on this list.
+    may_be_noun = match["verb"] in ALSO_NOUNS and (match["prep"] or not DETERMINER.match(match["rest"]))
     # `Defines run config ...`: the first word is the verb of a sentence without a subject.
-    first, *more = acts["s"].lower().split()
-    bare = first in _BASE_OF and not (more and first in _ALSO_NOUNS)
-    if stray or noun or bare or not _object(acts["rest"]):
+    first, *more = match["subject"].lower().split()
+    lacks_subject = first in BASE_OF and not (more and first in ALSO_NOUNS)
+    if begins_purpose or may_be_noun or lacks_subject or not _is_object(match["rest"]):
         return {}
-    if plural and any(found[1] in _BASES for found in re.finditer(r", (?:and |or )?([a-z]+)\b", acts["rest"])):
+    slots = _subject_slots(match, around)
+    if not slots:
         return {}
-    slots = _named(acts, context, subject, title)
-    if verb == "use" and slots and not slots["c"] and not acts["default"]:
+    if base == "use" and not slots["place"] and not match["default"]:
         # A whole library uses many things.
         return {}
-    tail = f"{acts['prep'] or ''}{' by default' if acts['default'] else ''}"
-    return {**slots, "d": f"{verb}{tail}", "o": f"{acts['verb']}{tail}"} if slots else {}
+    ending = _verb_ending(match)
+    return {**slots, "verb": f"{base}{ending}", "third_person": f"{match['verb']}{ending}"}
 
 
-def _named(match: re.Match[str], context: str, subject: Subject, title: str) -> dict[str, str]:
-    """Return the subject and the context of a question, or nothing."""
-    phrase = match["s"]
-    if (re.match(r"\w+ing\b", phrase) and not re.search(r"s$", phrase)) or (
-        match.groupdict().get("be") == "is" and re.search(r"[a-z]s$", phrase)
-    ):
+def _verb_ending(match: re.Match[str]) -> str:
+    """Return what follows the verb in a question: its preposition and `by default`."""
+    return f"{match['prep'] or ''}{' by default' if match['default'] else ''}"
+
+
+def _lists_verbs(rest: str) -> bool:
+    """Return whether more verbs follow after commas: `machines sort parcels, print labels and close the gate`."""
+    return any(listed[1] in BASES for listed in re.finditer(r", (?:and |or )?([a-z]+)\b", rest))
+
+
+def _subject_slots(match: re.Match[str], around: _Surroundings) -> dict[str, str]:
+    """Return the subject and place of a question, empty if nobody would know what the subject is."""
+    phrase = match["subject"]
+    is_gerund = re.match(r"\w+ing\b", phrase) and not phrase.endswith("s")
+    disagrees = match.groupdict().get("be") == "is" and re.search(r"[a-z]s$", phrase)
+    if is_gerund or disagrees:
         return {}
-    if _ITSELF.match(phrase):
-        return {"s": title, "c": ""} if title else {}
-    named = subject(phrase)
-    if not named:
+    if ITSELF.match(phrase):
+        return {"subject": around.title, "place": ""} if around.title else {}
+    subject = around.read_subject(phrase)
+    if not subject:
         return {}
-    if title and title.split(" in ")[0].strip("`").rsplit(".", 1)[-1] == phrase.strip("`"):
+    object_name = around.title.split(" in ")[0].strip("`").rsplit(".", 1)[-1]
+    if around.title and object_name == phrase.strip("`"):
         # `What does Cart hold in shop.Cart?` says the same twice.
-        return {"s": title, "c": ""}
-    known = content_words(context) <= content_words(named)
-    return {"s": named, "c": "" if known else context}
+        return {"subject": around.title, "place": ""}
+    names_place = content_words(around.place) <= content_words(subject)
+    return {"subject": subject, "place": "" if names_place else around.place}
 
 
-def _object(rest: str) -> bool:
-    """Return whether the words behind a verb begin an object that answers `what`."""
-    vague = re.search(r"\b(?:somewhere|somehow|something)\b", rest)
-    adverb = re.match(r"\w+ly\b|\w+ing\b|[a-z]+ed\b|\w+ to be\b", rest)
-    return not _VAGUE_OBJECT.match(rest) and not vague and not adverb and not _other_clause(rest)
+def _is_object(rest: str) -> bool:
+    """Return whether the words after a verb begin an object that answers `what`."""
+    if NO_OBJECT.match(rest) or re.search(r"\b(?:somewhere|somehow|something)\b", rest):
+        return False
+    is_adverb = re.match(r"\w+ly\b|\w+ing\b|[a-z]+ed\b|\w+ to be\b", rest)
+    return not is_adverb and not _has_second_clause(rest)
 
 
-def _other_clause(rest: str) -> bool:
-    """Return whether something else is said of the subject behind the answer."""
-    verbs = [found["verb"] or found["listed"] for found in _SECOND_CLAUSE.finditer(rest)]
-    return any(verb is None or (verb in _BASE_OF and verb not in _ALSO_NOUNS) for verb in verbs)
+def _has_second_clause(rest: str) -> bool:
+    """Return whether the text says something else of the subject after the answer."""
+    verbs = [clause["verb"] or clause["listed"] for clause in SECOND_CLAUSE.finditer(rest)]
+    return any(verb is None or (verb in BASE_OF and verb not in ALSO_NOUNS) for verb in verbs)
 
 
-def plain_action(action: str) -> bool:
-    """Return whether a reader knows what is to be done: a known verb, enough words, and nothing that points back."""
-    vague = re.search(r"\b(?:it|its|so|this|that|these|those|them|we|learn|ensure|note)\b", action)
-    known = action.split()[0] in _BASES and len(content_words(action)) >= 3
-    return known and not vague and not _HELP.search(action)
+def is_clear_action(action: str) -> bool:
+    """Return whether a reader knows what to do: a known verb, enough words, and no word that means another sentence."""
+    if re.search(r"\b(?:it|its|so|this|that|these|those|them|we|learn|ensure|note)\b", action):
+        return False
+    return action.split()[0] in BASES and len(content_words(action)) >= 3 and not HELP.search(action)
 
 
-def points_back(sentence: str) -> bool:
-    """Return whether a sentence leans on what stands elsewhere: `This`, `You can also`, `Returns`, `Read more`."""
-    acts = sentence.split()[0].lower() in _BASE_OF
-    leans = acts or re.search(
-        r"\balso\b|^(?:(?:The )?(?:first|second|next|last)|In (?:special|some) cases)\b", sentence, re.I
-    )
-    return bool(leans) or _BACKWARD.search(sentence) is not None or _HELP.search(sentence) is not None
+def depends_on_page(sentence: str) -> bool:
+    """Return whether a sentence needs the text around it: `This`, `You can also`, `Returns`, `Read more`."""
+    if sentence.split()[0].lower() in BASE_OF:
+        # `Returns a list`: the subject is missing.
+        return True
+    continues = r"\balso\b|^(?:(?:The )?(?:first|second|next|last)|In (?:special|some) cases)\b"
+    if re.search(continues, sentence, re.IGNORECASE):
+        return True
+    return BACKWARD.search(sentence) is not None or HELP.search(sentence) is not None
 
 
-def does(rest: str) -> bool:
-    """Return whether a text tells a reader to do something."""
-    told = rest.split()[0].lower() in _BASES | {"you", "do"} or re.match(
-        r"(?:developers|users) (?:can|should|must)\b", rest
-    )
-    return bool(told) and not _HELP.search(rest)
+def is_instruction(text: str) -> bool:
+    """Return whether a text tells the reader to do something."""
+    begins_with_order = text.split()[0].lower() in BASES | {"you", "do"}
+    tells_users = re.match(r"(?:developers|users) (?:can|should|must)\b", text)
+    return (begins_with_order or tells_users is not None) and not HELP.search(text)
 
 
 def first_person(text: str) -> str:
-    """Return a text that speaks to a reader as the reader would say it: `your file` becomes `my file`."""
-    for pattern, word in _PERSONS:
+    """Return text that speaks to a reader as the reader would say it: `your file` becomes `my file`."""
+    for pattern, word in FIRST_PERSON:
         text = re.sub(pattern, word, text)
     return text
-
-
-def _places(text: str, span: Span) -> list[int]:
-    """Return the offset of every character of the sentence when each run of white space counts once."""
-    return [
-        place
-        for place in range(*span)
-        if not text[place].isspace() or (place > span[0] and not text[place - 1].isspace())
-    ]

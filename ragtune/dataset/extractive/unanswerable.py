@@ -1,50 +1,68 @@
-"""Plausible questions whose answer the documents do not hold, so that the model learns to say so.
+"""Writes plausible questions that the documents do not answer, so that a model learns to say so.
 
-Each one names a real object and asks for something that no chunk of its document states:
-a parameter borrowed from a neighbour, an undocumented return value, a missing default.
+Each question names a real object or text and asks for something that its document does not state: a parameter of a
+neighbour, an undocumented return value, a missing default, a term that only another text explains.
 """
 
 import re
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 
-from ragtune.dataset.extractive.api_facts import ApiObject, Fact
+from ragtune.dataset.extractive.api_page import ApiObject
+from ragtune.dataset.extractive.fact import Fact
 from ragtune.draws import choose, draw
 
-_CALLABLE = ("function", "method", "class method", "static method")
-_ABSENT = {
+_NO_ANSWER = (0, 0)
+_CALLABLES = ("function", "method", "class method", "static method")
+_CATCH_ALL = ("args", "kwargs")
+_BORROWED_GROUPS = ("parameter", "parameter.effect", "default", "type")
+_CLASS_GROUPS = ("absent.version", "absent.author")
+# Names such as `x` or `key` mean something everywhere. Chosen by hand, not sensitive.
+_SHORTEST_BORROWED_NAME = 4
+# Terms of other texts to try before giving up, so that one question stays cheap. Chosen by hand, not sensitive.
+_FOREIGN_TERMS_TRIED = 40
+
+# What each template group asks for, by words that would stand on a page that answers it. The question is only asked if
+# the page has none of them: a question that is wrongly called unanswerable teaches a model to refuse.
+_ABSENT_FROM_PAGES = {
     "absent.version": r"version|release|since|deprecat|\d\.\d",
     "absent.author": r"author|maintain|contribut|written by",
     "absent.cost": r"second|memory|fast|slow|time|performance|complexity|cost|efficient",
     "absent.thread": r"thread|lock|concurren|parallel|process",
     "absent.environment": r"environment|config|database|http|status|log|file|write|env",
 }
-_BORROWED = ("parameter", "parameter.effect", "default", "type")
-_ABSENT_OF_CLASS = ("absent.version", "absent.author")
+_ABSENT_FROM_PROSE = {
+    "absent.prose.0": r"invent",
+    "absent.prose.1": r"[$€]|cost|price|free",
+    "absent.prose.2": r"\b(19|20)\d\d\b",
+    "absent.prose.3": r"compan|\binc\b|corporation|gmbh|founded",
+    "absent.prose.4": r"users|people|\bmillion|thousand",
+    "absent.prose.5": r"countr|founded",
+}
 
 
 class Neighbours:
-    """The parameters of the objects around an object, for borrowing.
+    """The parameters of the objects in the same module or package, for borrowing.
 
-    Names stand on a ring by their hash and an object takes the next one that fits, so that
-    new documents change few of the questions.
+    Names stand on a ring, ordered by their hash, and an object takes the next one that fits. So new documents
+    change few of the questions.
     """
 
     def __init__(self, objects: Sequence[ApiObject], seed: int) -> None:
         self.seed = seed
-        found: dict[str, set[str]] = {}
+        names_by_scope: dict[str, set[str]] = {}
         for owner in objects:
-            names = {name for name in owner.parameters if len(name) > 3 and name not in ("args", "kwargs")}
-            for place in (_scope(owner.title), owner.package):
-                found.setdefault(place, set()).update(names)
+            names = {name for name in owner.parameters if len(name) >= _SHORTEST_BORROWED_NAME}
+            for scope in _scopes(owner):
+                names_by_scope.setdefault(scope, set()).update(names.difference(_CATCH_ALL))
         self.rings = {
-            place: sorted((draw(seed, "ring", name), name) for name in names) for place, names in found.items()
+            scope: sorted((draw(seed, "ring", name), name) for name in names) for scope, names in names_by_scope.items()
         }
 
-    def borrowed(self, owner: ApiObject) -> str:
-        """Return a parameter name that neighbours have and nothing in this object's text mentions."""
-        for place in (_scope(owner.title), owner.package):
-            ring = self.rings.get(place, [])
+    def borrowed_parameter(self, owner: ApiObject) -> str:
+        """Return a parameter of a neighbour that this object's text never mentions, or "" if there is none."""
+        for scope in _scopes(owner):
+            ring = self.rings.get(scope, [])
             first = bisect(ring, (draw(self.seed, "borrow", owner.title), ""))
             for _, name in [*ring[first:], *ring[:first]]:
                 if name not in owner.parameters and not _mentions(owner.text, name):
@@ -52,70 +70,77 @@ class Neighbours:
         return ""
 
 
-def _scope(title: str) -> str:
-    return title.rsplit(".", 1)[0]
+def _scopes(owner: ApiObject) -> tuple[str, str]:
+    """Return where an object's neighbours live: its class or module, then its package."""
+    return owner.title.rsplit(".", 1)[0], owner.package
 
 
 def _mentions(text: str, name: str) -> bool:
-    spaced = name.replace("_", " ")
-    return re.search(rf"\b(?:{re.escape(name)}|{re.escape(spaced)})\b", text, re.IGNORECASE) is not None
+    """Return whether a text has a name as it is or as separate words."""
+    as_words = name.replace("_", " ")
+    return re.search(rf"\b(?:{re.escape(name)}|{re.escape(as_words)})\b", text, re.IGNORECASE) is not None
 
 
-def unanswerable_facts(owner: ApiObject, neighbours: Neighbours, seed: int) -> Iterator[Fact]:
-    """Yield questions about the object that its document cannot answer, hardest kinds first."""
-    empty = (0, 0)
-    if owner.parameters and not owner.open_ended and owner.noun in (*_CALLABLE, "class"):
-        name = neighbours.borrowed(owner)
+def unanswerable_api_facts(owner: ApiObject, neighbours: Neighbours, seed: int) -> Iterator[Fact]:
+    """Yield questions about the object that its page does not answer, the hardest kinds first."""
+    is_callable = owner.noun in _CALLABLES
+    if owner.parameters and not owner.open_ended and (is_callable or owner.noun == "class"):
+        name = neighbours.borrowed_parameter(owner)
         if name:
-            wording = choose(seed, _BORROWED, "borrowed", owner.title, name)
-            yield Fact("unanswerable.parameter", wording, *empty, {"d": name})
-    silent = [name for name, default in owner.parameters.items() if not default and name not in ("args", "kwargs")]
-    plain = [name for name in silent if not re.search(r"default|optional", owner.text, re.IGNORECASE)]
-    if plain:
-        name = choose(seed, plain, "no default", owner.title)
-        yield Fact("unanswerable.default", "default", *empty, {"d": name})
-    told = re.search(r"\b(return|yield|result|get|give|->)", owner.text, re.IGNORECASE)
-    if owner.noun in _CALLABLE and not owner.returns and not told:
-        yield Fact("unanswerable.returns", "returns", *empty)
-    kinds = _ABSENT if owner.noun in _CALLABLE else {name: _ABSENT[name] for name in _ABSENT_OF_CLASS}
-    absent = [name for name, words in kinds.items() if not re.search(words, owner.text, re.IGNORECASE)]
-    if absent and owner.noun in (*_CALLABLE, "class"):
-        yield Fact("unanswerable.absent", choose(seed, absent, "absent", owner.title), *empty)
+            group = choose(seed, _BORROWED_GROUPS, "borrowed", owner.title, name)
+            yield Fact("unanswerable.parameter", group, *_NO_ANSWER, {"parameter": name})
+    required = _parameters_without_default(owner)
+    if required:
+        name = choose(seed, required, "no default", owner.title)
+        yield Fact("unanswerable.default", "default", *_NO_ANSWER, {"parameter": name})
+    mentions_result = re.search(r"\b(return|yield|result|get|give|->)", owner.text, re.IGNORECASE)
+    if is_callable and not owner.returns and not mentions_result:
+        yield Fact("unanswerable.returns", "returns", *_NO_ANSWER)
+    groups = tuple(_ABSENT_FROM_PAGES) if is_callable else _CLASS_GROUPS
+    absent = [group for group in groups if not re.search(_ABSENT_FROM_PAGES[group], owner.text, re.IGNORECASE)]
+    if absent and (is_callable or owner.noun == "class"):
+        yield Fact("unanswerable.absent", choose(seed, absent, "absent", owner.title), *_NO_ANSWER)
+
+
+def _parameters_without_default(owner: ApiObject) -> list[str]:
+    """Return the parameters without a default; none if the text speaks of defaults, which may then be theirs."""
+    if re.search(r"default|optional", owner.text, re.IGNORECASE):
+        return []
+    return [name for name, default in owner.parameters.items() if not default and name not in _CATCH_ALL]
 
 
 class Terms:
-    """The terms that each text explains, so that a question can ask one text about another's term."""
+    """The terms that each text explains, so that one text can be asked about a term of another.
+
+    Args:
+        terms: Pairs of a document id and a term.
+    """
 
     def __init__(self, terms: Sequence[tuple[str, str]], seed: int) -> None:
         self.seed = seed
-        self.ring = sorted({(draw(seed, "term", term), document, term) for document, term in terms})
+        self.ring = sorted({(draw(seed, "term", term), document_id, term) for document_id, term in terms})
 
-    def foreign(self, document: str, text: str) -> str:
-        """Return a term of another document that nothing in this text mentions; empty for none."""
-        first = bisect(self.ring, (draw(self.seed, "foreign", document, text[:80]), "", ""))
-        for _, other, term in [*self.ring[first:], *self.ring[:first]][:40]:
-            if other != document and not _mentions(text, term.strip("`“”")):
+    def foreign_term(self, document_id: str, text: str) -> str:
+        """Return a term of another document that this text never mentions, or "" if there is none."""
+        first = bisect(self.ring, (draw(self.seed, "foreign", document_id, text[:80]), "", ""))
+        for _, other_id, term in [*self.ring[first:], *self.ring[:first]][:_FOREIGN_TERMS_TRIED]:
+            if other_id != document_id and not _mentions(text, term.strip("`“”")):
                 return term
         return ""
 
 
-_ABSENT_PROSE = {
-    0: r"invent",
-    1: r"[$€]|cost|price|free",
-    2: r"\b(19|20)\d\d\b",
-    3: r"compan|\binc\b|corporation|gmbh|founded",
-    4: r"users|people|\bmillion|thousand",
-    5: r"countr|founded",
-}
+def unanswerable_prose_facts(document_id: str, term: str, text: str, place: str, terms: Terms) -> Iterator[Fact]:
+    """Yield questions that a text does not answer.
 
-
-def unanswerable_prose(document: str, term: str, text: str, context: str, terms: Terms) -> Iterator[Fact]:
-    """Yield questions about the text that it cannot answer: a foreign term, or a fact that is nowhere in it."""
-    foreign = terms.foreign(document, text) if context else ""
+    One asks for a term of another document. The other asks for something absent about `term`, which the text explains.
+    `place` is ` in TITLE`, or "" if the title does not say what the text is about.
+    """
+    foreign = terms.foreign_term(document_id, text) if place else ""
     if foreign:
-        wording = "list_item.phrase" if foreign.startswith("“") and " " in foreign else "list_item"
-        yield Fact("unanswerable.term", wording, 0, 0, {"d": foreign, "c": context})
-    silent = [number for number, words in _ABSENT_PROSE.items() if not re.search(words, text, re.IGNORECASE)]
-    if silent:
-        number = silent[int(draw(terms.seed, "absent prose", document, term) * len(silent))]
-        yield Fact("unanswerable.absent", f"absent.prose.{number}", 0, 0, {"d": term, "c": context})
+        is_phrase = foreign.startswith("“") and " " in foreign
+        group = "list_item.phrase" if is_phrase else "list_item"
+        yield Fact("unanswerable.term", group, *_NO_ANSWER, {"term": foreign, "place": place})
+    absent = [group for group, words in _ABSENT_FROM_PROSE.items() if not re.search(words, text, re.IGNORECASE)]
+    if absent and term:
+        group = choose(terms.seed, absent, "absent prose", document_id, term)
+        yield Fact("unanswerable.absent", group, *_NO_ANSWER, {"term": term, "place": place})

@@ -1,6 +1,6 @@
-"""The few verb forms that turn a documentation sentence into a question.
+"""Verb forms and synonyms that turn a sentence of a documentation into a question.
 
-A closed list: what is not on it is left alone, because a wrong form reads worse than no question.
+The list of verbs is closed. A sentence with another verb gives no question, because a wrong form reads worse than none.
 """
 
 import re
@@ -26,7 +26,8 @@ upload use validate verify view wait watch wrap write yield
 """
 VERBS = frozenset(_VERBS_TEXT.split())
 
-_OTHER_TEXT = """
+# What people say for a verb if they do not have the documentation before them. `_` stands for a space.
+_SYNONYMS_TEXT = """
 create: make build set_up; build: make create; construct: build make; make: create; generate: make create produce;
 remove: delete drop; delete: remove get_rid_of; drop: remove; get: fetch look_up; fetch: get load; retrieve: get
 fetch; obtain: get; return: get; check: test verify; verify: check; validate: check; determine: find_out; find:
@@ -38,90 +39,99 @@ set; initialize: set_up; parse: read; update: change; register: add; list: show;
 insert: put add; convert: change; enable: turn_on switch_on; disable: turn_off switch_off; extract: get pull_out;
 split: cut divide; sort: order
 """
-_OTHER = {
-    verb.strip(): [other.replace("_", " ") for other in others.split()]
-    for verb, _, others in (entry.partition(":") for entry in _OTHER_TEXT.split(";"))
+_SYNONYMS = {
+    verb.strip(): [synonym.replace("_", " ") for synonym in synonyms.split()]
+    for verb, _, synonyms in (entry.partition(":") for entry in _SYNONYMS_TEXT.split(";"))
 }
-"""What people say for a verb who do not have the documentation before them."""
-_OTHER_NOUNS_TEXT = """
+_PLAIN_NOUNS_TEXT = """
 environment variable: env var; environment variables: env vars; directory: folder; folder: directory; exception: error;
 string: text; integer: number; configuration: config; dictionary: dict; database: db; repository: repo;
 application: app; identifier: id; parameters: options; arguments: options; objects: things; characters: letters;
 documentation: docs; dependencies: requirements; additional: more; entire: whole
 """
-_OTHER_NOUN = {
-    noun.strip(): other.strip() for noun, _, other in (entry.partition(":") for entry in _OTHER_NOUNS_TEXT.split(";"))
+_PLAIN_NOUNS = {
+    noun.strip(): plain.strip() for noun, _, plain in (entry.partition(":") for entry in _PLAIN_NOUNS_TEXT.split(";"))
 }
-_NOUNS = re.compile(rf"\b(?:{'|'.join(sorted(_OTHER_NOUN, key=len, reverse=True))})\b")
-_FILLERS = re.compile(
+# The longest first, so that `environment variables` wins over `environment variable`.
+_FORMAL_NOUN = re.compile(rf"\b(?:{'|'.join(sorted(_PLAIN_NOUNS, key=len, reverse=True))})\b")
+_FILLER = re.compile(
     r"\b(?:given|specified|provided|underlying|current|corresponding|respective|new|existing|appropriate|relevant"
     r"|actual|particular|specific|user-provided|optional)\s(?!to\b)"
 )
 
-_THING = re.compile(r"(?:An?|The) [a-z]")
-_NO_THING = re.compile(
+_NOUN_PHRASE = re.compile(r"(?:An?|The) [a-z]")
+_NO_NOUN_PHRASE = re.compile(
     r"[:;()\[\]]|\w\.\w|\. |\b(?:this|these|it|self|class|subclass|object|instance|wrapper|base|abstract|mixin"
     r"|is|are|was|were|will|can|should|must|may|has|have|comes|goes|happens|holds|means)\b",
     re.IGNORECASE,
 )
+_MOST_WORDS_OF_NOUN_PHRASE = 14
+"""Chosen by hand, not measured."""
 
 
-def third(word: str) -> str:
-    """Return the third person singular of a verb, `copy` gives `copies`; the plural of a noun is formed alike."""
+def with_s_ending(word: str) -> str:
+    """Return the third person singular of a verb or the plural of a noun: `copies`, `passes`, `loads`."""
     if word.endswith("y") and word[-2] not in "aeiou":
         return f"{word[:-1]}ies"
     return f"{word}es" if word.endswith(("s", "x", "z", "ch", "sh", "o")) else f"{word}s"
 
 
-_THIRD = frozenset(third(verb) for verb in VERBS)
+_THIRD_PERSONS = frozenset(with_s_ending(verb) for verb in VERBS)
+# After these a word such as `loads` or `results` is a noun.
 _BEFORE_NOUNS = frozenset({"of", "for", "in", "to", "with", "from", "that", "which", "and", "or", "the", "all"})
-_BASE_OF = {third(verb): verb for verb in VERBS} | {verb: verb for verb in VERBS}
+_BASES = {with_s_ending(verb): verb for verb in VERBS} | {verb: verb for verb in VERBS}
 
 
-def base_of(word: str) -> str:
-    """Return the base form of a verb in base form or third person; empty for an unknown word."""
-    return _BASE_OF.get(word.lower(), "")
+def verb_base(word: str) -> str:
+    """Return the base form of a verb that stands in base form or third person, or "" for an unknown word."""
+    return _BASES.get(word.lower(), "")
 
 
-def base_form(sentence: str) -> str:
-    """Return the sentence as an action, `Returns the key` as `return the key`; empty without a known verb in front."""
+def third_person(word: str) -> str:
+    """Return the third person of a verb that stands in base form or third person, or "" for an unknown word."""
+    verb = verb_base(word)
+    return with_s_ending(verb) if verb else ""
+
+
+def as_action(sentence: str) -> str:
+    """Return `Returns the key` as `return the key`, or "" if the sentence does not begin with one known verb."""
     first, _, rest = sentence.partition(" ")
-    verb = base_of(first)
+    verb = verb_base(first)
     if not verb or not rest or re.match(r"(True|False|whether|of)\b", rest) or ". " in rest:
         return ""
-    if any(word in _THIRD for word in re.findall(r"\b(?:and|or|then) (\w+)", rest)):
+    # `Loads the table and returns it` needs two verbs changed.
+    if any(word in _THIRD_PERSONS for word in re.findall(r"\b(?:and|or|then) (\w+)", rest)):
         return ""
     return f"{verb} {rest}"
 
 
-def as_thing(sentence: str, most: int = 14) -> str:
-    """Return a description without a verb as a thing, `A set of weekly partitions.` as `a set of weekly partitions`."""
-    thing = sentence.rstrip(".")
-    words = thing.split()
-    if not _THING.match(thing) or len(words) > most or _NO_THING.search(thing):
+def as_noun_phrase(sentence: str) -> str:
+    """Return `A set of weekly partitions.` as `a set of weekly partitions`, or "" if the sentence has a verb."""
+    phrase = sentence.rstrip(".")
+    words = phrase.split()
+    if not _NOUN_PHRASE.match(phrase) or len(words) > _MOST_WORDS_OF_NOUN_PHRASE or _NO_NOUN_PHRASE.search(phrase):
         return ""
-    if any(word in _THIRD and before not in _BEFORE_NOUNS for before, word in pairwise(words[1:6])):
+    # A verb stands near the beginning: `A keeper opens the doors`.
+    if any(word in _THIRD_PERSONS and before not in _BEFORE_NOUNS for before, word in pairwise(words[1:6])):
         return ""
-    return thing[0].lower() + thing[1:]
+    return phrase[0].lower() + phrase[1:]
 
 
-def with_synonym_verb(action: str, place: float) -> str:
-    """Return the action with another verb of the same meaning, by a number in [0, 1); as it is where none is known."""
+def with_synonym_verb(action: str, position: float) -> str:
+    """Return the action with a synonym of its verb, unchanged if none is known.
+
+    `position` chooses among several synonyms: 0 is the first, almost 1 the last.
+    """
     verb, _, rest = action.partition(" ")
-    others = _OTHER.get(verb, [verb])
-    return f"{others[int(place * len(others))]} {rest}"
+    synonyms = _SYNONYMS.get(verb, [verb])
+    return f"{synonyms[int(position * len(synonyms))]} {rest}"
 
 
 def in_plain_nouns(action: str) -> str:
-    """Return the action in words that people use for the same, without those that only a documentation needs."""
-    code = re.split(r"(`[^`]*`)", action)
-    return "".join(
-        part if part.startswith("`") else _NOUNS.sub(lambda noun: _OTHER_NOUN[noun[0]], _FILLERS.sub("", part))
-        for part in code
-    )
+    """Return the action with everyday nouns (`env var`) and without filler words (`the specified`); code stays."""
+    parts = re.split(r"(`[^`]*`)", action)
+    return "".join(part if part.startswith("`") else _in_plain_nouns(part) for part in parts)
 
 
-def third_person(word: str) -> str:
-    """Return the third person of a known verb, however it stands; empty for an unknown word."""
-    verb = base_of(word)
-    return third(verb) if verb else ""
+def _in_plain_nouns(text: str) -> str:
+    return _FORMAL_NOUN.sub(lambda noun: _PLAIN_NOUNS[noun[0]], _FILLER.sub("", text))

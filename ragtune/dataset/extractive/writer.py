@@ -1,56 +1,87 @@
 """Writes questions and answers from the structure of the documents, without a language model.
 
-Every choice is a seeded hash of the fact itself, so the same chunks give the same pairs
-and new documents leave the pairs of the old ones as they were.
+The same chunks and the same seed give the same pairs. Every choice is a seeded hash of the fact itself, so new
+documents leave the pairs of the old ones as they were.
 """
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from ragtune.dataset.checks.quality import gives_away
-from ragtune.dataset.checks.word_overlap import overlap_answer, token_overlap
-from ragtune.dataset.extractive.api_facts import ApiObject, Fact, api_facts, is_api, prose_spans, read_object
-from ragtune.dataset.extractive.prose_facts import generic, heading_facts, named, passing, prose_facts, row_keys
-from ragtune.dataset.extractive.unanswerable import Neighbours, Terms, unanswerable_facts, unanswerable_prose
-from ragtune.dataset.extractive.verbs import in_plain_nouns, third, with_synonym_verb
-from ragtune.dataset.extractive.wording import distinctive, quoted, worded
+from ragtune.dataset.extractive.api_facts import api_facts
+from ragtune.dataset.extractive.api_page import ApiObject, is_api_page, prose_spans, read_object
+from ragtune.dataset.extractive.fact import Fact
+from ragtune.dataset.extractive.list_facts import row_keys
+from ragtune.dataset.extractive.object_names import ObjectNames, article
+from ragtune.dataset.extractive.prose_facts import (
+    heading_facts,
+    is_about_a_name,
+    is_generic_title,
+    is_project_news,
+    prose_facts,
+)
+from ragtune.dataset.extractive.questions import question_for, quote_name
+from ragtune.dataset.extractive.selection import chosen_facts, chosen_unanswerable, distinct_pairs, is_worth_asking
+from ragtune.dataset.extractive.unanswerable import (
+    Neighbours,
+    Terms,
+    unanswerable_api_facts,
+    unanswerable_prose_facts,
+)
+from ragtune.dataset.extractive.verbs import in_plain_nouns, with_s_ending, with_synonym_verb
 from ragtune.draws import choose, draw
-from ragtune.knowledge.names import in_words
 from ragtune.ports import PairWriter, Progress, silent
 from ragtune.records import Chunk, QAPair, content_id
 from ragtune.text.whitespace import collapse_whitespace
-from ragtune.text.words import content_words
 
-_RARE = {"table": 0.0, "how_to": 0.1, "raises": 0.1, "base": 0.3, "definition": 0.1, "condition": 0.2, "relation": 0.3}
-_TRIVIAL = frozenset({"True", "False", "[]", "{}", "''", "str", "int", "bool", "dict"})
-# How many of the prose questions are kept that the best sentence answers: fewer of the kinds where it mostly does.
-_EASY_SHARE, _EASY_SHARES = 0.5, {"heading": 0.15, "definition": 0.15, "remark": 0.15}
-# How many facts of a kind a chunk may be asked about, one otherwise.
-_REPEATABLE = {"table": 3, "list_item": 3, "statement": 3, "how_to": 2, "remark": 2, "definition": 2, "condition": 2}
+# How often a class is asked for by its words, and an action in everyday nouns and with another verb. Chosen by hand,
+# not measured; docs/decisions.md says why questions are worded as people type.
+_CLASS_AS_WORDS_SHARE = 0.35
+_PLAIN_NOUNS_SHARE = 0.5
+_SYNONYM_VERB_SHARE = 0.5
+_PROGRESS_EVERY = 200
+"""Documents."""
+# Objects whose pages have running text worth reading; those of attributes are one sentence.
+_OBJECTS_WITH_PROSE = ("module", "class", "function")
+# Slots that hold an identifier, which people type with or without backticks.
+_IDENTIFIER_SLOTS = ("parameter", "exception")
+# Templates that describe an object and ask for its name, and the slot with the description.
+_DESCRIPTION_SLOTS = {"how_to.api": "action", "how_to.thing": "thing"}
 _TERM_KINDS = ("definition", "list_item")
-_TYPES = ("type", "returns.type", "returns.value")
-_FURTHER = re.compile(
-    r",? (?:that|which|when|if|so|using|based|from|with|and|by|for|in|on|as|into|at|given|where|whose|to|of)\b"
-)
-"""Where a description may end when people ask for it."""
-_ENDS_BADLY = re.compile(
-    r"(?:\b(?:an?|the|each|given|not|such|but|all|suitable|greater|less|more|than|pairs?|sets?|lists?|number|sequence"
-    r"|kind|type|sort|part|up|is|are|be)|\w{2,}(?<!str)ing|\w+ed|[-,({\[])$"
-    r"|\b(?:between|both|either)\b(?!.* (?:and|or) )"
-    r"|^(?:convert|transform|translate|turn|cast|map|compare|replace)\b(?!.* (?:in)?to | with )"
-)
-_BARE_SHARE = 0.5
-_SPACED_SHARE = 0.15
-_SPOKEN_SHARE = 0.35
-_LOOSE_SHARE = 0.5
-_OTHER_VERB_SHARE = 0.5
-_MOST_OF_SAME_ANSWER = {1: 0.006, 2: 0.004}
+_LONGEST_PLACE = 9
+"""Words of a title that fits into a question. Chosen by hand, not sensitive."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ApiPage:
+    chunks: list[Chunk]
+    owner: ApiObject
+
+
+@dataclass(frozen=True, slots=True)
+class _ProsePage:
+    """A document of running text, with the facts to ask about in each chunk."""
+
+    facts: list[tuple[Chunk, list[Fact]]]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(chunk.text for chunk, _ in self.facts)
+
+    @property
+    def terms(self) -> list[tuple[str, str]]:
+        """(document id, term) for every term that the document explains."""
+        return [(chunk.document_id, term) for chunk, facts in self.facts for term in _explained_terms(facts)]
 
 
 class ExtractiveWriter(PairWriter):
-    """Asks about what stands in a chunk, at most one question of a kind for each chunk."""
+    """Asks about what the chunks state, a few questions for each chunk.
+
+    Args:
+        limit_per_chunk: Most answerable questions for one chunk.
+        unanswerable_share: Share of all pairs that have no answer, on average.
+    """
 
     name = "extractive"
 
@@ -60,142 +91,105 @@ class ExtractiveWriter(PairWriter):
         self.unanswerable_share = unanswerable_share
 
     def write(self, chunks: Sequence[Chunk], progress: Progress = silent) -> list[QAPair]:
-        """Return pairs whose answers stand in their chunks, in the order of the chunks, no question twice."""
-        documents: dict[str, list[Chunk]] = defaultdict(list)
-        for chunk in chunks:
-            if not chunk.duplicate_of:
-                documents[chunk.document_id].append(chunk)
-        ordered = [sorted(found, key=lambda chunk: chunk.position) for found in documents.values()]
-        objects = {found[0].document_id: read_object(found) for found in ordered if is_api(found)}
-        names = _Names(objects.values())
-        neighbours = Neighbours(list(objects.values()), self.seed)
-        prose = {found[0].document_id: self._prose_facts(found) for found in ordered if not is_api(found)}
-        terms = Terms(
-            [
-                (document, fact.slots["d"])
-                for document, picked in prose.items()
-                for _, facts in picked
-                for fact in facts
-                if fact.kind in _TERM_KINDS
-            ],
-            self.seed,
-        )
+        """Return pairs whose answers are spans of their chunks, in the order of the chunks, no question twice."""
+        pages = [self._read_page(document) for document in _documents(chunks)]
+        objects = [page.owner for page in pages if isinstance(page, _ApiPage)]
+        names, neighbours = ObjectNames(objects), Neighbours(objects, self.seed)
+        terms = Terms([term for page in pages if isinstance(page, _ProsePage) for term in page.terms], self.seed)
         pairs: list[QAPair] = []
-        for done, found in enumerate(ordered):
-            document = found[0].document_id
-            if document in objects:
-                pairs += self._api_pairs(found, objects[document], names, neighbours)
+        for done, page in enumerate(pages):
+            if isinstance(page, _ApiPage):
+                pairs += self._api_pairs(page, names, neighbours)
             else:
-                pairs += self._prose_pairs(prose[document], terms)
-            if done % 200 == 0:
-                progress("writing questions", done, len(ordered))
-        progress("writing questions", len(ordered), len(ordered))
-        return self._distinct(pairs)
+                pairs += self._prose_pairs(page, terms)
+            if done % _PROGRESS_EVERY == 0:
+                progress("writing questions", done, len(pages))
+        progress("writing questions", len(pages), len(pages))
+        return distinct_pairs(self.seed, pairs)
 
-    def _api_pairs(
-        self, chunks: list[Chunk], owner: ApiObject, names: "_Names", neighbours: Neighbours
-    ) -> list[QAPair]:
-        pairs = []
-        for chunk in chunks:
-            facts = list(api_facts(chunk, owner))
-            if owner.noun in ("module", "class", "function"):
-                place = f" in {names.spoken(owner, self.seed, 'prose', chunk.id)}"
-                facts += prose_facts(chunk, prose_spans(chunk), place)
-            facts = [fact for fact in facts if not _sought(fact) or names.ways(owner, fact.slots["d"])]
-            for fact in self._picked(chunk, facts):
-                asked = self._as_spoken(fact, owner, names)
-                pairs.append(self._pair(chunk, asked, self._slots(asked, owner, names)))
-        absent = self._picked_absent(chunks[0], list(unanswerable_facts(owner, neighbours, self.seed)), len(pairs))
-        for fact in absent:
-            pairs.append(self._pair(chunks[0], fact, self._slots(fact, owner, names)))
-        return pairs
-
-    def _prose_facts(self, chunks: list[Chunk]) -> list[tuple[Chunk, list[Fact]]]:
-        found = []
+    def _read_page(self, chunks: list[Chunk]) -> _ApiPage | _ProsePage:
+        if is_api_page(chunks):
+            return _ApiPage(chunks, read_object(chunks))
         rows = Counter(key for chunk in chunks for key in row_keys(chunk.text))
-        for chunk in chunks:
-            context = _prose_context(chunk)
-            facts = []
-            if not passing(chunk):
-                facts = [*prose_facts(chunk, [(0, len(chunk.text))], context), *heading_facts(chunk, context)]
-            # A key in two rows of a document, such as a parameter of two functions, tells nobody which is meant.
-            facts = [fact for fact in facts if fact.kind != "table" or rows[fact.slots["d"].strip("`")] == 1]
-            if not context:
-                facts = [fact for fact in facts if fact.kind in ("definition", "statement") and named(fact)]
-            found.append((chunk, self._picked(chunk, facts)))
-        return found
+        return _ProsePage([(chunk, self._choose(chunk, _askable_prose_facts(chunk, rows))) for chunk in chunks])
 
-    def _prose_pairs(self, picked: list[tuple[Chunk, list[Fact]]], terms: Terms) -> list[QAPair]:
+    def _choose(self, chunk: Chunk, facts: Sequence[Fact]) -> list[Fact]:
+        return chosen_facts(self.seed, chunk, facts, self.limit_per_chunk)
+
+    def _choose_unanswerable(self, chunk: Chunk, facts: Sequence[Fact], answerable: int) -> list[Fact]:
+        return chosen_unanswerable(self.seed, chunk, facts, answerable, self.unanswerable_share)
+
+    def _api_pairs(self, page: _ApiPage, names: ObjectNames, neighbours: Neighbours) -> list[QAPair]:
         pairs = []
-        text = "\n".join(chunk.text for chunk, _ in picked)
-        for chunk, facts in picked:
-            asked = [self._pair(chunk, fact, fact.slots) for fact in facts]
-            pairs += [pair for pair in asked if self._worth_asking(pair, chunk)]
-            term = next((fact.slots["d"] for fact in facts if fact.kind in _TERM_KINDS), "")
-            context = _prose_context(chunk)
-            absent = list(unanswerable_prose(chunk.document_id, term, text, context, terms)) if facts else []
-            absent = [fact for fact in absent if fact.slots["d"]]
-            pairs += [self._pair(chunk, a, a.slots) for a in self._picked_absent(chunk, absent, len(facts))]
+        for chunk in page.chunks:
+            for fact in self._choose(chunk, self._askable_api_facts(chunk, page.owner, names)):
+                pairs.append(self._pair(chunk, self._with_object(fact, page.owner, names)))
+        first = page.chunks[0]
+        unanswerable = list(unanswerable_api_facts(page.owner, neighbours, self.seed))
+        for fact in self._choose_unanswerable(first, unanswerable, answerable=len(pairs)):
+            pairs.append(self._pair(first, self._fill_slots(fact, page.owner, names)))
         return pairs
 
-    def _worth_asking(self, pair: QAPair, chunk: Chunk) -> bool:
-        """Keep every pair that takes understanding, and few of those that the best sentence by words answers."""
-        easy = token_overlap(overlap_answer(pair.question, chunk.text), pair.answer) >= 0.8
-        return not easy or draw(self.seed, "easy", pair.id) < _EASY_SHARES.get(pair.kind, _EASY_SHARE)
+    def _askable_api_facts(self, chunk: Chunk, owner: ApiObject, names: ObjectNames) -> list[Fact]:
+        """Return the facts of a chunk, without descriptions that other objects fit too."""
+        facts = list(api_facts(chunk, owner))
+        if owner.noun in _OBJECTS_WITH_PROSE:
+            place = f" in {names.name_for(owner, self.seed, 'prose', chunk.id)}"
+            facts += prose_facts(chunk, prose_spans(chunk), place)
+        return [
+            fact
+            for fact in facts
+            if fact.template_group not in _DESCRIPTION_SLOTS or names.descriptions(owner, fact.focus)
+        ]
 
-    def _picked(self, chunk: Chunk, facts: Iterable[Fact]) -> list[Fact]:
-        """Return at most one fact of a kind (three of prose kinds) and `limit_per_chunk` of all, rare kinds first."""
-        best: dict[tuple[str, int], tuple[float, Fact]] = {}
-        for fact in facts:
-            answer = chunk.text[fact.start : fact.end]
-            if draw(self.seed, "keep", chunk.id, fact.wording, answer, fact.slots.get("d", "")) >= _kept_share(
-                fact, answer
-            ):
+    def _with_object(self, fact: Fact, owner: ApiObject, names: ObjectNames) -> Fact:
+        """Return the fact with all slots; the purpose of some classes is asked for by two words: `an io manager`."""
+        phrase = names.class_as_words(owner)
+        if fact.kind == "purpose" and phrase.count(" ") == 1:
+            share = draw(self.seed, "spoken", owner.title, fact.template_group)
+            if share < _CLASS_AS_WORDS_SHARE:
+                slots = {"term": phrase, "article": article(phrase), "plural": with_s_ending(phrase)}
+                fact = replace(fact, template_group="purpose.spoken", slots=slots)
+        return self._fill_slots(fact, owner, names)
+
+    def _fill_slots(self, fact: Fact, owner: ApiObject, names: ObjectNames) -> Fact:
+        """Return the fact with the slots of its object, and its own slots as people would put them."""
+        draw_parts = (owner.title, fact.template_group, fact.focus)
+        own_slots = {slot: self._as_people_say(slot, words, fact, owner, names) for slot, words in fact.slots.items()}
+        name = names.name_for(owner, self.seed, *draw_parts)
+        return replace(fact, slots={"object": name, "package": owner.package, "noun": owner.noun, **own_slots})
+
+    def _as_people_say(self, slot: str, words: str, fact: Fact, owner: ApiObject, names: ObjectNames) -> str:
+        draw_parts = (owner.title, fact.template_group, fact.focus)
+        if slot in _IDENTIFIER_SLOTS:
+            return quote_name(words, self.seed, *draw_parts)
+        if slot != _DESCRIPTION_SLOTS.get(fact.template_group):
+            return words
+        words = choose(self.seed, names.descriptions(owner, words), "way", *draw_parts)
+        if draw(self.seed, "loosely", *draw_parts) < _PLAIN_NOUNS_SHARE:
+            words = in_plain_nouns(words)
+        if slot == "action" and draw(self.seed, "other verb", *draw_parts) < _SYNONYM_VERB_SHARE:
+            words = with_synonym_verb(words, draw(self.seed, "which verb", *draw_parts))
+        return words
+
+    def _prose_pairs(self, page: _ProsePage, terms: Terms) -> list[QAPair]:
+        pairs = []
+        text = page.text
+        for chunk, facts in page.facts:
+            if not facts:
                 continue
-            rank = draw(self.seed, "pick", chunk.id, fact.wording, str(fact.start), str(sorted(fact.slots.items())))
-            if answer in _TRIVIAL or fact.wording in _TYPES:
-                rank += 1.0
-            key = (fact.kind, fact.start % _REPEATABLE.get(fact.kind, 1))
-            if key not in best or rank < best[key][0]:
-                best[key] = (rank, fact)
-        ranked = sorted((rank if rank >= 1 else rank * _RARE.get(key[0], 1.0), key) for key, (rank, _) in best.items())
-        return [best[key][1] for _, key in ranked[: self.limit_per_chunk]]
+            written = [self._pair(chunk, fact) for fact in facts]
+            pairs += [pair for pair in written if is_worth_asking(self.seed, pair, chunk)]
+            term = next(iter(_explained_terms(facts)), "")
+            unanswerable = list(unanswerable_prose_facts(chunk.document_id, term, text, _place(chunk), terms))
+            chosen = self._choose_unanswerable(chunk, unanswerable, answerable=len(facts))
+            pairs += [self._pair(chunk, fact) for fact in chosen]
+        return pairs
 
-    def _picked_absent(self, chunk: Chunk, facts: list[Fact], written: int) -> list[Fact]:
-        """Return about `share / (1 - share)` unanswerable facts for each written pair."""
-        if not facts or not written:
-            return []
-        wanted = written * self.unanswerable_share / (1 - self.unanswerable_share)
-        count = int(wanted + draw(self.seed, "absent count", chunk.id))
-        easy = {"unanswerable.absent": 0.6}
-        facts.sort(key=lambda f: draw(self.seed, "absent", chunk.id, f.kind) + easy.get(f.kind, 0.0))
-        return facts[:count]
-
-    def _as_spoken(self, fact: Fact, owner: ApiObject, names: "_Names") -> Fact:
-        """Return the fact, for some classes asked for by the two words of their name: `what is an io manager`."""
-        phrase = names.spaced(owner)
-        spoken = fact.kind == "purpose" and phrase.count(" ") == 1
-        if not spoken or draw(self.seed, "spoken", owner.title, fact.wording) >= _SPOKEN_SHARE:
-            return fact
-        article = "an" if phrase[0] in "aeiou" else "a"
-        return replace(fact, wording="purpose.spoken", slots={"d": phrase, "o": article, "n": third(phrase)})
-
-    def _slots(self, fact: Fact, owner: ApiObject, names: "_Names") -> dict[str, str]:
-        key = (owner.title, fact.wording, fact.slots.get("d", ""))
-        slots = {"s": names.spoken(owner, self.seed, *key), "p": owner.package, "noun": owner.noun, **fact.slots}
-        if fact.wording in ("parameter", "parameter.effect", "default", "type", "raises.when"):
-            slots["d"] = quoted(slots["d"], self.seed, *key)
-        if _sought(fact):
-            slots["d"] = choose(self.seed, names.ways(owner, slots["d"]), "way", *key)
-            if draw(self.seed, "loosely", *key) < _LOOSE_SHARE:
-                slots["d"] = in_plain_nouns(slots["d"])
-        if fact.wording == "how_to.api" and draw(self.seed, "other verb", *key) < _OTHER_VERB_SHARE:
-            slots["d"] = with_synonym_verb(slots["d"], draw(self.seed, "which verb", *key))
-        return slots
-
-    def _pair(self, chunk: Chunk, fact: Fact, slots: dict[str, str]) -> QAPair:
-        key = (chunk.document_id, fact.kind, slots.get("d", ""), str(fact.start))
-        question, template = worded(self.seed, fact.wording, slots, *key)
+    def _pair(self, chunk: Chunk, fact: Fact) -> QAPair:
+        """Return the question for a fact whose slots are all filled, with the answer at its span."""
+        draw_parts = (chunk.document_id, fact.kind, fact.focus, str(fact.start))
+        question, template = question_for(self.seed, fact.template_group, fact.slots, *draw_parts)
         answer = collapse_whitespace(chunk.text[fact.start : fact.end])
         return QAPair(
             id=content_id(chunk.id, question, answer),
@@ -211,136 +205,41 @@ class ExtractiveWriter(PairWriter):
             template=template,
         )
 
-    def _distinct(self, pairs: list[QAPair]) -> list[QAPair]:
-        """Drop repeated questions, long answers said before, and short answers that recur too often."""
-        kept: set[str] = set()
-        questions: set[str] = set()
-        answers: Counter[tuple[str, str]] = Counter()
-        for pair in sorted(pairs, key=lambda pair: draw(self.seed, "keep", pair.id)):
-            asked = pair.question.lower()
-            words = len(pair.answer.split())
-            answer = (pair.kind, pair.answer.lower()) if words < 4 else ("", pair.answer.lower())
-            most = 1 if words >= 4 else max(3, int(len(pairs) * _MOST_OF_SAME_ANSWER.get(words, 0.002)))
-            if (
-                asked in questions
-                or (pair.answerable and gives_away(pair.question, pair.answer))
-                or (pair.answerable and answers[answer] >= most)
-            ):
-                continue
-            questions.add(asked)
-            answers[answer] += pair.answerable
-            kept.add(pair.id)
-        return [pair for pair in {pair.id: pair for pair in pairs}.values() if pair.id in kept]
+
+def _documents(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
+    """Return the chunks of each document in their order, without duplicates of other chunks."""
+    documents: dict[str, list[Chunk]] = defaultdict(list)
+    for chunk in chunks:
+        if not chunk.duplicate_of:
+            documents[chunk.document_id].append(chunk)
+    return [sorted(document, key=lambda chunk: chunk.position) for document in documents.values()]
 
 
-class _Names:
-    """How an object is called in a question: its full path, or a shorter name that means it alone."""
+def _askable_prose_facts(chunk: Chunk, rows: Mapping[str, int]) -> list[Fact]:
+    """Return the facts of a chunk of running text that a question can name without the page.
 
-    def __init__(self, objects: Iterable[ApiObject]) -> None:
-        self.owners: Counter[str] = Counter()
-        self.phrases: Counter[str] = Counter()
-        self.actions: Counter[tuple[str, ...]] = Counter()
-        self.said: dict[str, set[str]] = defaultdict(set)
-        self.parameters: set[str] = set()
-        for owner in objects:
-            parts = owner.title.split(".")
-            self.owners.update({".".join(parts[-size:]) for size in range(1, len(parts))})
-            self.phrases[_spaced(owner)] += 1
-            self.actions.update(_trigrams(owner))
-            for word in content_words(f"{owner.name} {_purpose(owner)}"):
-                self.said[word].add(owner.title)
-            self.parameters.update(owner.parameters)
-
-    def telling(self, member: str) -> bool:
-        """Return whether a member's own name says which one is meant: it is long, and nothing else has it."""
-        long = member.strip("_").count("_") >= 2 or ("_" in member.strip("_") and len(member) >= 14)
-        return long and self.owners[member] == 1 and member not in self.parameters
-
-    def ways(self, owner: ApiObject, sought: str) -> list[str]:
-        """Return how something that one object does or is can be asked for so that no other is meant.
-
-        As it is described, where most of the wording is this object's alone; and as people put it, without what
-        follows once enough was said.
-        """
-        grams = _trigrams(owner)
-        shared = sum(self.actions[gram] > 1 for gram in grams)
-        whole = len(content_words(sought)) >= 6 and shared * 3 <= len(grams)
-        brief = next((words for words in [*_cuts(sought), sought] if self._means_alone(owner, words)), "")
-        return list(dict.fromkeys([*([sought] if whole else []), *([brief] if brief else [])]))
-
-    def _means_alone(self, owner: ApiObject, words: str) -> bool:
-        """Return whether no other object's name and purpose hold all of the words behind the first, two at least.
-
-        The first is a verb, for which people may say another, or an article.
-        """
-        sought = content_words(words.partition(" ")[2])
-        own = set.intersection(*(self.said.get(word, set()) for word in sought)) if sought else set()
-        return len(sought) >= 2 and len(content_words(words)) >= 3 and own == {owner.title}
-
-    def spaced(self, owner: ApiObject) -> str:
-        """Return a class's name as words, where there are several and no other object has the same; else nothing."""
-        phrase = _spaced(owner)
-        return phrase if owner.noun == "class" and " " in phrase and self.phrases[phrase] == 1 else ""
-
-    def spoken(self, owner: ApiObject, seed: int, *key: str) -> str:
-        """Return one of the unmistakable names, quoted where it would read as a plain word."""
-        phrase = self.spaced(owner)
-        if phrase and draw(seed, "spaced", *key) < _SPACED_SHARE:
-            return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
-        parts = owner.title.split(".")
-        member = len(parts) > 2 and parts[-2][:1].isupper()
-        size = 2 if member else 1
-        if member and self.telling(owner.name) and draw(seed, "bare", *key) < _BARE_SHARE:
-            size = 1
-        short = [".".join(parts[-size:])] if size < len(parts) else []
-        alone = [name for name in short if self.owners[name] == 1 and distinctive(name)]
-        options = [owner.title, *alone, *[f"{name} in {owner.package}" for name in alone[:1]]]
-        if len(parts) > 4 and alone:
-            options = options[1:]
-        chosen = choose(seed, options, "name", *key)
-        name, _, place = chosen.partition(" in ")
-        return quoted(name, seed, *key) + (f" in {place}" if place else "")
+    `rows` counts how often each row key occurs in the tables of the document.
+    """
+    if is_project_news(chunk):
+        return []
+    place = _place(chunk)
+    facts = [*prose_facts(chunk, [(0, len(chunk.text))], place), *heading_facts(chunk, place)]
+    # The key of two rows, such as a parameter of two functions, does not say which one is meant.
+    facts = [fact for fact in facts if fact.kind != "table" or rows[fact.slots["row"].strip("`")] == 1]
+    if place:
+        return facts
+    return [fact for fact in facts if fact.kind in ("definition", "statement") and is_about_a_name(fact)]
 
 
-def _kept_share(fact: Fact, answer: str) -> float:
-    """Return how many of the facts of a sort are asked about: types, bases and plain values abound."""
-    if fact.wording in _TYPES:
-        return 0.15 if answer in _TRIVIAL else 0.45
-    if fact.kind == "base":
-        return 0.5
-    return 0.4 if answer in _TRIVIAL else 1.0
+def _explained_terms(facts: Sequence[Fact]) -> list[str]:
+    return [fact.focus for fact in facts if fact.kind in _TERM_KINDS]
 
 
-def _spaced(owner: ApiObject) -> str:
-    """Return the object's own name as it is spoken: `asset check spec`."""
-    return in_words(owner.name).strip().lower()
-
-
-def _cuts(sought: str) -> list[str]:
-    """Return the beginnings of a description that read as one, the shortest first."""
-    cuts = [sought[: cut.start()] for cut in _FURTHER.finditer(sought)]
-    return [cut for cut in cuts if not _ENDS_BADLY.search(cut) and cut.count("`") % 2 == 0 and cut.count("'") % 2 == 0]
-
-
-def _sought(fact: Fact) -> bool:
-    """Return whether a question describes what it wants the name of."""
-    return fact.wording in ("how_to.api", "how_to.thing")
-
-
-def _purpose(owner: ApiObject) -> str:
-    return [*owner.text.split("\n\n", 2), ""][1]
-
-
-def _trigrams(owner: ApiObject) -> set[tuple[str, ...]]:
-    """Return the word triples of the object's purpose."""
-    words = _purpose(owner).lower().split()[1:40]
-    return {tuple(words[i : i + 3]) for i in range(len(words) - 2)}
-
-
-def _prose_context(chunk: Chunk) -> str:
-    """Return ` in TITLE` for prose; empty where neither the title nor the topic says what the text is about."""
+def _place(chunk: Chunk) -> str:
+    """Return ` in TITLE` for a chunk of prose, or "" if neither title nor topic says what the text is about."""
     for title in (chunk.title.removesuffix(" (package)"), chunk.topic):
+        # Without a subtitle and without pictures: `Parcelware: sorts mail 📦`.
         name = re.sub(r"[^\x20-\x7e]", "", re.split(r": | [—–-] ", title)[0]).strip(" :!?.#")
-        if len(name.split()) <= 9 and not generic(name) and not title.rstrip().endswith("?"):
+        if len(name.split()) <= _LONGEST_PLACE and not is_generic_title(name) and not title.rstrip().endswith("?"):
             return f" in {name}"
     return ""
