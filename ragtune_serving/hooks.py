@@ -17,8 +17,8 @@ from litellm.integrations.custom_logger import CustomLogger  # noqa: TID253 - on
 from pydantic import BaseModel, ConfigDict
 
 from ragtune.answer.answering import Answerer, Prepared
+from ragtune.answer.checking import citation_corrector
 from ragtune.answer.controls import Controls, with_controls
-from ragtune.answer.review import marks_of
 from ragtune.errors import EngineError, RagTuneError, SettingsError
 from ragtune.records import Answer, Completion, Message, ResponseRecord
 from ragtune.store.feedback import FeedbackLog, now
@@ -106,7 +106,7 @@ class AnsweringHooks(CustomLogger):
         choice, usage = response.choices[0], getattr(response, "usage", None)
         text = choice.message.content or ""
         if text:
-            marks = marks_of(exchange.prepared.passages, exchange.prepared.controls)
+            marks = citation_corrector(exchange.prepared.passages, exchange.prepared.controls)
             choice.message.content = marks.feed(text) + marks.end()
         response.id = exchange.response_id
         spent = getattr(usage, "prompt_tokens", 0), getattr(usage, "completion_tokens", 0)
@@ -134,7 +134,7 @@ class AnsweringHooks(CustomLogger):
                 yield chunk
             return
         text: list[str] = []
-        marks = marks_of(exchange.prepared.passages, exchange.prepared.controls)
+        marks = citation_corrector(exchange.prepared.passages, exchange.prepared.controls)
         finish = ""
         last: list[Any] = []
         counts: Any = None

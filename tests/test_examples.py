@@ -2,6 +2,8 @@ import re
 from dataclasses import replace
 
 import pytest
+from ragtune.model.styles import styled_target
+from ragtune.model.talk import short_form
 
 from ragtune.answer.answering import search_text
 from ragtune.answer.controls import Controls
@@ -9,8 +11,6 @@ from ragtune.answer.prompt import REFUSAL
 from ragtune.answer.small_talk import REPLIES
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.model.examples import TrainingExample, build_examples, interleaved
-from ragtune.model.styles import styled_target
-from ragtune.model.talk import short_form
 from ragtune.records import Chunk, Hit, QAPair, SplitItem
 from ragtune.settings import AnswerSettings
 from tests.support.api_pages import articles, chunk, shop

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import ANSWERING_VERSION, RememberingAnswerer
-from ragtune.answer.marks import answer_tokens, stands_in
+from ragtune.answer.citations import answer_tokens, occurs_in
 from ragtune.backends.catalog import embedder_from, engine_from, retriever_from
 from ragtune.evaluation.benchmark import hardware
 from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers
@@ -63,7 +63,7 @@ def questions_of(file: Path, settings: Settings) -> list[OutOfDomainQuestion]:
 def contains(answer: ScoredAnswer) -> float:
     """Return 1 when the answer holds the expected one, word by word, and is no refusal."""
     want, got = answer_tokens(answer.expected), answer_tokens(answer.answer)
-    return float(bool(want) and stands_in(want, got) and not answer.refused)
+    return float(bool(want) and occurs_in(want, got) and not answer.refused)
 
 
 def values(answers: Sequence[ScoredAnswer]) -> dict[str, dict[str, float]]:

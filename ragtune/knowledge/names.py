@@ -4,9 +4,8 @@ BM25 takes `peft.LoraConfig` apart and vectors blur it, but whoever types a name
 """
 
 import re
-from collections.abc import Sequence
 
-from ragtune.records import Chunk, Hit
+from ragtune.records import Chunk
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
@@ -21,13 +20,6 @@ _SPELLED = re.compile(
 """A question what something is whose name is two words, with or without the product's name before them."""
 _PLURAL_REST = re.compile(r"ie$|(?:x|ch|sh|ss)e$")
 """What is left of `policies` and `boxes` without their s."""
-_SEEKS_A_WAY = re.compile(
-    r"how (?:do|can|could|would|should|to)\b|(?:i|we)(?:'d| would)? (?:want|like|need)\b|is there\b|any way\b"
-    r"|i(?:'m| am) (?:trying to|looking for an?)\b|i(?:'m| am) new to\b.*\bhow\b|which part of \w+ do i\b"
-    r"|what(?: is|'s) the (?:\w+ ){0,2}(?:way|function|method|class|module|command|tool) to\b"
-    r"|(?:what|which)\b.* (?:lets me|can (?!i\b)[a-z]+|(?:do|should|would|could|can) i (?:use|call|need))\b",
-    re.IGNORECASE,
-)
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_")
 
 
@@ -71,25 +63,7 @@ def names_in(question: str, limit: int = 3) -> list[list[str]]:
     return [_ways(name) for name in names[:limit]]
 
 
-def about_what_is_named(question: str, hits: Sequence[Hit]) -> list[Hit]:
-    """Return the hits that speak of what the question names: its own passages, and others that mention it.
-
-    What a neighbour's page says of a parameter of the same name is no answer. All hits are returned where none of
-    them has a name of the question, and where a way to do something is sought: what it names is not what is sought.
-    """
-    if _SEEKS_A_WAY.match(question):
-        return list(hits)
-    names = {way for ways in names_in(question) for way in ways}
-    own = {hit.chunk.title for hit in hits if names.intersection(object_names(hit.chunk.title))}
-    if not own:
-        return list(hits)
-    mentioned = re.compile(
-        "|".join(rf"(?<!\w){re.escape(_short(title))}(?!\w)" for title in sorted(own)), re.IGNORECASE
-    )
-    return [hit for hit in hits if hit.chunk.title in own or mentioned.search(hit.chunk.text)]
-
-
-def _short(title: str) -> str:
+def shortest_name(title: str) -> str:
     """Return the shortest end of a title that reads as a name: `fit` does not, `Panel.fit` does."""
     parts = title.split(".")
     return parts[-1] if _CODE_WORD.fullmatch(parts[-1]) else ".".join(parts[-2:])

@@ -1,9 +1,9 @@
 import pytest
+from ragtune.answer.marks import CitationCorrector, cited_numbers, without_marks
+from ragtune.answer.review import is_refusal, review
 
 from ragtune.answer.controls import Controls
-from ragtune.answer.marks import CitationCorrector, cited_numbers, without_marks
 from ragtune.answer.prompt import REFUSAL
-from ragtune.answer.review import is_refusal, review
 from ragtune.records import Completion
 from tests.support.answering_fakes import chunk, hits
 

@@ -1,0 +1,84 @@
+"""Decides which passages a model is shown for a question.
+
+Training, evaluation and serving all choose passages here, so that a model is trained on what it will see
+and offline scores describe what users get. The steps are: build the search text, search for a few hits more
+than are needed, keep those about what the question names, and cut to the number shown.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ragtune.knowledge.names import names_in, object_names, shortest_name
+from ragtune.knowledge.trimming import content_words
+from ragtune.records import Hit, Message
+
+Search = Callable[[str, int], list[Hit]]
+"""Takes a text and a number of hits; returns up to that many, best first."""
+
+_SPARE_HITS = 4
+"""Hits searched for in addition to those shown, because the filter may drop some. Chosen by hand, not measured."""
+_FOLLOW_UP_WORDS = 4
+"""A question with fewer content words needs the question before it. Chosen by hand, not measured."""
+_REFERENCE_WORDS = 10
+"""A longer question names its subject itself, even if it says "it" somewhere. Chosen by hand, not measured."""
+_REFERENCE = re.compile(r"^(?:and|what about|how about)\b|\b(?:it|its|there|that one|this one)\b", re.IGNORECASE)
+_SEEKS_A_WAY = re.compile(
+    r"how (?:do|can|could|would|should|to)\b|(?:i|we)(?:'d| would)? (?:want|like|need)\b|is there\b|any way\b"
+    r"|i(?:'m| am) (?:trying to|looking for an?)\b|i(?:'m| am) new to\b.*\bhow\b|which part of \w+ do i\b"
+    r"|what(?: is|'s) the (?:\w+ ){0,2}(?:way|function|method|class|module|command|tool) to\b"
+    r"|(?:what|which)\b.* (?:lets me|can (?!i\b)[a-z]+|(?:do|should|would|could|can) i (?:use|call|need))\b",
+    re.IGNORECASE,
+)
+"""Matches the beginning of a question for a way to do something, such as "How do I ..." or "Which class lets me ..."."""
+
+
+class SupportsSearch(Protocol):
+    """The part of a retriever that answering needs."""
+
+    def search(self, text: str, limit: int) -> list[Hit]:
+        """Return up to `limit` hits, best first."""
+
+
+def find_passages(search: Search, question: str, history: Sequence[Message], number: int) -> list[Hit]:
+    """Search for a question and return the passages to show, best first and at most `number`."""
+    text = search_text(question, history)
+    return select_passages(text, search(text, hits_needed(number)), number)
+
+
+def search_text(question: str, history: Sequence[Message] = ()) -> str:
+    """Return the text to search for: the question, preceded by the user's previous one if it is a follow-up.
+
+    A follow-up has few content words, or is short and refers back: "And if I leave out max_iter?"
+    """
+    earlier = [turn.content for turn in history if turn.role == "user"]
+    has_few_words = len(content_words(question)) < _FOLLOW_UP_WORDS
+    refers_back = len(question.split()) <= _REFERENCE_WORDS and _REFERENCE.search(question.strip())
+    return f"{earlier[-1]} {question}" if earlier and (has_few_words or refers_back) else question
+
+
+def hits_needed(number: int) -> int:
+    """Return how many hits to search for so that `number` passages are likely to remain."""
+    return number + _SPARE_HITS
+
+
+def select_passages(text: str, hits: Sequence[Hit], number: int) -> list[Hit]:
+    """Return the first `number` of the hits that are about what the search text names."""
+    return about_what_is_named(text, hits)[:number]
+
+
+def about_what_is_named(question: str, hits: Sequence[Hit]) -> list[Hit]:
+    """Return the hits about the objects that the question names: their own passages and others that mention them.
+
+    A parameter of the same name on a neighbouring page is no answer. All hits are returned if none of them is the
+    page of a named object, or if the question asks for a way to do something: then the name is not what it seeks.
+    """
+    if _SEEKS_A_WAY.match(question):
+        return list(hits)
+    names = {way for ways in names_in(question) for way in ways}
+    titles = {hit.chunk.title for hit in hits if names.intersection(object_names(hit.chunk.title))}
+    if not titles:
+        return list(hits)
+    alternatives = "|".join(rf"(?<!\w){re.escape(shortest_name(title))}(?!\w)" for title in sorted(titles))
+    mention = re.compile(alternatives, re.IGNORECASE)
+    return [hit for hit in hits if hit.chunk.title in titles or mention.search(hit.chunk.text)]
