@@ -11,7 +11,14 @@ PASSAGES = hits(chunk("a", "The timeout is 30 seconds."), chunk("b", "Retries ar
 
 
 def completion(text: str, finish_reason: str = "stop") -> Completion:
-    return Completion(text, 10, 5, 0.1, 0.2, finish_reason)
+    return Completion(
+        text=text,
+        prompt_tokens=10,
+        completion_tokens=5,
+        first_token_seconds=0.1,
+        total_seconds=0.2,
+        finish_reason=finish_reason,
+    )
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,15 @@ def target_text(answer: str, passage_number: int | None) -> str:
 
 def prompt_sha256() -> str:
     """Return the hash of everything that shapes a prompt, the trimming included."""
-    chunk = Chunk("c", "d", "s", "pkg.call", ("pkg.call", "Parameters"), _SAMPLE, 0)
+    chunk = Chunk(
+        id="c",
+        document_id="d",
+        source="s",
+        title="pkg.call",
+        heading_path=("pkg.call", "Parameters"),
+        text=_SAMPLE,
+        position=0,
+    )
     rendered = [
         [message.content for message in build_messages("What is the default of `limit`?", hits, controls=controls)]
         for hits in (None, [], [Hit(chunk, 1.0)])

@@ -67,7 +67,15 @@ def review(
             warnings.append(f"Only {share:.0%} of its words stand in its passages.")
         unrelated = [n for n in numbers if 1 <= n <= len(hits) and not _speaks_of(question, hits[n - 1])]
         warnings += [f"Passage {n}, which it cites, holds no word of the question." for n in unrelated]
-    return Answer(text, citations, hits, refused, tuple(warnings), completion, retrieval_ms)
+    return Answer(
+        text=text,
+        citations=citations,
+        passages=hits,
+        refused=refused,
+        warnings=tuple(warnings),
+        completion=completion,
+        retrieval_ms=retrieval_ms,
+    )
 
 
 def grounded_share(question: str, text: str, passages: Sequence[Hit]) -> float:
