@@ -226,7 +226,14 @@ class AnsweringHooks(CustomLogger):
         """Review, record and count one answer; return its field `ragtune`."""
         seconds = time.perf_counter() - exchange.started
         first = (exchange.first_token or time.perf_counter()) - exchange.started
-        completion = Completion(text, prompt_tokens, completion_tokens, first, seconds, finish_reason)
+        completion = Completion(
+            text=text,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            first_token_seconds=first,
+            total_seconds=seconds,
+            finish_reason=finish_reason,
+        )
         answer = await self._in_thread(lambda: self._review_and_record(exchange, completion))
         exchange.engine.release()
         self._count(exchange, answer)

@@ -109,8 +109,18 @@ def test_some_examples_have_an_earlier_turn_and_some_no_citation(corpus):
 
 def test_a_dial_for_depth_makes_the_answer_a_sentence_longer_or_shorter():
     text = "Opens the valve of the tank. It stays open for ten minutes. Then it closes."
-    gold = Chunk("c", "d", "s", "tank.open", ("tank.open",), text, 0)
-    both = QAPair("", "What does tank.open do?", text[:58], "purpose", "d", "c", (0, 58))
+    gold = Chunk(
+        id="c", document_id="d", source="s", title="tank.open", heading_path=("tank.open",), text=text, position=0
+    )
+    both = QAPair(
+        id="",
+        question="What does tank.open do?",
+        answer=text[:58],
+        kind="purpose",
+        document_id="d",
+        chunk_id="c",
+        span=(0, 58),
+    )
     items = [SplitItem(replace(both, id=f"p{n}"), "train", "x") for n in range(300)]
     examples = build_examples(items, [gold], lambda question, limit: [Hit(gold, 1.0)], SETTINGS, seed=1, talk=False)
     said = {
@@ -149,14 +159,30 @@ def test_a_follow_up_is_cut_short_only_where_the_turn_before_says_what_it_is_abo
     text = (
         "`tank.open(limit=5)`\n\nParameters:\n- `limit` (int, default 5): How many.\n\nRaises:\n- tank.Full: If full."
     )
-    gold = Chunk("c", "d", "s", "tank.open", ("tank.open",), text, 0)
+    gold = Chunk(
+        id="c", document_id="d", source="s", title="tank.open", heading_path=("tank.open",), text=text, position=0
+    )
 
     def pair(kind: str, template: str, answer: str) -> QAPair:
         start = text.index(answer)
-        return QAPair("p", "What?", answer, kind, "d", "c", (start, start + len(answer)), template=f"{template}.0")
+        return QAPair(
+            id="p",
+            question="What?",
+            answer=answer,
+            kind=kind,
+            document_id="d",
+            chunk_id="c",
+            span=(start, start + len(answer)),
+            template=f"{template}.0",
+        )
 
     def forms(of: QAPair, before: str) -> set[str]:
-        return {short_form(of, QAPair("b", "?", "a", before, "d", "c"), gold, seed) for seed in range(30)}
+        return {
+            short_form(
+                of, QAPair(id="b", question="?", answer="a", kind=before, document_id="d", chunk_id="c"), gold, seed
+            )
+            for seed in range(30)
+        }
 
     assert "And the type of `limit`?" in forms(pair("type", "type", "int"), "default")
     assert forms(replace(pair("type", "type", "int"), answerable=False), "default") == {""}, "no item is its own"
@@ -228,9 +254,19 @@ STYLED = [
 
 @pytest.mark.parametrize(("answer", "kind", "style", "said"), STYLED)
 def test_a_dial_or_a_switch_changes_the_answer_by_what_the_passage_shows(answer, kind, style, said):
-    gold = Chunk("c", "d", "s", "tank.open", ("tank.open",), LIMIT, 0)
+    gold = Chunk(
+        id="c", document_id="d", source="s", title="tank.open", heading_path=("tank.open",), text=LIMIT, position=0
+    )
     start = max(0, LIMIT.find(answer))
-    pair = QAPair("p", "What?", answer, kind, "d", "c", (start, start + len(answer)))
+    pair = QAPair(
+        id="p",
+        question="What?",
+        answer=answer,
+        kind=kind,
+        document_id="d",
+        chunk_id="c",
+        span=(start, start + len(answer)),
+    )
     target = styled_target(pair, gold, " ".join(LIMIT.split()), 2, style)
     assert target.startswith(said)
     assert ("[2]" in target) == style.citations

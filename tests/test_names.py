@@ -10,7 +10,13 @@ TEXTS = {
     "rich.status.StatusBar": "Shows a line.",
     "A guide": "Call `StatusBar` where a line is enough.",
 }
-HITS = [Hit(Chunk(title, title, "package:rich", title, (), text, 0), 1.0) for title, text in TEXTS.items()]
+HITS = [
+    Hit(
+        Chunk(id=title, document_id=title, source="package:rich", title=title, heading_path=(), text=text, position=0),
+        1.0,
+    )
+    for title, text in TEXTS.items()
+]
 
 
 @pytest.mark.parametrize(

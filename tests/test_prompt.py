@@ -22,24 +22,24 @@ def test_passages_are_numbered_in_their_order_and_the_question_comes_last():
     assert user.content == "[1] a\nA is one.\n\n[2] b\nB is two.\n\nQuestion: What is b?"
 
 
-def test_history_stands_between_the_system_text_and_the_passages():
+def test_history_is_between_the_system_text_and_the_passages():
     earlier = (Message("user", "Hello"), Message("assistant", "Hi."))
     messages = build_messages("And b?", hits(chunk("b", "B is two.")), earlier)
     assert messages[1:3] == earlier
     assert "[1] b" in messages[3].content
 
 
-def test_without_retrieval_the_question_stands_alone():
+def test_without_retrieval_the_message_is_only_the_question():
     system, user = build_messages(" What is b? ", None)
     assert user.content == "What is b?"
     assert "passage" not in system.content
 
 
-def test_nothing_found_is_said_so_that_the_model_can_refuse():
+def test_the_prompt_says_that_nothing_was_found_so_that_the_model_can_refuse():
     assert build_messages("What is b?", [])[1].content == "(no passages were found)\n\nQuestion: What is b?"
 
 
-def test_the_heading_of_a_cut_document_stands_beside_its_title():
+def test_the_heading_of_a_chunk_follows_the_title_of_its_document():
     text = build_messages("q", hits(chunk("c", "Text.", "pkg.call", ("pkg.call", "Parameters"))))[1].content
     assert text.startswith("[1] pkg.call > Parameters\nText.")
 

@@ -44,7 +44,10 @@ def questions_of(file: Path, settings: Settings) -> list[OutOfDomainQuestion]:
     """
     lines = {line["question"]: line for line in map(json.loads, filter(str.strip, file.read_text().splitlines()))}
     contexts = {context: content_id(context) for context in (line["context"] for line in lines.values())}
-    documents = [Document(name, str(file), name, "", text, name) for text, name in contexts.items()]
+    documents = [
+        Document(id=name, source=str(file), path=name, title="", text=text, sha256=name)
+        for text, name in contexts.items()
+    ]
     embedder = embedder_from(settings)
     chunks = [chunk for chunk in cut(documents, settings.chunking, embedder.count_tokens) if not chunk.duplicate_of]
     pairs = []
@@ -55,7 +58,18 @@ def questions_of(file: Path, settings: Settings) -> list[OutOfDomainQuestion]:
             start = holding[0].text.index(answer)
             span = (start, start + len(answer))
             own = content_id(question, name)
-            pairs.append(QAPair(own, question, answer, "public", name, holding[0].id, span, bool(answer)))
+            pairs.append(
+                QAPair(
+                    id=own,
+                    question=question,
+                    answer=answer,
+                    kind="public",
+                    document_id=name,
+                    chunk_id=holding[0].id,
+                    span=span,
+                    answerable=bool(answer),
+                )
+            )
     print(f"{len(pairs)} of {len(lines)} questions have an answer that stands in a passage.")
     return with_nearest_passages(pairs, chunks, embedder, settings.answer.passages)
 

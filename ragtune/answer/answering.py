@@ -49,12 +49,8 @@ class Answerer:
     def prepare(self, question: str, history: Sequence[Message] = (), controls: Controls | None = None) -> Prepared:
         """Search for a question and return the messages for the model.
 
-        Args:
-            history: the earlier turns, oldest first.
-            controls: used instead of the defaults from the settings.
-
-        Raises:
-            SettingsError: if the question is empty.
+        `history` holds the earlier turns, oldest first. `controls` replace the defaults from the settings.
+        Raises SettingsError if the question is empty.
         """
         if not question.strip():
             raise SettingsError("The question is empty.", "some text", "send a question as the last user message")

@@ -57,7 +57,7 @@ def check_answer(
     if completion.finish_reason == "length":
         warnings.append("The answer was cut off at its length limit.")
     warnings += [
-        f"It cited passage {cited} for what stands in passage {corrected}."
+        f"It cited passage {cited}, but the words are in passage {corrected}."
         for cited, corrected in dict.fromkeys(corrector.corrections)
     ]
     # A refusal and small talk make no claim, so no passage has to support them.
@@ -101,10 +101,10 @@ def _grounding_warnings(question: str, text: str, hits: Sequence[Hit], controls:
         yield "It cites no passage."
     share = grounded_share(question, text, hits)
     if controls.strict_grounding and share < GROUNDED_SHARE:
-        yield f"Only {share:.0%} of its words stand in its passages."
+        yield f"Only {share:.0%} of its words are in its passages."
     for n in existing:
         if not _shares_a_word(question, hits[n - 1]):
-            yield f"Passage {n}, which it cites, holds no word of the question."
+            yield f"Passage {n}, which it cites, has no word of the question."
 
 
 def _shares_a_word(question: str, hit: Hit) -> bool:

@@ -30,7 +30,7 @@ _SEEKS_A_WAY = re.compile(
     r"|(?:what|which)\b.* (?:lets me|can (?!i\b)[a-z]+|(?:do|should|would|could|can) i (?:use|call|need))\b",
     re.IGNORECASE,
 )
-"""Matches the beginning of a question for a way to do something, such as "How do I ..." or "Which class lets me ..."."""
+"""Matches a question for a way to do something, such as "How do I ..." or "Which class lets me ..."."""
 
 
 class SupportsSearch(Protocol):

@@ -39,9 +39,8 @@ def build_messages(
 ) -> tuple[Message, ...]:
     """Return the messages for one question: the system text, the history, then the passages with the question.
 
-    Args:
-        passages: in the order of their numbers, the first is `[1]`. None asks the model without retrieval; an
-            empty sequence tells it that the search found nothing.
+    `passages` are in the order of their numbers; the first is `[1]`. None asks the model without retrieval. An empty
+    sequence tells it that the search found nothing.
     """
     if passages is None:
         return (Message("system", _system_text_without_passages(controls)), *history, Message("user", question.strip()))
@@ -87,7 +86,15 @@ def target_text(answer: str, passage_number: int | None) -> str:
 
 def prompt_sha256() -> str:
     """Return a hash that changes with anything that shapes a prompt, including how passages are trimmed."""
-    chunk = Chunk("c", "d", "s", "pkg.call", ("pkg.call", "Parameters"), _SAMPLE, 0)
+    chunk = Chunk(
+        id="c",
+        document_id="d",
+        source="s",
+        title="pkg.call",
+        heading_path=("pkg.call", "Parameters"),
+        text=_SAMPLE_TEXT,
+        position=0,
+    )
     expert = Controls(
         depth=1.0,
         creativity=1.0,
@@ -129,7 +136,7 @@ def _style_sentences(controls: Controls) -> list[str]:
     return lines
 
 
-_SAMPLE = "\n".join(
+_SAMPLE_TEXT = "\n".join(
     ["`pkg.call(name, limit=5)`", "", "Calls it.", "", "Parameters:"]
     + [f"- `option_{i}` (int, default {i}): One of many options that fill the passage up." for i in range(12)]
     + ["- `limit` (int, default 5): The largest number of calls. It must not be negative."]

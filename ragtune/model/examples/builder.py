@@ -89,11 +89,8 @@ class ExampleBuilder:
     ) -> list[TrainingExample]:
         """Return a conversation for each pair, in an order in which every stretch has all kinds in their shares.
 
-        A pair is left out if trimming removes its answer from the prompt, or if its chunk is missing.
-
-        Args:
-            together: the most pairs that share one prompt.
-            limit: the most prompts; the pairs after them are left out. Small talk is not counted.
+        Up to `together` pairs share one prompt. After `limit` prompts, not counting small talk, the rest of the pairs
+        is left out. So is a pair whose chunk is missing, or whose answer is trimmed out of the prompt.
         """
         earlier_pairs = self.earlier_pairs(items)
         waiting = self.waiting_pairs(items, earlier_pairs) if together > 1 else WaitingPairs()
@@ -150,7 +147,7 @@ class ExampleBuilder:
         return Turn(pair, history, text, self.search(text, hits_needed(self.settings.passages)))
 
     def _earlier_turn(self, before: QAPair) -> tuple[Message, ...]:
-        """Return a question and its answer; the answer cites a passage that is no longer shown, so any number will do."""
+        """Return a question and its answer. The passage that it cites is no longer shown, so any number will do."""
         number = 1 + int(draw(self.seed, "earlier number", before.id) * self.settings.passages)
         answer = target_text(before.answer, number if before.answerable else None)
         return Message("user", before.question), Message("assistant", answer)

@@ -42,9 +42,8 @@ _EXAMPLE_BEGINNING = re.compile(r"(?:For (?:example|instance)|E\.g\.)\b", re.IGN
 def styled_target(pair: QAPair, chunk: Chunk | None, shown: str, number: int, style: Controls) -> str:
     """Return the target for a pair whose answer is in passage `number`, in this style.
 
-    Args:
-        chunk: the pair's own chunk, or None if passage `number` is another chunk of the document.
-        shown: the passage as the prompt shows it, on one line.
+    `shown` is that passage as the prompt shows it, on one line. `chunk` is the pair's own chunk, or None if the
+    passage is another chunk of the document.
     """
     answer, citation = pair.answer, number if style.citations else None
     if style.depth == 0.0:
@@ -68,7 +67,7 @@ def styled_target(pair: QAPair, chunk: Chunk | None, shown: str, number: int, st
 
 
 def _next_sentence(pair: QAPair, chunk: Chunk, shown: str) -> str:
-    """Return the sentence after the answer, or "" if the answer does not end a sentence or the next one is not shown."""
+    """Return the sentence after the answer if that is shown and the answer ends a sentence, else ""."""
     text = chunk.text
     end = pair.span[1] + text.startswith(".", pair.span[1])
     span = next(sentences(text, end, len(text)), None)
