@@ -100,7 +100,9 @@ def test_a_trained_reply_to_small_talk_needs_no_citation():
 
 
 def test_no_citation_is_expected_if_they_are_switched_off():
-    answer = check_answer("What?", PASSAGES, completion("The timeout is 30 seconds."), controls=Controls(citations=False))
+    answer = check_answer(
+        "What?", PASSAGES, completion("The timeout is 30 seconds."), controls=Controls(citations=False)
+    )
     assert answer.warnings == ()
 
 
@@ -129,7 +131,9 @@ COPIED = "The timeout is 30 seconds."
         (f"{COPIED} [2", f"{COPIED} [2"),
     ],
 )
-def test_a_mark_is_corrected_to_the_passage_with_the_words_whatever_pieces_the_answer_comes_in(text: str, corrected: str):
+def test_a_mark_is_corrected_to_the_passage_with_the_words_whatever_pieces_the_answer_comes_in(
+    text: str, corrected: str
+):
     for size in (1, 2, 3, 7, len(text)):
         corrector = CitationCorrector(PASSAGES)
         pieces = [corrector.feed(text[start : start + size]) for start in range(0, len(text), size)]
@@ -138,7 +142,9 @@ def test_a_mark_is_corrected_to_the_passage_with_the_words_whatever_pieces_the_a
 
 
 def test_marks_stay_as_they_are_if_citations_are_switched_off():
-    answer = check_answer("What is the timeout?", PASSAGES, completion(f"{COPIED} [2]"), controls=Controls(citations=False))
+    answer = check_answer(
+        "What is the timeout?", PASSAGES, completion(f"{COPIED} [2]"), controls=Controls(citations=False)
+    )
     assert answer.text == f"{COPIED} [2]"
     assert CitationCorrector(()).feed("Write x [1") == "Write x [1"
 
