@@ -1,7 +1,7 @@
 import pytest
-from ragtune.answer.citations import CitationCorrector, cited_numbers, without_citations
-from ragtune.answer.checking import check_answer, is_refusal
 
+from ragtune.answer.checking import check_answer, is_refusal
+from ragtune.answer.citations import CitationCorrector, cited_numbers, without_citations
 from ragtune.answer.controls import Controls
 from ragtune.answer.prompt import REFUSAL
 from ragtune.records import Completion
