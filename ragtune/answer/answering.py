@@ -59,8 +59,8 @@ class Answerer:
         retrieval_ms = 0.0
         if self.retriever is not None:
             started = time.perf_counter()
-            number = controls.passages(self.settings.passages)
-            passages = tuple(find_passages(self.retriever.search, question, history, number))
+            count = controls.passages(self.settings.passages)
+            passages = tuple(find_passages(self.retriever.search, question, history, count))
             retrieval_ms = (time.perf_counter() - started) * 1000
         return Prepared(
             question=question,

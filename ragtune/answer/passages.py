@@ -1,8 +1,13 @@
-"""Decides which passages a model is shown for a question.
+"""Decides which passages the prompt shows for a question.
 
-Training, evaluation and serving all choose passages here, so that a model is trained on what it will see
-and offline scores describe what users get. The steps are: build the search text, search for a few hits more
-than are needed, keep those about what the question names, and cut to the number shown.
+Training, evaluation and serving all choose passages here, so that a model is trained on what it will see, and
+offline scores describe what users get. There are four steps:
+
+1. Build the search text from the question and the turns before it.
+2. Search for a few more hits than are shown.
+3. Keep the hits about what the question names (measured in docs/decisions.md, "What a question names decides what is
+   shown").
+4. Cut to the number shown.
 """
 
 import re
@@ -40,10 +45,10 @@ class SupportsSearch(Protocol):
         """Return up to `limit` hits, best first."""
 
 
-def find_passages(search: Search, question: str, history: Sequence[Message], number: int) -> list[Hit]:
-    """Search for a question and return the passages to show, best first and at most `number`."""
+def find_passages(search: Search, question: str, history: Sequence[Message], count: int) -> list[Hit]:
+    """Search for a question and return the passages to show, best first and at most `count`."""
     text = search_text(question, history)
-    return select_passages(text, search(text, hits_needed(number)), number)
+    return select_passages(text, search(text, hits_needed(count)), count)
 
 
 def search_text(question: str, history: Sequence[Message] = ()) -> str:
@@ -57,14 +62,14 @@ def search_text(question: str, history: Sequence[Message] = ()) -> str:
     return f"{earlier[-1]} {question}" if earlier and (has_few_words or refers_back) else question
 
 
-def hits_needed(number: int) -> int:
-    """Return how many hits to search for so that `number` passages are likely to remain."""
-    return number + _SPARE_HITS
+def hits_needed(count: int) -> int:
+    """Return how many hits to search for so that `count` passages are likely to remain after filtering."""
+    return count + _SPARE_HITS
 
 
-def select_passages(text: str, hits: Sequence[Hit], number: int) -> list[Hit]:
-    """Return the first `number` of the hits that are about what the search text names."""
-    return about_what_is_named(text, hits)[:number]
+def select_passages(text: str, hits: Sequence[Hit], count: int) -> list[Hit]:
+    """Return the first `count` of the hits that are about what the search text names."""
+    return about_what_is_named(text, hits)[:count]
 
 
 def about_what_is_named(question: str, hits: Sequence[Hit]) -> list[Hit]:

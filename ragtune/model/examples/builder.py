@@ -29,7 +29,7 @@ _PROGRESS_STEP = 50
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The last question of a conversation: its pair, the turns before it, and what the search found for it."""
+    """The last question of a conversation: its pair, the turns before it, the text to search for, and the hits."""
 
     pair: QAPair
     history: tuple[Message, ...]
@@ -165,7 +165,7 @@ class ExampleBuilder:
         share = self.mixture.removed_share(pair.kind)
         return pair.answerable and draw(self.seed, "removed", pair.id) < share
 
-    def passages_without_answer(self, turn: Turn, number: int) -> list[Hit]:
+    def passages_without_answer(self, turn: Turn, count: int) -> list[Hit]:
         """Return the passages to show after removing the pair's document and every passage that has its answer.
 
         The whole document goes, because another of its passages may answer in other words.
@@ -174,14 +174,17 @@ class ExampleBuilder:
         others = [
             hit for hit in turn.hits if hit.chunk.document_id != document_id and not _has_answer(hit.chunk, turn.pair)
         ]
-        return select_passages(turn.search_text, others, number)
+        return select_passages(turn.search_text, others, count)
 
-    def passages_with_answer(self, turn: Turn, number: int) -> list[Hit]:
-        """Return the passages to show with the right one among them: where the search put it, shuffled, or put in."""
+    def passages_with_answer(self, turn: Turn, count: int) -> list[Hit]:
+        """Return the passages to show, the right one among them.
+
+        If the search missed it, it is put in at a random place. Otherwise some lists are shuffled.
+        """
         pair = turn.pair
-        passages = select_passages(turn.search_text, turn.hits, number)
+        passages = select_passages(turn.search_text, turn.hits, count)
         if self._answer_number(pair, passages) is None:
-            passages = [hit for hit in passages if hit.chunk.id != pair.chunk_id][: number - 1]
+            passages = [hit for hit in passages if hit.chunk.id != pair.chunk_id][: count - 1]
             place = int(draw(self.seed, "place", pair.id) * (len(passages) + 1))
             passages.insert(place, Hit(self.chunks[pair.chunk_id], 0.0))
         elif draw(self.seed, "shuffle", pair.id) < self.mixture.shuffled:
@@ -195,12 +198,12 @@ class ExampleBuilder:
         """
         same_document = None
         for number, hit in enumerate(passages, 1):
-            shows_answer = _has_free_answer(pair) or collapse_whitespace(pair.answer) in self._shown(
-                hit, number, pair.question
-            )
-            if shows_answer and hit.chunk.id == pair.chunk_id:
+            passage = self._on_one_line(hit, number, pair.question)
+            if collapse_whitespace(pair.answer) not in passage and not _has_free_answer(pair):
+                continue
+            if hit.chunk.id == pair.chunk_id:
                 return number
-            if shows_answer and hit.chunk.document_id == pair.document_id:
+            if hit.chunk.document_id == pair.document_id:
                 same_document = same_document or number
         return same_document
 
@@ -215,7 +218,7 @@ class ExampleBuilder:
                 passages[replaceable[-1]] = Hit(self.chunks[chunk_id], 0.0)
         return passages
 
-    def _shown(self, hit: Hit, number: int, question: str) -> str:
+    def _on_one_line(self, hit: Hit, number: int, question: str) -> str:
         """Return a passage as the prompt shows it, on one line."""
         return collapse_whitespace(passage_text(hit.chunk, number, question, self.settings.passage_words))
 
@@ -250,21 +253,21 @@ class ExampleBuilder:
         return self._lesson_in(last, turn)
 
     def _lesson_in(self, style: Controls, turn: Turn) -> Lesson | None:
-        pair, shown_number = turn.pair, style.passages(self.settings.passages)
+        pair, count = turn.pair, style.passages(self.settings.passages)
         if not pair.answerable:
-            return Lesson(select_passages(turn.search_text, turn.hits, shown_number), REFUSAL, None, style)
+            return Lesson(select_passages(turn.search_text, turn.hits, count), REFUSAL, None, style)
         if pair.chunk_id not in self.chunks:
             return None
         if self.is_removed(pair):
-            return Lesson(self.passages_without_answer(turn, shown_number), REFUSAL, None, style)
-        passages = self.passages_with_answer(turn, shown_number)
+            return Lesson(self.passages_without_answer(turn, count), REFUSAL, None, style)
+        passages = self.passages_with_answer(turn, count)
         number = self._answer_number(pair, passages)
         if number is None:
             return None
         hit = passages[number - 1]
         # A style may add more of the chunk than the answer. In another chunk of the document, the answer's span is off.
-        chunk = hit.chunk if hit.chunk.id == pair.chunk_id else None
-        target = styled_target(pair, chunk, self._shown(hit, number, pair.question), number, style)
+        chunk = self.chunks[pair.chunk_id] if hit.chunk.id == pair.chunk_id else None
+        target = styled_target(pair, chunk, self._on_one_line(hit, number, pair.question), number, style)
         return Lesson(passages, target, number, style)
 
     def conversation(self, turn: Turn, lesson: Lesson) -> TrainingExample:
@@ -302,11 +305,11 @@ class ExampleBuilder:
         """
         candidates: list[tuple[int, int, QAPair]] = []
         for number, hit in enumerate(lesson.passages, 1):
-            shown = self._shown(hit, number, turn.pair.question)
+            passage = self._on_one_line(hit, number, turn.pair.question)
             pairs = [
                 pair
                 for pair in waiting.of_chunk(hit.chunk.id)
-                if not pair.answerable or collapse_whitespace(pair.answer) in shown
+                if not pair.answerable or collapse_whitespace(pair.answer) in passage
             ]
             candidates += [(rank, number, pair) for rank, pair in enumerate(pairs)]
         # Take the first pair of each passage, then the second of each, so that no passage takes all places.

@@ -39,11 +39,11 @@ _PARAGRAPH_END = re.compile(r"\n\s*(?:\n|[-*] )")
 _EXAMPLE_BEGINNING = re.compile(r"(?:For (?:example|instance)|E\.g\.)\b", re.IGNORECASE)
 
 
-def styled_target(pair: QAPair, chunk: Chunk | None, shown: str, number: int, style: Controls) -> str:
+def styled_target(pair: QAPair, chunk: Chunk | None, passage: str, number: int, style: Controls) -> str:
     """Return the target for a pair whose answer is in passage `number`, in this style.
 
-    `shown` is that passage as the prompt shows it, on one line. `chunk` is the pair's own chunk, or None if the
-    passage is another chunk of the document.
+    `passage` is its text as the prompt shows it, on one line. `chunk` is the pair's own chunk, or None if
+    passage `number` is another chunk of the document.
     """
     answer, citation = pair.answer, number if style.citations else None
     if style.depth == 0.0:
@@ -54,19 +54,19 @@ def styled_target(pair: QAPair, chunk: Chunk | None, shown: str, number: int, st
     if chunk is None:
         return target_text(answer, citation)
     if style.technical_level == 1.0:
-        return target_text(_with_signature(pair, chunk, shown), citation)
+        return target_text(_with_signature(pair, chunk, passage), citation)
     if style.depth == 1.0:
-        return target_text(_joined(answer, _next_sentence(pair, chunk, shown)), citation)
+        return target_text(_joined(answer, _next_sentence(pair, chunk, passage)), citation)
     if style.examples:
-        return target_text(_joined(answer, _example_sentence(pair, chunk, shown)), citation)
-    next_sentence = _next_sentence(pair, chunk, shown)
+        return target_text(_joined(answer, _example_sentence(pair, chunk, passage)), citation)
+    next_sentence = _next_sentence(pair, chunk, passage)
     if style.step_by_step and next_sentence:
         steps = enumerate([answer, next_sentence], 1)
         return "\n".join(f"{step}. {target_text(text, citation)}" for step, text in steps)
     return target_text(answer, citation)
 
 
-def _next_sentence(pair: QAPair, chunk: Chunk, shown: str) -> str:
+def _next_sentence(pair: QAPair, chunk: Chunk, passage: str) -> str:
     """Return the sentence after the answer if that is shown and the answer ends a sentence, else ""."""
     text = chunk.text
     end = pair.span[1] + text.startswith(".", pair.span[1])
@@ -77,16 +77,16 @@ def _next_sentence(pair: QAPair, chunk: Chunk, shown: str) -> str:
     is_whole = sentence[:1].isupper() and sentence.endswith(".")
     is_same_paragraph = "\n\n" not in text[end : span[0]]
     sentence = collapse_whitespace(sentence)
-    return sentence if is_whole and is_same_paragraph and sentence in shown else ""
+    return sentence if is_whole and is_same_paragraph and sentence in passage else ""
 
 
-def _example_sentence(pair: QAPair, chunk: Chunk, shown: str) -> str:
+def _example_sentence(pair: QAPair, chunk: Chunk, passage: str) -> str:
     """Return the first sentence in the rest of the answer's paragraph that gives an example and is shown, or ""."""
     text, start = chunk.text, pair.span[1]
     paragraph_end = _PARAGRAPH_END.search(text, start)
     for first, last in sentences(text, start, paragraph_end.start() if paragraph_end else len(text)):
         sentence = collapse_whitespace(text[first:last])
-        if _EXAMPLE_BEGINNING.match(text, first) and text[last - 1] == "." and sentence in shown:
+        if _EXAMPLE_BEGINNING.match(text, first) and text[last - 1] == "." and sentence in passage:
             return sentence
     return ""
 
@@ -95,7 +95,7 @@ def _joined(answer: str, sentence: str) -> str:
     return f"{answer.rstrip('.')}. {sentence}" if sentence else answer
 
 
-def _with_signature(pair: QAPair, chunk: Chunk, shown: str) -> str:
+def _with_signature(pair: QAPair, chunk: Chunk, passage: str) -> str:
     """Return the answer preceded by what it describes, if that is shown.
 
     That is a parameter with its type and default, or the signature of a function.
@@ -103,10 +103,10 @@ def _with_signature(pair: QAPair, chunk: Chunk, shown: str) -> str:
     text, start = chunk.text, pair.span[0]
     line_start = text.rfind("\n", 0, start) + 1
     head = _PARAMETER_HEAD.match(text, line_start)
-    if head is not None and head.end() == start and collapse_whitespace(head[1]).strip() in shown:
+    if head is not None and head.end() == start and collapse_whitespace(head[1]).strip() in passage:
         return collapse_whitespace(head[1] + pair.answer)
     signature = _SIGNATURE.match(text)
-    if pair.kind == "purpose" and signature is not None and signature[0] in shown:
+    if pair.kind == "purpose" and signature is not None and signature[0] in passage:
         return f"{signature[0]}: {pair.answer}"
     return pair.answer
 
