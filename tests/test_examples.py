@@ -35,11 +35,10 @@ def build(
     search: Search,
     seed: int = 1,
     mixture: Mixture = REPLAY,
-    together: int = 1,
-    limit: int | None = None,
+    **sharing: int,
 ) -> list[TrainingExample]:
     """Return the conversations, without small talk and short follow-ups unless the mixture has them."""
-    return ExampleBuilder(chunks, search, SETTINGS, seed, mixture).build(items, together, limit)
+    return ExampleBuilder(chunks, search, SETTINGS, seed, mixture).build(items, **sharing)
 
 
 def right_first(chunks: Sequence[Chunk], items: Iterable[SplitItem]) -> Search:

@@ -46,5 +46,5 @@ SMALL_TALK = (
         REFUSAL,
     ),
 )
-"""Groups of phrases, each with its reply. Training draws a phrase by its position, so a new one changes the examples."""
+"""Groups of phrases, each with its reply. Training draws a phrase by its place, so a new one changes the examples."""
 REPLIES = frozenset(reply for _, reply in SMALL_TALK)

@@ -144,7 +144,9 @@ class ExampleBuilder:
             history = self._earlier_turn(before)
             pair = self._shortened(pair, before)
         text = search_text(pair.question, history) if self.mixture.search_with_history else pair.question
-        return Turn(pair, history, text, self.search(text, hits_needed(self.settings.passages)))
+        # One search serves all styles. At full depth, which shows one passage more, serving would ask for one hit more.
+        hits = self.search(text, hits_needed(self.settings.passages))
+        return Turn(pair, history, text, hits)
 
     def _earlier_turn(self, before: QAPair) -> tuple[Message, ...]:
         """Return a question and its answer. The passage that it cites is no longer shown, so any number will do."""
