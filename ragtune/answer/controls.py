@@ -14,7 +14,7 @@ from ragtune.errors import SettingsError
 DIALS = ("creativity", "depth", "technical_level")
 SWITCHES = ("citations", "examples", "step_by_step", "strict_grounding")
 _MIN_TOKENS = 8
-"""A shorter limit cuts off even a value with its citation. Chosen by hand; not sensitive."""
+"""A shorter limit cuts off even a value with its citation. Chosen by hand, not measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

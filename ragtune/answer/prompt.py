@@ -21,7 +21,7 @@ NO_PASSAGES = "(no passages were found)"
 DEFAULT_PASSAGE_WORDS = AnswerSettings().passage_words
 
 _LOW, _HIGH = 0.3, 0.7
-"""Positions of a dial below and above which the system text asks for another style. Chosen by hand; not sensitive."""
+"""Positions of a dial below and above which the system text asks for another style. Chosen by hand, not measured."""
 _QUESTION_HEAD = "\n\nQuestion: "
 _HEAD = "Answer the question briefly from the numbered passages. "
 _CITE = "End each sentence with the number of its passage, like [1]. "

@@ -27,7 +27,7 @@ class Mixture:
     """Styled pairs that get a style which leaves the answer as it is. Chosen by hand, not measured."""
     shuffled: float = 0.5
     """Pairs whose passages are shuffled if the search found the right one, so that the model does not learn that the
-    first passage is right. Chosen by hand; not measured."""
+    first passage is right. Chosen by hand, not measured."""
     follow_up: float = 0.12
     """Pairs that follow an earlier question about the same document. Chosen by hand; raised from 0.08 when short
     follow-ups were added, of which there must be enough to learn."""
@@ -38,7 +38,7 @@ class Mixture:
     """Pairs after which a turn of small talk is added. Chosen by hand; raised from 0.015 when questions that have
     nothing to do with the documents were added to small talk."""
     small_talk_later: float = 0.5
-    """Small talk that comes after a question instead of at the beginning. Chosen by hand; not sensitive."""
+    """Small talk that comes after a question instead of at the beginning. Chosen by hand, not measured."""
     search_with_history: bool = True
     """Whether a follow-up is searched for together with the question before it, as in serving."""
 

@@ -13,7 +13,7 @@ _IGNORED = -100
 STRETCH = 8
 """Batches that are shuffled together. After each stretch of this many steps, all its examples have been seen.
 
-Larger stretches group lengths better, smaller ones keep the mix of kinds. Chosen by hand; not sensitive.
+Larger stretches group lengths better, smaller ones keep the mix of kinds. Chosen by hand, not measured.
 """
 
 
