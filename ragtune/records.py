@@ -1,7 +1,8 @@
-"""The nouns of RagTune, as frozen dataclasses that travel between modules.
+"""The nouns of RagTune: frozen dataclasses that travel between modules.
 
-They hold plain values only, so that they can be written to Parquet or JSON and read
-back; nothing here imports anything heavy.
+They hold plain values only, so that they can be written to Parquet or JSON and read back. Nothing here
+imports a heavy library. Records with more than five fields are keyword-only: a call that lists seven bare
+strings cannot be checked by reading it.
 """
 
 import hashlib
@@ -14,7 +15,10 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "gate", "test")
 
 
 def content_id(*parts: str) -> str:
-    """Return the first 16 hex digits of the SHA-256 of the parts, joined unambiguously."""
+    """Return the first 16 hex digits of the SHA-256 of the parts.
+
+    Each part is hashed with its length in front, so `("ab", "c")` and `("a", "bc")` get different ids.
+    """
     digest = hashlib.sha256()
     for part in parts:
         raw = part.encode()
@@ -25,7 +29,7 @@ def content_id(*parts: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactRef:
-    """A pointer to a whole, immutable artefact: a file or folder whose content has this hash."""
+    """A pointer to a complete, immutable artefact: a folder whose content has this SHA-256."""
 
     name: str
     uri: str
@@ -33,9 +37,12 @@ class ArtifactRef:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """One readable unit of a source; `id` is stable under edits, `sha256` is its version."""
+    """A document of a source, such as one file or one API page.
+
+    `id` stays the same when the text is edited; `sha256` identifies the version of the text.
+    """
 
     id: str
     source: str
@@ -51,16 +58,16 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedDocument:
-    """A document that could not be read, and why."""
+    """A document that could not be read, with the reason."""
 
     source: str
     path: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A passage of a document, whole in structure; `text` is what the reader sees."""
+    """A passage of a document that never splits a paragraph, code block or table; `text` is what the model reads."""
 
     id: str
     document_id: str
@@ -79,21 +86,21 @@ class Chunk:
 
     @property
     def embedded_text(self) -> str:
-        """Title and heading path in front of the text: what the embedder and BM25 see."""
+        """Title and heading path, then the text: what the embedder and BM25 index."""
         return "\n".join([" > ".join([self.title, *self.headings]), self.text])
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that the index returned, with its fused score (higher is better)."""
+    """A chunk that a search returned, with its fused score (higher is better)."""
 
     chunk: Chunk
     score: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IndexUpdate:
-    """What one update did to the index, in chunks (and documents where named so)."""
+    """What one update did to the index. `documents` counts documents, the other numbers count chunks."""
 
     documents: int
     chunks: int
@@ -104,13 +111,12 @@ class IndexUpdate:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QAPair:
-    """A question with the answer that stands in one chunk (`span` = character offsets there).
+    """A question with its answer, quoted from one chunk; `span` holds the character offsets of the answer there.
 
-    `evidence_ids` are further chunks that the answer needs. An unanswerable pair has
-    `answerable=False`, an empty answer and the span (0, 0); its chunk is then one that looks
-    relevant and is not.
+    `evidence_ids` names further chunks that the answer needs. An unanswerable pair has `answerable=False`, an
+    empty answer and the span (0, 0). Its chunk looks relevant but does not answer the question.
     """
 
     id: str
@@ -131,7 +137,7 @@ class QAPair:
 
 @dataclass(frozen=True, slots=True)
 class SplitItem:
-    """A pair with the split it belongs to and the near-duplicate cluster that decided it."""
+    """A pair with its split, and the cluster of near-duplicate documents that was assigned to that split."""
 
     pair: QAPair
     split: Split
@@ -140,15 +146,15 @@ class SplitItem:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation, in the shape of the OpenAI API."""
+    """One message of a conversation, in the format of the OpenAI API."""
 
     role: Literal["system", "user", "assistant"]
     content: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What a chat model returned for one request; times in seconds."""
+    """A chat model's reply to one request; times in seconds."""
 
     text: str
     prompt_tokens: int
@@ -160,7 +166,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A passage the answer points at: `number` as it stands in the text, `[1]` for 1."""
+    """A passage that the answer cites; `number` is 1 for the mark `[1]` in the answer."""
 
     number: int
     document_id: str
@@ -169,9 +175,13 @@ class Citation:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A reviewed answer: text, the passages it cites, whether it refused, what looked wrong."""
+    """A checked answer.
+
+    `citations` are the passages that the text cites, `passages` all that were shown to the model, `warnings`
+    the problems that the check found.
+    """
 
     text: str
     citations: tuple[Citation, ...]
@@ -182,9 +192,12 @@ class Answer:
     retrieval_ms: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredAnswer:
-    """One test item with what a model answered; the unit of every paired comparison."""
+    """A model's answer to one held-out question, with its metrics; the unit of every paired comparison.
+
+    `retrieved` says whether the right passage was among those shown; `cited` holds the ids of the cited chunks.
+    """
 
     pair_id: str
     question: str
@@ -200,9 +213,12 @@ class ScoredAnswer:
     document_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """A metric's mean over n items with a 95% interval, and everything that identifies it."""
+    """A metric's mean over n answers with its 95% interval, and what it was measured on.
+
+    `signature` names how the metric counts, so that scores are compared only if they count alike.
+    """
 
     model: str
     precision: str
@@ -218,9 +234,9 @@ class Score:
     signature: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GateDecision:
-    """Whether the candidate may replace the live model, and the numbers that say so."""
+    """Whether the candidate may replace the live model, with the numbers behind the decision."""
 
     promoted: bool
     reason: str
@@ -241,9 +257,9 @@ class GateDecision:
     out_of_domain_n: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkRow:
-    """One measured load: latencies in milliseconds, memory in bytes."""
+    """The measurement of an engine under one load: latencies in milliseconds, memory in bytes."""
 
     run_id: str
     measured_at: str
@@ -262,11 +278,12 @@ class BenchmarkRow:
     hardware: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalRow:
-    """How well and how fast one state of the index was searched.
+    """How well and how fast one version of the index is searched.
 
-    The metrics are means over n test questions; times in milliseconds, embedding included; size in bytes on disk.
+    The metrics are means over n test questions. Times are in milliseconds and include the embedding of the
+    question. `index_bytes` is the size on disk.
     """
 
     run_id: str
@@ -286,9 +303,9 @@ class RetrievalRow:
     index_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseRecord:
-    """What the gateway answered, kept so that feedback can be matched to it."""
+    """An answer of the gateway, stored so that feedback can refer to it."""
 
     id: str
     created_at: str
@@ -303,9 +320,9 @@ class ResponseRecord:
     latency_ms: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeedbackEvent:
-    """A person's verdict on a response; `correction` is the answer it should have been."""
+    """A person's rating of a response; `correction` is the answer that the person expected."""
 
     id: str
     sequence: int
@@ -321,12 +338,12 @@ class FeedbackEvent:
     model_version: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelManifest:
-    """Everything that identifies a released model; written last, so its existence means whole.
+    """Everything that identifies a released model.
 
-    `files` maps each path relative to the model folder to its SHA-256;
-    `precisions` maps a precision to its subfolder.
+    It is written last: a model folder with a manifest is complete. `files` maps each path relative to the
+    model folder to its SHA-256; `precisions` maps a precision to its subfolder.
     """
 
     format: int
@@ -350,7 +367,7 @@ class ModelManifest:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredModel:
-    """A version in the registry, with its folder and manifest."""
+    """A model version in the registry, with its folder and manifest."""
 
     version: str
     folder: str

@@ -2,23 +2,26 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from ragtune.answer.answering import SPARE_HITS
+from ragtune.answer.passages import Search, hits_needed
 from ragtune.dataset.corrections import CORRECTION, feedback_ids
 from ragtune.evaluation import out_of_domain
 from ragtune.evaluation.benchmark import folder_bytes
 from ragtune.knowledge.retrieval import Retriever
-from ragtune.model.examples import TrainingExample, build_examples, interleaved
+from ragtune.model.examples.builder import ExampleBuilder
+from ragtune.model.examples.example import TrainingExample
+from ragtune.model.examples.mixture import REPLAY
+from ragtune.model.examples.order import interleave
+from ragtune.model.examples.tokens import STRETCH
 from ragtune.model.merge import merge_adapter
 from ragtune.model.pretrained import check_model_folder, resolve_base_model
 from ragtune.model.quantization import inspect_weights, quantize_w4a16, quantize_w8a8
 from ragtune.model.sft import REPORT, AdapterReport, train_adapter
-from ragtune.model.tokens import STRETCH
 from ragtune.model.tracking import MlflowTracker
 from ragtune.records import ArtifactRef, Chunk, Document, Hit, Split, SplitItem, content_id
 from ragtune.settings import Settings, TrainingSettings
@@ -149,20 +152,19 @@ def examples(
 ) -> list[TrainingExample]:
     """Return the split's conversations, people's corrections first so that no time limit leaves them out.
 
-    No more are built than a training can take in or look at; up to `together` share a prompt.
+    It builds no more than the training can use; up to `together` pairs share a prompt.
     """
     chosen = [item for item in items if item.split == split]
     chosen.sort(key=lambda item: (item.pair.kind != CORRECTION, content_id(str(settings.seed), item.pair.id)))
-    most = reach(settings.training, split)
-    chosen = chosen[: together * most]
-    search = searching(retriever, [item.pair.question for item in chosen], settings.answer.passages + SPARE_HITS)
-    built = build_examples(
-        chosen, chunks, search, settings.answer, settings.seed, LoggedProgress(), together=together, most=most
-    )
+    limit = reach(settings.training, split)
+    chosen = chosen[: together * limit]
+    search = searching(retriever, [item.pair.question for item in chosen], hits_needed(settings.answer.passages))
+    builder = ExampleBuilder(chunks, search, settings.answer, settings.seed)
+    built = builder.build(chosen, together, limit, LoggedProgress())
     return sorted(built, key=lambda example: example.kind != CORRECTION)
 
 
-def searching(retriever: Retriever, questions: Sequence[str], limit: int) -> Callable[[str, int], list[Hit]]:
+def searching(retriever: Retriever, questions: Sequence[str], limit: int) -> Search:
     """Return a search that looks for many of the questions in the same go, and for any other text by itself."""
     ahead = list(dict.fromkeys(questions))
     places = {question: place for place, question in enumerate(ahead)}
@@ -203,11 +205,10 @@ def with_replay(
     chosen = others[first:] if split == "train" else others[:first]
     passages = {chunk.id: chunk for question in chosen for chunk in question.passages}
     items = [SplitItem(question.pair, split, question.pair.document_id) for question in chosen]
-    finds = out_of_domain.FixedPassages(chosen)
-    built = build_examples(
-        items, list(passages.values()), finds.search, settings.answer, settings.seed, together=together, talk=False
-    )
-    return interleaved(own, built, settings.training.replay_share, reach(settings.training, split))
+    search = out_of_domain.FixedPassages(chosen).search
+    builder = ExampleBuilder(passages.values(), search, settings.answer, settings.seed, REPLAY)
+    built = builder.build(items, together)
+    return interleave(own, built, settings.training.replay_share, reach(settings.training, split))
 
 
 def learnt_corrections(adapter: Path, items: Sequence[SplitItem]) -> tuple[str, ...]:

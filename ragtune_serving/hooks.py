@@ -17,8 +17,8 @@ from litellm.integrations.custom_logger import CustomLogger  # noqa: TID253 - on
 from pydantic import BaseModel, ConfigDict
 
 from ragtune.answer.answering import Answerer, Prepared
+from ragtune.answer.checking import citation_corrector
 from ragtune.answer.controls import Controls, with_controls
-from ragtune.answer.review import marks_of
 from ragtune.errors import EngineError, RagTuneError, SettingsError
 from ragtune.records import Answer, Completion, Message, ResponseRecord
 from ragtune.store.feedback import FeedbackLog, now
@@ -106,7 +106,7 @@ class AnsweringHooks(CustomLogger):
         choice, usage = response.choices[0], getattr(response, "usage", None)
         text = choice.message.content or ""
         if text:
-            marks = marks_of(exchange.prepared.passages, exchange.prepared.controls)
+            marks = citation_corrector(exchange.prepared.passages, exchange.prepared.controls)
             choice.message.content = marks.feed(text) + marks.end()
         response.id = exchange.response_id
         spent = getattr(usage, "prompt_tokens", 0), getattr(usage, "completion_tokens", 0)
@@ -134,7 +134,7 @@ class AnsweringHooks(CustomLogger):
                 yield chunk
             return
         text: list[str] = []
-        marks = marks_of(exchange.prepared.passages, exchange.prepared.controls)
+        marks = citation_corrector(exchange.prepared.passages, exchange.prepared.controls)
         finish = ""
         last: list[Any] = []
         counts: Any = None
@@ -226,7 +226,14 @@ class AnsweringHooks(CustomLogger):
         """Review, record and count one answer; return its field `ragtune`."""
         seconds = time.perf_counter() - exchange.started
         first = (exchange.first_token or time.perf_counter()) - exchange.started
-        completion = Completion(text, prompt_tokens, completion_tokens, first, seconds, finish_reason)
+        completion = Completion(
+            text=text,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            first_token_seconds=first,
+            total_seconds=seconds,
+            finish_reason=finish_reason,
+        )
         answer = await self._in_thread(lambda: self._review_and_record(exchange, completion))
         exchange.engine.release()
         self._count(exchange, answer)

@@ -1,6 +1,6 @@
 import pytest
 
-from ragtune.answer.answering import Answerer, RememberingAnswerer, search_text
+from ragtune.answer.answering import Answerer, RememberingAnswerer
 from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.errors import SettingsError
 from ragtune.records import Message
@@ -16,7 +16,7 @@ RETRIEVER = ListRetriever(
 )
 
 
-def test_an_answer_cites_the_passage_that_its_number_names():
+def test_an_answer_cites_the_passage_with_its_number():
     chat = ScriptedChat(lambda messages: "It is 5 calls. [1]")
     answer = Answerer(RETRIEVER, AnswerSettings()).answer("What is the limit?", chat)
     assert [citation.chunk_id for citation in answer.citations] == ["limit"]
@@ -25,7 +25,7 @@ def test_an_answer_cites_the_passage_that_its_number_names():
     assert answer.retrieval_ms > 0
 
 
-def test_the_model_sees_the_passages_greedily_and_seeded():
+def test_the_model_gets_the_passages_the_limits_and_the_seed():
     chat = ScriptedChat(lambda messages: "5 [1]")
     Answerer(RETRIEVER, AnswerSettings(passages=1, max_tokens=50)).answer("What is the limit?", chat, seed=7)
     (call,) = chat.calls
@@ -33,7 +33,7 @@ def test_the_model_sees_the_passages_greedily_and_seeded():
     assert "[1] limit\nThe limit is 5 calls.\n\nQuestion: What is the limit?" in call["messages"][1].content
 
 
-def test_a_question_that_several_models_get_is_prepared_once():
+def test_a_question_for_several_models_is_prepared_once():
     answerer = RememberingAnswerer(RETRIEVER, AnswerSettings())
     first = answerer.prepare("What is the limit?")
     assert answerer.prepare("What is the limit?") is first
@@ -41,7 +41,7 @@ def test_a_question_that_several_models_get_is_prepared_once():
     assert answerer.prepare("What is the limit?", controls=Controls(citations=False)) != first
 
 
-def test_without_a_retriever_the_model_is_asked_alone():
+def test_without_a_retriever_the_model_answers_without_passages():
     chat = ScriptedChat(lambda messages: "Five.")
     answer = Answerer(None, AnswerSettings()).answer("What is the limit?", chat)
     assert answer.passages == ()
@@ -55,7 +55,7 @@ def test_settings_give_the_default_controls_and_a_request_replaces_them():
     assert answerer.prepare("limit", controls=NEUTRAL).controls == NEUTRAL
 
 
-def test_impossible_default_controls_are_found_at_the_start():
+def test_invalid_default_controls_raise_at_the_start():
     with pytest.raises(SettingsError, match="no dial 'wit'"):
         Answerer(None, AnswerSettings(dials={"wit": 1.0}))
 
@@ -63,16 +63,3 @@ def test_impossible_default_controls_are_found_at_the_start():
 def test_an_empty_question_is_refused():
     with pytest.raises(SettingsError, match="question is empty"):
         Answerer(None, AnswerSettings()).prepare("  ")
-
-
-def test_a_short_follow_up_is_searched_together_with_the_question_before():
-    history = (Message("user", "How does dagster.asset work?"), Message("assistant", "Like this."))
-    assert search_text("And its default?", history) == "How does dagster.asset work? And its default?"
-    named = "And if I leave out max_concurrent_runs_of_it?"
-    assert search_text(named, history) == f"How does dagster.asset work? {named}"
-    for whole in (
-        "Which arguments does the function dagster.job accept today?",
-        "What does dagster.define_asset_job return?",
-        "How do I configure the multiprocess executor so that it runs three steps at once?",
-    ):
-        assert search_text(whole, history) == whole

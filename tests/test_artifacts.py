@@ -23,7 +23,16 @@ def test_records_survive_the_round_trip_with_their_tuples(tmp_path: Path) -> Non
 
 def test_a_pair_with_scores_and_span_survives_the_round_trip(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
-    pair = QAPair("1", "What?", "That.", "purpose", "d", "c", (3, 8), scores={"clear": 0.5})
+    pair = QAPair(
+        id="1",
+        question="What?",
+        answer="That.",
+        kind="purpose",
+        document_id="d",
+        chunk_id="c",
+        span=(3, 8),
+        scores={"clear": 0.5},
+    )
     assert store.read_records(store.write_records("pairs", [pair]), QAPair) == [pair]
 
 

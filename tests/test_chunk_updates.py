@@ -39,7 +39,15 @@ def document(number: int, kind: str = "prose", like: int | None = None) -> Docum
     text = (
         f"# Page\n\n{' '.join(words)}{' so be it' * (number % 3 == 0)}\n\n## More\n\nAll about {' '.join(words[:20])}"
     )
-    return Document(content_id(str(number)), "s", f"{number}.md", f"Page {number}", text, content_id(text), kind=kind)
+    return Document(
+        id=content_id(str(number)),
+        source="s",
+        path=f"{number}.md",
+        title=f"Page {number}",
+        text=text,
+        sha256=content_id(text),
+        kind=kind,
+    )
 
 
 def pages(count: int, rng: random.Random) -> list[Document]:

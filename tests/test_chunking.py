@@ -17,7 +17,9 @@ def count_words(texts: Sequence[str]) -> list[int]:
 
 
 def document(text: str, path: str = "a.md", title: str = "Town", kind: str = "prose") -> Document:
-    return Document(content_id("s", path), "s", path, title, text, content_id(text), kind=kind)
+    return Document(
+        id=content_id("s", path), source="s", path=path, title=title, text=text, sha256=content_id(text), kind=kind
+    )
 
 
 def chunks_of(text: str, limit: int = 60, overlap: int = 10, **facts: str) -> list[Chunk]:
@@ -148,7 +150,9 @@ def test_cutting_twice_gives_the_same_ids() -> None:
 
 
 def make_chunk(text: str, number: int, title: str = "T", heading: tuple[str, ...] = ()) -> Chunk:
-    return Chunk(f"c{number}", f"d{number}", "s", title, heading, text, 0)
+    return Chunk(
+        id=f"c{number}", document_id=f"d{number}", source="s", title=title, heading_path=heading, text=text, position=0
+    )
 
 
 PROSE = (

@@ -24,9 +24,34 @@ from ragtune_serving.cli import app
 from ragtune_serving.commands import asking, demo, documents, running
 from ragtune_serving.processes import Program, run_to_its_end, start, stop, supervise
 
-SCORE = Score("fine-tuned", "w8a8", "token_f1", 0.75, 0.7, 0.8, 160, "test", "d", "2", 17, "s")
+SCORE = Score(
+    model="fine-tuned",
+    precision="w8a8",
+    metric="token_f1",
+    value=0.75,
+    low=0.7,
+    high=0.8,
+    n=160,
+    split="test",
+    dataset_sha256="d",
+    model_version="2",
+    seed=17,
+    signature="s",
+)
 DECISION = GateDecision(
-    True, "the interval excludes zero", "token_f1", 0.2, 0.7, 0.5, 0.4, 0.6, 0.05, 120, 0.05, "", "2"
+    promoted=True,
+    reason="the interval excludes zero",
+    metric="token_f1",
+    live=0.2,
+    candidate=0.7,
+    gain=0.5,
+    low=0.4,
+    high=0.6,
+    smallest_detectable_gain=0.05,
+    n=120,
+    alpha=0.05,
+    live_version="",
+    candidate_version="2",
 )
 
 
@@ -88,7 +113,10 @@ def test_documents_are_indexed_found_and_ranked_into_a_run_file(home, tmp_path):
 
 
 def test_a_document_is_ranked_once_by_its_best_chunk():
-    chunks = [Chunk(f"c{i}", document, "s", "t", (), "x", i) for i, document in enumerate(["a", "b", "a"])]
+    chunks = [
+        Chunk(id=f"c{i}", document_id=document, source="s", title="t", heading_path=(), text="x", position=i)
+        for i, document in enumerate(["a", "b", "a"])
+    ]
     hits = [Hit(chunk, 1.0 - i / 10) for i, chunk in enumerate(chunks)]
     assert documents._ranked(hits, "document") == [("a", 1.0), ("b", 0.9)]
     assert [name for name, _ in documents._ranked(hits, "chunk")] == ["c0", "c1", "c2"]
@@ -238,7 +266,7 @@ def test_a_program_that_ignores_the_signal_is_killed_with_its_children(tmp_path)
 
 def test_the_demo_asks_unseen_questions_of_different_kinds(home):
     store = ArtifactStore(load_settings().home / "artifacts")
-    pair = QAPair("0", "What is a?", "An a.", "default", "d", "c")
+    pair = QAPair(id="0", question="What is a?", answer="An a.", kind="default", document_id="d", chunk_id="c")
     items = [
         SplitItem(replace(pair, id="train"), "train", "k"),
         SplitItem(replace(pair, id="1"), "test", "k"),

@@ -31,18 +31,18 @@ def test_an_unknown_name_lists_the_valid_ones():
         with_controls(NEUTRAL, None, {"wit": True})
 
 
-def test_a_switch_sent_as_a_dial_is_told_where_it_belongs():
+def test_the_error_for_a_switch_sent_as_a_dial_says_where_it_belongs():
     with pytest.raises(SettingsError, match="'citations' is a switch"):
         with_controls(NEUTRAL, {"citations": 1.0})
 
 
-def test_depth_moves_passages_and_length_and_creativity_the_temperature():
+def test_depth_changes_passages_and_length_and_creativity_changes_the_temperature():
     assert [Controls(depth=d).passages(3) for d in (0.0, 0.5, 1.0)] == [2, 3, 4]
     assert [Controls(depth=d).max_tokens(96) for d in (0.0, 0.5, 1.0)] == [48, 96, 288]
     assert Controls(examples=True).max_tokens(96) == 192
     assert (NEUTRAL.temperature, Controls(creativity=0.7).temperature) == (0.0, 0.7)
 
 
-def test_controls_travel_in_the_shape_of_a_request():
+def test_controls_can_be_sent_in_the_shape_of_a_request():
     controls = Controls(depth=0.9, step_by_step=True)
     assert with_controls(NEUTRAL, **controls.as_dict()) == controls

@@ -5,15 +5,39 @@ from ragtune.settings import DatasetSettings
 
 CHUNKS = [
     Chunk(
-        "c1", "d1", "s", "pkg.load", ("pkg.load",), "Loads a file.\n\n- `limit` (int): The most rows that are read.", 0
+        id="c1",
+        document_id="d1",
+        source="s",
+        title="pkg.load",
+        heading_path=("pkg.load",),
+        text="Loads a file.\n\n- `limit` (int): The most rows that are read.",
+        position=0,
     ),
-    Chunk("c2", "d2", "s", "pkg.save", ("pkg.save",), "Saves a file. The path must not exist yet.", 0),
+    Chunk(
+        id="c2",
+        document_id="d2",
+        source="s",
+        title="pkg.save",
+        heading_path=("pkg.save",),
+        text="Saves a file. The path must not exist yet.",
+        position=0,
+    ),
 ]
 
 
 def event(number: int, question: str, correction: str, chunks=("c1", "c2"), cited=()) -> FeedbackEvent:
     return FeedbackEvent(
-        f"fb-{number}", number, "2026-01-01", f"r{number}", "down", correction, "", "", question, chunks, cited
+        id=f"fb-{number}",
+        sequence=number,
+        created_at="2026-01-01",
+        response_id=f"r{number}",
+        rating="down",
+        correction=correction,
+        comment="",
+        user="",
+        question=question,
+        chunk_ids=chunks,
+        cited_chunk_ids=cited,
     )
 
 

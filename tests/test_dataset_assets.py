@@ -221,7 +221,9 @@ def test_a_document_that_comes_back_has_the_split_it_had(tmp_path):
 
 
 def test_a_review_whose_pair_is_no_longer_written_is_listed(home):
-    gone = QAPair("x", "What was written long ago?", "This.", kind="purpose", document_id="", chunk_id="")
+    gone = QAPair(
+        id="x", question="What was written long ago?", answer="This.", kind="purpose", document_id="", chunk_id=""
+    )
     home.reviews.decide(gone, "ada", "reject")
     home.run()
     assert gone.question in home.metadata("qa_dataset")["orphaned reviews"]

@@ -122,7 +122,20 @@ def test_tables_keep_their_shape_whatever_the_cells_hold():
 
 
 def test_plots_are_pictures_inside_the_metadata():
-    score = Score("base", "bf16", "token_f1", 0.2, 0.25, 0.3, 9, "test", "d", "v", 1, "s")
+    score = Score(
+        model="base",
+        precision="bf16",
+        metric="token_f1",
+        value=0.2,
+        low=0.25,
+        high=0.3,
+        n=9,
+        split="test",
+        dataset_sha256="d",
+        model_version="v",
+        seed=1,
+        signature="s",
+    )
     pictures = [
         curve({"loss": [(1, 2.0), (2, 1.0)]}, "Loss", "step", "loss"),
         score_bars([score], "Scores"),

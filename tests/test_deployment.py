@@ -14,7 +14,25 @@ from ragtune_serving.engine import Pace, ServedModel, SupervisedEngine
 from tests.support.fake_engine import FakeEngine
 
 PACE = Pace(watch=0.05, first_pause=0.05, longest_pause=0.2, calm=60)
-MANIFEST = ModelManifest(1, "now", "smollm2", "b", "a", "d", (), "p", 1, "c", "w8a8", {}, {}, (), {}, "", {})
+MANIFEST = ModelManifest(
+    format=1,
+    created_at="now",
+    base_model="smollm2",
+    base_sha256="b",
+    adapter_sha256="a",
+    dataset_sha256="d",
+    feedback_ids=(),
+    prompt_sha256="p",
+    seed=1,
+    code_version="c",
+    served_precision="w8a8",
+    precisions={},
+    files={},
+    scores=(),
+    gate={},
+    mlflow_run_id="",
+    packages={},
+)
 
 
 class Routes:

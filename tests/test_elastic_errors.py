@@ -23,7 +23,15 @@ VECTOR = np.ones(8, dtype=np.float32) / np.sqrt(np.float32(8))
 
 
 def chunk(number: int) -> Chunk:
-    return Chunk(content_id(str(number)), f"d{number}", "folder:x", "Title", (), f"herring {number}", number)
+    return Chunk(
+        id=content_id(str(number)),
+        document_id=f"d{number}",
+        source="folder:x",
+        title="Title",
+        heading_path=(),
+        text=f"herring {number}",
+        position=number,
+    )
 
 
 @contextmanager

@@ -13,7 +13,20 @@ SETTINGS = EvaluationSettings()
 
 def answers(values, metric: str = "token_f1") -> list[ScoredAnswer]:
     return [
-        ScoredAnswer(f"p{i}", "q", "e", "a", "k", True, False, True, (), {metric: float(value)}, 1.0, f"d{i}")
+        ScoredAnswer(
+            pair_id=f"p{i}",
+            question="q",
+            expected="e",
+            answer="a",
+            kind="k",
+            answerable=True,
+            refused=False,
+            retrieved=True,
+            cited=(),
+            metrics={metric: float(value)},
+            latency_ms=1.0,
+            document_id=f"d{i}",
+        )
         for i, value in enumerate(values)
     ]
 

@@ -98,7 +98,7 @@ def test_a_citation_of_the_wrong_passage_is_set_right_in_the_text_that_is_sent(g
         text, extra = reply.choices[0].message.content, reply.ragtune
     assert text.strip() == f"{DOCUMENTS['total']} [1]"
     assert [(c["number"], c["text"]) for c in extra["citations"]] == [(1, DOCUMENTS["total"])]
-    assert "It cited passage 2 for what stands in passage 1." in extra["warnings"]
+    assert "It cited passage 2, but the words are in passage 1." in extra["warnings"]
 
 
 def test_a_stream_counts_the_tokens_of_the_engine_and_shows_them_to_those_who_ask(gateway):

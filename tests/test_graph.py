@@ -190,7 +190,17 @@ def test_a_correction_leads_through_the_sensor_to_a_new_adapter_whose_manifest_n
     log = FeedbackLog(home.settings.feedback_url)
     question = f"In one line, {pair.question[0].lower()}{pair.question[1:]}"
     log.record_response(
-        ResponseRecord("r-1", "2026-01-01", question, "Wrong.", "ragtune", "1", (pair.chunk_id,), (), False)
+        ResponseRecord(
+            id="r-1",
+            created_at="2026-01-01",
+            question=question,
+            answer="Wrong.",
+            model="ragtune",
+            model_version="1",
+            chunk_ids=(pair.chunk_id,),
+            cited_chunk_ids=(),
+            refused=False,
+        )
     )
     event = log.add("r-1", "down", correction=pair.answer)
     log.close()

@@ -7,7 +7,9 @@ from ragtune.records import Chunk, Hit
 from ragtune.settings import load_settings
 from ragtune_serving.grounding import Grounding
 
-HIT = Hit(Chunk("c", "d", "s", "t", (), "The default is 5.", 0), 1.0)
+HIT = Hit(
+    Chunk(id="c", document_id="d", source="s", title="t", heading_path=(), text="The default is 5.", position=0), 1.0
+)
 
 
 class GrowingIndex:

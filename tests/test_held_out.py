@@ -15,7 +15,12 @@ from ragtune.store.artifacts import ArtifactStore
 from ragtune_assets.line_up import BASE, RAW, line_up
 from tests.support.answering_fakes import ListRetriever, ScriptedChat, chunk
 
-PAIRS = [QAPair(f"p{i}", f"What is item{i} ?", f"value {i}", "k", f"d{i}", f"c{i}") for i in range(6)]
+PAIRS = [
+    QAPair(
+        id=f"p{i}", question=f"What is item{i} ?", answer=f"value {i}", kind="k", document_id=f"d{i}", chunk_id=f"c{i}"
+    )
+    for i in range(6)
+]
 ITEMS = [SplitItem(pair, "gate" if number % 2 else "test", pair.document_id) for number, pair in enumerate(PAIRS)]
 
 
@@ -142,7 +147,15 @@ def test_when_one_model_fails_the_engines_beside_it_are_stopped_and_no_other_is_
 
 def test_the_chosen_questions_stay_when_more_are_added():
     few = {pair.id for pair in held_out(ITEMS, "test", 2, 17)}
-    more = [*ITEMS, *(SplitItem(QAPair(f"n{i}", "q", "a", "k", "d", "c"), "test", "d") for i in range(2))]
+    more = [
+        *ITEMS,
+        *(
+            SplitItem(
+                QAPair(id=f"n{i}", question="q", answer="a", kind="k", document_id="d", chunk_id="c"), "test", "d"
+            )
+            for i in range(2)
+        ),
+    ]
     assert len(few) == 2
     assert few <= {pair.id for pair in held_out(more, "test", 4, 17)}
 

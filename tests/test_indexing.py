@@ -23,7 +23,15 @@ WORDS = ["herring", "swallow", "adapter", "quantise", "retrieve", "gateway", "ha
 
 
 def chunk(document: str, text: str, position: int = 0) -> Chunk:
-    return Chunk(content_id(document, text), document, "folder:docs", document, (), text, position)
+    return Chunk(
+        id=content_id(document, text),
+        document_id=document,
+        source="folder:docs",
+        title=document,
+        heading_path=(),
+        text=text,
+        position=position,
+    )
 
 
 def corpus(documents: int, edited: int = 0) -> list[Chunk]:

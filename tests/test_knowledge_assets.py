@@ -231,7 +231,10 @@ def test_the_page_of_the_index_shows_recall_latency_and_size_over_time(settings:
             (event,) = result.asset_materializations_for_node("search_index")
             pages.append({name: value.value for name, value in event.metadata.items()})
             passages = store.read_records(store.current("chunks"), Chunk)
-            pairs = [QAPair(c.id, c.title, c.text, "kind", c.document_id, c.id) for c in passages]
+            pairs = [
+                QAPair(id=c.id, question=c.title, answer=c.text, kind="kind", document_id=c.document_id, chunk_id=c.id)
+                for c in passages
+            ]
             store.set_current(store.write_records("qa_splits", [SplitItem(p, "test", p.id) for p in pairs]))
     assert "recall@10" not in pages[0], "there was no dataset yet"
     assert pages[1]["recall@10"] == 1.0
@@ -255,7 +258,14 @@ def test_what_is_measured_is_what_is_served_with_the_rewriter_of_the_settings(se
         with dg.DagsterInstance.ephemeral() as instance:
             dg.materialize(assets[:2], instance=instance, resources=build_resources(settings))
             (b,) = (c for c in store.read_records(store.current("chunks"), Chunk) if c.title == "B")
-            pair = QAPair("p", "Where does a striped horse live?", b.text, "kind", b.document_id, b.id)
+            pair = QAPair(
+                id="p",
+                question="Where does a striped horse live?",
+                answer=b.text,
+                kind="kind",
+                document_id=b.document_id,
+                chunk_id=b.id,
+            )
             store.set_current(store.write_records("qa_splits", [SplitItem(pair, "test", "p")]))
             result = dg.materialize(assets, instance=instance, resources=build_resources(settings))
     finally:

@@ -17,7 +17,15 @@ def passages(first: int, last: int) -> list[tuple[Chunk, np.ndarray]]:
     found = []
     for number in range(first, last):
         vector = middles[number % CROWDS] + 0.7 * np.random.default_rng(number).normal(size=DIMENSION)
-        chunk = Chunk(f"c{number}", f"d{number}", "folder:docs", f"Page {number}", (), f"text {number}", 0)
+        chunk = Chunk(
+            id=f"c{number}",
+            document_id=f"d{number}",
+            source="folder:docs",
+            title=f"Page {number}",
+            heading_path=(),
+            text=f"text {number}",
+            position=0,
+        )
         found.append((chunk, (vector / np.linalg.norm(vector)).astype(np.float32)))
     return found
 

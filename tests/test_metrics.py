@@ -2,20 +2,34 @@ from dataclasses import replace
 
 import pytest
 
-from ragtune.answer.marks import answer_tokens
+from ragtune.answer.checking import check_answer
+from ragtune.answer.citations import answer_tokens
 from ragtune.answer.prompt import REFUSAL
-from ragtune.answer.review import review
 from ragtune.evaluation.metrics import SIGNATURES, exact_match, measure, token_f1
 from ragtune.records import Completion, QAPair
 from tests.support.answering_fakes import chunk, hits
 
-PAIR = QAPair("p", "What is the limit?", "5 calls", "default", "doc-right", "right")
-NOBODY = QAPair("u", "Who sang?", "", "unanswerable", "doc-right", "right", answerable=False)
+PAIR = QAPair(
+    id="p", question="What is the limit?", answer="5 calls", kind="default", document_id="doc-right", chunk_id="right"
+)
+NOBODY = QAPair(
+    id="u",
+    question="Who sang?",
+    answer="",
+    kind="unanswerable",
+    document_id="doc-right",
+    chunk_id="right",
+    answerable=False,
+)
 PASSAGES = hits(chunk("other", "Nothing."), chunk("right", "The limit is 5 calls."))
 
 
 def answered(text: str, passages=PASSAGES, pair: QAPair = PAIR) -> dict[str, float]:
-    answer = review(pair.question, passages, Completion(text, 1, 1, 0.1, 0.1))
+    answer = check_answer(
+        pair.question,
+        passages,
+        Completion(text=text, prompt_tokens=1, completion_tokens=1, first_token_seconds=0.1, total_seconds=0.1),
+    )
     return measure(pair, answer, with_retrieval=passages is not None)
 
 

@@ -15,7 +15,9 @@ PAIRS = ExtractiveWriter(2).write(CHUNKS)
 
 
 def pair(name, question, answer, answerable=True):
-    return QAPair(name, question, answer, "purpose", "d", "c", answerable=answerable)
+    return QAPair(
+        id=name, question=question, answer=answer, kind="purpose", document_id="d", chunk_id="c", answerable=answerable
+    )
 
 
 def test_a_pair_is_as_retrievable_as_the_rank_of_its_own_passage():

@@ -1,10 +1,22 @@
+import hashlib
+import json
 from dataclasses import replace
 
 import pytest
 
 from ragtune.answer import prompt
-from ragtune.answer.controls import NEUTRAL
-from ragtune.answer.prompt import REFUSAL, SYSTEM, build_messages, prompt_sha256, system_text, target_text
+from ragtune.answer.controls import NEUTRAL, Controls
+from ragtune.answer.prompt import (
+    REFUSAL,
+    SYSTEM,
+    build_messages,
+    passages_in,
+    prompt_sha256,
+    system_text,
+    target_text,
+    user_text,
+)
+from ragtune.answer.small_talk import SMALL_TALK
 from ragtune.knowledge.excerpts import cut_excerpt
 from ragtune.records import Message
 from ragtune.text.words import content_words
@@ -23,24 +35,24 @@ def test_passages_are_numbered_in_their_order_and_the_question_comes_last():
     assert user.content == "[1] a\nA is one.\n\n[2] b\nB is two.\n\nQuestion: What is b?"
 
 
-def test_history_stands_between_the_system_text_and_the_passages():
+def test_history_is_between_the_system_text_and_the_passages():
     earlier = (Message("user", "Hello"), Message("assistant", "Hi."))
     messages = build_messages("And b?", hits(chunk("b", "B is two.")), earlier)
     assert messages[1:3] == earlier
     assert "[1] b" in messages[3].content
 
 
-def test_without_retrieval_the_question_stands_alone():
+def test_without_retrieval_the_message_is_only_the_question():
     system, user = build_messages(" What is b? ", None)
     assert user.content == "What is b?"
     assert "passage" not in system.content
 
 
-def test_nothing_found_is_said_so_that_the_model_can_refuse():
+def test_the_prompt_says_that_nothing_was_found_so_that_the_model_can_refuse():
     assert build_messages("What is b?", [])[1].content == "(no passages were found)\n\nQuestion: What is b?"
 
 
-def test_the_heading_of_a_cut_document_stands_beside_its_title():
+def test_the_heading_of_a_chunk_follows_the_title_of_its_document():
     text = build_messages("q", hits(chunk("c", "Text.", "pkg.call", ("pkg.call", "Parameters"))))[1].content
     assert text.startswith("[1] pkg.call > Parameters\nText.")
 
@@ -154,7 +166,35 @@ def test_identifiers_match_by_their_parts_and_words_by_their_stem():
     assert not content_words("What is the of a")
 
 
-def test_the_prompt_hash_follows_the_prompt(monkeypatch: pytest.MonkeyPatch):
+STYLES = [
+    NEUTRAL,
+    Controls(depth=0.0, technical_level=0.0),
+    Controls(depth=1.0, technical_level=1.0),
+    Controls(citations=False, examples=True),
+    Controls(step_by_step=True, strict_grounding=False),
+]
+
+
+def test_the_prompt_is_byte_for_byte_the_one_that_the_shipped_adapter_was_trained_on():
+    two_passages = hits(chunk("a", "A is one.", "pkg.a", ("pkg.a", "Parameters")), chunk("b", "B is two."))
+    prompts = [
+        [message.content for message in build_messages("What is b? ", passages, controls=style)]
+        for passages in (None, [], two_passages)
+        for style in STYLES
+    ]
+    targets = [target_text("It  is\n5", 2), target_text("", 1)]
+    texts = json.dumps([SYSTEM, REFUSAL, prompts, targets, SMALL_TALK])
+    # A new hash here needs a new adapter, trained on the new texts.
+    assert (
+        hashlib.sha256(texts.encode()).hexdigest() == "3d78a95959bdfcbbf0635a5492d9901fa41165b9769ed35fdf1d295c70958f91"
+    )
+
+
+def test_the_passages_can_be_read_back_from_the_users_message():
+    assert passages_in(user_text("[1] a\nA is one.", "What is a?")) == "[1] a\nA is one."
+
+
+def test_the_prompt_hash_changes_with_the_prompt(monkeypatch: pytest.MonkeyPatch):
     before = prompt_sha256()
     assert before == prompt_sha256()
     monkeypatch.setattr(prompt, "_CITE", "Cite. ")

@@ -244,7 +244,15 @@ def test_no_question_takes_the_heading_of_a_pdf_for_a_part_of_its_sentence() -> 
         ("The crane supports four pallets at a time, each of two", 10.0, False, 14.0),
         ("hundred kilograms.", 10.0, False, 12.0),
     )
-    chunk = Chunk("c", "d", "folder:x", "Crane rules", ("Crane rules", "The crane"), rebuild([page]), 0)
+    chunk = Chunk(
+        id="c",
+        document_id="d",
+        source="folder:x",
+        title="Crane rules",
+        heading_path=("Crane rules", "The crane"),
+        text=rebuild([page]),
+        position=0,
+    )
     answers = [
         chunk.text[fact.start : fact.end] for fact in prose_facts(chunk, [(0, len(chunk.text))], " in Crane rules")
     ]

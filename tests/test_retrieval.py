@@ -17,7 +17,15 @@ NOISE = " ".join(f"peft LoraConfig adapter setting {number}" for number in range
 
 
 def chunk(title: str, text: str, document: str = "") -> Chunk:
-    return Chunk(content_id(title, text), document or title, "package:peft", title, (), text, 0)
+    return Chunk(
+        id=content_id(title, text),
+        document_id=document or title,
+        source="package:peft",
+        title=title,
+        heading_path=(),
+        text=text,
+        position=0,
+    )
 
 
 CHUNKS = [
@@ -45,7 +53,10 @@ def first(retriever: Retriever, text: str, **options: object) -> str:
 
 
 def hit(name: str, document: str = "", score: float = 1.0) -> Hit:
-    return Hit(Chunk(name, document or name, "s", name, (), name, 0), score)
+    return Hit(
+        Chunk(id=name, document_id=document or name, source="s", title=name, heading_path=(), text=name, position=0),
+        score,
+    )
 
 
 def test_fusion_adds_reciprocal_ranks() -> None:
@@ -97,7 +108,18 @@ def test_of_a_named_object_the_passage_that_tells_what_was_asked_comes_first(
         "`colour`: how it looks, by default red.",
         "`size`: a number for BuildKit, BuildKit and BuildKit.",
     ]
-    pages = [Chunk(f"c{n}", "kit", "package:kit", "kit.BuildKit", (), text, n) for n, text in enumerate(texts)]
+    pages = [
+        Chunk(
+            id=f"c{n}",
+            document_id="kit",
+            source="package:kit",
+            title="kit.BuildKit",
+            heading_path=(),
+            text=text,
+            position=n,
+        )
+        for n, text in enumerate(texts)
+    ]
     assert retriever_over(tmp_path, [*pages, *CHUNKS]).search(question, 1)[0].chunk.text == passage
 
 
@@ -107,7 +129,18 @@ def test_a_parameter_is_found_in_the_part_that_lists_it_however_often_the_others
         "Parameters:\n- `ink` (str): What it is drawn with.",
         *[f"ink ink draw {n}" for n in range(9)],
     ]
-    pages = [Chunk(f"c{n}", "map", "package:map", "map.draw_map", (), text, n) for n, text in enumerate(texts)]
+    pages = [
+        Chunk(
+            id=f"c{n}",
+            document_id="map",
+            source="package:map",
+            title="map.draw_map",
+            heading_path=(),
+            text=text,
+            position=n,
+        )
+        for n, text in enumerate(texts)
+    ]
     hits = retriever_over(tmp_path, [*pages, *CHUNKS]).search("What is `ink` in draw_map?", 2)
     assert hits[0].chunk.text == texts[1]
     assert hits[0].score >= hits[1].score
@@ -132,14 +165,33 @@ def test_of_a_long_page_the_passage_comes_first_whose_line_or_heading_tells_what
     tmp_path: Path, question: str, heading: str
 ) -> None:
     page = [
-        Chunk(f"c{n}", "guide", "folder:guide", "Kitchen guide", ("Kitchen guide", name), text, n)
+        Chunk(
+            id=f"c{n}",
+            document_id="guide",
+            source="folder:guide",
+            title="Kitchen guide",
+            heading_path=("Kitchen guide", name),
+            text=text,
+            position=n,
+        )
         for n, (name, text) in enumerate(LONG_PAGE)
     ]
     assert retriever_over(tmp_path, [*page, *CHUNKS]).search(question, 1)[0].chunk.heading_path[-1] == heading
 
 
 def test_passages_that_tell_alike_stay_as_they_were_found(tmp_path: Path) -> None:
-    page = [Chunk(f"c{n}", "guide", "folder:guide", "Kitchen guide", (), f"Something {n}.", n) for n in range(3)]
+    page = [
+        Chunk(
+            id=f"c{n}",
+            document_id="guide",
+            source="folder:guide",
+            title="Kitchen guide",
+            heading_path=(),
+            text=f"Something {n}.",
+            position=n,
+        )
+        for n in range(3)
+    ]
     retriever = retriever_over(tmp_path, page)
     question = "Unheard of?"
     by_vector = [hit.chunk.id for hit in retriever.search(question, 3, "vector")]

@@ -15,7 +15,15 @@ from ragtune.records import Chunk, Document, Hit
 
 
 def chunk(name: str, document: str, heading: str = "") -> Chunk:
-    return Chunk(name, document, "folder:docs", document, (heading,), f"text of {name}", 0)
+    return Chunk(
+        id=name,
+        document_id=document,
+        source="folder:docs",
+        title=document,
+        heading_path=(heading,),
+        text=f"text of {name}",
+        position=0,
+    )
 
 
 A1, A2, A3, B1 = chunk("a1", "a", "x"), chunk("a2", "a", "x"), chunk("a3", "a", "y"), chunk("b1", "b")
@@ -54,7 +62,7 @@ def test_a_grown_corpus_has_the_real_passages_first_and_unit_vectors_near_them()
 
 
 def test_so_many_documents_are_edited_and_the_others_stay() -> None:
-    documents = [Document(str(n), "s", str(n), "t", "text", "h") for n in range(200)]
+    documents = [Document(id=str(n), source="s", path=str(n), title="t", text="text", sha256="h") for n in range(200)]
     changed = [i for i, (a, b) in enumerate(zip(documents, edited(documents, 0.01, 1, 0), strict=True)) if a != b]
     assert len(changed) == 2
     assert edited(documents, 0.01, 1, 0) == edited(documents, 0.01, 1, 0)

@@ -15,11 +15,21 @@ from tests.support.counting_embedder import CountingEmbedder
 
 
 def chunk(name: str, text: str, document: str = "") -> Chunk:
-    return Chunk(name, document or name, "folder:docs", name, (), text, 0)
+    return Chunk(
+        id=name, document_id=document or name, source="folder:docs", title=name, heading_path=(), text=text, position=0
+    )
 
 
 def pair(question: str, answer: str, chunk_id: str, document: str = "", answerable: bool = True) -> QAPair:
-    return QAPair(question, question, answer, "kind", document or chunk_id, chunk_id, answerable=answerable)
+    return QAPair(
+        id=question,
+        question=question,
+        answer=answer,
+        kind="kind",
+        document_id=document or chunk_id,
+        chunk_id=chunk_id,
+        answerable=answerable,
+    )
 
 
 def test_a_single_right_passage_at_place_three_counts_a_third_and_half() -> None:

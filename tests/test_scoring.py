@@ -9,14 +9,37 @@ from ragtune.records import QAPair, ScoredAnswer
 from ragtune.settings import AnswerSettings
 from tests.support.answering_fakes import ListRetriever, ScriptedChat, chunk
 
-PAIRS = [QAPair(f"p{i}", f"What is item{i} ?", f"value {i}", "k", f"doc-c{i}", f"c{i}") for i in range(12)]
+PAIRS = [
+    QAPair(
+        id=f"p{i}",
+        question=f"What is item{i} ?",
+        answer=f"value {i}",
+        kind="k",
+        document_id=f"doc-c{i}",
+        chunk_id=f"c{i}",
+    )
+    for i in range(12)
+]
 RETRIEVER = ListRetriever([chunk(f"c{i}", f"The item{i} has value {i} today.") for i in range(12)])
 
 
 def scored(values: list[float], documents: int = 0, metric: str = "token_f1") -> list[ScoredAnswer]:
     names = [f"d{i % documents}" if documents else f"d{i}" for i in range(len(values))]
     return [
-        ScoredAnswer(f"p{i}", "q", "e", "a", "k", True, False, True, (), {metric: value}, 1.0, names[i])
+        ScoredAnswer(
+            pair_id=f"p{i}",
+            question="q",
+            expected="e",
+            answer="a",
+            kind="k",
+            answerable=True,
+            refused=False,
+            retrieved=True,
+            cited=(),
+            metrics={metric: value},
+            latency_ms=1.0,
+            document_id=names[i],
+        )
         for i, value in enumerate(values)
     ]
 

@@ -18,7 +18,16 @@ Open = Callable[..., SearchIndex]
 
 def chunk(title: str, text: str, position: int = 0, topic: str = "", document: str = "") -> Chunk:
     identity = content_id(document or title, text)
-    return Chunk(identity, document or title, "folder:docs", title, ("Part",), text, position, topic)
+    return Chunk(
+        id=identity,
+        document_id=document or title,
+        source="folder:docs",
+        title=title,
+        heading_path=("Part",),
+        text=text,
+        position=position,
+        topic=topic,
+    )
 
 
 def unit(seed: int) -> np.ndarray:
@@ -154,7 +163,16 @@ def test_an_index_whose_chunks_all_left_finds_nothing(open_index: Open) -> None:
 def test_a_chunk_with_the_same_id_is_replaced(open_index: Open) -> None:
     index = open_index()
     index.apply(ALL, [])
-    moved = Chunk(FISH.id, FISH.document_id, FISH.source, FISH.title, FISH.heading_path, FISH.text, 7, "river")
+    moved = Chunk(
+        id=FISH.id,
+        document_id=FISH.document_id,
+        source=FISH.source,
+        title=FISH.title,
+        heading_path=FISH.heading_path,
+        text=FISH.text,
+        position=7,
+        topic="river",
+    )
     before = index.versions()[FISH.id]
     index.apply([(moved, unit(9))], [])
     assert index.versions()[FISH.id] != before

@@ -25,7 +25,19 @@ def settings(tmp_path) -> Settings:
 @pytest.fixture
 def log(settings):
     log = FeedbackLog(settings.feedback_url)
-    log.record_response(ResponseRecord("r1", "2026-01-01", "What is x?", "y", "ragtune", "1", ("c1",), ("c1",), False))
+    log.record_response(
+        ResponseRecord(
+            id="r1",
+            created_at="2026-01-01",
+            question="What is x?",
+            answer="y",
+            model="ragtune",
+            model_version="1",
+            chunk_ids=("c1",),
+            cited_chunk_ids=("c1",),
+            refused=False,
+        )
+    )
     yield log
     log.close()
 
@@ -61,7 +73,7 @@ def test_feedback_that_was_taken_in_does_not_count_again(settings, log):
 
 
 def test_enough_new_reviews_ask_for_retraining_and_comments_do_not_count(settings):
-    pair = QAPair("p", "What is x?", "It is y.", "purpose", "d", "c")
+    pair = QAPair(id="p", question="What is x?", answer="It is y.", kind="purpose", document_id="d", chunk_id="c")
     reviews = ReviewStore(settings.feedback_url)
     resources = {"settings": settings, "reviews": reviews}
     with dg.DagsterInstance.ephemeral() as instance:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ragtune.errors import DatasetError, ModelError
+from ragtune.model.examples.tokens import batch_order, tokenize
 from ragtune.model.pretrained import load_model, load_tokenizer
 from ragtune.model.sft import AdapterReport, read_report, train_adapter
-from ragtune.model.tokens import batch_order, tokenize
 from ragtune.model.tracking import MlflowTracker, Tracker
 from ragtune.records import Message
 from ragtune.settings import TrainingSettings

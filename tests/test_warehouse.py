@@ -9,10 +9,69 @@ from ragtune.errors import ResourceError
 from ragtune.records import BenchmarkRow, GateDecision, RetrievalRow, Score, ScoredAnswer
 from ragtune.store.warehouse import Warehouse
 
-SCORE = Score("ragtune", "w4a16", "token_f1", 0.7, 0.6, 0.8, 160, "test", "d" * 64, "1", 17, "token_f1|v1")
-ROW = BenchmarkRow("r1", "2026-01-01T00:00:00", "ragtune", "w8a8", 4, 24, 1, 500, 900, 90, 120, 33.5, 10, 20, "cpu")
-RETRIEVAL = RetrievalRow("r1", "2026-01-01", "i" * 64, "d" * 64, "minilm", 9, 5, 0.4, 0.6, 0.8, 0.5, 0.6, 12, 20, 1024)
-DECISION = GateDecision(True, "better", "token_f1", 0.5, 0.6, 0.1, 0.02, 0.2, 0.05, 120, 0.05, "1", "2")
+SCORE = Score(
+    model="ragtune",
+    precision="w4a16",
+    metric="token_f1",
+    value=0.7,
+    low=0.6,
+    high=0.8,
+    n=160,
+    split="test",
+    dataset_sha256="d" * 64,
+    model_version="1",
+    seed=17,
+    signature="token_f1|v1",
+)
+ROW = BenchmarkRow(
+    run_id="r1",
+    measured_at="2026-01-01T00:00:00",
+    model="ragtune",
+    precision="w8a8",
+    concurrency=4,
+    requests=24,
+    errors=1,
+    p50_ms=500,
+    p95_ms=900,
+    ttft_p50_ms=90,
+    ttft_p95_ms=120,
+    tokens_per_second=33.5,
+    peak_memory_bytes=10,
+    model_bytes=20,
+    hardware="cpu",
+)
+RETRIEVAL = RetrievalRow(
+    run_id="r1",
+    measured_at="2026-01-01",
+    index_sha256="i" * 64,
+    dataset_sha256="d" * 64,
+    embedder="minilm",
+    chunks=9,
+    n=5,
+    recall_1=0.4,
+    recall_5=0.6,
+    recall_10=0.8,
+    mrr_10=0.5,
+    ndcg_10=0.6,
+    p50_ms=12,
+    p95_ms=20,
+    index_bytes=1024,
+)
+DECISION = GateDecision(
+    promoted=True,
+    reason="better",
+    metric="token_f1",
+    live=0.5,
+    candidate=0.6,
+    gain=0.1,
+    low=0.02,
+    high=0.2,
+    smallest_detectable_gain=0.05,
+    n=120,
+    alpha=0.05,
+    live_version="1",
+    candidate_version="2",
+)
 
 
 def test_what_was_appended_is_read_back_whole(tmp_path: Path):
@@ -48,7 +107,18 @@ def test_an_empty_warehouse_has_its_tables(tmp_path: Path):
 def test_single_answers_can_be_looked_into(tmp_path: Path):
     warehouse = Warehouse(tmp_path / "w.duckdb")
     answer = ScoredAnswer(
-        "p", "q?", "5", "It is 5. [1]", "api", True, False, True, ("c1",), {"token_f1": 0.5}, 12.0, "d"
+        pair_id="p",
+        question="q?",
+        expected="5",
+        answer="It is 5. [1]",
+        kind="api",
+        answerable=True,
+        refused=False,
+        retrieved=True,
+        cited=("c1",),
+        metrics={"token_f1": 0.5},
+        latency_ms=12.0,
+        document_id="d",
     )
     warehouse.append_answers("run1", "ragtune", "w4a16", "test", [answer])
     _, rows = warehouse.query("SELECT question, cited[0], metrics->>'token_f1' FROM answers")

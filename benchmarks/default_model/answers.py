@@ -57,7 +57,9 @@ class SentencePicker(ChatModel):
             vectors = self.embedder.embed([question, *(text for _, text in units)])
             best = int((vectors[1:] @ vectors[0]).argmax())
         number, text = units[best]
-        return Completion(f"{text} [{number}]", 0, 0, 0.0, 0.0)
+        return Completion(
+            text=f"{text} [{number}]", prompt_tokens=0, completion_tokens=0, first_token_seconds=0.0, total_seconds=0.0
+        )
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import ANSWERING_VERSION, RememberingAnswerer
-from ragtune.answer.marks import answer_tokens, stands_in
+from ragtune.answer.citations import answer_tokens
 from ragtune.backends.catalog import embedder_from, engine_from, retriever_from
 from ragtune.evaluation.benchmark import hardware
 from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers
@@ -44,7 +44,10 @@ def questions_of(file: Path, settings: Settings) -> list[OutOfDomainQuestion]:
     """
     lines = {line["question"]: line for line in map(json.loads, filter(str.strip, file.read_text().splitlines()))}
     contexts = {context: content_id(context) for context in (line["context"] for line in lines.values())}
-    documents = [Document(name, str(file), name, "", text, name) for text, name in contexts.items()]
+    documents = [
+        Document(id=name, source=str(file), path=name, title="", text=text, sha256=name)
+        for text, name in contexts.items()
+    ]
     embedder = embedder_from(settings)
     chunks = [
         chunk
@@ -58,8 +61,19 @@ def questions_of(file: Path, settings: Settings) -> list[OutOfDomainQuestion]:
         if matches:
             start = matches[0].text.index(answer)
             span = (start, start + len(answer))
-            pair_id = content_id(question, name)
-            pairs.append(QAPair(pair_id, question, answer, "public", name, matches[0].id, span, bool(answer)))
+            own = content_id(question, name)
+            pairs.append(
+                QAPair(
+                    id=own,
+                    question=question,
+                    answer=answer,
+                    kind="public",
+                    document_id=name,
+                    chunk_id=matches[0].id,
+                    span=span,
+                    answerable=bool(answer),
+                )
+            )
     print(f"{len(pairs)} of {len(lines)} questions have an answer that stands in a passage.")
     return with_nearest_passages(pairs, chunks, embedder, settings.answer.passages)
 
@@ -67,7 +81,7 @@ def questions_of(file: Path, settings: Settings) -> list[OutOfDomainQuestion]:
 def contains(answer: ScoredAnswer) -> float:
     """Return 1 if the answer contains the expected one word for word and is not a refusal, else 0."""
     expected, words = answer_tokens(answer.expected), answer_tokens(answer.answer)
-    return float(bool(expected) and stands_in(expected, words) and not answer.refused)
+    return float(bool(expected) and occurs_in(expected, words) and not answer.refused)
 
 
 def values(answers: Sequence[ScoredAnswer]) -> dict[str, dict[str, float]]:

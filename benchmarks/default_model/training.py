@@ -26,9 +26,9 @@ from ragtune.evaluation.benchmark import hardware
 from ragtune.evaluation.resampling import mean_interval
 from ragtune.model import sft
 from ragtune.model.capacity import use_threads
-from ragtune.model.examples import TrainingExample
+from ragtune.model.examples.example import TrainingExample
+from ragtune.model.examples.tokens import Tokenized, tokenize
 from ragtune.model.pretrained import load_tokenizer, raw_model
-from ragtune.model.tokens import Tokenized, tokenize
 from ragtune.model.tracking import Tracker
 from ragtune.ports import silent
 from ragtune.records import Chunk, SplitItem

@@ -1,7 +1,7 @@
-"""The linguistic controls: dials from 0 to 1 and switches, on or off.
+"""The linguistic controls: dials from 0 to 1, and switches that are on or off.
 
-They act on how many passages are read, how long and how bold the answer is, and on what
-the system prompt asks for. Defaults come from `AnswerSettings`, a request overrides them.
+They decide how many passages the model reads, how long and how varied its answer may be, and which style the
+system text asks for. The defaults come from `AnswerSettings`; a request may override them.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,13 @@ from ragtune.errors import SettingsError
 
 DIALS = ("creativity", "depth", "technical_level")
 SWITCHES = ("citations", "examples", "step_by_step", "strict_grounding")
+_MIN_TOKENS = 8
+"""A shorter limit cuts off even a value with its citation. Chosen by hand, not measured."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Controls:
-    """Where every dial stands and which switches are on; the defaults are the neutral style."""
+    """The position of every dial and switch; the defaults are the neutral style."""
 
     depth: float = 0.5
     creativity: float = 0.0
@@ -28,22 +30,25 @@ class Controls:
     strict_grounding: bool = True
 
     def as_dict(self) -> dict[str, dict[str, float] | dict[str, bool]]:
-        """Return {"dials": {...}, "switches": {...}}, the shape that a request uses."""
+        """Return {"dials": {...}, "switches": {...}}, as in the body of a request."""
         values = asdict(self)
         return {"dials": {name: values[name] for name in DIALS}, "switches": {name: values[name] for name in SWITCHES}}
 
     def passages(self, default: int) -> int:
-        """Return how many passages to read: half of the default at depth 0, half as many again at 1."""
+        """Return how many passages to show: 0.5 times the default at depth 0, 1.5 times at depth 1."""
         return max(1, round(default * (0.5 + self.depth)))
 
     def max_tokens(self, default: int) -> int:
-        """Return the length limit in tokens: the default at depth 0.5, half of it at 0, three times it at 1."""
+        """Return the length limit in tokens: 0.5 times the default at depth 0, the default at 0.5, 3 times at 1.
+
+        Examples and steps double it. The factors are chosen by hand, not measured.
+        """
         factor = 0.5 + self.depth if self.depth <= 0.5 else 1.0 + 4.0 * (self.depth - 0.5)
-        return max(8, round(default * factor * (2.0 if self.examples or self.step_by_step else 1.0)))
+        return max(_MIN_TOKENS, round(default * factor * (2.0 if self.examples or self.step_by_step else 1.0)))
 
     @property
     def temperature(self) -> float:
-        """Sampling temperature: 0 (greedy) to 1."""
+        """Sampling temperature, from 0 (greedy) to 1."""
         return round(self.creativity, 3)
 
 
@@ -53,20 +58,21 @@ NEUTRAL = Controls()
 def with_controls(
     base: Controls, dials: Mapping[str, Any] | None = None, switches: Mapping[str, Any] | None = None
 ) -> Controls:
-    """Return the base with these dials and switches set.
+    """Return a copy of `base` with these dials and switches set.
 
-    Raises SettingsError that lists the valid names, or the valid range of a value.
+    Raises:
+        SettingsError: for an unknown name, listing the valid ones, or for a value out of range.
     """
     values: dict[str, Any] = {}
     for name, value in (dials or {}).items():
-        _known(name, DIALS, "dial")
+        _check_name(name, DIALS, "dial")
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
             raise SettingsError(
                 f"The dial '{name}' has {value!r}.", "a number from 0 to 1", f'send for example {{"{name}": 0.7}}'
             )
         values[name] = float(value)
     for name, value in (switches or {}).items():
-        _known(name, SWITCHES, "switch")
+        _check_name(name, SWITCHES, "switch")
         if not isinstance(value, bool):
             raise SettingsError(
                 f"The switch '{name}' has {value!r}.", "true or false", f'send for example {{"{name}": true}}'
@@ -75,9 +81,11 @@ def with_controls(
     return replace(base, **values)
 
 
-def _known(name: str, names: tuple[str, ...], what: str) -> None:
-    if name not in names:
-        plural = {"dial": "dials", "switch": "switches"}[what]
-        other = next((word for word, group in (("dial", DIALS), ("switch", SWITCHES)) if name in group), "")
-        hint = f"'{name}' is a {other}, send it there" if other else ""
-        raise SettingsError(f"There is no {what} '{name}'.", f"one of the {plural} {', '.join(names)}", hint)
+def _check_name(name: str, valid_names: tuple[str, ...], kind: str) -> None:
+    """Raise SettingsError for an unknown name; say so if it is a switch sent as a dial, or the reverse."""
+    if name in valid_names:
+        return
+    plural = {"dial": "dials", "switch": "switches"}[kind]
+    actual_kind = next((word for word, names in (("dial", DIALS), ("switch", SWITCHES)) if name in names), "")
+    hint = f"'{name}' is a {actual_kind}, send it there" if actual_kind else ""
+    raise SettingsError(f"There is no {kind} '{name}'.", f"one of the {plural} {', '.join(valid_names)}", hint)

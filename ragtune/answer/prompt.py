@@ -1,7 +1,8 @@
 """The one prompt: training, evaluation and serving all build their messages here.
 
-The system text comes first and is the same for every question, so that an engine with a
-prefix cache reads it once; it is short because a small CPU pays for every token.
+The system text comes first and is the same for every question, so that an engine with a prefix cache processes
+it once. It is short because every token costs time on a CPU. The shipped reading adapter was trained on exactly
+these texts: changing one means training it again.
 """
 
 import hashlib
@@ -20,7 +21,9 @@ SYSTEM_RAW = "Answer the question briefly."
 NO_PASSAGES = "(no passages were found)"
 DEFAULT_PASSAGE_WORDS = AnswerSettings().passage_words
 
-_ASKED = "\n\nQuestion: "
+_LOW, _HIGH = 0.3, 0.7
+"""Positions of a dial below and above which the system text asks for another style. Chosen by hand, not measured."""
+_QUESTION_HEAD = "\n\nQuestion: "
 _HEAD = "Answer the question briefly from the numbered passages. "
 _CITE = "End each sentence with the number of its passage, like [1]. "
 _STRICT = f"If the passages do not hold the answer, say: {REFUSAL}"
@@ -35,44 +38,44 @@ def build_messages(
     controls: Controls = NEUTRAL,
     passage_words: int = DEFAULT_PASSAGE_WORDS,
 ) -> tuple[Message, ...]:
-    """Return the conversation for one question: system, history, then passages and question.
+    """Return the messages for one question: the system text, the history, then the passages with the question.
 
-    `passages` in the order of their numbers, the first is `[1]`; None asks the model without
-    retrieval, an empty sequence says that nothing was found.
+    `passages` are in the order of their numbers; the first is `[1]`. None asks the model without retrieval. An empty
+    sequence tells it that the search found nothing.
     """
     if passages is None:
-        return (Message("system", _raw_system(controls)), *history, Message("user", question.strip()))
-    parts = [passage_text(hit.chunk, i, question, passage_words) for i, hit in enumerate(passages, 1)]
-    user = asked("\n\n".join(parts or [NO_PASSAGES]), question)
+        return (Message("system", _system_text_without_passages(controls)), *history, Message("user", question.strip()))
+    texts = [passage_text(hit.chunk, number, question, passage_words) for number, hit in enumerate(passages, 1)]
+    user = user_text("\n\n".join(texts or [NO_PASSAGES]), question)
     return (Message("system", system_text(controls)), *history, Message("user", user))
 
 
-def asked(passages: str, question: str) -> str:
-    """Return the user's message: the passages as text, then the question."""
-    return f"{passages}{_ASKED}{question.strip()}"
+def user_text(passages: str, question: str) -> str:
+    """Return the text of the user's message: the rendered passages, then the question."""
+    return f"{passages}{_QUESTION_HEAD}{question.strip()}"
 
 
-def asked_about(message: str) -> str:
-    """Return the passages of a user's message that `asked` made."""
-    return message.rpartition(_ASKED)[0]
+def passages_in(text: str) -> str:
+    """Return the rendered passages of a text that `user_text` made."""
+    return text.rpartition(_QUESTION_HEAD)[0]
 
 
 def passage_text(chunk: Chunk, number: int, question: str, passage_words: int = DEFAULT_PASSAGE_WORDS) -> str:
-    """Return one passage as the model sees it: `[2] title > heading`, then the part that matters."""
+    """Return one passage as the model sees it: `[2] title > heading`, then the lines closest to the question."""
     head = " > ".join([chunk.title, *chunk.headings[-1:]])
     return f"[{number}] {head}\n{cut_excerpt(chunk.text, question, passage_words, head)}"
 
 
 def system_text(controls: Controls = NEUTRAL) -> str:
-    """Return the system text; the neutral controls give exactly `SYSTEM`."""
+    """Return the system text for these controls; for the neutral ones it is exactly `SYSTEM`."""
     text = _HEAD + (_CITE if controls.citations else "") + (_STRICT if controls.strict_grounding else _FREE)
-    return " ".join([text, *_style(controls)])
+    return " ".join([text, *_style_sentences(controls)])
 
 
 def target_text(answer: str, passage_number: int | None) -> str:
-    """Return what the model should say: the answer as a sentence, then its citation.
+    """Return the text that the model should write: the answer as a sentence, then its citation if there is a number.
 
-    An empty answer is the refusal; without a number the answer stands alone.
+    An empty answer gives the refusal.
     """
     answer = collapse_whitespace(answer)
     if not answer:
@@ -83,31 +86,49 @@ def target_text(answer: str, passage_number: int | None) -> str:
 
 
 def prompt_sha256() -> str:
-    """Return the hash of everything that shapes a prompt, the trimming included."""
-    chunk = Chunk("c", "d", "s", "pkg.call", ("pkg.call", "Parameters"), _SAMPLE, 0)
+    """Return a hash that changes with anything that shapes a prompt, including how passages are trimmed."""
+    chunk = Chunk(
+        id="c",
+        document_id="d",
+        source="s",
+        title="pkg.call",
+        heading_path=("pkg.call", "Parameters"),
+        text=_SAMPLE_TEXT,
+        position=0,
+    )
+    expert = Controls(
+        depth=1.0,
+        creativity=1.0,
+        technical_level=1.0,
+        citations=False,
+        examples=True,
+        step_by_step=True,
+        strict_grounding=False,
+    )
+    newcomer = Controls(depth=0.0, creativity=0.0, technical_level=0.0)
     rendered = [
         [message.content for message in build_messages("What is the default of `limit`?", hits, controls=controls)]
         for hits in (None, [], [Hit(chunk, 1.0)])
-        for controls in (NEUTRAL, Controls(1.0, 1.0, 1.0, False, True, True, False), Controls(0.0, 0.0, 0.0))
+        for controls in (NEUTRAL, expert, newcomer)
     ]
     payload = [PROMPT_VERSION, REFUSAL, target_text("a", 1), rendered]
     return hashlib.sha256(json.dumps(payload, ensure_ascii=False).encode()).hexdigest()
 
 
-def _raw_system(controls: Controls) -> str:
-    return " ".join([SYSTEM_RAW, *_style(controls)])
+def _system_text_without_passages(controls: Controls) -> str:
+    return " ".join([SYSTEM_RAW, *_style_sentences(controls)])
 
 
-def _style(controls: Controls) -> list[str]:
-    """Return the sentences that non-neutral controls add."""
+def _style_sentences(controls: Controls) -> list[str]:
+    """Return the sentences that non-neutral controls add to the system text."""
     lines = []
-    if controls.depth < 0.3:
+    if controls.depth < _LOW:
         lines.append("Use as few words as you can.")
-    elif controls.depth > 0.7:
+    elif controls.depth > _HIGH:
         lines.append("Explain in detail.")
-    if controls.technical_level < 0.3:
+    if controls.technical_level < _LOW:
         lines.append("Use plain words for a newcomer.")
-    elif controls.technical_level > 0.7:
+    elif controls.technical_level > _HIGH:
         lines.append("Use precise technical terms for an expert.")
     if controls.examples:
         lines.append("Give an example.")
@@ -116,7 +137,7 @@ def _style(controls: Controls) -> list[str]:
     return lines
 
 
-_SAMPLE = "\n".join(
+_SAMPLE_TEXT = "\n".join(
     ["`pkg.call(name, limit=5)`", "", "Calls it.", "", "Parameters:"]
     + [f"- `option_{i}` (int, default {i}): One of many options that fill the passage up." for i in range(12)]
     + ["- `limit` (int, default 5): The largest number of calls. It must not be negative."]

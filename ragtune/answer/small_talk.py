@@ -1,4 +1,7 @@
-"""Turns that ask for nothing: what people say, and what a model is taught to say to it."""
+"""Small talk: what people say besides questions about the documents, and the reply that the model is trained on.
+
+Questions that have nothing to do with the documents belong here, too; their reply is the refusal.
+"""
 
 from ragtune.answer.prompt import REFUSAL
 
@@ -43,5 +46,5 @@ SMALL_TALK = (
         REFUSAL,
     ),
 )
-"""What people say, and what is said to it; what has nothing to do with the documents is refused."""
+"""Groups of phrases, each with its reply. Training draws a phrase by its place, so a new one changes the examples."""
 REPLIES = frozenset(reply for _, reply in SMALL_TALK)

@@ -68,7 +68,14 @@ class OpenAIChat(ChatModel):
                 "a finish reason and the token usage at the end of the stream",
                 "see the engine's log",
             )
-        return Completion("".join(text), usage.prompt_tokens, usage.completion_tokens, first or total, total, finish)
+        return Completion(
+            text="".join(text),
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            first_token_seconds=first or total,
+            total_seconds=total,
+            finish_reason=finish,
+        )
 
 
 def list_models(url: str, api_key: str) -> list[str]:

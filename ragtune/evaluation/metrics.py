@@ -7,7 +7,7 @@ unanswerable questions count as SQuAD 2.0 does (Rajpurkar et al. 2018): 1 for a 
 from collections import Counter
 from collections.abc import Sequence
 
-from ragtune.answer.marks import answer_tokens, stands_in
+from ragtune.answer.citations import answer_tokens, occurs_in
 from ragtune.records import Answer, Hit, QAPair
 
 _SENTENCE_WORDS = 6
@@ -52,7 +52,7 @@ def holds_answer(pair: QAPair, document_id: str, chunk_id: str, text: str) -> bo
     want = answer_tokens(pair.answer)
     if not want or (document_id != pair.document_id and len(want) < _SENTENCE_WORDS):
         return False
-    return stands_in(want, answer_tokens(text))
+    return occurs_in(want, answer_tokens(text))
 
 
 def measure(pair: QAPair, answer: Answer, with_retrieval: bool = True) -> dict[str, float]:

@@ -70,18 +70,18 @@ def summarise(
         signature = f"{SIGNATURES[metric]}|ci=95%-bootstrap-by-document,{samples}"
         scores.append(
             Score(
-                model,
-                precision,
-                metric,
-                value,
-                low,
-                high,
-                len(chosen),
-                split,
-                dataset_sha256,
-                model_version,
-                seed,
-                signature,
+                model=model,
+                precision=precision,
+                metric=metric,
+                value=value,
+                low=low,
+                high=high,
+                n=len(chosen),
+                split=split,
+                dataset_sha256=dataset_sha256,
+                model_version=model_version,
+                seed=seed,
+                signature=signature,
             )
         )
     return scores

@@ -4,9 +4,8 @@ BM25 takes `peft.LoraConfig` apart and vectors blur it, but somebody who types a
 """
 
 import re
-from collections.abc import Sequence
 
-from ragtune.records import Chunk, Hit
+from ragtune.records import Chunk
 
 _DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
@@ -24,13 +23,6 @@ The product's name may stand before the two words.
 """
 _PLURAL_REST = re.compile(r"ie$|(?:x|ch|sh|ss)e$")
 """Matches the end of `policies` and `boxes` after their s is gone."""
-_HOW_TO_QUESTION = re.compile(
-    r"how (?:do|can|could|would|should|to)\b|(?:i|we)(?:'d| would)? (?:want|like|need)\b|is there\b|any way\b"
-    r"|i(?:'m| am) (?:trying to|looking for an?)\b|i(?:'m| am) new to\b.*\bhow\b|which part of \w+ do i\b"
-    r"|what(?: is|'s) the (?:\w+ ){0,2}(?:way|function|method|class|module|command|tool) to\b"
-    r"|(?:what|which)\b.* (?:lets me|can (?!i\b)[a-z]+|(?:do|should|would|could|can) i (?:use|call|need))\b",
-    re.IGNORECASE,
-)
 _WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_")
 # Chosen by hand: each name costs a search of its own, and questions seldom name more than two objects.
 _MOST_NAMES = 3
@@ -84,24 +76,7 @@ def _names_in_plain_words(question: str) -> list[list[str]]:
     return [[f"{first}{joint}{last}" for last in dict.fromkeys([second, singular]) for joint in ("", "_")]]
 
 
-def about_what_is_named(question: str, hits: Sequence[Hit]) -> list[Hit]:
-    """Return the hits about the objects that the question names: their own passages, and others that mention them.
-
-    A parameter of the same name on another object's page is no answer. All hits are returned if none belongs to a
-    named object, and for how-to questions, which name something other than what they are after.
-    """
-    if _HOW_TO_QUESTION.match(question):
-        return list(hits)
-    names = {name for lookups in names_in(question) for name in lookups}
-    titles = {hit.chunk.title for hit in hits if names.intersection(object_names(hit.chunk.title))}
-    if not titles:
-        return list(hits)
-    alternatives = "|".join(rf"(?<!\w){re.escape(_short_name(title))}(?!\w)" for title in sorted(titles))
-    mention = re.compile(alternatives, re.IGNORECASE)
-    return [hit for hit in hits if hit.chunk.title in titles or mention.search(hit.chunk.text)]
-
-
-def _short_name(title: str) -> str:
+def shortest_name(title: str) -> str:
     """Return the shortest end of a title that reads as a name: `fit` does not, `Panel.fit` does."""
     parts = title.split(".")
     return parts[-1] if _CODE_WORD.fullmatch(parts[-1]) else ".".join(parts[-2:])

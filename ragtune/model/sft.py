@@ -15,9 +15,9 @@ from pydantic import TypeAdapter
 
 from ragtune.errors import DatasetError, ModelError
 from ragtune.model.capacity import GIB, chosen_device, require_disk, require_memory, use_threads
+from ragtune.model.examples.tokens import Tokenized, batch_order, tokenize
 from ragtune.model.folders import atomic_folder
 from ragtune.model.pretrained import Example, check_model_folder, load_model, load_tokenizer
-from ragtune.model.tokens import Tokenized, batch_order, tokenize
 from ragtune.model.tracking import Tracker
 from ragtune.ports import Progress, silent
 from ragtune.settings import TrainingSettings

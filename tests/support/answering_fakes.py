@@ -8,7 +8,15 @@ from ragtune.records import Chunk, Completion, Hit, Message
 
 
 def chunk(name: str, text: str, title: str = "", headings: tuple[str, ...] = (), document: str = "") -> Chunk:
-    return Chunk(name, document or f"doc-{name}", "folder:docs", title or name, headings, text, 0)
+    return Chunk(
+        id=name,
+        document_id=document or f"doc-{name}",
+        source="folder:docs",
+        title=title or name,
+        heading_path=headings,
+        text=text,
+        position=0,
+    )
 
 
 def hits(*chunks: Chunk) -> list[Hit]:
@@ -45,7 +53,14 @@ class ScriptedChat(ChatModel):
             )
         try:
             text = self.reply(messages)
-            return Completion(text, 100, len(text.split()), 0.01, 0.05, self.finish_reason)
+            return Completion(
+                text=text,
+                prompt_tokens=100,
+                completion_tokens=len(text.split()),
+                first_token_seconds=0.01,
+                total_seconds=0.05,
+                finish_reason=self.finish_reason,
+            )
         finally:
             with self._lock:
                 self.at_once -= 1

@@ -54,12 +54,30 @@ keeper a signed note on the evening before. If the keeper is ill, the warehouse 
 
 def document(title: str, text: str, kind: str = "api") -> Document:
     """Return a document with ids as the readers make them."""
-    return Document(content_id("test", title), "test", title, title, text, content_id(text), "shop", kind=kind)
+    return Document(
+        id=content_id("test", title),
+        source="test",
+        path=title,
+        title=title,
+        text=text,
+        sha256=content_id(text),
+        topic="shop",
+        kind=kind,
+    )
 
 
 def chunk(of: Document) -> Chunk:
     """Return the whole document as one chunk."""
-    return Chunk(content_id(of.id, of.text), of.id, "test", of.title, (of.title,), of.text, 0, of.topic)
+    return Chunk(
+        id=content_id(of.id, of.text),
+        document_id=of.id,
+        source="test",
+        title=of.title,
+        heading_path=(of.title,),
+        text=of.text,
+        position=0,
+        topic=of.topic,
+    )
 
 
 def shop() -> list[Document]:

@@ -1,9 +1,9 @@
 import pytest
 
+from ragtune.answer.checking import check_answer, is_refusal
+from ragtune.answer.citations import CitationCorrector, cited_numbers, without_citations
 from ragtune.answer.controls import Controls
-from ragtune.answer.marks import CitationCorrector, cited_numbers, without_marks
 from ragtune.answer.prompt import REFUSAL
-from ragtune.answer.review import is_refusal, review
 from ragtune.records import Completion
 from tests.support.answering_fakes import chunk, hits
 
@@ -11,7 +11,14 @@ PASSAGES = hits(chunk("a", "The timeout is 30 seconds."), chunk("b", "Retries ar
 
 
 def completion(text: str, finish_reason: str = "stop") -> Completion:
-    return Completion(text, 10, 5, 0.1, 0.2, finish_reason)
+    return Completion(
+        text=text,
+        prompt_tokens=10,
+        completion_tokens=5,
+        first_token_seconds=0.1,
+        total_seconds=0.2,
+        finish_reason=finish_reason,
+    )
 
 
 @pytest.mark.parametrize(
@@ -22,8 +29,8 @@ def test_citation_marks_are_read(text: str, numbers: list[int]):
     assert cited_numbers(text) == numbers
 
 
-def test_marks_are_taken_out_without_a_trace():
-    assert without_marks("It is 5 [1]. Or 6. [2]") == "It is 5. Or 6."
+def test_citation_marks_are_removed_with_the_space_before_them():
+    assert without_citations("It is 5 [1]. Or 6. [2]") == "It is 5. Or 6."
 
 
 @pytest.mark.parametrize(
@@ -43,12 +50,12 @@ def test_marks_are_taken_out_without_a_trace():
         ("", False),
     ],
 )
-def test_a_refusal_is_told_from_an_answer(text: str, refused: bool):
+def test_a_refusal_is_distinguished_from_an_answer(text: str, refused: bool):
     assert is_refusal(text) is refused
 
 
 def test_a_good_answer_has_no_warning():
-    answer = review("What is the timeout?", PASSAGES, completion("The timeout is 30 seconds. [1]"))
+    answer = check_answer("What is the timeout?", PASSAGES, completion("The timeout is 30 seconds. [1]"))
     assert answer.warnings == ()
     assert [(c.number, c.chunk_id, c.text) for c in answer.citations] == [(1, "a", "The timeout is 30 seconds.")]
 
@@ -58,42 +65,44 @@ def test_a_good_answer_has_no_warning():
     [
         ("The timeout is 30 seconds.", "stop", "cites no passage"),
         ("The timeout is 31 seconds. [4]", "stop", "cites passage 4, which does not exist"),
-        ("Penguins govern the antarctic parliament. [1]", "stop", "of its words stand in its passages"),
+        ("Penguins govern the antarctic parliament. [1]", "stop", "of its words are in its passages"),
         ("The timeout is 30 [1]", "length", "cut off"),
         ("", "stop", "answered nothing"),
     ],
 )
-def test_what_looks_wrong_is_said(text: str, finish: str, warning: str):
-    assert any(warning in line for line in review("What?", PASSAGES, completion(text, finish)).warnings)
+def test_what_looks_wrong_gives_a_warning(text: str, finish: str, warning: str):
+    assert any(warning in line for line in check_answer("What?", PASSAGES, completion(text, finish)).warnings)
 
 
-def test_a_citation_is_held_to_its_own_passage():
-    answer = review("What is the timeout?", PASSAGES, completion("The timeout is 31 seconds. [2]"))
+def test_an_answer_is_compared_with_the_passage_that_it_cites():
+    answer = check_answer("What is the timeout?", PASSAGES, completion("The timeout is 31 seconds. [2]"))
     assert answer.warnings == (
-        "Only 0% of its words stand in its passages.",
-        "Passage 2, which it cites, holds no word of the question.",
+        "Only 0% of its words are in its passages.",
+        "Passage 2, which it cites, has no word of the question.",
     )
 
 
-def test_an_answer_from_a_passage_about_something_else_is_marked():
+def test_an_answer_from_a_passage_about_something_else_gets_a_warning():
     zones = hits(chunk("a", "Time zones, such as Europe/Paris."))
-    answer = review("What is the capital of France?", zones, completion("Paris. [1]"))
-    assert answer.warnings == ("Passage 1, which it cites, holds no word of the question.",)
+    answer = check_answer("What is the capital of France?", zones, completion("Paris. [1]"))
+    assert answer.warnings == ("Passage 1, which it cites, has no word of the question.",)
 
 
 def test_a_refusal_needs_no_citation():
-    answer = review("Who?", PASSAGES, completion(REFUSAL))
+    answer = check_answer("Who?", PASSAGES, completion(REFUSAL))
     assert answer.refused
     assert answer.warnings == ()
 
 
-def test_a_friendly_word_needs_no_citation():
-    assert review("thanks", PASSAGES, completion("You are welcome.")).warnings == ()
-    assert review("thanks", PASSAGES, completion("You are welcome, it is 30 seconds.")).warnings
+def test_a_trained_reply_to_small_talk_needs_no_citation():
+    assert check_answer("thanks", PASSAGES, completion("You are welcome.")).warnings == ()
+    assert check_answer("thanks", PASSAGES, completion("You are welcome, it is 30 seconds.")).warnings
 
 
-def test_switched_off_citations_are_not_missed():
-    answer = review("What?", PASSAGES, completion("The timeout is 30 seconds."), controls=Controls(citations=False))
+def test_no_citation_is_expected_if_they_are_switched_off():
+    answer = check_answer(
+        "What?", PASSAGES, completion("The timeout is 30 seconds."), controls=Controls(citations=False)
+    )
     assert answer.warnings == ()
 
 
@@ -101,7 +110,7 @@ COPIED = "The timeout is 30 seconds."
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("text", "corrected"),
     [
         (f"{COPIED} [2]", f"{COPIED} [1]"),
         (f"{COPIED} [4]", f"{COPIED} [1]"),
@@ -122,23 +131,27 @@ COPIED = "The timeout is 30 seconds."
         (f"{COPIED} [2", f"{COPIED} [2"),
     ],
 )
-def test_a_mark_names_the_passage_where_the_words_stand_however_the_answer_is_cut(said: str, shown: str):
-    for size in (1, 2, 3, 7, len(said)):
-        marks = CitationCorrector(PASSAGES)
-        pieces = [marks.feed(said[start : start + size]) for start in range(0, len(said), size)]
-        assert "".join(pieces) + marks.end() == shown
-    assert review("What is the timeout?", PASSAGES, completion(said)).text == shown
+def test_a_mark_is_corrected_to_the_passage_with_the_words_whatever_pieces_the_answer_comes_in(
+    text: str, corrected: str
+):
+    for size in (1, 2, 3, 7, len(text)):
+        corrector = CitationCorrector(PASSAGES)
+        pieces = [corrector.feed(text[start : start + size]) for start in range(0, len(text), size)]
+        assert "".join(pieces) + corrector.end() == corrected
+    assert check_answer("What is the timeout?", PASSAGES, completion(text)).text == corrected
 
 
-def test_marks_that_were_not_asked_for_are_left_alone():
-    answer = review("What is the timeout?", PASSAGES, completion(f"{COPIED} [2]"), controls=Controls(citations=False))
+def test_marks_stay_as_they_are_if_citations_are_switched_off():
+    answer = check_answer(
+        "What is the timeout?", PASSAGES, completion(f"{COPIED} [2]"), controls=Controls(citations=False)
+    )
     assert answer.text == f"{COPIED} [2]"
     assert CitationCorrector(()).feed("Write x [1") == "Write x [1"
 
 
-def test_words_that_are_no_mark_are_not_held_back():
-    marks = CitationCorrector(PASSAGES)
-    assert [marks.feed(piece) for piece in ("It is ", "list[", "str] or x [", "1", "] .")] == [
+def test_only_text_that_may_become_a_mark_is_held_back():
+    corrector = CitationCorrector(PASSAGES)
+    assert [corrector.feed(piece) for piece in ("It is ", "list[", "str] or x [", "1", "] .")] == [
         "It is ",
         "list",
         "[str] or x ",
@@ -147,7 +160,7 @@ def test_words_that_are_no_mark_are_not_held_back():
     ]
 
 
-def test_a_mark_that_was_set_right_is_told_and_cites_the_right_passage():
-    answer = review("What is the timeout?", PASSAGES, completion(f"{COPIED} [2]"))
+def test_a_corrected_mark_gives_a_warning_and_cites_the_right_passage():
+    answer = check_answer("What is the timeout?", PASSAGES, completion(f"{COPIED} [2]"))
     assert [citation.chunk_id for citation in answer.citations] == ["a"]
-    assert answer.warnings == ("It cited passage 2 for what stands in passage 1.",)
+    assert answer.warnings == ("It cited passage 2, but the words are in passage 1.",)

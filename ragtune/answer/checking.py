@@ -1,0 +1,119 @@
+"""Checks the text that a model wrote: which passages it cites, whether it is a refusal, what looks wrong."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from ragtune.answer.citations import CitationCorrector, cited_numbers, without_citations
+from ragtune.answer.controls import NEUTRAL, Controls
+from ragtune.answer.prompt import REFUSAL
+from ragtune.answer.small_talk import REPLIES
+from ragtune.records import Answer, Citation, Completion, Hit
+from ragtune.text.sentences import split_sentences
+from ragtune.text.words import content_words
+
+CHECKING_VERSION = 2
+"""Bump when `check_answer()` would return something else for the same model output; cached answers are recomputed."""
+GROUNDED_SHARE = 0.5
+"""An answer with a smaller share of its content words in the passages gets a warning. Chosen by hand, not measured."""
+
+_REFUSALS = re.compile(
+    r"\b(i|we) (could not|couldn't|cannot|can't|can not|am unable to|are unable to|did not|didn't) (find|answer)\b"
+    r"|^(sorry|unable to (find|answer)|(the|an|no) (answer|information)( to this)? (could not|cannot|can't) be found)\b"
+    r"|not (mentioned|found|stated|given|provided) in the (documents|passages|document)"
+    r"|(do not|does not|don't|doesn't) (hold|contain|have|provide) the answer",
+    re.IGNORECASE,
+)
+
+
+def is_refusal(text: str) -> bool:
+    """Return whether the answer is the trained refusal, or its first sentence says that there is no answer."""
+    first_sentence = next(iter(split_sentences(without_citations(text))), "")
+    return REFUSAL.rstrip(".").lower() in text.lower() or bool(_REFUSALS.search(first_sentence))
+
+
+def citation_corrector(passages: Sequence[Hit] | None, controls: Controls) -> CitationCorrector:
+    """Return the corrector for one answer; it changes nothing if the controls switch citations off."""
+    return CitationCorrector(passages or () if controls.citations else ())
+
+
+def check_answer(
+    question: str,
+    passages: Sequence[Hit] | None,
+    completion: Completion,
+    retrieval_ms: float = 0.0,
+    controls: Controls = NEUTRAL,
+) -> Answer:
+    """Return the answer with its citations and warnings.
+
+    Citation marks are corrected; the rest of the model's text stays as it is.
+    """
+    hits = tuple(passages or ())
+    corrector = citation_corrector(passages, controls)
+    text = (corrector.feed(completion.text.strip()) + corrector.end()).strip()
+    refused = is_refusal(text)
+    citations = tuple(_citation(n, hits[n - 1]) for n in cited_numbers(text) if 1 <= n <= len(hits))
+    warnings = []
+    if not text:
+        warnings.append("The model answered nothing.")
+    if completion.finish_reason == "length":
+        warnings.append("The answer was cut off at its length limit.")
+    warnings += [
+        f"It cited passage {cited}, but the words are in passage {corrected}."
+        for cited, corrected in dict.fromkeys(corrector.corrections)
+    ]
+    # A refusal and small talk make no claim, so no passage has to support them.
+    if passages is not None and text and not refused and text not in REPLIES:
+        warnings += _grounding_warnings(question, text, hits, controls)
+    return Answer(
+        text=text,
+        citations=citations,
+        passages=hits,
+        refused=refused,
+        warnings=tuple(warnings),
+        completion=completion,
+        retrieval_ms=retrieval_ms,
+    )
+
+
+def grounded_share(question: str, text: str, passages: Sequence[Hit]) -> float:
+    """Return the share of the answer's content words that are in its passages, not counting words of the question.
+
+    Its passages are the cited ones, or all of them if it cites none. An answer that only repeats the question
+    counts as grounded (1.0).
+    """
+    words = content_words(without_citations(text)) - content_words(question)
+    if not words:
+        return 1.0
+    cited = [passages[n - 1] for n in cited_numbers(text) if 1 <= n <= len(passages)]
+    passage_words: set[str] = set()
+    for hit in cited or passages:
+        passage_words |= content_words(hit.chunk.embedded_text)
+    return len(words & passage_words) / len(words)
+
+
+def _grounding_warnings(question: str, text: str, hits: Sequence[Hit], controls: Controls) -> Iterator[str]:
+    """Yield a warning for each way in which the passages do not support the answer."""
+    numbers = cited_numbers(text)
+    existing = [n for n in numbers if 1 <= n <= len(hits)]
+    for n in numbers:
+        if n not in existing:
+            yield f"It cites passage {n}, which does not exist."
+    if controls.citations and not existing:
+        yield "It cites no passage."
+    share = grounded_share(question, text, hits)
+    if controls.strict_grounding and share < GROUNDED_SHARE:
+        yield f"Only {share:.0%} of its words are in its passages."
+    for n in existing:
+        if not _shares_a_word(question, hits[n - 1]):
+            yield f"Passage {n}, which it cites, has no word of the question."
+
+
+def _shares_a_word(question: str, hit: Hit) -> bool:
+    """Return whether the passage has a content word of the question, or the question has no content words."""
+    words = content_words(question)
+    return not words or bool(words & content_words(hit.chunk.embedded_text))
+
+
+def _citation(number: int, hit: Hit) -> Citation:
+    chunk = hit.chunk
+    return Citation(number, chunk.document_id, chunk.id, chunk.title, chunk.text)

@@ -1,0 +1,89 @@
+"""Decides which passages the prompt shows for a question.
+
+Training, evaluation and serving all choose passages here, so that a model is trained on what it will see, and
+offline scores describe what users get. There are four steps:
+
+1. Build the search text from the question and the turns before it.
+2. Search for a few more hits than are shown.
+3. Keep the hits about what the question names (measured in docs/decisions.md, "What a question names decides what is
+   shown").
+4. Cut to the number shown.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ragtune.knowledge.names import names_in, object_names, shortest_name
+from ragtune.records import Hit, Message
+from ragtune.text.words import content_words
+
+Search = Callable[[str, int], list[Hit]]
+"""Takes a text and a number of hits; returns up to that many, best first."""
+
+_SPARE_HITS = 4
+"""Hits searched for in addition to those shown, because the filter may drop some. Chosen by hand, not measured."""
+_FOLLOW_UP_WORDS = 4
+"""A question with fewer content words needs the question before it. Chosen by hand, not measured."""
+_REFERENCE_WORDS = 10
+"""A longer question names its subject itself, even if it says "it" somewhere. Chosen by hand, not measured."""
+_REFERENCE = re.compile(r"^(?:and|what about|how about)\b|\b(?:it|its|there|that one|this one)\b", re.IGNORECASE)
+_SEEKS_A_WAY = re.compile(
+    r"how (?:do|can|could|would|should|to)\b|(?:i|we)(?:'d| would)? (?:want|like|need)\b|is there\b|any way\b"
+    r"|i(?:'m| am) (?:trying to|looking for an?)\b|i(?:'m| am) new to\b.*\bhow\b|which part of \w+ do i\b"
+    r"|what(?: is|'s) the (?:\w+ ){0,2}(?:way|function|method|class|module|command|tool) to\b"
+    r"|(?:what|which)\b.* (?:lets me|can (?!i\b)[a-z]+|(?:do|should|would|could|can) i (?:use|call|need))\b",
+    re.IGNORECASE,
+)
+"""Matches a question for a way to do something, such as "How do I ..." or "Which class lets me ..."."""
+
+
+class SupportsSearch(Protocol):
+    """The part of a retriever that answering needs."""
+
+    def search(self, text: str, limit: int) -> list[Hit]:
+        """Return up to `limit` hits, best first."""
+
+
+def find_passages(search: Search, question: str, history: Sequence[Message], count: int) -> list[Hit]:
+    """Search for a question and return the passages to show, best first and at most `count`."""
+    text = search_text(question, history)
+    return select_passages(text, search(text, hits_needed(count)), count)
+
+
+def search_text(question: str, history: Sequence[Message] = ()) -> str:
+    """Return the text to search for: the question, preceded by the user's previous one if it is a follow-up.
+
+    A follow-up has few content words, or is short and refers back: "And if I leave out max_iter?"
+    """
+    earlier = [turn.content for turn in history if turn.role == "user"]
+    has_few_words = len(content_words(question)) < _FOLLOW_UP_WORDS
+    refers_back = len(question.split()) <= _REFERENCE_WORDS and _REFERENCE.search(question.strip())
+    return f"{earlier[-1]} {question}" if earlier and (has_few_words or refers_back) else question
+
+
+def hits_needed(count: int) -> int:
+    """Return how many hits to search for so that `count` passages are likely to remain after filtering."""
+    return count + _SPARE_HITS
+
+
+def select_passages(text: str, hits: Sequence[Hit], count: int) -> list[Hit]:
+    """Return the first `count` of the hits that are about what the search text names."""
+    return about_what_is_named(text, hits)[:count]
+
+
+def about_what_is_named(question: str, hits: Sequence[Hit]) -> list[Hit]:
+    """Return the hits about the objects that the question names: their own passages and others that mention them.
+
+    A parameter of the same name on a neighbouring page is no answer. All hits are returned if none of them is the
+    page of a named object, or if the question asks for a way to do something: then the name is not what it seeks.
+    """
+    if _SEEKS_A_WAY.match(question):
+        return list(hits)
+    names = {way for ways in names_in(question) for way in ways}
+    titles = {hit.chunk.title for hit in hits if names.intersection(object_names(hit.chunk.title))}
+    if not titles:
+        return list(hits)
+    alternatives = "|".join(rf"(?<!\w){re.escape(shortest_name(title))}(?!\w)" for title in sorted(titles))
+    mention = re.compile(alternatives, re.IGNORECASE)
+    return [hit for hit in hits if hit.chunk.title in titles or mention.search(hit.chunk.text)]
