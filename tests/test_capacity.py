@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ragtune.model.capacity import arithmetic, cpu_features, fastest_precision, reads_int4
+from ragtune.model.base.capacity import arithmetic, cpu_features, fastest_precision, reads_int4
 
 ZEN3 = frozenset({"fma", "avx2"})
 SKYLAKE = frozenset({"avx2", "avx512f"})

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ragtune.backends.engines import kernel_lines
-from ragtune.model.capacity import reads_int4
-from ragtune.model.quantization import inspect_weights
+from ragtune.model.base.capacity import reads_int4
+from ragtune.model.compression.weights import inspect_weights
 from ragtune.records import ArtifactRef, Chunk, ResponseRecord, SplitItem
 from ragtune.settings import Settings, child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
