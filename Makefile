@@ -42,7 +42,7 @@ grounding: install ## train the default model's own adapter again, from nothing 
 
 grounding-round:
 	@RAGTUNE_CONFIG=grounding/ragtune.yaml $(bin)/python -m ragtune_assets.materialize --select '*lora_adapter'
-	@$(bin)/python -m ragtune.model.adapters "$$($(bin)/python -c 'import json, pathlib; \
+	@$(bin)/python -m ragtune.model.training.adapters "$$($(bin)/python -c 'import json, pathlib; \
 	  print(json.loads(pathlib.Path(".grounding/artifacts/lora_adapter/current.json").read_text())["uri"])')" \
 	  ragtune/model/smollm2_grounded $(share)
 

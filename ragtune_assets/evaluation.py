@@ -6,13 +6,13 @@ import dagster as dg
 
 from ragtune.answer.answering import ANSWERING_VERSION, Answerer, RememberingAnswerer
 from ragtune.evaluation import out_of_domain
-from ragtune.evaluation.benchmark import folder_bytes, run_loads
+from ragtune.evaluation.benchmark import Load, MeasuredModel, folder_bytes, run_loads
 from ragtune.evaluation.gate import paired_gain
 from ragtune.evaluation.held_out import Exam, HeldOutAnswers, held_out
-from ragtune.evaluation.scoring import summarise
+from ragtune.evaluation.scoring import ScoreIdentity, summarise
 from ragtune.knowledge.retrieval import Retriever
-from ragtune.model.capacity import chosen_device, reads_int4
-from ragtune.model.pretrained import raw_model
+from ragtune.model.base.capacity import chosen_device, reads_int4
+from ragtune.model.base.pretrained import raw_model
 from ragtune.ports import Engine
 from ragtune.records import ArtifactRef, BenchmarkRow, Document, Score, Split, SplitItem
 from ragtune.settings import Settings
@@ -129,22 +129,13 @@ def benchmark_runs(
     pairs = held_out(items, "test", knobs.requests * len(knobs.concurrency), settings.seed)
     answerer = Answerer(retriever, settings.answer)
     prompts = [answerer.prepare(pair.question).messages for pair in pairs]
+    loads = [Load(level, knobs.requests, settings.answer.max_tokens, settings.seed) for level in knobs.concurrency]
     rows: list[BenchmarkRow] = []
     for precision in knobs.precisions:
         with engine.running(folders[precision], f"benchmark-{precision}") as running:
-            rows += run_loads(
-                running,
-                prompts,
-                knobs.concurrency,
-                knobs.requests,
-                model=quantized_model.sha256[:12],
-                precision=precision if packed or precision != "w4a16" else "w4a16 unpacked",
-                model_bytes=folder_bytes(folders[precision]),
-                max_tokens=settings.answer.max_tokens,
-                seed=settings.seed,
-                run_id=context.run.run_id[:8],
-                progress=LoggedProgress(),
-            )
+            label = precision if packed or precision != "w4a16" else "w4a16 unpacked"
+            model = MeasuredModel(quantized_model.sha256[:12], label, folder_bytes(folders[precision]))
+            rows += run_loads(running, prompts, loads, model, context.run.run_id[:8], LoggedProgress())
     return materialized(store.write_records("benchmark_runs", rows), {"runs": _runs(rows)})
 
 
@@ -162,16 +153,15 @@ def benchmark_tables(
 
 
 def _scores(one: AnswerSet, dataset_sha256: str, settings: Settings) -> list[Score]:
-    return summarise(
-        one.answers,
+    identity = ScoreIdentity(
         model=one.model,
         precision=one.precision,
         split=one.split,
         dataset_sha256=dataset_sha256,
         model_version=one.version,
         seed=settings.seed,
-        samples=settings.evaluation.bootstrap_samples,
     )
+    return summarise(one.answers, identity, settings.evaluation.bootstrap_samples)
 
 
 def _gains(sets: Sequence[AnswerSet], settings: Settings) -> list[tuple[str, str, str, str, float, str, int]]:

@@ -12,7 +12,7 @@ from pydantic import Field
 from ragtune.backends.catalog import embedder_from, search_index_from
 from ragtune.errors import DatasetError, RegistryError, SourceError
 from ragtune.evaluation.held_out import held_out
-from ragtune.evaluation.retrieval import measure_retrieval
+from ragtune.evaluation.retrieval import RetrievalRun, measure_retrieval
 from ragtune.knowledge.chunk_updates import chunk_changed
 from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.library import Library
@@ -170,8 +170,8 @@ def search_index(
     )
     ref = _described(store, settings, embedder.name, sorted(present))
     pairs, dataset = held_out_pairs(store, settings.seed)
-    run, built = context.run.run_id[:8], ref.sha256
-    now = measure_retrieval(retriever, passages, pairs, run_id=run, index_sha256=built, dataset_sha256=dataset)
+    run = RetrievalRun(context.run.run_id[:8], ref.sha256, dataset)
+    now = measure_retrieval(retriever, passages, pairs, run)
     warehouse.append([now])
     metadata = {**asdict(update), "embedder": embedder.name, **measured(warehouse.retrieval())}
     return materialized(ref, metadata, [complete])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ragtune.errors import DatasetError
 from ragtune.evaluation.held_out import Contender, held_out
-from ragtune.model.capacity import chosen_device, fastest_precision
+from ragtune.model.base.capacity import chosen_device, fastest_precision
 from ragtune.records import ArtifactRef, Precision, QAPair, RegisteredModel, ScoredAnswer, Split, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore

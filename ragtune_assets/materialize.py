@@ -230,7 +230,7 @@ def clear_dead_runs(instance: dg.DagsterInstance) -> None:
 
 def check_room(home: Path) -> None:
     """Raise ResourceError when the disk or the memory is too small to begin with."""
-    from ragtune.model.capacity import require_disk, require_memory
+    from ragtune.model.base.capacity import require_disk, require_memory
 
     require_disk(home, MIN_DISK_BYTES, "The asset graph")
     require_memory(MIN_MEMORY_BYTES, "The asset graph")

@@ -13,16 +13,20 @@ from ragtune.dataset.corrections import CORRECTION, feedback_ids
 from ragtune.evaluation import out_of_domain
 from ragtune.evaluation.benchmark import folder_bytes
 from ragtune.knowledge.retrieval import Retriever
+from ragtune.model.base.capacity import Machine
+from ragtune.model.base.folder_checks import check_model_folder
+from ragtune.model.base.merge import merge_adapter
+from ragtune.model.base.pretrained import resolve_base_model
+from ragtune.model.compression.quantization import quantize_w4a16, quantize_w8a8
+from ragtune.model.compression.weights import inspect_weights
 from ragtune.model.examples.builder import ExampleBuilder
 from ragtune.model.examples.example import TrainingExample
 from ragtune.model.examples.mixture import REPLAY
 from ragtune.model.examples.order import interleave
 from ragtune.model.examples.tokens import STRETCH
-from ragtune.model.merge import merge_adapter
-from ragtune.model.pretrained import check_model_folder, resolve_base_model
-from ragtune.model.quantization import inspect_weights, quantize_w4a16, quantize_w8a8
-from ragtune.model.sft import REPORT, AdapterReport, train_adapter
-from ragtune.model.tracking import MlflowTracker
+from ragtune.model.training.report import REPORT, AdapterReport
+from ragtune.model.training.sft import TrainingJob, train_adapter
+from ragtune.model.training.tracking import MlflowTracker
 from ragtune.records import ArtifactRef, Chunk, Document, Hit, Split, SplitItem, content_id
 from ragtune.settings import Settings, TrainingSettings
 from ragtune.store.artifacts import ArtifactStore, files_sha256, folder_files, write_json
@@ -133,11 +137,11 @@ def quantized_model(
     chosen = items[: settings.quantization.calibration_samples]
     conversations = examples(chosen, "train", store.read_records(chunks, Chunk), retriever, settings)
     merged, progress = store.folder(merged_model), LoggedProgress()
-    device, threads = settings.device, settings.threads
+    machine = Machine(settings.device, settings.threads)
     with store.stage("quantized_model") as scratch:
         knobs = settings.quantization
-        quantize_w4a16(merged, conversations, knobs, scratch / "w4a16", device, threads, progress)
-        quantize_w8a8(merged, scratch / "w8a8", device, threads, progress)
+        quantize_w4a16(merged, conversations, knobs, scratch / "w4a16", machine, progress)
+        quantize_w8a8(merged, scratch / "w8a8", machine, progress)
         ref = store.commit("quantized_model", scratch)
     return materialized(ref, *weight_facts(merged, store.folder(ref)))
 
@@ -229,19 +233,9 @@ def train(
     knobs = settings.tracking
     tracker = MlflowTracker(settings.tracking_url, knobs.experiment, "lora_adapter", settings.run_files)
     with store.stage("lora_adapter") as scratch:
-        report = train_adapter(
-            store.folder(base),
-            training,
-            validation,
-            settings.training,
-            settings.seed,
-            scratch,
-            work,
-            tracker,
-            settings.device,
-            settings.threads,
-            LoggedProgress(),
-        )
+        job = TrainingJob(store.folder(base), settings.training, settings.seed, scratch, work)
+        machine = Machine(settings.device, settings.threads)
+        report = train_adapter(job, training, validation, tracker, machine, LoggedProgress())
         weights = {path: digest for path, digest in folder_files(scratch).items() if path != REPORT}
         seen = report.steps // STRETCH * STRETCH * settings.training.batch_size
         write_json(scratch / LEARNT, [example.pair_id for example in training[:seen] if example.kind == CORRECTION])

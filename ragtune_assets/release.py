@@ -9,9 +9,9 @@ import dagster as dg
 
 from ragtune.answer.prompt import prompt_sha256
 from ragtune.errors import RegistryError
-from ragtune.evaluation.gate import decide
-from ragtune.model.sft import read_report
-from ragtune.records import ArtifactRef, GateDecision, ModelManifest, Precision, Score, SplitItem
+from ragtune.evaluation.gate import GateEntry, decide
+from ragtune.model.training.report import read_report
+from ragtune.records import ArtifactRef, GateDecision, ModelManifest, Precision, Score, ScoredAnswer, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import FORMAT, ModelRegistry, assemble
@@ -84,18 +84,15 @@ def gate(sets: Sequence[AnswerSet], settings: Settings) -> GateDecision:
     """Return the decision on the gate's answers of the live model and the candidate."""
     live, candidate = gate_sets(sets)
     live_version = live.version if live.model == BASE else f"version {live.version}"
-    out_of_domain = None
+    before: Sequence[ScoredAnswer] = ()
+    after: Sequence[ScoredAnswer] = ()
     if any(one.split == "out_of_domain" for one in sets):
-        before, after = gate_sets(sets, "out_of_domain")
-        out_of_domain = before.answers, after.answers
+        before, after = (one.answers for one in gate_sets(sets, "out_of_domain"))
     return decide(
-        live.answers,
-        candidate.answers,
+        GateEntry(live_version, live.answers, before),
+        GateEntry(candidate.version, candidate.answers, after),
         settings.evaluation,
         settings.seed,
-        live_version,
-        candidate.version,
-        out_of_domain,
     )
 
 

@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ragtune.errors import RagTuneError
-from ragtune.model.capacity import arithmetic, chosen_device, fastest_precision, reads_int4
-from ragtune.model.pretrained import PACKAGED_NAME, RAW_NAME
+from ragtune.model.base.capacity import arithmetic, chosen_device, fastest_precision, reads_int4
+from ragtune.model.base.pretrained import PACKAGED_NAME, RAW_NAME
 from ragtune.settings import Settings, child_environment
 from ragtune.store.feedback import FeedbackLog
 from ragtune.store.registry import ModelRegistry

@@ -97,7 +97,7 @@ class RouterPublisher:
 def build_services(settings: Settings, publisher: RouterPublisher) -> Services:
     """Choose the back ends that the settings name and connect them."""
     from ragtune.backends.catalog import engine_from, retriever_from
-    from ragtune.model.pretrained import resolve_base_model
+    from ragtune.model.base.pretrained import resolve_base_model
 
     store = ArtifactStore(settings.home / "artifacts")
     loading = threading.Lock()  # two threads that import transformers at the same time break its lazy modules

@@ -2,44 +2,103 @@ from pathlib import Path
 
 import pytest
 
-from ragtune.model.capacity import arithmetic, cpu_features, fastest_precision, reads_int4
-
-ZEN3 = frozenset({"fma", "avx2"})
-SKYLAKE = frozenset({"avx2", "avx512f"})
-SAPPHIRE_RAPIDS = frozenset({"GenuineIntel", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"})
-COOPER_LAKE = SAPPHIRE_RAPIDS - {"amx_bf16", "amx_int8"}
-ZEN4 = COOPER_LAKE - {"GenuineIntel"} | {"AuthenticAMD"}
-
-
-@pytest.mark.parametrize(
-    ("features", "numbers", "served", "int4"),
-    [
-        (ZEN3, "float32", "bf16", False),
-        (SKYLAKE, "float32", "bf16", True),
-        (SAPPHIRE_RAPIDS, "bfloat16", "w8a8", True),
-        (COOPER_LAKE, "float32", "w8a8", True),
-        (ZEN4, "bfloat16", "w8a8", True),
-    ],
+from ragtune.errors import SettingsError
+from ragtune.model.base.capacity import (
+    arithmetic,
+    cpu_features,
+    fastest_precision,
+    reads_int4,
+    require_int8,
+    use_threads,
 )
-def test_a_processor_is_given_what_it_has_instructions_for(
-    features: frozenset[str], numbers: str, served: str, int4: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    assert arithmetic("cpu", features) == numbers
-    assert fastest_precision("cpu", features) == served
-    assert reads_int4("cpu", features) is int4
+
+# What /proc/cpuinfo lists on each processor, shortened to the instruction sets that matter.
+CPUINFO = {
+    "Zen 3": "vendor_id\t: AuthenticAMD\nflags\t\t: fpu fma avx2 sha_ni\n",
+    "Skylake": "vendor_id\t: GenuineIntel\nflags\t\t: fpu fma avx2 avx512f avx512bw\n",
+    "Cooper Lake": "vendor_id\t: GenuineIntel\nflags\t\t: fpu avx2 avx512f avx512_vnni avx512_bf16\n",
+    "Sapphire Rapids": "vendor_id\t: GenuineIntel\nflags\t\t: avx2 avx512f avx512_vnni avx512_bf16 amx_bf16 amx_int8\n",
+    "Zen 4": "vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f avx512_vnni avx512_bf16\n",
+    "Alder Lake": "vendor_id\t: GenuineIntel\nflags\t\t: fpu avx2 avx_vnni\n",
+    "Neoverse V2": "CPU implementer\t: 0x41\nFeatures\t: fp asimd asimddp i8mm bf16\n",
+}
 
 
-def test_a_gpu_computes_in_bf16_and_answers_fastest_with_int4() -> None:
-    assert (arithmetic("cuda", ZEN3), fastest_precision("cuda", ZEN3), reads_int4("cuda", ZEN3)) == (
-        "bfloat16",
-        "w4a16",
-        True,
-    )
-
-
-def test_the_features_are_the_maker_and_the_flags_that_linux_lists(tmp_path: Path) -> None:
+@pytest.fixture(params=CPUINFO)
+def processor(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, frozenset[str]]:
+    """A processor's name and its features, read as on that machine."""
     info = tmp_path / "cpuinfo"
-    info.write_text("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx2 avx512_bf16\nbugs\t\t: spectre\n")
-    assert cpu_features(info) == {"GenuineIntel", "fpu", "avx2", "avx512_bf16"}
+    info.write_text(CPUINFO[request.param])
+    monkeypatch.setattr("platform.machine", lambda: "aarch64" if request.param == "Neoverse V2" else "x86_64")
+    return request.param, cpu_features(info)
+
+
+def test_only_a_processor_with_fast_bf16_instructions_computes_in_bf16(processor) -> None:
+    name, features = processor
+    fast = name in ("Sapphire Rapids", "Zen 4", "Neoverse V2")
+    assert arithmetic("cpu", features) == ("bfloat16" if fast else "float32")
+
+
+def test_int8_is_served_and_offered_to_the_embedder_only_where_8_bit_numbers_are_multiplied(processor) -> None:
+    name, features = processor
+    if name in ("Zen 3", "Skylake"):
+        assert fastest_precision("cpu", features) == "bf16"
+        with pytest.raises(SettingsError, match="no 8-bit instructions"):
+            require_int8("cpu", features)
+    else:
+        assert fastest_precision("cpu", features) == "w8a8"
+        require_int8("cpu", features)
+
+
+def test_packed_int4_weights_need_avx512_on_x86_and_nothing_special_on_arm(processor) -> None:
+    name, features = processor
+    assert reads_int4("cpu", features) == (name not in ("Zen 3", "Alder Lake"))
+
+
+def test_a_gpu_computes_in_bf16_and_serves_int4_whatever_its_processor_can_do(processor) -> None:
+    _, features = processor
+    assert arithmetic("cuda", features) == "bfloat16"
+    assert fastest_precision("cuda", features) == "w4a16"
+    assert reads_int4("cuda", features)
+    with pytest.raises(SettingsError, match="the device is cuda"):
+        require_int8("cuda", features)
+
+
+def test_features_are_whole_words_of_the_lines_that_list_them(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("model name\t: amx_bf16 in name only\nflags\t\t: xavx2 avx512_bf16x\nbugs\t\t: i8mm\n" * 2)
+    assert cpu_features(info) == {"xavx2", "avx512_bf16x"}
     assert cpu_features(tmp_path / "absent") == frozenset()
+
+
+def test_this_machine_chooses_the_number_format_that_multiplies_matrices_faster() -> None:
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        use_threads(1)
+        seconds = {name: fastest_product(getattr(torch, name)) for name in ("bfloat16", "float32")}
+    finally:
+        use_threads(threads)
+    faster = min(seconds, key=lambda name: seconds[name])
+    other = max(seconds, key=lambda name: seconds[name])
+    if seconds[other] < 1.3 * seconds[faster]:
+        pytest.skip(f"both formats take about as long here: {seconds}")
+    assert arithmetic("cpu") == faster
+
+
+def fastest_product(dtype: object) -> float:
+    """Return the seconds of the fastest of several matrix products of the size of SmolLM2's layers."""
+    import time
+
+    import torch
+
+    a, b = torch.randn(512, 576).to(dtype), torch.randn(576, 1536).to(dtype)
+    seconds = []
+    for _ in range(8):
+        started = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])

@@ -1,4 +1,4 @@
-"""The adapter in the repository was not trained on what it is measured on."""
+"""The reading adapter was not trained on the documents that it is measured on."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import yaml
 
 from ragtune.errors import ModelError
 from ragtune.knowledge.sources import read_sources
-from ragtune.model.adapters import keep_adapter
+from ragtune.model.training.adapters import export_adapter
 from ragtune.settings import Settings
 from ragtune.text.shingles import near_pairs
 
@@ -27,19 +27,21 @@ def test_no_source_is_both_learnt_and_measured():
     assert not learnt & measured
 
 
-def test_of_the_packages_measured_only_documents_that_are_named_resemble_one_that_was_learnt():
-    learnt = [each for each in sources(ROOT / "grounding" / "ragtune.yaml") if each.startswith("package:")]
+def test_only_documented_exceptions_of_the_measured_documents_resemble_a_learnt_one():
+    learnt = [source for source in sources(ROOT / "grounding" / "ragtune.yaml") if source.startswith("package:")]
     measured = [*sources(ROOT / "ragtune.yaml"), *sources(BENCHMARKS / "ragtune.yaml")]
     documents = read_sources([*learnt, *measured]).documents
-    seen = [document.source in learnt for document in documents]
+    is_learnt = [document.source in learnt for document in documents]
     alike = {
         frozenset((documents[i].title, documents[j].title))
         for i, j in near_pairs([document.text for document in documents], Settings().dataset.jaccard)
-        if seen[i] != seen[j]
+        if is_learnt[i] != is_learnt[j]
     }
-    named = {frozenset(pair) for pair in json.loads((BENCHMARKS / "overlap.json").read_text())["examples"]}
-    assert alike <= named
-    assert alike, "pydantic's methods are copied into great_expectations; finding none would mean that nothing is found"
+    documented = {frozenset(pair) for pair in json.loads((BENCHMARKS / "overlap.json").read_text())["examples"]}
+    assert alike <= documented
+    assert alike, (
+        "great_expectations copies methods of pydantic, so an empty result would mean that the comparison fails"
+    )
 
 
 def adapter(folder: Path, weight: float) -> Path:
@@ -53,21 +55,21 @@ def adapter(folder: Path, weight: float) -> Path:
     return folder
 
 
-def test_an_adapter_is_kept_in_bf16_alone_or_averaged_with_the_one_that_it_went_on_from(tmp_path):
+def test_an_adapter_is_exported_in_bf16_as_it_is_or_averaged_with_the_one_it_was_trained_from(tmp_path):
     import torch
     from safetensors.torch import load_file
 
-    before, after, kept = adapter(tmp_path / "before", 1.0), adapter(tmp_path / "after", 3.0), tmp_path / "kept"
-    keep_adapter(after, kept)
-    weights = load_file(kept / "adapter_model.safetensors")["layer.lora_A.weight"]
+    before, after, out = adapter(tmp_path / "before", 1.0), adapter(tmp_path / "after", 3.0), tmp_path / "out"
+    export_adapter(after, out)
+    weights = load_file(out / "adapter_model.safetensors")["layer.lora_A.weight"]
     assert weights.dtype == torch.bfloat16
     assert weights.unique().tolist() == [3.0]
-    assert json.loads((kept / "adapter_config.json").read_text()) == {
+    assert json.loads((out / "adapter_config.json").read_text()) == {
         "r": 2,
         "base_model_name_or_path": None,
         "peft_version": None,
     }
-    keep_adapter(after, before, share=0.75)
+    export_adapter(after, before, share=0.75)
     assert load_file(before / "adapter_model.safetensors")["layer.lora_A.weight"].unique().tolist() == [2.5]
     with pytest.raises(ModelError, match="nowhere lacks"):
-        keep_adapter(after, tmp_path / "nowhere", share=0.5)
+        export_adapter(after, tmp_path / "nowhere", share=0.5)

@@ -13,7 +13,7 @@ from ragtune.backends.catalog import embedder_from
 from ragtune.backends.embedders import OpenAiEmbedder, SentenceTransformersEmbedder
 from ragtune.backends.minilm import MiniLmEmbedder, length_sorted_batches, minilm_folder
 from ragtune.errors import ModelError, SettingsError
-from ragtune.model.capacity import require_int8
+from ragtune.model.base.capacity import require_int8
 from ragtune.ports import Embedder
 from ragtune.settings import Settings
 from tests.support.counting_embedder import CountingEmbedder

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ragtune.errors import DatasetError, SettingsError
-from ragtune.evaluation.gate import decide, paired_gain, sign_flip_p_value
+from ragtune.evaluation.gate import GateEntry, decide, paired_gain, sign_flip_p_value
 from ragtune.records import ScoredAnswer
 from ragtune.settings import EvaluationSettings
 
@@ -32,7 +32,8 @@ def answers(values, metric: str = "token_f1") -> list[ScoredAnswer]:
 
 
 def verdict(live, candidate, **changes):
-    return decide(answers(live), answers(candidate), SETTINGS.model_copy(update=changes), 17, "1", "2")
+    settings = SETTINGS.model_copy(update=changes)
+    return decide(GateEntry("1", answers(live)), GateEntry("2", answers(candidate)), settings, 17)
 
 
 def test_an_equal_model_is_refused():
@@ -78,7 +79,7 @@ def test_an_unknown_metric_lists_the_valid_ones():
         verdict([1.0], [1.0], metric="beauty")
 
 
-def test_pairing_is_by_item_and_not_by_place():
+def test_answers_are_paired_by_question_and_not_by_position():
     live = answers([0.0, 1.0, 0.5] * 30)
     candidate = list(reversed(answers(np.clip(np.array([0.0, 1.0, 0.5] * 30) + 0.1, 0, 1))))
     result = paired_gain(live, candidate, "token_f1", seed=1)
@@ -127,24 +128,24 @@ def test_the_smallest_detectable_gain_is_detected_about_as_often_as_it_promises(
     assert 0.7 <= promoted <= 0.9
 
 
-def beside(live, candidate, before, after):
-    outside = answers(before), answers(after)
-    return decide(answers(live), answers(candidate), SETTINGS, 17, "1", "2", outside)
+def verdict_with_out_of_domain(live, candidate, before, after):
+    entries = GateEntry("1", answers(live), answers(before)), GateEntry("2", answers(candidate), answers(after))
+    return decide(*entries, SETTINGS, 17)
 
 
 def test_a_model_that_lost_what_it_could_do_before_is_refused_however_much_it_gained():
     rng = np.random.default_rng(8)
     live, before = rng.random(120) * 0.5, 0.5 + rng.random(48) * 0.5
-    decision = beside(live, live + 0.4, before, before - 0.3 * rng.random(48))
+    decision = verdict_with_out_of_domain(live, live + 0.4, before, before - 0.3 * rng.random(48))
     assert not decision.promoted
     assert "lost what it could do before" in decision.reason
     assert decision.out_of_domain_high < 0
     assert decision.out_of_domain_n == 48
 
 
-def test_a_small_loss_elsewhere_that_may_be_chance_does_not_stop_a_better_model():
+def test_a_small_out_of_domain_loss_that_may_be_chance_does_not_stop_a_better_model():
     rng = np.random.default_rng(9)
     live, before = rng.random(120) * 0.5, rng.random(48)
-    decision = beside(live, live + 0.4, before, before + 0.3 * rng.normal(size=48) - 0.01)
+    decision = verdict_with_out_of_domain(live, live + 0.4, before, before + 0.3 * rng.normal(size=48) - 0.01)
     assert decision.promoted
     assert decision.out_of_domain_low < 0 < decision.out_of_domain_high

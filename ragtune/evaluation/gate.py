@@ -1,8 +1,8 @@
-"""Decides whether a candidate may replace the live model, on the same held-out questions.
+"""Decides whether a candidate may replace the live model, from their answers to the same held-out questions.
 
-The candidate must be better, not merely not worse: `candidate >= live` promotes a model
-that is no better in half of all cases. The test is paired and one-sided, and the smallest
-gain that it would have found is part of every decision.
+The candidate must be better, not merely no worse: the rule `candidate >= live` promotes a model that is no better in
+half of all cases. The test is paired and one-sided. Every decision also states the smallest gain that the test would
+have detected, so that a refusal is not mistaken for a proof that the models are equal.
 """
 
 import math
@@ -24,13 +24,19 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 POWER = 0.8
+"""Share of tests that detect the "smallest detectable gain"; the convention of Cohen 1988."""
 EXACT_UP_TO = 14
-"""With at most this many differing clusters all sign patterns are counted."""
+"""Up to this many differing documents all 2**14 = 16,384 sign patterns are counted; chosen by hand, not sensitive."""
+# Differences below this are rounding errors of adding floats.
+_ZERO = 1e-12
+_SUM_TOLERANCE = 1e-9
+# Step in which the expected count of improved questions is searched: a hundredth of a question.
+_COUNT_STEP = 0.01
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PairedGain:
-    """The mean gain of one set of answers over another on the same items, with its interval."""
+    """The mean gain of one set of answers over another to the same questions, with its interval."""
 
     metric: str
     gain: float
@@ -41,59 +47,47 @@ class PairedGain:
     n: int
 
 
-def decide(
-    live: Sequence[ScoredAnswer],
-    candidate: Sequence[ScoredAnswer],
-    settings: EvaluationSettings,
-    seed: int,
-    live_version: str,
-    candidate_version: str,
-    out_of_domain: tuple[Sequence[ScoredAnswer], Sequence[ScoredAnswer]] | None = None,
-) -> GateDecision:
-    """Return the decision; the candidate is promoted when the one-sided lower bound of its gain is above 0.
+@dataclass(frozen=True, slots=True)
+class GateEntry:
+    """A model at the gate: its version, its answers to the gate questions, and those to out-of-domain questions."""
 
-    `low` and `high` are each a one-sided bound at `settings.alpha`. `out_of_domain` holds what live and candidate
-    answered about something else: a candidate whose upper bound is below 0 there is refused whatever it gained.
-    Raises DatasetError when the two did not answer the same items, SettingsError for an unknown metric.
+    version: str
+    answers: Sequence[ScoredAnswer]
+    out_of_domain: Sequence[ScoredAnswer] = ()
+
+
+def decide(live: GateEntry, candidate: GateEntry, settings: EvaluationSettings, seed: int) -> GateDecision:
+    """Return whether the candidate is promoted: if the one-sided lower bound of its gain is above 0.
+
+    `low` and `high` of the decision are one-sided bounds at `settings.alpha` each. A candidate whose upper bound is
+    below 0 on the out-of-domain questions is refused, whatever it gained. Raises DatasetError if the two models
+    answered different questions, SettingsError for an unknown metric.
     """
-    result = paired_gain(live, candidate, settings.metric, settings.alpha, settings.bootstrap_samples, seed)
-    better = result.low > 0 and result.p_value <= settings.alpha
-    away = None
-    if out_of_domain is not None:
-        away = paired_gain(*out_of_domain, settings.metric, settings.alpha, settings.bootstrap_samples, seed)
-    spoiled = away is not None and away.high < 0
-    promoted = better and not spoiled
-    live_mean, candidate_mean = (_mean(answers, settings.metric) for answers in (live, candidate))
-    numbers = f"bound {result.low:+.3f}, p {result.p_value:.3f}, needed above 0 and at most {settings.alpha}"
-    found = f"{result.gain:+.3f} {settings.metric} over {result.n} questions ({numbers})"
-    limit = f"A gain below {result.smallest_detectable_gain:.3f} is found in fewer than {POWER:.0%} of cases."
-    if better and spoiled and away is not None:
-        lost = f"{away.gain:+.3f} over {away.n} questions about something else (bound {away.high:+.3f})"
-        reason = f"The candidate is better at home, {found}, but lost what it could do before: {lost}."
-    elif promoted:
-        reason = f"The candidate is better: {found}. {limit}"
-    elif result.gain == 0 and result.low == result.high == 0:
-        reason = f"The candidate answers no better: {found}. {limit}"
-    else:
-        reason = f"The candidate is not shown to be better: {found}. {limit}"
+    metric, alpha, samples = settings.metric, settings.alpha, settings.bootstrap_samples
+    gain = paired_gain(live.answers, candidate.answers, metric, alpha, samples, seed)
+    elsewhere = None
+    if live.out_of_domain or candidate.out_of_domain:
+        elsewhere = paired_gain(live.out_of_domain, candidate.out_of_domain, metric, alpha, samples, seed)
+    better = _is_better(gain, alpha)
+    loses = elsewhere is not None and elsewhere.high < 0
     return GateDecision(
-        promoted=promoted,
-        reason=reason,
-        metric=settings.metric,
-        live=live_mean,
-        candidate=candidate_mean,
-        gain=result.gain,
-        low=result.low,
-        high=result.high,
-        smallest_detectable_gain=result.smallest_detectable_gain,
-        n=result.n,
-        alpha=settings.alpha,
-        live_version=live_version,
-        candidate_version=candidate_version,
-        out_of_domain_gain=away.gain if away else 0.0,
-        out_of_domain_low=away.low if away else 0.0,
-        out_of_domain_high=away.high if away else 0.0,
-        out_of_domain_n=away.n if away else 0,
+        promoted=better and not loses,
+        reason=_reason(gain, elsewhere, alpha),
+        metric=metric,
+        live=_mean(live.answers, metric),
+        candidate=_mean(candidate.answers, metric),
+        gain=gain.gain,
+        low=gain.low,
+        high=gain.high,
+        smallest_detectable_gain=gain.smallest_detectable_gain,
+        n=gain.n,
+        alpha=alpha,
+        live_version=live.version,
+        candidate_version=candidate.version,
+        out_of_domain_gain=elsewhere.gain if elsewhere else 0.0,
+        out_of_domain_low=elsewhere.low if elsewhere else 0.0,
+        out_of_domain_high=elsewhere.high if elsewhere else 0.0,
+        out_of_domain_n=elsewhere.n if elsewhere else 0,
     )
 
 
@@ -105,56 +99,78 @@ def paired_gain(
     samples: int = 2000,
     seed: int = 0,
 ) -> PairedGain:
-    """Return what `after` gains over `before`, paired by item and resampled by document.
+    """Return the mean gain of `after` over `before`, paired by question and resampled by document.
 
-    `low` and `high` are one-sided bounds at `alpha` each (use 0.025 for a 95% interval).
+    `low` and `high` are one-sided bounds at `alpha` each; use 0.025 for a two-sided 95% interval.
     """
     differences, documents = _differences(before, after, metric)
     sums, counts = cluster_totals(differences, documents)
     means = bootstrap_means(sums, counts, samples, seed)
     low, high = _bounds(means, alpha)
     return PairedGain(
-        metric,
-        float(sums.sum() / counts.sum()),
-        low,
-        high,
-        smallest_detectable_gain(float(means.std()), len(differences), alpha),
-        sign_flip_p_value(sums, seed, samples),
-        len(differences),
+        metric=metric,
+        gain=float(sums.sum() / counts.sum()),
+        low=low,
+        high=high,
+        smallest_detectable_gain=smallest_detectable_gain(float(means.std()), len(differences), alpha),
+        p_value=sign_flip_p_value(sums, seed, samples),
+        n=len(differences),
     )
 
 
 def smallest_detectable_gain(standard_error: float, n: int, alpha: float, power: float = POWER) -> float:
-    """Return the smallest true gain that the one-sided test finds with this power.
+    """Return the smallest true gain that the one-sided test detects with this power.
 
-    Normal approximation, and at least the gain that flips enough items: the sign test needs
-    k = ceil(log2(1/alpha)) items that all got better, which a Poisson count of mean gain*n must reach.
+    It is the larger of two bounds. The first is the normal approximation. The second matters for few questions: the
+    sign test needs k = ceil(log2(1 / alpha)) questions that all improved, and if their count follows a Poisson
+    distribution, its mean gain * n must be large enough to reach k with the given power.
     """
     normal = NormalDist()
-    approximate = (normal.inv_cdf(1 - alpha) + normal.inv_cdf(power)) * standard_error
+    approximation = (normal.inv_cdf(1 - alpha) + normal.inv_cdf(power)) * standard_error
     needed = math.ceil(math.log2(1 / alpha))
     mean = float(needed)
     while _poisson_at_least(needed, mean) < power:
-        mean += 0.01
-    return max(approximate, mean / n)
+        mean += _COUNT_STEP
+    return max(approximation, mean / n)
 
 
 def sign_flip_p_value(sums: "Floats", seed: int, samples: int) -> float:
-    """Return how often random signs give a total as large as the one seen (Fisher's randomisation test).
+    """Return how often random signs give a total at least as large as the observed one.
 
-    Exact up to `EXACT_UP_TO` non-zero differences, sampled beyond; 1.0 when nothing differs.
+    This is Fisher's randomisation test. It is exact up to `EXACT_UP_TO` non-zero differences and sampled above; it
+    returns 1.0 if nothing differs.
     """
     import numpy as np
 
-    nonzero = sums[np.abs(sums) > 1e-12]
+    nonzero = sums[np.abs(sums) > _ZERO]
     n = len(nonzero)
     if n == 0:
         return 1.0
+    observed = nonzero.sum() - _SUM_TOLERANCE
     if n <= EXACT_UP_TO:
         signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        return float(np.mean(signs @ nonzero >= nonzero.sum() - 1e-9))
+        return float(np.mean(signs @ nonzero >= observed))
     signs = 1 - 2 * np.random.default_rng(seed).integers(0, 2, size=(samples, n))
-    return float((1 + np.sum(signs @ nonzero >= nonzero.sum() - 1e-9)) / (1 + samples))
+    return float((1 + np.sum(signs @ nonzero >= observed)) / (1 + samples))
+
+
+def _is_better(gain: PairedGain, alpha: float) -> bool:
+    return gain.low > 0 and gain.p_value <= alpha
+
+
+def _reason(gain: PairedGain, elsewhere: PairedGain | None, alpha: float) -> str:
+    """Return the decision in a sentence, with its numbers."""
+    bounds = f"bound {gain.low:+.3f}, p {gain.p_value:.3f}, needed above 0 and at most {alpha}"
+    result = f"{gain.gain:+.3f} {gain.metric} over {gain.n} questions ({bounds})"
+    limit = f"A gain below {gain.smallest_detectable_gain:.3f} is found in fewer than {POWER:.0%} of cases."
+    if _is_better(gain, alpha) and elsewhere is not None and elsewhere.high < 0:
+        loss = f"{elsewhere.gain:+.3f} over {elsewhere.n} out-of-domain questions (bound {elsewhere.high:+.3f})"
+        return f"The candidate is better on the documents, {result}, but lost what it could do before: {loss}."
+    if _is_better(gain, alpha):
+        return f"The candidate is better: {result}. {limit}"
+    if gain.gain == 0 and gain.low == gain.high == 0:
+        return f"The candidate answers no better: {result}. {limit}"
+    return f"The candidate is not shown to be better: {result}. {limit}"
 
 
 def _bounds(means: "Floats", alpha: float) -> tuple[float, float]:
@@ -167,6 +183,7 @@ def _bounds(means: "Floats", alpha: float) -> tuple[float, float]:
 def _differences(
     before: Sequence[ScoredAnswer], after: Sequence[ScoredAnswer], metric: str
 ) -> tuple[list[float], list[str]]:
+    """Return the difference per question to which the metric applies, and the question's document."""
     if metric not in METRICS:
         raise SettingsError(f"There is no metric '{metric}'.", f"one of {', '.join(METRICS)}", "set evaluation.metric")
     old = {answer.pair_id: answer for answer in before}
@@ -177,10 +194,10 @@ def _differences(
             "the same held-out questions for both",
             "score both models on the same split",
         )
-    chosen = [key for key in old if metric in old[key].metrics and metric in new[key].metrics]
-    if not chosen:
+    keys = [key for key in old if metric in old[key].metrics and metric in new[key].metrics]
+    if not keys:
         raise DatasetError(f"No question has the metric '{metric}'.", "held-out questions that it applies to")
-    return [new[k].metrics[metric] - old[k].metrics[metric] for k in chosen], [old[k].document_id for k in chosen]
+    return [new[key].metrics[metric] - old[key].metrics[metric] for key in keys], [old[key].document_id for key in keys]
 
 
 def _mean(answers: Sequence[ScoredAnswer], metric: str) -> float:

@@ -1,8 +1,8 @@
-"""Has several models answer the held-out questions, each engine started once, some beside each other.
+"""Lets several models answer the held-out questions; each engine starts once, and some run at the same time.
 
-Decoding is greedy, so answers are kept under everything that shapes them (model, questions,
-index, prompt, settings): a model that answered before is not started again, and an interrupted
-evaluation goes on with the next model.
+Decoding is greedy, so the answers depend only on the model, questions, index, prompt and settings. They are stored
+under a hash of all these. A model with stored answers is not started again, and an interrupted evaluation continues
+with the next model.
 """
 
 import json
@@ -22,13 +22,14 @@ from ragtune.settings import EvaluationSettings
 from ragtune.store.artifacts import MANIFEST, ArtifactStore, files_sha256, folder_files
 
 ARTIFACT = "answers"
-_PACE = {"w4a16": 3, "bf16": 2, "w8a8": 1}
-"""What a question costs a CPU at each precision, roughly (measured); it only orders the work."""
+# What a question costs a CPU at each precision, relative to w8a8. The order is that of benchmarks/default_model/
+# serving.json (55, 85 and 103 tokens per second); the numbers are rough, since they only decide who starts first.
+_RELATIVE_COST = {"w4a16": 3, "bf16": 2, "w8a8": 1}
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A model folder that answers, with the questions it gets by split."""
+    """A model folder to evaluate, with the questions of each split that it answers."""
 
     model: str
     precision: str
@@ -39,16 +40,16 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """How the questions of a split are asked; `context` names what else shapes an answer: index and settings."""
+    """How the questions of a split are answered; `context` names the index and settings, which shape the answers."""
 
     answerer: Answerer
     context: str
 
 
 def held_out(items: Sequence[SplitItem], split: Split, limit: int, seed: int) -> list[QAPair]:
-    """Return up to `limit` pairs of a split, chosen by seeded hash so that they stay as data grows.
+    """Return up to `limit` pairs of a split, chosen by a seeded hash so that the choice is stable as the split grows.
 
-    Raises DatasetError when the split is empty.
+    Raises DatasetError if the split is empty.
     """
     pairs = [item.pair for item in items if item.split == split]
     if not pairs:
@@ -58,12 +59,8 @@ def held_out(items: Sequence[SplitItem], split: Split, limit: int, seed: int) ->
     return sorted(pairs, key=lambda pair: content_id(str(seed), pair.id))[:limit]
 
 
-def _work(contender: Contender) -> int:
-    return _PACE[contender.precision] * sum(len(pairs) for pairs in contender.questions.values())
-
-
 class HeldOutAnswers:
-    """Answers by model and split, kept as artefacts under the hash of everything that shapes them."""
+    """Answers by model and split, stored as artefacts under a hash of everything that shapes them."""
 
     def __init__(
         self,
@@ -80,45 +77,31 @@ class HeldOutAnswers:
         self._failure: BaseException | None = None
 
     def of_all(self, contenders: Sequence[Contender], at_once: int = 1) -> list[dict[Split, list[ScoredAnswer]]]:
-        """Return the answers of each contender; `at_once` of them share the processor.
+        """Return the answers of each contender, in the given order; `at_once` engines share the processor.
 
-        What one engine does between its matrix products, the other's products fill. The longest work starts
-        first, so that little is left to half of the threads at the end. When one fails, or the work is interrupted, the
-        others' engines are stopped.
+        Two engines together are faster than one after the other, because one computes while the other waits between
+        its matrix products. The longest work starts first, so that little is left at the end for one engine alone.
+        If a contender fails or the call is interrupted, the other engines are stopped.
         """
         with ThreadPoolExecutor(at_once) as pool:
-            started = {
-                contender: pool.submit(self._unless_ended, contender, at_once)
-                for contender in sorted(contenders, key=_work, reverse=True)
+            futures = {
+                contender: pool.submit(self._of_unless_failed, contender, at_once)
+                for contender in sorted(contenders, key=_cost, reverse=True)
             }
-            waiting = [started[contender] for contender in contenders]
             try:
-                wait(waiting)
+                wait(futures.values())
             except BaseException as interrupt:
-                self._end(interrupt)
+                self._fail(interrupt)
                 raise
         if self._failure:
             raise self._failure
-        return [future.result() for future in waiting]
-
-    def _unless_ended(self, contender: Contender, at_once: int) -> dict[Split, list[ScoredAnswer]]:
-        try:
-            return {} if self._failure else self.of(contender, at_once)
-        except BaseException as error:
-            self._end(error)
-            raise
-
-    def _end(self, reason: BaseException) -> None:
-        """Keep the first failure, and let no engine work on."""
-        self._failure = self._failure or reason
-        for engine in list(self._running):
-            engine.stop()
+        return [futures[contender].result() for contender in contenders]
 
     def of(self, contender: Contender, at_once: int = 1) -> dict[Split, list[ScoredAnswer]]:
-        """Return the contender's answers; its engine starts only when some of them are missing."""
+        """Return the contender's answers; its engine starts only if some of them are not stored yet."""
         weights = files_sha256(folder_files(contender.folder))
         keys = {split: self._key(weights, split, pairs) for split, pairs in contender.questions.items()}
-        missing = [split for split, key in keys.items() if not self._place(key)]
+        missing = [split for split, key in keys.items() if not self._is_stored(key)]
         if missing:
             name = f"{contender.model}-{contender.precision}"
             with self.engine.running(contender.folder, name, at_once) as running:
@@ -126,7 +109,7 @@ class HeldOutAnswers:
                 for split in missing:
                     if self._failure:
                         raise self._failure
-                    found = score_model(
+                    answers = score_model(
                         contender.questions[split],
                         self.exams[split].answerer,
                         running.chat(),
@@ -134,20 +117,36 @@ class HeldOutAnswers:
                         self.seed,
                         self.progress,
                     )
-                    self.store.write_records(ARTIFACT, found, identity=keys[split])
+                    self.store.write_records(ARTIFACT, answers, identity=keys[split])
                 self._running.remove(running)
         return {split: self._read(key) for split, key in keys.items()}
 
-    def _key(self, weights: str, split: Split, pairs: Sequence[QAPair]) -> str:
-        asked = content_id(*(f"{pair.id} {pair.question} {pair.answer} {pair.chunk_id}" for pair in pairs))
-        metrics = json.dumps(SIGNATURES, sort_keys=True)
-        return content_id(weights, asked, prompt_sha256(), metrics, str(self.seed), self.exams[split].context)
+    def _of_unless_failed(self, contender: Contender, at_once: int) -> dict[Split, list[ScoredAnswer]]:
+        try:
+            return {} if self._failure else self.of(contender, at_once)
+        except BaseException as error:
+            self._fail(error)
+            raise
 
-    def _place(self, key: str) -> Path | None:
-        folder = self.store.root / ARTIFACT / key
-        return folder if (folder / MANIFEST).is_file() else None
+    def _fail(self, reason: BaseException) -> None:
+        """Remember the first failure and stop all engines."""
+        self._failure = self._failure or reason
+        for engine in list(self._running):
+            engine.stop()
+
+    def _key(self, weights: str, split: Split, pairs: Sequence[QAPair]) -> str:
+        questions = content_id(*(f"{pair.id} {pair.question} {pair.answer} {pair.chunk_id}" for pair in pairs))
+        metrics = json.dumps(SIGNATURES, sort_keys=True)
+        return content_id(weights, questions, prompt_sha256(), metrics, str(self.seed), self.exams[split].context)
+
+    def _is_stored(self, key: str) -> bool:
+        return (self.store.root / ARTIFACT / key / MANIFEST).is_file()
 
     def _read(self, key: str) -> list[ScoredAnswer]:
         folder = self.store.root / ARTIFACT / key
-        stored = json.loads((folder / MANIFEST).read_text())
-        return self.store.read_records(ArtifactRef(ARTIFACT, str(folder), key, stored["rows"]), ScoredAnswer)
+        manifest = json.loads((folder / MANIFEST).read_text())
+        return self.store.read_records(ArtifactRef(ARTIFACT, str(folder), key, manifest["rows"]), ScoredAnswer)
+
+
+def _cost(contender: Contender) -> int:
+    return _RELATIVE_COST[contender.precision] * sum(len(pairs) for pairs in contender.questions.values())

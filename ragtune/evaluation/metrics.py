@@ -1,7 +1,7 @@
-"""What an answer is worth, item by item; every metric has a signature that names how it counts.
+"""Metrics of one answer; each has a signature that names how it counts.
 
-Token F1 and exact match follow SQuAD (Rajpurkar et al. 2016), with words cut for API text;
-unanswerable questions count as SQuAD 2.0 does (Rajpurkar et al. 2018): 1 for a refusal.
+Token F1 and exact match follow SQuAD (Rajpurkar et al. 2016), but split API text into identifiers and signed numbers.
+Unanswerable questions count as in SQuAD 2.0 (Rajpurkar et al. 2018): 1 for a refusal, otherwise 0.
 """
 
 from collections import Counter
@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from ragtune.answer.citations import answer_tokens, occurs_in
 from ragtune.records import Answer, Hit, QAPair
 
+# An expected answer with at least this many words counts as a sentence; see `holds_answer`. Chosen by hand, not
+# measured.
 _SENTENCE_WORDS = 6
 _WORDS = "lower,no-marks,no-articles,words=identifiers-and-signed-numbers"
 
+# Stored with every score and hashed into the keys of stored answers: raise the version of a metric that changes.
 SIGNATURES = {
     "token_f1": f"token_f1|v1|{_WORDS}|unanswerable:1-if-refused",
     "exact_match": f"exact_match|v1|{_WORDS}|unanswerable:1-if-refused",
@@ -26,59 +29,60 @@ METRICS = tuple(SIGNATURES)
 
 
 def token_f1(expected: str, answer: str) -> float:
-    """Return the harmonic mean of token precision and recall, 0 to 1; two empty texts agree."""
-    want, got = answer_tokens(expected), answer_tokens(answer)
-    if not want or not got:
-        return float(want == got)
-    shared = sum((Counter(want) & Counter(got)).values())
+    """Return the harmonic mean of token precision and recall, 0 to 1; it is 1 for two empty texts."""
+    expected_tokens, tokens = answer_tokens(expected), answer_tokens(answer)
+    if not expected_tokens or not tokens:
+        return float(expected_tokens == tokens)
+    shared = sum((Counter(expected_tokens) & Counter(tokens)).values())
     if shared == 0:
         return 0.0
-    precision, recall = shared / len(got), shared / len(want)
+    precision, recall = shared / len(tokens), shared / len(expected_tokens)
     return 2 * precision * recall / (precision + recall)
 
 
 def exact_match(expected: str, answer: str) -> float:
-    """Return 1.0 when both texts have the same words in the same order."""
+    """Return 1.0 if both texts have the same words in the same order, otherwise 0.0."""
     return float(answer_tokens(expected) == answer_tokens(answer))
 
 
 def holds_answer(pair: QAPair, document_id: str, chunk_id: str, text: str) -> bool:
-    """Return whether a passage is the right one: the pair's chunk, or another with the answer in it.
+    """Return whether a passage is a right one: the pair's chunk, or another that contains the answer.
 
-    Another document's counts for a whole sentence only: `bool` or `5` stands anywhere.
+    A passage of another document counts only if the answer is a whole sentence: a short answer such as `bool` or `5`
+    occurs everywhere.
     """
     if chunk_id == pair.chunk_id:
         return True
-    want = answer_tokens(pair.answer)
-    if not want or (document_id != pair.document_id and len(want) < _SENTENCE_WORDS):
+    tokens = answer_tokens(pair.answer)
+    if not tokens or (document_id != pair.document_id and len(tokens) < _SENTENCE_WORDS):
         return False
-    return occurs_in(want, answer_tokens(text))
+    return occurs_in(tokens, answer_tokens(text))
 
 
 def measure(pair: QAPair, answer: Answer, with_retrieval: bool = True) -> dict[str, float]:
-    """Return every metric that applies to this item; keys are names of `SIGNATURES`.
+    """Return the metrics that apply to the pair, by their names in `SIGNATURES`.
 
-    Without retrieval there is nothing to cite and nothing to find, so those two are left out.
+    Without retrieval there are no passages, so `citation` and `retrieval_hit` are left out.
     """
     if not pair.answerable:
-        right = float(answer.refused)
-        return {"token_f1": right, "exact_match": right, "refusal_recall": right}
-    said = "" if answer.refused else answer.text
-    f1 = token_f1(pair.answer, said)
+        score = float(answer.refused)
+        return {"token_f1": score, "exact_match": score, "refusal_recall": score}
+    text = "" if answer.refused else answer.text
+    f1 = token_f1(pair.answer, text)
     metrics = {
         "token_f1": f1,
-        "exact_match": exact_match(pair.answer, said),
+        "exact_match": exact_match(pair.answer, text),
         "answerable_f1": f1,
         "false_refusal": float(answer.refused),
     }
     if with_retrieval:
-        right_ones = [holds_answer(pair, c.document_id, c.chunk_id, c.text) for c in answer.citations]
-        metrics["citation"] = sum(right_ones) / len(right_ones) if right_ones else 0.0
-        metrics["retrieval_hit"] = float(retrieved(pair, answer.passages))
+        matches = [holds_answer(pair, c.document_id, c.chunk_id, c.text) for c in answer.citations]
+        metrics["citation"] = sum(matches) / len(matches) if matches else 0.0
+        metrics["retrieval_hit"] = float(retrieves_answer(pair, answer.passages))
     return metrics
 
 
-def retrieved(pair: QAPair, passages: Sequence[Hit]) -> bool:
-    """Return whether the right passage of an answerable pair is among these."""
+def retrieves_answer(pair: QAPair, passages: Sequence[Hit]) -> bool:
+    """Return whether the pair is answerable and one of the passages holds its answer."""
     chunks = [hit.chunk for hit in passages]
     return pair.answerable and any(holds_answer(pair, c.document_id, c.id, c.text) for c in chunks)

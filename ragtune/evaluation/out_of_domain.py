@@ -1,7 +1,7 @@
-"""Questions about something else: what a model could do before must survive its training.
+"""Out-of-domain questions: they test that training on one set of documents did not cost what the model knew before.
 
-The texts are the descriptions that installed packages carry: prose by many hands, present on every
-machine. The questions are written and checked like those of a dataset; their passages are kept with them.
+The texts are the descriptions of installed Python packages: prose by many authors that every machine has. Questions
+are written and checked like those of a dataset, and stored with their passages.
 """
 
 from collections.abc import Sequence
@@ -20,111 +20,125 @@ from ragtune.settings import Settings
 from ragtune.text.shingles import near_pairs
 
 DESCRIPTIONS = 60
-"""Held out for the gate; as many more are replayed in training."""
+"""Descriptions held out for the gate; training replays as many others. Chosen by hand: they give the gate's 48
+questions (docs/decisions.md, "A candidate must not lose what the model could do before") with some to spare."""
 SHORTEST, LONGEST = 1500, 6000
-"""Characters of a description that is worth asking about, and that are read; change logs tend to follow."""
+"""Characters of a description. Shorter ones say too little to ask about; longer ones are cut, because change logs tend
+to follow. Both chosen by hand, not sensitive."""
+_SALT = "outside"
+"""Salt of the seeded draws; another salt would choose other descriptions and questions."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutOfDomainQuestion:
-    """A pair with the passages that are shown for it, in their order."""
+    """A pair with the passages that are shown for it, best first."""
 
     pair: QAPair
     passages: tuple[Chunk, ...]
 
 
 class FixedPassages:
-    """Finds for each question the passages that were kept with it."""
+    """A search that returns for each question the passages that are stored with it."""
 
     def __init__(self, questions: Sequence[OutOfDomainQuestion]) -> None:
         self.passages = {question.pair.question: question.passages for question in questions}
 
     def search(self, text: str, limit: int) -> list[Hit]:
-        """Return the kept passages, best first."""
-        return [Hit(chunk, 1.0 / place) for place, chunk in enumerate(self.passages[text][:limit], 1)]
+        """Return the stored passages of a question, best first."""
+        return [Hit(chunk, 1.0 / rank) for rank, chunk in enumerate(self.passages[text][:limit], 1)]
 
 
 def out_of_domain_questions(
     documents: Sequence[Document], embedder: Embedder, settings: Settings, progress: Progress = silent
 ) -> list[OutOfDomainQuestion]:
-    """Return up to `evaluation.out_of_domain_items` questions, chosen by seed, about none of the documents.
+    """Return up to `evaluation.out_of_domain_items` questions about texts unlike the documents, chosen by seed.
 
-    Descriptions that resemble a document are left out. The passages are those most similar to the question
-    among the descriptions that are asked about, the right one always among them where there is one.
+    Descriptions that nearly equal a document are left out. The passages of a question are the most similar ones of all
+    descriptions with a question, and the right one is always among them if the question is answerable.
     """
     texts = descriptions(settings.seed)
-    return _asked(
-        _unlike(texts, documents, settings), settings.evaluation.out_of_domain_items, embedder, settings, progress
-    )
+    limit = settings.evaluation.out_of_domain_items
+    return _write_questions(_unlike(texts, documents, settings), limit, embedder, settings, progress)
 
 
 def replay_questions(
-    documents: Sequence[Document], most: int, embedder: Embedder, settings: Settings, progress: Progress = silent
+    documents: Sequence[Document], limit: int, embedder: Embedder, settings: Settings, progress: Progress = silent
 ) -> list[OutOfDomainQuestion]:
-    """Return up to `most` questions of the same kind to train on, so that a model keeps what it could do.
+    """Return up to `limit` questions of the same kind to train on, so that a model keeps what it could do before.
 
-    They come from other descriptions than `out_of_domain_questions`, which resemble neither those nor the documents.
+    They are about other descriptions than `out_of_domain_questions`, and about none that nearly equals one of those or
+    a document.
     """
     held_out = descriptions(settings.seed)
     texts = descriptions(settings.seed, skip=len(held_out))
-    return _asked(_unlike(texts, [*documents, *held_out], settings), most, embedder, settings, progress)
+    return _write_questions(_unlike(texts, [*documents, *held_out], settings), limit, embedder, settings, progress)
 
 
-def descriptions(seed: int, most: int = DESCRIPTIONS, skip: int = 0) -> list[Document]:
-    """Return the beginnings of the longer descriptions of installed packages, a sample that the seed chooses."""
-    names = sorted({str(each.metadata["Name"]) for each in distributions()})
-    names.sort(key=lambda name: draw(seed, "outside", name))
-    read = (document for name in names for document in package_description(name) if len(document.text) >= SHORTEST)
-    chosen = islice(read, skip, skip + most)
-    return [replace(document, text=document.text[:LONGEST].rpartition("\n\n")[0]) for document in chosen]
+def descriptions(seed: int, limit: int = DESCRIPTIONS, skip: int = 0) -> list[Document]:
+    """Return the beginnings of long descriptions of installed packages, sampled by seed.
 
-
-def _asked(
-    texts: Sequence[Document], most: int, embedder: Embedder, settings: Settings, progress: Progress
-) -> list[OutOfDomainQuestion]:
-    if not most:
-        return []
-    chunks = [
-        chunk for chunk in chunk_documents(texts, settings.chunking, embedder.count_tokens) if not chunk.duplicate_of
-    ]
-    written = ExtractiveWriter(settings.seed, unanswerable_share=settings.dataset.unanswerable_share).write(chunks)
-    kept = check_pairs(written, chunks, settings.dataset).kept
-    kept.sort(key=lambda pair: draw(settings.seed, "outside", pair.id))
-    chosen = kept[:most]
-    asked = {pair.document_id for pair in chosen}
-    progress("reading descriptions of installed packages", 1, 2)
-    shown = [chunk for chunk in chunks if chunk.document_id in asked]
-    questions = with_nearest_passages(chosen, shown, embedder, settings.answer.passages)
-    progress("reading descriptions of installed packages", 2, 2)
-    return questions
+    `skip` leaves out the first ones of the sample, so that two calls can return different descriptions.
+    """
+    names = sorted({str(package.metadata["Name"]) for package in distributions()})
+    names.sort(key=lambda name: draw(seed, _SALT, name))
+    texts = (document for name in names for document in package_description(name) if len(document.text) >= SHORTEST)
+    sample = islice(texts, skip, skip + limit)
+    return [replace(document, text=document.text[:LONGEST].rpartition("\n\n")[0]) for document in sample]
 
 
 def with_nearest_passages(
     pairs: Sequence[QAPair], chunks: Sequence[Chunk], embedder: Embedder, limit: int
 ) -> list[OutOfDomainQuestion]:
-    """Return each pair with the `limit` chunks most similar to its question, the right one always among them."""
+    """Return each pair with the `limit` chunks most similar to its question.
+
+    If the pair is answerable and its own chunk is not among them, that chunk replaces the last one.
+    """
     import numpy as np
 
     vectors = embedder.embed([chunk.embedded_text for chunk in chunks])
-    places = {chunk.id: place for place, chunk in enumerate(chunks)}
+    positions = {chunk.id: position for position, chunk in enumerate(chunks)}
     questions = []
     for pair, scores in zip(pairs, embedder.embed([pair.question for pair in pairs]) @ vectors.T, strict=True):
         nearest = [int(i) for i in np.argsort(-scores, kind="stable")[:limit]]
-        right = places[pair.chunk_id]
+        right = positions[pair.chunk_id]
         if pair.answerable and right not in nearest:
             nearest[-1] = right
         questions.append(OutOfDomainQuestion(pair, tuple(chunks[i] for i in nearest)))
     return questions
 
 
-def _unlike(found: Sequence[Document], documents: Sequence[Document], settings: Settings) -> list[Document]:
-    """Leave out what nearly equals one of the documents; API pages are nothing like a description."""
+def _write_questions(
+    texts: Sequence[Document], limit: int, embedder: Embedder, settings: Settings, progress: Progress
+) -> list[OutOfDomainQuestion]:
+    """Return up to `limit` checked questions about the texts, chosen by seed, with their passages."""
+    if not limit:
+        return []
+    chunks = [
+        chunk for chunk in chunk_documents(texts, settings.chunking, embedder.count_tokens) if not chunk.duplicate_of
+    ]
+    pairs = ExtractiveWriter(settings.seed, unanswerable_share=settings.dataset.unanswerable_share).write(chunks)
+    accepted = check_pairs(pairs, chunks, settings.dataset).kept
+    accepted.sort(key=lambda pair: draw(settings.seed, _SALT, pair.id))
+    sample = accepted[:limit]
+    document_ids = {pair.document_id for pair in sample}
+    progress("reading descriptions of installed packages", 1, 2)
+    candidates = [chunk for chunk in chunks if chunk.document_id in document_ids]
+    questions = with_nearest_passages(sample, candidates, embedder, settings.answer.passages)
+    progress("reading descriptions of installed packages", 2, 2)
+    return questions
+
+
+def _unlike(texts: Sequence[Document], documents: Sequence[Document], settings: Settings) -> list[Document]:
+    """Return the texts that nearly equal none of the documents.
+
+    Only prose documents are compared: an API page never resembles a description.
+    """
     prose = [document for document in documents if document.kind == "prose"]
-    both = [*found, *prose]
-    alike = {
-        place
+    both = [*texts, *prose]
+    duplicates = {
+        position
         for pair in near_pairs([document.text for document in both], settings.dataset.jaccard)
-        if min(pair) < len(found) <= max(pair)
-        for place in pair
+        if min(pair) < len(texts) <= max(pair)
+        for position in pair
     }
-    return [document for place, document in enumerate(found) if place not in alike]
+    return [text for position, text in enumerate(texts) if position not in duplicates]

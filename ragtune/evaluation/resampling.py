@@ -1,6 +1,7 @@
-"""Seeded bootstrap over clusters: questions about one document succeed and fail together.
+"""Seeded bootstrap intervals that resample whole clusters, here documents.
 
-Resampling single questions would call them independent and make every interval too short.
+Questions about the same document tend to succeed or fail together. Resampling single questions would treat them as
+independent and make every interval too narrow.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def cluster_totals(values: Sequence[float], clusters: Sequence[str]) -> tuple["Floats", "Floats"]:
-    """Return (sum, count) per cluster; an empty cluster name is a cluster of its own."""
+    """Return the sums and the counts per cluster, each of shape (clusters,).
+
+    A value with an empty cluster name forms a cluster by itself.
+    """
     import numpy as np
 
     names = [name or f"\0{i}" for i, name in enumerate(clusters)]
@@ -24,12 +28,12 @@ def cluster_totals(values: Sequence[float], clusters: Sequence[str]) -> tuple["F
 
 
 def bootstrap_means(sums: "Floats", counts: "Floats", samples: int, seed: int) -> "Floats":
-    """Return the mean of each of `samples` resamples of the clusters, shape (samples,)."""
+    """Return the means of `samples` resamples of the clusters, shape (samples,)."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    chosen = rng.integers(0, len(sums), size=(samples, len(sums)))
-    means: Floats = sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
+    indices = rng.integers(0, len(sums), size=(samples, len(sums)))
+    means: Floats = sums[indices].sum(axis=1) / counts[indices].sum(axis=1)
     return means
 
 
@@ -38,8 +42,8 @@ def mean_interval(
 ) -> tuple[float, float, float]:
     """Return (mean, low, high) of a two-sided percentile interval.
 
-    Where all values are equal the bootstrap has no width; a share of 0 or 1 then gets the Wilson
-    interval (Wilson 1927) over the clusters.
+    If all values are equal, the bootstrap interval has no width. A share of 0 or 1 then gets the Wilson interval
+    (Wilson 1927) over the clusters: ten right answers of ten do not prove that the eleventh is right.
     """
     import numpy as np
 

@@ -1,8 +1,9 @@
-"""What retrieval is worth: how high the right passages stand, and how long it takes to find them."""
+"""Measures retrieval: how high the right passages are ranked, and how long a search takes."""
 
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ragtune.evaluation.benchmark import percentile
@@ -11,64 +12,80 @@ from ragtune.knowledge.retrieval import Retriever
 from ragtune.records import Chunk, Hit, QAPair, RetrievalRow
 
 DEPTH = 10
+"""Hits of a search that are scored: the deepest rank of the metrics below."""
 BUDGET_SECONDS = 8.0
-"""After this the measurement ends with the questions it got to, so that an update stays quick."""
+"""A measurement stops asking after this time, so that updating an index stays quick; chosen by hand, not sensitive."""
+# Titles that are searched for if there are no test questions, so that at least the times are measured. By hand.
+_TITLES = 50
 
 RANKING_METRICS = ("recall_1", "recall_5", "recall_10", "mrr_10", "ndcg_10")
 
 
-def ranking_metrics(gains: Sequence[float], ideal: Sequence[float]) -> dict[str, float]:
-    """Return recall at 1, 5 and 10, reciprocal rank and nDCG within the first ten places, each from 0 to 1.
+@dataclass(frozen=True, slots=True)
+class RetrievalRun:
+    """What a measurement of retrieval belongs to: the run, and the hashes of the index and the dataset."""
 
-    `gains` are the relevances of the hits, best hit first, 0 for none; `ideal` those of all that is relevant,
-    at least one. nDCG is that of Järvelin and Kekäläinen 2002 with linear gains, as trec_eval counts.
+    run_id: str
+    index_sha256: str
+    dataset_sha256: str
+
+
+def ranking_metrics(gains: Sequence[float], ideal: Sequence[float]) -> dict[str, float]:
+    """Return recall at 1, 5 and 10, reciprocal rank and nDCG of the first ten hits, each from 0 to 1.
+
+    nDCG is that of Järvelin and Kekäläinen 2002 with linear gains, as trec_eval computes it.
+
+    Args:
+        gains: relevance of each hit, best hit first; 0 for an irrelevant one.
+        ideal: relevance of every relevant passage, at least one, in any order.
     """
-    first = next((place for place, gain in enumerate(gains[:DEPTH], 1) if gain > 0), 0)
+    first_rank = next((rank for rank, gain in enumerate(gains[:DEPTH], 1) if gain > 0), 0)
     best = _discounted(sorted(ideal, reverse=True))
-    found = {f"recall_{k}": sum(gain > 0 for gain in gains[:k]) / len(ideal) for k in (1, 5, 10)}
-    return {**found, "mrr_10": 1 / first if first else 0.0, "ndcg_10": _discounted(gains) / best}
+    recalls = {f"recall_{k}": sum(gain > 0 for gain in gains[:k]) / len(ideal) for k in (1, 5, 10)}
+    return {**recalls, "mrr_10": 1 / first_rank if first_rank else 0.0, "ndcg_10": _discounted(gains) / best}
 
 
 def passage_gains(pair: QAPair, hits: Sequence[Hit]) -> list[float]:
-    """Return 1 for the first hit that holds the pair's answer and 0 for the others: one passage is enough."""
-    right = [holds_answer(pair, hit.chunk.document_id, hit.chunk.id, hit.chunk.text) for hit in hits]
-    return [float(each and not any(right[:place])) for place, each in enumerate(right)]
+    """Return 1 for the first hit that holds the pair's answer and 0 for the others, because one passage is enough."""
+    matches = [holds_answer(pair, hit.chunk.document_id, hit.chunk.id, hit.chunk.text) for hit in hits]
+    return [float(match and not any(matches[:index])) for index, match in enumerate(matches)]
 
 
 def measure_retrieval(
     retriever: Retriever,
     chunks: Sequence[Chunk],
     pairs: Sequence[QAPair],
-    *,
-    run_id: str,
-    index_sha256: str,
-    dataset_sha256: str,
+    run: RetrievalRun,
     budget: float = BUDGET_SECONDS,
 ) -> RetrievalRow:
-    """Return how well and how fast the index answers these pairs, for at most `budget` seconds.
+    """Return how well and how fast the index finds the passages of the pairs, for at most `budget` seconds.
 
-    Pairs whose passage is no longer there are left out. Without any, titles are searched for, n is 0 and the
-    shares are not a number. Times are of one search each, embedding included, after a first one.
+    Pairs whose passage is no longer in the index are left out. If none remain, titles are searched for instead; n is
+    then 0 and the metrics are NaN. Each time is that of one search with the embedding of its question. A first search
+    is not measured, because it also loads the embedder.
     """
     present = {chunk.id for chunk in chunks}
-    asked = [pair for pair in pairs if pair.answerable and pair.chunk_id in present]
-    questions = [pair.question for pair in asked] or [chunk.title for chunk in chunks[:50]]
+    scored_pairs = [pair for pair in pairs if pair.answerable and pair.chunk_id in present]
+    questions = [pair.question for pair in scored_pairs] or [chunk.title for chunk in chunks[:_TITLES]]
     retriever.search("warm up", DEPTH)
     began, times, scores = time.monotonic(), [], []
-    for place, question in enumerate(questions):
+    for position, question in enumerate(questions):
         started = time.perf_counter()
         hits = retriever.search(question, DEPTH)
         times.append((time.perf_counter() - started) * 1000)
-        if asked:
-            scores.append(ranking_metrics(passage_gains(asked[place], hits), [1.0]))
+        if scored_pairs:
+            scores.append(ranking_metrics(passage_gains(scored_pairs[position], hits), [1.0]))
         if time.monotonic() - began > budget:
             break
-    means = {m: sum(each[m] for each in scores) / len(scores) if scores else math.nan for m in RANKING_METRICS}
+    means = {
+        metric: sum(score[metric] for score in scores) / len(scores) if scores else math.nan
+        for metric in RANKING_METRICS
+    }
     return RetrievalRow(
-        run_id=run_id,
+        run_id=run.run_id,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        index_sha256=index_sha256,
-        dataset_sha256=dataset_sha256 if scores else "",
+        index_sha256=run.index_sha256,
+        dataset_sha256=run.dataset_sha256 if scores else "",
         embedder=retriever.embedder.name,
         chunks=len(present),
         n=len(scores),
@@ -80,4 +97,4 @@ def measure_retrieval(
 
 
 def _discounted(gains: Sequence[float]) -> float:
-    return sum(gain / math.log2(place + 1) for place, gain in enumerate(gains[:DEPTH], 1))
+    return sum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains[:DEPTH], 1))

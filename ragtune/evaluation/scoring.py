@@ -1,16 +1,27 @@
-"""Lets a model answer held-out questions through the answering path and sums the answers up."""
+"""Lets a model answer held-out questions through the answering path, and summarises its answers."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 
 from ragtune.answer.answering import Answerer, Prepared, generate
 from ragtune.errors import DatasetError
-from ragtune.evaluation.metrics import METRICS, SIGNATURES, measure, retrieved
+from ragtune.evaluation.metrics import METRICS, SIGNATURES, measure, retrieves_answer
 from ragtune.evaluation.resampling import mean_interval
 from ragtune.ports import ChatModel, Progress, silent
 from ragtune.records import Completion, QAPair, Score, ScoredAnswer
 
-MIN_ITEMS_PER_METRIC = 1
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreIdentity:
+    """What a model's scores were measured on: the model, the questions and the seed."""
+
+    model: str
+    precision: str
+    split: str
+    dataset_sha256: str
+    model_version: str
+    seed: int
 
 
 def score_model(
@@ -23,72 +34,57 @@ def score_model(
 ) -> list[ScoredAnswer]:
     """Return one scored answer per pair, in the given order.
 
-    Retrieval runs first and one by one, generation at the given concurrency. `latency_ms` is
-    therefore a latency under load. An EngineError of any question ends the whole run: a score
-    over the questions that happened to work would be no score.
+    Retrieval runs first, one question at a time; then `concurrency` questions at a time are answered, so `latency_ms`
+    is a latency under load. If one question fails, its EngineError ends the whole run: a score over the questions
+    that happened to work would be misleading.
     """
     if not pairs:
         raise DatasetError("There is no question to score.", "at least one pair", "check evaluation.test_items")
     prepared = [answerer.prepare(pair.question) for pair in pairs]
     completions: list[Completion | None] = [None] * len(pairs)
     with ThreadPoolExecutor(max_workers=concurrency) as pool:
-        waiting = {pool.submit(generate, chat, ready, seed): i for i, ready in enumerate(prepared)}
+        futures = {pool.submit(generate, chat, prompt, seed): i for i, prompt in enumerate(prepared)}
         try:
-            for done, future in enumerate(as_completed(waiting), 1):
-                completions[waiting[future]] = future.result()
+            for done, future in enumerate(as_completed(futures), 1):
+                completions[futures[future]] = future.result()
                 progress(f"answers of {chat.name}", done, len(pairs))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     rows = zip(pairs, prepared, completions, strict=True)
-    return [_scored(pair, ready, answerer, done) for pair, ready, done in rows if done is not None]
+    return [_scored(pair, prompt, answerer, completion) for pair, prompt, completion in rows if completion is not None]
 
 
-def summarise(
-    answers: Sequence[ScoredAnswer],
-    *,
-    model: str,
-    precision: str,
-    split: str,
-    dataset_sha256: str,
-    model_version: str,
-    seed: int,
-    samples: int = 2000,
-) -> list[Score]:
+def summarise(answers: Sequence[ScoredAnswer], identity: ScoreIdentity, samples: int = 2000) -> list[Score]:
     """Return a score per metric that applies to at least one answer, each with a 95% interval.
 
-    Intervals are percentile bootstraps over documents (see `resampling`).
+    Intervals are percentile bootstraps over documents (see `resampling`), with `samples` resamples.
     """
     scores = []
     for metric in METRICS:
-        chosen = [answer for answer in answers if metric in answer.metrics]
-        if len(chosen) < MIN_ITEMS_PER_METRIC:
+        relevant = [answer for answer in answers if metric in answer.metrics]
+        if not relevant:
             continue
-        value, low, high = mean_interval(
-            [answer.metrics[metric] for answer in chosen], [answer.document_id for answer in chosen], samples, seed
-        )
+        values = [answer.metrics[metric] for answer in relevant]
+        documents = [answer.document_id for answer in relevant]
+        value, low, high = mean_interval(values, documents, samples, identity.seed)
         signature = f"{SIGNATURES[metric]}|ci=95%-bootstrap-by-document,{samples}"
         scores.append(
             Score(
-                model=model,
-                precision=precision,
                 metric=metric,
                 value=value,
                 low=low,
                 high=high,
-                n=len(chosen),
-                split=split,
-                dataset_sha256=dataset_sha256,
-                model_version=model_version,
-                seed=seed,
+                n=len(relevant),
                 signature=signature,
+                **asdict(identity),
             )
         )
     return scores
 
 
-def _scored(pair: QAPair, ready: Prepared, answerer: Answerer, completion: Completion) -> ScoredAnswer:
-    answer = answerer.finish(ready, completion)
+def _scored(pair: QAPair, prompt: Prepared, answerer: Answerer, completion: Completion) -> ScoredAnswer:
+    answer = answerer.finish(prompt, completion)
     return ScoredAnswer(
         pair_id=pair.id,
         question=pair.question,
@@ -97,9 +93,9 @@ def _scored(pair: QAPair, ready: Prepared, answerer: Answerer, completion: Compl
         kind=pair.kind,
         answerable=pair.answerable,
         refused=answer.refused,
-        retrieved=retrieved(pair, answer.passages),
+        retrieved=retrieves_answer(pair, answer.passages),
         cited=tuple(citation.chunk_id for citation in answer.citations),
-        metrics=measure(pair, answer, with_retrieval=ready.passages is not None),
-        latency_ms=ready.retrieval_ms + completion.total_seconds * 1000,
+        metrics=measure(pair, answer, with_retrieval=prompt.passages is not None),
+        latency_ms=prompt.retrieval_ms + completion.total_seconds * 1000,
         document_id=pair.document_id,
     )

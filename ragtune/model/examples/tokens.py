@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragtune.errors import DatasetError
-from ragtune.model.pretrained import Conversation, Example, render_chat
+from ragtune.model.base.conversations import Conversation, Example, render_chat
 
 _IGNORED = -100
 """The label of tokens that are read but not learned, as PyTorch's cross entropy defines it."""

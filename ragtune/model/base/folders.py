@@ -1,4 +1,4 @@
-"""Model folders that appear whole or not at all."""
+"""Writes model folders atomically: a folder appears complete or not at all."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ _COMPANIONS = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "LICEN
 
 @contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `out` that replaces it at the end, and is removed after a failure."""
+    """Yield an empty scratch folder that replaces `out` at the end; a failure removes it and leaves `out` as it was."""
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = out.with_name(f".{out.name}.{os.getpid()}")
     shutil.rmtree(scratch, ignore_errors=True)
@@ -26,7 +26,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
 
 
 def copy_companions(source: Path, target: Path, leave_out: tuple[str, ...] = ()) -> None:
-    """Copy configuration, tokenizer and licence files; links become files."""
+    """Copy the configuration, tokenizer and licence files of a model; symbolic links become files."""
     for pattern in _COMPANIONS:
         for path in source.glob(pattern):
             if path.name not in leave_out:

@@ -1,7 +1,7 @@
-"""Folds an adapter into its base model, one tensor at a time.
+"""Merges a LoRA adapter into its base model, one tensor at a time.
 
-The sum is taken in float32 and rounded to the base's precision once; no more than one weight
-file is in memory, so a large model needs no more than its largest file.
+The sum is computed in float32 and rounded once to the base model's precision. Only one weight file is in memory
+at a time, so that a large sharded model needs no more memory than its largest file.
 """
 
 import json
@@ -10,30 +10,33 @@ from pathlib import Path
 from typing import Any
 
 from ragtune.errors import ModelError
-from ragtune.model.capacity import require_disk
-from ragtune.model.folders import atomic_folder, copy_companions
-from ragtune.model.pretrained import check_model_folder
+from ragtune.model.base.capacity import require_disk
+from ragtune.model.base.folder_checks import check_model_folder
+from ragtune.model.base.folders import atomic_folder, copy_companions
 from ragtune.ports import Progress, silent
 from ragtune.store.artifacts import MANIFEST
 
+# How PEFT names the tensors of a LoRA adapter.
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+# Options of PEFT under which the merged weight is not simply base + scale * B A.
 _UNSUPPORTED = ("use_dora", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias")
 
 
 def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress = silent) -> Path:
-    """Write base plus adapter to `out` in the base's format and return it.
+    """Write the base model with the adapter added to its weights to `out`, in the base's format, and return `out`.
 
-    Raises ModelError when the adapter is not plain LoRA, is not of this base or leaves a tensor unused.
+    Raises ModelError if the adapter is not plain LoRA, belongs to another base model or has unused tensors.
     """
     from safetensors import safe_open
     from safetensors.torch import save_file
 
     check_model_folder(base)
     scale = _scale(adapter)
-    parts = _adapter_parts(adapter)
+    matrices = _lora_matrices(adapter)
     files = sorted(base.glob("*.safetensors"))
+    # A tenth more than the weights, for the tokenizer and the other files; chosen by hand, not sensitive.
     require_disk(out, int(sum(file.stat().st_size for file in files) * 1.1), "Merging")
-    used: set[str] = set()
+    merged_names: set[str] = set()
     with atomic_folder(out) as scratch:
         copy_companions(base, scratch, leave_out=(MANIFEST,))
         for done, file in enumerate(files):
@@ -41,14 +44,14 @@ def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress = sil
             with safe_open(file, framework="pt") as stream:
                 tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
                 metadata = stream.metadata()
-            for name in tensors.keys() & parts.keys():
-                tensors[name] = _added(name, tensors[name], parts[name], scale)
-                used.add(name)
+            for name in tensors.keys() & matrices.keys():
+                tensors[name] = _merged_weight(name, tensors[name], matrices[name], scale)
+                merged_names.add(name)
             save_file(tensors, scratch / file.name, metadata=metadata)
-        if used != parts.keys():
+        unused = matrices.keys() - merged_names
+        if unused:
             raise ModelError(
-                f"{len(parts.keys() - used)} of the adapter's {len(parts)} layers are not in {base}, "
-                f"such as {min(parts.keys() - used)}.",
+                f"{len(unused)} of the adapter's {len(matrices)} layers are not in {base}, such as {min(unused)}.",
                 fix="merge the adapter with the base model it was trained on",
             )
     progress("merging the adapter", len(files), len(files))
@@ -56,34 +59,35 @@ def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress = sil
 
 
 def _scale(adapter: Path) -> float:
+    """Return the factor of the adapter's product B A: alpha / rank, or alpha / sqrt(rank) with rank-stabilised LoRA."""
     path = adapter / "adapter_config.json"
     if not path.is_file():
         raise ModelError(f"{adapter} holds no adapter_config.json.", expected="a LoRA adapter in PEFT's format")
     config: dict[str, Any] = json.loads(path.read_text())
-    odd = [name for name in _UNSUPPORTED if config.get(name)]
-    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or odd:
-        raise ModelError(f"{adapter} is no plain LoRA adapter ({', '.join(odd) or config.get('peft_type')}).")
+    options = [name for name in _UNSUPPORTED if config.get(name)]
+    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or options:
+        raise ModelError(f"{adapter} is not a plain LoRA adapter ({', '.join(options) or config.get('peft_type')}).")
     rank = int(config["r"])
     return float(config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank))
 
 
-def _adapter_parts(adapter: Path) -> dict[str, tuple[Any, Any]]:
-    """Return {name of the base's weight: (A, B)} with A (rank, in) and B (out, rank)."""
+def _lora_matrices(adapter: Path) -> dict[str, tuple[Any, Any]]:
+    """Return {name of the base model's weight: (A, B)} with A (rank, in) and B (out, rank)."""
     from safetensors.torch import load_file
 
     path = adapter / "adapter_model.safetensors"
     if not path.is_file():
         raise ModelError(f"{adapter} holds no adapter_model.safetensors.", expected="a LoRA adapter in PEFT's format")
     tensors = load_file(path)
-    names = [name.removesuffix(_A) for name in tensors if name.endswith(_A)]
-    parts = {f"{name.removeprefix(_PREFIX)}.weight": (tensors[name + _A], tensors[name + _B]) for name in names}
-    if not parts or len(parts) * 2 != len(tensors):
-        raise ModelError(f"{path} holds {len(tensors)} tensors, {len(parts)} of them pairs of LoRA matrices.")
-    return parts
+    layers = [name.removesuffix(_A) for name in tensors if name.endswith(_A)]
+    matrices = {f"{layer.removeprefix(_PREFIX)}.weight": (tensors[layer + _A], tensors[layer + _B]) for layer in layers}
+    if not matrices or len(matrices) * 2 != len(tensors):
+        raise ModelError(f"{path} holds {len(tensors)} tensors, {len(matrices)} of them pairs of LoRA matrices.")
+    return matrices
 
 
-def _added(name: str, weight: Any, part: tuple[Any, Any], scale: float) -> Any:
-    a, b = part
+def _merged_weight(name: str, weight: Any, matrices: tuple[Any, Any], scale: float) -> Any:
+    a, b = matrices
     if weight.shape != (b.shape[0], a.shape[1]):
         raise ModelError(
             f"The adapter changes {name} of shape {(b.shape[0], a.shape[1])}, the base has {tuple(weight.shape)}.",

@@ -1,4 +1,4 @@
-"""Where a training run is written down: MLflow, or nowhere for whoever passes the null object."""
+"""Records training runs in MLflow; `Tracker` itself records nothing, for training without MLflow."""
 
 import time
 from collections.abc import Mapping
@@ -9,31 +9,32 @@ from ragtune.errors import RegistryError
 
 
 class Tracker:
-    """Writes nothing; the null object and the shape of every tracker."""
+    """Records nothing; the null object and the interface of every tracker."""
 
     run_id = ""
 
     def start(self, run_id: str = "") -> str:
-        """Begin a run, or go on with the given one where it still exists; return its id."""
+        """Start a run, or continue the given one if it still exists; return its id."""
         return run_id
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Write down what the run was given."""
+        """Record the parameters of the run."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Write down numbers at a step."""
+        """Record numbers of one step."""
 
     def log_artifacts(self, folder: Path) -> None:
-        """Keep a copy of the folder with the run."""
+        """Store a copy of the folder with the run."""
 
     def end(self, failed: bool = False) -> None:
         """Close the run."""
 
 
 class MlflowTracker(Tracker):
-    """Writes to an MLflow server or database.
+    """Records in an MLflow server or database.
 
-    Artefacts go below `artifacts` when it makes the experiment; None leaves them to the server.
+    If the experiment does not exist it is created with `artifacts` as its folder for files; None leaves the choice
+    to the server.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class MlflowTracker(Tracker):
         self._client: Any = None
 
     def start(self, run_id: str = "") -> str:
-        """Begin a run in the experiment or reopen the given one; raise RegistryError when MLflow refuses."""
+        """Start a run in the experiment or reopen the given one; raise RegistryError if MLflow refuses."""
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
@@ -66,22 +67,22 @@ class MlflowTracker(Tracker):
         return self.run_id
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Write down what the run was given; a parameter that is there already stays."""
+        """Record parameters that the run does not have yet: MLflow refuses to change one."""
         from mlflow.entities import Param
 
-        known = self._client.get_run(self.run_id).data.params
-        new = [Param(key, str(value)) for key, value in params.items() if key not in known]
+        existing = self._client.get_run(self.run_id).data.params
+        new = [Param(key, str(value)) for key, value in params.items() if key not in existing]
         self._client.log_batch(self.run_id, params=new)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Write down numbers at a step."""
+        """Record numbers of one step."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         self._client.log_batch(self.run_id, metrics=[Metric(k, v, now, step) for k, v in metrics.items()])
 
     def log_artifacts(self, folder: Path) -> None:
-        """Keep a copy of the folder with the run."""
+        """Store a copy of the folder with the run."""
         self._client.log_artifacts(self.run_id, str(folder), "adapter")
 
     def end(self, failed: bool = False) -> None:
@@ -89,9 +90,9 @@ class MlflowTracker(Tracker):
         self._client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")
 
     def _experiment_id(self) -> str:
-        found = self._client.get_experiment_by_name(self.experiment)
-        if found is not None:
-            return str(found.experiment_id)
+        experiment = self._client.get_experiment_by_name(self.experiment)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         if self.artifacts is None:
             return str(self._client.create_experiment(self.experiment))
         self.artifacts.mkdir(parents=True, exist_ok=True)

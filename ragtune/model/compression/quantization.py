@@ -1,0 +1,191 @@
+"""Quantises a merged model to INT4 weights by GPTQ, and to INT8 weights and activations.
+
+llm-compressor writes both in the format that vLLM loads. The result is then read again from the file headers, because
+a model that was silently left unquantised looks the same from outside.
+"""
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ragtune.errors import ModelError, SettingsError
+from ragtune.model.base.capacity import (
+    ANY_MACHINE,
+    GIB,
+    Machine,
+    chosen_device,
+    require_disk,
+    require_memory,
+    use_threads,
+)
+from ragtune.model.base.conversations import Conversation, render_chat
+from ragtune.model.base.folder_checks import check_model_folder
+from ragtune.model.base.folders import atomic_folder, copy_companions
+from ragtune.model.base.loading import load_model, load_tokenizer
+from ragtune.model.compression.weights import inspect_weights
+from ragtune.ports import Progress, silent
+from ragtune.settings import QuantizationSettings
+from ragtune.store.artifacts import MANIFEST
+
+# Linear layers in one block of a Llama: four of attention, three of the feed-forward network.
+_LINEAR_LAYERS = 7
+# Memory that quantising takes, in multiples of the bf16 weights; chosen by hand, not measured.
+_MEMORY_PER_WEIGHT = 4
+# Group sizes that the error message may suggest: the usual powers of two.
+_GROUP_SIZES = (16, 32, 64, 128, 256)
+
+
+def quantize_w4a16(
+    merged: Path,
+    calibration: Sequence[Conversation],
+    settings: QuantizationSettings,
+    out: Path,
+    machine: Machine = ANY_MACHINE,
+    progress: Progress = silent,
+) -> Path:
+    """Write the model with 4-bit weights to `out` by GPTQ (Frantar et al. 2023) and return `out`.
+
+    `calibration` holds complete conversations like those that the model will meet; only the first
+    `settings.calibration_samples` are used. Raises SettingsError if the group size does not divide the width of
+    every layer, ModelError if the result is not INT4.
+    """
+    from llmcompressor.modifiers.gptq import GPTQModifier
+
+    from ragtune.model.compression.gptq_kernel import register_gptq
+
+    register_gptq()
+    config = check_model_folder(merged)
+    _check_group_size(config, settings.group_size)
+    if not calibration:
+        raise ModelError("GPTQ got no calibration samples.", expected="conversations", fix="pass training examples")
+    recipe = GPTQModifier(config_groups={"group_0": _int4_scheme(settings)}, ignore=["lm_head"])
+    samples = calibration[: settings.calibration_samples]
+    progress(f"quantising to INT4 with {len(samples)} samples", 0, 1)
+    _compress(merged, out, recipe, samples, machine, progress)
+    _require_precision(out, "w4a16", config)
+    progress("quantising to INT4", 1, 1)
+    return out
+
+
+def quantize_w8a8(merged: Path, out: Path, machine: Machine = ANY_MACHINE, progress: Progress = silent) -> Path:
+    """Write the model with 8-bit weights to `out` and return `out`.
+
+    The engine rounds activations to 8 bits as well, with one scale per token that it computes at run time; so no
+    calibration is needed. Raises ModelError if the result is not INT8.
+    """
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+
+    config = check_model_folder(merged)
+    progress("quantising to INT8", 0, 1)
+    recipe = QuantizationModifier(targets="Linear", scheme="W8A8", ignore=["lm_head"])
+    _compress(merged, out, recipe, (), machine, progress)
+    _require_precision(out, "w8a8", config)
+    progress("quantising to INT8", 1, 1)
+    return out
+
+
+def _require_precision(folder: Path, precision: str, config: dict[str, Any]) -> None:
+    """Raise ModelError unless every linear layer of the decoder is stored in the given precision."""
+    weights = inspect_weights(folder)
+    count = weights["packed_int4"] if precision == "w4a16" else weights["int8"]
+    if weights["precision"] != precision or count % config["num_hidden_layers"]:
+        raise ModelError(
+            f"The model written to {folder} is {weights['precision']}: {weights['packed_int4']} INT4, "
+            f"{weights['int8']} INT8 and {weights['plain']} unquantised layers.",
+            expected=f"every linear layer as {precision}",
+        )
+
+
+def _check_group_size(config: dict[str, Any], group_size: int) -> None:
+    head_dim = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
+    widths = {config["hidden_size"], config["intermediate_size"], config["num_attention_heads"] * head_dim}
+    indivisible = sorted(width for width in widths if width % group_size)
+    if indivisible:
+        valid = [size for size in _GROUP_SIZES if all(width % size == 0 for width in widths)]
+        raise SettingsError(
+            f"quantization.group_size is {group_size}, which does not divide the layer widths {indivisible}.",
+            expected=f"one of {valid}",
+            fix="correct quantization.group_size",
+        )
+
+
+def _int4_scheme(settings: QuantizationSettings) -> Any:
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
+    weights = QuantizationArgs(
+        num_bits=4, type="int", strategy="group", group_size=settings.group_size, symmetric=settings.symmetric
+    )
+    return QuantizationScheme(targets=["Linear"], weights=weights)
+
+
+def _compress(
+    merged: Path, out: Path, recipe: Any, samples: Sequence[Conversation], machine: Machine, progress: Progress
+) -> None:
+    """Apply an llm-compressor recipe, calibrated on `samples` if there are any, and write the folder atomically."""
+    import torch
+
+    device = chosen_device(machine.device)
+    use_threads(machine.threads)
+    weight_bytes = sum(path.stat().st_size for path in merged.glob("*.safetensors"))
+    require_memory(weight_bytes * _MEMORY_PER_WEIGHT + GIB, "Quantising")
+    require_disk(out, weight_bytes, "Quantising")
+    layers = _LINEAR_LAYERS * int(check_model_folder(merged)["num_hidden_layers"])
+    with _log_as_progress(layers, progress):
+        from llmcompressor import oneshot
+
+        # On CUDA, llm-compressor itself moves one layer after the other to the device.
+        model = load_model(merged, "cpu")
+        if samples:
+            dataset = _calibration_dataset(load_tokenizer(merged), samples)
+            oneshot(
+                model=model,
+                dataset=dataset,
+                recipe=recipe,
+                max_seq_length=max(len(row) for row in dataset["input_ids"]),
+                num_calibration_samples=len(samples),
+                shuffle_calibration_samples=False,
+                **({"pipeline": "sequential"} if device == "cuda" else {}),
+            )
+        else:
+            oneshot(model=model, recipe=recipe)
+        with atomic_folder(out) as scratch:
+            # Scales and unquantised weights are stored in bf16, in whatever format the processor computed.
+            model.to(torch.bfloat16).save_pretrained(scratch, save_compressed=True)
+            written = tuple(path.name for path in scratch.iterdir())
+            copy_companions(merged, scratch, leave_out=(*written, MANIFEST, "model.safetensors.index.json"))
+
+
+def _calibration_dataset(tokenizer: Any, samples: Sequence[Conversation]) -> Any:
+    from datasets import Dataset
+
+    rows = [
+        tokenizer(render_chat(tokenizer, sample.messages), add_special_tokens=False)["input_ids"] for sample in samples
+    ]
+    return Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
+
+
+@contextmanager
+def _log_as_progress(layers: int, progress: Progress) -> Iterator[None]:
+    """Report llm-compressor's log lines as progress, and silence its warning about offloading: nothing is offloaded."""
+    import llmcompressor  # noqa: F401 (it configures its log on import, so this must come before logger.remove)
+    from loguru import logger
+
+    done = 0
+
+    def report(line: str) -> None:
+        nonlocal done
+        if match := re.match(r"Quantizing (\d+) module", line):
+            done += int(match[1])
+            progress("quantising layers", done, layers)
+
+    logger.remove()
+    sink = logger.add(report, level="INFO", format="{message}")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded modules")
+            yield
+    finally:
+        logger.remove(sink)

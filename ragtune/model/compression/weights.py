@@ -1,0 +1,105 @@
+"""Reads how a model folder stores its weights, and unpacks INT4 weights for engines that cannot read them."""
+
+import json
+import math
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+from ragtune.errors import ModelError
+from ragtune.model.base.capacity import require_disk
+from ragtune.model.base.folder_checks import check_model_folder, read_safetensors_header
+from ragtune.model.base.folders import atomic_folder, copy_companions
+from ragtune.store.artifacts import MANIFEST
+
+PACKED = "pack-quantized"
+"""llm-compressor's name for INT4 weights packed into 32-bit words."""
+_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1}
+_INT4_IN_A_WORD = 8
+# bf16 takes four times the bytes of INT4; one more for scales and layers that are not packed. By hand, not sensitive.
+_UNPACKED_SIZE = 5
+
+
+def storage_format(folder: Path) -> str:
+    """Return the weight format that the configuration of a model folder names, or "" if it is not quantised."""
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return str(config.get("quantization_config", {}).get("format", ""))
+
+
+def inspect_weights(folder: Path) -> dict[str, Any]:
+    """Return what the weight files really contain, read from their headers.
+
+    A model that was silently left unquantised has the same files and the same configuration as a quantised one,
+    so only the headers can tell. Raises ModelError if a file is damaged.
+
+    Returns:
+        `precision` ("w4a16", "w8a8", "bf16" or "mixed"), `packed_int4` and `int8` (counts of quantised layers),
+        `plain` (count of unquantised projections), `dtypes` {dtype: count of tensors}, `bytes` (all weight files),
+        `quantized_bytes` (quantised layers alone) and `parameters` (count of weights, after unpacking).
+    """
+    tensors: dict[str, dict[str, Any]] = {}
+    files = sorted(folder.glob("*.safetensors"))
+    for file in files:
+        tensors |= read_safetensors_header(file)
+    if not tensors:
+        raise ModelError(f"{folder} holds no weights.", expected="*.safetensors")
+    sizes = {name: math.prod(tensor["shape"]) for name, tensor in tensors.items()}
+    int4 = [name for name, t in tensors.items() if name.endswith(".weight_packed") and t["dtype"] == "I32"]
+    int8 = [name for name, t in tensors.items() if name.endswith(".weight") and t["dtype"] == "I8"]
+    plain = [n for n, t in tensors.items() if n.endswith("proj.weight") and t["dtype"] in ("BF16", "F16", "F32")]
+    quantized = {*int4, *int8}
+    unquantized_size = sum(size for name, size in sizes.items() if name.endswith(".weight") and name not in quantized)
+    return {
+        "precision": _precision(len(int4), len(int8), len(plain)),
+        "packed_int4": len(int4),
+        "int8": len(int8),
+        "plain": len(plain),
+        "dtypes": dict(Counter(tensor["dtype"] for tensor in tensors.values())),
+        "bytes": sum(file.stat().st_size for file in files),
+        "quantized_bytes": sum(sizes[name] * _BYTES[tensors[name]["dtype"]] for name in quantized),
+        "parameters": unquantized_size + sum(sizes[n] * _INT4_IN_A_WORD for n in int4) + sum(sizes[n] for n in int8),
+    }
+
+
+def unpack_w4a16(packed: Path, out: Path) -> Path:
+    """Write an INT4 model to `out` with its weights as the bf16 numbers that they stand for, and return `out`.
+
+    The result gives the same answers and is as large as an unquantised model. It serves engines that have no INT4
+    kernel for their processor. Raises ModelError if the folder is not INT4.
+    """
+    from compressed_tensors.quantization import QuantizationScheme
+    from safetensors.torch import load_file, save_file
+
+    config = check_model_folder(packed)
+    if storage_format(packed) != PACKED:
+        raise ModelError(f"{packed} holds no packed INT4 weights.", expected="a folder that quantize_w4a16 wrote")
+    [group] = config.pop("quantization_config")["config_groups"].values()
+    scheme = QuantizationScheme.model_validate(group)
+    files = sorted(packed.glob("*.safetensors"))
+    require_disk(out, _UNPACKED_SIZE * sum(file.stat().st_size for file in files), "Unpacking INT4")
+    with atomic_folder(out) as scratch:
+        copy_companions(packed, scratch, leave_out=(MANIFEST, "config.json", "model.safetensors.index.json"))
+        for file in files:
+            save_file(_unpacked(load_file(file), scheme), scratch / file.name, metadata={"format": "pt"})
+        (scratch / "config.json").write_text(json.dumps(config, indent=2))
+    return out
+
+
+def _unpacked(tensors: dict[str, Any], scheme: Any) -> dict[str, Any]:
+    """Return the weights and biases of one file, unpacked; scales and zero points are left out."""
+    from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
+
+    layers: dict[str, dict[str, Any]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        layer, _, part = name.rpartition(".")
+        layers[layer][part] = tensor
+    unpacked: dict[str, Any] = {}
+    for layer, parts in layers.items():
+        plain = PackedQuantizationCompressor.decompress(parts, scheme) if "weight_packed" in parts else parts
+        unpacked |= {f"{layer}.{part}": plain[part].contiguous() for part in ("weight", "bias") if part in plain}
+    return unpacked
+
+
+def _precision(int4: int, int8: int, plain: int) -> str:
+    present = [name for name, count in (("w4a16", int4), ("w8a8", int8), ("bf16", plain)) if count]
+    return present[0] if len(present) == 1 else "mixed"

@@ -1,0 +1,93 @@
+"""LoRA adapters as folders: starts a training from an earlier adapter, and exports one to a repository.
+
+The export is a command: `python -m ragtune.model.training.adapters ADAPTER OUT [SHARE]`.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from ragtune.errors import ModelError
+from ragtune.model.training.report import REPORT
+from ragtune.settings import TrainingSettings
+from ragtune.store.artifacts import write_json
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+# Settings of an adapter that only describe the machine on which it was trained.
+_MACHINE_FIELDS = ("base_model_name_or_path", "peft_version")
+
+
+def earlier_adapter(settings: TrainingSettings) -> Path | None:
+    """Return the weight file of the adapter in `training.start_from`, or None if training starts from zero.
+
+    Raises ModelError if there is no adapter or its rank and alpha differ from the settings.
+    """
+    if not settings.start_from:
+        return None
+    folder = Path(settings.start_from)
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise ModelError(
+            f"{folder} holds no adapter.",
+            expected=f"{CONFIG} and {WEIGHTS}",
+            fix="correct training.start_from, or leave it empty to train a new adapter",
+        )
+    config = json.loads((folder / CONFIG).read_text())
+    if (config["r"], config["lora_alpha"]) != (settings.rank, settings.alpha):
+        raise ModelError(
+            f"The adapter in {folder} has rank {config['r']} and alpha {config['lora_alpha']}.",
+            expected=f"training.rank {settings.rank} and training.alpha {settings.alpha}",
+            fix="set training.rank and training.alpha to those of the adapter",
+        )
+    return folder / WEIGHTS
+
+
+def load_adapter(model: Any, weights: Path) -> None:
+    """Load the weights of an earlier adapter into a PEFT model; raise ModelError if they do not fit it."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    try:
+        mismatch = set_peft_model_state_dict(model, load_file(weights))
+    except RuntimeError as error:
+        raise ModelError(f"The adapter {weights} belongs to another base model: {error}") from error
+    missing = [name for name in mismatch.missing_keys if "lora_" in name]
+    if missing or mismatch.unexpected_keys:
+        raise ModelError(
+            f"The adapter {weights} does not fit the base model: {len(missing)} tensors are missing, "
+            f"{len(mismatch.unexpected_keys)} are unknown.",
+            expected="an adapter of all linear layers of this base model",
+        )
+
+
+def export_adapter(adapter: Path, out: Path, share: float = 1.0) -> int:
+    """Write the adapter to `out` in bf16 with its report but without a tokenizer, and return its size in bytes.
+
+    With a share below 1, its weights are averaged with those of the adapter in `out`, from which it was trained:
+    the average loses less of what the earlier adapter could do (Wortsman et al. 2022, "Robust fine-tuning of
+    zero-shot models"). Raises ModelError if `adapter`, or `out` when averaging, is incomplete.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    for folder in (adapter, *([out] if share < 1 else [])):
+        missing = [name for name in (WEIGHTS, CONFIG, REPORT) if not (folder / name).is_file()]
+        if missing:
+            raise ModelError(f"{folder} lacks {', '.join(missing)}.", expected="the adapter of a finished training")
+    config = json.loads((adapter / CONFIG).read_text())
+    out.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.float() for name, tensor in load_file(adapter / WEIGHTS).items()}
+    if share < 1:
+        earlier = load_file(out / WEIGHTS)
+        tensors = {name: share * tensor + (1 - share) * earlier[name].float() for name, tensor in tensors.items()}
+    tensors = {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}
+    save_file(tensors, out / WEIGHTS, metadata={"format": "pt"})
+    write_json(out / CONFIG, {**config, **dict.fromkeys(_MACHINE_FIELDS)})
+    shutil.copyfile(adapter / REPORT, out / REPORT)
+    return (out / WEIGHTS).stat().st_size
+
+
+if __name__ == "__main__":
+    source, target, *shares = sys.argv[1:]
+    sys.stdout.write(f"{export_adapter(Path(source), Path(target), *map(float, shares)):,} bytes\n")

@@ -1,0 +1,271 @@
+"""Supervised fine-tuning: trains a LoRA adapter on conversations with passages, by TRL, within a budget of minutes.
+
+A training that was killed continues from its last complete checkpoint. The adapter folder appears complete or not at
+all.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ragtune.errors import DatasetError
+from ragtune.model.base.capacity import (
+    ANY_MACHINE,
+    GIB,
+    Machine,
+    chosen_device,
+    require_disk,
+    require_memory,
+    use_threads,
+)
+from ragtune.model.base.conversations import Example
+from ragtune.model.base.folder_checks import check_model_folder
+from ragtune.model.base.folders import atomic_folder
+from ragtune.model.base.loading import load_model, load_tokenizer
+from ragtune.model.examples.tokens import Tokenized, batch_order, tokenize
+from ragtune.model.training.adapters import earlier_adapter, load_adapter
+from ragtune.model.training.checkpoints import fingerprint, newest_checkpoint, open_run
+from ragtune.model.training.report import REPORT, AdapterReport
+from ragtune.model.training.tracking import Tracker
+from ragtune.ports import Progress, silent
+from ragtune.settings import TrainingSettings
+from ragtune.store.artifacts import write_json
+
+# Steps over which the reported final loss is averaged, because the loss of one batch says little. Chosen by hand,
+# not sensitive.
+_FINAL_STEPS = 10
+# Disk for two checkpoints and the adapter. Chosen by hand, not measured.
+_CHECKPOINT_BYTES = 300 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """A training: the base model's folder, settings and seed, and where the adapter and the checkpoints go.
+
+    `checkpoints` belongs to this training alone. If it holds those of another one (other base model, examples,
+    settings or seed), they are removed.
+    """
+
+    base: Path
+    settings: TrainingSettings
+    seed: int
+    out: Path
+    checkpoints: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What a training reads: the tokenizer, the rows to learn and the rows for the validation loss."""
+
+    tokenizer: Any
+    rows: Sequence[Tokenized]
+    validation: Sequence[Tokenized]
+
+
+def train_adapter(
+    job: TrainingJob,
+    examples: Sequence[Example],
+    validation: Sequence[Example],
+    tracker: Tracker,
+    machine: Machine = ANY_MACHINE,
+    progress: Progress = silent,
+) -> AdapterReport:
+    """Train a LoRA adapter on the last message of each conversation and write it with its report to `job.out`.
+
+    A step learns `settings.batch_size` examples, each with its siblings. Raises DatasetError if no example can be
+    used, ModelError if the base model is broken, ResourceError if memory or disk are too small.
+    """
+    device, threads, settings = chosen_device(machine.device), use_threads(machine.threads), job.settings
+    check_model_folder(job.base)
+    progress("tokenising the training examples", 0, 1)
+    data, dropped = _tokenized(job, examples, validation)
+    earlier = earlier_adapter(settings)
+    _check_capacity(job, data.rows, device)
+    run_id = open_run(job.checkpoints, fingerprint(job.base, earlier, data.rows, settings, job.seed), tracker)
+    tracker.log_params({**settings.model_dump(), "seed": job.seed, "examples": len(data.rows), "base": str(job.base)})
+    try:
+        trainer, callback = build_trainer(job, data, device, tracker, progress)
+        resumed_from = _train(trainer, callback, job.checkpoints)
+        report = AdapterReport(
+            **_progress_facts(trainer, callback),
+            examples=sum(row.conversations for row in data.rows),
+            dropped=dropped,
+            validation_loss=float(trainer.evaluate()["eval_loss"]) if data.validation else float("nan"),
+            resumed_from=resumed_from,
+            device=device,
+            threads=threads,
+            mlflow_run_id=run_id,
+        )
+        _write_adapter(trainer.model, data.tokenizer, report, job.out)
+        tracker.log_metrics({"validation_loss": report.validation_loss, "train_seconds": report.seconds}, report.steps)
+        tracker.log_artifacts(job.out)
+    except BaseException:
+        tracker.end(failed=True)
+        raise
+    tracker.end()
+    return report
+
+
+def build_trainer(
+    job: TrainingJob, data: TrainingData, device: str, tracker: Tracker, progress: Progress
+) -> tuple[Any, Any]:
+    """Return TRL's trainer with our loss, schedule and kernels, and the callback that stops it in time."""
+    from peft import LoraConfig
+    from transformers import PrinterCallback
+    from transformers.utils import logging
+
+    from ragtune.model.training.kernels import fuse_adapters, register_attention
+    from ragtune.model.training.trainer import BudgetCallback, Collator, GroundedTrainer, TimeBudget
+
+    logging.set_verbosity_error()
+    settings, rows = job.settings, data.rows
+    config = check_model_folder(job.base)
+    our_attention = device == "cpu" and config.get("model_type") == "llama" and not settings.dropout
+    model = load_model(job.base, device, register_attention() if our_attention else "sdpa")
+    batch_size = min(settings.batch_size, len(rows))
+    steps = min(settings.max_steps, -(-int(settings.max_epochs * len(rows)) // batch_size))
+    clock = TimeBudget(settings.minutes * 60, steps, settings.warmup_share)
+    callback = BudgetCallback(clock, tracker, progress)
+    order = batch_order([len(row.input_ids) for row in rows], batch_size, steps, job.seed)
+    trainer = GroundedTrainer(
+        clock=clock,
+        model=model,
+        args=_arguments(job, device, batch_size, steps),
+        train_dataset=token_dataset(rows, order),
+        eval_dataset=token_dataset(data.validation, range(len(data.validation))) if data.validation else None,
+        data_collator=Collator(data.tokenizer.pad_token_id),
+        processing_class=data.tokenizer,
+        callbacks=[callback],
+        peft_config=LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        ),
+    )
+    trainer.remove_callback(PrinterCallback)
+    if earlier := earlier_adapter(settings):
+        load_adapter(trainer.model, earlier)
+    if not settings.dropout:
+        fuse_adapters(trainer.model)
+    callback.counts = trainer.counts
+    return trainer, callback
+
+
+def token_dataset(rows: Sequence[Tokenized], order: Sequence[int]) -> Any:
+    """Return the rows in the given order as a Hugging Face dataset."""
+    from datasets import Dataset
+
+    columns = ("input_ids", "labels", "branches")
+    return Dataset.from_dict({name: [getattr(row, name) for row in rows] for name in columns}).select(order)
+
+
+def _tokenized(
+    job: TrainingJob, examples: Sequence[Example], validation: Sequence[Example]
+) -> tuple[TrainingData, int]:
+    """Return what the training reads, and the count of conversations that were too long."""
+    settings, tokenizer = job.settings, load_tokenizer(job.base)
+    # No more examples than the steps can take: the rest would be tokenised for nothing.
+    most = settings.max_steps * settings.batch_size
+    rows, dropped = tokenize(tokenizer, examples[:most], settings.max_tokens)
+    if not rows:
+        raise DatasetError(
+            f"None of the {len(examples)} training examples fits into {settings.max_tokens} tokens.",
+            expected="conversations that end with an assistant's message",
+            fix="raise training.max_tokens or lower answer.passage_words",
+        )
+    validation_rows, _ = tokenize(tokenizer, validation[: settings.validation_examples], settings.max_tokens)
+    return TrainingData(tokenizer, rows, validation_rows), dropped
+
+
+def _arguments(job: TrainingJob, device: str, batch_size: int, steps: int) -> Any:
+    """Return TRL's arguments. Without dropout, fused adapters convert to bf16 themselves and need no autocast."""
+    from trl.trainer.sft_config import SFTConfig
+
+    settings = job.settings
+    return SFTConfig(
+        output_dir=str(job.checkpoints),
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=batch_size,
+        max_steps=steps,
+        learning_rate=settings.learning_rate,
+        weight_decay=0.0,
+        max_length=None,
+        bf16=settings.dropout > 0,
+        use_cpu=device == "cpu",
+        gradient_checkpointing=settings.gradient_checkpointing,
+        remove_unused_columns=False,
+        # `batch_order` has already decided the order of the rows.
+        train_sampling_strategy="sequential",
+        dataloader_pin_memory=device == "cuda",
+        dataloader_drop_last=False,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=settings.checkpoint_every,
+        # Two, so that one complete checkpoint remains if the run is killed while it writes the next.
+        save_total_limit=2,
+        prediction_loss_only=True,
+        report_to="none",
+        disable_tqdm=True,
+        seed=job.seed,
+    )
+
+
+def _train(trainer: Any, callback: Any, checkpoints: Path) -> int:
+    """Train, from the newest complete checkpoint if there is one, and return its step, 0 for none."""
+    from ragtune.model.training.trainer import CLOCK
+
+    checkpoint = newest_checkpoint(checkpoints, CLOCK)
+    if checkpoint is None:
+        trainer.train()
+        return 0
+    folder, record = checkpoint
+    callback.restore(record)
+    if callback.clock.over:
+        # The run was killed after its last step: only the adapter remains to be written.
+        trainer._load_from_checkpoint(str(folder))
+        trainer.state.global_step = record["step"]
+    else:
+        trainer.train(resume_from_checkpoint=str(folder))
+    return int(record["step"])
+
+
+def _check_capacity(job: TrainingJob, rows: Sequence[Tokenized], device: str) -> None:
+    """Raise ResourceError if memory or disk are too small for the training."""
+    weight_bytes = sum(path.stat().st_size for path in job.base.glob("*.safetensors"))
+    config = check_model_folder(job.base)
+    tokens = max(len(row.input_ids) for row in rows) * min(job.settings.batch_size, len(rows))
+    # What one token stores per layer for the backward pass, in bytes: bf16 activations of Llama's attention and
+    # feed-forward network. The factors here and below were fitted to measured Llama trainings.
+    layer_bytes = 2 * (12 * config["hidden_size"] + 5 * config["intermediate_size"])
+    layers = 1 if job.settings.gradient_checkpointing else config["num_hidden_layers"]
+    require_memory(int(weight_bytes * 1.3 + tokens * layer_bytes * layers * 1.5 + GIB), "Training", device)
+    require_disk(job.out, _CHECKPOINT_BYTES, "Training with its checkpoints")
+
+
+def _progress_facts(trainer: Any, callback: Any) -> dict[str, Any]:
+    """Return the fields of the report that the trainer and its callback recorded."""
+    clock, counts, seconds = callback.clock, trainer.counts, callback.seconds
+    final_losses = [loss for _, loss in callback.losses[-_FINAL_STEPS:]]
+    return {
+        "steps": trainer.state.global_step,
+        "tokens": counts["tokens"],
+        "padded_tokens": counts["padded_tokens"],
+        "loss_tokens": counts["loss_tokens"],
+        "seconds": round(seconds, 2),
+        "tokens_per_second": round(counts["tokens"] / seconds, 1) if seconds else 0.0,
+        "final_loss": sum(final_losses) / len(final_losses) if final_losses else float("nan"),
+        "losses": tuple((int(step), float(loss)) for step, loss in callback.losses),
+        "stopped_by": "max_steps" if clock.steps >= clock.max_steps else "minutes",
+        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+    }
+
+
+def _write_adapter(model: Any, tokenizer: Any, report: AdapterReport, out: Path) -> None:
+    with atomic_folder(out) as scratch:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        (scratch / "README.md").unlink(missing_ok=True)
+        write_json(scratch / REPORT, asdict(report))
