@@ -50,12 +50,12 @@ def ask(
 
 def show(reply: Reply) -> None:
     """Print an answer with the passages it cites."""
-    out.print(reply.text, markup=False)
+    out.print(reply.text)
     for citation in reply.fields["citations"]:
-        out.print(f"  [{citation['number']}] {citation['title']}  ({citation['document']})", markup=False)
+        out.print(f"  [{citation['number']}] {citation['title']}  ({citation['document']})")
     for warning in reply.fields["warnings"]:
-        out.print(f"  note: {warning}", markup=False, style="yellow")
-    out.print(f"  version {reply.fields['model_version']}, {reply.latency_ms:.0f} ms", markup=False, style="dim")
+        out.print(f"  note: {warning}", style="yellow")
+    out.print(f"  version {reply.fields['model_version']}, {reply.latency_ms:.0f} ms", style="dim")
 
 
 def parse_controls(dials: Sequence[str], switches: Sequence[str]) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _batch(
             stream.flush()
             os.fsync(stream.fileno())
             progress("asking", number, len(asked))
-    out.print(f"{len(asked)} answers in {answers} ({done} were there already).", markup=False)
+    out.print(f"{len(asked)} answers in {answers} ({done} were there already).")
 
 
 def _in_order(

@@ -26,7 +26,7 @@ def versions() -> None:
         told = json.loads((folder / "dataset.json").read_text())
         splits = ", ".join(f"{name} {count}" for name, count in told["splits"].items())
         mark = f" {CURRENT}" if current is not None and Path(current.uri) == folder else ""
-        out.print(f"{folder.name}{mark}: {splits}  {folder}", markup=False)
+        out.print(f"{folder.name}{mark}: {splits}  {folder}")
 
 
 @app.command("diff")
@@ -46,13 +46,13 @@ def diff(
     if json_:
         print_json({**listed, "kept": found.kept})
         return
-    out.print(str(found), markup=False)
+    out.print(str(found))
     for what, changes in listed.items():
         for change in changes[:_SHOWN]:
             shown = change.get("after", change)
-            out.print(f"  {what}: [{shown['split']}] {shown['question']} -> {shown['answer']}", markup=False)
+            out.print(f"  {what}: [{shown['split']}] {shown['question']} -> {shown['answer']}")
         if len(changes) > _SHOWN:
-            out.print(f"  {what}: and {len(changes) - _SHOWN} more", markup=False)
+            out.print(f"  {what}: and {len(changes) - _SHOWN} more")
 
 
 def _told(item: SplitItem) -> dict[str, str]:

@@ -41,12 +41,12 @@ def demo() -> None:
     err.rule("2 of 3: the endpoint")
     with _gateway(settings) as client:
         for pair in demo_questions(settings):
-            out.print(f"\nQ: {pair.question}", markup=False, style="bold")
+            out.print(f"\nQ: {pair.question}", style="bold")
             show(client.ask(pair.question))
-            out.print(f"  (written answer: {pair.answer})", markup=False, style="dim")
+            out.print(f"  (written answer: {pair.answer})", style="dim")
     err.rule("3 of 3: what was measured")
     report(settings)
-    out.print(f"Done in {(time.monotonic() - began) / 60:.1f} minutes.", markup=False)
+    out.print(f"Done in {(time.monotonic() - began) / 60:.1f} minutes.")
 
 
 def demo_questions(settings: Settings) -> list[QAPair]:
@@ -68,27 +68,24 @@ def report(settings: Settings) -> None:
     if decisions:
         last = decisions[-1]
         verdict = "Promoted" if last.promoted else "Not promoted"
-        out.print(f"{verdict}: {last.reason}", markup=False)
+        out.print(f"{verdict}: {last.reason}")
         out.print(
             f"  {last.metric} {last.live:.3f} -> {last.candidate:.3f}, gain {last.gain:+.3f} "
             f"[{last.low:+.3f}, {last.high:+.3f}], n={last.n}; "
             f"a gain of {last.smallest_detectable_gain:.3f} could have been found",
-            markup=False,
         )
         if last.out_of_domain_n:
             out.print(
                 f"  questions about something else: {last.out_of_domain_gain:+.3f} "
                 f"[{last.out_of_domain_low:+.3f}, {last.out_of_domain_high:+.3f}], n={last.out_of_domain_n}",
-                markup=False,
             )
     champion = ModelRegistry(settings).alias("champion")
     if champion:
         served = champion.manifest.served_precision
-        out.print(f"Champion: version {champion.version}, served as {served}, in {champion.folder}", markup=False)
+        out.print(f"Champion: version {champion.version}, served as {served}, in {champion.folder}")
     out.print(
         '\nNext: `make up` leaves Dagster, MLflow and the gateway running; `ragtune ask "..."` asks it;\n'
         f"      every number is in {warehouse.path}, every log in {settings.home / 'logs'}; docs/api.md has the API.",
-        markup=False,
     )
 
 

@@ -102,8 +102,8 @@ def search(
         return
     for rank, hit in enumerate(hits, 1):
         out.print(f"[bold]{rank}. {hit.chunk.title}[/bold]  {hit.score:.4f}", markup=True)
-        out.print(f"   {hit.chunk.document_id}  {hit.chunk.id}", markup=False)
-        out.print("   " + " ".join(hit.chunk.text.split())[:240], markup=False)
+        out.print(f"   {hit.chunk.document_id}  {hit.chunk.id}")
+        out.print("   " + " ".join(hit.chunk.text.split())[:240])
 
 
 def record_ids(library: "Library") -> dict[str, str]:

@@ -35,7 +35,7 @@ def list_documents(
         return
     for each in found:
         origin = f"removed {each.removed_at}" if removed else each.source
-        out.print(f"{each.id}  {each.path}  {each.title}  ({origin})", markup=False)
+        out.print(f"{each.id}  {each.path}  {each.title}  ({origin})")
     out.print(f"Documents: {len(found)}", style="dim")
 
 
@@ -57,8 +57,8 @@ def show(name: Annotated[str, typer.Argument(help="id, path or title")], json_: 
         print_json({**facts, "text": document.text})
         return
     for field, value in facts.items():
-        out.print(f"{field:<9} {value}", markup=False)
-    out.print(f"\n{document.text}", markup=False)
+        out.print(f"{field:<9} {value}")
+    out.print(f"\n{document.text}")
 
 
 @documents.command()
@@ -85,7 +85,7 @@ def quarantine(json_: Json = False) -> None:
         print_json([asdict(each) for each in bad])
         return
     for each in bad:
-        out.print(f"{each.path}  ({each.source})\n   {each.reason}", markup=False)
+        out.print(f"{each.path}  ({each.source})\n   {each.reason}")
     out.print(f"Not readable: {len(bad)}", style="dim")
 
 
@@ -99,7 +99,7 @@ def list_sources(json_: Json = False) -> None:
         return
     for row in rows:
         found = f"{row['documents']} documents, {row['quarantined']} not readable, read {row['read_at']}"
-        out.print(f"{row['source']}  ({row['named_in']})  {found if row['read_at'] else 'never read'}", markup=False)
+        out.print(f"{row['source']}  ({row['named_in']})  {found if row['read_at'] else 'never read'}")
 
 
 @sources.command()
@@ -179,9 +179,9 @@ def _say(did: str, update: IndexUpdate, undo: str, facts: dict[str, Any], json_:
         print_json({**facts, "undo": undo, "index": asdict(update)})
         return
     changes = f"{update.added} passages added, {update.updated} updated, {update.deleted} deleted"
-    out.print(f"{did}: {changes}; the index holds {update.documents} documents.", markup=False)
+    out.print(f"{did}: {changes}; the index holds {update.documents} documents.")
     if undo:
-        out.print(f"To undo it: {undo}", markup=False)
+        out.print(f"To undo it: {undo}")
 
 
 def _facts(document: Document) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def export(
     if count:
         desk.claim(reviewer, count)
     written = export_pairs(dataset.pairs, list(dataset.chunks.values()), file, reviewer, desk.reviews)
-    out.print(f"{written} pairs in {file}.", markup=False)
+    out.print(f"{written} pairs in {file}.")
 
 
 @app.command("import")
@@ -40,10 +40,10 @@ def import_(
     """Take the decisions of a file, all or none; taking a file twice changes nothing."""
     desk = ReviewDesk(load_settings())
     taken = import_decisions(file, desk.reviews, reviewer)
-    out.print(f"{len(taken)} new decisions. `ragtune materialize` brings them into the dataset.", markup=False)
+    out.print(f"{len(taken)} new decisions. `ragtune materialize` brings them into the dataset.")
     gone = sum(each.pair_key not in desk.dataset().by_key for each in taken)
     if gone:
-        out.print(f"{gone} of them are on pairs that are no longer written; they are kept.", markup=False)
+        out.print(f"{gone} of them are on pairs that are no longer written; they are kept.")
 
 
 @app.command("status")
@@ -55,12 +55,12 @@ def status(json_: Annotated[bool, typer.Option("--json", help="print as JSON")] 
         return
     for name, value in told.items():
         if name != "reviewers":
-            out.print(f"{name:<10} {value}", markup=False)
+            out.print(f"{name:<10} {value}")
     for each in told["reviewers"]:
-        out.print(f"  {each['reviewer']}: {each['decided']} decided, {each['assigned']} assigned", markup=False)
+        out.print(f"  {each['reviewer']}: {each['decided']} decided, {each['assigned']} assigned")
 
 
 @app.command("key")
 def key(name: Annotated[str, typer.Argument(help="the reviewer")]) -> None:
     """Make a key for a reviewer and show it this once; an earlier key of the same name ends."""
-    out.print(KeyStore(load_settings().home / "keys").create(name), markup=False)
+    out.print(KeyStore(load_settings().home / "keys").create(name))

@@ -34,17 +34,17 @@ def status(json_: Json = False) -> None:
     if json_:
         print_json(report)
         return
-    out.print(f"home        {report['home']}", markup=False)
+    out.print(f"home        {report['home']}")
     gateway = report["gateway"]
     live = gateway.get("live") or {}
     state = f"{live['state']}, version {live['version']}" if live else gateway.get("error") or "starting"
-    out.print(f"gateway     {gateway['url']}: {state}", markup=False)
+    out.print(f"gateway     {gateway['url']}: {state}")
     for alias in ALIASES:
-        out.print(f"{alias:<11} {report['aliases'][alias] or '-'}", markup=False)
+        out.print(f"{alias:<11} {report['aliases'][alias] or '-'}")
     feedback = report["feedback"]
-    out.print(f"feedback    {feedback['verdicts']} verdicts on {feedback['responses']} responses", markup=False)
+    out.print(f"feedback    {feedback['verdicts']} verdicts on {feedback['responses']} responses")
     for name, made in report["artifacts"].items():
-        out.print(f"  {name:<17} {made or '-'}", markup=False)
+        out.print(f"  {name:<17} {made or '-'}")
 
 
 def collect(settings: Settings) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def collect(settings: Settings) -> dict[str, Any]:
 def rollback() -> None:
     """Make the previous champion the champion again; a running gateway follows by itself."""
     model = ModelRegistry(load_settings()).rollback()
-    out.print(f"Version {model.version} is champion again. A running gateway follows within seconds.", markup=False)
+    out.print(f"Version {model.version} is champion again. A running gateway follows within seconds.")
 
 
 def doctor(json_: Json = False) -> None:
@@ -75,9 +75,9 @@ def doctor(json_: Json = False) -> None:
         print_json([finding.__dict__ for finding in findings])
     else:
         for finding in findings:
-            out.print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.found}", markup=False)
+            out.print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.found}")
             if not finding.ok and finding.fix:
-                out.print(f"      how to fix: {finding.fix}", markup=False)
+                out.print(f"      how to fix: {finding.fix}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
