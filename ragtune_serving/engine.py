@@ -1,7 +1,7 @@
 """One supervised engine: starts it, watches it, restarts it after growing pauses, drains and stops it.
 
-The thread that launches a model server also waits for its end: Linux ends a child with the thread that
-started it, not with the whole process.
+The thread that launches a model server also waits for its end, because a child that asks Linux to die with its
+parent (PR_SET_PDEATHSIG) dies with the thread that started it.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Prometheus metrics of the gateway.
 
-They have their own registry, because LiteLLM registers metrics in the default one.
+They have their own registry, so that metrics of libraries do not appear among them.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest

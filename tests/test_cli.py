@@ -22,7 +22,7 @@ from ragtune_serving.address import check_port
 from ragtune_serving.checks import examine
 from ragtune_serving.cli import app
 from ragtune_serving.commands import asking, demo, documents, running
-from ragtune_serving.processes import Program, run_to_its_end, start, stop, supervise
+from ragtune_serving.processes import Program, run_in_foreground, start, stop, supervise
 
 SCORE = Score("fine-tuned", "w8a8", "token_f1", 0.75, 0.7, 0.8, 160, "test", "d", "2", 17, "s")
 DECISION = GateDecision(
@@ -217,13 +217,13 @@ def test_ctrl_c_is_passed_on_and_the_command_takes_the_time_it_needs(tmp_path):
         "signal.signal(signal.SIGINT, end); signal.pause()"
     )
     threading.Timer(0.7, os.kill, [os.getpid(), signal.SIGINT]).start()
-    assert run_to_its_end([sys.executable, "-c", script, str(told)]) == 130
+    assert run_in_foreground([sys.executable, "-c", script, str(told)]) == 130
     assert told.read_text() == "cleaned up"
 
 
 def test_a_command_that_is_killed_says_so():
     with pytest.raises(ResourceError, match=r"was killed by signal 9(.|\n)*run it again"):
-        run_to_its_end(["bash", "-c", "kill -9 $$"])
+        run_in_foreground(["bash", "-c", "kill -9 $$"])
 
 
 def test_a_program_that_ignores_the_signal_is_killed_with_its_children(tmp_path):

@@ -19,7 +19,7 @@ from ragtune_serving.address import check_port, endpoint_file
 from ragtune_serving.client import GatewayClient
 from ragtune_serving.commands.asking import show
 from ragtune_serving.commands.running import materialize_command
-from ragtune_serving.processes import Program, run_to_its_end, start, stop
+from ragtune_serving.processes import Program, run_in_foreground, start, stop
 from ragtune_serving.terminal import err, out, progress_bar
 
 QUESTIONS = 3
@@ -35,7 +35,7 @@ def demo() -> None:
         check_port(settings.gateway.host, settings.gateway.port, "gateway.port")
     began = time.monotonic()
     err.rule("1 of 3: the asset graph")
-    code = run_to_its_end(materialize_command([]))
+    code = run_in_foreground(materialize_command([]))
     if code:
         raise typer.Exit(code)
     err.rule("2 of 3: the endpoint")

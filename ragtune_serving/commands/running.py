@@ -10,7 +10,7 @@ import typer
 from ragtune.errors import SettingsError
 from ragtune.settings import Settings, load_settings
 from ragtune_serving.address import check_port
-from ragtune_serving.processes import Program, run_to_its_end, supervise
+from ragtune_serving.processes import Program, run_in_foreground, supervise
 from ragtune_serving.terminal import err
 
 Host = Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 opens the gateway to the network")]
@@ -22,7 +22,7 @@ def materialize(
 ) -> None:
     """Run the asset graph, all of it by default; what is fresh is not run again."""
     command = materialize_command(select)
-    raise typer.Exit(run_to_its_end(command))
+    raise typer.Exit(run_in_foreground(command))
 
 
 def materialize_command(select: list[str]) -> list[str]:
