@@ -344,7 +344,6 @@ def child_environment(**extra: str) -> dict[str, str]:
     return {**quiet, **os.environ, **extra}
 
 
-
 def prepare_process(**extra: str) -> None:
     """Set the defaults of `child_environment` and `extra` for this process, before heavy libraries load."""
     for name, value in child_environment().items():

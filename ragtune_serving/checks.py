@@ -28,7 +28,7 @@ PACKAGES = (
     "duckdb",
 )
 _DISK_GIB, _MEMORY_GIB = 10, 6
-"""Room for the demo. Chosen by hand: its models, checkpoints and caches; and a training process with its engine."""
+"""Room for the demo (models, checkpoints, caches; training and two engines). Chosen by hand, not measured."""
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,21 @@ class Metrics:
             "ragtune_retrieval_milliseconds", "Retrieval time", buckets=_MILLISECONDS, registry=self.registry
         )
         self.refusals = Counter("ragtune_refusals", "Answers that are refusals", ["model"], registry=self.registry)
-        self.warnings = Counter("ragtune_answers_with_warnings", "Answers with at least one warning", registry=self.registry)
-        self.tokens = Counter("ragtune_tokens", "Tokens read (prompt) and written (completion) by engines", ["kind"], registry=self.registry)
+        self.warnings = Counter(
+            "ragtune_answers_with_warnings", "Answers with at least one warning", registry=self.registry
+        )
+        self.tokens = Counter(
+            "ragtune_tokens",
+            "Tokens of prompts and completions",
+            ["kind"],
+            registry=self.registry,
+        )
         self.feedback = Counter("ragtune_feedback", "Feedback verdicts", ["rating"], registry=self.registry)
         self.restarts = Gauge("ragtune_engine_restarts", "Restarts of the live engine", registry=self.registry)
         self.ready = Gauge("ragtune_ready", "1 if the live engine is ready, else 0", registry=self.registry)
-        self.model = Gauge("ragtune_model_info", "1 for the live model", ["version", "precision"], registry=self.registry)
+        self.model = Gauge(
+            "ragtune_model_info", "1 for the live model", ["version", "precision"], registry=self.registry
+        )
 
     def show_live(self, version: str, precision: str, ready: bool, restarts: int) -> None:
         """Set the gauges that describe the live model and its engine."""

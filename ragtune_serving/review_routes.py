@@ -35,7 +35,9 @@ def add_review_routes(router: APIRouter, desk: ReviewDesk) -> None:
     """Add the routes below `/v1/review`."""
     common: dict[str, Any] = {"tags": ["review"], "responses": _RESPONSES}
 
-    @router.get("/v1/review/pairs", **common, summary="List pairs: those assigned to you, those not settled yet, or all")
+    @router.get(
+        "/v1/review/pairs", **common, summary="List pairs: those assigned to you, those not settled yet, or all"
+    )
     def pairs(
         request: Request,
         show: Literal["mine", "open", "all"] = "mine",

@@ -90,8 +90,8 @@ def test_documents_are_indexed_found_and_ranked_into_a_run_file(home, tmp_path):
 def test_a_document_is_ranked_once_by_its_best_chunk():
     chunks = [Chunk(f"c{i}", document, "s", "t", (), "x", i) for i, document in enumerate(["a", "b", "a"])]
     hits = [Hit(chunk, 1.0 - i / 10) for i, chunk in enumerate(chunks)]
-    assert documents._ranked(hits, "document") == [("a", 1.0), ("b", 0.9)]
-    assert [name for name, _ in documents._ranked(hits, "chunk")] == ["c0", "c1", "c2"]
+    assert documents._ranking(hits, "document") == [("a", 1.0), ("b", 0.9)]
+    assert [name for name, _ in documents._ranking(hits, "chunk")] == ["c0", "c1", "c2"]
 
 
 def test_searching_without_an_index_says_how_to_make_one(home):
@@ -138,10 +138,10 @@ def test_asking_without_a_key_says_what_to_do(home):
 def test_answers_of_other_questions_are_not_mixed_with_these(tmp_path):
     answers = tmp_path / "a.jsonl"
     answers.write_text('{"id": "x"}\n{"id": "y"}\n{"id"')
-    assert asking._finished(answers, ["x", "y", "z"]) == 2
+    assert asking._count_finished(answers, ["x", "y", "z"]) == 2
     assert answers.read_text() == '{"id": "x"}\n{"id": "y"}\n'
     with pytest.raises(SettingsError, match="other questions"):
-        asking._finished(answers, ["y", "x"])
+        asking._count_finished(answers, ["y", "x"])
 
 
 def test_status_of_an_empty_home_says_so(home):
