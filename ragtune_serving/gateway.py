@@ -5,7 +5,6 @@ This is the composition root of the serving wing: it alone chooses back ends.
 
 import asyncio
 import logging
-import os
 import secrets
 import signal
 import socket
@@ -34,7 +33,7 @@ from ragtune_serving.grounding import Grounding
 from ragtune_serving.keys import KeyStore, bearer
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.problems import problem
-from ragtune_serving.processes import ctrl_c_is_off
+from ragtune_serving.processes import ctrl_c_is_off, how_to_stop
 from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.routes import Services
 
@@ -223,8 +222,8 @@ def serve(settings: Settings) -> None:
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=_DRAIN_SECONDS, ws="none"
         )
         server = uvicorn.Server(config)
+        sys.stderr.write(how_to_stop("it") + "\n")
         if ctrl_c_is_off():
-            sys.stderr.write(f"Ctrl-C is switched off for this background job. To end it: kill {os.getpid()}\n")
             server.handle_exit = _except_ctrl_c(server.handle_exit)  # type: ignore[method-assign]
         try:
             server.run(sockets=[listener])

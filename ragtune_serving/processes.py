@@ -43,6 +43,13 @@ def ctrl_c_is_off() -> bool:
     return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
+def how_to_stop(what: str) -> str:
+    """Return a sentence for people that says how to stop `what`: by Ctrl-C, or by `kill` if Ctrl-C is ignored."""
+    if ctrl_c_is_off():
+        return f"Ctrl-C is switched off for this background job. To stop {what}: kill {os.getpid()}"
+    return f"Ctrl-C stops {what}."
+
+
 def _stop_signals() -> list[signal.Signals]:
     """Return the signals on which to stop."""
     return [signal.SIGTERM] if ctrl_c_is_off() else [signal.SIGINT, signal.SIGTERM]

@@ -34,13 +34,13 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar(console: Console = err) -> Iterator[Callable[[str, int, int], None]]:
     """Yield a progress callback: it draws bars on a terminal, and writes a line every few seconds otherwise."""
-    if not err.is_terminal:
-        yield _line_writer()
+    if not console.is_terminal:
+        yield _line_writer(console)
         return
     description = TextColumn("{task.description}", markup=False)
-    with Progress(description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err) as bars:
+    with Progress(description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console) as bars:
         tasks: dict[str, Any] = {}
 
         def show(what: str, done: int, total: int) -> None:
@@ -51,7 +51,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         yield show
 
 
-def _line_writer() -> Callable[[str, int, int], None]:
+def _line_writer(console: Console) -> Callable[[str, int, int], None]:
     last_task, last_time = "", 0.0
 
     def show(what: str, done: int, total: int) -> None:
@@ -59,6 +59,6 @@ def _line_writer() -> Callable[[str, int, int], None]:
         if what == last_task and done != total and time.monotonic() - last_time < _LINE_SECONDS:
             return
         last_task, last_time = what, time.monotonic()
-        err.print(f"{what}: {done}/{total}" if total else what)
+        console.print(f"{what}: {done}/{total}" if total else what)
 
     return show

@@ -21,8 +21,9 @@ from ragtune.store.warehouse import Warehouse
 from ragtune_serving.address import check_port
 from ragtune_serving.checks import examine
 from ragtune_serving.cli import app
+from ragtune_serving.client import GatewayClient
 from ragtune_serving.commands import asking, demo, documents, running
-from ragtune_serving.processes import Program, run_in_foreground, start, stop, supervise
+from ragtune_serving.processes import Program, how_to_stop, run_in_foreground, start, stop, supervise
 
 SCORE = Score("fine-tuned", "w8a8", "token_f1", 0.75, 0.7, 0.8, 160, "test", "d", "2", 17, "s")
 DECISION = GateDecision(
@@ -156,7 +157,7 @@ def test_rollback_without_a_previous_champion_is_refused(home):
     assert "no previous champion" in str(invoke("rollback").exception)
 
 
-def test_the_doctor_names_what_is_wrong_and_how_to_mend_it(home, monkeypatch, tmp_path):
+def test_the_doctor_names_what_is_wrong_and_how_to_fix_it(home, monkeypatch, tmp_path):
     settings = load_settings({"engine": {"python": str(tmp_path / "nowhere")}, "base_model": {"name": str(tmp_path)}})
     findings = {finding.what: finding for finding in examine(settings)}
     assert findings["packages"].ok
@@ -178,6 +179,17 @@ def test_a_busy_port_names_its_setting():
     check_port("127.0.0.1", port, "ports.dagster")
 
 
+def test_the_gateway_and_the_key_come_from_the_settings(home, monkeypatch):
+    monkeypatch.setenv("RAGTUNE_GATEWAY_URL", "http://127.0.0.1:9/v1/")
+    monkeypatch.setenv("RAGTUNE_API_KEY", "rt-secret")
+    client = GatewayClient(load_settings())
+    assert client.url == "http://127.0.0.1:9"
+    assert client._client.headers["authorization"] == "Bearer rt-secret"
+    with pytest.raises(ResourceError, match=r"No gateway answers at http://127\.0\.0\.1:9\."):
+        client.ask("Why?")
+    assert "rt-secret" not in repr(load_settings())
+
+
 def test_up_runs_everything_on_loopback_with_its_state_in_the_home(home):
     programs = running.platform_programs(load_settings())
     assert {program.name for program in programs} == {"gateway", "Dagster daemon", "Dagster webserver", "MLflow UI"}
@@ -189,7 +201,7 @@ def test_up_runs_everything_on_loopback_with_its_state_in_the_home(home):
             assert program.environment["RAGTUNE_DAGSTER_STORAGE"] == str(home / "dagster")
 
 
-def test_up_shows_no_mlflow_of_its_own_beside_a_server_of_somebody_else(home, monkeypatch):
+def test_up_starts_no_mlflow_ui_if_the_settings_name_a_server(home, monkeypatch):
     monkeypatch.setenv("RAGTUNE_TRACKING__URL", "http://127.0.0.1:9")
     assert "MLflow UI" not in {program.name for program in running.platform_programs(load_settings())}
 
@@ -209,16 +221,41 @@ def test_a_signal_ends_all_programs(tmp_path):
     assert time.monotonic() - began < 10
 
 
-def test_ctrl_c_is_passed_on_and_the_command_takes_the_time_it_needs(tmp_path):
-    told = tmp_path / "told"
+@pytest.fixture
+def set_sigint():
+    """Sets the handler of SIGINT for one test; the tests may themselves run in a background job that ignores it."""
+    old_handler = signal.getsignal(signal.SIGINT)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, old_handler)
+
+
+def test_ctrl_c_is_passed_on_and_the_command_takes_the_time_it_needs(tmp_path, set_sigint):
+    set_sigint(signal.default_int_handler)
+    file = tmp_path / "result"
     script = (
         "import signal, sys, time, pathlib\n"
         "def end(*_):\n time.sleep(1); pathlib.Path(sys.argv[1]).write_text('cleaned up'); sys.exit(130)\n"
         "signal.signal(signal.SIGINT, end); signal.pause()"
     )
     threading.Timer(0.7, os.kill, [os.getpid(), signal.SIGINT]).start()
-    assert run_in_foreground([sys.executable, "-c", script, str(told)]) == 130
-    assert told.read_text() == "cleaned up"
+    assert run_in_foreground([sys.executable, "-c", script, str(file)]) == 130
+    assert file.read_text() == "cleaned up"
+
+
+def test_ctrl_c_stays_off_where_a_shell_switched_it_off_and_kill_ends_the_command(tmp_path, set_sigint):
+    set_sigint(signal.SIG_IGN)
+    threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+    assert run_in_foreground(["sleep", "1"]) == 0
+    threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    with pytest.raises(ResourceError, match="was killed by signal 15"):
+        run_in_foreground(["sleep", "600"])
+
+
+def test_a_long_command_says_how_to_stop_it(set_sigint):
+    set_sigint(signal.default_int_handler)
+    assert how_to_stop("it") == "Ctrl-C stops it."
+    set_sigint(signal.SIG_IGN)
+    assert how_to_stop("it").endswith(f"background job. To stop it: kill {os.getpid()}")
 
 
 def test_a_command_that_is_killed_says_so():
@@ -270,5 +307,5 @@ def test_the_report_shows_scores_with_n_and_interval_and_the_decision(home, caps
     assert "0.170 [0.120, 0.220]" in text
     assert "n=160" in text
     assert "Promoted: the interval excludes zero" in text
-    assert "0.050 could have been found" in text
+    assert "the smallest gain that this test can detect is 0.050" in text
     assert "something else: -0.100 [-0.200, +0.010], n=48" in text

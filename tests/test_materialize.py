@@ -203,7 +203,7 @@ def test_an_interrupted_run_ends_with_a_message_and_leaves_no_lock(tmp_path, sta
         lines.append(line)
         if "building" in line:
             break
-    assert (f"to end it: kill {process.pid}" in "".join(lines)) == (start_with is ignore_control_c)
+    assert (f"To stop it: kill {process.pid}" in "".join(lines)) == (start_with is ignore_control_c)
     os.killpg(process.pid, end_with)
     rest = process.communicate(timeout=60)[0]
     assert process.returncode == 130, rest

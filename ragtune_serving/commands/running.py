@@ -1,7 +1,6 @@
 """`materialize`, `serve` and `up`: the commands that run for a long time."""
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 from ragtune.errors import SettingsError
 from ragtune.settings import Settings, load_settings
 from ragtune_serving.address import check_port
-from ragtune_serving.processes import Program, ctrl_c_is_off, run_in_foreground, supervise
+from ragtune_serving.processes import Program, how_to_stop, run_in_foreground, supervise
 from ragtune_serving.terminal import err
 
 Host = Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 opens the gateway to the network")]
@@ -60,10 +59,7 @@ def up(host: Host = "", port: Port = -1) -> None:
     err.print(f"MLflow     {settings.mlflow_server or f'http://127.0.0.1:{settings.ports.mlflow}'}")
     err.print(f"Gateway    {gateway}/v1  (API: {gateway}/docs, key: {settings.home}/keys/client.key)")
     err.print(f"Logs       {settings.home}/logs")
-    if ctrl_c_is_off():
-        err.print(f"Ctrl-C is switched off for this background job. To end all of them: kill {os.getpid()}")
-    else:
-        err.print("Ctrl-C ends all of them.")
+    err.print(how_to_stop("all of them"))
     supervise(platform_programs(settings))
 
 
