@@ -224,7 +224,7 @@ def serve(settings: Settings) -> None:
         server = uvicorn.Server(config)
         sys.stderr.write(how_to_stop("it") + "\n")
         if ctrl_c_is_off():
-            server.handle_exit = _except_ctrl_c(server.handle_exit)  # type: ignore[method-assign]
+            server.handle_exit = _except_ctrl_c(server.handle_exit)  # type: ignore[assignment, method-assign]
         try:
             server.run(sockets=[listener])
         finally:

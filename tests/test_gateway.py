@@ -28,7 +28,7 @@ DOCUMENTS = {
 
 # The engine of these tests counts words as tokens.
 ANSWER_TOKENS = len(f"shop.total says: {DOCUMENTS['total']} [1]".split())
-REFUSAL_TOKENS = len("I could not find this in the documents.".split())
+REFUSAL_TOKENS = 8
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_a_stream_ends_with_the_citations(gateway):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_citation_of_the_wrong_passage_is_set_right_in_the_text_that_is_sent(gateway, stream):
+def test_a_citation_of_the_wrong_passage_is_corrected_in_the_text_that_is_sent(gateway, stream):
     messages = [{"role": "user", "content": f"{QUESTION} MISCOUNT"}]
     reply = gateway.client.chat.completions.create(model="ragtune", messages=messages, stream=stream)
     if stream:
@@ -116,7 +116,7 @@ def test_a_citation_of_the_wrong_passage_is_set_right_in_the_text_that_is_sent(g
     assert "It cited passage 2 for what stands in passage 1." in extra["warnings"]
 
 
-def test_a_stream_counts_the_tokens_of_the_engine_and_shows_them_to_those_who_ask(gateway):
+def test_a_stream_counts_the_tokens_of_the_engine_and_sends_no_usage_unless_asked(gateway):
     before = metrics(gateway)
     messages = [{"role": "user", "content": QUESTION}]
     chunks = list(gateway.client.chat.completions.create(model="ragtune", messages=messages, stream=True))
@@ -199,7 +199,7 @@ def test_a_body_that_is_not_json_is_a_400(gateway):
 
 @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/status", "/model/info", "/nothing"])
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer rt-wrong"}, {"Authorization": "Basic eDp5"}])
-def test_without_a_key_nothing_is_shown(gateway, path, header):
+def test_without_an_accepted_key_every_route_answers_401(gateway, path, header):
     answer = httpx.get(gateway.url + path, headers=header)
     assert answer.status_code == 401
     assert answer.json()["error"]["type"] == "authentication_error"
@@ -219,13 +219,13 @@ def test_without_a_key_nothing_is_shown(gateway, path, header):
         ("GET", "/ui"),
     ],
 )
-def test_a_user_reaches_no_route_of_the_proxy_but_the_documented_ones(gateway, method, path):
+def test_a_user_cannot_reach_undocumented_routes_of_the_proxy(gateway, method, path):
     answer = gateway.request(method, path, **({"json": {}} if method == "POST" else {}))
     assert answer.status_code == 404
     assert "/v1/chat/completions" in answer.json()["error"]["message"]
 
 
-def test_the_inside_does_not_show_in_headers(gateway):
+def test_headers_do_not_reveal_the_engine_or_the_proxy(gateway):
     answer = gateway.request(
         "POST", "/v1/chat/completions", json={"model": "ragtune", "messages": [{"role": "user", "content": QUESTION}]}
     )
@@ -245,8 +245,8 @@ def test_models_health_and_status_describe_what_is_live(gateway):
 
 def test_the_running_gateway_describes_exactly_its_documented_routes(gateway):
     paths = httpx.get(gateway.url + "/openapi.json").json()["paths"]
-    named = set(re.findall(r"`(?:GET|POST) (/[^`]*)`", Path("docs/api.md").read_text()))
-    assert set(paths) == named
+    documented = set(re.findall(r"`(?:GET|POST) (/[^`]*)`", Path("docs/api.md").read_text()))
+    assert set(paths) == documented
     assert httpx.get(gateway.url + "/docs").status_code == 200
     assert len(httpx.get(gateway.url + "/docs/swagger-ui-bundle.js").text) > 100_000
     assert httpx.get(gateway.url + "/docs/..%2fconfig.py").status_code == 404
@@ -288,7 +288,7 @@ def test_metrics_count_requests_refusals_and_times(gateway):
     assert metrics(gateway)["ragtune_ready"] == 1
 
 
-def test_control_c_does_not_end_a_gateway_that_a_shell_started_in_the_background(gateway):
+def test_control_c_does_not_stop_a_gateway_that_a_shell_started_in_the_background(gateway):
     gateway.process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     assert gateway.request("GET", "/status").json()["live"]["state"] == "ready"
@@ -309,11 +309,11 @@ def test_the_command_line_asks_one_question_and_a_batch(gateway, tmp_path):
     questions.write_text("".join(json.dumps({"id": f"q{i}", "text": f"{QUESTION} {i}"}) + "\n" for i in range(12)))
     batch = gateway.cli("ask", "--questions", str(questions), "--answers", str(answers), "--concurrency", "4")
     assert batch.returncode == 0, batch.stderr
-    whole = answers.read_text()
-    rows = [json.loads(line) for line in whole.splitlines()]
+    first_run = answers.read_text()
+    rows = [json.loads(line) for line in first_run.splitlines()]
     assert [row["id"] for row in rows] == [f"q{i}" for i in range(12)]
     assert set(rows[0]) == {"id", "answer", "refused", "citations", "model_version", "latency_ms"}
-    first_five = "".join(line + "\n" for line in whole.splitlines()[:5])
+    first_five = "".join(line + "\n" for line in first_run.splitlines()[:5])
     answers.write_text(first_five + '{"id": "q5", "answ')
     again = gateway.cli("ask", "--questions", str(questions), "--answers", str(answers))
     assert again.returncode == 0, again.stderr

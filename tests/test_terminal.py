@@ -96,9 +96,9 @@ from tests.support.tiny_llama import talks
 
 prepare_process()
 log_to(sys.stdout)
-folder = Path(sys.argv[1])
-packed = quantize_w4a16(folder / "model", talks(4), QuantizationSettings(), folder / "w4a16", progress=LoggedProgress(0))
-quantize_w8a8(folder / "model", folder / "w8a8", progress=LoggedProgress(0))
+folder, progress = Path(sys.argv[1]), LoggedProgress(0)
+packed = quantize_w4a16(folder / "model", talks(4), QuantizationSettings(), folder / "w4a16", progress=progress)
+quantize_w8a8(folder / "model", folder / "w8a8", progress=progress)
 unpack_w4a16(packed, folder / "unpacked")
 """
 
