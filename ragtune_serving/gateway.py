@@ -222,7 +222,7 @@ def serve(settings: Settings) -> None:
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=_DRAIN_SECONDS, ws="none"
         )
         server = uvicorn.Server(config)
-        sys.stderr.write(how_to_stop("it") + "\n")
+        sys.stderr.write(how_to_stop("the gateway") + "\n")
         if ctrl_c_is_off():
             server.handle_exit = _except_ctrl_c(server.handle_exit)  # type: ignore[assignment, method-assign]
         try:

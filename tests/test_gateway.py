@@ -292,7 +292,7 @@ def test_control_c_does_not_stop_a_gateway_that_a_shell_started_in_the_backgroun
     gateway.process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     assert gateway.request("GET", "/status").json()["live"]["state"] == "ready"
-    assert f"To stop it: kill {gateway.process.pid}" in gateway.log.read_text()
+    assert f"To stop the gateway: kill {gateway.process.pid}" in gateway.log.read_text()
 
 
 def test_the_key_is_in_no_log(gateway):
