@@ -251,6 +251,8 @@ class Settings(BaseSettings):
 
     home: Path = Path(".ragtune")
     sources: tuple[str, ...] = DEFAULT_SOURCES
+    gateway_url: str = Field("", description="the gateway that commands talk to; empty: the one of this home")
+    api_key: SecretStr = Field(SecretStr(""), description="the key that commands send; empty: the home's client.key")
     seed: int = 17
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(0, ge=0, description="of PyTorch outside the engine; 0: one per core of the machine")
@@ -314,30 +316,32 @@ def config_file() -> Path:
 
 
 def child_environment(**extra: str) -> dict[str, str]:
-    """Return the environment for a child process: ours plus `extra`, with no phoning home.
+    """Return the environment for a child process: ours plus `extra`, without usage statistics or library noise.
 
-    Usage statistics of the libraries are off, hubs are offline, an MLflow server that is away is waited for
-    seconds and not minutes, and idle OpenMP threads sleep instead of spinning (spinning made two threads on two
-    busy cores slower than one).
+    A variable that is already set wins over the defaults here, so a person can turn a library's log on again.
     """
     quiet = {
+        # Idle OpenMP threads sleep instead of spinning: spinning made two threads on two busy cores slower than one.
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
+        # compressed-tensors passes disable=False to its bars, which wins over TQDM_DISABLE. A bar that may only show
+        # itself after a day never does.
+        "TQDM_DELAY": "86400",
+        # "No accelerator available!" is a warning of llm-compressor on every CPU. Its errors are still shown.
+        "LLM_COMPRESSOR_LOG_LEVEL": "ERROR",
+        # The minus sign shows errors only: transformers calls a function that warns about its own name.
+        "TORCH_LOGS": "-torch.fx._symbolic_trace",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # An MLflow server that is away is given up after seconds, not minutes.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "DAGSTER_DISABLE_TELEMETRY": "yes",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
     return {**quiet, **os.environ, **extra}
-
-
-def environment_secret(name: str) -> str:
-    """Return the environment variable `name`, or an empty string."""
-    return os.environ.get(name, "")
 
 
 def prepare_process(**extra: str) -> None:

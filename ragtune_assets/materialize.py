@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     log_to(sys.stdout)
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Shells start background jobs like this, and expect them to go on when Ctrl-C ends something else.
+        LOGGER.info("Ctrl-C is switched off for this background job. To stop it: kill %d", os.getpid())
     try:
         settings = load_settings()
         with exclusive(settings.home):

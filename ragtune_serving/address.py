@@ -1,4 +1,4 @@
-"""Where things listen: ports that must be free, and where the gateway of a home is found."""
+"""Finds the gateway of a home, and checks that a port is free."""
 
 import json
 import socket
@@ -9,12 +9,12 @@ from ragtune.settings import Settings
 
 
 def endpoint_file(settings: Settings) -> Path:
-    """Return the file in which a running gateway says where it listens."""
+    """Return the file in which a running gateway writes its address."""
     return settings.home / "gateway" / "endpoint.json"
 
 
 def endpoint_url(settings: Settings) -> str:
-    """Return where the gateway of this home listens, without `/v1`."""
+    """Return the URL of this home's gateway, without `/v1`."""
     file = endpoint_file(settings)
     if file.is_file():
         url: str = json.loads(file.read_text())["url"]
@@ -24,9 +24,10 @@ def endpoint_url(settings: Settings) -> str:
 
 
 def check_port(host: str, port: int, setting: str) -> None:
-    """Raise ResourceError that names the setting when the port is taken."""
+    """Raise ResourceError if the port is in use; the message names the setting."""
     variable = "RAGTUNE_" + setting.upper().replace(".", "__")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        # Without this, the port of a gateway that has just ended counts as in use for a minute.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

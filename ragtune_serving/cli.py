@@ -1,4 +1,4 @@
-"""The `ragtune` command: thin commands over core verbs, and one place where errors become words."""
+"""The `ragtune` command: registers the subcommands and turns errors into messages."""
 
 import sys
 
@@ -34,7 +34,7 @@ app.add_typer(dataset.app, name="dataset")
 
 
 def main() -> None:
-    """Run the command line: 1 for an error that RagTune explains, 130 after Ctrl-C."""
+    """Run the command line; the exit code is 1 for an error that RagTune explains, 130 after Ctrl-C."""
     prepare_process()
     try:
         app()

@@ -1,4 +1,4 @@
-"""A client of the gateway: the command line asks the same way everybody does, over HTTP."""
+"""An HTTP client of the gateway: the command line asks questions the same way as every other client."""
 
 import time
 from collections.abc import Mapping
@@ -8,16 +8,19 @@ from typing import Any
 import httpx
 
 from ragtune.errors import EngineError, ResourceError, SettingsError
-from ragtune.settings import Settings, environment_secret
+from ragtune.settings import Settings
 from ragtune_serving.address import endpoint_url
 from ragtune_serving.keys import KeyStore
 
 _TIMEOUT = httpx.Timeout(600.0, connect=5.0)
+"""Seconds. 600 is also the gateway's own limit for one engine call; a local gateway accepts within 5."""
+_MAX_CONNECTIONS = 64
+"""More than anybody asks for with `--concurrency` (default 8); chosen by hand, not sensitive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer as the gateway returned it; `fields` is its field `ragtune`."""
+    """An answer as the gateway returned it; `fields` is the response's field `ragtune`."""
 
     text: str
     fields: Mapping[str, Any]
@@ -25,17 +28,17 @@ class Reply:
 
 
 class GatewayClient:
-    """Talks to the gateway of this home, or to the one at RAGTUNE_GATEWAY_URL with RAGTUNE_API_KEY."""
+    """Talks to the gateway at `gateway_url`, or to the gateway of this home if that setting is empty."""
 
     def __init__(self, settings: Settings) -> None:
-        self.url = environment_secret("RAGTUNE_GATEWAY_URL").rstrip("/").removesuffix("/v1") or endpoint_url(settings)
-        key = environment_secret("RAGTUNE_API_KEY") or KeyStore(settings.home / "keys").client_key()
-        limits = httpx.Limits(max_connections=64)
+        self.url = settings.gateway_url.rstrip("/").removesuffix("/v1") or endpoint_url(settings)
+        key = settings.api_key.get_secret_value() or KeyStore(settings.home / "keys").client_key()
+        limits = httpx.Limits(max_connections=_MAX_CONNECTIONS)
         headers = {"Authorization": f"Bearer {key}"}
         self._client = httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT, limits=limits)
 
     def ask(self, question: str, model: str = "ragtune", controls: Mapping[str, Any] | None = None) -> Reply:
-        """Return the answer to one question; raises with the gateway's own message when there is none."""
+        """Return the answer to one question; raise an error with the gateway's own message if it has none."""
         body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": question}]}
         if controls:
             body["ragtune"] = dict(controls)
@@ -56,19 +59,19 @@ class GatewayClient:
                 f"No gateway answers at {self.url}.", "a running gateway", "run `ragtune serve` in another terminal"
             ) from error
         except httpx.HTTPError as error:
-            raise EngineError(f"The gateway at {self.url} broke off: {error}") from error
+            raise EngineError(f"The connection to the gateway at {self.url} broke: {error}") from error
         if response.status_code == httpx.codes.OK:
             data: dict[str, Any] = response.json()
             return data
-        message = _message(response)
+        message = _error_message(response)
         if response.status_code == httpx.codes.BAD_REQUEST:
             raise SettingsError(message)
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            raise ResourceError(message, fix="use the key file of the home that is served, or set RAGTUNE_API_KEY")
+            raise ResourceError(message, fix="set RAGTUNE_HOME to the home of that gateway, or set RAGTUNE_API_KEY")
         raise EngineError(message)
 
 
-def _message(response: httpx.Response) -> str:
+def _error_message(response: httpx.Response) -> str:
     if response.headers.get("content-type", "").startswith("application/json"):
         error = response.json().get("error", {})
         if isinstance(error, dict) and "message" in error:

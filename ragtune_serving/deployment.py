@@ -1,7 +1,7 @@
-"""Which engine answers which model name, following the registry without a restart.
+"""Decides which engine answers which model name, and follows the registry without a restart.
 
-A new champion is verified and started beside the old one; requests move over once it
-answers, and the old engine ends when its last request has.
+A new champion is verified and started while the old one still serves. Requests move to it once it
+answers. The old engine stops after its last request.
 """
 
 import itertools
@@ -25,18 +25,26 @@ MODELS = {
     "ragtune-raw": "the base model without retrieval, for comparison",
 }
 DRAIN_SECONDS = 120.0
+"""An old engine stops after this time even if requests still hold it; chosen by hand, not sensitive: an answer takes
+seconds."""
+_STOP_SECONDS = 5.0
+"""How long `stop` waits for the thread that follows the registry, which sleeps no longer than one poll."""
 logger = logging.getLogger(__name__)
 
 
 class Publisher(Protocol):
-    """Where running engines are announced: the gateway's router."""
+    """Routes requests to running engines: the gateway's router."""
 
     def publish(self, route: str, running: RunningEngine | None) -> None:
-        """Send requests for this route to this engine from now on, or nowhere when it is None."""
+        """Send requests for this route to this engine from now on; remove the route if it is None."""
 
 
 class Deployment:
-    """The live engine, and the comparison engine while someone uses it."""
+    """The live engine, and the comparison engine as long as somebody uses it.
+
+    `champion` is the version that the registry names; `coming` is the engine that will become live once it is ready;
+    `error` is the last problem with following the registry, or "".
+    """
 
     def __init__(
         self,
@@ -61,14 +69,14 @@ class Deployment:
         self._thread = threading.Thread(target=self._follow, name="follow-registry", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow the registry in the background."""
+        """Start to follow the registry in the background."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop following, then every engine."""
+        """Stop following the registry, then stop every engine."""
         self._ending.set()
         if self._thread.is_alive():
-            self._thread.join(5.0)
+            self._thread.join(_STOP_SECONDS)
         with self._lock:
             engines = [engine for engine in (self.live, self.coming, self._comparison) if engine]
         threads = [threading.Thread(target=engine.stop) for engine in engines]
@@ -78,9 +86,9 @@ class Deployment:
             thread.join()
 
     def engine_for(self, model: str) -> SupervisedEngine:
-        """Return the engine that answers this model name, starting the comparison engine on demand.
+        """Return the engine for this model name; start the comparison engine if it is needed.
 
-        Raises EngineError while there is none that could become ready.
+        The engine may still be starting. Raises EngineError if no engine was started yet.
         """
         with self._lock:
             live = self.live or self.coming
@@ -93,7 +101,7 @@ class Deployment:
             return self._comparison
 
     def status(self) -> dict[str, Any]:
-        """Return what is live, what is coming and what went wrong, as plain values."""
+        """Return the state of every engine, the champion and the last error, as plain values."""
         return {
             "live": _describe(self.live),
             "next": _describe(self.coming),
@@ -107,30 +115,30 @@ class Deployment:
             try:
                 self._step()
             except RagTuneError as error:
-                self._complain(str(error))
+                self._report(str(error))
             except Exception as error:
                 logger.exception("following the registry failed")
                 self.error = str(error)
             self._ending.wait(self.settings.gateway.poll_seconds)
 
     def _step(self) -> None:
-        """Move one step towards serving what the registry names."""
-        wanted = self._wanted()
+        """Take one step towards serving the version that the registry names."""
+        target = self._target()
         with self._lock:
             coming = self.coming
             if coming is not None and coming.ready:
                 self._swap(coming)
             current = self.coming or self.live
-            if wanted is not None and (current is None or current.model.name != wanted.name):
+            if target is not None and (current is None or current.model.name != target.name):
                 if self.coming is not None:
                     threading.Thread(target=self.coming.stop, daemon=True).start()
                     self.coming = None
-                if self.live is None or self.live.model.name != wanted.name:
-                    self.coming = self._start(wanted)
+                if self.live is None or self.live.model.name != target.name:
+                    self.coming = self._start(target)
             self._stop_idle_comparison()
 
-    def _wanted(self) -> ServedModel | None:
-        """Return what should be live, or None to keep what is."""
+    def _target(self) -> ServedModel | None:
+        """Return the model that should be live, or None to keep the one that is."""
         if self.settings.engine.backend == "openai":
             name = self.settings.engine.model or "provider"
             return ServedModel(name=name, version="provider", folder=Path(), precision="")
@@ -146,15 +154,15 @@ class Deployment:
             verify(Path(champion.folder))
         except RagTuneError as error:
             self._refused.add(champion.version)
-            self._complain(f"Version {champion.version} is not served. {error}")
-            return self._wanted()
+            self._report(f"Version {champion.version} is not served. {error}")
+            return self._target()  # the version is among the refused ones now, so this ends
         self.error = ""
         return model
 
     def _of_champion(self, champion: RegisteredModel) -> ServedModel:
         manifest = champion.manifest
-        chosen = self.settings.quantization.serve
-        precision = manifest.served_precision if chosen == "auto" else chosen
+        setting = self.settings.quantization.serve
+        precision = manifest.served_precision if setting == "auto" else setting
         if precision not in manifest.precisions:
             raise EngineError(
                 f"Version {champion.version} has no {precision} weights.",
@@ -185,11 +193,11 @@ class Deployment:
             return
         idle = time.monotonic() - engine.last_used
         if idle > self.settings.gateway.comparison_idle_seconds:
-            logger.info("the comparison engine was idle for %.0f s and ends", idle)
+            logger.info("stopping the comparison engine: it was idle for %.0f s", idle)
             self._comparison = None
             threading.Thread(target=engine.stop, daemon=True).start()
 
-    def _complain(self, message: str) -> None:
+    def _report(self, message: str) -> None:
         if message != self.error:
             logger.error(message)
         self.error = message

@@ -1,7 +1,7 @@
-"""One supervised engine: started, watched, restarted with growing pauses, drained and stopped.
+"""One supervised engine: starts it, watches it, restarts it after growing pauses, drains and stops it.
 
-The thread that launches a model server also waits for its end, because a server that is to
-die with its parent dies with the parent's thread.
+The thread that launches a model server also waits for its end, because a child that asks Linux to die with its
+parent (PR_SET_PDEATHSIG) dies with the thread that started it.
 """
 
 import logging
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """What an engine serves: `version` is a registry version, `base` or `provider`."""
+    """A model that an engine serves; `version` is a registry version, `base` or `provider`."""
 
     name: str
     version: str
@@ -31,23 +31,28 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds between looks at a healthy engine, and between restarts of a dying one.
+    """Times of the supervision, in seconds. All are chosen by hand and not sensitive.
 
-    A busy engine may answer its health check late, so it takes several looks to call it dead.
+    Attributes:
+        watch: between two health checks.
+        attempts: failed checks in a row until the engine counts as dead; a busy engine may answer one late.
+        first_pause: before the first restart; each further pause is twice as long.
+        longest_pause: the limit of that growth.
+        calm: an engine that ran for longer starts again with the first pause.
     """
 
     watch: float = 1.0
-    looks: int = 3
+    attempts: int = 3
     first_pause: float = 1.0
     longest_pause: float = 60.0
     calm: float = 60.0
 
 
 class SupervisedEngine:
-    """Keeps one model served until it is stopped, under a route name of its own.
+    """Serves one model under its own route name until it is stopped.
 
-    `on_change` is called with the route from the supervising thread with the running engine when it answers,
-    and with None when it does not any more.
+    The supervising thread calls `on_change(route, running)` when the engine answers, and `on_change(route, None)`
+    when it no longer does.
     """
 
     def __init__(
@@ -71,40 +76,40 @@ class SupervisedEngine:
         self._thread = threading.Thread(target=self._supervise, name=f"engine-{route}", daemon=True)
 
     def start(self) -> None:
-        """Begin to launch the engine in the background."""
+        """Start to launch the engine in the background."""
         self._thread.start()
 
     @property
     def ready(self) -> bool:
-        """Return whether requests can be sent now."""
+        """Return whether the engine takes requests now."""
         return self.state == "ready"
 
     @property
     def in_flight(self) -> int:
-        """Return how many requests hold the engine."""
+        """Return the number of requests that hold the engine."""
         return self._in_flight
 
     def hold(self) -> None:
-        """Count one request in; the engine is not stopped by a swap while requests hold it."""
+        """Add one request; a swap does not stop the engine while requests hold it."""
         with self._lock:
             self._in_flight += 1
             self.last_used = time.monotonic()
 
     def release(self) -> None:
-        """Count one request out."""
+        """Remove one request."""
         with self._lock:
             self._in_flight -= 1
             self.last_used = time.monotonic()
 
     def drain(self, seconds: float) -> None:
-        """Wait until no request holds the engine, at most so long, then stop it."""
+        """Wait until no request holds the engine, but at most `seconds`, then stop it."""
         end = time.monotonic() + seconds
         while self._in_flight and time.monotonic() < end and not self._ending.is_set():
             time.sleep(0.05)
         self.stop()
 
     def stop(self, wait: float = 30.0) -> None:
-        """End the engine; one that is still launching ends with this process at the latest."""
+        """Stop the engine; if it is still launching after `wait` seconds, it ends with this process."""
         self._ending.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(wait)
@@ -130,15 +135,15 @@ class SupervisedEngine:
         self.state = "stopped"
 
     def _watch(self, running: RunningEngine) -> str:
-        """Serve until the engine dies or is told to stop; return what was seen."""
+        """Serve until the engine dies or `stop` is called; return why it died, or ""."""
         try:
             self._on_change(self.route, running)
             self.state, self.error, self.since, self.last_used = "ready", "", time.time(), time.monotonic()
             logger.info("engine %s is ready", self.model.name)
-            missed = 0
+            failures = 0
             while not self._ending.wait(self._pace.watch):
-                missed = 0 if running.alive() else missed + 1
-                if missed >= self._pace.looks:
+                failures = 0 if running.alive() else failures + 1
+                if failures >= self._pace.attempts:
                     return f"it stopped answering; its log is {running.log_path}"
             return ""
         finally:
@@ -147,10 +152,9 @@ class SupervisedEngine:
             running.stop()
 
     def unavailable(self) -> EngineError:
-        """Return the error that says why no request can be sent now."""
-        what = {"starting": "is starting", "restarting": "stopped and is being restarted"}.get(self.state, "is ending")
-        return EngineError(
-            f"The engine for model version {self.model.version} {what}."
-            + (f" Last error: {self.error}" * bool(self.error)),
-            fix="try again in some seconds; `ragtune status` shows its state",
-        )
+        """Return the error that says why the engine takes no requests now."""
+        activity = {"starting": "is starting", "restarting": "stopped and is being restarted"}
+        message = f"The engine for model version {self.model.version} {activity.get(self.state, 'is stopping')}."
+        if self.error:
+            message += f" Last error: {self.error}"
+        return EngineError(message, fix="try again in a few seconds; `ragtune status` shows its state")

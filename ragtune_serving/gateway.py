@@ -1,6 +1,6 @@
 """The gateway: LiteLLM's proxy app behind our documented routes, with engines and retrieval.
 
-This is the serving wing's composition root: back ends are chosen here and nowhere else.
+This is the composition root of the serving wing: it alone chooses back ends.
 """
 
 import asyncio
@@ -33,21 +33,28 @@ from ragtune_serving.grounding import Grounding
 from ragtune_serving.keys import KeyStore, bearer
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.problems import problem
+from ragtune_serving.processes import ctrl_c_is_off, how_to_stop
 from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.routes import Services
 
 _LARGEST_BODY = 4 << 20
+"""Bytes of a request. Chosen by hand: a prompt of 8,192 tokens is some 40 KiB, so this only stops abuse."""
+_DRAIN_SECONDS = 10
+"""How long uvicorn waits for open answers when the gateway stops; chosen by hand, not sensitive."""
+_PUBLISH_SECONDS = 30
+"""How long an engine's thread waits for the event loop to change the router; chosen by hand, not sensitive."""
+SignalHandler = Callable[[int, FrameType | None], None]
 logger = logging.getLogger(__name__)
 
 
 class Guard:
-    """Lets in who has a key; health and the API description are open."""
+    """Refuses requests without an accepted key; health checks and the API description need none."""
 
     def __init__(self, app: Callable[..., Awaitable[None]], keys: KeyStore) -> None:
         self.app, self.keys = app, keys
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        """Answer 401 before anything of the request's body is read."""
+        """Answer 401 before reading the request's body."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
@@ -58,7 +65,8 @@ class Guard:
         refusal: Response | None = None
         if not scope["ragtune_user"] and path not in OPEN_PATHS and not path.startswith("/docs/"):
             message = (
-                "No accepted key. Send 'Authorization: Bearer KEY'; the local key is in RAGTUNE_HOME/keys/client.key."
+                "The key is missing or not accepted. Send 'Authorization: Bearer KEY'; the local key is in "
+                "RAGTUNE_HOME/keys/client.key."
             )
             refusal = problem(401, message, headers={"WWW-Authenticate": "Bearer"})
         elif int(headers.get("content-length", "0") or 0) > _LARGEST_BODY:
@@ -67,16 +75,16 @@ class Guard:
 
 
 class RouterPublisher:
-    """Announces engines to LiteLLM's router, from any thread."""
+    """Adds engines to LiteLLM's router and removes them, from any thread."""
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def publish(self, route: str, running: RunningEngine | None) -> None:
-        """Return once requests for the route reach this engine, or none when it is None."""
+        """Send requests for this route to this engine; remove the route if it is None. Returns when that is done."""
         if self.loop is None or self.loop.is_closed():
             return
-        asyncio.run_coroutine_threadsafe(self._apply(route, running), self.loop).result(30)
+        asyncio.run_coroutine_threadsafe(self._apply(route, running), self.loop).result(_PUBLISH_SECONDS)
 
     async def _apply(self, route: str, running: RunningEngine | None) -> None:
         from litellm.proxy import proxy_server
@@ -95,12 +103,13 @@ class RouterPublisher:
 
 
 def build_services(settings: Settings, publisher: RouterPublisher) -> Services:
-    """Choose the back ends that the settings name and connect them."""
+    """Return the services of the gateway, with the back ends that the settings name."""
     from ragtune.backends.catalog import engine_from, retriever_from
     from ragtune.model.base.pretrained import resolve_base_model
 
     store = ArtifactStore(settings.home / "artifacts")
-    loading = threading.Lock()  # two threads that import transformers at the same time break its lazy modules
+    # Two threads that import transformers at the same moment break its lazy modules.
+    loading = threading.Lock()
 
     def base() -> Path:
         with loading:
@@ -121,7 +130,7 @@ def build_services(settings: Settings, publisher: RouterPublisher) -> Services:
 
 
 def build_app(settings: Settings, keys: KeyStore) -> Guard:
-    """Return the whole gateway as an ASGI app; engines start with its lifespan."""
+    """Return the whole gateway as an ASGI app; its lifespan starts and stops the engines."""
     write_json(settings.home / "gateway" / "litellm.json", _PROXY_CONFIG)
     prepare_process(
         CONFIG_FILE_PATH=str(settings.home / "gateway" / "litellm.json"),
@@ -167,12 +176,13 @@ def _authenticate_with(keys: KeyStore) -> Callable[..., Awaitable[Any]]:
 
         name = keys.user(api_key.removeprefix("Bearer ").strip())
         if not name:
-            raise HTTPException(401, "No accepted key.")
+            raise HTTPException(401, "The key is missing or not accepted.")
         return UserAPIKeyAuth(user_id=name)
 
     return authenticate
 
 
+# No retries and no cooldowns: an engine that fails is restarted here, and the client hears of it at once.
 _PROXY_CONFIG = {
     "model_list": [],
     "litellm_settings": {"num_retries": 0, "request_timeout": 600, "telemetry": False, "drop_params": True},
@@ -182,7 +192,7 @@ _PROXY_CONFIG = {
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM; raises ResourceError for a busy port or a home that is served already."""
+    """Serve until SIGINT or SIGTERM; raise ResourceError if the port is in use or the home is served already."""
     import uvicorn
     from filelock import FileLock, Timeout
 
@@ -193,7 +203,7 @@ def serve(settings: Settings) -> None:
         lock.acquire()
     except Timeout as error:
         raise ResourceError(
-            f"The home {settings.home} is being served already: {endpoint.read_text() if endpoint.exists() else ''}",
+            f"Another gateway already serves {settings.home}: {endpoint.read_text() if endpoint.exists() else ''}",
             fix="stop the other `ragtune serve`, or set RAGTUNE_HOME to another folder",
         ) from error
     with lock:
@@ -205,20 +215,37 @@ def serve(settings: Settings) -> None:
         host, port = listener.getsockname()[:2]
         write_json(endpoint, {"url": f"http://{host}:{port}"})
         sys.stderr.write(f"Gateway at http://{host}:{port}/v1 (API: http://{host}:{port}/docs)\n")
-        # uvicorn raises the signal that ended it once more: leave in order, so that `finally` is reached.
-        signal.signal(signal.SIGTERM, _leave)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10, ws="none")
+        # After its shutdown uvicorn raises the signal again. Python's default for SIGTERM would end the process
+        # there, without reaching `finally`.
+        signal.signal(signal.SIGTERM, _exit)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=_DRAIN_SECONDS, ws="none"
+        )
+        server = uvicorn.Server(config)
+        sys.stderr.write(how_to_stop("the gateway") + "\n")
+        if ctrl_c_is_off():
+            server.handle_exit = _except_ctrl_c(server.handle_exit)  # type: ignore[assignment, method-assign]
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            server.run(sockets=[listener])
         finally:
             endpoint.unlink(missing_ok=True)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+def _except_ctrl_c(handle: SignalHandler) -> SignalHandler:
+    """Return a signal handler that ignores SIGINT: uvicorn would otherwise handle it though it was ignored before."""
+
+    def handle_others(number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGINT:
+            handle(number, frame)
+
+    return handle_others
+
+
+def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     raise SystemExit(0)
 
 
 def _show_once(key: str) -> None:
-    """Show a new key on a terminal; a file or pipe never gets it."""
+    """Print a new key if stderr is a terminal; never write it to a file or pipe."""
     if key and sys.stderr.isatty():
         sys.stderr.write(f"Your API key, shown once: {key}\n")

@@ -1,4 +1,7 @@
-"""The answering path with and without retrieval, ready as soon as there is an index."""
+"""Chooses the answering path with or without retrieval, and uses an index as soon as there is one.
+
+*Grounding* is retrieval: a grounded answer is based on passages of the documents.
+"""
 
 import logging
 import threading
@@ -13,12 +16,16 @@ logger = logging.getLogger(__name__)
 
 
 class Grounding:
-    """Looks for an index in the background until there is one; readers then follow it by themselves."""
+    """Looks for an index in the background until there is one.
+
+    After that nothing needs to look again: the retriever itself follows every change of the index.
+    `settled` says whether it is known if there is an index; `error` is the last problem, or "".
+    """
 
     def __init__(self, settings: Settings, open_retriever: Callable[[], Retriever]) -> None:
         self._settings, self._open = settings, open_retriever
-        self._without = Answerer(None, settings.answer)
-        self._with: Answerer | None = None
+        self._raw = Answerer(None, settings.answer)
+        self._grounded: Answerer | None = None
         self.error = ""
         self.settled = False
         self._ending = threading.Event()
@@ -27,20 +34,20 @@ class Grounding:
     @property
     def present(self) -> bool:
         """Return whether answers are grounded in an index."""
-        return self._with is not None
+        return self._grounded is not None
 
     def answerer(self, model: str) -> Answerer:
-        """Return the answering path of a model name.
+        """Return the answering path for a model name.
 
-        Raises SearchIndexError before it is known whether there is an index: an answer without
-        retrieval must not pass for one with it.
+        Raises SearchIndexError as long as it is not known whether there is an index: an answer without
+        retrieval must not look like an answer with retrieval.
         """
         if model != "ragtune-raw" and not self.settled:
             raise SearchIndexError("Retrieval is not ready." + (f" {self.error}" if self.error else ""))
-        return self._without if model == "ragtune-raw" or self._with is None else self._with
+        return self._raw if model == "ragtune-raw" or self._grounded is None else self._grounded
 
     def start(self) -> None:
-        """Begin to look for an index."""
+        """Start to look for an index in the background."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -49,13 +56,13 @@ class Grounding:
 
     def _look(self) -> None:
         retriever: Retriever | None = None
-        while not self._ending.is_set() and self._with is None:
+        while not self._ending.is_set() and self._grounded is None:
             try:
                 retriever = retriever or self._open()
                 if retriever.index.versions():
                     retriever.search("warm up", 1)
-                    self._with = Answerer(retriever, self._settings.answer)
-                    logger.info("an index is there; answers are grounded from now on")
+                    self._grounded = Answerer(retriever, self._settings.answer)
+                    logger.info("found an index; answers are grounded from now on")
                 self.error, self.settled = "", True
             except RagTuneError as error:
                 self.error = str(error)

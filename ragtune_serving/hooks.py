@@ -1,7 +1,7 @@
-"""What happens around LiteLLM's call of the engine: retrieval before, review and record after.
+"""The work around LiteLLM's call of the engine: retrieval before it, checking and recording after it.
 
-Blocking work runs in threads; the event loop only waits. An engine is held from before the
-call until the answer is out, so that a swap never cuts an answer off.
+Blocking work runs in threads, so the event loop never stops. A request holds its engine from before the
+call until the answer is complete, so that a swap of models never cuts an answer off.
 """
 
 import asyncio
@@ -26,16 +26,24 @@ from ragtune_serving.deployment import Deployment
 from ragtune_serving.engine import SupervisedEngine
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.metrics import Metrics
+from ragtune_serving.problems import RETRY_SECONDS
 from ragtune_serving.schema import ChatRequest, CitedPassage, RagTuneField
 
-RETRY_SECONDS = "5"
 FORGET_SECONDS = 1800.0
+"""Three times the longest engine call (`request_timeout` in gateway.py): no request is still running then."""
+_THREADS = 16
+"""Requests whose retrieval or checking may run at once; chosen by hand, not sensitive: each takes milliseconds."""
+_POLL_SECONDS = 0.1
+"""Between two looks at an engine that is starting, which takes tens of seconds; chosen by hand, not sensitive."""
 Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
 class Exchange:
-    """One request on its way: what was asked, with which engine, and when."""
+    """One request in progress: its prompt, engine and times.
+
+    `notes` are warnings about the request itself; `first_token` is a time of `perf_counter`, 0 until it comes.
+    """
 
     response_id: str
     model: str
@@ -50,20 +58,20 @@ class Exchange:
 
 
 class ClosingChunk(BaseModel):
-    """A stream's chunk with the field `ragtune`, which LiteLLM's own chunk type would drop."""
+    """A stream chunk with the field `ragtune`, which LiteLLM's own chunk type would drop."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class AnsweringHooks(CustomLogger):
-    """LiteLLM calls these around every chat completion."""
+    """The hooks that LiteLLM calls before and after every chat completion."""
 
     def __init__(
         self, deployment: Deployment, grounding: Grounding, log: FeedbackLog, metrics: Metrics, seed: int
     ) -> None:
         super().__init__()
         self.deployment, self.grounding, self.log, self.metrics, self.seed = deployment, grounding, log, metrics, seed
-        self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="answering")
+        self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="answering")
         self._exchanges: dict[str, Exchange] = {}
 
     async def async_pre_call_hook(
@@ -73,8 +81,8 @@ class AnsweringHooks(CustomLogger):
         data: dict[str, Any],
         call_type: str,  # noqa: ARG002
     ) -> dict[str, Any]:
-        """Retrieve, build the prompt and choose the engine."""
-        # The route has refused unknown fields; what else is in `data` now was added by LiteLLM.
+        """Retrieve passages, build the prompt, choose the engine, and return the request for it."""
+        # The route has refused unknown fields, so every other field in `data` was added by LiteLLM.
         request = ChatRequest.model_validate({name: data[name] for name in ChatRequest.model_fields if name in data})
         try:
             exchange = await self._prepare(request, user_api_key_dict.user_id or "")
@@ -95,11 +103,12 @@ class AnsweringHooks(CustomLogger):
         data["temperature"] = prepared.temperature if request.temperature is None else request.temperature
         data["seed"] = self.seed if request.seed is None else request.seed
         if request.stream:
-            data["stream_options"] = {"include_usage": True}  # a piece of text may hold several tokens
+            # Tokens cannot be counted from the chunks: with speculative decoding one chunk holds several.
+            data["stream_options"] = {"include_usage": True}
         return data
 
     async def async_post_call_success_hook(self, data: dict[str, Any], user_api_key_dict: Any, response: Any) -> Any:  # noqa: ARG002
-        """Review and record a whole answer."""
+        """Check and record an answer that is not streamed."""
         exchange = self._exchanges.pop(data["litellm_call_id"], None)
         if exchange is None or not getattr(response, "choices", None):
             return response
@@ -109,9 +118,9 @@ class AnsweringHooks(CustomLogger):
             marks = citation_corrector(exchange.prepared.passages, exchange.prepared.controls)
             choice.message.content = marks.feed(text) + marks.end()
         response.id = exchange.response_id
-        spent = getattr(usage, "prompt_tokens", 0), getattr(usage, "completion_tokens", 0)
+        tokens = getattr(usage, "prompt_tokens", 0), getattr(usage, "completion_tokens", 0)
         try:
-            response.ragtune = await self._close(exchange, text, choice.finish_reason or "stop", *spent)
+            response.ragtune = await self._close(exchange, text, choice.finish_reason or "stop", *tokens)
         except BaseException:
             self._give_up(exchange, "failed")
             raise
@@ -123,29 +132,30 @@ class AnsweringHooks(CustomLogger):
         response: AsyncIterator[Any],
         request_data: dict[str, Any],
     ) -> AsyncIterator[Any]:
-        """Pass chunks on as they come; from the one with the finish reason on they carry the review.
+        """Pass chunks on as they arrive, with corrected citation marks.
 
-        Citation marks are set right on the way. The last chunk waits for the token counts behind it, which go to
-        whoever asked for them.
+        The chunk with the finish reason and those after it carry the result of the checks. They are held back until
+        the engine has sent the token counts, which are recorded with the answer. The client gets the counts only
+        if it asked for them.
         """
         exchange = self._exchanges.get(request_data["litellm_call_id"])
         if exchange is None:
             async for chunk in response:
                 yield chunk
             return
-        text: list[str] = []
+        pieces: list[str] = []
         marks = citation_corrector(exchange.prepared.passages, exchange.prepared.controls)
         finish = ""
-        last: list[Any] = []
+        closing_chunks: list[Any] = []
         counts: Any = None
-        review: dict[str, Any] | None = None
+        result: dict[str, Any] | None = None
         try:
             async for chunk in response:
                 chunk.id = exchange.response_id
                 for choice in chunk.choices or []:
                     if choice.delta and choice.delta.content:
                         exchange.first_token = exchange.first_token or time.perf_counter()
-                        text.append(choice.delta.content)
+                        pieces.append(choice.delta.content)
                         choice.delta.content = marks.feed(choice.delta.content)
                     finish = choice.finish_reason or finish
                     if finish and (rest := marks.end()):
@@ -155,15 +165,15 @@ class AnsweringHooks(CustomLogger):
                 if not finish:
                     yield chunk
                 elif usage is None or exchange.wants_usage or any(choice.finish_reason for choice in chunk.choices):
-                    last.append(chunk)
+                    closing_chunks.append(chunk)
             if finish:
-                spent = getattr(counts, "prompt_tokens", 0), getattr(counts, "completion_tokens", 0)
-                review = await self._close(exchange, "".join(text), finish, *spent)
-            for chunk in last:
-                yield ClosingChunk(**chunk.model_dump(exclude_none=True), ragtune=review)
+                tokens = getattr(counts, "prompt_tokens", 0), getattr(counts, "completion_tokens", 0)
+                result = await self._close(exchange, "".join(pieces), finish, *tokens)
+            for chunk in closing_chunks:
+                yield ClosingChunk(**chunk.model_dump(exclude_none=True), ragtune=result)
         finally:
             self._exchanges.pop(request_data["litellm_call_id"], None)
-            if review is None:
+            if result is None:
                 self._give_up(exchange, "broken")
 
     async def async_post_call_failure_hook(
@@ -173,17 +183,17 @@ class AnsweringHooks(CustomLogger):
         user_api_key_dict: Any,  # noqa: ARG002
         traceback_str: str | None = None,  # noqa: ARG002
     ) -> HTTPException | None:
-        """Say clearly when the engine was the reason: a 503 instead of LiteLLM's 500."""
+        """Return a 503 that names the engine instead of LiteLLM's 500, or a 400 if the request was wrong."""
         exchange = self._exchanges.pop(request_data.get("litellm_call_id", ""), None)
         if exchange is None:
             return None
         self._give_up(exchange, "failed")
         status = getattr(original_exception, "status_code", 500)
         if status in (400, 413, 422):
-            return HTTPException(400, {"error": _engine_words(original_exception)})
+            return HTTPException(400, {"error": _engine_message(original_exception)})
         error = EngineError(
             f"The engine for model version {exchange.engine.model.version} did not answer.",
-            fix="try again in some seconds; it is restarted when it has died (`ragtune status` shows its state)",
+            fix="try again in a few seconds; an engine that died is restarted (`ragtune status` shows its state)",
         )
         return HTTPException(503, {"error": str(error)}, {"Retry-After": RETRY_SECONDS})
 
@@ -214,16 +224,20 @@ class AnsweringHooks(CustomLogger):
         )
 
     async def _until_ready(self, engine: SupervisedEngine) -> None:
-        """Wait for a comparison engine that starts on demand; raise EngineError for any other delay."""
+        """Wait for a comparison engine to start; raise EngineError if another engine is not ready.
+
+        Comparison engines start at the first request, so that request has to wait. The live engine is started
+        with the gateway; if it is not ready, the client gets a 503 at once.
+        """
         while not engine.ready:
             if engine.state != "starting" or engine in (self.deployment.live, self.deployment.coming):
                 raise engine.unavailable()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def _close(
         self, exchange: Exchange, text: str, finish_reason: str, prompt_tokens: int, completion_tokens: int
     ) -> dict[str, Any]:
-        """Review, record and count one answer; return its field `ragtune`."""
+        """Check, record and count one answer; return its field `ragtune`."""
         seconds = time.perf_counter() - exchange.started
         first = (exchange.first_token or time.perf_counter()) - exchange.started
         completion = Completion(
@@ -234,22 +248,28 @@ class AnsweringHooks(CustomLogger):
             total_seconds=seconds,
             finish_reason=finish_reason,
         )
-        answer = await self._in_thread(lambda: self._review_and_record(exchange, completion))
+        answer = await self._in_thread(lambda: self._check_and_record(exchange, completion))
         exchange.engine.release()
         self._count(exchange, answer)
         return RagTuneField(
             response_id=exchange.response_id,
             model_version=exchange.engine.model.version,
             citations=[
-                CitedPassage(number=c.number, document=c.document_id, chunk=c.chunk_id, title=c.title, text=c.text)
-                for c in answer.citations
+                CitedPassage(
+                    number=citation.number,
+                    document=citation.document_id,
+                    chunk=citation.chunk_id,
+                    title=citation.title,
+                    text=citation.text,
+                )
+                for citation in answer.citations
             ],
             refused=answer.refused,
             warnings=[*answer.warnings, *exchange.notes],
             retrieval_ms=round(answer.retrieval_ms, 2),
         ).model_dump()
 
-    def _review_and_record(self, exchange: Exchange, completion: Completion) -> Answer:
+    def _check_and_record(self, exchange: Exchange, completion: Completion) -> Answer:
         answer = exchange.answerer.finish(exchange.prepared, completion)
         self.log.record_response(
             ResponseRecord(
@@ -288,20 +308,20 @@ class AnsweringHooks(CustomLogger):
         self.metrics.requests.labels(exchange.model, outcome).inc()
 
     def _remember(self, call_id: str, exchange: Exchange) -> None:
-        """Keep the exchange until its answer; one whose end LiteLLM never told us is let go."""
-        oldest = time.perf_counter() - FORGET_SECONDS
-        for forgotten in [key for key, other in self._exchanges.items() if other.started < oldest]:
-            self._give_up(self._exchanges.pop(forgotten), "forgotten")
+        """Store the exchange until its answer comes, and drop exchanges whose end LiteLLM never reported."""
+        oldest_start = time.perf_counter() - FORGET_SECONDS
+        for old_id in [key for key, other in self._exchanges.items() if other.started < oldest_start]:
+            self._give_up(self._exchanges.pop(old_id), "forgotten")
         self._exchanges[call_id] = exchange
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def _engine_words(error: Exception) -> str:
-    """Return what the engine said, without LiteLLM's words around it."""
-    said = str(error).split("\n\nLiteLLM:")[0]
-    return said.rpartition("OpenAIException - ")[2]
+def _engine_message(error: Exception) -> str:
+    """Return the engine's own error message, without the text that LiteLLM puts around it."""
+    message = str(error).split("\n\nLiteLLM:")[0]
+    return message.rpartition("OpenAIException - ")[2]
 
 
 def _is_system(role: str) -> bool:
@@ -311,8 +331,8 @@ def _is_system(role: str) -> bool:
 def _conversation(request: ChatRequest) -> tuple[str, tuple[Message, ...]]:
     turns = [turn for turn in request.messages if not _is_system(turn.role)]
     if not turns or turns[-1].role != "user":
-        raise SettingsError("The last message is not the user's.", "a last message with the role user")
-    history = tuple(Message("user" if t.role == "user" else "assistant", t.text) for t in turns[:-1])
+        raise SettingsError("The last message is not from the user.", "a last message with the role user")
+    history = tuple(Message("user" if turn.role == "user" else "assistant", turn.text) for turn in turns[:-1])
     return turns[-1].text, history
 
 

@@ -1,4 +1,4 @@
-"""Every error as the gateway returns it: OpenAI's shape, and the valid names where one was wrong."""
+"""Builds the gateway's error responses: OpenAI's format, with the list of valid names if a name was wrong."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
@@ -8,6 +8,8 @@ from pydantic import BaseModel
 
 from ragtune_serving.schema import ErrorBody, ErrorDetail
 
+RETRY_SECONDS = "5"
+"""The header Retry-After of every 503: engines restart and indexes return within seconds. Chosen by hand."""
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -27,32 +29,32 @@ def problem(
 
 
 def explain(errors: Iterable[Mapping[str, Any]], request: type[BaseModel] | None) -> tuple[str, str | None]:
-    """Return one message for pydantic's errors, and the field of the first one.
+    """Return one message for all of pydantic's errors, and the name of the first wrong field or None.
 
-    An unknown field is answered with the names that are valid at its place.
+    For an unknown field the message lists the fields that are valid in its place.
     """
-    lines, first = [], None
+    lines, first_field = [], None
     for error in errors:
-        place = [part for part in error["loc"] if part not in ("body", "query")]
-        name = ".".join(str(part) for part in place)
-        first = first or name or None
+        path = [part for part in error["loc"] if part not in ("body", "query")]
+        name = ".".join(str(part) for part in path)
+        first_field = first_field or name or None
         if error["type"] == "extra_forbidden" and request is not None:
-            valid = ", ".join(_model_at(request, place[:-1]).model_fields)
+            valid = ", ".join(_model_at(request, path[:-1]).model_fields)
             lines.append(f"There is no field '{name}'. Valid fields: {valid}.")
         elif error["type"] == "json_invalid":
             lines.append("The body is not valid JSON.")
-        elif error["type"] == "model_attributes_type" and not place:
+        elif error["type"] == "model_attributes_type" and not path:
             lines.append("The body is not a JSON object with Content-Type: application/json.")
-        elif not place:
-            lines.append(f"The body is not what was expected: {error['msg']}.")
+        elif not path:
+            lines.append(f"The body is not valid: {error['msg']}.")
         else:
-            lines.append(f"The field '{name}': {error['msg']}.")
-    return "\n".join(dict.fromkeys(lines)), first
+            lines.append(f"The field '{name}' is not valid: {error['msg']}.")
+    return "\n".join(dict.fromkeys(lines)), first_field
 
 
-def _model_at(model: type[BaseModel], place: Iterable[Any]) -> type[BaseModel]:
-    """Return the model that holds the fields at a place such as ("messages", 0)."""
-    for part in place:
+def _model_at(model: type[BaseModel], path: Iterable[Any]) -> type[BaseModel]:
+    """Return the model that holds the fields at a path such as ("messages", 0)."""
+    for part in path:
         field = model.model_fields.get(str(part))
         inner = next(_models_in(field.annotation), None) if field else None
         model = inner or model

@@ -1,4 +1,4 @@
-"""Several child processes under one supervisor: all start, and when one ends or Ctrl-C comes all end."""
+"""Runs child processes: one in the foreground, or several under a supervisor that ends them together."""
 
 import logging
 import os
@@ -14,12 +14,19 @@ from types import FrameType
 from ragtune.errors import EngineError, ResourceError
 from ragtune.settings import child_environment
 
-_PATIENCE = 20.0
+_STOP_SECONDS = 20.0
+"""How long a program may take to stop before it is killed. Chosen by hand: the gateway gives open answers 10 s."""
+_KILL_SECONDS = 5.0
+"""How long to wait for a killed program; the kernel needs milliseconds."""
+_WATCH_SECONDS = 0.5
+"""Between two looks at the programs; chosen by hand, not sensitive."""
+_LOG_TAIL_LINES = 15
+"""Lines of a failed program's log that the error shows: most of a traceback."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A child to run: its name, command, and what the environment has beyond ours."""
+    """A child process to run; `environment` is added to ours."""
 
     name: str
     command: Sequence[str]
@@ -27,8 +34,29 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+def ctrl_c_is_off() -> bool:
+    """Return whether this process was started with SIGINT ignored.
+
+    Shells without job control start background jobs (`ragtune up &` in a script) like this, so that Ctrl-C ends what
+    runs in the foreground and leaves them running. RagTune respects it; SIGTERM (`kill PID`) always ends it.
+    """
+    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def how_to_stop(what: str) -> str:
+    """Return a sentence for people that says how to stop `what`: by Ctrl-C, or by `kill` if Ctrl-C is ignored."""
+    if ctrl_c_is_off():
+        return f"Ctrl-C is switched off for this background job. To stop {what}: kill {os.getpid()}"
+    return f"Ctrl-C stops {what}."
+
+
+def _stop_signals() -> list[signal.Signals]:
+    """Return the signals on which to stop."""
+    return [signal.SIGTERM] if ctrl_c_is_off() else [signal.SIGINT, signal.SIGTERM]
+
+
 def start(program: Program) -> "subprocess.Popen[bytes]":
-    """Start a program in a process group of its own, its output appended to its log."""
+    """Start a program in its own process group; its output is appended to its log."""
     program.log.parent.mkdir(parents=True, exist_ok=True)
     with program.log.open("ab") as log:
         return subprocess.Popen(
@@ -41,27 +69,28 @@ def start(program: Program) -> "subprocess.Popen[bytes]":
         )
 
 
-def stop(process: "subprocess.Popen[bytes]", patience: float = _PATIENCE) -> None:
-    """End a program and its group: asked first, killed after `patience` seconds."""
-    for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
+def stop(process: "subprocess.Popen[bytes]", patience: float = _STOP_SECONDS) -> None:
+    """Stop a program and its process group: send SIGTERM, and SIGKILL if it still runs after `patience` seconds."""
+    for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, _KILL_SECONDS)):
         if process.poll() is not None:
             break
         os.killpg(process.pid, number)
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
-            logging.getLogger(__name__).warning("process %d ignores signal %d", process.pid, number)
+            logging.getLogger(__name__).warning("process %d did not end after signal %d", process.pid, number)
+    # The program has ended now, but a child of its group may have outlived it.
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         return  # the whole group has ended
 
 
-def run_to_its_end(command: Sequence[str]) -> int:
+def run_in_foreground(command: Sequence[str]) -> int:
     """Run a command on this terminal and return its exit code.
 
-    It is a process group of its own: Ctrl-C comes here, is passed on, and the command takes the time it needs.
-    Raises ResourceError when it is killed.
+    The command has its own process group, so Ctrl-C reaches only this process. It is passed on, and then the command
+    may take the time it needs to stop in order. Raises ResourceError if the command is killed by a signal.
     """
     process: subprocess.Popen[bytes] | None = None
 
@@ -70,37 +99,40 @@ def run_to_its_end(command: Sequence[str]) -> int:
             raise KeyboardInterrupt
         process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    old_handlers = {number: signal.signal(number, pass_on) for number in _stop_signals()}
     try:
         process = subprocess.Popen(command, env=child_environment(), process_group=0)
         code = process.wait()
     finally:
-        for number, handler in before.items():
+        for number, handler in old_handlers.items():
             signal.signal(number, handler)
     if code < 0:
         raise ResourceError(
             f"`{' '.join(command)}` was killed by signal {-code}.",
-            fix="too little memory is the usual cause; run it again to go on",
+            fix="free some memory, which is the usual cause, and run it again; it continues where it stopped",
         )
     return code
 
 
 def supervise(programs: Sequence[Program]) -> None:
-    """Run the programs until SIGINT or SIGTERM; raise EngineError when one ends by itself."""
+    """Run the programs until SIGINT or SIGTERM, then stop them all.
+
+    Raises EngineError with the end of its log if a program ends by itself; the others are stopped then too.
+    """
     ending = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         ending.set()
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    old_handlers = {number: signal.signal(number, end) for number in _stop_signals()}
     running: list[tuple[Program, subprocess.Popen[bytes]]] = []
     try:
         for program in programs:
             running.append((program, start(program)))
-        while not ending.wait(0.5):
+        while not ending.wait(_WATCH_SECONDS):
             for program, process in running:
                 if process.poll() is not None:
-                    tail = "\n".join(program.log.read_text(errors="replace").splitlines()[-15:])
+                    tail = "\n".join(program.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
                     raise EngineError(
                         f"{program.name} ended with code {process.returncode}. The end of {program.log}:\n{tail}"
                     )
@@ -108,8 +140,8 @@ def supervise(programs: Sequence[Program]) -> None:
         threads = [threading.Thread(target=stop, args=(process,)) for _, process in reversed(running)]
         for thread in threads:
             thread.start()
-            time.sleep(0.05)
+            time.sleep(0.05)  # the last one started gets its signal first
         for thread in threads:
             thread.join()
-        for number, handler in before.items():
+        for number, handler in old_handlers.items():
             signal.signal(number, handler)

@@ -1,4 +1,7 @@
-"""The routes of reviewers: pairs to decide, decisions, and how far everybody is. The key says who decides."""
+"""The routes for reviewers: list pairs, get assignments, decide, see the progress.
+
+The name of the API key is the name of the reviewer.
+"""
 
 from collections import defaultdict
 from typing import Annotated, Any, Literal
@@ -22,17 +25,19 @@ from ragtune_serving.schema import (
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "a wrong field; the message lists the valid ones"},
-    401: {"model": ErrorBody, "description": "no key, or one that is not accepted"},
+    401: {"model": ErrorBody, "description": "no key, or a key that is not accepted"},
     503: {"model": ErrorBody, "description": "there is no dataset yet"},
 }
-_GONE: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": "no such pair"}}
+_NO_PAIR: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": "no such pair"}}
 
 
 def add_review_routes(router: APIRouter, desk: ReviewDesk) -> None:
     """Add the routes below `/v1/review`."""
     common: dict[str, Any] = {"tags": ["review"], "responses": _RESPONSES}
 
-    @router.get("/v1/review/pairs", **common, summary="List pairs: yours, those that nobody settled, or all")
+    @router.get(
+        "/v1/review/pairs", **common, summary="List pairs: those assigned to you, those not settled yet, or all"
+    )
     def pairs(
         request: Request,
         show: Literal["mine", "open", "all"] = "mine",
@@ -51,7 +56,7 @@ def add_review_routes(router: APIRouter, desk: ReviewDesk) -> None:
         "/v1/review/decisions",
         tags=["review"],
         response_model=ReviewResponse,
-        responses={**_RESPONSES, **_GONE},
+        responses={**_RESPONSES, **_NO_PAIR},
         summary="Accept, reject, correct or comment",
     )
     def decisions(body: ReviewRequest, request: Request) -> ReviewResponse | Response:
@@ -60,30 +65,30 @@ def add_review_routes(router: APIRouter, desk: ReviewDesk) -> None:
             return problem(404, f"There is no pair with the key '{body.key}'.", "key")
         texts = (body.question, body.answer, body.comment)
         try:
-            return _told(desk.reviews.decide(pair, request.scope["ragtune_user"], body.verdict, *texts))
+            return _response(desk.reviews.decide(pair, request.scope["ragtune_user"], body.verdict, *texts))
         except DatasetError as error:
             return problem(400, str(error))
 
-    @router.get("/v1/review/progress", **common, summary="How many pairs are settled, and how far each reviewer is")
+    @router.get("/v1/review/progress", **common, summary="Count settled pairs, and the pairs each reviewer has decided")
     def progress() -> ReviewProgress:
         return ReviewProgress(**desk.progress())
 
 
 def _page(desk: ReviewDesk, user: str, show: str, offset: int, limit: int) -> ReviewPairs:
     dataset = desk.dataset()
-    found = dataset.pairs
+    pairs = dataset.pairs
     if show == "mine":
-        found = desk.reviews.assigned(user, dataset.pairs)
+        pairs = desk.reviews.assigned(user, dataset.pairs)
     elif show == "open":
-        found = desk.open_pairs()
-    said: dict[str, list[ReviewResponse]] = defaultdict(list)
-    for each in desk.reviews.decisions():
-        said[each.pair_key].append(_told(each))
-    held = desk.reviews.assignments()
-    shown = []
-    for pair in found[offset : offset + limit]:
+        pairs = desk.open_pairs()
+    decisions: dict[str, list[ReviewResponse]] = defaultdict(list)
+    for decision in desk.reviews.decisions():
+        decisions[decision.pair_key].append(_response(decision))
+    reviewers = desk.reviews.assignments()
+    page = []
+    for pair in pairs[offset : offset + limit]:
         key, chunk = pair_key(pair), dataset.chunks.get(pair.chunk_id)
-        shown.append(
+        page.append(
             ReviewPair(
                 key=key,
                 question=pair.question,
@@ -96,14 +101,14 @@ def _page(desk: ReviewDesk, user: str, show: str, offset: int, limit: int) -> Re
                 text=chunk.text if chunk else "",
                 topic=pair.topic,
                 scores=pair.scores,
-                reviewers=sorted(held[key]),
-                decisions=said[key],
+                reviewers=sorted(reviewers[key]),
+                decisions=decisions[key],
             )
         )
-    return ReviewPairs(total=len(found), pairs=shown)
+    return ReviewPairs(total=len(pairs), pairs=page)
 
 
-def _told(decision: Decision) -> ReviewResponse:
+def _response(decision: Decision) -> ReviewResponse:
     return ReviewResponse(
         id=decision.id,
         sequence=decision.sequence,

@@ -1,4 +1,4 @@
-"""What people review: the pairs of the newest dataset with the texts behind them, and how far they are."""
+"""The review desk: the pairs that people review, the passages behind them, and the progress of the reviews."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ragtune.store.artifacts import ArtifactStore
 
 @dataclass(frozen=True, slots=True)
 class ReviewableDataset:
-    """The pairs of a dataset, everything that was written for it, and the passages."""
+    """A dataset's pairs, all candidates that were written for it, and the passages."""
 
     version: str
     pairs: list[QAPair]
@@ -25,62 +25,64 @@ class ReviewableDataset:
 
 
 class ReviewDesk:
-    """Reviews of one home; the dataset is read again when a newer one was built."""
+    """The reviews of one home. It loads the dataset again when a newer one was built."""
 
     def __init__(self, settings: Settings) -> None:
-        self.wanted = settings.dataset.reviews_per_pair
+        self.reviews_per_pair = settings.dataset.reviews_per_pair
         self.reviews = ReviewStore(settings.feedback_url)
         self._artifacts = ArtifactStore(settings.home / "artifacts")
-        self._read: ReviewableDataset | None = None
+        self._loaded: ReviewableDataset | None = None
 
     def dataset(self) -> ReviewableDataset:
-        """Return the newest dataset; raise DatasetError when none was built yet."""
+        """Return the newest dataset; raise DatasetError if there is none yet."""
         ref = self._artifacts.current("qa_dataset")
         if ref is None:
             raise DatasetError(
                 "There is no dataset to review yet.", fix="run `ragtune materialize --select '*qa_dataset'`"
             )
-        found = self._read
-        if found is None or found.version != ref.sha256:
+        dataset = self._loaded
+        if dataset is None or dataset.version != ref.sha256:
             chunks = {chunk.id: chunk for chunk in self._artifacts.read_records(self._ref("chunks"), Chunk)}
             candidates = self._artifacts.read_records(self._ref("qa_candidates"), QAPair)
             pairs = self._artifacts.read_records(ref, QAPair)
             by_key = {pair_key(pair): pair for pair in (*candidates, *pairs)}
-            found = ReviewableDataset(ref.sha256, pairs, candidates, chunks, by_key)
-            self._read = found
-        return found
+            dataset = ReviewableDataset(ref.sha256, pairs, candidates, chunks, by_key)
+            self._loaded = dataset
+        return dataset
 
     def open_pairs(self) -> list[QAPair]:
-        """Return the pairs of the dataset that no verdict settled, those in conflict included."""
+        """Return the pairs without a settled verdict, including those on which reviewers disagree."""
         verdicts = newest_verdicts(self.reviews.decisions())
-        undecided = [pair for pair in self.dataset().pairs if REVIEWED not in pair.scores]
         return [
             pair
-            for pair in undecided
-            if winning_decision(verdicts.get(pair_key(pair), {}).values(), self.wanted) is None
+            for pair in self.dataset().pairs
+            if REVIEWED not in pair.scores
+            and winning_decision(verdicts.get(pair_key(pair), {}).values(), self.reviews_per_pair) is None
         ]
 
     def claim(self, reviewer: str, count: int) -> int:
-        """Give a reviewer up to `count` open pairs that have too few reviewers; return how many.
+        """Assign up to `count` open pairs to a reviewer, and return how many were assigned.
 
-        A pair in conflict gets one reviewer more than have decided it, before the others are given out.
+        A pair on which reviewers disagree needs one more reviewer than have decided it. Such pairs go first.
         """
         verdicts = newest_verdicts(self.reviews.decisions())
-        wanted: dict[int, list[QAPair]] = defaultdict(list)
+        pairs_by_need: dict[int, list[QAPair]] = defaultdict(list)
         for pair in self.open_pairs():
-            said = verdicts.get(pair_key(pair), {})
-            if reviewer not in said:
-                wanted[max(self.wanted, len(said) + 1 if len(said) >= self.wanted else 0)].append(pair)
-        given = 0
-        for people in sorted(wanted, reverse=True):
-            given += self.reviews.claim(wanted[people], reviewer, count - given, people)
-        return given
+            deciders = verdicts.get(pair_key(pair), {})
+            if reviewer in deciders:
+                continue
+            disputed = len(deciders) >= self.reviews_per_pair
+            pairs_by_need[len(deciders) + 1 if disputed else self.reviews_per_pair].append(pair)
+        assigned = 0
+        for need in sorted(pairs_by_need, reverse=True):
+            assigned += self.reviews.claim(pairs_by_need[need], reviewer, count - assigned, need)
+        return assigned
 
     def progress(self) -> dict[str, Any]:
-        """Return how many of the written pairs were settled, and how, and how far each reviewer is."""
+        """Return the number of pairs by outcome of the review, and the progress of each reviewer."""
         dataset = self.dataset()
-        reviewed = apply_reviews(dataset.candidates, self.reviews.decisions(), verdicts_needed=self.wanted)
-        people = self.reviews.progress(list(dataset.by_key.values()))
+        reviewed = apply_reviews(dataset.candidates, self.reviews.decisions(), verdicts_needed=self.reviews_per_pair)
+        reviewers = self.reviews.progress(list(dataset.by_key.values()))
         return {
             "pairs": len(dataset.candidates),
             "undecided": len(reviewed.undecided),
@@ -91,12 +93,12 @@ class ReviewDesk:
             "orphans": len(reviewed.orphans),
             "reviewers": [
                 {"reviewer": name, "decided": decided, "assigned": assigned}
-                for name, (decided, assigned) in people.items()
+                for name, (decided, assigned) in reviewers.items()
             ],
         }
 
     def _ref(self, name: str) -> ArtifactRef:
         ref = self._artifacts.current(name)
         if ref is None:
-            raise DatasetError(f"There is no {name} beside the dataset.", fix="run `ragtune materialize`")
+            raise DatasetError(f"The dataset is there, but its {name} are missing.", fix="run `ragtune materialize`")
         return ref

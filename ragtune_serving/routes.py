@@ -1,7 +1,7 @@
 """The documented routes; the gateway has no others.
 
-Chat requests are validated here and then answered by LiteLLM's proxy app, with our hooks
-around the engine call. Everything else is answered here.
+A chat request is validated here and then answered by LiteLLM's proxy app, with our hooks
+around the engine call. All other requests are answered here.
 """
 
 import time
@@ -42,20 +42,20 @@ _ASGI_KEYS: tuple[str, ...] = ("type", "asgi", "http_version", "method", "scheme
 _ASGI_KEYS += ("root_path", "headers", "client", "server", "state", "extensions")
 _INTERNAL_HEADERS = (b"x-litellm-", b"llm_provider-")
 Responses = dict[int | str, dict[str, Any]]
-_KEY: Responses = {401: {"model": ErrorBody, "description": "no key, or one that is not accepted"}}
-_BAD: Responses = {400: {"model": ErrorBody, "description": "a wrong field; the message lists the valid ones"}}
-_GONE: Responses = {404: {"model": ErrorBody, "description": "no such response"}}
-_AWAY: Responses = {
+_NO_KEY: Responses = {401: {"model": ErrorBody, "description": "no key, or a key that is not accepted"}}
+_BAD_FIELD: Responses = {400: {"model": ErrorBody, "description": "a wrong field; the message lists the valid ones"}}
+_NO_RESPONSE: Responses = {404: {"model": ErrorBody, "description": "no such response"}}
+_UNAVAILABLE: Responses = {
     503: {"model": ErrorBody, "description": "the engine or the index cannot answer now; see Retry-After"}
 }
-_STREAM: Responses = {
-    200: {"model": ChatResponse, "description": "the answer; with `stream` server-sent events of its chunks"}
+_ANSWER: Responses = {
+    200: {"model": ChatResponse, "description": "the answer; with `stream` its chunks as server-sent events"}
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the routes and hooks work with; built once, in `gateway.py`."""
+    """The objects that routes and hooks work with; `gateway.py` builds them once."""
 
     deployment: Deployment
     grounding: Grounding
@@ -66,14 +66,14 @@ class Services:
 
 
 class Forwarded(Response):
-    """Hands a request whose body was already read to another ASGI app, and its answer back."""
+    """Passes a request whose body was already read to another ASGI app, and returns that app's answer."""
 
     def __init__(self, app: Callable[..., Awaitable[None]], body: bytes) -> None:
         self._app, self._body = app, body
         self.background = None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Run the other app; headers that tell of its inside are left out."""
+        """Run the other app; leave out response headers that reveal its inside."""
         unread = True
 
         async def replay() -> MutableMapping[str, Any]:
@@ -83,13 +83,18 @@ class Forwarded(Response):
                 return {"type": "http.request", "body": self._body, "more_body": False}
             return await receive()
 
-        async def clean(message: MutableMapping[str, Any]) -> None:
+        async def send_without_internals(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                kept = [h for h in message["headers"] if not h[0].lower().startswith(_INTERNAL_HEADERS)]
-                message = {**message, "headers": kept}
+                headers = [
+                    (name, value)
+                    for name, value in message["headers"]
+                    if not name.lower().startswith(_INTERNAL_HEADERS)
+                ]
+                message = {**message, "headers": headers}
             await send(message)
 
-        await self._app({key: scope[key] for key in _ASGI_KEYS if key in scope}, replay, clean)
+        # The other app gets none of what FastAPI has added to the scope, such as our router and path parameters.
+        await self._app({key: scope[key] for key in _ASGI_KEYS if key in scope}, replay, send_without_internals)
 
 
 def routes(services: Services, proxy: Callable[..., Awaitable[None]]) -> APIRouter:
@@ -106,13 +111,13 @@ def _add_answering(router: APIRouter, services: Services, proxy: Callable[..., A
     @router.post(
         "/v1/chat/completions",
         tags=["answering"],
-        responses={**_STREAM, **_BAD, **_KEY, **_AWAY},
+        responses={**_ANSWER, **_BAD_FIELD, **_NO_KEY, **_UNAVAILABLE},
         summary="Answer a question from the documents, with citations",
     )
     async def chat_completions(body: ChatRequest, request: Request) -> Response:  # noqa: ARG001
         return Forwarded(proxy, await request.body())
 
-    @router.get("/v1/models", tags=["answering"], responses=_KEY, summary="List the model names")
+    @router.get("/v1/models", tags=["answering"], responses=_NO_KEY, summary="List the model names")
     async def models() -> ModelList:
         created = int(services.started)
         return ModelList(data=[ModelCard(id=name, created=created, description=MODELS[name]) for name in MODELS])
@@ -123,7 +128,7 @@ def _add_feedback(router: APIRouter, services: Services) -> None:
         "/v1/feedback",
         tags=["feedback"],
         response_model=FeedbackResponse,
-        responses={**_BAD, **_KEY, **_GONE},
+        responses={**_BAD_FIELD, **_NO_KEY, **_NO_RESPONSE},
         summary="Say whether an answer was right, and what it should have been",
     )
     def feedback(body: FeedbackRequest, request: Request) -> FeedbackResponse | Response:
@@ -155,7 +160,7 @@ def _add_state(router: APIRouter, services: Services) -> None:
     @router.get(
         "/health/readiness",
         tags=["state"],
-        responses={503: {"model": Readiness, "description": "not yet, or not any more"}},
+        responses={503: {"model": Readiness, "description": "a question would not be answered now"}},
         summary="Whether a question would be answered now (no key)",
     )
     async def readiness(response: Response) -> Readiness:
@@ -165,7 +170,7 @@ def _add_state(router: APIRouter, services: Services) -> None:
         name = live.model.version if live else None
         return Readiness(status="ready" if ready else "starting", model_version=name, retrieval=grounding.present)
 
-    @router.get("/status", tags=["state"], responses=_KEY, summary="What is live and what went wrong")
+    @router.get("/status", tags=["state"], responses=_NO_KEY, summary="What is live, and the last error")
     def status() -> Status:
         return Status(
             version=version("ragtune"),
@@ -180,7 +185,7 @@ def _add_state(router: APIRouter, services: Services) -> None:
         "/metrics",
         tags=["state"],
         response_class=PlainTextResponse,
-        responses=_KEY,
+        responses=_NO_KEY,
         summary="Prometheus metrics",
     )
     async def metrics() -> Response:
@@ -191,7 +196,7 @@ def _add_state(router: APIRouter, services: Services) -> None:
 
 
 def documentation(title: str) -> APIRouter:
-    """Return the pages that show the OpenAPI description, with assets from LiteLLM's package (no network)."""
+    """Return the pages that show the OpenAPI description; their assets come from LiteLLM's package, offline."""
     router = APIRouter(include_in_schema=False)
     import litellm
 

@@ -1,6 +1,6 @@
-"""The shapes of requests and responses, once: validation, OpenAPI and docs/api.md follow them.
+"""The models of requests and responses; validation, OpenAPI and docs/api.md are based on them.
 
-An unknown field is an error that lists the valid ones, so that a typo never passes in silence.
+An unknown request field is an error that lists the valid fields, so that a typo is never ignored.
 """
 
 from typing import Annotated, Any, Literal
@@ -11,11 +11,11 @@ from ragtune.answer.controls import DIALS, SWITCHES
 from ragtune.store.feedback import LONGEST_TEXT
 
 FORMAT = 1
-"""Version of the format of `ragtune` fields, feedback and status; it grows when one changes its meaning."""
+"""Version of the fields `ragtune`, feedback and status. Raise it when a field changes its meaning or goes away."""
 
 
 class Shape(BaseModel):
-    """A request: nothing but the named fields."""
+    """A request model, which refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -28,7 +28,10 @@ class TextPart(Shape):
 
 
 class ChatMessage(Shape):
-    """One turn. System messages are not sent on: the released model is trained on one system prompt."""
+    """One turn of a conversation.
+
+    System messages are not sent to the model, because the released model is trained on one system prompt.
+    """
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart] = Field(description="text, or a list of text parts")
@@ -41,7 +44,7 @@ class ChatMessage(Shape):
 
 
 class Controls(Shape):
-    """Linguistic controls of one request; what is left out keeps the default of the settings."""
+    """Linguistic controls of one request; those that are left out have the default of the settings."""
 
     dials: dict[str, float] = Field(default_factory=dict, description=f"0 to 1: {', '.join(DIALS)}")
     switches: dict[str, bool] = Field(default_factory=dict, description=f"true or false: {', '.join(SWITCHES)}")
@@ -87,11 +90,11 @@ class RagTuneField(BaseModel):
     """What RagTune adds to a response, and to the closing chunks of a stream."""
 
     format: int = Field(FORMAT, description="version of this format")
-    response_id: str = Field(description="name it in /v1/feedback; also the response's `id`")
+    response_id: str = Field(description="send it to /v1/feedback; equal to `id`")
     model_version: str = Field(description="registry version, `base` before the first release, or `provider`")
     citations: list[CitedPassage]
-    refused: bool = Field(description="the model said that the documents do not hold the answer")
-    warnings: list[str] = Field(description="what the review of the answer noticed")
+    refused: bool = Field(description="the model said that the documents do not contain the answer")
+    warnings: list[str] = Field(description="problems that the checks of the answer found")
     retrieval_ms: float
 
 
@@ -103,7 +106,7 @@ class ReplyMessage(BaseModel):
 
 
 class Choice(BaseModel):
-    """The one choice."""
+    """The answer; there is always exactly one choice."""
 
     index: int
     message: ReplyMessage
@@ -111,7 +114,7 @@ class Choice(BaseModel):
 
 
 class Usage(BaseModel):
-    """Token counts, passages included."""
+    """Token counts; the prompt includes the passages."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -152,7 +155,7 @@ class FeedbackRequest(Shape):
 
     response_id: str = Field(min_length=1, description="`ragtune.response_id` of the response")
     rating: Literal["up", "down"]
-    correction: str = Field("", max_length=LONGEST_TEXT, description="the answer it should have been")
+    correction: str = Field("", max_length=LONGEST_TEXT, description="the right answer")
     comment: str = Field("", max_length=LONGEST_TEXT)
 
 
@@ -168,12 +171,12 @@ class FeedbackResponse(BaseModel):
 
 
 class ReviewRequest(Shape):
-    """A decision on one pair; the key's name is the reviewer."""
+    """A decision on one pair; the name of the API key is the reviewer."""
 
     key: str = Field(min_length=1, description="`key` of the pair")
     verdict: Literal["accept", "reject", "correct", "comment"]
-    question: str = Field("", max_length=LONGEST_TEXT, description="with `correct`: the question it should be")
-    answer: str = Field("", max_length=LONGEST_TEXT, description="with `correct`: the answer it should be")
+    question: str = Field("", max_length=LONGEST_TEXT, description="with `correct`: the right question")
+    answer: str = Field("", max_length=LONGEST_TEXT, description="with `correct`: the right answer")
     comment: str = Field("", max_length=LONGEST_TEXT)
 
 
@@ -192,22 +195,22 @@ class ReviewResponse(BaseModel):
 
 
 class AssignmentRequest(Shape):
-    """Asks for pairs to review."""
+    """A request for pairs to review."""
 
-    count: int = Field(20, ge=1, le=1000, description="how many more pairs")
+    count: int = Field(20, ge=1, le=1000, description="number of further pairs")
 
 
 class AssignmentResponse(BaseModel):
-    """What the reviewer got."""
+    """The result of a request for pairs."""
 
-    given: int = Field(description="pairs that are new")
-    open: int = Field(description="pairs that are yours and not decided yet")
+    given: int = Field(description="pairs that were assigned now")
+    open: int = Field(description="pairs that are assigned to you and not decided yet")
 
 
 class ReviewPair(BaseModel):
-    """A pair with the passage behind it and what was decided so far."""
+    """A pair with the passage it is based on and the decisions so far."""
 
-    key: str = Field(description="names what the pair says, in every version of the dataset")
+    key: str = Field(description="a hash of the pair's text, the same in every version of the dataset")
     question: str
     answer: str
     answerable: bool
@@ -218,7 +221,7 @@ class ReviewPair(BaseModel):
     text: str = Field(description="the passage")
     topic: str
     scores: dict[str, float]
-    reviewers: list[str] = Field(description="whom it is assigned to")
+    reviewers: list[str] = Field(description="people it is assigned to")
     decisions: list[ReviewResponse]
 
 
@@ -230,7 +233,7 @@ class ReviewPairs(BaseModel):
 
 
 class ReviewerProgress(BaseModel):
-    """How far one reviewer is, in pairs."""
+    """The progress of one reviewer, in pairs."""
 
     reviewer: str
     decided: int
@@ -238,20 +241,20 @@ class ReviewerProgress(BaseModel):
 
 
 class ReviewProgress(BaseModel):
-    """How far the reviews are, in pairs."""
+    """The progress of the reviews, in pairs."""
 
     pairs: int
     undecided: int
     accepted: int
     rejected: int
     corrected: int
-    conflicts: int = Field(description="reviewers differ, and neither side is larger")
+    conflicts: int = Field(description="reviewers disagree, with no majority")
     orphans: int = Field(description="decisions on pairs that are no longer written")
     reviewers: list[ReviewerProgress]
 
 
 class ErrorDetail(BaseModel):
-    """What was wrong, in OpenAI's format."""
+    """An error in OpenAI's format."""
 
     message: str
     type: str
@@ -266,13 +269,13 @@ class ErrorBody(BaseModel):
 
 
 class Alive(BaseModel):
-    """The gateway's process answers."""
+    """The answer of a gateway process that runs."""
 
     status: Literal["alive"] = "alive"
 
 
 class Readiness(BaseModel):
-    """Whether a question would be answered now."""
+    """Whether the gateway would answer a question now."""
 
     status: Literal["ready", "starting"]
     model_version: str | None
@@ -280,15 +283,15 @@ class Readiness(BaseModel):
 
 
 class Status(BaseModel):
-    """What is live, how fresh it is and what went wrong."""
+    """The engines, the champion, the counts and the last error."""
 
     format: int = FORMAT
     version: str = Field(description="of RagTune")
     uptime_seconds: float
     live: dict[str, Any] | None
-    next: dict[str, Any] | None = Field(description="an engine that is to become live")
+    next: dict[str, Any] | None = Field(description="the engine that will become live")
     comparison: dict[str, Any] | None
-    champion: str | None = Field(description="version that the registry names; it becomes live when its engine answers")
+    champion: str | None = Field(description="the registry's champion; it becomes live once its engine answers")
     retrieval: bool
     responses: int
     feedback: int

@@ -1,4 +1,4 @@
-"""What people see: progress, tables and JSON. Progress goes to stderr, results to stdout."""
+"""Prints progress to stderr, and results (tables, text and JSON) to stdout."""
 
 import json
 import sys
@@ -10,24 +10,37 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 _LINE_SECONDS = 5.0
+"""Least time between two progress lines of one task when stderr is a file; chosen by hand, not sensitive."""
+_FILE_WIDTH = 160
+"""Columns when stdout is a file or a pipe: wide enough for the score table of the demo."""
+
+
+def _console(stderr: bool = False, width: int | None = None) -> Console:
+    """Return a console that prints text as it is.
+
+    Titles and names may contain `[draft]` or `:warning:`, which rich would take for markup and emoji.
+    """
+    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+out = _console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
+err = _console(stderr=True)
 
 
 def print_json(value: Any) -> None:
-    """Write one JSON document to stdout, readable by people and programs."""
+    """Write one indented JSON document to stdout."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a progress callback: bars on a terminal, a line every few seconds elsewhere."""
-    if not err.is_terminal:
-        yield _lines()
+def progress_bar(console: Console = err) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a progress callback: it draws bars on a terminal, and writes a line every few seconds otherwise."""
+    if not console.is_terminal:
+        yield _line_writer(console)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err) as bars:
+    description = TextColumn("{task.description}", markup=False)
+    with Progress(description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console) as bars:
         tasks: dict[str, Any] = {}
 
         def show(what: str, done: int, total: int) -> None:
@@ -38,14 +51,14 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         yield show
 
 
-def _lines() -> Callable[[str, int, int], None]:
-    shown, at = "", 0.0
+def _line_writer(console: Console) -> Callable[[str, int, int], None]:
+    last_task, last_time = "", 0.0
 
     def show(what: str, done: int, total: int) -> None:
-        nonlocal shown, at
-        if what == shown and done != total and time.monotonic() - at < _LINE_SECONDS:
+        nonlocal last_task, last_time
+        if what == last_task and done != total and time.monotonic() - last_time < _LINE_SECONDS:
             return
-        shown, at = what, time.monotonic()
-        err.print(f"{what}: {done}/{total}" if total else what)
+        last_task, last_time = what, time.monotonic()
+        console.print(f"{what}: {done}/{total}" if total else what)
 
     return show

@@ -1,4 +1,4 @@
-"""docs/api.md, the OpenAPI description and the real routes say the same."""
+"""docs/api.md, the OpenAPI description and the real routes agree."""
 
 import re
 from pathlib import Path
@@ -20,17 +20,17 @@ def api():
     return build_api(SERVICES, None)
 
 
-def documented() -> set[str]:
+def routes_of_the_page() -> set[str]:
     return set(re.findall(r"`((?:GET|POST) /[^`]*)`", TEXT))
 
 
-def described(api) -> set[str]:
+def routes_of_openapi(api) -> set[str]:
     return {f"{method.upper()} {path}" for path, methods in api.openapi()["paths"].items() for method in methods}
 
 
 def test_the_document_the_description_and_the_routes_are_the_same(api):
     real = {f"{method} {route.path}" for route in routes(SERVICES, None).routes for method in route.methods}
-    assert described(api) == documented() == real
+    assert routes_of_openapi(api) == routes_of_the_page() == real
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_the_version_of_the_format_and_the_statuses_are_documented(api):
     assert statuses - {"200"} == rows
 
 
-def test_what_needs_no_key_is_documented_so():
+def test_the_page_says_which_routes_need_no_key():
     open_rows = set(re.findall(r"^\| `GET (\S+)` \| no \|", TEXT, re.MULTILINE))
     assert open_rows == {path for path in OPEN_PATHS if path.startswith("/health")}
 

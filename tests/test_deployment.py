@@ -36,6 +36,8 @@ MANIFEST = ModelManifest(
 
 
 class Routes:
+    """A `Publisher` that remembers the URL of each route."""
+
     def __init__(self) -> None:
         self.now = {}
 
@@ -83,7 +85,7 @@ def release(registry: ModelRegistry, tag: str) -> str:
     return registry.register(folder)
 
 
-def test_a_killed_engine_is_restarted_and_announced_again(tmp_path):
+def test_a_killed_engine_is_restarted_and_published_again(tmp_path):
     engine, routes = FakeEngine(tmp_path), Routes()
     supervised = SupervisedEngine(engine, ServedModel("m", "base", tmp_path, ""), "m#1", routes.publish, PACE)
     supervised.start()
@@ -124,7 +126,7 @@ def test_without_a_champion_the_base_model_answers_every_name(parts):
     assert list(routes.now) == [deployment.live.route]
 
 
-def test_a_moved_champion_takes_over_without_a_gap_and_the_old_engine_drains(parts):
+def test_a_new_champion_takes_over_without_a_gap_and_the_old_engine_drains(parts):
     deployment, engine, _, registry = parts
     registry.move("champion", release(registry, "one"))
     deployment.start()
@@ -190,7 +192,7 @@ def test_a_champion_that_does_not_start_leaves_the_live_one(parts):
     assert deployment.engine_for("ragtune").ready
 
 
-def test_a_champion_without_the_precision_of_the_settings_is_told_and_the_live_one_stays(parts):
+def test_a_champion_without_the_precision_of_the_settings_is_an_error_and_the_live_one_stays(parts):
     deployment, _, _, registry = parts
     deployment.start()
     until(lambda: deployment.live and deployment.live.ready)

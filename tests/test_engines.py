@@ -21,7 +21,7 @@ from ragtune.settings import EngineSettings
 
 ASK = [Message("user", "Hello")]
 
-# A process tree that is hard to end: a grandchild in a session of its own, and ears closed to SIGTERM.
+# A process tree that is hard to stop: it ignores SIGTERM and has a grandchild in another session.
 STUBBORN = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -39,17 +39,20 @@ time.sleep(600)
 """
 
 
-def gone(pids: list[int], seconds: float = 15.0) -> list[int]:
-    """Return the pids that are still alive after waiting for them."""
+def survivors(pids: list[int], seconds: float = 15.0) -> list[int]:
+    """Return the pids of processes that still run after `seconds`; return earlier if all have ended."""
     deadline = time.monotonic() + seconds
-    left = pids
-    while left and time.monotonic() < deadline:
-        left = [pid for pid in left if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    alive = pids
+    while alive and time.monotonic() < deadline:
+        alive = [
+            pid for pid in alive if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        ]
         time.sleep(0.05)
-    return left
+    return alive
 
 
 def tree_of(guard: int, size: int) -> list[int]:
+    """Return the pids below a guard once there are `size` of them."""
     deadline = time.monotonic() + 15
     while len(descendants(guard)) < size and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -76,7 +79,7 @@ def script(tmp_path: Path, text: str) -> str:
 # --- the guard
 
 
-def test_nothing_is_left_when_the_parent_is_killed():
+def test_no_process_survives_when_the_parent_is_killed():
     parent = subprocess.Popen([sys.executable, "-c", PARENT, STUBBORN], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     guard = int(parent.stdout.readline())
@@ -85,7 +88,7 @@ def test_nothing_is_left_when_the_parent_is_killed():
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    assert gone(pids) == []
+    assert survivors(pids) == []
 
 
 def test_the_command_ends_when_its_guard_is_killed():
@@ -95,7 +98,7 @@ def test_the_command_ends_when_its_guard_is_killed():
     assert pids
     guard.kill()
     guard.wait()
-    assert gone(pids) == []
+    assert survivors(pids) == []
 
 
 def test_the_exit_code_of_the_command_comes_through():
@@ -123,7 +126,7 @@ def test_a_folder_without_weights_is_no_model(tmp_path: Path):
         engine.launch(tmp_path, "m")
 
 
-def test_too_little_memory_is_said_before_anything_starts(tmp_path: Path, model_folder: Path):
+def test_too_little_memory_is_an_error_before_anything_starts(tmp_path: Path, model_folder: Path):
     settings = EngineSettings(python=script(tmp_path, "exit 0"), kv_cache_gib=100_000)
     with pytest.raises(ResourceError, match="kv_cache_gib"):
         VllmEngine(settings, tmp_path, "cpu").launch(model_folder, "m")
@@ -143,7 +146,7 @@ def test_an_engine_that_hangs_is_ended_with_all_its_children(tmp_path: Path, mod
     )
     with pytest.raises(EngineError, match=r"not ready after 2 s[\s\S]*still loading[\s\S]*start_timeout"):
         VllmEngine(settings, tmp_path, "cpu").launch(model_folder, "m")
-    assert gone([int(pid) for pid in pids.read_text().split()]) == []
+    assert survivors([int(pid) for pid in pids.read_text().split()]) == []
 
 
 def test_an_interrupted_start_leaves_nothing_running(tmp_path: Path, model_folder: Path):
@@ -156,7 +159,7 @@ def test_an_interrupted_start_leaves_nothing_running(tmp_path: Path, model_folde
     settings = EngineSettings(python=script(tmp_path, f"echo $$ > {pids}; sleep 600"))
     with pytest.raises(KeyboardInterrupt):
         VllmEngine(settings, tmp_path, "cpu", interrupt).launch(model_folder, "m")
-    assert gone([int(pids.read_text())]) == []
+    assert survivors([int(pids.read_text())]) == []
 
 
 def test_the_key_is_in_the_environment_and_never_on_the_command_line(tmp_path: Path, model_folder: Path):
@@ -167,8 +170,8 @@ def test_the_key_is_in_the_environment_and_never_on_the_command_line(tmp_path: P
     assert environment["VLLM_CACHE_ROOT"].startswith(str(tmp_path))
 
 
-def test_tokens_are_guessed_from_the_prompt_on_a_cpu_and_where_they_are_asked_for(tmp_path: Path, model_folder: Path):
-    def guessed(device: Literal["cpu", "cuda"], **knobs: int) -> int:
+def test_tokens_are_guessed_from_the_prompt_on_a_cpu_or_if_the_settings_say_so(tmp_path: Path, model_folder: Path):
+    def speculative_tokens(device: Literal["cpu", "cuda"], **knobs: int) -> int:
         arguments = VllmEngine(EngineSettings(**knobs), tmp_path, device).arguments(model_folder, "m", 1)
         if "--speculative-config" not in arguments:
             return 0
@@ -176,17 +179,17 @@ def test_tokens_are_guessed_from_the_prompt_on_a_cpu_and_where_they_are_asked_fo
         assert config["method"] == "ngram"
         return config["num_speculative_tokens"]
 
-    assert guessed("cpu") == 4
-    assert guessed("cpu", speculative_tokens=0) == 0
-    assert guessed("cuda") == 0
-    assert guessed("cuda", speculative_tokens=3) == 3
+    assert speculative_tokens("cpu") == 4
+    assert speculative_tokens("cpu", speculative_tokens=0) == 0
+    assert speculative_tokens("cuda") == 0
+    assert speculative_tokens("cuda", speculative_tokens=3) == 3
 
 
 # --- talking to a server
 
 
 class Server(BaseHTTPRequestHandler):
-    """A small OpenAI-compatible server; what it sends is the class attribute `script`."""
+    """A small OpenAI-compatible server; its class attribute `script` decides what it sends."""
 
     script = "good"
 
@@ -210,8 +213,8 @@ class Server(BaseHTTPRequestHandler):
             self.wfile.write(b"data: [DONE]\n\n")
 
     def _event(self, payload: dict[str, object]) -> None:
-        whole = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m", **payload}
-        self.wfile.write(f"data: {json.dumps(whole)}\n\n".encode())
+        chunk = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m", **payload}
+        self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
         self.wfile.flush()
 
     def _send(self, status: int, kind: str, body: str) -> None:
@@ -238,9 +241,10 @@ def server(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def test_a_streamed_reply_is_put_together_and_its_first_token_timed(server: str):
     with OpenAIChat(server, "k", "m") as chat:
-        done = chat.complete(ASK, max_tokens=5, temperature=0, seed=1)
-    assert (done.text, done.prompt_tokens, done.completion_tokens, done.finish_reason) == ("It is 5.", 11, 3, "stop")
-    assert 0.04 < done.first_token_seconds < done.total_seconds
+        reply = chat.complete(ASK, max_tokens=5, temperature=0, seed=1)
+    assert (reply.text, reply.finish_reason) == ("It is 5.", "stop")
+    assert (reply.prompt_tokens, reply.completion_tokens) == (11, 3)
+    assert 0.04 < reply.first_token_seconds < reply.total_seconds  # the server waits 0.05 s before each word
 
 
 @pytest.mark.parametrize("server", ["break off"], indirect=True)
@@ -250,7 +254,7 @@ def test_a_reply_that_breaks_off_is_an_error_and_not_a_short_answer(server: str)
 
 
 @pytest.mark.parametrize("server", ["refuse"], indirect=True)
-def test_a_refused_request_shows_what_the_server_said(server: str):
+def test_a_refused_request_shows_the_message_of_the_server(server: str):
     with OpenAIChat(server, "k", "m") as chat, pytest.raises(EngineError, match="prompt is too long"):
         chat.complete(ASK, max_tokens=5, temperature=0, seed=1)
 

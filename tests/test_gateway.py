@@ -2,9 +2,11 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -24,6 +26,11 @@ DOCUMENTS = {
 }
 
 
+# The engine of these tests counts words as tokens.
+ANSWER_TOKENS = len(f"shop.total says: {DOCUMENTS['total']} [1]".split())
+REFUSAL_TOKENS = 8
+
+
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
@@ -32,6 +39,7 @@ def gateway(tmp_path_factory):
     engine = RunningFake("fake", home / "engine.log")
     gateway = Gateway(
         home,
+        background=True,
         RAGTUNE_ENGINE__BACKEND="openai",
         RAGTUNE_ENGINE__URL=f"{engine.url}/v1",
         RAGTUNE_ENGINE__API_KEY=engine.api_key,
@@ -48,6 +56,13 @@ def gateway(tmp_path_factory):
     finally:
         gateway.kill()
         engine.stop()
+
+
+def metrics(gateway) -> Counter[str]:
+    """Return {name with labels: value} of /metrics; a series that does not exist yet is 0."""
+    lines = gateway.request("GET", "/metrics").text.splitlines()
+    samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return Counter({name: float(value) for name, value in samples})
 
 
 def test_the_openai_client_gets_a_grounded_answer_with_citations(gateway):
@@ -88,7 +103,7 @@ def test_a_stream_ends_with_the_citations(gateway):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_citation_of_the_wrong_passage_is_set_right_in_the_text_that_is_sent(gateway, stream):
+def test_a_citation_of_the_wrong_passage_is_corrected_in_the_text_that_is_sent(gateway, stream):
     messages = [{"role": "user", "content": f"{QUESTION} MISCOUNT"}]
     reply = gateway.client.chat.completions.create(model="ragtune", messages=messages, stream=stream)
     if stream:
@@ -101,16 +116,13 @@ def test_a_citation_of_the_wrong_passage_is_set_right_in_the_text_that_is_sent(g
     assert "It cited passage 2, but the words are in passage 1." in extra["warnings"]
 
 
-def test_a_stream_counts_the_tokens_of_the_engine_and_shows_them_to_those_who_ask(gateway):
-    def counted() -> float:
-        lines = gateway.request("GET", "/metrics").text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith('ragtune_tokens_total{kind="prompt"'))
-
-    before = counted()
+def test_a_stream_counts_the_tokens_of_the_engine_and_sends_no_usage_unless_asked(gateway):
+    before = metrics(gateway)
     messages = [{"role": "user", "content": QUESTION}]
     chunks = list(gateway.client.chat.completions.create(model="ragtune", messages=messages, stream=True))
     assert not any(chunk.usage for chunk in chunks)
-    assert counted() == before + 7, "the engine of these tests says 7 for every prompt"
+    tokens = 'ragtune_tokens_total{kind="prompt"}'
+    assert metrics(gateway)[tokens] - before[tokens] == 7, "the engine of these tests says 7 for every prompt"
 
 
 def test_a_stream_with_usage_ends_with_usage_and_citations(gateway):
@@ -187,7 +199,7 @@ def test_a_body_that_is_not_json_is_a_400(gateway):
 
 @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/status", "/model/info", "/nothing"])
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer rt-wrong"}, {"Authorization": "Basic eDp5"}])
-def test_without_a_key_nothing_is_shown(gateway, path, header):
+def test_without_an_accepted_key_every_route_answers_401(gateway, path, header):
     answer = httpx.get(gateway.url + path, headers=header)
     assert answer.status_code == 401
     assert answer.json()["error"]["type"] == "authentication_error"
@@ -207,13 +219,13 @@ def test_without_a_key_nothing_is_shown(gateway, path, header):
         ("GET", "/ui"),
     ],
 )
-def test_a_user_reaches_no_route_of_the_proxy_but_the_documented_ones(gateway, method, path):
+def test_a_user_cannot_reach_undocumented_routes_of_the_proxy(gateway, method, path):
     answer = gateway.request(method, path, **({"json": {}} if method == "POST" else {}))
     assert answer.status_code == 404
     assert "/v1/chat/completions" in answer.json()["error"]["message"]
 
 
-def test_the_inside_does_not_show_in_headers(gateway):
+def test_headers_do_not_reveal_the_engine_or_the_proxy(gateway):
     answer = gateway.request(
         "POST", "/v1/chat/completions", json={"model": "ragtune", "messages": [{"role": "user", "content": QUESTION}]}
     )
@@ -233,20 +245,54 @@ def test_models_health_and_status_describe_what_is_live(gateway):
 
 def test_the_running_gateway_describes_exactly_its_documented_routes(gateway):
     paths = httpx.get(gateway.url + "/openapi.json").json()["paths"]
-    named = set(re.findall(r"`(?:GET|POST) (/[^`]*)`", Path("docs/api.md").read_text()))
-    assert set(paths) == named
+    documented = set(re.findall(r"`(?:GET|POST) (/[^`]*)`", Path("docs/api.md").read_text()))
+    assert set(paths) == documented
     assert httpx.get(gateway.url + "/docs").status_code == 200
     assert len(httpx.get(gateway.url + "/docs/swagger-ui-bundle.js").text) > 100_000
     assert httpx.get(gateway.url + "/docs/..%2fconfig.py").status_code == 404
 
 
 def test_metrics_count_requests_refusals_and_times(gateway):
-    gateway.client.chat.completions.create(model="ragtune", messages=[{"role": "user", "content": QUESTION}])
-    text = gateway.request("GET", "/metrics").text
-    assert 'ragtune_requests_total{model="ragtune",outcome="answered"}' in text
-    assert 'ragtune_model_info{precision="",version="provider"} 1.0' in text
-    for name in ("ragtune_request_seconds_count", "ragtune_retrieval_milliseconds_count", "ragtune_refusals_total"):
-        assert name in text
+    def ask(question: str, **options) -> None:
+        messages = [{"role": "user", "content": question}]
+        reply = gateway.client.chat.completions.create(model="ragtune", messages=messages, **options)
+        if options.get("stream"):
+            list(reply)
+
+    before = metrics(gateway)
+    ask(QUESTION)
+    ask(QUESTION, stream=True)
+    ask(f"{QUESTION} UNKNOWN")
+    answer = gateway.request(
+        "POST", "/v1/chat/completions", json={"model": "ragtune", "messages": [{"role": "user", "content": " "}]}
+    )
+    assert answer.status_code == 400
+    after = metrics(gateway)
+    after.subtract(before)
+    label = 'model="ragtune"'
+    counts = {
+        f'ragtune_requests_total{{{label},outcome="answered"}}': 3,
+        f'ragtune_requests_total{{{label},outcome="refused"}}': 1,
+        f"ragtune_request_seconds_count{{{label}}}": 3,
+        f"ragtune_first_token_seconds_count{{{label}}}": 1,
+        f"ragtune_refusals_total{{{label}}}": 1,
+        "ragtune_retrieval_milliseconds_count": 3,
+        'ragtune_tokens_total{kind="prompt"}': 21,
+        'ragtune_tokens_total{kind="completion"}': 2 * ANSWER_TOKENS + REFUSAL_TOKENS,
+    }
+    assert {name: after[name] for name in counts} == counts
+    assert 0 < after[f"ragtune_request_seconds_sum{{{label}}}"] < 30
+    assert 0 < after[f"ragtune_first_token_seconds_sum{{{label}}}"] < 30
+    assert 0 < after["ragtune_retrieval_milliseconds_sum"] < 30_000
+    assert metrics(gateway)['ragtune_model_info{precision="",version="provider"}'] == 1
+    assert metrics(gateway)["ragtune_ready"] == 1
+
+
+def test_control_c_does_not_stop_a_gateway_that_a_shell_started_in_the_background(gateway):
+    gateway.process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert gateway.request("GET", "/status").json()["live"]["state"] == "ready"
+    assert f"To stop the gateway: kill {gateway.process.pid}" in gateway.log.read_text()
 
 
 def test_the_key_is_in_no_log(gateway):
@@ -263,11 +309,11 @@ def test_the_command_line_asks_one_question_and_a_batch(gateway, tmp_path):
     questions.write_text("".join(json.dumps({"id": f"q{i}", "text": f"{QUESTION} {i}"}) + "\n" for i in range(12)))
     batch = gateway.cli("ask", "--questions", str(questions), "--answers", str(answers), "--concurrency", "4")
     assert batch.returncode == 0, batch.stderr
-    whole = answers.read_text()
-    rows = [json.loads(line) for line in whole.splitlines()]
+    first_run = answers.read_text()
+    rows = [json.loads(line) for line in first_run.splitlines()]
     assert [row["id"] for row in rows] == [f"q{i}" for i in range(12)]
     assert set(rows[0]) == {"id", "answer", "refused", "citations", "model_version", "latency_ms"}
-    first_five = "".join(line + "\n" for line in whole.splitlines()[:5])
+    first_five = "".join(line + "\n" for line in first_run.splitlines()[:5])
     answers.write_text(first_five + '{"id": "q5", "answ')
     again = gateway.cli("ask", "--questions", str(questions), "--answers", str(answers))
     assert again.returncode == 0, again.stderr
@@ -278,7 +324,7 @@ def test_the_command_line_asks_one_question_and_a_batch(gateway, tmp_path):
 def test_a_busy_port_and_a_home_in_use_are_named(gateway, tmp_path):
     second = gateway.cli("serve")
     assert second.returncode == 1
-    assert "being served already" in second.stderr
+    assert "Another gateway already serves" in second.stderr
     other = subprocess.run(
         [sys.executable, "-m", "ragtune_serving.cli", "serve"],
         env={**gateway.environment, "RAGTUNE_HOME": str(tmp_path)},

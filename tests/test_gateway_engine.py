@@ -49,7 +49,7 @@ def test_the_base_model_answers_and_cites_over_http_before_anything_was_trained(
     assert raw.usage.prompt_tokens < reply.usage.prompt_tokens - 30
 
 
-def test_a_stream_arrives_in_pieces_and_ends_with_the_review(gateway):
+def test_a_stream_arrives_in_pieces_and_ends_with_the_result_of_the_checks(gateway):
     stream = gateway.client.chat.completions.create(
         model="ragtune", messages=[{"role": "user", "content": "How long does a session last?"}], stream=True
     )
@@ -58,15 +58,15 @@ def test_a_stream_arrives_in_pieces_and_ends_with_the_review(gateway):
     assert chunks[-1].ragtune["response_id"] == chunks[0].id
 
 
-def test_a_limit_beyond_the_model_is_a_400_in_the_engines_words(gateway):
+def test_a_limit_beyond_the_model_is_a_400_with_the_message_of_the_engine(gateway):
     body = {"model": "ragtune", "max_tokens": 10**6, "messages": [{"role": "user", "content": "Why?"}]}
     answer = gateway.request("POST", "/v1/chat/completions", json=body)
     assert answer.status_code == 400
     assert answer.json()["error"]["message"].startswith("max_tokens=1000000")
 
 
-def test_the_key_of_the_engine_is_on_no_command_line_and_asked_for(gateway):
-    (server,) = [p for p in engine_processes(gateway) if "ragtune.backends.guard" not in p.cmdline()]
+def test_the_engine_requires_its_key_which_is_on_no_command_line(gateway):
+    (server,) = [process for process in engine_processes(gateway) if "ragtune.backends.guard" not in process.cmdline()]
     assert not [part for part in server.cmdline() if part.startswith("--api-key")]
     port = server.cmdline()[server.cmdline().index("--port") + 1]
     assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 401
@@ -89,4 +89,4 @@ def test_a_killed_engine_is_a_clear_503_and_the_next_one_dies_with_a_killed_gate
     gateway.kill()
     processes = [*first, *following]
     psutil.wait_procs(processes, timeout=30)
-    assert not [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    assert not [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]

@@ -29,19 +29,19 @@ class GrowingIndex:
 
 
 @pytest.fixture
-def begin(tmp_path):
-    begun = []
+def start_grounding(tmp_path):
+    groundings = []
 
     def start(state: str) -> tuple[Grounding, GrowingIndex]:
         settings = load_settings({"home": tmp_path, "gateway": {"poll_seconds": 0.02}})
         index = GrowingIndex(state)
         grounding = Grounding(settings, lambda: index)
-        begun.append(grounding)
+        groundings.append(grounding)
         grounding.start()
         return grounding, index
 
     yield start
-    for grounding in begun:
+    for grounding in groundings:
         grounding.stop()
 
 
@@ -52,8 +52,8 @@ def until(condition):
         time.sleep(0.01)
 
 
-def test_answers_become_grounded_as_soon_as_there_is_an_index(begin):
-    grounding, index = begin("empty")
+def test_answers_become_grounded_as_soon_as_there_is_an_index(start_grounding):
+    grounding, index = start_grounding("empty")
     until(lambda: grounding.settled)
     assert grounding.answerer("ragtune").prepare("What is the default?").passages is None
     index.state = "filled"
@@ -62,8 +62,8 @@ def test_answers_become_grounded_as_soon_as_there_is_an_index(begin):
     assert grounding.answerer("ragtune-raw").prepare("What is the default?").passages is None
 
 
-def test_an_unreachable_index_is_an_error_and_not_an_answer_without_retrieval(begin):
-    grounding, index = begin("unreachable")
+def test_an_unreachable_index_is_an_error_and_not_an_answer_without_retrieval(start_grounding):
+    grounding, index = start_grounding("unreachable")
     until(lambda: grounding.error)
     with pytest.raises(SearchIndexError, match="does not answer"):
         grounding.answerer("ragtune")

@@ -7,7 +7,7 @@ from ragtune.errors import ResourceError
 from ragtune_serving.keys import KeyStore, bearer
 
 
-def test_the_first_key_is_returned_once_and_kept_for_the_client(tmp_path):
+def test_the_first_key_is_returned_once_and_stored_for_the_client(tmp_path):
     store = KeyStore(tmp_path / "keys")
     key = store.ensure()
     assert key.startswith("rt-")
@@ -16,7 +16,7 @@ def test_the_first_key_is_returned_once_and_kept_for_the_client(tmp_path):
     assert store.user(key) == "client"
 
 
-def test_the_client_file_is_for_its_owner_alone_and_the_server_keeps_only_a_hash(tmp_path):
+def test_only_its_owner_can_read_the_client_file_and_the_server_stores_only_a_hash(tmp_path):
     store = KeyStore(tmp_path / "keys")
     key = store.ensure()
     assert (tmp_path / "keys" / "client.key").stat().st_mode & 0o777 == 0o600
@@ -60,16 +60,16 @@ def test_keys_that_several_processes_make_in_the_same_moment_are_all_accepted(tm
     for process in running:
         process.stdin.write("go\n")
         process.stdin.flush()
-    made = [process.communicate(timeout=120)[0].split() for process in running]
+    outputs = [process.communicate(timeout=120)[0].split() for process in running]
     store = KeyStore(tmp_path / "keys")
-    for name, keys in zip("abcd", made, strict=True):
+    for name, keys in zip("abcd", outputs, strict=True):
         assert [store.user(key) for key in keys[:10]] == [f"{name}{number}" for number in range(10)]
-    clients = [key for keys in made for key in keys[10:]]
+    clients = [key for keys in outputs for key in keys[10:]]
     assert [store.user(key) for key in clients] == ["client"]
     assert store.client_key() == clients[0]
 
 
-def test_a_lost_client_file_gets_a_new_key_and_the_old_one_ends(tmp_path):
+def test_a_lost_client_file_gets_a_new_key_and_the_old_one_no_longer_works(tmp_path):
     store = KeyStore(tmp_path / "keys")
     old = store.ensure()
     (tmp_path / "keys" / "client.key").unlink()

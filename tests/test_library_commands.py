@@ -1,4 +1,4 @@
-"""`ragtune documents` and `ragtune sources`: what they print, and what is found afterwards."""
+"""`ragtune documents` and `ragtune sources`: what they print, and what a search finds afterwards."""
 
 import json
 import re
@@ -41,31 +41,31 @@ def titles(query: str) -> set[str]:
     return {hit["title"] for hit in as_json("search", query)}
 
 
-def test_a_removed_document_is_no_longer_found_and_comes_back_by_the_command_that_is_shown(docs: Path) -> None:
-    done = as_json("documents", "remove", "cart.md")
-    assert (done["index"]["deleted"], done["documents"][0]["path"]) == (1, "cart.md")
+def test_a_removed_document_is_no_longer_found_until_the_printed_command_restores_it(docs: Path) -> None:
+    report = as_json("documents", "remove", "cart.md")
+    assert (report["index"]["deleted"], report["documents"][0]["path"]) == (1, "cart.md")
     assert titles("cart prices") == {"Login"}
     assert as_json("index")["deleted"] == 0, "the next read leaves it out as well"
     assert titles("cart prices") == {"Login"}
-    assert [each["path"] for each in as_json("documents", "list", "--removed")] == ["cart.md"]
-    invoke(*done["undo"].split()[1:])
+    assert [document["path"] for document in as_json("documents", "list", "--removed")] == ["cart.md"]
+    invoke(*report["undo"].split()[1:])
     assert titles("cart prices") == {"Cart", "Login"}
 
 
 def test_documents_are_listed_and_shown_with_their_passages(docs: Path) -> None:
-    assert [each["path"] for each in as_json("documents", "list")] == ["cart.md", "login.md"]
-    assert [each["title"] for each in as_json("documents", "list", "LOG")] == ["Login"]
-    shown = as_json("documents", "show", "login.md")
-    assert (shown["passages"], shown["removed"], shown["source"]) == (1, False, f"folder:{docs}")
-    assert "thirty minutes" in shown["text"]
+    assert [document["path"] for document in as_json("documents", "list")] == ["cart.md", "login.md"]
+    assert [document["title"] for document in as_json("documents", "list", "LOG")] == ["Login"]
+    login = as_json("documents", "show", "login.md")
+    assert (login["passages"], login["removed"], login["source"]) == (1, False, f"folder:{docs}")
+    assert "thirty minutes" in login["text"]
     assert "thirty minutes" in invoke("documents", "show", "Login")
     assert "Documents: 2" in invoke("documents", "list")
 
 
 def test_the_quarantine_names_each_broken_document_with_its_reason(docs: Path) -> None:
-    (bad,) = as_json("documents", "quarantine")
-    assert bad["path"] == "broken.pdf"
-    assert bad["reason"] in invoke("documents", "quarantine")
+    (document,) = as_json("documents", "quarantine")
+    assert document["path"] == "broken.pdf"
+    assert document["reason"] in invoke("documents", "quarantine")
 
 
 def test_a_source_is_added_refreshed_and_removed(docs: Path, tmp_path: Path) -> None:
@@ -87,14 +87,14 @@ def test_a_source_is_added_refreshed_and_removed(docs: Path, tmp_path: Path) -> 
     assert f"folder:{docs}  (the settings)  2 documents, 1 not readable" in invoke("sources", "list")
 
 
-def test_a_wrong_name_is_answered_with_the_right_ones(docs: Path) -> None:
+def test_an_error_about_a_wrong_name_lists_valid_names(docs: Path) -> None:
     with pytest.raises(SourceError, match=r"for example cart\.md"):
         invoke("documents", "remove", "crat.md")
     with pytest.raises(SourceError, match=f"one of folder:{docs}"):
         invoke("sources", "refresh", "folder:elsewhere")
 
 
-def test_a_run_file_names_the_documents_of_a_collection_as_the_collection_does(docs: Path, tmp_path: Path) -> None:
+def test_a_run_file_has_the_ids_of_the_collection(docs: Path, tmp_path: Path) -> None:
     lines = [{"id": "MED-10", "title": "Statins", "text": "Statins lower cholesterol."}, {"id": "MED-2", "text": "x"}]
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "queries.jsonl").write_text('{"id": "q1", "text": "what lowers cholesterol"}\n')
@@ -103,7 +103,7 @@ def test_a_run_file_names_the_documents_of_a_collection_as_the_collection_does(d
     assert (tmp_path / "run.trec").read_text().split()[:4] == ["q1", "Q0", "MED-10", "1"]
 
 
-def test_a_run_file_has_as_many_documents_as_were_asked_for_though_one_has_most_of_the_passages(
+def test_a_run_file_has_top_k_documents_even_if_one_document_has_most_of_the_passages(
     docs: Path, tmp_path: Path
 ) -> None:
     long = "\n\n".join(
@@ -120,7 +120,9 @@ def test_a_run_file_has_as_many_documents_as_were_asked_for_though_one_has_most_
 def test_every_command_on_the_page_of_the_knowledge_base_exists() -> None:
     page = (Path(__file__).parent.parent / "docs" / "knowledge.md").read_text()
     blocks = "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
-    commands = {tuple(found.split()) for found in re.findall(r"^ragtune ((?:documents|sources) \w+|\w+)", blocks, re.M)}
+    commands = {
+        tuple(command.split()) for command in re.findall(r"^ragtune ((?:documents|sources) \w+|\w+)", blocks, re.M)
+    }
     assert {("index",), ("documents", "restore"), ("sources", "add")} <= commands
     for command in commands:
         assert "Usage" in invoke(*command, "--help")

@@ -170,19 +170,41 @@ def test_an_unknown_source_ends_with_a_message_and_exit_code_1(tmp_path, monkeyp
     assert "Traceback" not in shown
 
 
-def test_control_c_ends_with_a_message_and_leaves_no_lock(tmp_path):
+def ignore_control_c() -> None:
+    """Do to a child what a shell does to a background job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def allow_control_c() -> None:
+    """Undo it: the tests themselves may run in a background job."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize(
+    ("start_with", "end_with"), [(allow_control_c, signal.SIGINT), (ignore_control_c, signal.SIGTERM)]
+)
+def test_an_interrupted_run_ends_with_a_message_and_leaves_no_lock(tmp_path, start_with, end_with):
     (tmp_path / "docs").mkdir()
     for number in range(3000):
         (tmp_path / "docs" / f"{number}.md").write_text(f"# Page {number}\n\n" + f"Fact {number} stands here. " * 60)
     environment = child_environment(RAGTUNE_HOME=str(tmp_path / "home"), RAGTUNE_SOURCES=f'["folder:{tmp_path}/docs"]')
     command = [sys.executable, "-m", "ragtune_assets.materialize", "--select", "raw_documents"]
     process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=start_with,
     )
+    lines = []
     for line in process.stdout:
+        lines.append(line)
         if "building" in line:
             break
-    os.killpg(process.pid, signal.SIGINT)
+    assert (f"To stop it: kill {process.pid}" in "".join(lines)) == (start_with is ignore_control_c)
+    os.killpg(process.pid, end_with)
     rest = process.communicate(timeout=60)[0]
     assert process.returncode == 130, rest
     assert "run it again to go on" in rest

@@ -1,4 +1,4 @@
-"""Reviewers over HTTP and on the command line, on a dataset on disk."""
+"""Reviewers work over HTTP and on the command line, on a dataset on disk."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.routes import Services
 from tests.support.api_pages import articles, chunk, shop
 
-CHUNKS = [chunk(each) for each in [*shop(), *articles(12)]]
+CHUNKS = [chunk(document) for document in [*shop(), *articles(12)]]
 PAIRS = ExtractiveWriter(2).write(CHUNKS)
 
 
@@ -81,18 +81,18 @@ def test_a_reviewer_gets_pairs_decides_them_and_sees_the_progress(served):
         assert (page["total"], len(page["pairs"])) == (3, 3)
         first = page["pairs"][0]
         assert first["question"] == PAIRS[1].question
-        assert first["text"] == next(each.text for each in CHUNKS if each.id == PAIRS[1].chunk_id)
+        assert first["text"] == next(passage.text for passage in CHUNKS if passage.id == PAIRS[1].chunk_id)
         assert first["reviewers"] == ["ada"]
         stored = ada.post("/decisions", json={"key": first["key"], "verdict": "reject", "comment": "Odd."}).json()
         assert (stored["reviewer"], stored["verdict"], stored["created_at"][:2]) == ("ada", "reject", "20")
         ada.post("/decisions", json={"key": first["key"], "verdict": "comment", "comment": "Really."})
         assert ada.get("/pairs").json()["total"] == 2
-        shown = ada.get("/pairs", params={"show": "all", "limit": 1}).json()["pairs"][0]
-        assert [each["comment"] for each in shown["decisions"]] == ["Odd.", "Really."]
+        pair = ada.get("/pairs", params={"show": "all", "limit": 1}).json()["pairs"][0]
+        assert [decision["comment"] for decision in pair["decisions"]] == ["Odd.", "Really."]
         assert ada.get("/pairs", params={"show": "open"}).json()["total"] == len(PAIRS) - 2
-        told = ada.get("/progress").json()
-    assert (told["pairs"], told["rejected"], told["undecided"]) == (len(PAIRS), 1, len(PAIRS) - 1)
-    assert told["reviewers"] == [{"reviewer": "ada", "decided": 1, "assigned": 3}]
+        progress = ada.get("/progress").json()
+    assert (progress["pairs"], progress["rejected"], progress["undecided"]) == (len(PAIRS), 1, len(PAIRS) - 1)
+    assert progress["reviewers"] == [{"reviewer": "ada", "decided": 1, "assigned": 3}]
 
 
 def test_reviewers_who_work_at_once_lose_nothing_and_get_different_pairs(served):
@@ -101,20 +101,21 @@ def test_reviewers_who_work_at_once_lose_nothing_and_get_different_pairs(served)
     def work(client):
         with client:
             client.post("/assignments", json={"count": 4})
-            mine = [pair["key"] for pair in client.get("/pairs").json()["pairs"]]
-            answers = [client.post("/decisions", json={"key": key, "verdict": "accept"}) for key in mine]
+            keys = [pair["key"] for pair in client.get("/pairs").json()["pairs"]]
+            answers = [client.post("/decisions", json={"key": key, "verdict": "accept"}) for key in keys]
             assert all(answer.status_code == 200 for answer in answers)
-            return mine
+            return keys
 
     with ThreadPoolExecutor(6) as pool:
-        given = [key for mine in pool.map(work, clients.values()) for key in mine]
-    assert len(given) == len(set(given)) == min(24, len(PAIRS) - 1)
-    assert sorted(each.pair_key for each in served.desk.reviews.decisions()) == sorted(given)
-    assert {each.reviewer for each in served.desk.reviews.decisions()} <= set(clients)
+        assigned = [key for keys in pool.map(work, clients.values()) for key in keys]
+    assert len(assigned) == len(set(assigned)) == min(24, len(PAIRS) - 1)
+    decisions = served.desk.reviews.decisions()
+    assert sorted(decision.pair_key for decision in decisions) == sorted(assigned)
+    assert {decision.reviewer for decision in decisions} <= set(clients)
 
 
-def test_two_reviewers_a_pair_over_http_and_by_file_at_once_lose_nothing_and_show_where_they_differ(tmp_path):
-    """Ada and Bob work over HTTP, Cleo and Dan with files in processes of their own, all at the same time."""
+def test_reviewers_over_http_and_by_file_at_the_same_time_lose_nothing_and_their_conflicts_are_counted(tmp_path):
+    """Two reviewers a pair: Ada and Bob work over HTTP, Cleo and Dan with files in their own processes."""
     with_dataset(tmp_path)
     served = Served(tmp_path, reviews_per_pair=2)
     environment = child_environment(RAGTUNE_HOME=str(tmp_path), RAGTUNE_DATASET__REVIEWS_PER_PAIR="2")
@@ -124,8 +125,8 @@ def test_two_reviewers_a_pair_over_http_and_by_file_at_once_lose_nothing_and_sho
             for _ in range(4):
                 client.post("/assignments", json={"count": 3})
                 for pair in client.get("/pairs").json()["pairs"]:
-                    said = client.post("/decisions", json={"key": pair["key"], "verdict": verdict})
-                    assert said.status_code == 200, said.text
+                    answer = client.post("/decisions", json={"key": pair["key"], "verdict": verdict})
+                    assert answer.status_code == 200, answer.text
             return client.get("/pairs").json()["total"]
 
     def by_file(name, verdict):
@@ -141,31 +142,31 @@ def test_two_reviewers_a_pair_over_http_and_by_file_at_once_lose_nothing_and_sho
 
     try:
         with ThreadPoolExecutor(4) as pool:
-            left = [
+            open_pairs = [
                 pool.submit(over_http, "ada", "accept"),
                 pool.submit(over_http, "bob", "reject"),
                 pool.submit(by_file, "cleo", "accept"),
                 pool.submit(by_file, "dan", "accept"),
             ]
-            assert [each.result() for each in left] == [0, 0, 0, 0]
-        held, said = served.desk.reviews.assignments(), newest_verdicts(served.desk.reviews.decisions())
-        told = served.desk.progress()
+            assert [count.result() for count in open_pairs] == [0, 0, 0, 0]
+        reviewers, decisions = served.desk.reviews.assignments(), newest_verdicts(served.desk.reviews.decisions())
+        progress = served.desk.progress()
     finally:
         served.close()
-    assert {key: set(verdicts) for key, verdicts in said.items()} == held
-    assert len(served.desk.reviews.decisions()) == sum(len(names) for names in held.values())
-    counts = [Counter(each.verdict for each in verdicts.values()) for verdicts in said.values()]
+    assert {key: set(by_reviewer) for key, by_reviewer in decisions.items()} == reviewers
+    assert len(served.desk.reviews.decisions()) == sum(len(names) for names in reviewers.values())
+    counts = [Counter(decision.verdict for decision in by_reviewer.values()) for by_reviewer in decisions.values()]
     assert all(count.total() == 2 or count == {"accept": 2, "reject": 1} for count in counts if count.total() > 1)
     decided = [count for count in counts if count.total() > 1]
-    assert told["accepted"] == sum(count["accept"] > count["reject"] for count in decided)
-    assert (told["conflicts"], told["rejected"]) == (sum(count["accept"] == count["reject"] for count in decided), 0)
-    assert told["undecided"] == len(PAIRS) - len(decided)
-    assert {each["reviewer"]: each["decided"] == each["assigned"] for each in told["reviewers"]} == dict.fromkeys(
-        ("ada", "bob", "cleo", "dan"), True
-    )
+    assert progress["accepted"] == sum(count["accept"] > count["reject"] for count in decided)
+    assert progress["conflicts"] == sum(count["accept"] == count["reject"] for count in decided)
+    assert progress["rejected"] == 0
+    assert progress["undecided"] == len(PAIRS) - len(decided)
+    finished = {row["reviewer"]: row["decided"] == row["assigned"] for row in progress["reviewers"]}
+    assert finished == dict.fromkeys(("ada", "bob", "cleo", "dan"), True)
 
 
-def test_a_pair_on_which_two_reviewers_differ_goes_to_a_third_who_settles_it(tmp_path):
+def test_a_pair_on_which_two_reviewers_disagree_goes_to_a_third_who_settles_it(tmp_path):
     with_dataset(tmp_path)
     served = Served(tmp_path, reviews_per_pair=2)
     try:
@@ -174,32 +175,32 @@ def test_a_pair_on_which_two_reviewers_differ_goes_to_a_third_who_settles_it(tmp
                 assert client.post("/assignments", json={"count": 2}).json()["given"] == 2
                 for pair in client.get("/pairs").json()["pairs"]:
                     client.post("/decisions", json={"key": pair["key"], "verdict": verdict})
-                told = client.get("/progress").json()
-        assert (told["conflicts"], told["rejected"]) == (2, 0)
+                progress = client.get("/progress").json()
+        assert (progress["conflicts"], progress["rejected"]) == (2, 0)
         with served.reviewer("ada") as ada:
             assert ada.post("/assignments", json={"count": 1}).json()["given"] == 1
             assert ada.get("/pairs").json()["pairs"][0]["decisions"] == []
         with served.reviewer("cleo") as cleo, served.reviewer("dan") as dan:
             cleo.post("/assignments", json={"count": 2})
-            differ = cleo.get("/pairs").json()["pairs"]
-            assert [len(pair["decisions"]) for pair in differ] == [2, 2]
+            conflicts = cleo.get("/pairs").json()["pairs"]
+            assert [len(pair["decisions"]) for pair in conflicts] == [2, 2]
             dan.post("/assignments", json={"count": 2})
             assert all(len(pair["decisions"]) < 2 for pair in dan.get("/pairs").json()["pairs"])
-            for pair in differ:
+            for pair in conflicts:
                 cleo.post("/decisions", json={"key": pair["key"], "verdict": "reject"})
-            told = cleo.get("/progress").json()
-        assert (told["conflicts"], told["rejected"]) == (0, 2)
+            progress = cleo.get("/progress").json()
+        assert (progress["conflicts"], progress["rejected"]) == (0, 2)
     finally:
         served.close()
 
 
-def test_a_pair_that_was_written_but_not_kept_can_still_be_decided(served):
+def test_a_candidate_that_is_not_in_the_dataset_can_still_be_decided(served):
     with served.reviewer("ada") as ada:
         assert ada.post("/decisions", json={"key": pair_key(PAIRS[0]), "verdict": "accept"}).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "arguments", "status", "said"),
+    ("method", "path", "arguments", "status", "message"),
     [
         ("POST", "/decisions", {"json": {"key": "q0", "verdict": "accept"}}, 404, "q0"),
         ("POST", "/decisions", {"json": {"key": "q0", "verdict": "maybe"}}, 400, "'comment'"),
@@ -208,11 +209,11 @@ def test_a_pair_that_was_written_but_not_kept_can_still_be_decided(served):
         ("GET", "/pairs", {"params": {"show": "theirs"}}, 400, "'open'"),
     ],
 )
-def test_a_wrong_request_is_refused_with_what_is_valid(served, method, path, arguments, status, said):
+def test_an_error_about_a_wrong_request_lists_what_is_valid(served, method, path, arguments, status, message):
     with served.reviewer("ada") as ada:
         answer = ada.request(method, path, **arguments)
     assert answer.status_code == status, answer.text
-    assert said in answer.json()["error"]["message"]
+    assert message in answer.json()["error"]["message"]
 
 
 def test_an_empty_correction_is_refused(served):
@@ -224,12 +225,12 @@ def test_an_empty_correction_is_refused(served):
 
 
 @pytest.mark.parametrize("path", ["pairs", "progress", "decisions", "assignments"])
-def test_without_a_key_nothing_of_the_reviews_is_shown(served, path):
+def test_without_a_key_every_review_route_answers_401(served, path):
     method = "GET" if path in ("pairs", "progress") else "POST"
     assert httpx.request(method, f"{served.url}/v1/review/{path}").status_code == 401
 
 
-def test_before_the_first_dataset_the_answer_says_what_to_run(tmp_path):
+def test_before_the_first_dataset_the_error_says_what_to_run(tmp_path):
     running = Served(tmp_path)
     try:
         with running.reviewer("ada") as ada:
@@ -251,13 +252,13 @@ def test_the_command_line_exports_imports_and_shows_the_progress(tmp_path, monke
     write(file, rows)
     assert "2 new decisions" in invoke("import", str(file)).stdout
     assert "0 new decisions" in invoke("import", str(file)).stdout
-    told = json.loads(invoke("status", "--json").stdout)
-    assert (told["accepted"], told["reviewers"]) == (2, [{"reviewer": "ada", "decided": 2, "assigned": 5}])
+    progress = json.loads(invoke("status", "--json").stdout)
+    assert (progress["accepted"], progress["reviewers"]) == (2, [{"reviewer": "ada", "decided": 2, "assigned": 5}])
     assert "ada: 2 decided, 5 assigned" in invoke("status").stdout
     assert "3 pairs in" in invoke("export", str(file), "--reviewer", "ada").stdout
 
 
-def test_a_reviewers_key_is_made_on_the_command_line(served, tmp_path, monkeypatch):
+def test_a_key_for_a_reviewer_is_created_on_the_command_line(served, tmp_path, monkeypatch):
     monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path))
     key = invoke("key", "bob").stdout.strip()
     answer = httpx.get(f"{served.url}/v1/review/progress", headers={"Authorization": f"Bearer {key}"})
@@ -266,9 +267,9 @@ def test_a_reviewers_key_is_made_on_the_command_line(served, tmp_path, monkeypat
 
 
 def invoke(*arguments):
-    done = CliRunner().invoke(app, ["review", *arguments], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done
+    result = CliRunner().invoke(app, ["review", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result
 
 
 def read(file):

@@ -1,4 +1,4 @@
-"""`ask`: one question, or a batch that goes on where it was interrupted."""
+"""`ask`: one question, or a batch that continues after an interruption."""
 
 import json
 import os
@@ -18,23 +18,34 @@ from ragtune_serving.commands.documents import read_lines
 from ragtune_serving.terminal import out, print_json, progress_bar
 
 _ATTEMPTS = 4
+_PAUSE_SECONDS = 5.0
+"""Pauses of 5, 10 and 15 s between attempts: an engine restarts in about half a minute (`engine.eager`)."""
 _SWITCH_WORDS = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 
 
 def ask(
     text: Annotated[str, typer.Argument(help="the question")] = "",
     json_: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
-    dial: Annotated[list[str], typer.Option(help="NAME=0..1, such as depth=0.8; may be repeated")] = [],  # noqa: B006
-    switch: Annotated[list[str], typer.Option(help="NAME=on|off, such as citations=off; may be repeated")] = [],  # noqa: B006
-    questions: Annotated[Path | None, typer.Option(help='a batch: one {"id","text"} a line')] = None,
-    answers: Annotated[Path | None, typer.Option(help="JSON lines file to write; finished ones are kept")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="questions at a time")] = 8,
+    dial: Annotated[
+        list[str], typer.Option(help="NAME=VALUE from 0 to 1, such as depth=0.8; can be given several times")
+    ] = [],  # noqa: B006
+    switch: Annotated[
+        list[str], typer.Option(help="NAME=on or NAME=off, such as citations=off; can be given several times")
+    ] = [],  # noqa: B006
+    questions: Annotated[
+        Path | None, typer.Option(help='a JSON lines file with a batch of questions: one {"id","text"} per line')
+    ] = None,
+    answers: Annotated[
+        Path | None, typer.Option(help="the JSON lines file to write; answers that it already has are kept")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="how many questions of a batch to ask at once")] = 8,
     model: Annotated[str, typer.Option(help="ragtune, ragtune-base or ragtune-raw")] = "ragtune",
 ) -> None:
-    """Ask the gateway and show the answer with its citations."""
+    """Ask the gateway a question and show the answer with its citations."""
     if (questions is None) != (answers is None) or bool(text) == (questions is not None):
         raise SettingsError(
-            "It is not clear what to ask.", 'a "TEXT", or --questions FILE.jsonl together with --answers OUT.jsonl'
+            "It is not clear what to ask.",
+            'either a "TEXT", or --questions FILE.jsonl together with --answers OUT.jsonl',
         )
     controls = parse_controls(dial, switch)
     client = GatewayClient(load_settings())
@@ -49,31 +60,31 @@ def ask(
 
 
 def show(reply: Reply) -> None:
-    """Print an answer with the passages it cites."""
-    out.print(reply.text, markup=False)
+    """Print an answer with its citations, warnings, model version and time."""
+    out.print(reply.text)
     for citation in reply.fields["citations"]:
-        out.print(f"  [{citation['number']}] {citation['title']}  ({citation['document']})", markup=False)
+        out.print(f"  [{citation['number']}] {citation['title']}  ({citation['document']})")
     for warning in reply.fields["warnings"]:
-        out.print(f"  note: {warning}", markup=False, style="yellow")
-    out.print(f"  version {reply.fields['model_version']}, {reply.latency_ms:.0f} ms", markup=False, style="dim")
+        out.print(f"  note: {warning}", style="yellow")
+    out.print(f"  version {reply.fields['model_version']}, {reply.latency_ms:.0f} ms", style="dim")
 
 
 def parse_controls(dials: Sequence[str], switches: Sequence[str]) -> dict[str, Any]:
-    """Return the request's controls; raises SettingsError that lists the valid names and values."""
-    chosen: dict[str, Any] = {"dials": {}, "switches": {}}
+    """Return the controls for a request; raise SettingsError with the valid names and values if one is wrong."""
+    controls: dict[str, Any] = {"dials": {}, "switches": {}}
     for entry in dials:
         name, _, value = entry.partition("=")
         try:
-            chosen["dials"][name] = float(value)
+            controls["dials"][name] = float(value)
         except ValueError as error:
             raise SettingsError(f"--dial is {entry}.", "NAME=NUMBER from 0 to 1, such as depth=0.8") from error
     for entry in switches:
         name, _, value = entry.partition("=")
         if value not in _SWITCH_WORDS:
             raise SettingsError(f"--switch is {entry}.", "NAME=on or NAME=off, such as citations=off")
-        chosen["switches"][name] = _SWITCH_WORDS[value]
-    with_controls(NEUTRAL, chosen["dials"], chosen["switches"])
-    return {kind: values for kind, values in chosen.items() if values}
+        controls["switches"][name] = _SWITCH_WORDS[value]
+    with_controls(NEUTRAL, controls["dials"], controls["switches"])  # raises for an unknown name or a wrong value
+    return {kind: values for kind, values in controls.items() if values}
 
 
 def as_row(question_id: str, reply: Reply) -> dict[str, Any]:
@@ -83,7 +94,9 @@ def as_row(question_id: str, reply: Reply) -> dict[str, Any]:
         "id": question_id,
         "answer": reply.text,
         "refused": fields["refused"],
-        "citations": [{"document": c["document"], "chunk": c["chunk"]} for c in fields["citations"]],
+        "citations": [
+            {"document": citation["document"], "chunk": citation["chunk"]} for citation in fields["citations"]
+        ],
         "model_version": fields["model_version"],
         "latency_ms": reply.latency_ms,
     }
@@ -92,61 +105,60 @@ def as_row(question_id: str, reply: Reply) -> dict[str, Any]:
 def _batch(
     client: GatewayClient, questions: Path, answers: Path, concurrency: int, model: str, controls: dict[str, Any]
 ) -> None:
-    """Append answers in the order asked; a second call keeps the finished ones and asks the rest."""
-    asked = read_lines(questions, "id", "text")
-    if len({row["id"] for row in asked}) != len(asked):
-        raise SettingsError(f"{questions} has the same id twice.", "an id of its own for each question")
-    done = _finished(answers, [row["id"] for row in asked])
-    rest = asked[done:]
+    """Append answers in the order of the questions; questions that already have an answer are not asked again."""
+    rows = read_lines(questions, "id", "text")
+    if len({row["id"] for row in rows}) != len(rows):
+        raise SettingsError(f"{questions} has the same id twice.", "a different id for each question")
+    done = _count_finished(answers, [row["id"] for row in rows])
     answers.parent.mkdir(parents=True, exist_ok=True)
     with answers.open("a") as stream, progress_bar() as progress:
-        progress("asking", done, len(asked))
-        for number, row in enumerate(_in_order(client, rest, concurrency, model, controls), done + 1):
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        progress("asking", done, len(rows))
+        for number, answer in enumerate(_answers_in_order(client, rows[done:], concurrency, model, controls), done + 1):
+            stream.write(json.dumps(answer, ensure_ascii=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
-            progress("asking", number, len(asked))
-    out.print(f"{len(asked)} answers in {answers} ({done} were there already).", markup=False)
+            progress("asking", number, len(rows))
+    out.print(f"{len(rows)} answers in {answers}, {done} of them from an earlier run.")
 
 
-def _in_order(
+def _answers_in_order(
     client: GatewayClient, rows: Sequence[dict[str, Any]], concurrency: int, model: str, controls: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     pool = ThreadPoolExecutor(concurrency)
     try:
-        futures = [pool.submit(_patiently, client, row["text"], model, controls) for row in rows]
+        futures = [pool.submit(_ask_with_retries, client, row["text"], model, controls) for row in rows]
         for row, future in zip(rows, futures, strict=True):
             yield as_row(row["id"], future.result())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _patiently(client: GatewayClient, question: str, model: str, controls: dict[str, Any]) -> Reply:
-    """Ask again while the engine restarts or is swapped."""
+def _ask_with_retries(client: GatewayClient, question: str, model: str, controls: dict[str, Any]) -> Reply:
+    """Ask, and ask again after a pause while the engine restarts or is swapped."""
     for attempt in range(1, _ATTEMPTS):
         try:
             return client.ask(question, model, controls)
         except EngineError:
-            time.sleep(5.0 * attempt)
+            time.sleep(_PAUSE_SECONDS * attempt)
     return client.ask(question, model, controls)
 
 
-def _finished(answers: Path, ids: Sequence[str]) -> int:
-    """Return how many answers are there already, and cut off a line that was not finished.
+def _count_finished(answers: Path, ids: Sequence[str]) -> int:
+    """Return how many answers the file already has, and remove an incomplete last line from it.
 
-    Raises SettingsError when the file holds answers to other questions.
+    Raises SettingsError if the file contains answers to other questions.
     """
     if not answers.is_file():
         return 0
-    raw = answers.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    if whole != raw:
-        answers.write_bytes(whole)
-    there = [str(json.loads(line)["id"]) for line in whole.splitlines()]
-    if there != list(ids[: len(there)]):
+    content = answers.read_bytes()
+    complete_lines = content[: content.rfind(b"\n") + 1]
+    if complete_lines != content:
+        answers.write_bytes(complete_lines)
+    finished_ids = [str(json.loads(line)["id"]) for line in complete_lines.splitlines()]
+    if finished_ids != list(ids[: len(finished_ids)]):
         raise SettingsError(
-            f"{answers} holds answers to other questions.",
-            "the answers of an earlier run",
-            "name another --answers file",
+            f"{answers} contains answers to other questions.",
+            "the answers of an earlier run of the same batch",
+            "choose another --answers file",
         )
-    return len(there)
+    return len(finished_ids)

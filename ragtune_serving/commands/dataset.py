@@ -1,4 +1,4 @@
-"""`dataset`: the published versions of the dataset, and what changed between two of them."""
+"""`dataset`: lists the published versions of the dataset, and shows the difference between two of them."""
 
 import json
 from pathlib import Path
@@ -14,48 +14,49 @@ from ragtune.store.artifacts import ArtifactStore
 from ragtune_serving.terminal import out, print_json
 
 CURRENT = "current"
-_SHOWN = 10
+_EXAMPLES = 10
+"""Changes of each kind that `diff` prints; chosen by hand to fit on a screen. `--json` prints all of them."""
 app = typer.Typer(help="Look at the versions of the dataset.", no_args_is_help=True)
 
 
 @app.command("versions")
 def versions() -> None:
-    """List the published versions; the folders are read by Hugging Face `datasets` too."""
+    """List the published versions and their folders, which Hugging Face `datasets` can load."""
     current = ArtifactStore(_root().parent).current(_root().name)
     for folder in _published():
-        told = json.loads((folder / "dataset.json").read_text())
-        splits = ", ".join(f"{name} {count}" for name, count in told["splits"].items())
+        manifest = json.loads((folder / "dataset.json").read_text())
+        splits = ", ".join(f"{name} {count}" for name, count in manifest["splits"].items())
         mark = f" {CURRENT}" if current is not None and Path(current.uri) == folder else ""
-        out.print(f"{folder.name}{mark}: {splits}  {folder}", markup=False)
+        out.print(f"{folder.name}{mark}: {splits}  {folder}")
 
 
 @app.command("diff")
 def diff(
-    old: Annotated[str, typer.Argument(help="a version, the beginning of one, or a published folder")],
-    new: Annotated[str, typer.Argument(help="the other one")] = CURRENT,
+    old: Annotated[str, typer.Argument(help="the older version: its name, the start of its name, or its folder")],
+    new: Annotated[str, typer.Argument(help="the newer version, named in the same way")] = CURRENT,
     json_: Annotated[bool, typer.Option("--json", help="print every change as JSON")] = False,
 ) -> None:
-    """Show which pairs came, went, changed and moved to another split."""
-    found = diff_items(read_published(_folder(old)), read_published(_folder(new)))
-    listed: dict[str, list[dict[str, Any]]] = {
-        "added": [_told(item) for item in found.added],
-        "removed": [_told(item) for item in found.removed],
-        "changed": [{"before": _told(was), "after": _told(item)} for was, item in found.changed],
-        "moved": [{"before": _told(was), "after": _told(item)} for was, item in found.moved],
+    """Show which pairs were added, removed, changed, or moved to another split."""
+    difference = diff_items(read_published(_folder(old)), read_published(_folder(new)))
+    changes_by_kind: dict[str, list[dict[str, Any]]] = {
+        "added": [_row(item) for item in difference.added],
+        "removed": [_row(item) for item in difference.removed],
+        "changed": [{"before": _row(before), "after": _row(after)} for before, after in difference.changed],
+        "moved": [{"before": _row(before), "after": _row(after)} for before, after in difference.moved],
     }
     if json_:
-        print_json({**listed, "kept": found.kept})
+        print_json({**changes_by_kind, "kept": difference.kept})
         return
-    out.print(str(found), markup=False)
-    for what, changes in listed.items():
-        for change in changes[:_SHOWN]:
-            shown = change.get("after", change)
-            out.print(f"  {what}: [{shown['split']}] {shown['question']} -> {shown['answer']}", markup=False)
-        if len(changes) > _SHOWN:
-            out.print(f"  {what}: and {len(changes) - _SHOWN} more", markup=False)
+    out.print(str(difference))
+    for kind, changes in changes_by_kind.items():
+        for change in changes[:_EXAMPLES]:
+            row = change.get("after", change)
+            out.print(f"  {kind}: [{row['split']}] {row['question']} -> {row['answer']}")
+        if len(changes) > _EXAMPLES:
+            out.print(f"  {kind}: and {len(changes) - _EXAMPLES} more")
 
 
-def _told(item: SplitItem) -> dict[str, str]:
+def _row(item: SplitItem) -> dict[str, str]:
     return {"id": item.pair.id, "question": item.pair.question, "answer": item.pair.answer, "split": item.split}
 
 
@@ -64,24 +65,24 @@ def _root() -> Path:
 
 
 def _published() -> list[Path]:
-    """Return the whole folders, oldest first."""
-    found = [file.parent for file in _root().glob("[!.]*/dataset.json")]
-    return sorted(found, key=lambda folder: (folder.stat().st_mtime, folder.name))
+    """Return the folders of the published versions, oldest first; incomplete ones have no `dataset.json`."""
+    folders = [file.parent for file in _root().glob("[!.]*/dataset.json")]
+    return sorted(folders, key=lambda folder: (folder.stat().st_mtime, folder.name))
 
 
 def _folder(version: str) -> Path:
     if version == CURRENT:
         ref = ArtifactStore(_root().parent).current(_root().name)
-        found = [Path(ref.uri)] if ref else []
+        matches = [Path(ref.uri)] if ref else []
     else:
-        found = [folder for folder in _published() if folder.name.startswith(version)]
-    if not found and (Path(version) / "dataset.json").is_file():
-        found = [Path(version)]
-    if len(found) != 1:
-        known = ", ".join(folder.name for folder in _published()) or "none yet"
+        matches = [folder for folder in _published() if folder.name.startswith(version)]
+    if not matches and (Path(version) / "dataset.json").is_file():
+        matches = [Path(version)]
+    if len(matches) != 1:
+        versions = ", ".join(folder.name for folder in _published()) or "none yet"
         raise DatasetError(
-            f"'{version}' names {len(found)} published datasets.",
-            expected=f"{CURRENT}, a folder, or one of: {known}",
-            fix="run `ragtune dataset versions`; for a first one `ragtune materialize --select '*published_dataset'`",
+            f"'{version}' matches {len(matches)} published datasets.",
+            expected=f"{CURRENT}, a folder, or one of: {versions}",
+            fix="run `ragtune dataset versions`; to publish one, `ragtune materialize --select '*published_dataset'`",
         )
-    return found[0]
+    return matches[0]

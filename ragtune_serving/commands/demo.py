@@ -1,4 +1,4 @@
-"""`demo`: the whole line once, from documents to a measured, served answer with citations."""
+"""`demo`: runs everything once, from documents to served answers with citations and their scores."""
 
 import subprocess
 import sys
@@ -19,94 +19,97 @@ from ragtune_serving.address import check_port, endpoint_file
 from ragtune_serving.client import GatewayClient
 from ragtune_serving.commands.asking import show
 from ragtune_serving.commands.running import materialize_command
-from ragtune_serving.processes import Program, run_to_its_end, start, stop
+from ragtune_serving.processes import Program, run_in_foreground, start, stop
 from ragtune_serving.terminal import err, out, progress_bar
 
 QUESTIONS = 3
 KINDS = ("purpose", "how_to", "parameter", "returns", "definition", "condition")
-"""Kinds of question that a person would ask first, in the order in which the demo takes them."""
+"""Kinds of question that people ask most often, as far as we guess; the demo takes them in this order."""
 METRICS = ("token_f1", "citation", "refusal_recall", "false_refusal", "retrieval_hit")
+"""The metrics that tell most about an answer; the warehouse has all of them."""
+_INDEX_SECONDS = 120
+"""How long the gateway may take to load the index and the base model, in addition to the start of its engine; chosen
+by hand, not sensitive."""
 
 
 def demo() -> None:
-    """Run the asset graph, serve the result, ask three questions and show what was measured."""
+    """Run the asset graph, serve the resulting model, ask three questions and show the scores."""
     settings = load_settings()
     if not _running(settings):
         check_port(settings.gateway.host, settings.gateway.port, "gateway.port")
-    began = time.monotonic()
+    started = time.monotonic()
     err.rule("1 of 3: the asset graph")
-    code = run_to_its_end(materialize_command([]))
+    code = run_in_foreground(materialize_command([]))
     if code:
         raise typer.Exit(code)
     err.rule("2 of 3: the endpoint")
     with _gateway(settings) as client:
         for pair in demo_questions(settings):
-            out.print(f"\nQ: {pair.question}", markup=False, style="bold")
+            out.print(f"\nQ: {pair.question}", style="bold")
             show(client.ask(pair.question))
-            out.print(f"  (written answer: {pair.answer})", markup=False, style="dim")
-    err.rule("3 of 3: what was measured")
+            out.print(f"  (expected answer: {pair.answer})", style="dim")
+    err.rule("3 of 3: the scores")
     report(settings)
-    out.print(f"Done in {(time.monotonic() - began) / 60:.1f} minutes.", markup=False)
+    out.print(f"Done in {(time.monotonic() - started) / 60:.1f} minutes.")
 
 
 def demo_questions(settings: Settings) -> list[QAPair]:
-    """Return questions of the test split, about documents that training never saw, of different kinds."""
+    """Return questions of different kinds from the test split, whose documents were not used in training."""
     store = ArtifactStore(settings.home / "artifacts")
     ref = store.current("qa_splits")
     items = store.read_records(ref, SplitItem) if ref else []
     pairs = [item.pair for item in items if item.split == "test" and item.pair.answerable]
-    first = {pair.kind: pair for pair in reversed(pairs)}
-    chosen = [first[kind] for kind in KINDS if kind in first][:QUESTIONS]
-    return (chosen + [pair for pair in pairs if pair not in chosen])[:QUESTIONS]
+    first_of_kind = {pair.kind: pair for pair in reversed(pairs)}
+    questions = [first_of_kind[kind] for kind in KINDS if kind in first_of_kind]
+    questions += [pair for pair in pairs if pair not in questions]
+    return questions[:QUESTIONS]
 
 
 def report(settings: Settings) -> None:
-    """Print the scores with n and interval, the newest decision, and where to look next."""
+    """Print the scores with n and interval, the newest decision, and what to do next."""
     warehouse = Warehouse(settings.home / "warehouse.duckdb")
     out.print(score_table([score for score in warehouse.scores() if score.split == "test"]))
     decisions = warehouse.decisions()
     if decisions:
         last = decisions[-1]
         verdict = "Promoted" if last.promoted else "Not promoted"
-        out.print(f"{verdict}: {last.reason}", markup=False)
+        out.print(f"{verdict}: {last.reason}")
         out.print(
             f"  {last.metric} {last.live:.3f} -> {last.candidate:.3f}, gain {last.gain:+.3f} "
             f"[{last.low:+.3f}, {last.high:+.3f}], n={last.n}; "
-            f"a gain of {last.smallest_detectable_gain:.3f} could have been found",
-            markup=False,
+            f"the smallest gain that this test can detect is {last.smallest_detectable_gain:.3f}",
         )
         if last.out_of_domain_n:
             out.print(
                 f"  questions about something else: {last.out_of_domain_gain:+.3f} "
                 f"[{last.out_of_domain_low:+.3f}, {last.out_of_domain_high:+.3f}], n={last.out_of_domain_n}",
-                markup=False,
             )
     champion = ModelRegistry(settings).alias("champion")
     if champion:
         served = champion.manifest.served_precision
-        out.print(f"Champion: version {champion.version}, served as {served}, in {champion.folder}", markup=False)
+        out.print(f"Champion: version {champion.version}, served as {served}, in {champion.folder}")
     out.print(
-        '\nNext: `make up` leaves Dagster, MLflow and the gateway running; `ragtune ask "..."` asks it;\n'
-        f"      every number is in {warehouse.path}, every log in {settings.home / 'logs'}; docs/api.md has the API.",
-        markup=False,
+        "\nNext: `make up` starts Dagster, MLflow and the gateway and leaves them running;\n"
+        '      `ragtune ask "..."` asks a question; docs/api.md describes the API.\n'
+        f"      All scores are in {warehouse.path}, all logs in {settings.home / 'logs'}.",
     )
 
 
 def score_table(scores: list[Score]) -> Table:
-    """Return one row per model and precision, one column per metric: mean and 95% interval.
+    """Return a table with one row per model and precision and one column per metric: mean and 95% interval.
 
-    n stands in the head of a column, or in the cells where it is not the same in all of them.
+    n is in the header of a column, or in its cells if they differ in n.
     """
     table = Table(title="Scores on the held-out test split (mean, 95% interval)")
     table.add_column("model", no_wrap=True)
     table.add_column("precision", no_wrap=True)
-    shown = [metric for metric in METRICS if any(score.metric == metric for score in scores)]
-    sizes = {metric: {score.n for score in scores if score.metric == metric} for metric in shown}
-    for metric, found in sizes.items():
-        table.add_column(f"{metric}\nn={found.copy().pop()}" if len(found) == 1 else metric)
+    metrics = [metric for metric in METRICS if any(score.metric == metric for score in scores)]
+    sizes = {metric: sorted({score.n for score in scores if score.metric == metric}) for metric in metrics}
+    for metric in metrics:
+        table.add_column(f"{metric}\nn={sizes[metric][0]}" if len(sizes[metric]) == 1 else metric)
     for model, precision in dict.fromkeys((score.model, score.precision) for score in scores):
-        cells = {s.metric: s for s in scores if (s.model, s.precision) == (model, precision)}
-        table.add_row(model, precision, *(_cell(cells.get(metric), len(sizes[metric]) > 1) for metric in shown))
+        row = {score.metric: score for score in scores if (score.model, score.precision) == (model, precision)}
+        table.add_row(model, precision, *(_cell(row.get(metric), len(sizes[metric]) > 1) for metric in metrics))
     return table
 
 
@@ -118,7 +121,7 @@ def _cell(score: Score | None, with_n: bool) -> str:
 
 @contextmanager
 def _gateway(settings: Settings) -> Iterator[GatewayClient]:
-    """Use the gateway of this home, or run `ragtune serve` as a child until the questions are answered."""
+    """Yield a client of this home's gateway; start `ragtune serve` for as long as it is needed if none runs."""
     if _running(settings):
         yield _when_ready(settings, None)
         return
@@ -136,18 +139,21 @@ def _running(settings: Settings) -> bool:
     try:
         GatewayClient(settings).status()
     except RagTuneError:
-        return False  # it was killed and left its file
+        return False  # a gateway that was killed could not delete its endpoint file
     return True
 
 
 def _when_ready(settings: Settings, process: "subprocess.Popen[bytes] | None") -> GatewayClient:
-    limit = int(settings.engine.start_timeout) + 120
+    """Return a client once the gateway answers with the champion and with retrieval."""
+    limit = int(settings.engine.start_timeout) + _INDEX_SECONDS
     champion = ModelRegistry(settings).alias("champion")
-    wanted = champion.version if champion else "base"
+    version = champion.version if champion else "base"
     with progress_bar() as progress:
         for second in range(limit):
             if process is not None and process.poll() is not None:
-                raise EngineError(f"The gateway ended with code {process.returncode}.", fix=f"see {settings.home}/logs")
+                raise EngineError(
+                    f"The gateway ended with code {process.returncode}.", fix=f"see the logs in {settings.home}/logs"
+                )
             progress("starting the gateway and its engine", second, limit)
             try:
                 client = GatewayClient(settings)
@@ -156,7 +162,7 @@ def _when_ready(settings: Settings, process: "subprocess.Popen[bytes] | None") -
                 time.sleep(1)
                 continue
             live = status["live"] or {}
-            if live.get("state") == "ready" and status["retrieval"] and live.get("version") in (wanted, "provider"):
+            if live.get("state") == "ready" and status["retrieval"] and live.get("version") in (version, "provider"):
                 progress("starting the gateway and its engine", limit, limit)
                 return client
             time.sleep(1)

@@ -1,4 +1,4 @@
-"""`index` and `search`: documents in, passages out, without the asset graph."""
+"""`index` and `search`: put documents into the search index and find passages, without the asset graph."""
 
 import json
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from ragtune.errors import SettingsError, SourceError
 from ragtune.ports import Progress
@@ -22,13 +23,19 @@ if TYPE_CHECKING:
 
 MODES: "tuple[Mode, ...]" = ("hybrid", "text", "vector")
 _CHUNKS_PER_DOCUMENT = 3
+"""Hits per wanted document in a first search for a ranking of documents; chosen by hand, not sensitive: if it brings
+too few documents, the number of hits is doubled."""
+_SNIPPET_CHARACTERS = 240
+"""Of a hit's text; chosen by hand: two lines of a terminal, or three."""
 
 
 def index(
-    source: Annotated[list[str], typer.Option(help="folder:PATH, package:NAME or jsonl:FILE; may be repeated")] = [],  # noqa: B006
+    source: Annotated[
+        list[str], typer.Option(help="folder:PATH, package:NAME or jsonl:FILE; can be given several times")
+    ] = [],  # noqa: B006
     json_: Annotated[bool, typer.Option("--json", help="print the counts as JSON")] = False,
 ) -> None:
-    """Build the search index, or update it: only what changed is embedded."""
+    """Build or update the search index; only passages that changed are embedded."""
     from ragtune.knowledge.library import Library
 
     settings = load_settings()
@@ -36,25 +43,25 @@ def index(
     with progress_bar() as progress:
         corpus = Library(settings).read(source, progress=progress)
         update = bring_up_to_date(settings, corpus.documents, progress)
-    for bad in corpus.quarantine:
-        err.print(f"Left out {bad.path}: {bad.reason}")
-    result = {
+    for document in corpus.quarantine:
+        err.print(f"Left out {document.path}: {document.reason}")
+    counts = {
         **asdict(update),
         "documents": len(corpus.documents),
         "left_out": len(corpus.quarantine),
         "seconds": round(time.monotonic() - started, 3),
     }
     if json_:
-        print_json(result)
+        print_json(counts)
         return
     out.print(
-        f"{result['documents']} documents in {result['chunks']} chunks: {result['added']} added, "
-        f"{result['updated']} updated, {result['deleted']} deleted in {result['seconds']} s."
+        f"{counts['documents']} documents in {counts['chunks']} chunks: {counts['added']} added, "
+        f"{counts['updated']} updated, {counts['deleted']} deleted in {counts['seconds']} s."
     )
 
 
 def bring_up_to_date(settings: Settings, documents: list[Document], progress: Progress) -> IndexUpdate:
-    """Make the index hold exactly the passages of these documents; return what that changed."""
+    """Update the index so that it contains exactly the passages of these documents; return what changed."""
     from ragtune.backends.catalog import embedder_from, search_index_from
     from ragtune.knowledge.chunk_updates import chunk_changed
     from ragtune.knowledge.indexing import update_index
@@ -65,27 +72,34 @@ def bring_up_to_date(settings: Settings, documents: list[Document], progress: Pr
 
 
 def search(
-    text: Annotated[str, typer.Argument(help="what to look for")] = "",
-    top_k: Annotated[int, typer.Option(min=1, help="how many results")] = 10,
-    mode: Annotated[str, typer.Option(help="hybrid, text or vector")] = "hybrid",
+    text: Annotated[str, typer.Argument(help="what to search for")] = "",
+    top_k: Annotated[int, typer.Option(min=1, help="number of results")] = 10,
+    mode: Annotated[str, typer.Option(help="text finds words, vector finds meaning, hybrid combines both")] = "hybrid",
     json_: Annotated[bool, typer.Option("--json", help="print the hits as JSON")] = False,
-    queries: Annotated[Path | None, typer.Option(help='a batch: one {"id","text"} a line')] = None,
-    run: Annotated[Path | None, typer.Option(help="TREC run file to write for the batch")] = None,
+    queries: Annotated[
+        Path | None, typer.Option(help='a JSON lines file with a batch of queries: one {"id","text"} per line')
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="the TREC run file to write for the batch")] = None,
     level: Annotated[
-        str, typer.Option(help="document or chunk: what the run file ranks; JSONL documents by their own id")
+        str, typer.Option(help="what the run file ranks: document or chunk; a JSONL document has the id of its line")
     ] = "chunk",
-    timings: Annotated[Path | None, typer.Option(help='file for {"id","latency_ms"} a query')] = None,
+    timings: Annotated[
+        Path | None, typer.Option(help='a JSON lines file to write: one {"id","latency_ms"} per query')
+    ] = None,
 ) -> None:
-    """Find passages by words and by meaning."""
+    """Search for passages by words and by meaning."""
     from ragtune.backends.catalog import retriever_from
     from ragtune.knowledge.library import Library
 
-    known = next((name for name in MODES if name == mode), None)
-    if known is None or level not in ("document", "chunk"):
-        raise SettingsError(f"--mode is {mode}, --level is {level}.", "hybrid, text or vector; document or chunk")
+    valid_mode = next((name for name in MODES if name == mode), None)
+    if valid_mode is None:
+        raise SettingsError(f"--mode is {mode}.", "hybrid, text or vector")
+    if level not in ("document", "chunk"):
+        raise SettingsError(f"--level is {level}.", "document or chunk")
     if (queries is None) != (run is None) or bool(text) == (queries is not None):
         raise SettingsError(
-            "It is not clear what to search for.", 'a "TEXT", or --queries FILE.jsonl together with --run OUT.trec'
+            "It is not clear what to search for.",
+            'either a "TEXT", or --queries FILE.jsonl together with --run OUT.trec',
         )
     settings = load_settings()
     retriever = retriever_from(settings)
@@ -95,28 +109,33 @@ def search(
         )
     if queries is not None and run is not None:
         names = record_ids(Library(settings)) if level == "document" else {}
-        _batch(retriever, queries, run, timings, top_k, known, level, names)
+        _batch(retriever, queries, run, timings, top_k, valid_mode, level, names)
         return
-    hits = retriever.search(text, top_k, known)
+    hits = retriever.search(text, top_k, valid_mode)
     if json_:
-        print_json([_plain(hit) for hit in hits])
+        print_json([_as_json(hit) for hit in hits])
         return
     for rank, hit in enumerate(hits, 1):
-        out.print(f"[bold]{rank}. {hit.chunk.title}[/bold]  {hit.score:.4f}", markup=True)
-        out.print(f"   {hit.chunk.document_id}  {hit.chunk.id}", markup=False)
-        out.print("   " + collapse_whitespace(hit.chunk.text)[:240], markup=False)
+        out.print(Text(f"{rank}. {hit.chunk.title}", style="bold"), f" {hit.score:.4f}")
+        out.print(f"   {hit.chunk.document_id}  {hit.chunk.id}")
+        out.print("   " + collapse_whitespace(hit.chunk.text)[:_SNIPPET_CHARACTERS])
 
 
 def record_ids(library: "Library") -> dict[str, str]:
-    """Return {document id: its own id in the file} of the JSONL sources: judgements of collections use the latter."""
-    files = [shelf for shelf in library.shelves() if shelf.spec.startswith("jsonl:")]
-    return {each.id: each.path for shelf in files for each in shelf.documents if len(each.path.split()) == 1}
+    """Return {document id: id of its line} for the documents of JSONL sources.
+
+    A run file uses the ids of the lines, because the relevance judgements of a test collection use them too. Ids with
+    white space are left out: they would break the columns of the run file.
+    """
+    shelves = [shelf for shelf in library.shelves() if shelf.spec.startswith("jsonl:")]
+    documents = [document for shelf in shelves for document in shelf.documents]
+    return {document.id: document.path for document in documents if len(document.path.split()) == 1}
 
 
 def read_lines(file: Path, *names: str) -> list[dict[str, Any]]:
-    """Return the objects of a JSON lines file that all have these string fields.
+    """Return the objects of a JSON lines file; the first of the required fields is an id, returned as a string.
 
-    Raises SourceError that names the line.
+    Raises SourceError with the number of the line if one is not valid.
     """
     if not file.is_file():
         raise SourceError(f"There is no file {file}.", "a JSON lines file")
@@ -144,39 +163,39 @@ def _batch(
     level: str,
     names: dict[str, str],
 ) -> None:
-    asked = read_lines(queries, "id", "text")
-    wanted = top_k * _CHUNKS_PER_DOCUMENT if level == "document" else top_k
+    rows = read_lines(queries, "id", "text")
+    limit = top_k * _CHUNKS_PER_DOCUMENT if level == "document" else top_k
     run.parent.mkdir(parents=True, exist_ok=True)
-    lines, measured = [], []
+    lines, latencies = [], []
     retriever.search("warm up", 1, mode)
     with progress_bar() as progress:
-        for done, query in enumerate(asked, 1):
-            began = time.perf_counter()
-            hits = retriever.search(query["text"], wanted, mode)
-            while len(_ranked(hits, level)) < top_k and len(hits) == wanted:
-                wanted *= 2
-                hits = retriever.search(query["text"], wanted, mode)
-            measured.append({"id": query["id"], "latency_ms": round((time.perf_counter() - began) * 1000, 3)})
+        for done, query in enumerate(rows, 1):
+            started = time.perf_counter()
+            hits = retriever.search(query["text"], limit, mode)
+            while len(_ranking(hits, level)) < top_k and len(hits) == limit:
+                limit *= 2
+                hits = retriever.search(query["text"], limit, mode)
+            latencies.append({"id": query["id"], "latency_ms": round((time.perf_counter() - started) * 1000, 3)})
             lines += [
                 f"{query['id']} Q0 {names.get(name, name)} {rank} {score:.9f} ragtune"
-                for rank, (name, score) in enumerate(_ranked(hits, level)[:top_k], 1)
+                for rank, (name, score) in enumerate(_ranking(hits, level)[:top_k], 1)
             ]
-            progress("searching", done, len(asked))
+            progress("searching", done, len(rows))
     run.write_text("".join(line + "\n" for line in lines))
     if timings is not None:
-        timings.write_text("".join(json.dumps(row) + "\n" for row in measured))
-    sys.stderr.write(f"{len(asked)} queries, {len(lines)} results in {run}\n")
+        timings.write_text("".join(json.dumps(row) + "\n" for row in latencies))
+    sys.stderr.write(f"{len(rows)} queries, {len(lines)} results in {run}\n")
 
 
-def _ranked(hits: list[Hit], level: str) -> list[tuple[str, float]]:
-    """Return (id, score), best first, a document once with the score of its best chunk."""
-    best: dict[str, float] = {}
+def _ranking(hits: list[Hit], level: str) -> list[tuple[str, float]]:
+    """Return (id, score) pairs, best first; a document appears once, with the score of its best chunk."""
+    scores: dict[str, float] = {}
     for hit in hits:
-        best.setdefault(hit.chunk.document_id if level == "document" else hit.chunk.id, hit.score)
-    return list(best.items())
+        scores.setdefault(hit.chunk.document_id if level == "document" else hit.chunk.id, hit.score)
+    return list(scores.items())
 
 
-def _plain(hit: Hit) -> dict[str, Any]:
+def _as_json(hit: Hit) -> dict[str, Any]:
     chunk = hit.chunk
     return {
         "document": chunk.document_id,

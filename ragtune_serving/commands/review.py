@@ -1,4 +1,4 @@
-"""`review`: pairs out to a spreadsheet or an annotation tool, decisions back in, and how far people are."""
+"""`review`: exports pairs for a spreadsheet or an annotation tool, imports decisions, and shows the progress."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,49 +18,49 @@ app = typer.Typer(help="Have people accept, reject or correct pairs.", no_args_i
 @app.command("export")
 def export(
     file: Annotated[Path, typer.Argument(help="a .csv or .jsonl file to write")],
-    reviewer: Annotated[str, typer.Option(help="only the pairs that this person still has to decide")] = "",
-    count: Annotated[int, typer.Option(min=0, help="with --reviewer: give them up to this many more pairs first")] = 0,
+    reviewer: Annotated[str, typer.Option(help="export only the pairs that this person still has to decide")] = "",
+    count: Annotated[int, typer.Option(min=0, help="first assign up to this many more pairs to --reviewer")] = 0,
 ) -> None:
     """Write pairs with their passages; fill in `verdict` (accept, reject, correct or comment) and import the file."""
     if count and not reviewer:
-        raise SettingsError("--count gives pairs to a reviewer, and none is named.", "--reviewer NAME")
+        raise SettingsError("--count assigns pairs to a reviewer, but --reviewer is missing.", "--reviewer NAME")
     desk = ReviewDesk(load_settings())
     dataset = desk.dataset()
     if count:
         desk.claim(reviewer, count)
-    written = export_pairs(dataset.pairs, list(dataset.chunks.values()), file, reviewer, desk.reviews)
-    out.print(f"{written} pairs in {file}.", markup=False)
+    count_exported = export_pairs(dataset.pairs, list(dataset.chunks.values()), file, reviewer, desk.reviews)
+    out.print(f"{count_exported} pairs in {file}.")
 
 
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="an exported .csv or .jsonl file with verdicts")],
-    reviewer: Annotated[str, typer.Option(help="who decided, where the file does not say")] = "",
+    reviewer: Annotated[str, typer.Option(help="the reviewer of rows that name none")] = "",
 ) -> None:
-    """Take the decisions of a file, all or none; taking a file twice changes nothing."""
+    """Import the decisions of a file: all of them, or none if one is wrong. Importing a file twice changes nothing."""
     desk = ReviewDesk(load_settings())
-    taken = import_decisions(file, desk.reviews, reviewer)
-    out.print(f"{len(taken)} new decisions. `ragtune materialize` brings them into the dataset.", markup=False)
-    gone = sum(each.pair_key not in desk.dataset().by_key for each in taken)
-    if gone:
-        out.print(f"{gone} of them are on pairs that are no longer written; they are kept.", markup=False)
+    decisions = import_decisions(file, desk.reviews, reviewer)
+    out.print(f"{len(decisions)} new decisions. Run `ragtune materialize` to apply them to the dataset.")
+    orphans = sum(decision.pair_key not in desk.dataset().by_key for decision in decisions)
+    if orphans:
+        out.print(f"{orphans} of them are on pairs that the dataset no longer has; they are stored all the same.")
 
 
 @app.command("status")
 def status(json_: Annotated[bool, typer.Option("--json", help="print as JSON")] = False) -> None:
-    """Show what was decided and how far each reviewer is."""
-    told = ReviewDesk(load_settings()).progress()
+    """Count pairs by decision, and show the progress of each reviewer."""
+    progress = ReviewDesk(load_settings()).progress()
     if json_:
-        print_json(told)
+        print_json(progress)
         return
-    for name, value in told.items():
+    for name, value in progress.items():
         if name != "reviewers":
-            out.print(f"{name:<10} {value}", markup=False)
-    for each in told["reviewers"]:
-        out.print(f"  {each['reviewer']}: {each['decided']} decided, {each['assigned']} assigned", markup=False)
+            out.print(f"{name:<10} {value}")
+    for row in progress["reviewers"]:
+        out.print(f"  {row['reviewer']}: {row['decided']} decided, {row['assigned']} assigned")
 
 
 @app.command("key")
 def key(name: Annotated[str, typer.Argument(help="the reviewer")]) -> None:
-    """Make a key for a reviewer and show it this once; an earlier key of the same name ends."""
-    out.print(KeyStore(load_settings().home / "keys").create(name), markup=False)
+    """Create a key for a reviewer and print it, only this once; an earlier key of that name no longer works."""
+    out.print(KeyStore(load_settings().home / "keys").create(name))

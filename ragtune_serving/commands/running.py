@@ -1,4 +1,4 @@
-"""`materialize`, `serve` and `up`: the commands that run for long."""
+"""`materialize`, `serve` and `up`: the commands that run for a long time."""
 
 import logging
 import sys
@@ -10,23 +10,28 @@ import typer
 from ragtune.errors import SettingsError
 from ragtune.settings import Settings, load_settings
 from ragtune_serving.address import check_port
-from ragtune_serving.processes import Program, run_to_its_end, supervise
+from ragtune_serving.processes import Program, how_to_stop, run_in_foreground, supervise
 from ragtune_serving.terminal import err
 
 Host = Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 opens the gateway to the network")]
-Port = Annotated[int, typer.Option(help="port of the gateway; -1: gateway.port of the settings")]
+Port = Annotated[int, typer.Option(help="port of the gateway; -1 takes gateway.port from the settings")]
 
 
 def materialize(
-    select: Annotated[list[str], typer.Option(help="an asset, with + for what is up or down of it")] = [],  # noqa: B006
+    select: Annotated[
+        list[str], typer.Option(help="an asset; +NAME adds its inputs, NAME+ what is built from it")
+    ] = [],  # noqa: B006
 ) -> None:
-    """Run the asset graph, all of it by default; what is fresh is not run again."""
+    """Run the asset graph; assets that are up to date are not run again."""
     command = materialize_command(select)
-    raise typer.Exit(run_to_its_end(command))
+    raise typer.Exit(run_in_foreground(command))
 
 
 def materialize_command(select: list[str]) -> list[str]:
-    """Return the command that runs the graph as a child: the wings meet on disk only."""
+    """Return the command that runs the asset graph.
+
+    It runs in its own process, because the serving wing must not import the asset wing.
+    """
     command = [sys.executable, "-m", "ragtune_assets.materialize"]
     for selection in select:
         command += ["--select", selection]
@@ -34,7 +39,7 @@ def materialize_command(select: list[str]) -> list[str]:
 
 
 def serve(host: Host = "", port: Port = -1) -> None:
-    """Serve the current champion (before there is one, the base model) and follow the registry."""
+    """Serve the current champion, or the base model if there is none yet, and follow the registry."""
     from ragtune_serving.gateway import serve as run_gateway
 
     settings = with_address(load_settings(), host, port)
@@ -54,12 +59,12 @@ def up(host: Host = "", port: Port = -1) -> None:
     err.print(f"MLflow     {settings.mlflow_server or f'http://127.0.0.1:{settings.ports.mlflow}'}")
     err.print(f"Gateway    {gateway}/v1  (API: {gateway}/docs, key: {settings.home}/keys/client.key)")
     err.print(f"Logs       {settings.home}/logs")
-    err.print("Ctrl-C ends all of them.")
+    err.print(how_to_stop("all of them"))
     supervise(platform_programs(settings))
 
 
 def platform_programs(settings: Settings) -> list[Program]:
-    """Return what `ragtune up` runs; everything listens on 127.0.0.1 but the gateway."""
+    """Return the programs of `ragtune up`; all of them except the gateway always listen on 127.0.0.1."""
     binaries, logs = Path(sys.executable).parent, settings.home / "logs"
     home = {"RAGTUNE_HOME": str(settings.home)}
     instance = _from_checkout("dagster_home/dagster.yaml").parent
@@ -77,7 +82,7 @@ def platform_programs(settings: Settings) -> list[Program]:
         Program("Dagster daemon", daemon, logs / "dagster-daemon.log", dagster),
         Program("Dagster webserver", webserver, logs / "dagster.log", dagster),
     ]
-    if not settings.mlflow_server:  # which has a UI of its own, and MLflow's refuses to show another server's
+    if not settings.mlflow_server:  # a server has its own UI, and `mlflow ui` refuses to show another server's runs
         programs.append(Program("MLflow UI", [str(binaries / "mlflow"), *mlflow], logs / "mlflow.log", home))
     return programs
 
@@ -85,23 +90,25 @@ def platform_programs(settings: Settings) -> list[Program]:
 def _from_checkout(name: str) -> Path:
     path = Path(__file__).resolve().parents[2] / name
     if not path.is_file():
-        raise SettingsError(f"{path} is missing.", "the checkout that RagTune was installed from", "run it from there")
+        raise SettingsError(
+            f"{path} is missing.", "an installation from a checkout", "run `make install` in a checkout of RagTune"
+        )
     return path
 
 
 def with_address(settings: Settings, host: str, port: int) -> Settings:
-    """Return the settings with the gateway's address replaced where one was given."""
+    """Return the settings with another address of the gateway; an empty host or a negative port changes nothing."""
     changes = {**({"host": host} if host else {}), **({"port": port} if port >= 0 else {})}
     return settings.model_copy(update={"gateway": settings.gateway.model_copy(update=changes)})
 
 
 def log_to(file: Path) -> None:
-    """Write our log to a file, and what a person should see to stderr as well."""
+    """Write all warnings and our own log to a file, and our own log to stderr too."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    shape = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(filename=file, level=logging.WARNING, format=shape)
-    ours = logging.getLogger("ragtune_serving")
-    ours.setLevel(logging.INFO)
+    line_format = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(filename=file, level=logging.WARNING, format=line_format)
+    logger = logging.getLogger("ragtune_serving")
+    logger.setLevel(logging.INFO)
     console = logging.StreamHandler()
     console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    ours.addHandler(console)
+    logger.addHandler(console)

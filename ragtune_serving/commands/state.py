@@ -1,4 +1,4 @@
-"""`status`, `rollback` and `doctor`: what is live, going back, and what is wrong with the machine."""
+"""`status`, `rollback` and `doctor`: show what is live, go back to the previous model, check the installation."""
 
 from typing import Annotated, Any
 
@@ -29,55 +29,55 @@ Json = Annotated[bool, typer.Option("--json", help="print as JSON")]
 
 
 def status(json_: Json = False) -> None:
-    """Show what is live and how fresh it is."""
+    """Show what is live and when each artefact was built."""
     report = collect(load_settings())
     if json_:
         print_json(report)
         return
-    out.print(f"home        {report['home']}", markup=False)
+    out.print(f"home        {report['home']}")
     gateway = report["gateway"]
     live = gateway.get("live") or {}
     state = f"{live['state']}, version {live['version']}" if live else gateway.get("error") or "starting"
-    out.print(f"gateway     {gateway['url']}: {state}", markup=False)
+    out.print(f"gateway     {gateway['url']}: {state}")
     for alias in ALIASES:
-        out.print(f"{alias:<11} {report['aliases'][alias] or '-'}", markup=False)
+        out.print(f"{alias:<11} {report['aliases'][alias] or '-'}")
     feedback = report["feedback"]
-    out.print(f"feedback    {feedback['verdicts']} verdicts on {feedback['responses']} responses", markup=False)
-    for name, made in report["artifacts"].items():
-        out.print(f"  {name:<17} {made or '-'}", markup=False)
+    out.print(f"feedback    {feedback['verdicts']} verdicts on {feedback['responses']} responses")
+    for name, built_at in report["artifacts"].items():
+        out.print(f"  {name:<17} {built_at or '-'}")
 
 
 def collect(settings: Settings) -> dict[str, Any]:
-    """Return everything that `ragtune status` shows; a gateway that does not answer is part of it."""
+    """Return everything that `ragtune status` shows; if the gateway does not answer, its error is part of it."""
     registry = ModelRegistry(settings)
     aliases = {alias: registry.alias(alias) for alias in ALIASES}
     log = FeedbackLog(settings.feedback_url)
     return {
         "home": str(settings.home),
         "gateway": _gateway(settings),
-        "aliases": {alias: found.version if found else None for alias, found in aliases.items()},
+        "aliases": {alias: model.version if model else None for alias, model in aliases.items()},
         "released_at": aliases["champion"].manifest.created_at if aliases["champion"] else None,
         "feedback": {"responses": log.count_responses(), "verdicts": log.count_since(0)},
-        "artifacts": {name: _made(settings, name) for name in ASSETS},
+        "artifacts": {name: _built_at(settings, name) for name in ASSETS},
     }
 
 
 def rollback() -> None:
-    """Make the previous champion the champion again; a running gateway follows by itself."""
+    """Make the previous champion the champion again; a running gateway switches to it."""
     model = ModelRegistry(load_settings()).rollback()
-    out.print(f"Version {model.version} is champion again. A running gateway follows within seconds.", markup=False)
+    out.print(f"Version {model.version} is the champion again. A running gateway switches to it within seconds.")
 
 
 def doctor(json_: Json = False) -> None:
-    """Check every dependency and say how to fix what is wrong; exit code 1 when something is."""
+    """Check every dependency and say how to fix each problem; the exit code is 1 if there is one."""
     findings = examine(load_settings())
     if json_:
         print_json([finding.__dict__ for finding in findings])
     else:
         for finding in findings:
-            out.print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.found}", markup=False)
+            out.print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.found}")
             if not finding.ok and finding.fix:
-                out.print(f"      how to fix: {finding.fix}", markup=False)
+                out.print(f"      how to fix: {finding.fix}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
@@ -90,8 +90,8 @@ def _gateway(settings: Settings) -> dict[str, Any]:
         return {"url": "", "live": None, "error": error.found}
 
 
-def _made(settings: Settings, name: str) -> str | None:
-    """Return when the newest artefact of this name was written, in UTC."""
+def _built_at(settings: Settings, name: str) -> str | None:
+    """Return the time (UTC) at which the current artefact of this name was written, or None if there is none."""
     from datetime import UTC, datetime
 
     store = ArtifactStore(settings.home / "artifacts")

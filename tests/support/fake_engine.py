@@ -23,6 +23,8 @@ KEY = "fake-engine-key"
 
 def reply(model: str, messages: list[dict[str, str]]) -> str:
     question = messages[-1]["content"]
+    if "UNKNOWN" in question:
+        return "I could not find this in the documents."
     if "[1]" in question:
         title, first = question.split("[1] ", 1)[1].split("\n")[:2]
         if "MISCOUNT" in question:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,9 @@ from tests.support.fake_engine import free_port
 
 
 class Gateway:
-    def __init__(self, home: Path, **environment: str) -> None:
+    """A running gateway; `background` starts it as a shell starts a background job, with Ctrl-C switched off."""
+
+    def __init__(self, home: Path, background: bool = False, **environment: str) -> None:
         self.home, self.port = home, free_port()
         self.environment = {**os.environ, "RAGTUNE_HOME": str(home), "RAGTUNE_GATEWAY__PORT": str(self.port)}
         self.environment.update(environment)
@@ -22,7 +25,11 @@ class Gateway:
         self.url = f"http://127.0.0.1:{self.port}"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ragtune_serving.cli", "serve"], env=self.environment, stdout=log, stderr=log
+                [sys.executable, "-m", "ragtune_serving.cli", "serve"],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN if background else signal.SIG_DFL),
             )
 
     def wait(self, seconds: float = 300.0) -> "Gateway":
