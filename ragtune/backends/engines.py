@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from ragtune.backends.chat import OpenAIChat, list_models
+from ragtune.backends.engine_environment import engine_python, install_commands
 from ragtune.backends.guard import descendants
 from ragtune.errors import EngineError, ModelError, ResourceError
 from ragtune.model.capacity import arithmetic, reads_int4
@@ -101,12 +102,13 @@ class VllmEngine(Engine):
         Raises ModelError for a folder that is no model, ResourceError when memory is short,
         EngineError with the end of the log when the process dies or takes too long.
         """
-        python = Path(os.path.abspath(self.settings.python))  # noqa: PTH100 - resolving leaves the environment
+        python = engine_python(self.settings.python)
         if not python.is_file():
+            commands = install_commands(self.settings.python, self.device == "cuda")
             raise EngineError(
-                f"There is no engine environment at {self.settings.python}.",
+                f"There is no engine environment at {python}.",
                 "the Python of an environment with vLLM",
-                "run `make install`, or set engine.python",
+                "run `make install` in a checkout, set engine.python, or run:\n  " + "\n  ".join(commands),
             )
         self._check(model)
         port, key = free_port(), secrets.token_urlsafe(24)
