@@ -10,6 +10,7 @@ import yaml
 
 from ragtune.backends.engine_environment import base_model_command, engine_python, install_commands
 from ragtune.errors import SettingsError
+from ragtune.extras import install_command
 from ragtune.settings import EngineSettings
 from ragtune_serving.terminal import out
 
@@ -61,8 +62,9 @@ def next_steps(folder: Path, own_folder: bool) -> str:
     lines += [f"  cd {shlex.quote(str(folder))}", "  ragtune index", '  ragtune search "what you are looking for"']
     setting = EngineSettings().python
     if not engine_python(setting).is_file():
-        lines += ["", "Answers and training also need the generation engine and the base model. Install them once:"]
-        lines += [f"  {command}" for command in (*install_commands(setting), base_model_command())]
+        lines += ["", "Answers and training also need more packages, the base model and the engine. Install them once:"]
+        commands = [install_command("graph,serve"), base_model_command(), *install_commands(setting)]
+        lines += [f"  {command}" for command in commands]
     return "\n".join([*lines, "", "`ragtune doctor` checks that everything is there."])
 
 
