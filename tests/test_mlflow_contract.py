@@ -106,7 +106,7 @@ def test_rollback_refuses_a_previous_model_that_does_not_verify(settings):
     for folder in folders:
         registry.move("champion", registry.register(folder))
     (folders[0] / "w8a8" / "config.json").unlink()
-    with pytest.raises(RegistryError, match="does not verify"):
+    with pytest.raises(RegistryError, match="fails verification"):
         registry.rollback()
     assert registry.alias("champion").folder == str(folders[1])
 

@@ -221,7 +221,7 @@ class VllmEngine(Engine):
             available = _available_bytes()
             if available < needed:
                 raise ResourceError(
-                    f"The engine needs about {needed / 2**30:.1f} GiB of memory, and {available / 2**30:.1f} GiB are free.",
+                    f"The engine needs about {needed / 2**30:.1f} GiB of memory; {available / 2**30:.1f} GiB are free.",
                     fix="end other programs, or lower engine.kv_cache_gib",
                 )
 

@@ -30,7 +30,7 @@ Alias = Literal["champion", "challenger", "previous"]
 ALIASES: tuple[Alias, ...] = ("champion", "challenger", "previous")
 MANIFEST = "manifest.json"
 FORMAT = 1
-WHOLE = (".safetensors", ".json", ".jinja", ".txt", ".model", ".yaml", ".md")
+ALLOWED_TYPES = (".safetensors", ".json", ".jinja", ".txt", ".model", ".yaml", ".md")
 """File types that a released model may contain: weights as safetensors, everything else as plain data."""
 
 _MANIFEST = TypeAdapter(ModelManifest)
@@ -96,8 +96,8 @@ def _present(folder: Path) -> set[str]:
 def _check_file(folder: Path, path: str, files: Mapping[str, str]) -> "Iterator[str]":
     if (folder / path).is_symlink():
         yield f"{path} is a link"
-    elif not path.endswith(WHOLE) and Path(path).name not in ("LICENSE", "NOTICE"):
-        yield f"{path} has a type that is not allowed (allowed: {' '.join(WHOLE)})"
+    elif not path.endswith(ALLOWED_TYPES) and Path(path).name not in ("LICENSE", "NOTICE"):
+        yield f"{path} has a type that is not allowed (allowed: {' '.join(ALLOWED_TYPES)})"
     elif path not in files:
         yield f"{path} is not in the manifest"
     elif file_sha256(folder / path) != files[path]:
