@@ -253,8 +253,6 @@ class Settings(BaseSettings):
     sources: tuple[str, ...] = DEFAULT_SOURCES
     seed: int = 17
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    gateway_url: str = Field("", description="gateway that `ragtune ask` asks; empty: the one of this home")
-    api_key: SecretStr = Field(SecretStr(""), description="key for that gateway; empty: the key in the home")
     threads: int = Field(0, ge=0, description="PyTorch threads outside the engine; 0: one per core")
     chunking: ChunkingSettings = ChunkingSettings()
     index: IndexSettings = IndexSettings()
@@ -316,12 +314,13 @@ def config_file() -> Path:
 
 
 def child_environment(**extra: str) -> dict[str, str]:
-    """Return the environment for a child process: ours plus `extra`, with defaults that keep libraries quiet.
+    """Return the environment for a child process: ours plus `extra`, with no phoning home.
 
-    Libraries send no usage statistics. If the MLflow server is down, its client gives up after seconds, not minutes.
+    Usage statistics of the libraries are off, hubs are offline, an MLflow server that is away is waited for
+    seconds and not minutes, and idle OpenMP threads sleep instead of spinning (spinning made two threads on two
+    busy cores slower than one).
     """
     quiet = {
-        # Idle OpenMP threads sleep. When they spin, two threads on two busy cores are slower than one.
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
@@ -334,6 +333,11 @@ def child_environment(**extra: str) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
     return {**quiet, **os.environ, **extra}
+
+
+def environment_secret(name: str) -> str:
+    """Return the environment variable `name`, or an empty string."""
+    return os.environ.get(name, "")
 
 
 def prepare_process(**extra: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from ragtune.errors import EngineError, ResourceError, SettingsError
-from ragtune.settings import Settings
+from ragtune.settings import Settings, environment_secret
 from ragtune_serving.address import endpoint_url
 from ragtune_serving.keys import KeyStore
 
@@ -28,8 +28,8 @@ class GatewayClient:
     """Talks to the gateway of this home, or to the one at RAGTUNE_GATEWAY_URL with RAGTUNE_API_KEY."""
 
     def __init__(self, settings: Settings) -> None:
-        self.url = settings.gateway_url.rstrip("/").removesuffix("/v1") or endpoint_url(settings)
-        key = settings.api_key.get_secret_value() or KeyStore(settings.home / "keys").client_key()
+        self.url = environment_secret("RAGTUNE_GATEWAY_URL").rstrip("/").removesuffix("/v1") or endpoint_url(settings)
+        key = environment_secret("RAGTUNE_API_KEY") or KeyStore(settings.home / "keys").client_key()
         limits = httpx.Limits(max_connections=64)
         headers = {"Authorization": f"Bearer {key}"}
         self._client = httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT, limits=limits)
