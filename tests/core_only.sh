@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the wheel with the dependencies of the core alone, and uses it: tests/core_only.sh [FOLDER]
-# It downloads about 0.7 GB (CPU builds of torch) into FOLDER, a temporary one by default.
+# It works in FOLDER, a temporary one by default. With CPU builds of torch the environment takes 2 GB.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 folder=${1:-$(mktemp -d)}
