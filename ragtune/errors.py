@@ -1,20 +1,20 @@
-"""The error tree. Every message says what was found, what was expected and how to fix it.
+"""The errors of RagTune. Every message says what was found, what was expected and how to fix it.
 
 RagTuneError
-├── SettingsError        a setting or a request field has an impossible value
+├── SettingsError        a setting or a field of a request has an invalid value
 ├── SourceError          a document source is missing, empty or unreadable
-├── SearchIndexError     the search index refuses, is unreachable or has another shape
-├── DatasetError         too few pairs, a failed expectation, a leak between splits
+├── SearchIndexError     the search index is unreachable, refuses a request or was built differently
+├── DatasetError         too few pairs, a failed expectation or a leak between splits
 ├── ModelError           a model folder is missing, damaged or of an unknown kind
-├── EngineError          the generation engine did not start, died or answered nonsense
-├── RegistryError        an alias, version or manifest is missing or does not verify
-├── ResourceError        too little memory or disk, a busy port, a busy home
-└── FeedbackError        a feedback event that cannot be stored or matched
+├── EngineError          the generation engine did not start, died or sent an invalid reply
+├── RegistryError        an alias, version or manifest is missing or fails verification
+├── ResourceError        too little memory or disk, a busy port or home, a missing package
+└── FeedbackError        a feedback event cannot be stored or matched to a response
 """
 
 
 class RagTuneError(Exception):
-    """What went wrong, what was expected, and how to fix it."""
+    """The base of all errors that RagTune explains: what was found, what was expected, and how to fix it."""
 
     def __init__(self, found: str, expected: str = "", fix: str = "") -> None:
         parts = [found]
@@ -27,7 +27,7 @@ class RagTuneError(Exception):
 
 
 class SettingsError(RagTuneError):
-    """A setting or a request field has an impossible value."""
+    """A setting or a field of a request has an invalid value."""
 
 
 class SourceError(RagTuneError):
@@ -35,11 +35,11 @@ class SourceError(RagTuneError):
 
 
 class SearchIndexError(RagTuneError):
-    """The search index refuses, is unreachable or has another shape."""
+    """The search index is unreachable, refuses a request or was built with other settings."""
 
 
 class DatasetError(RagTuneError):
-    """Too few pairs, a failed expectation, or a leak between splits."""
+    """There are too few pairs, an expectation failed, or splits leak into each other."""
 
 
 class ModelError(RagTuneError):
@@ -47,16 +47,16 @@ class ModelError(RagTuneError):
 
 
 class EngineError(RagTuneError):
-    """The generation engine did not start, died or answered nonsense."""
+    """The generation engine did not start, died or sent an invalid reply."""
 
 
 class RegistryError(RagTuneError):
-    """An alias, version or manifest is missing or does not verify."""
+    """An alias, version or manifest is missing or fails verification."""
 
 
 class ResourceError(RagTuneError):
-    """Too little memory or disk, a busy port, or a busy home."""
+    """There is too little memory or disk, a port or home is in use, or a package is missing."""
 
 
 class FeedbackError(RagTuneError):
-    """A feedback event that cannot be stored or matched."""
+    """A feedback event cannot be stored or matched to a response."""

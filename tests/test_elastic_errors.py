@@ -70,7 +70,7 @@ def error_of(url: str, tmp_path: Path) -> str:
 
 def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
     message = error_of("http://127.0.0.1:1", tmp_path)
-    assert "No answer from Elasticsearch at http://127.0.0.1:1/docs" in message
+    assert "Elasticsearch at http://127.0.0.1:1/docs did not answer" in message
     assert "index.url" in message
 
 
@@ -84,7 +84,7 @@ def test_a_wrong_version_is_named_with_the_right_ones(version: str, tmp_path: Pa
 
 def test_another_product_is_refused(tmp_path: Path) -> None:
     with server(200, {"version": {"number": "8.19.5"}}, product="") as url:
-        assert "is not an Elasticsearch" in error_of(url, tmp_path)
+        assert "is not Elasticsearch" in error_of(url, tmp_path)
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -249,7 +249,7 @@ def test_a_streamed_reply_is_put_together_and_its_first_token_timed(server: str)
 
 @pytest.mark.parametrize("server", ["break off"], indirect=True)
 def test_a_reply_that_breaks_off_is_an_error_and_not_a_short_answer(server: str):
-    with OpenAIChat(server, "k", "m") as chat, pytest.raises(EngineError, match="broke off after 3 pieces"):
+    with OpenAIChat(server, "k", "m") as chat, pytest.raises(EngineError, match="too early, after 3 pieces"):
         chat.complete(ASK, max_tokens=5, temperature=0, seed=1)
 
 

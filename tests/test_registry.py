@@ -30,18 +30,18 @@ def test_a_release_verifies_and_equal_content_gives_the_same_folder(tmp_path):
 def test_a_folder_without_a_manifest_is_never_taken_for_a_model(tmp_path):
     folder = released(tmp_path)
     (folder / "manifest.json").unlink()
-    with pytest.raises(RegistryError, match=r"holds no manifest\.json"):
+    with pytest.raises(RegistryError, match=r"has no manifest\.json"):
         verify(folder)
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda f: (f / "w8a8/config.json").write_text('{"changed": 1}'), "another SHA-256"),
+        (lambda f: (f / "w8a8/config.json").write_text('{"changed": 1}'), "not have the SHA-256"),
         (lambda f: (f / "w8a8/model.safetensors").unlink(), "is missing"),
         (lambda f: (f / "w8a8/extra.json").write_text("{}"), "not in the manifest"),
-        (lambda f: (f / "w8a8/pytorch_model.bin").write_bytes(b"\x80"), "not loaded"),
-        (lambda f: (f / "modeling.py").write_text("1"), "not loaded"),
+        (lambda f: (f / "w8a8/pytorch_model.bin").write_bytes(b"\x80"), "not allowed"),
+        (lambda f: (f / "modeling.py").write_text("1"), "not allowed"),
         (lambda f: (f / "w8a8/link.json").symlink_to("/etc/hostname"), "is a link"),
     ],
 )
@@ -62,7 +62,7 @@ def test_pickled_weights_are_refused_even_when_the_manifest_lists_them(tmp_path)
     source.mkdir()
     (source / "pytorch_model.bin").write_bytes(b"\x80\x04")
     folder = assemble(tmp_path / "models", {"w8a8": source}, manifest())
-    with pytest.raises(RegistryError, match=r"pytorch_model\.bin is of a type that is not loaded"):
+    with pytest.raises(RegistryError, match=r"pytorch_model\.bin has a type that is not allowed"):
         verify(folder)
 
 

@@ -1,4 +1,4 @@
-"""A chat model behind any OpenAI-compatible URL, streamed so that the first token can be timed."""
+"""A chat model on any OpenAI-compatible server. Replies are streamed, so that the first token can be timed."""
 
 import time
 from collections.abc import Sequence
@@ -9,16 +9,17 @@ from ragtune.ports import ChatModel
 from ragtune.records import Completion, Message
 
 _TIMEOUT_SECONDS = 600.0
+"""Longest wait for a reply. Chosen by hand: on a busy CPU, long answers wait for minutes in the engine's queue."""
 
 
 class OpenAIChat(ChatModel):
-    """Talks to `url` (ending in /v1); one object may be used by several threads."""
+    """Talks to the server at `url` (ending in /v1). Several threads may use one object."""
 
     def __init__(self, url: str, api_key: str, model: str, timeout: float = _TIMEOUT_SECONDS) -> None:
         from openai import OpenAI
 
         self.name, self.url = model, url.rstrip("/")
-        # A retry would hide the failures that a benchmark counts; whoever wants one asks again.
+        # The client does not retry, because retries would hide failures that a benchmark has to count.
         self._client = OpenAI(base_url=self.url, api_key=api_key or "none", timeout=timeout, max_retries=0)
 
     def __enter__(self) -> Self:
@@ -28,11 +29,11 @@ class OpenAIChat(ChatModel):
         self.close()
 
     def close(self) -> None:
-        """Close the connections that are kept open for the next request."""
+        """Close the open connections."""
         self._client.close()
 
     def complete(self, messages: Sequence[Message], *, max_tokens: int, temperature: float, seed: int) -> Completion:
-        """Return the reply; raise EngineError with what was seen when there is none."""
+        """Return the reply; see ChatModel."""
         from openai import OpenAIError
 
         started = time.perf_counter()
@@ -59,14 +60,14 @@ class OpenAIChat(ChatModel):
         except OpenAIError as error:
             raise EngineError(
                 f"The engine at {self.url} did not answer: {type(error).__name__}: {error}",
-                fix="see the engine's log; a prompt longer than engine.max_model_len is refused",
+                fix="read the engine's log; it refuses prompts that are longer than engine.max_model_len",
             ) from error
         total = time.perf_counter() - started
         if usage is None or not finish:
             raise EngineError(
-                f"The engine at {self.url} broke off after {len(text)} pieces.",
+                f"The engine at {self.url} ended the reply too early, after {len(text)} pieces.",
                 "a finish reason and the token usage at the end of the stream",
-                "see the engine's log",
+                "read the engine's log",
             )
         return Completion(
             text="".join(text),
@@ -79,7 +80,7 @@ class OpenAIChat(ChatModel):
 
 
 def list_models(url: str, api_key: str) -> list[str]:
-    """Return the names of the models that a server offers; raise EngineError when it does not answer."""
+    """Return the names of the models that a server offers; raise EngineError if it does not answer."""
     from openai import OpenAI, OpenAIError
 
     try:

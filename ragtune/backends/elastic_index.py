@@ -1,7 +1,7 @@
-"""The search index on an Elasticsearch cluster (8.12 or later), with nothing that needs a paid licence.
+"""The search index on an Elasticsearch cluster (8.12 or later). It uses only what the free licence includes.
 
-Readers search through an alias whose filter shows one generation of chunks. An update writes the
-next generation beside it, unseen, and moves the filter in one step; a killed one is cleaned up later.
+Readers search through an alias whose filter selects one generation of chunks. An update writes the next generation,
+which readers do not see, and then changes the filter in one step. The next update cleans up after a killed one.
 """
 
 import re
@@ -26,13 +26,15 @@ if TYPE_CHECKING:
     Vector = npt.NDArray[np.float32]
 
 Result = TypeVar("Result")
+# Chosen by hand, not sensitive: some 2 MB per bulk request.
 ROWS_PER_REQUEST = 500
 SEARCHES_PER_REQUEST = 64
 MIN_CANDIDATES = 150
-"""Neighbours the vector graph looks at, at least; more is more exact and slower."""
+"""Neighbours that a search of the vector graph visits at least. More is more exact and slower. Chosen by hand; the
+recall on Elasticsearch is in benchmarks/retrieval/backends.json."""
 
 RESCORING = (8, 18)
-"""From this version the best candidates are scored again with the vectors as they were before int8."""
+"""Elasticsearch scores the best candidates again with the unquantised vectors from this version on."""
 
 ANALYSIS = {
     "filter": {
@@ -48,11 +50,14 @@ ANALYSIS = {
         }
     },
 }
-"""English with stemming; words end at any punctuation, so that `a.b_c` is found by each of its parts."""
+"""English with stemming. Words are split at punctuation, so that each part of `a.b_c` finds it."""
 
 
 class ElasticIndex(SearchIndex):
-    """Chunks in the index behind the alias `name`; one object serves many threads."""
+    """Chunks in the index behind the alias `name`. Several threads may use one object.
+
+    A writer retries for `patience` seconds while the cluster restarts.
+    """
 
     def __init__(
         self, url: str, api_key: str, name: str, embedder: str, dimension: int, scratch: Path, patience: float = 120.0
@@ -73,17 +78,17 @@ class ElasticIndex(SearchIndex):
         self._client.close()
 
     def versions(self) -> dict[str, tuple[str, str]]:
-        """Return {chunk id: (document id, chunk version)} of what readers see."""
-        with self._speaking():
-            return self._patiently(self._stored_versions)
+        """Return {chunk id: (document id, chunk version)} of the chunks that readers see."""
+        with self._explaining_errors():
+            return self._retrying(self._stored_versions)
 
     def vectors(self, ids: Sequence[str]) -> "dict[str, Vector]":
         """Return the stored vectors of these chunks."""
-        found: dict[str, Vector] = {}
-        with self._speaking():
+        vectors: dict[str, Vector] = {}
+        with self._explaining_errors():
             for part in _parts(ids, ROWS_PER_REQUEST):
-                found |= self._patiently(partial(self._stored_vectors, part))
-        return found
+                vectors |= self._retrying(partial(self._stored_vectors, part))
+        return vectors
 
     def _stored_versions(self) -> dict[str, tuple[str, str]]:
         index, _ = self._published()
@@ -99,36 +104,36 @@ class ElasticIndex(SearchIndex):
         return {row["id"]: np.array(row[self._vector_field], dtype=np.float32) for _, row in rows}
 
     def size_bytes(self) -> int:
-        """Return what the index that readers see takes on one copy of its shard."""
-        with self._speaking():
+        """Return the size of the index that readers see, without its replicas."""
+        with self._explaining_errors():
             index, _ = self._published()
             stats = self._client.indices.stats(index=index, metric="store") if index else None
         return int(stats["_all"]["primaries"]["store"]["size_in_bytes"]) if stats else 0
 
     def updating(self) -> AbstractContextManager[None]:
-        """Hold the lease that the cluster keeps for the one writer; it ends by itself when we die."""
+        """Hold the cluster's lease for the one writer. It expires if this process dies."""
         return self._hold_lease()
 
     @contextmanager
     def _hold_lease(self) -> Iterator[None]:
-        with self._speaking():
+        with self._explaining_errors():
             self._lease.acquire()
         try:
             yield
         finally:
-            with self._speaking():
+            with self._explaining_errors():
                 self._lease.release()
 
     def apply(self, added: "Iterable[tuple[Chunk, Vector]]", deleted: Sequence[str]) -> None:
-        """Write the next generation unseen, show it in one step, then remove what it replaced."""
-        with self._speaking():
-            old_index, generation = self._patiently(self._published)
-            self._patiently(lambda: self._drop_unused(old_index))
+        """Write the next generation, show it to readers in one step, then remove what it replaced."""
+        with self._explaining_errors():
+            old_index, generation = self._retrying(self._published)
+            self._retrying(lambda: self._drop_unused(old_index))
             if old_index == self._index:
-                self._patiently(lambda: self._undo_unfinished(generation))
+                self._retrying(lambda: self._undo_unfinished(generation))
             else:
                 generation = 0
-                self._patiently(self._create)
+                self._retrying(self._create)
             after = generation + 1
             stale = list(deleted)
             for part in _iterable_parts(added, ROWS_PER_REQUEST):
@@ -136,15 +141,15 @@ class ElasticIndex(SearchIndex):
                 self._bulk([self._document(chunk, vector, after) for chunk, vector in part])
             if generation:
                 for ids in _parts(stale, ROWS_PER_REQUEST):
-                    self._patiently(partial(self._mark_removed, ids, after))
-            self._patiently(lambda: self._client.indices.refresh(index=self._index))
-            self._patiently(lambda: self._publish(old_index, after))
-            self._patiently(lambda: self._delete_where({"range": {"removed": {"lte": after}}}))
+                    self._retrying(partial(self._mark_removed, ids, after))
+            self._retrying(lambda: self._client.indices.refresh(index=self._index))
+            self._retrying(lambda: self._publish(old_index, after))
+            self._retrying(lambda: self._delete_where({"range": {"removed": {"lte": after}}}))
 
     def search(self, queries: Sequence[IndexQuery]) -> list[list[Hit]]:
-        """Ask all queries in as few requests as possible; an index never built has no hits."""
+        """Return the hits of all queries, in as few requests as possible. An index that was never built has no hits."""
         results: list[list[Hit]] = []
-        with self._speaking():
+        with self._explaining_errors():
             for part in _parts(queries, SEARCHES_PER_REQUEST):
                 searches = [line for query in part for line in ({"index": self.name}, self._search_body(query))]
                 for query, response in zip(part, self._client.msearch(searches=searches)["responses"], strict=True):
@@ -164,14 +169,14 @@ class ElasticIndex(SearchIndex):
         return best_first([row["_source"]["record"] for row in rows], scores)
 
     def _check_embedder(self) -> None:
-        """Raise SearchIndexError when readers see an index without our vectors."""
+        """Raise SearchIndexError if readers see an index with vectors of another embedder."""
         index, _ = self._published()
         if index not in ("", self._index):
             meta = self._client.indices.get_mapping(index=index)[index]["mappings"].get("_meta", {})
             raise SearchIndexError(
                 f"The index at {self.location} was built with the embedder '{meta.get('embedder')}'.",
                 expected=f"'{self.embedder}', as the settings say",
-                fix="run `ragtune index` or `ragtune materialize` to build it anew, or restore the old setting",
+                fix="run `ragtune index` or `ragtune materialize` to build it again, or restore the old setting",
             )
 
     def _search_body(self, query: IndexQuery) -> dict[str, Any]:
@@ -192,7 +197,7 @@ class ElasticIndex(SearchIndex):
         return {**body, "knn": knn}
 
     def _published(self) -> tuple[str, int]:
-        """Return the index behind the alias and the generation that its filter shows."""
+        """Return the index behind the alias and the generation that its filter selects; ("", 0) before the first."""
         reply = self._client.options(ignore_status=404).indices.get_alias(name=self.name)
         if reply.meta.status == 404:
             return "", 0
@@ -222,7 +227,7 @@ class ElasticIndex(SearchIndex):
         self._client.indices.update_aliases(actions=actions)
 
     def _drop_unused(self, old_index: str) -> None:
-        """Drop our indices that readers do not see: replaced ones, and a first build that was killed."""
+        """Delete our indices that readers do not see: replaced ones, and one whose first build was killed."""
         ours = re.compile(re.escape(self.name) + "-[0-9a-f]{16}")
         for index in self._client.indices.get(index=f"{self.name}-*", features="aliases"):
             if ours.fullmatch(index) and index != old_index:
@@ -253,19 +258,19 @@ class ElasticIndex(SearchIndex):
         )
 
     def _undo_unfinished(self, generation: int) -> None:
-        """Remove what a killed update wrote, and what a finished one no longer shows."""
+        """Undo what a killed update wrote, and remove chunks that readers no longer see."""
         self._client.indices.refresh(index=self._index)
         self._delete_where({"range": {"added": {"gt": generation}}})
         self._delete_where({"range": {"removed": {"lte": generation}}})
-        marked = [each for each, _ in self._scan(self._index, {"range": {"removed": {"gt": generation}}}, ["id"])]
-        self._bulk([{"_op_type": "update", "_id": each, "doc": {"removed": None}} for each in marked])
+        marked = [row_id for row_id, _ in self._scan(self._index, {"range": {"removed": {"gt": generation}}}, ["id"])]
+        self._bulk([{"_op_type": "update", "_id": row_id, "doc": {"removed": None}} for row_id in marked])
         if marked:
             self._client.indices.refresh(index=self._index)
 
     def _delete_where(self, query: dict[str, Any]) -> None:
-        found = [each for each, _ in self._scan(self._index, query, ["id"])]
-        self._bulk([{"_op_type": "delete", "_id": each} for each in found])
-        if found:
+        row_ids = [row_id for row_id, _ in self._scan(self._index, query, ["id"])]
+        self._bulk([{"_op_type": "delete", "_id": row_id} for row_id in row_ids])
+        if row_ids:
             self._client.indices.refresh(index=self._index)
 
     def _document(self, chunk: Chunk, vector: "Vector", generation: int) -> dict[str, Any]:
@@ -280,12 +285,12 @@ class ElasticIndex(SearchIndex):
             yield row["_id"], row["_source"]
 
     def _mark_removed(self, ids: Sequence[str], generation: int) -> None:
-        found = [row_id for row_id, _ in self._scan(self.name, {"terms": {"id": list(ids)}}, ["id"])]
-        self._bulk([{"_op_type": "update", "_id": each, "doc": {"removed": generation}} for each in found])
+        row_ids = [row_id for row_id, _ in self._scan(self.name, {"terms": {"id": list(ids)}}, ["id"])]
+        self._bulk([{"_op_type": "update", "_id": row_id, "doc": {"removed": generation}} for row_id in row_ids])
 
     def _bulk(self, actions: Sequence[dict[str, Any]]) -> None:
         for part in _parts(actions, ROWS_PER_REQUEST):
-            self._patiently(partial(self._send, part))
+            self._retrying(partial(self._send, part))
 
     def _send(self, actions: Sequence[dict[str, Any]]) -> None:
         from elasticsearch import helpers
@@ -296,8 +301,8 @@ class ElasticIndex(SearchIndex):
         )
         self._check_rows([item for ok, item in rows if not ok])
 
-    def _patiently(self, step: Callable[[], Result]) -> Result:
-        """Do a step that may be done twice; a writer waits out a restart of the cluster for `patience` seconds."""
+    def _retrying(self, step: Callable[[], Result]) -> Result:
+        """Run a step that may run twice. A writer repeats it for `patience` seconds while the cluster restarts."""
         from elasticsearch import ApiError, TransportError
 
         deadline, pause = time.monotonic() + self.patience * self._lease.held, 0.5
@@ -320,8 +325,8 @@ class ElasticIndex(SearchIndex):
                 raise explained(self.location, int(result.get("status", 500)), str(error.get("type")), str(error))
 
     @contextmanager
-    def _speaking(self) -> Iterator[None]:
-        """Turn the client's errors into ours; check the server's version before the first request."""
+    def _explaining_errors(self) -> Iterator[None]:
+        """Turn errors of the client into ours. Check the server's version before the first request."""
         from elasticsearch import ApiError, TransportError, UnsupportedProductError
 
         try:

@@ -1,7 +1,7 @@
-"""One writer at a time on an Elasticsearch index: a lease in the cluster, renewed while its holder lives.
+"""Allows one writer at a time on an Elasticsearch index: a lease in the cluster, renewed while its holder lives.
 
-Taking and renewing it go by compare-and-set on the document's sequence number, so whoever renews it
-knows that nobody else held it in between.
+The lease is a document. It is taken and renewed by compare-and-set on the document's sequence number. So a
+successful renewal proves that nobody else held the lease in between.
 """
 
 import os
@@ -13,13 +13,14 @@ from typing import Any
 
 from ragtune.errors import SearchIndexError
 
+# Chosen by hand: three renewals may fail before the lease ends, and a dead writer blocks others for a minute at most.
 LEASE_SECONDS = 60.0
 RENEW_EVERY = 15.0
 LOOK_EVERY = 0.5
 
 
 class WriterLease:
-    """The right to write; a dead holder's lease ends after 60 seconds, at once on the same machine."""
+    """The right to write. The lease of a dead process ends after 60 seconds, or at once on the same machine."""
 
     def __init__(self, client: Any, index: str) -> None:
         self._client, self._index = client, index
@@ -31,7 +32,7 @@ class WriterLease:
         self._thread: threading.Thread | None = None
 
     def acquire(self) -> None:
-        """Wait until nobody else holds the lease, take it and keep renewing it."""
+        """Wait until the lease is free, take it, and renew it in a thread until `release`."""
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
         while not self._take():
             time.sleep(LOOK_EVERY)
@@ -41,20 +42,20 @@ class WriterLease:
 
     @property
     def held(self) -> bool:
-        """Whether this process holds the lease, as far as it knows."""
+        """Whether this process holds the lease, as far as it knows now."""
         return self._thread is not None and not self._lost
 
     def check(self) -> None:
-        """Raise SearchIndexError when another writer took the lease; do nothing when none was asked for."""
+        """Raise SearchIndexError if another writer took the lease. Do nothing if `acquire` was never called."""
         if self._lost:
             raise SearchIndexError(
-                f"Another writer took over the index while this one was silent: {self._lost}",
+                f"Another writer took over the index, because this one did not renew its lease: {self._lost}",
                 expected=f"a renewal every {RENEW_EVERY:.0f} seconds",
                 fix="run the same command again",
             )
 
     def release(self) -> None:
-        """Give the lease back; a lost one is left to its new holder, and one out of reach to its end."""
+        """Give the lease back. Do nothing if another writer has it; let it expire if the cluster does not answer."""
         from elasticsearch import ApiError, TransportError
 
         self._stop.set()
@@ -75,14 +76,14 @@ class WriterLease:
 
         try:
             try:
-                held = self._client.get(index=self._index, id="writer")
+                lease = self._client.get(index=self._index, id="writer")
             except NotFoundError:
                 self._write(op_type="create")
                 return True
-            free = time.time() >= held["_source"]["expires"] or not _alive(held["_source"]["owner"])
-            if not free and held["_source"]["owner"] != self._owner:
+            free = time.time() >= lease["_source"]["expires"] or not _alive(lease["_source"]["owner"])
+            if not free and lease["_source"]["owner"] != self._owner:
                 return False
-            self._write(if_seq_no=held["_seq_no"], if_primary_term=held["_primary_term"])
+            self._write(if_seq_no=lease["_seq_no"], if_primary_term=lease["_primary_term"])
         except ConflictError:
             return False
         return True
@@ -93,17 +94,17 @@ class WriterLease:
         self._revision = {"if_seq_no": written["_seq_no"], "if_primary_term": written["_primary_term"]}
 
     def confirm(self) -> None:
-        """Prolong the lease now; raise SearchIndexError when somebody else holds it."""
+        """Renew the lease now; raise SearchIndexError if somebody else holds it."""
         from elasticsearch import ConflictError, NotFoundError
 
         with self._renewing:
             try:
                 self._write(**self._revision)
             except (ConflictError, NotFoundError) as error:
-                # Our own last renewal may have arrived though its answer did not.
-                found = self._client.options(ignore_status=404).get(index=self._index, id="writer")
-                if found.get("_source", {}).get("owner") == self._owner:
-                    self._revision = {"if_seq_no": found["_seq_no"], "if_primary_term": found["_primary_term"]}
+                # Our last renewal may have reached the cluster although its reply did not reach us.
+                lease = self._client.options(ignore_status=404).get(index=self._index, id="writer")
+                if lease.get("_source", {}).get("owner") == self._owner:
+                    self._revision = {"if_seq_no": lease["_seq_no"], "if_primary_term": lease["_primary_term"]}
                 else:
                     self._lost = str(error)
         self.check()
@@ -117,12 +118,12 @@ class WriterLease:
             except SearchIndexError:
                 return
             except (ApiError, TransportError):
-                # While the cluster is away nobody takes the lease; the next renewal will tell.
+                # While the cluster is down nobody can take the lease. The next renewal shows who has it.
                 continue
 
 
 def _alive(owner: str) -> bool:
-    """Return whether a holder may still live: a process of another machine always may."""
+    """Return whether the holder may still be alive; a process on another machine always may."""
     import psutil
 
     host, pid, _ = owner.split(":")

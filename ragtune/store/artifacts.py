@@ -1,7 +1,7 @@
-"""Immutable, content-addressed artefacts under the home.
+"""Immutable artefacts in the home, named by the hash of their content.
 
-An artefact is built in a scratch folder and renamed into place once it is whole, so a
-killed process never leaves half of one where a reader would look.
+An artefact is written into a scratch folder, which is renamed when it is complete. So a killed process never leaves
+an incomplete one where readers look.
 """
 
 import hashlib
@@ -34,18 +34,18 @@ def file_sha256(path: Path) -> str:
 
 
 def folder_files(folder: Path) -> dict[str, str]:
-    """Return {relative path: SHA-256} of every file below the folder, sorted by path."""
+    """Return {relative path: SHA-256} of all files in the folder and its subfolders, sorted by path."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     return {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
 
 
 def files_sha256(files: dict[str, str]) -> str:
-    """Return one SHA-256 for a {path: hash} listing."""
+    """Return the SHA-256 of a {path: hash} listing."""
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    """Write JSON so that a reader sees the old file or the new one, never an incomplete one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with scratch.open("w") as stream:
@@ -56,27 +56,28 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def scratch_name() -> str:
-    """Return a name for a folder that this process is filling."""
+    """Return a name for a folder that this process fills; it contains the pid, see `clear_abandoned`."""
     return f".scratch-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 def clear_abandoned(*roots: Path) -> None:
-    """Remove what processes that are no longer there left half-written, in each root or one folder below."""
-    for scratch in (found for root in roots for depth in ("", "*/") for found in root.glob(f"{depth}.scratch-*")):
+    """Remove the scratch folders of processes that no longer run, in each root and in its direct subfolders."""
+    patterns = (".scratch-*", "*/.scratch-*")
+    for scratch in [path for root in roots for pattern in patterns for path in root.glob(pattern)]:
         owner = scratch.name.split("-")[1]
         if not Path("/proc", owner).exists():
             shutil.rmtree(scratch, ignore_errors=True)
 
 
 class ArtifactStore:
-    """Folders and tables under `root`, each named by the hash of its content."""
+    """Folders and tables below `root`, each named by the hash of its content."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Path]:
-        """Yield an empty scratch folder that is removed afterwards unless `commit` moved it."""
+        """Yield an empty scratch folder, and remove it at the end unless `commit` moved it."""
         scratch = self.root / name / scratch_name()
         scratch.mkdir(parents=True)
         try:
@@ -85,10 +86,15 @@ class ArtifactStore:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def commit(self, name: str, scratch: Path, rows: int = 0, identity: str = "") -> ArtifactRef:
-        """Move a finished scratch folder to its final place and return the reference.
+        """Move a complete scratch folder to its final place and return the reference.
 
-        `identity` replaces the content hash where the bytes are not reproducible but the inputs
-        are known. The manifest with every file's hash is written last.
+        The manifest with the hash of every file is written last.
+
+        Args:
+            name: name of the artefact.
+            scratch: a folder from `stage`.
+            rows: number of records, for the reference.
+            identity: a hash of the inputs. It replaces the content hash if the bytes are not reproducible.
         """
         files = folder_files(scratch)
         sha256 = identity or files_sha256(files)
@@ -103,9 +109,9 @@ class ArtifactStore:
         return ref
 
     def write_records(self, name: str, records: Sequence[Any], identity: str = "") -> ArtifactRef:
-        """Write dataclass records as one Parquet file; equal records give an equal reference.
+        """Write dataclass records as one Parquet file. Equal records give an equal reference.
 
-        `identity` replaces the content hash where the records are known by their inputs.
+        `identity` is a hash of the inputs that replaces the content hash.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -119,7 +125,7 @@ class ArtifactStore:
             return self.commit(name, scratch, rows=len(rows), identity=identity or digest)
 
     def read_records(self, ref: ArtifactRef, kind: type[Record]) -> list[Record]:
-        """Read records back; raise RegistryError when the artefact is gone or unfinished."""
+        """Return the records; raise RegistryError if the artefact is missing or incomplete."""
         import pyarrow.parquet as pq
 
         if ref.rows == 0:
@@ -129,22 +135,22 @@ class ArtifactStore:
         return [adapter.validate_json(row) for row in table.column("record").to_pylist()]
 
     def folder(self, ref: ArtifactRef) -> Path:
-        """Return the artefact's folder; raise RegistryError when it is gone or unfinished."""
+        """Return the artefact's folder; raise RegistryError if it is missing or incomplete."""
         folder = Path(ref.uri)
         if not (folder / MANIFEST).is_file():
             raise RegistryError(
-                f"Artefact '{ref.name}' is not complete at {folder}.",
+                f"Artefact '{ref.name}' at {folder} is missing or incomplete.",
                 expected=f"a folder with {MANIFEST}",
                 fix=f"run `ragtune materialize --select {ref.name}`",
             )
         return folder
 
     def set_current(self, ref: ArtifactRef) -> None:
-        """Make this the newest artefact of its name."""
+        """Make this the current artefact of its name."""
         write_json(self.root / ref.name / "current.json", asdict(ref))
 
     def current(self, name: str) -> ArtifactRef | None:
-        """Return the newest artefact of that name, or None before the first."""
+        """Return the current artefact of that name, or None if there is none yet."""
         path = self.root / name / "current.json"
         if not path.is_file():
             return None

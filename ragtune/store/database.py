@@ -1,4 +1,4 @@
-"""Opens a SQL database the same way everywhere: SQLite in WAL mode, or PostgreSQL by URL."""
+"""Opens SQL databases: SQLite in WAL mode, or PostgreSQL by URL."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +9,16 @@ import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 _SQLITE = "sqlite:///"
-# Any number will do for PostgreSQL, as long as all of ours lock the same one.
+# The number of PostgreSQL's advisory lock is arbitrary; all our writers have to use the same one.
 _ALONE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(4823517)"}
 
 
 def open_database(url: str, tables: sa.MetaData) -> sa.Engine:
-    """Return an engine for a SQLAlchemy URL with these tables in it; folders and tables are made on first use.
+    """Return an engine for a SQLAlchemy URL. Create the tables, and the folder of a SQLite file, if they are missing.
 
-    Raises SQLAlchemyError or ImportError when the URL is wrong, its driver missing or the server away.
+    Raises:
+        SQLAlchemyError: the URL is invalid or the server does not answer.
+        ImportError: the database's driver is not installed.
     """
     if (kind := sa.make_url(url).get_backend_name()) not in _ALONE:
         raise sa.exc.ArgumentError(f"{kind} is neither sqlite nor postgresql")
@@ -28,7 +30,7 @@ def open_database(url: str, tables: sa.MetaData) -> sa.Engine:
     if engine.dialect.driver == "psycopg":
         sa.event.listen(engine, "connect", _prepare_postgresql)
     with engine.begin() as connection:
-        # Several processes open a new database at once: whoever comes second finds the tables.
+        # Several processes may open a new database at the same time. The lock makes the second one wait for the tables.
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql(_ALONE["postgresql"])
         for table in tables.sorted_tables:
@@ -40,9 +42,9 @@ def open_database(url: str, tables: sa.MetaData) -> sa.Engine:
 
 @contextmanager
 def exclusive_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Begin a transaction beside which no other of this kind runs.
+    """Run an exclusive write transaction: no other one runs at the same time.
 
-    What it reads first nobody changes before it writes, and readers see numbered rows in the order of their numbers.
+    Nobody changes what it reads before it writes. Readers see numbered rows appear in the order of their numbers.
     """
     with engine.begin() as connection:
         connection.exec_driver_sql(_ALONE[engine.dialect.name])
@@ -50,7 +52,7 @@ def exclusive_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    """Let readers and one writer work side by side, and wait for a lock instead of failing."""
+    """Let readers work at the same time as one writer, and wait for a lock instead of failing."""
     cursor = connection.cursor()
     for pragma in ("busy_timeout=15000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
@@ -58,7 +60,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _prepare_postgresql(connection: Any, _record: object) -> None:
-    """Leave out the NUL character, which PostgreSQL stores in no text, instead of losing the whole row."""
+    """Remove NUL characters, which PostgreSQL refuses in text, instead of losing the whole row."""
     from psycopg.types.string import StrDumper
 
     class WithoutNul(StrDumper):

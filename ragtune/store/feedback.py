@@ -1,7 +1,7 @@
-"""The feedback log: every response and every verdict on one, append-only.
+"""The feedback log: every response, and every verdict on a response. Rows are only added, never changed.
 
-It is one of the two contracts between the wings: serving writes it, the assets read it.
-SQLite in WAL mode by default, PostgreSQL by URL; rows are only ever added.
+It is one of the two contracts between the wings: the serving wing writes it, the asset wing reads it. It is a SQLite
+database in WAL mode by default, or PostgreSQL by URL.
 """
 
 import json
@@ -19,6 +19,7 @@ from ragtune.store.database import exclusive_transaction, open_database
 
 RATINGS = ("up", "down")
 LONGEST_TEXT = 8000
+"""Characters in a correction or a comment. Chosen by hand: a few pages."""
 
 _tables = sa.MetaData()
 _responses = sa.Table(
@@ -52,12 +53,12 @@ _feedback = sa.Table(
 
 
 def now() -> str:
-    """Return the present moment in UTC, ISO 8601 with milliseconds."""
+    """Return the current time in UTC, as ISO 8601 with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class FeedbackLog:
-    """Responses and verdicts at a SQLAlchemy URL; the tables are made on first use."""
+    """Responses and verdicts in the database at a SQLAlchemy URL. The tables are created on first use."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -66,11 +67,12 @@ class FeedbackLog:
             raise FeedbackError(
                 f"The feedback log cannot be opened: {error}",
                 expected="a SQLAlchemy URL of SQLite or PostgreSQL",
-                fix="correct feedback.url (RAGTUNE_FEEDBACK__URL), or leave it empty for SQLite in the home",
+                fix="correct feedback.url (RAGTUNE_FEEDBACK__URL), or leave it empty for SQLite in the home; "
+                "PostgreSQL also needs the extra 'postgresql'",
             ) from error
 
     def record_response(self, response: ResponseRecord) -> None:
-        """Add what the gateway answered."""
+        """Add a response of the gateway."""
         row = asdict(response)
         for name in ("chunk_ids", "cited_chunk_ids"):
             row[name] = json.dumps(row[name])
@@ -78,7 +80,7 @@ class FeedbackLog:
             connection.execute(_responses.insert().values(**row))
 
     def response(self, response_id: str) -> ResponseRecord | None:
-        """Return a recorded response, or None."""
+        """Return a recorded response, or None if there is none with this id."""
         with self._engine.connect() as connection:
             row = connection.execute(sa.select(_responses).where(_responses.c.id == response_id)).mappings().first()
         return None if row is None else ResponseRecord(**_with_tuples(row))
@@ -86,9 +88,10 @@ class FeedbackLog:
     def add(
         self, response_id: str, rating: str, correction: str = "", comment: str = "", user: str = ""
     ) -> FeedbackEvent:
-        """Append a verdict on a recorded response and return it with its sequence number.
+        """Add a verdict on a recorded response and return it with its sequence number.
 
-        Raises FeedbackError for an unknown response, an unknown rating or a text that is too long.
+        Raises:
+            FeedbackError: the response or the rating is unknown, or a text is too long.
         """
         if rating not in RATINGS:
             raise FeedbackError(f"The rating is {rating!r}.", expected=" or ".join(RATINGS))
@@ -98,7 +101,7 @@ class FeedbackLog:
         if self.response(response_id) is None:
             raise FeedbackError(
                 f"There is no response '{response_id}'.",
-                expected="the `ragtune.response_id` of a response of this gateway",
+                expected="the `ragtune.response_id` of a response from this gateway",
             )
         values = {
             "id": f"fb-{uuid.uuid4().hex}",
@@ -115,7 +118,7 @@ class FeedbackLog:
         return self.events(sequence - 1, limit=1)[0]
 
     def events(self, after_sequence: int = 0, limit: int = 0) -> list[FeedbackEvent]:
-        """Return the verdicts after a sequence number, oldest first, with what they are about."""
+        """Return the verdicts after a sequence number, oldest first, with the responses' questions and chunks."""
         columns = ("question", "chunk_ids", "cited_chunk_ids", "model_version")
         query = (
             sa.select(_feedback, *(_responses.c[name] for name in columns))
@@ -128,18 +131,18 @@ class FeedbackLog:
         return [FeedbackEvent(**_with_tuples(row)) for row in rows]
 
     def count_since(self, sequence: int) -> int:
-        """Return how many verdicts came after a sequence number."""
+        """Return the number of verdicts after a sequence number."""
         query = sa.select(sa.func.count()).select_from(_feedback).where(_feedback.c.sequence > sequence)
         with self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
 
     def count_responses(self) -> int:
-        """Return how many responses were recorded."""
+        """Return the number of recorded responses."""
         with self._engine.connect() as connection:
             return int(connection.execute(sa.select(sa.func.count()).select_from(_responses)).scalar_one())
 
     def close(self) -> None:
-        """Close every connection; the log can be used again afterwards."""
+        """Close all connections. The log opens new ones if it is used again."""
         self._engine.dispose()
 
 

@@ -1,7 +1,7 @@
-"""The model registry: what the asset wing releases and the serving wing loads.
+"""The model registry: the asset wing releases models into it, and the serving wing loads them from it.
 
-A released model is a folder below `home/models` whose `manifest.json` was written last; a version
-in MLflow's registry points at it, and the aliases `champion`, `challenger` and `previous` move.
+A released model is a folder in `home/models` with a `manifest.json` that was written last. A version in MLflow's
+registry points at the folder, and the aliases `champion`, `challenger` and `previous` point at versions.
 """
 
 import json
@@ -30,19 +30,19 @@ Alias = Literal["champion", "challenger", "previous"]
 ALIASES: tuple[Alias, ...] = ("champion", "challenger", "previous")
 MANIFEST = "manifest.json"
 FORMAT = 1
-WHOLE = (".safetensors", ".json", ".jinja", ".txt", ".model", ".yaml", ".md")
-"""File types that a released model may hold: weights as safetensors, the rest is plain data."""
+ALLOWED_TYPES = (".safetensors", ".json", ".jinja", ".txt", ".model", ".yaml", ".md")
+"""File types that a released model may contain: weights as safetensors, everything else as plain data."""
 
 _MANIFEST = TypeAdapter(ModelManifest)
 
 
 def read_manifest(folder: Path) -> ModelManifest:
-    """Return the manifest of a model folder; raise RegistryError when there is none to read."""
+    """Return the manifest of a model folder; raise RegistryError if it is missing, damaged or of another format."""
     path = folder / MANIFEST
     if not path.is_file():
         raise RegistryError(
-            f"{folder} holds no {MANIFEST}, so the model there is not whole.",
-            expected="a model folder that a release finished",
+            f"{folder} has no {MANIFEST}, so the model there is incomplete.",
+            expected="a model folder from a finished release",
             fix="run `ragtune materialize`",
         )
     try:
@@ -57,10 +57,11 @@ def read_manifest(folder: Path) -> ModelManifest:
 
 
 def verify(folder: Path) -> ModelManifest:
-    """Return the manifest once every file in the folder is one it lists, with the hash it lists.
+    """Return the manifest after checking that the folder has exactly the files and hashes that it lists.
 
-    Raises RegistryError that names each file which is missing, changed, unlisted, a link or of a
-    type that could run code (pickled weights, Python).
+    Raises:
+        RegistryError: a file is missing, changed, not listed, a link, or of a type that could run code (pickled
+            weights, Python). The message names the files.
     """
     manifest = read_manifest(folder)
     problems = [f"{path} leads out of the folder" for path in manifest.files if not _inside(path)]
@@ -70,14 +71,14 @@ def verify(folder: Path) -> ModelManifest:
         if not _inside(sub) or not (folder / sub).is_dir()
     ]
     if manifest.served_precision not in manifest.precisions:
-        problems.append(f"the served precision {manifest.served_precision} is not among {list(manifest.precisions)}")
+        problems.append(f"the served precision {manifest.served_precision} is none of {list(manifest.precisions)}")
     present = _present(folder)
     problems += [f"{path} is missing" for path in manifest.files if _inside(path) and path not in present]
     problems += [problem for path in sorted(present) for problem in _check_file(folder, path, manifest.files)]
     if problems:
         raise RegistryError(
-            f"The model at {folder} does not verify: {'; '.join(problems[:8])}.",
-            expected="exactly the files of its manifest, weights as safetensors",
+            f"The model at {folder} fails verification: {'; '.join(problems[:8])}.",
+            expected="exactly the files in its manifest, with weights as safetensors",
             fix="run `ragtune rollback`, or release the model again",
         )
     return manifest
@@ -95,31 +96,31 @@ def _present(folder: Path) -> set[str]:
 def _check_file(folder: Path, path: str, files: Mapping[str, str]) -> "Iterator[str]":
     if (folder / path).is_symlink():
         yield f"{path} is a link"
-    elif not path.endswith(WHOLE) and Path(path).name not in ("LICENSE", "NOTICE"):
-        yield f"{path} is of a type that is not loaded (allowed: {' '.join(WHOLE)})"
+    elif not path.endswith(ALLOWED_TYPES) and Path(path).name not in ("LICENSE", "NOTICE"):
+        yield f"{path} has a type that is not allowed (allowed: {' '.join(ALLOWED_TYPES)})"
     elif path not in files:
         yield f"{path} is not in the manifest"
     elif file_sha256(folder / path) != files[path]:
-        yield f"{path} has another SHA-256 than the manifest says"
+        yield f"{path} does not have the SHA-256 that is in the manifest"
 
 
 def assemble(models: Path, precisions: Mapping[str, Path], manifest: ModelManifest) -> Path:
-    """Build a model folder below `models` from one folder per precision and return it.
+    """Create a model folder in `models` from one folder per precision, and return it.
 
-    `files` and `precisions` of the manifest are filled in here and the manifest is written last,
-    before one rename puts the folder in place. The same content gives the same folder. Files are
-    hard-linked where the file system allows it, so a release costs no disk.
+    The fields `files` and `precisions` of the manifest are filled in here. The manifest is written last, and then one
+    rename moves the folder into place. The same content gives the same folder. Files are hard links if the file system
+    supports them, so that a release needs no disk space.
     """
     scratch = models / scratch_name()
     try:
         for precision, source in precisions.items():
             _link_tree(source, scratch / precision)
-        whole = replace(manifest, files=folder_files(scratch), precisions={name: name for name in precisions})
-        identity = {key: value for key, value in asdict(whole).items() if key != "created_at"}
+        complete = replace(manifest, files=folder_files(scratch), precisions={name: name for name in precisions})
+        identity = {key: value for key, value in asdict(complete).items() if key != "created_at"}
         final = models / content_id(json.dumps(identity, sort_keys=True, default=str))
         if (final / MANIFEST).is_file():
             return final
-        write_json(scratch / MANIFEST, asdict(whole))
+        write_json(scratch / MANIFEST, asdict(complete))
         if final.exists():
             shutil.rmtree(final)
         scratch.rename(final)
@@ -143,7 +144,7 @@ def _link_tree(source: Path, target: Path) -> None:
 class ModelRegistry:
     """Versions and aliases in the MLflow Model Registry (SQLite in the home, or a server).
 
-    Writers take a file lock in the home; readers take none.
+    Writers hold a file lock in the home. Readers need none.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -153,8 +154,8 @@ class ModelRegistry:
         self._client: MlflowClient | None = None
 
     def alias(self, name: Alias) -> RegisteredModel | None:
-        """Return the version that the alias points at, or None (5 ms after the first call)."""
-        _known(name)
+        """Return the version that the alias points at, or None. Calls after the first take about 5 ms."""
+        _check_alias(name)
         if not self._started():
             return None
         from mlflow.exceptions import MlflowException
@@ -164,19 +165,19 @@ class ModelRegistry:
         except MlflowException as error:
             if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
                 return None
-            raise self._silent(error) from error
+            raise self._unexpected(error) from error
         return self._read(version)
 
     def version(self, version: str) -> RegisteredModel:
-        """Return one version; raise RegistryError that lists the versions when it is unknown."""
-        found = {model.version: model for model in self.versions()}
-        if version not in found:
+        """Return one version; raise RegistryError that lists all versions if there is no such one."""
+        models = {model.version: model for model in self.versions()}
+        if version not in models:
             raise RegistryError(
                 f"There is no version '{version}' of model '{self.name}'.",
-                expected=f"one of {', '.join(found) or 'none yet'}",
+                expected=f"one of {', '.join(models) or 'none yet'}",
                 fix="run `ragtune status` to see what is registered",
             )
-        return found[version]
+        return models[version]
 
     def versions(self) -> list[RegisteredModel]:
         """Return every version, oldest first."""
@@ -185,13 +186,13 @@ class ModelRegistry:
         from mlflow.exceptions import MlflowException
 
         try:
-            found = self._connect().search_model_versions(f"name = '{self.name}'", max_results=1000)
+            versions = self._connect().search_model_versions(f"name = '{self.name}'", max_results=1000)
         except MlflowException as error:
-            raise self._silent(error) from error
-        return [self._read(version) for version in sorted(found, key=lambda one: int(one.version))]
+            raise self._unexpected(error) from error
+        return [self._read(version) for version in sorted(versions, key=lambda version: int(version.version))]
 
     def register(self, folder: Path) -> str:
-        """Verify a model folder and return its version; registering it again returns the same."""
+        """Verify a model folder, register it and return its version. A second call returns the same version."""
         manifest = verify(folder)
         with self._writing() as client:
             place = self._place(folder)
@@ -205,15 +206,15 @@ class ModelRegistry:
                 "base_model": manifest.base_model,
                 "feedback_rows": str(len(manifest.feedback_ids)),
             }
-            # A server refuses a path of this machine as the source, so the source is a name; the tag has the folder.
+            # An MLflow server refuses a local path as the source. So the source is a name, and a tag has the folder.
             version = client.create_model_version(
                 self.name, source=f"ragtune:/{folder.resolve().name}", run_id=manifest.mlflow_run_id or None, tags=tags
             )
             return str(version.version)
 
     def move(self, alias: Alias, version: str) -> RegisteredModel:
-        """Point the alias at a version; moving `champion` makes the old one `previous`."""
-        _known(alias)
+        """Point the alias at a version. If it is `champion`, the old champion becomes `previous`."""
+        _check_alias(alias)
         target = self.version(version)
         with self._writing() as client:
             live = self.alias("champion") if alias == "champion" else None
@@ -223,34 +224,34 @@ class ModelRegistry:
         return target
 
     def rollback(self) -> RegisteredModel:
-        """Swap `champion` and `previous`; raise RegistryError when there is nothing to go back to."""
+        """Swap `champion` and `previous`; raise RegistryError if there is no previous champion."""
         with self._writing():
             live, previous = self.alias("champion"), self.alias("previous")
             if previous is None or (live and live.version == previous.version):
                 raise RegistryError(
                     "There is no previous champion to go back to.",
-                    expected="at least two models that were champion",
+                    expected="two models that have been champion",
                     fix="run `ragtune status` to see the versions",
                 )
             verify(Path(previous.folder))
             return self.move("champion", previous.version)
 
-    def _silent(self, error: Exception) -> RegistryError:
-        found = f"MLflow at {self.url} did not answer as it should: {error}"
-        return RegistryError(found, fix="check tracking.url and that the server runs")
+    def _unexpected(self, error: Exception) -> RegistryError:
+        message = f"MLflow at {self.url} returned an error: {error}"
+        return RegistryError(message, fix="check tracking.url, and that the server runs")
 
     def _read(self, version: Any) -> RegisteredModel:
         folder = self.home / version.tags["folder"]
         return RegisteredModel(version=str(version.version), folder=str(folder), manifest=read_manifest(folder))
 
     def _place(self, folder: Path) -> str:
-        """Return the folder relative to the home, so that a home can be moved."""
+        """Return the folder, relative to the home if it is inside, so that a home can be moved."""
         resolved = folder.resolve()
         inside = resolved.is_relative_to(self.home)
         return str(resolved.relative_to(self.home) if inside else resolved)
 
     def _started(self) -> bool:
-        """Return whether there is a store to read (a SQLite file is made by the first writer)."""
+        """Return whether there is a registry to read; the first writer creates the SQLite file."""
         file = self.url.removeprefix("sqlite:///")
         return file == self.url or Path(file).is_file()
 
@@ -279,11 +280,11 @@ class ModelRegistry:
                 client.get_registered_model(self.name)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise self._silent(error) from error
+                    raise self._unexpected(error) from error
                 client.create_registered_model(self.name, description="Models released by RagTune's asset graph.")
             yield client
 
 
-def _known(alias: str) -> None:
+def _check_alias(alias: str) -> None:
     if alias not in ALIASES:
         raise RegistryError(f"There is no alias '{alias}'.", expected=f"one of {', '.join(ALIASES)}")

@@ -1,7 +1,7 @@
-"""The history of every number that was measured, in one DuckDB file.
+"""The history of all measured numbers, in one DuckDB file.
 
-Rows are appended, never changed; views show the newest. One process writes at a time, so
-each call opens the file, does its work in one transaction and closes it again.
+Rows are only added. Views show the newest ones. DuckDB lets one process open the file for writing, so each call opens
+it, runs one transaction and closes it again.
 """
 
 import json
@@ -34,10 +34,11 @@ _NEWEST = {
     "newest_decision": ("decisions", ""),
 }
 _WAIT_SECONDS = 30.0
+"""How long to wait for another process. Chosen by hand; a transaction takes well under a second."""
 
 
 class Warehouse:
-    """Append-only tables `scores`, `benchmarks`, `decisions`, `retrieval` and `answers`, and views of the newest."""
+    """Tables `scores`, `benchmarks`, `decisions`, `retrieval` and `answers`, and views of the newest rows."""
 
     def __init__(self, path: Path, wait_seconds: float = _WAIT_SECONDS) -> None:
         self.path, self.wait_seconds = path, wait_seconds
@@ -45,7 +46,7 @@ class Warehouse:
     def append(
         self, rows: Sequence[Score] | Sequence[BenchmarkRow] | Sequence[GateDecision] | Sequence[RetrievalRow]
     ) -> None:
-        """Add rows of one kind in one transaction; each gets the time at which it was recorded."""
+        """Add rows of one kind in one transaction, with the current time."""
         if not rows:
             return
         table = _TABLES[type(rows[0])]
@@ -54,7 +55,7 @@ class Warehouse:
         self._insert(table, names, [[now, *asdict(row).values()] for row in rows])
 
     def append_answers(self, run: str, model: str, precision: str, split: str, answers: Sequence[ScoredAnswer]) -> None:
-        """Add every single answer of a scoring run, so that a score can be looked into."""
+        """Add every answer of a scoring run, so that a person can look into a score."""
         now = _now()
         names = ["recorded_at", "run", "model", "precision", "split", *(field.name for field in fields(ScoredAnswer))]
         rows = []
@@ -64,23 +65,23 @@ class Warehouse:
         self._insert("answers", names, rows)
 
     def scores(self, newest: bool = True) -> list[Score]:
-        """Return the scores, the newest of each model, precision, metric and split by default."""
+        """Return the newest score per model, precision, metric and split; all scores if not `newest`."""
         return self._read(Score, "newest_scores" if newest else "scores")
 
     def benchmarks(self, newest: bool = True) -> list[BenchmarkRow]:
-        """Return the benchmark rows, the newest of each model, precision and concurrency by default."""
+        """Return the newest benchmark per model, precision and concurrency; all of them if not `newest`."""
         return self._read(BenchmarkRow, "newest_benchmarks" if newest else "benchmarks")
 
     def decisions(self) -> list[GateDecision]:
-        """Return every decision, the oldest first."""
+        """Return all promotion decisions, oldest first."""
         return self._read(GateDecision, "decisions")
 
     def retrieval(self) -> list[RetrievalRow]:
-        """Return every measurement of the index, the oldest first."""
+        """Return all measurements of the index, oldest first."""
         return self._read(RetrievalRow, "retrieval")
 
     def query(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Return the column names and rows of a query that only reads."""
+        """Return the column names and rows of a read-only query."""
         if not self.path.is_file():
             self._insert("scores", [], [])
         with self._open(read_only=True) as connection:
@@ -104,7 +105,7 @@ class Warehouse:
 
     @contextmanager
     def _open(self, read_only: bool = False) -> Iterator["duckdb.DuckDBPyConnection"]:
-        """Open the file, waiting a while for another process that has it open."""
+        """Open the file; wait up to `wait_seconds` if another process has it open."""
         import duckdb
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +118,7 @@ class Warehouse:
                 if "lock" not in str(error).lower() or time.monotonic() > deadline:
                     raise ResourceError(
                         f"The warehouse {self.path} cannot be opened: {error}",
-                        "a DuckDB file that no other process holds",
+                        "a DuckDB file that no other process has open",
                         "wait for the other process, or end it",
                     ) from error
                 time.sleep(0.1)
@@ -133,7 +134,7 @@ def _schema() -> list[str]:
     for kind, table in _TABLES.items():
         columns = ", ".join(f"{field.name} {_TYPES[_plain(field.type)]}" for field in fields(kind))
         statements.append(f"CREATE TABLE IF NOT EXISTS {table} ({first}, {columns})")
-        # A file of an earlier release lacks the columns that came later.
+        # The file may come from an earlier release that did not have these columns.
         statements += [
             f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {field.name} {_TYPES[_plain(field.type)]}"
             for field in fields(kind)

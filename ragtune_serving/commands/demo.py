@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from ragtune.errors import EngineError, RagTuneError
+from ragtune.extras import require
 from ragtune.records import QAPair, Score, SplitItem
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
@@ -33,7 +34,9 @@ by hand, not sensitive."""
 
 
 def demo() -> None:
-    """Run the asset graph, serve the resulting model, ask three questions and show the scores."""
+    """Run the asset graph, serve the result, ask three questions and show what was measured."""
+    require("graph")
+    require("serve")
     settings = load_settings()
     if not _running(settings):
         check_port(settings.gateway.host, settings.gateway.port, "gateway.port")

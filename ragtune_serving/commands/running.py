@@ -2,12 +2,13 @@
 
 import logging
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ragtune.errors import SettingsError
+from ragtune.extras import require
 from ragtune.settings import Settings, load_settings
 from ragtune_serving.address import check_port
 from ragtune_serving.processes import Program, how_to_stop, run_in_foreground, supervise
@@ -22,7 +23,8 @@ def materialize(
         list[str], typer.Option(help="an asset; +NAME adds its inputs, NAME+ what is built from it")
     ] = [],  # noqa: B006
 ) -> None:
-    """Run the asset graph; assets that are up to date are not run again."""
+    """Run the asset graph, all of it by default; assets that are up to date are skipped."""
+    require("graph")
     command = materialize_command(select)
     raise typer.Exit(run_in_foreground(command))
 
@@ -39,7 +41,8 @@ def materialize_command(select: list[str]) -> list[str]:
 
 
 def serve(host: Host = "", port: Port = -1) -> None:
-    """Serve the current champion, or the base model if there is none yet, and follow the registry."""
+    """Serve the current champion (before there is one, the base model) and follow the registry."""
+    require("serve")
     from ragtune_serving.gateway import serve as run_gateway
 
     settings = with_address(load_settings(), host, port)
@@ -49,6 +52,8 @@ def serve(host: Host = "", port: Port = -1) -> None:
 
 def up(host: Host = "", port: Port = -1) -> None:
     """Run Dagster's webserver and daemon, the MLflow UI, the engine and the gateway until Ctrl-C."""
+    require("graph")
+    require("serve")
     settings = with_address(load_settings(), host, port)
     check_port("127.0.0.1", settings.ports.dagster, "ports.dagster")
     if not settings.mlflow_server:
@@ -67,9 +72,9 @@ def platform_programs(settings: Settings) -> list[Program]:
     """Return the programs of `ragtune up`; all of them except the gateway always listen on 127.0.0.1."""
     binaries, logs = Path(sys.executable).parent, settings.home / "logs"
     home = {"RAGTUNE_HOME": str(settings.home)}
-    instance = _from_checkout("dagster_home/dagster.yaml").parent
+    instance = dagster_files()
     dagster = {**home, "DAGSTER_HOME": str(instance), "RAGTUNE_DAGSTER_STORAGE": str(settings.home / "dagster")}
-    workspace = ["-w", str(_from_checkout("workspace.yaml"))]
+    workspace = ["-w", str(instance / "workspace.yaml")]
     web = ["-h", "127.0.0.1", "-p", str(settings.ports.dagster)]
     mlflow = ["ui", "--backend-store-uri", settings.tracking_url, "--host", "127.0.0.1"]
     mlflow += ["--port", str(settings.ports.mlflow), "--workers", "1"]
@@ -87,13 +92,10 @@ def platform_programs(settings: Settings) -> list[Program]:
     return programs
 
 
-def _from_checkout(name: str) -> Path:
-    path = Path(__file__).resolve().parents[2] / name
-    if not path.is_file():
-        raise SettingsError(
-            f"{path} is missing.", "an installation from a checkout", "run `make install` in a checkout of RagTune"
-        )
-    return path
+def dagster_files() -> Path:
+    """Return the folder with Dagster's instance settings and workspace, which the asset wing ships."""
+    # By name, because the wings do not import each other.
+    return Path(str(files("ragtune_assets") / "instance"))
 
 
 def with_address(settings: Settings, host: str, port: int) -> Settings:
