@@ -18,18 +18,9 @@ right just latest newest unlike like given whenever sometimes certain new differ
 now former latter above below user users people their its our your my his her therefore otherwise instead
 """
 _VAGUE = frozenset(_VAGUE_TEXT.split())
-_SENTENCE_BEGINNINGS = STOP_WORDS | {
-    "sometimes",
-    "many",
-    "most",
-    "some",
-    "all",
-    "each",
-    "every",
-    "no",
-    "several",
-    "often",
-}
+# Words that begin a sentence: with a capital inside a phrase they show that two sentences ran together.
+_BEGINNINGS_TEXT = "sometimes many most some all each every no several often"
+_SENTENCE_BEGINNINGS = STOP_WORDS.union(_BEGINNINGS_TEXT.split())
 
 
 def is_order(phrase: str) -> bool:
