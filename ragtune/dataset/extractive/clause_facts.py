@@ -199,10 +199,10 @@ def _statement(body: str, around: _Surroundings) -> _Clause | None:
     if match := purpose or BASIS.match(body):
         group = "used_for" if purpose else "rests_on"
         return None if _has_second_clause(match["rest"]) else _be_clause(match, group, around)
-    used = CAN_BE_USED.match(body)
-    if used and not _has_second_clause(used["rest"]):
-        return _modal_clause(used, "can", "be used as" if used["role"] else "be used for", around)
-    must_be = None if used else MUST_BE.match(body)
+    can_be_used = CAN_BE_USED.match(body)
+    if can_be_used and not _has_second_clause(can_be_used["rest"]):
+        return _modal_clause(can_be_used, "can", "be used as" if can_be_used["role"] else "be used for", around)
+    must_be = None if can_be_used else MUST_BE.match(body)
     if must_be and not _has_second_clause(must_be["rest"]):
         return _modal_clause(must_be, must_be["modal"], "be", around)
     modal = MODAL_VERB_OBJECT.match(body)

@@ -111,7 +111,7 @@ def is_worth_asking(seed: int, pair: QAPair, chunk: Chunk) -> bool:
 
 def distinct_pairs(seed: int, pairs: Sequence[QAPair]) -> list[QAPair]:
     """Drop repeated questions, repeated long answers, short answers that recur too often, and given-away answers."""
-    kept: set[str] = set()
+    kept_ids: set[str] = set()
     questions: set[str] = set()
     answers: Counter[tuple[str, str]] = Counter()
     for pair in sorted(pairs, key=lambda pair: draw(seed, "keep", pair.id)):
@@ -125,8 +125,8 @@ def distinct_pairs(seed: int, pairs: Sequence[QAPair]) -> list[QAPair]:
             continue
         questions.add(question)
         answers[answer] += pair.answerable
-        kept.add(pair.id)
-    return [pair for pair in {pair.id: pair for pair in pairs}.values() if pair.id in kept]
+        kept_ids.add(pair.id)
+    return [pair for pair in {pair.id: pair for pair in pairs}.values() if pair.id in kept_ids]
 
 
 def _most_of_same_answer(words: int, pairs: int) -> int:
