@@ -75,7 +75,7 @@ def test_another_passage_of_the_same_document_with_the_answer_is_right_too():
     assert metrics_of("5 calls [1]", stranger)["citation"] == 0.0
 
 
-def test_a_whole_sentence_is_supported_by_any_document_that_says_it():
+def test_a_sentence_is_supported_by_any_document_that_contains_it():
     sentence = "A ledger is a book of all that was sold."
     pair = replace(PAIR, answer=sentence)
     stranger = hits(chunk("stranger", f"See also: {sentence}", document="doc-else"))

@@ -185,7 +185,7 @@ def tracker(settings: Settings) -> MlflowTracker:
     return MlflowTracker(settings.tracking_url, name, "adapter", settings.run_files, tags)
 
 
-def test_a_run_holds_what_was_written_down(settings, client):
+def test_a_run_holds_its_parameters_metrics_and_files(settings, client):
     writing = tracker(settings)
     run_id = writing.start()
     begun = client.get_run(run_id)
@@ -205,7 +205,7 @@ def test_a_run_holds_what_was_written_down(settings, client):
     ]
 
 
-def test_a_run_goes_on_where_it_was_and_keeps_its_first_parameters(settings, client):
+def test_a_continued_run_keeps_its_first_parameters(settings, client):
     before = tracker(settings)
     run_id = before.start()
     before.log_params({"rank": 16})
@@ -219,14 +219,14 @@ def test_a_run_goes_on_where_it_was_and_keeps_its_first_parameters(settings, cli
     assert client.get_run(run_id).data.params == {"rank": "16", "alpha": "32"}
 
 
-def test_a_run_that_is_gone_is_begun_anew(settings):
+def test_a_deleted_run_is_replaced_by_a_new_one(settings):
     begun = tracker(settings)
     first = begun.start("0" * 32)
     assert first != "0" * 32
     assert tracker(settings).start() != first
 
 
-def test_a_copy_of_the_adapter_comes_back_from_the_run(settings, client, tmp_path):
+def test_a_copy_of_the_adapter_can_be_read_from_the_run(settings, client, tmp_path):
     adapter, back = tmp_path / "adapter", tmp_path / "back"
     (adapter / "deep").mkdir(parents=True)
     (adapter / "deep" / "adapter_model.safetensors").write_bytes(bytes(range(256)))

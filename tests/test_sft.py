@@ -46,7 +46,7 @@ def train(base: Path, folder: Path, settings: TrainingSettings, tracker: Tracker
     return train_adapter(job, talks(40), talks(6), tracker or Tracker(), ONE_CORE)
 
 
-def test_training_lowers_the_loss_and_reports_what_it_did(trained: tuple[Path, AdapterReport]) -> None:
+def test_training_lowers_the_loss_and_reports_its_numbers(trained: tuple[Path, AdapterReport]) -> None:
     folder, report = trained
     assert report.steps == 12
     assert report.stopped_by == "max_steps"
@@ -167,9 +167,9 @@ def test_our_loss_and_gradient_equal_those_of_the_whole_model(tiny: Path, tmp_pa
     assert max(float((gradients[n] - g).abs().max()) for n, g in zip(adapted, expected_gradients, strict=True)) < 1e-4
 
 
-@pytest.mark.parametrize(("thrifty", "dropout"), [(True, 0.0), (False, 1e-9)], ids=["our loss", "TRL's loss"])
+@pytest.mark.parametrize(("sparse", "dropout"), [(True, 0.0), (False, 1e-9)], ids=["our loss", "TRL's loss"])
 def test_conversations_that_share_a_prompt_are_learnt_as_if_each_were_alone(
-    tiny: Path, tmp_path: Path, thrifty: bool, dropout: float
+    tiny: Path, tmp_path: Path, sparse: bool, dropout: float
 ) -> None:
     import torch
 
@@ -180,7 +180,7 @@ def test_conversations_that_share_a_prompt_are_learnt_as_if_each_were_alone(
         rows, dropped = tokenize(tokenizer, examples, 1024)
         assert dropped == 0
         trainer = trainer_for(tiny, rows, changed(dropout=dropout), tmp_path)
-        trainer.thrifty = thrifty
+        trainer.sparse = sparse
         model = trainer.model.float().train()
         torch.manual_seed(0)
         for name, weight in sorted(model.named_parameters()):
@@ -213,7 +213,7 @@ def talks_about_two_texts() -> list[Talk]:
     return conversations
 
 
-def test_siblings_that_find_no_room_are_counted_as_dropped(tiny: Path) -> None:
+def test_siblings_without_room_in_the_row_are_counted_as_dropped(tiny: Path) -> None:
     tokenizer, (first, *others) = load_tokenizer(tiny), talks_about_two_texts()[:4]
     [alone], _ = tokenize(tokenizer, [first], 1024)
     example = replace(first, siblings=tuple(others))
@@ -278,7 +278,7 @@ def test_a_conversation_that_is_too_long_is_left_out_not_cut(tiny: Path) -> None
     assert all(len(row.input_ids) <= 80 and row.labels[-1] != -100 for row in rows)
 
 
-def test_examples_without_an_answer_or_none_at_all_are_refused(tiny: Path, tmp_path: Path) -> None:
+def test_examples_without_an_answer_and_empty_example_lists_are_refused(tiny: Path, tmp_path: Path) -> None:
     question = Talk((Message("system", "s"), Message("user", "what ?")))
     with pytest.raises(DatasetError, match="last message"):
         tokenize(load_tokenizer(tiny), [question], 200)
@@ -286,7 +286,7 @@ def test_examples_without_an_answer_or_none_at_all_are_refused(tiny: Path, tmp_p
         train_adapter(TrainingJob(tiny, SETTINGS, 1, tmp_path / "out", tmp_path), [], [], Tracker(), ONE_CORE)
 
 
-def test_batches_are_alike_in_length_and_keep_the_order_of_stretches() -> None:
+def test_batches_hold_rows_of_similar_length_and_keep_the_order_of_stretches() -> None:
     lengths = [(i * 37) % 100 + 1 for i in range(128)]
     order = batch_order(lengths, 4, 32, seed=3)
     batches = [order[i : i + 4] for i in range(0, 128, 4)]

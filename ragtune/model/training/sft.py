@@ -116,7 +116,7 @@ def build_trainer(
     from transformers.utils import logging
 
     from ragtune.model.training.kernels import fuse_adapters, register_attention
-    from ragtune.model.training.trainer import BudgetCallback, Collator, GroundedTrainer, TimeBudget
+    from ragtune.model.training.trainer import BudgetCallback, Collator, SparseLogitsTrainer, TimeBudget
 
     logging.set_verbosity_error()
     settings, rows = job.settings, data.rows
@@ -128,7 +128,7 @@ def build_trainer(
     clock = TimeBudget(settings.minutes * 60, steps, settings.warmup_share)
     callback = BudgetCallback(clock, tracker, progress)
     order = batch_order([len(row.input_ids) for row in rows], batch_size, steps, job.seed)
-    trainer = GroundedTrainer(
+    trainer = SparseLogitsTrainer(
         clock=clock,
         model=model,
         args=_arguments(job, device, batch_size, steps),

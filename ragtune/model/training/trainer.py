@@ -140,7 +140,7 @@ class Collator:
         return batch
 
 
-class GroundedTrainer(SFTTrainer):
+class SparseLogitsTrainer(SFTTrainer):
     """SFTTrainer that computes logits only for the tokens to learn; TRL itself does so on a GPU only.
 
     Labels, cross entropy and gradients are the same as TRL's.
@@ -153,7 +153,7 @@ class GroundedTrainer(SFTTrainer):
         network: Any = self.model
         config = network.config.get_text_config()
         scaled = any(getattr(config, name, None) for name in _SCALED_LOGITS)
-        self.thrifty = self.args.device.type == "cpu" and not scaled
+        self.sparse = self.args.device.type == "cpu" and not scaled
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -165,7 +165,7 @@ class GroundedTrainer(SFTTrainer):
             self.counts["tokens"] += int((mask if mask.dim() == 2 else mask[:, 0].diagonal(dim1=1, dim2=2)).sum())
             self.counts["padded_tokens"] += inputs["input_ids"].numel()
             self.counts["loss_tokens"] += int((inputs["labels"] != _IGNORED).sum())
-        if return_outputs or not self.thrifty:
+        if return_outputs or not self.sparse:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         core = self.accelerator.unwrap_model(model).get_base_model()
         target = inputs["labels"][:, 1:]
