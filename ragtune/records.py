@@ -33,9 +33,36 @@ class ArtifactRef:
     rows: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSpan:
+    """A block of a document: characters `start` to `end` of its text.
+
+    `kind` is one of `ragtune.knowledge.blocks.Kind`; `level` is 1 to 6 for headings, else 0; `page` counts
+    from 1, and 0 means that the format has no pages.
+    """
+
+    kind: str
+    start: int
+    end: int
+    level: int = 0
+    page: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """Text that stands in a file and not in its document, and why: a comment, a link target, page furniture."""
+
+    reason: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One readable unit of a source; `id` is stable under edits, `sha256` is its version."""
+    """One readable unit of a source; `id` is stable under edits, `sha256` is its version.
+
+    `blocks` says where the headings, paragraphs, tables and so on stand in `text`; it is empty for API pages,
+    whose structure is read from their text. `left_out` is what the file holds in addition to `text`.
+    """
 
     id: str
     source: str
@@ -47,6 +74,8 @@ class Document:
     language: str = "en"
     modified: str = ""
     kind: str = "prose"
+    blocks: tuple[BlockSpan, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +89,11 @@ class QuarantinedDocument:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A passage of a document, whole in structure; `text` is what the reader sees."""
+    """A passage of a document, whole in structure; `text` is what the reader sees.
+
+    `start` is where it begins in the document's text, -1 if that is not known; `page` counts from 1, and 0 means
+    that the format has no pages.
+    """
 
     id: str
     document_id: str
@@ -71,6 +104,8 @@ class Chunk:
     position: int
     topic: str = ""
     duplicate_of: str = ""
+    page: int = 0
+    start: int = -1
 
     @property
     def headings(self) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ragtune.knowledge.duplicates import Fingerprint, fingerprints, mark_duplicates
-from ragtune.knowledge.structure import Block, Section, parse, pieces, shorten
+from ragtune.knowledge.structure import Block, Section, parse, pieces, section_tree, shorten
 from ragtune.ports import Progress, silent
 from ragtune.records import Chunk, Document, content_id
 from ragtune.settings import ChunkingSettings
@@ -39,6 +39,35 @@ class _Draft:
             for index, block in enumerate(self.blocks)
         )
 
+    def place(self, text: str, cursor: int) -> tuple[int, int]:
+        """Return where the passage begins in the document's text, at or behind `cursor`, and its page.
+
+        A piece of a block that was cut is looked for by its first line; a repeated table header is no place.
+        """
+        first = self.blocks[0]
+        page = next((block.page for block in self.blocks if block.page), 0)
+        if first.start < 0:
+            return -1, page
+        if text.startswith(first.text, first.start):
+            return first.start, page
+        lines = [line for line in first.text.split("\n") if line.strip()]
+        probe = (
+            lines[2]
+            if first.kind == "table" and len(lines) > 2
+            else lines[min(1, len(lines) - 1)]
+            if (first.kind == "code")
+            else lines[0]
+        )
+        found = text.find(probe, max(cursor, first.start))
+        return (found if found >= 0 else first.start), page
+
+
+def _sections(document: Document) -> Section:
+    """Return the document's sections, from its blocks or, for API pages, from its text."""
+    if document.blocks:
+        return section_tree(document.text, document.blocks)
+    return parse(document.text, api=document.kind == "api")
+
 
 Cuttings = dict[str, list[tuple[Chunk, Fingerprint]]]
 """What was cut of a document, by the document's `document_version`."""
@@ -46,7 +75,15 @@ Cuttings = dict[str, list[tuple[Chunk, Fingerprint]]]
 
 def document_version(document: Document) -> str:
     """Return a hash of all that its passages depend on, settings and code apart."""
-    return content_id(document.id, document.source, document.title, document.topic, document.kind, document.text)
+    return content_id(
+        document.id,
+        document.source,
+        document.title,
+        document.topic,
+        document.kind,
+        document.text,
+        *map(repr, document.blocks),
+    )
 
 
 def cut(
@@ -96,7 +133,7 @@ class _Cutter:
 
     def cut(self, documents: Sequence[Document]) -> list[list[tuple[Chunk, Fingerprint]]]:
         """Return the chunks of each document with their fingerprints."""
-        parsed = [parse(document.text, api=document.kind == "api") for document in documents]
+        parsed = [_sections(document) for document in documents]
         prefixes = [shorten(document.title, 40) for document in documents]
         texts = [block.text for root in parsed for block in root.all_blocks()]
         headings = [heading for root in parsed for heading in root.all_headings()]
@@ -127,11 +164,14 @@ class _Cutter:
         if not any(draft.text().strip() for draft in drafts):
             # Nothing but headings: they are the text.
             drafts = list(self._pack([Block(" ".join(document.text.split()))], (), self._budget(title, ())))
+        cursor = 0
         for draft in drafts:
             text = draft.text().strip()
             identity = content_id(document.id, *draft.heading_path, text)
             if text and identity not in seen:
                 seen.add(identity)
+                start, page = draft.place(document.text, cursor)
+                cursor = max(cursor, start)
                 chunks.append(
                     Chunk(
                         id=identity,
@@ -142,6 +182,8 @@ class _Cutter:
                         text=text,
                         position=len(chunks),
                         topic=document.topic,
+                        page=page,
+                        start=start,
                     )
                 )
         return chunks
@@ -186,7 +228,7 @@ class _Cutter:
             else:
                 drafts += self._section(child, title, self._path(title, path, child.heading))
         for draft in drafts:
-            if draft.only is not None:
+            if draft.only is not None and any(block.kind != "heading" for block in draft.blocks):
                 # Nothing joined this small section: it stands under its own heading.
                 yield from self._section(draft.only, title, self._path(title, path, draft.only.heading))
             else:
@@ -216,7 +258,8 @@ class _Cutter:
             if self._tokens(block.text) + _JOIN_COST <= budget:
                 yield block
             else:
-                yield from pieces(block, budget - _JOIN_COST, self.settings.overlap_tokens, self._count)
+                for piece in pieces(block, budget - _JOIN_COST, self.settings.overlap_tokens, self._count):
+                    yield replace(piece, start=block.start, page=block.page)
 
     def _count(self, texts: Sequence[str]) -> list[int]:
         self._learn(texts)

@@ -14,7 +14,10 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit, urlunsplit
 
 from ragtune.errors import SourceError
-from ragtune.knowledge.readers import Reading, UnreadableError, can_read, read_bytes, read_jsonl
+from ragtune.knowledge.blocks import join
+from ragtune.knowledge.readers.files import can_read, read_bytes
+from ragtune.knowledge.readers.json_lines import read_json_lines
+from ragtune.knowledge.readers.reading import Reading, UnreadableError
 from ragtune.ports import Progress, silent
 from ragtune.records import Document, QuarantinedDocument, content_id
 
@@ -153,33 +156,29 @@ def _jsonl_file(name: str) -> Path:
 
 
 def _add_records(corpus: Corpus, source: str, raw: bytes, prefix: str, modified: str) -> None:
-    for record in read_jsonl(raw):
+    for record in read_json_lines(raw):
         if not isinstance(record, Reading):
             corpus.quarantine.append(QuarantinedDocument(source, f"{prefix}{record[0]}", record[1]))
             continue
         path = f"{prefix}{record.key}"
-        try:
-            corpus.documents.append(_document(source, path, record, record.modified or modified))
-        except UnreadableError as error:
-            corpus.quarantine.append(QuarantinedDocument(source, path, str(error)))
+        corpus.documents.append(_document(source, path, record, record.modified or modified))
 
 
 def _document(source: str, path: str, reading: Reading, modified: str) -> Document:
     folders = PurePosixPath(path).parts[:-1] if not reading.key else ()
-    try:
-        digest = sha256(f"{reading.title}\0{reading.text}".encode()).hexdigest()
-    except UnicodeEncodeError as error:
-        raise UnreadableError(f"character {error.start} is half of a surrogate pair, which is no text") from error
+    text, spans = join(reading.blocks)
     return Document(
         id=content_id(source, path),
         source=source,
         path=path,
         title=reading.title,
-        text=reading.text,
-        sha256=digest,
+        text=text,
+        sha256=sha256(f"{reading.title}\0{text}".encode()).hexdigest(),
         topic=reading.topic or (folders[0] if folders else ""),
         language=reading.language,
         modified=modified,
+        blocks=spans,
+        left_out=reading.left_out,
     )
 
 
