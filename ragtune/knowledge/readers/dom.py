@@ -28,6 +28,8 @@ _INLINE |= {"math", "mi", "mn", "mo", "mrow", "msup", "msub", "mfrac", "semantic
 _BACK_ARROWS = frozenset("↑↩⤴︎↵^ ")
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
 _PERMALINK = re.compile(r"\b(?:headerlink|anchor|hash-link|permalink)\b")
+_LITERAL = re.compile(r"\bliteral\b")
+_LABEL = re.compile(r"\badmonition-title\b")
 _POWER = re.compile(r"[+−–-]?\d[\d.,]*|[a-z]|[+−–-]?\d*[a-z]")
 # Sphinx marks the signature of a documented object so; below it stands what would be a section of a manual.
 _SIGNATURE, _SIGNATURE_LEVEL = re.compile(r"\bsig\b"), 6
@@ -53,6 +55,8 @@ class DomReader:
         self._open: list[_Container] = [_Container("page")]
         self._inline: list[str] = []
         self._heading = 0
+        self._is_label = False
+        self._label = ""
 
     @property
     def blocks(self) -> list[Block]:
@@ -95,7 +99,7 @@ class DomReader:
             self._inline.append("\n")
         elif tag == "img":
             self._leave_out("image", node.get("alt") or "")
-        elif tag in _CODE:
+        elif tag in _CODE or (tag == "span" and _LITERAL.search(node.get("class") or "")):
             self._inline.append(code_span(text_of(node)))
             return False
         elif tag in ("sup", "sub"):
@@ -122,6 +126,12 @@ class DomReader:
         elif tag == "blockquote":
             self._flush()
             self._open.append(_Container("quote"))
+        elif node.get("role") == "doc-footnote" and tag in ("aside", "div"):
+            self._flush()
+            self._open.append(_Container("note"))
+        elif (tag == "p" and _LABEL.search(node.get("class") or "")) or (tag == "dt" and _is_field(node)):
+            self._flush()
+            self._is_label = True
         elif tag not in _INLINE:
             self._flush()
         return True
@@ -144,6 +154,9 @@ class DomReader:
             self._flush()
             inner = "\n\n".join(block.shown for block in self._open.pop().blocks)
             self._add("quote", "\n".join(f"> {line}".rstrip() for line in inner.split("\n")) if inner.strip() else "")
+        elif node.get("role") == "doc-footnote" and self._open[-1].tag == "note":
+            self._flush()
+            self._note("\n\n".join(block.shown for block in self._open.pop().blocks))
         elif tag not in _INLINE and tag not in _CODE and tag not in ("sup", "sub", "br", "img"):
             self._flush()
 
@@ -175,6 +188,9 @@ class DomReader:
         if _PERMALINK.search(node.get("class") or "") and len(words) <= 1:
             return False
         if target.startswith("#") and words and not set(words) - _BACK_ARROWS:
+            return False
+        if node.get("role") == "doc-noteref" and words.strip("[]"):
+            self._inline.append(f"[^{words.strip('[]')}]")
             return False
         if target and not target.startswith("#") and target.strip() != words:
             self._leave_out("link target", target)
@@ -212,9 +228,11 @@ class DomReader:
             outer.items.append("\n".join([mark + lines[0], *(indent + line if line else "" for line in lines[1:])]))
 
     def _note(self, text: str) -> None:
+        """Add a footnote under the name that its text begins with, else under the next number."""
         page = self._open[0]
-        number = 1 + sum(block.kind == "note" for block in page.blocks)
-        page.blocks.append(Block("note", f"[^{number}]: {text}", page=self._page))
+        named = re.match(r"\[\^?([\w*#]+)\]\s*", text)
+        name = named[1] if named else str(1 + sum(block.kind == "note" for block in page.blocks))
+        page.blocks.append(Block("note", f"[^{name}]: {text[named.end() if named else 0 :]}", page=self._page))
 
     def _table(self, table: Any) -> None:
         caption = next(table.iterchildren("caption"), None)
@@ -238,21 +256,30 @@ class DomReader:
         lines = [" ".join(line.split(" ")).strip() for line in re.sub(r" +", " ", "".join(self._inline)).split("\n")]
         self._inline = []
         text = "\n".join(line for line in lines if line)
+        is_label, self._is_label = self._is_label, False
         if not text.replace("~", ""):
             return
-        if self._heading and len(self._open) == 1:
+        if is_label:
+            self._label = text.rstrip(":") + ": "
+        elif self._heading and len(self._open) == 1:
             self._add("heading", " ".join(text.split()), self._heading)
         else:
             self._add("paragraph", text)
 
     def _add(self, kind: Any, text: str, level: int = 0) -> None:
-        if text.strip():
-            self._open[-1].blocks.append(Block(kind, text, level, self._page))
+        if not text.strip():
+            return
+        label, self._label = self._label, ""
+        if label and kind == "paragraph":
+            text = label + text
+        elif label:
+            self._open[-1].blocks.append(Block("paragraph", label.strip(), page=self._page))
+        self._open[-1].blocks.append(Block(kind, text, level, self._page))
 
 
 def parse_fragment(page: str) -> Any:
-    """Return a `div` that holds the HTML fragment; broken markup is repaired as browsers do it."""
-    return parse_page(f"<div>{page}</div>").find("body/div")
+    """Return a `main` element that holds the HTML fragment; broken markup is repaired as browsers do it."""
+    return parse_page(f"<main>{page}</main>").find("body/main")
 
 
 def parse_page(page: str) -> Any:
@@ -365,11 +392,18 @@ def _tight(blocks: list[Block]) -> str:
     return text
 
 
+def _is_field(term: Any) -> bool:
+    """Return whether a `<dt>` names a field, such as a parameter, whose value follows."""
+    return term.getparent() is not None and "field-list" in (term.getparent().get("class") or "")
+
+
 def _inside(node: Any, tags: tuple[str, ...]) -> bool:
     return next(node.iterancestors(*tags), None) is not None
 
 
 def _language_of(pre: Any) -> str:
+    if "literal-block" in (pre.get("class") or "") and pre.get("lang"):
+        return str(pre.get("lang"))  # docutils
     for node in (pre, *pre.iterchildren("code"), *([pre.getparent()] if pre.getparent() is not None else [])):
         match = re.search(r"\b(?:language|lang|highlight|brush:)-?\s*([\w+#-]+)", node.get("class") or "")
         if match and match[1] not in ("default", "none", "text"):
