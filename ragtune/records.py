@@ -61,7 +61,8 @@ class Document:
     """One readable unit of a source; `id` is stable under edits, `sha256` is its version.
 
     `blocks` says where the headings, paragraphs, tables and so on stand in `text`; it is empty for API pages,
-    whose structure is read from their text. `left_out` is what the file holds in addition to `text`.
+    whose structure is read from their text. `left_out` is what the file holds in addition to `text`. `words` counts
+    the words of the file (0 if nobody counted), and `lost` are those that are neither in `text` nor in `left_out`.
     """
 
     id: str
@@ -76,6 +77,8 @@ class Document:
     kind: str = "prose"
     blocks: tuple[BlockSpan, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    words: int = 0
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,18 @@ a source that cannot be read at all is an error.
 """
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit, urlunsplit
 
 from ragtune.errors import SourceError
+from ragtune.knowledge.audit import audit
 from ragtune.knowledge.blocks import join
 from ragtune.knowledge.readers.files import can_read, read_bytes
 from ragtune.knowledge.readers.json_lines import read_json_lines
@@ -36,13 +39,18 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file of a source before it is read; `path` is relative to the source, `stamp` in nanoseconds."""
+    r"""A file of a source before it is read.
+
+    `path` is relative to the source; bytes of a name that are no UTF-8 stand in it as `\\xe9`. `stamp` is in
+    nanoseconds. `problem` says why the file is not opened at all, such as a pipe; it is "" for a regular file.
+    """
 
     path: str
     size: int
     modified: str
     open: Callable[[], bytes]
     stamp: int = 0
+    problem: str = ""
 
 
 def read_sources(specs: Sequence[str], progress: Progress = silent) -> Corpus:
@@ -110,7 +118,7 @@ def _is_document(file: _File) -> bool:
 
 def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corpus:
     corpus = Corpus()
-    readable = [file for file in files if _is_document(file)]
+    readable = [file for file in files if file.problem or _is_document(file)]
     if not readable:
         kinds = Counter(PurePosixPath(file.path).suffix or "no suffix" for file in files)
         held = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
@@ -121,6 +129,8 @@ def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corp
         )
     for done, file in enumerate(readable, start=1):
         try:
+            if file.problem:
+                raise UnreadableError(file.problem)
             if file.size > MAX_FILE_BYTES:
                 raise UnreadableError(
                     f"{file.size:,} bytes are more than the {MAX_FILE_BYTES:,} that one file may have"
@@ -129,7 +139,10 @@ def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corp
             if file.path.lower().endswith(".jsonl"):
                 _add_records(corpus, source, raw, prefix=f"{file.path}#", modified=file.modified)
             else:
-                corpus.documents.append(_document(source, file.path, read_bytes(file.path, raw), file.modified))
+                reading = read_bytes(file.path, raw)
+                document = _document(source, file.path, reading, file.modified)
+                words, lost = audit(file.path, raw, reading)
+                corpus.documents.append(replace(document, words=words, lost=lost))
         except (UnreadableError, OSError) as error:
             corpus.quarantine.append(QuarantinedDocument(source, file.path, str(error)))
         progress(f"reading {source}", done, len(readable))
@@ -190,29 +203,52 @@ def _local_files(root: Path) -> list[_File]:
         return [_local_file(root.parent, root)]
     if not os.access(root, os.R_OK | os.X_OK):
         raise SourceError(f"{root} cannot be read.", expected="a folder that you may list", fix=f"chmod u+rx {root}")
-    found: list[_File] = []
-    for folder, folders, names in os.walk(root, onerror=_refuse):
+    files: list[_File] = []
+
+    def refuse(error: OSError) -> None:
+        files.append(_File(_printable(root, Path(error.filename)) + "/", 0, "", bytes, 0, f"{error.strerror}"))
+
+    for folder, folders, names in os.walk(root, onerror=refuse):
         folders[:] = sorted(name for name in folders if _visible(name))
-        found += [_local_file(root, Path(folder, name)) for name in names if _visible(name)]
-    return sorted(found, key=lambda file: file.path)
+        files += [_local_file(root, Path(folder, name)) for name in names if _visible(name)]
+    return sorted(files, key=lambda file: file.path)
 
 
 def _local_file(root: Path, path: Path) -> _File:
+    name, read = _printable(root, path), partial(_read_regular_file, path)
     try:
         facts = path.stat()
     except OSError:
         # A dangling link: reading it later gives the reason for the quarantine.
-        return _File(path.relative_to(root).as_posix(), 0, "", path.read_bytes)
-    name, modified = path.relative_to(root).as_posix(), _iso(facts.st_mtime)
-    return _File(name, facts.st_size, modified, path.read_bytes, facts.st_mtime_ns)
+        return _File(name, 0, "", read)
+    problem = "" if stat.S_ISREG(facts.st_mode) or not can_read(name) else _kind_of_file(facts.st_mode)
+    return _File(name, facts.st_size, _iso(facts.st_mtime), read, facts.st_mtime_ns, problem)
 
 
-def _refuse(error: OSError) -> None:
-    raise SourceError(
-        f"{error.filename} cannot be read: {error.strerror}.",
-        expected="folders that you may list",
-        fix="fix its rights",
-    ) from error
+def _printable(root: Path, path: Path) -> str:
+    return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
+
+
+def _read_regular_file(path: Path) -> bytes:
+    """Return the bytes of a file; never wait for a pipe or device that took its place after it was listed."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123 - flags need os.open
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise UnreadableError(_kind_of_file(mode))
+        raw = file.read(MAX_FILE_BYTES + 1)
+    if len(raw) > MAX_FILE_BYTES:
+        raise UnreadableError(f"it has more than the {MAX_FILE_BYTES:,} bytes that one file may have")
+    return raw
+
+
+def _kind_of_file(mode: int) -> str:
+    kinds = {
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return f"it is {kinds.get(stat.S_IFMT(mode), 'no regular file')}, and only regular files are read"
 
 
 def _remote_files(url: str) -> list[_File]:

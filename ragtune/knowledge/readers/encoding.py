@@ -1,5 +1,7 @@
 """Bytes to text: UTF-8 first, then byte order marks, then the likeliest legacy encoding."""
 
+import re
+
 from ragtune.knowledge.readers.reading import UnreadableError
 
 _MARKS = (
@@ -12,6 +14,19 @@ _MARKS = (
 # Chosen by hand: Latin-1 prose in European languages has one accented letter in 10 to 40 characters.
 _CHARACTERS_PER_DAMAGE = 60
 _SAMPLE_BYTES = 200_000
+_MARKS_OF_ALL = "€‚„…‹›‘’“”•–—«»§°©®·\xa0"
+# What each encoding's languages write beside ASCII, by their alphabets, in the order of how common the files are.
+_LETTERS = {
+    "cp1252": frozenset("äöüßÄÖÜàâæçéèêëîïôœùûÿÀÂÇÉÈÊËÎÏÔŒÙÛáíóúñÁÍÓÚÑ¿¡ãõÃÕåøÅØÆìòÌÒ" + _MARKS_OF_ALL + "£½²³µ"),
+    "cp1250": frozenset("ąćęłńóśźżĄĆĘŁŃÓŚŹŻáčďéěíňřšťúůýžÁČĎÉĚÍŇŘŠŤÚŮÝŽôľĺŕőűŐŰöüÖÜđĐăâîșțşţ" + _MARKS_OF_ALL),
+    "cp1254": frozenset("çğıöşüÇĞİÖŞÜâîû" + _MARKS_OF_ALL),
+    "cp1257": frozenset("ąčęėįšųūžĄČĘĖĮŠŲŪŽāēģīķļņĀĒĢĪĶĻŅõäöüÕÄÖÜ" + _MARKS_OF_ALL),
+}
+# The other encodings of the Latin alphabet are ISO 8859 (all but 5 to 8 and 11), DOS, Mac and EBCDIC code pages.
+_LATIN = re.compile(
+    r"cp125[0247-8]|latin_1|iso8859_(?:[2349]|1[03-6])|cp(?:437|775|85[0278]|86[0135])|mac_(?:roman|latin2|turkish|iceland|croatian|romanian)|hp_roman8"
+    r"|cp(?:037|500|1026|1140|273)"
+)
 
 
 def decode(raw: bytes) -> str:
@@ -52,7 +67,31 @@ def _decode_legacy(raw: bytes, error: UnicodeDecodeError) -> str:
 
 
 def _likeliest(raw: bytes) -> str | None:
+    """Return the encoding that fits: Windows-1252 for Western European letters, else the detector's best guess.
+
+    The detector tells alphabets apart well, and the Latin encodings hardly, because they share most letters. Where
+    it names one of those, the letters that each would give decide.
+    """
     from charset_normalizer import from_bytes
 
     best = from_bytes(raw).best()
-    return best.encoding if best else None
+    if best is not None and not _LATIN.fullmatch(best.encoding):
+        return best.encoding
+    fits = [encoding for encoding in _LETTERS if _can_decode(raw, encoding)]
+    if not fits:
+        return best.encoding if best else None
+    return max(fits, key=lambda encoding: _familiar_share(raw, encoding))
+
+
+def _can_decode(raw: bytes, encoding: str) -> bool:
+    try:
+        raw.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _familiar_share(raw: bytes, encoding: str) -> float:
+    """Return the share of the non-ASCII characters that the encoding's languages use; the first of equals wins."""
+    high = [character for character in raw.decode(encoding) if ord(character) > 127]
+    return sum(character in _LETTERS[encoding] for character in high) / len(high)
