@@ -111,7 +111,7 @@ def _web_page_text(raw: bytes) -> str:
         silent.decompose()
     body = soup.body or soup
     for node in body.find_all(True):
-        if node.name not in _INLINE or node.name == "sup" and _NUMBER.fullmatch(node.get_text()):
+        if node.name not in _INLINE or (node.name == "sup" and _NUMBER.fullmatch(node.get_text())):
             node.insert_before(" ")
             node.insert_after(" ")
     return body.get_text()

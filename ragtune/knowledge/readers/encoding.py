@@ -14,6 +14,10 @@ _MARKS = (
 # Chosen by hand: Latin-1 prose in European languages has one accented letter in 10 to 40 characters.
 _CHARACTERS_PER_DAMAGE = 60
 _SAMPLE_BYTES = 200_000
+_HIGH = re.compile(rb"[\x80-\xff]+")
+# French and Czech have up to 15% of accented letters, seldom two in a row; Cyrillic or Chinese text is nearly all
+# high bytes. Chosen by hand between the two.
+_LONGEST_RUN, _MOST_ACCENTS = 1.5, 0.35
 _MARKS_OF_ALL = "€‚„…‹›‘’“”•–—«»§°©®·\xa0"
 # What each encoding's languages write beside ASCII, by their alphabets, in the order of how common the files are.
 _LETTERS = {
@@ -75,12 +79,20 @@ def _likeliest(raw: bytes) -> str | None:
     from charset_normalizer import from_bytes
 
     best = from_bytes(raw).best()
-    if best is not None and not _LATIN.fullmatch(best.encoding):
+    if best is not None and not _LATIN.fullmatch(best.encoding) and not _is_accented_latin(raw):
         return best.encoding
     fits = [encoding for encoding in _LETTERS if _can_decode(raw, encoding)]
     if not fits:
         return best.encoding if best else None
     return max(fits, key=lambda encoding: _familiar_share(raw, encoding))
+
+
+def _is_accented_latin(raw: bytes) -> bool:
+    """Return whether bytes above 127 are few and stand alone, as accents do among the letters of Latin."""
+    runs = _HIGH.findall(raw)
+    high = sum(map(len, runs))
+    plain = len(re.findall(rb"[A-Za-z]", raw))
+    return high < _LONGEST_RUN * len(runs) and high < _MOST_ACCENTS * (high + plain)
 
 
 def _can_decode(raw: bytes, encoding: str) -> bool:

@@ -6,14 +6,19 @@ A file that cannot be read raises UnreadableError with the reason, which the cal
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import PurePosixPath
 
 from ragtune.knowledge.language import guess_language
 from ragtune.knowledge.readers.markdown import read_markdown
+from ragtune.knowledge.readers.notebook import read_notebook
 from ragtune.knowledge.readers.pdf import read_pdf
 from ragtune.knowledge.readers.plain_text import read_plain_text
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
 from ragtune.knowledge.readers.restructured_text import read_restructured_text
+from ragtune.knowledge.readers.sheets import read_csv, read_workbook
+from ragtune.knowledge.readers.slides import read_slides
+from ragtune.knowledge.readers.source_code import LANGUAGES, read_source_code
 from ragtune.knowledge.readers.web_page import read_web_page
 from ragtune.knowledge.readers.word import read_word
 
@@ -32,6 +37,11 @@ _READERS: dict[str, Reader] = {
     ".xhtml": read_web_page,
     ".pdf": read_pdf,
     ".docx": read_word,
+    ".pptx": read_slides,
+    ".xlsx": read_workbook,
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".ipynb": read_notebook,
 }
 
 
@@ -75,4 +85,6 @@ def _reader(path: str) -> Reader | None:
     pure = PurePosixPath(path)
     if not pure.suffix and pure.name.upper() in _BARE_NAMES:
         return read_plain_text
+    if pure.suffix.lower() in LANGUAGES:
+        return partial(read_source_code, pure.name)
     return _READERS.get(pure.suffix.lower())
