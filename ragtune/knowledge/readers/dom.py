@@ -28,6 +28,7 @@ _INLINE |= {"math", "mi", "mn", "mo", "mrow", "msup", "msub", "mfrac", "semantic
 _BACK_ARROWS = frozenset("↑↩⤴︎↵^ ")
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
 _PERMALINK = re.compile(r"\b(?:headerlink|anchor|hash-link|permalink)\b")
+_WRAPPER = re.compile(rb"</?(?:div|section|span|font|center|b|i|em|strong|small|big)\b[^<>]*>", re.IGNORECASE)
 _LITERAL = re.compile(r"\bliteral\b")
 _LABEL = re.compile(r"\badmonition-title\b")
 _POWER = re.compile(r"[+−–-]?\d[\d.,]*|[a-z]|[+−–-]?\d*[a-z]")
@@ -283,10 +284,16 @@ def parse_fragment(page: str) -> Any:
 
 
 def parse_page(page: str) -> Any:
-    """Return the `html` element of a page."""
-    # huge_tree lifts libxml2's limits on depth (256) and length of text (10 MB).
+    """Return the `html` element of a page; one nested deeper than libxml2 reads loses its mere wrappers."""
+    raw = page.replace("\0", "").encode("utf-8", "replace")
+    # huge_tree lifts libxml2's limits on depth (from 256 to 2,048) and on length of text (10 MB).
     parser = html.HTMLParser(huge_tree=True, encoding="utf-8")
-    return html.document_fromstring(page.replace("\0", "").encode("utf-8", "replace"), parser=parser)
+    root = html.document_fromstring(raw, parser=parser)
+    if any("depth" in error.message for error in parser.error_log):
+        return html.document_fromstring(
+            _WRAPPER.sub(b"\n", raw), parser=html.HTMLParser(huge_tree=True, encoding="utf-8")
+        )
+    return root
 
 
 def text_of(node: Any, breaks: bool = False) -> str:
