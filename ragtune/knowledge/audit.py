@@ -6,16 +6,20 @@ file, pdfminer), so that a reader cannot vouch for itself.
 
 import html
 import io
+import json
 import re
 import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
+from typing import Any
 
 from ragtune.knowledge.readers.encoding import decode
 from ragtune.knowledge.readers.reading import Reading
+from ragtune.knowledge.readers.web_page import decode_page
 from ragtune.records import Chunk, Document
 
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
@@ -32,6 +36,8 @@ _TAG = re.compile(
     r"</?(?:article|aside|blockquote|br|caption|center|col|colgroup|dd|del|details|div|dl|dt|figcaption|figure|h[1-6]|hr"
     r"|img|ins|li|main|nav|ol|p|pre|s|section|summary|table|tbody|td|tfoot|th|thead|tr|ul)\b[^<>]*>"
 )
+# Names of directives, options and roles: markup that is spelled in words.
+_RST_MARKUP = re.compile(r"(?m)^\s*(?:[*-] +)*\.\. +(?:\|[^|\n]+\| +)?[\w:-]+::|^\s+:[\w-]+:(?=\s|$)|:[\w:+.-]+:(?=`)")
 _MOST_LOST = 200
 """Lost words that a document keeps by name; their number is exact."""
 
@@ -103,10 +109,40 @@ def _raw_text(raw: bytes) -> str:
     return text.replace("_", " ")
 
 
+def _restructured_text(raw: bytes) -> str:
+    return _RST_MARKUP.sub(" ", _raw_text(raw.replace(b"\\ ", b"")))
+
+
+def _notebook_text(raw: bytes) -> str:
+    return _raw_text("\n".join(_strings(json.loads(decode(raw))["cells"])).encode())
+
+
+def _strings(value: Any, name: str = "") -> Iterator[str]:
+    """Yield what the cells of a notebook say: the values of `source`, `text` and `text/plain`."""
+    if isinstance(value, str):
+        if name in ("source", "text", "text/plain"):
+            yield value
+    elif isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        yield from _strings("".join(value), name)
+    else:
+        inner = value.items() if isinstance(value, dict) else ((name, part) for part in value or ())
+        for key, part in inner if isinstance(value, dict | list) else ():
+            yield from _strings(part, key)
+
+
+def _office_text(raw: bytes, parts: str, text: str) -> str:
+    """Return the text in the elements named `text` of the parts whose names match."""
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        names = [name for name in archive.namelist() if re.fullmatch(parts, name)]
+        pages = [archive.read(name).decode("utf-8", "replace") for name in names]
+    element = re.compile(rf"<{text}(?:\s[^>]*)?>([^<]*)</{text}>")
+    return html.unescape(" ".join(words for page in pages for words in element.findall(page)))
+
+
 def _web_page_text(raw: bytes) -> str:
     from bs4 import BeautifulSoup
 
-    soup = BeautifulSoup(raw, "html.parser")
+    soup = BeautifulSoup(decode_page(raw), "html.parser")
     for silent in soup(["script", "style", "template", "noscript", "svg"]):
         silent.decompose()
     body = soup.body or soup
@@ -139,4 +175,8 @@ _EXTRACTORS: dict[str, Callable[[bytes], str]] = {
     ".xhtml": _web_page_text,
     ".docx": _word_text,
     ".pdf": _pdf_text,
+    ".rst": _restructured_text,
+    ".ipynb": _notebook_text,
+    ".xlsx": partial(_office_text, parts=r"xl/(?:sharedStrings|worksheets/sheet\d+)\.xml", text="t"),
+    ".pptx": partial(_office_text, parts=r"ppt/(?:slides|notesSlides)/\w+\.xml", text="a:t"),
 }

@@ -19,7 +19,7 @@ _MAIN_SHARE = 0.5
 def read_web_page(raw: bytes) -> Reading:
     """Return an HTML or XHTML page; raise UnreadableError if it holds no element."""
     try:
-        root = parse_page(_decoded(raw))
+        root = parse_page(decode_page(raw))
     except etree.ParserError as error:
         raise UnreadableError(f"the page is empty: {error}") from error
     title = next((" ".join(text_of(node).split()) for node in root.iter("title")), "")
@@ -39,7 +39,7 @@ def read_web_page(raw: bytes) -> Reading:
     return Reading(blocks=tuple(blocks), title=title, language=root.get("lang") or "", left_out=tuple(reader.left_out))
 
 
-def _decoded(raw: bytes) -> str:
+def decode_page(raw: bytes) -> str:
     """Return the page's text by byte order mark, UTF-8, its own declaration, or the likeliest encoding."""
     declared = _CHARSET.search(raw[:_HEAD_BYTES])
     try:
