@@ -12,8 +12,7 @@ from typing import Any
 from lxml import etree
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"))
-_ROMAN += ((9, "ix"), (5, "v"), (4, "iv"), (1, "i"))
+_ROMAN = dict(m=1000, cm=900, d=500, cd=400, c=100, xc=90, l=50, xl=40, x=10, ix=9, v=5, iv=4, i=1)
 _UNNUMBERED = {"bullet", "none"}
 _LEVELS = 9
 
@@ -162,7 +161,7 @@ def _write(paragraph: Any, number: str) -> None:
 def _written(value: int, form: str) -> str:
     if form in ("lowerRoman", "upperRoman"):
         text = ""
-        for size, letters in _ROMAN:
+        for letters, size in _ROMAN.items():
             text += letters * (value // size)
             value %= size
         return text.upper() if form == "upperRoman" else text
