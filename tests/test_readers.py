@@ -5,12 +5,18 @@ import zipfile
 import pytest
 
 from ragtune.dataset.extractive.prose_facts import prose_facts
+from ragtune.knowledge.blocks import join
 from ragtune.knowledge.language import guess_language
-from ragtune.knowledge.pdf import Line, rebuild
+from ragtune.knowledge.readers import pdf
 from ragtune.knowledge.readers.files import can_read, read_bytes
+from ragtune.knowledge.readers.pdf_page import Line
 from ragtune.knowledge.readers.reading import UnreadableError
 from ragtune.knowledge.restructured import resolve_roles, to_markdown
 from ragtune.records import Chunk
+
+
+def rebuild(pages: list[list[Line]]) -> str:
+    return join(pdf.rebuild(pages)[0])[0]
 
 
 def make_pdf(lines: list[str], title: str = "") -> bytes:
