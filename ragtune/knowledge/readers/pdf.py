@@ -194,11 +194,14 @@ def _running_lines(pages: Sequence[Sequence[Line]]) -> set[str]:
     if len(pages) < _MIN_PAGES:
         return set()
     seen: Counter[str] = Counter()
+    # The heads of a chapter stand on its pages alone, and always on the very first line.
+    heads = Counter(_shape(page[0].text) for page in pages if page and re.search(r"[^\W\d_]", page[0].text))
     for page in pages:
         shapes = {_shape(line.text) for line in [*page[:_EDGE_LINES], *page[-_EDGE_LINES:]] if line.text}
         # A line of digits alone has the shape of every other one: the sequence decides on those.
         seen.update(shape for shape in shapes if re.search(r"[^\W\d_]", shape))
-    return {shape for shape, count in seen.items() if count >= max(_MIN_PAGES, _FURNITURE_SHARE * len(pages))}
+    running = {shape for shape, count in seen.items() if count >= max(_MIN_PAGES, _FURNITURE_SHARE * len(pages))}
+    return running | {shape for shape, count in heads.items() if count >= _MIN_PAGES}
 
 
 def _page_numbers(pages: Sequence[Sequence[Line]]) -> list[str]:
