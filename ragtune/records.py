@@ -38,10 +38,37 @@ class ArtifactRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSpan:
+    """A block of a document: characters `start` to `end` of its text.
+
+    `kind` is one of `ragtune.knowledge.blocks.Kind`; `level` is 1 to 6 for headings, else 0; `page` counts
+    from 1, and 0 means that the format has no pages.
+    """
+
+    kind: str
+    start: int
+    end: int
+    level: int = 0
+    page: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """Text that stands in a file and not in its document, and why: a comment, a link target, page furniture."""
+
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """A document of a source, such as one file or one API page.
 
     `id` stays the same when the text is edited; `sha256` identifies the version of the text.
+
+    `blocks` says where the headings, paragraphs, tables and so on stand in `text`; it is empty for API pages,
+    whose structure is read from their text. `left_out` is what the file holds in addition to `text`. `words` counts
+    the words of the file (0 if nobody counted), and `lost` are those that are neither in `text` nor in `left_out`.
     """
 
     id: str
@@ -54,6 +81,10 @@ class Document:
     language: str = "en"
     modified: str = ""
     kind: str = "prose"
+    blocks: tuple[BlockSpan, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    words: int = 0
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +98,11 @@ class QuarantinedDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A passage of a document that never splits a paragraph, code block or table; `text` is what the model reads."""
+    """A passage of a document that never splits a paragraph, code block or table; `text` is what the model reads.
+
+    `start` is where it begins in the document's text, -1 if that is not known; `page` counts from 1, and 0 means
+    that the format has no pages.
+    """
 
     id: str
     document_id: str
@@ -78,6 +113,8 @@ class Chunk:
     position: int
     topic: str = ""
     duplicate_of: str = ""
+    page: int = 0
+    start: int = -1
 
     @property
     def headings(self) -> list[str]:

@@ -2,10 +2,22 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.support.postgres import postgres_url, schema_of_its_own
+
+_DRAWN: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    "derandomize": True,
+    "suppress_health_check": list(hypothesis.HealthCheck),
+}
+# `pytest --hypothesis-profile thorough tests/test_round_trips.py` draws ten times as many.
+hypothesis.settings.register_profile("suite", max_examples=50, **_DRAWN)
+hypothesis.settings.register_profile("thorough", max_examples=500, **_DRAWN)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ragtune.knowledge.duplicates import Fingerprint, fingerprints, mark_duplicates
-from ragtune.knowledge.structure import Block, Section, parse, pieces, shorten
+from ragtune.knowledge.structure import Block, Section, parse, pieces, section_tree, shorten
 from ragtune.ports import Progress, silent
 from ragtune.records import Chunk, Document, content_id
 from ragtune.settings import ChunkingSettings
@@ -51,6 +51,34 @@ class _Draft:
             for index, block in enumerate(self.blocks)
         )
 
+    def place(self, text: str, cursor: int) -> tuple[int, int]:
+        """Return where the passage begins in the document's text, at or behind `cursor`, and its page.
+
+        A piece of a block that was cut is looked for by its first line; a repeated table header is no place.
+        """
+        first = self.blocks[0]
+        page = next((block.page for block in self.blocks if block.page), 0)
+        if first.start < 0:
+            return -1, page
+        if text.startswith(first.text, first.start):
+            return first.start, page
+        found = text.find(_own_first_line(first), max(cursor, first.start))
+        return (found if found >= 0 else first.start), page
+
+
+def _own_first_line(block: Block) -> str:
+    """Return the first line that stands in the document: a cut table repeats its header, cut code its fence."""
+    lines = [line for line in block.text.split("\n") if line.strip()]
+    repeated = {"table": 2, "code": 1}.get(block.kind, 0)
+    return lines[repeated] if len(lines) > repeated else lines[0]
+
+
+def _section_tree(document: Document) -> Section:
+    """Return the document's sections, from its blocks or, for API pages, from its text."""
+    if document.blocks:
+        return section_tree(document.text, document.blocks)
+    return parse(document.text, api=document.kind == "api")
+
 
 ChunksByVersion = dict[str, list[tuple[Chunk, Fingerprint]]]
 """The chunks of a document with their fingerprints, by the document's `document_version`."""
@@ -58,7 +86,8 @@ ChunksByVersion = dict[str, list[tuple[Chunk, Fingerprint]]]
 
 def document_version(document: Document) -> str:
     """Return a hash of everything that a document's chunks depend on, except settings and code."""
-    return content_id(document.id, document.source, document.title, document.topic, document.kind, document.text)
+    about = (document.id, document.source, document.title, document.topic, document.kind)
+    return content_id(*about, document.text, *map(repr, document.blocks))
 
 
 def chunk_documents(
@@ -116,7 +145,7 @@ class _Chunker:
 
     def chunk(self, documents: Sequence[Document]) -> list[list[tuple[Chunk, Fingerprint]]]:
         """Return the chunks of each document with their fingerprints."""
-        roots = [parse(document.text, api=document.kind == "api") for document in documents]
+        roots = [_section_tree(document) for document in documents]
         titles = [shorten(document.title, _TITLE_CHARACTERS) for document in documents]
         texts = [block.text for root in roots for block in root.all_blocks()]
         headings = [heading for root in roots for heading in root.all_headings()]
@@ -150,11 +179,14 @@ class _Chunker:
         if not any(draft.text().strip() for draft in drafts):
             # The document has only headings: they become its text.
             drafts = list(self._pack([Block(collapse_whitespace(document.text))], (), self._budget(title, ())))
+        cursor = 0
         for draft in drafts:
             text = draft.text().strip()
             chunk_id = content_id(document.id, *draft.heading_path, text)
             if text and chunk_id not in ids:
                 ids.add(chunk_id)
+                start, page = draft.place(document.text, cursor)
+                cursor = max(cursor, start)
                 chunks.append(
                     Chunk(
                         id=chunk_id,
@@ -165,6 +197,8 @@ class _Chunker:
                         text=text,
                         position=len(chunks),
                         topic=document.topic,
+                        page=page,
+                        start=start,
                     )
                 )
         return chunks
@@ -211,7 +245,7 @@ class _Chunker:
             else:
                 drafts += self._section_drafts(child, title, self._extended_path(title, path, child.heading))
         for draft in drafts:
-            if draft.lone_section is not None:
+            if draft.lone_section is not None and any(block.kind != "heading" for block in draft.blocks):
                 # Nothing joined this small section, so it stands under its own heading.
                 child = draft.lone_section
                 yield from self._section_drafts(child, title, self._extended_path(title, path, child.heading))
@@ -246,7 +280,8 @@ class _Chunker:
             if self._size([block]) <= budget:
                 yield block
             else:
-                yield from pieces(block, budget - _JOIN_TOKENS, self.settings.overlap_tokens, self._count)
+                for piece in pieces(block, budget - _JOIN_TOKENS, self.settings.overlap_tokens, self._count):
+                    yield replace(piece, start=block.start, page=block.page)
 
     def _count(self, texts: Sequence[str]) -> list[int]:
         self._count_new(texts)

@@ -12,7 +12,7 @@ from typing import Any
 
 import griffe
 
-from ragtune.knowledge.readers import clean_markdown
+from ragtune.knowledge.cleaning import clean_markdown
 from ragtune.knowledge.restructured import inline_markdown, resolve_roles, to_markdown, unwrap
 
 _KIND = griffe.DocstringSectionKind

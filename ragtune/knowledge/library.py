@@ -62,6 +62,7 @@ class Shelf:
 
 
 Named = TypeVar("Named", Document, RemovedDocument)
+_DOCUMENT = TypeAdapter(Document)
 
 
 class Library:
@@ -254,7 +255,7 @@ class Library:
 
     def _load_shelf(self, row: dict[str, str]) -> Shelf:
         lines = [json.loads(line) for line in (self.folder / row["file"]).read_text().splitlines()]
-        documents = tuple(Document(**line) for line in lines if "reason" not in line)
+        documents = tuple(_DOCUMENT.validate_python(line) for line in lines if "reason" not in line)
         quarantine = tuple(QuarantinedDocument(**line) for line in lines if "reason" in line)
         return Shelf(row["spec"], row["read_at"], row["state"], documents, quarantine)
 

@@ -21,7 +21,7 @@ import griffe
 
 from ragtune.errors import SourceError
 from ragtune.knowledge.apidocs import describe
-from ragtune.knowledge.readers import clean_markdown
+from ragtune.knowledge.cleaning import clean_markdown
 from ragtune.knowledge.restructured import unwrap
 from ragtune.ports import Progress, silent
 from ragtune.records import Document, QuarantinedDocument, content_id

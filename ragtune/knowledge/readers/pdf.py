@@ -1,0 +1,223 @@
+"""PDF files: paragraphs, headings and tables, rebuilt from what stands where on the page.
+
+Size and weight of the type and the space between lines tell where a heading or a paragraph ends. Running heads,
+page numbers and tables of contents are left out. A line is a page number only if it stands at the edge of several
+pages and counts up with them: other lines of digits are amounts.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ragtune.knowledge.blocks import Block
+from ragtune.knowledge.readers.hyphens import join_broken_words
+from ragtune.knowledge.readers.pdf_page import HYPHEN, Line, page_lines
+from ragtune.knowledge.readers.reading import Reading, UnreadableError
+from ragtune.records import LeftOut
+
+_LEADER = re.compile(r"(?:\.\s?){5,}\s*[\divxlc]*\s*$", re.IGNORECASE)
+_NUMBERED = re.compile(r"^(\d{1,2}(?:\.\d{1,2}){0,3})\.?\s+[A-Z][A-Za-z ,'’()/&-]{2,80}$")
+_NUMBER = re.compile(r"^(\d{1,2}(?:\.\d{1,2}){0,3})\.?\s")
+_BULLET = re.compile(r"^(?:[•▪◦‣·–—*-]|\(?\d{1,2}[.)]|\(?[a-z][.)])\s+")
+_NO_HEADING_END = (".", "!", ":", ".”", ";", ",")
+# Titles that programs give by themselves.
+_NO_TITLE = re.compile(
+    r"(?i)untitled.*|(?:microsoft )?(?:word|powerpoint|excel) - .*|.*\.(?:docx?|pdf|indd|tex|odt|qxd|rtf)|(?:do[ck]"
+    r"ument|pr[äe]sentation|slide|folie|book|mappe)\s*\d*|print|layout \d+|.*[\\/].*"
+)
+_EDGE_LINES = 2
+_MIN_PAGES = 3
+_FURNITURE_SHARE = 0.4
+"""Of the pages; left and right pages often have heads of their own. Chosen by hand."""
+_LONGEST_TITLE = 120
+_LONGEST_HEADING = 110
+# In units of the body's type and line distance; chosen by hand on manuals set in Word, LaTeX and DocBook.
+_LARGER, _WIDER, _SAME_HEADING = 1.12, 1.25, 1.5
+
+
+def read_pdf(raw: bytes) -> Reading:
+    """Return a PDF file; raise UnreadableError if it is cut off, corrupt or needs a password."""
+    import pypdfium2
+
+    if raw.lstrip()[:5] != b"%PDF-":
+        raise UnreadableError("it does not start with %PDF-: this is not a PDF")
+    try:
+        document = pypdfium2.PdfDocument(raw)
+    except pypdfium2.PdfiumError as error:
+        raise UnreadableError(f"the PDF is damaged or locked: {error}") from error
+    try:
+        title = document.get_metadata_dict().get("Title", "").strip()
+        pages = [page_lines(page, number) for number, page in enumerate(document, start=1)]
+    except pypdfium2.PdfiumError as error:
+        raise UnreadableError(f"a page of the PDF is damaged: {error}") from error
+    finally:
+        document.close()
+    blocks, left_out = rebuild(pages)
+    if not title or _NO_TITLE.fullmatch(title):
+        title = _title_on_the_page(pages)
+    return Reading(blocks=tuple(blocks), title=title, left_out=tuple(left_out))
+
+
+def rebuild(pages: Sequence[Sequence[Line]]) -> tuple[list[Block], list[LeftOut]]:
+    """Return the blocks of a document from the lines of each page, and the furniture that was left out."""
+    lines, left_out = _body(pages)
+    if not lines:
+        return [], left_out
+    style = _Style([line for line in lines if not line.is_table] or lines)
+    blocks: list[Block] = []
+    fresh, above = True, Line("")
+    for line, below in zip(lines, [*lines[1:], Line("")], strict=True):
+        if line.is_table:
+            blocks.append(Block("table", line.text, page=line.page))
+            fresh, above = True, line
+            continue
+        level = style.heading(line)
+        opens = fresh or style.apart(line) or _BULLET.match(line.text) is not None
+        before = blocks[-1] if blocks else Block("paragraph", "")
+        if level and before.kind == "heading" and style.goes_on(above, line):
+            blocks[-1] = replace(before, text=f"{before.text} {line.text}")
+        elif level:
+            blocks.append(Block("heading", line.text, level, line.page))
+        elif opens or before.kind != "paragraph":
+            blocks.append(Block("paragraph", re.sub(r"^[•▪◦‣·]\s*", "- ", line.text), page=line.page))
+        else:
+            blocks[-1] = replace(before, text=_joined(before.text, line.text, style.has_room(above, line)))
+        fresh = level > 0 or style.ends(line) or (opens and style.stops_short(line, below))
+        above = line
+    texts = join_broken_words([block.text for block in blocks])
+    return [replace(block, text=text) for block, text in zip(blocks, texts, strict=True)], left_out
+
+
+def _joined(before: str, line: str, breaks: bool) -> str:
+    """Join two lines of a paragraph; with `breaks` they stay two, as in a list of amounts or an address.
+
+    Whether a hyphen between them stays is decided later, with the whole text at hand.
+    """
+    if breaks and not before.endswith("-"):
+        return f"{before}\n{line}"
+    if re.search(r"\w-$", before) and line[:1].isalnum():
+        return before[:-1] + HYPHEN + line
+    return f"{before} {line}"
+
+
+def _body(pages: Sequence[Sequence[Line]]) -> tuple[list[Line], list[LeftOut]]:
+    """Return the lines without running heads, page numbers and tables of contents, and those lines."""
+    running, numbers = _running_lines(pages), _page_numbers(pages)
+    lines: list[Line] = []
+    left_out: list[LeftOut] = []
+    for page, number in zip(pages, numbers, strict=True):
+        edge = {*range(_EDGE_LINES), *range(len(page) - _EDGE_LINES, len(page))}
+        first = True
+        for place, line in enumerate(page):
+            reason = ""
+            if place in edge and line.text == number:
+                reason = "page number"
+            elif place in edge and not line.is_table and _shape(line.text) in running:
+                reason = "running head"
+            elif _LEADER.search(line.text) and not line.is_table:
+                reason = "table of contents"
+            if reason:
+                left_out.append(LeftOut(reason=reason, text=line.text))
+            elif line.text:
+                # What stood above on this page is gone, and how far below it the text begins says nothing.
+                lines.append(replace(line, drop=0.0) if first else line)
+                first = False
+    return lines, left_out
+
+
+def _title_on_the_page(pages: Sequence[Sequence[Line]]) -> str:
+    """Return the line in the largest type on the first page that has text, the first of equals."""
+    lines = next((page for page in pages if any(len(line.text) >= _MIN_PAGES for line in page)), ())
+    lines = [line for line in lines if not line.is_table and re.search(r"[^\W\d_]{2}", line.text)]
+    return max(lines, key=lambda line: round(line.size, 1), default=Line("")).text[:_LONGEST_TITLE]
+
+
+class _Style:
+    """How the body of a document is set, and what stands out of it."""
+
+    def __init__(self, lines: list[Line]) -> None:
+        lengths = sorted(len(line.text) for line in lines)
+        self.width = lengths[int(0.8 * len(lengths))]
+        letters: Counter[tuple[float, bool]] = Counter()
+        for line in lines:
+            letters[(round(line.size, 1), line.bold)] += len(line.text)
+        (self.size, self.bold), _ = letters.most_common(1)[0]
+        drops = sorted(line.drop / line.size for line in lines if line.size and 0 < line.drop < 3 * line.size)
+        self.drop = drops[len(drops) // 4] if drops else 0.0
+        sizes = {self._rank(line) for line in lines if self._stands_out(line)}
+        self.levels = {size: min(level, 6) for level, size in enumerate(sorted(sizes, reverse=True), start=1)}
+
+    def heading(self, line: Line) -> int:
+        """Return the level of a heading, 0 for other lines."""
+        number = _NUMBER.match(line.text)
+        level = min(number[1].count(".") + 2, 6) if number else 0
+        if self._stands_out(line):
+            return level or self.levels[self._rank(line)]
+        return level if _NUMBERED.match(line.text) and len(line.text) < max(0.8 * self.width, 40) else 0
+
+    def _stands_out(self, line: Line) -> bool:
+        larger = line.size > _LARGER * self.size
+        heavier = line.bold and not self.bold and line.size > 0.95 * self.size
+        named = re.search(r"[^\W\d_]{2}", line.text) and not line.text.endswith(_NO_HEADING_END)
+        return bool(named) and (larger or heavier) and len(line.text) <= _LONGEST_HEADING
+
+    def _rank(self, line: Line) -> float:
+        return round(max(line.size, self.size))
+
+    def goes_on(self, above: Line, line: Line) -> bool:
+        """Return whether a heading takes a second line: the same type, close below the first."""
+        same = (above.size, above.bold) == (line.size, line.bold) and self._stands_out(above)
+        return same and 0 < line.drop < _SAME_HEADING * line.size and not _NUMBER.match(line.text)
+
+    def apart(self, line: Line) -> bool:
+        """Return whether more space than between lines stands above a line."""
+        return self.drop > 0 and line.drop > _WIDER * self.drop * line.size
+
+    def ends(self, line: Line) -> bool:
+        """Return whether a line ends its paragraph: it stops short of the margin after a full stop."""
+        return len(line.text) < 0.75 * self.width and line.text.endswith((".", "!", "?", ":", ".”"))
+
+    def has_room(self, line: Line, below: Line) -> bool:
+        """Return whether the first word of the next line had room behind a line: the line was ended on purpose."""
+        word = below.text.split(" ", 1)[0]
+        return len(line.text) + 1 + len(word) < 0.7 * self.width
+
+    def stops_short(self, line: Line, below: Line) -> bool:
+        """Return whether a first line is a title in the type of the body."""
+        capital = line.text[0].isupper() and below.text[:1].isupper()
+        return capital and self.has_room(line, below) and not line.text.endswith((*_NO_HEADING_END, "-"))
+
+
+def _running_lines(pages: Sequence[Sequence[Line]]) -> set[str]:
+    """Return the shapes of the lines that stand at the edge of many pages, the same but for a number."""
+    if len(pages) < _MIN_PAGES:
+        return set()
+    seen: Counter[str] = Counter()
+    # The heads of a chapter stand on its pages alone, and always on the very first line.
+    heads = Counter(_shape(page[0].text) for page in pages if page and re.search(r"[^\W\d_]", page[0].text))
+    for page in pages:
+        shapes = {_shape(line.text) for line in [*page[:_EDGE_LINES], *page[-_EDGE_LINES:]] if line.text}
+        # A line of digits alone has the shape of every other one: the sequence decides on those.
+        seen.update(shape for shape in shapes if re.search(r"[^\W\d_]", shape))
+    running = {shape for shape, count in seen.items() if count >= max(_MIN_PAGES, _FURNITURE_SHARE * len(pages))}
+    return running | {shape for shape, count in heads.items() if count >= _MIN_PAGES}
+
+
+def _page_numbers(pages: Sequence[Sequence[Line]]) -> list[str]:
+    """Return each page's first or last line if it holds a number that counts up with the pages, else ""."""
+    for edge in (0, -1):
+        for pattern in (r"^(\d{1,4})$", r"\s(\d{1,4})$", r"^(\d{1,4})\s"):
+            texts = [page[edge].text if page else "" for page in pages]
+            ahead = [
+                int(number[1]) - place if (number := re.search(pattern, text)) else None
+                for place, text in enumerate(texts)
+            ]
+            steady, count = max(Counter(ahead).items(), key=lambda item: (item[0] is not None, item[1]))
+            if steady is not None and count >= max(_MIN_PAGES, _FURNITURE_SHARE * len(pages)):
+                return [text if step == steady else "" for text, step in zip(texts, ahead, strict=True)]
+    return [""] * len(pages)
+
+
+def _shape(line: str) -> str:
+    return re.sub(r"\d+", "#", line)

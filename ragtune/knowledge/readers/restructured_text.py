@@ -1,0 +1,185 @@
+"""reStructuredText by docutils; Sphinx's roles and directives are read without Sphinx."""
+
+import re
+from functools import cache
+from typing import Any
+
+from ragtune.knowledge.blocks import Block
+from ragtune.knowledge.readers.dom import DomReader, parse_page
+from ragtune.knowledge.readers.encoding import decode
+from ragtune.knowledge.readers.reading import Reading
+from ragtune.records import LeftOut
+
+_FIELDS = re.compile(r"\s*((?::[\w-]+:.*\n)+)")
+_EXPLICIT_TITLE = re.compile(r"(.+?)\s*<([^<>]+)>$", re.DOTALL)
+_NOT_TEXT = frozenset(
+    {
+        "toctree",
+        "index",
+        "tabularcolumns",
+        "highlight",
+        "currentmodule",
+        "module",
+        "meta",
+        "contents",
+        "sectnum",
+        "role",
+    }
+)
+"""Directives that steer a build and say nothing to a reader."""
+_ELSEWHERE = frozenset(
+    {"include", "literalinclude", "autosummary", "click", "typer", "argparse", "program-output", "plot"}
+)
+"""Directives whose text stands in another file or is generated."""
+_CODE_BLOCKS = frozenset({"code", "code-block", "sourcecode", "prompt", "testcode", "doctest", "ipython", "highlight"})
+_PLAIN_ROLES = frozenset(
+    {"ref", "doc", "term", "numref", "guilabel", "menuselection", "abbr", "dfn", "rfc", "pep", "any", "download", "sub"}
+)
+_ERROR = 3  # docutils' level of what it could not read
+_VERSIONS = {
+    "versionadded": "New in version",
+    "versionchanged": "Changed in version",
+    "deprecated": "Deprecated since version",
+    "versionremoved": "Removed in version",
+}
+
+
+def read_restructured_text(raw: bytes) -> Reading:
+    """Return a reStructuredText file; a field `:title:` at the top names it."""
+    text = decode(raw)
+    fields = _FIELDS.match(text)
+    title = re.search(r"^:title:\s*(.+)$", fields[1], re.MULTILINE) if fields else None
+    left_out = []
+    if fields and title:
+        left_out = [LeftOut(reason="front matter", text=" ".join(fields[1].split()))]
+        text = text[fields.end() :]
+    blocks, dropped = restructured_blocks(text)
+    return Reading(blocks=tuple(blocks), title=title[1] if title else "", left_out=(*left_out, *dropped))
+
+
+def restructured_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
+    """Return the blocks of a reStructuredText, and what is in it and not in them."""
+    from docutils import nodes
+    from docutils.core import publish_doctree, publish_from_doctree
+
+    _tolerate_sphinx()
+    settings = {
+        "report_level": 1,
+        "warning_stream": False,
+        "halt_level": 6,
+        "file_insertion_enabled": False,
+        "raw_enabled": True,
+        "doctitle_xform": False,
+        "docinfo_xform": False,
+        "sectsubtitle_xform": False,
+        "initial_header_level": 1,
+        "syntax_highlight": "none",
+        "math_output": "LaTeX",
+        "smart_quotes": False,
+        "section_self_link": False,
+        "strip_comments": False,
+        "embed_stylesheet": False,
+        "stylesheet_path": "",
+        "_disable_config": True,
+    }
+    tree = publish_doctree(text, settings_overrides=settings)
+    for section in [*tree.findall(nodes.section)]:
+        if "system-messages" in section["classes"]:
+            section.parent.remove(section)
+    for message in [*tree.findall(nodes.system_message)]:
+        # What docutils could not read stays as it stands in the file; a mere warning is about text that was read.
+        source = [node for node in message.children if isinstance(node, nodes.literal_block)]
+        message.parent.replace(message, source if message["level"] >= _ERROR else [])
+    tree.transform_messages = tree.parse_messages = []
+    page = publish_from_doctree(tree, writer="html5", settings_overrides=settings).decode()
+    reader = DomReader()
+    return reader.read(parse_page(page).find("body")), reader.left_out
+
+
+@cache
+def _tolerate_sphinx() -> None:
+    """Make docutils read unknown roles as text and unknown directives as their content.
+
+    The two look-ups are replaced for the whole process: docutils has no setting for it.
+    """
+    from docutils.parsers.rst import directives, roles
+
+    known_role, known_directive = roles.role, directives.directive
+
+    def role(name: str, language: Any, line: int, reporter: Any) -> Any:
+        found, messages = known_role(name, language, line, reporter)
+        return (found, messages) if found and name not in _PLAIN_ROLES else (_read_role, [])
+
+    def directive(name: str, language: Any, document: Any) -> Any:
+        found, messages = known_directive(name, language, document)
+        if found is not None and name not in _NOT_TEXT | _ELSEWHERE | _CODE_BLOCKS:
+            return found, messages
+        return _sphinx_directive(), []
+
+    roles.role, directives.directive = role, directive
+
+
+def _read_role(name: str, raw: str, text: str, *_: Any, **__: Any) -> Any:
+    """Return the words that Sphinx would show for a role: the explicit title, else the target."""
+    from docutils import nodes, utils
+
+    shown = utils.unescape(text)
+    titled = _EXPLICIT_TITLE.fullmatch(shown)
+    if titled:
+        shown = titled[1]
+    elif shown.startswith("~"):
+        shown = shown[1:].rpartition(".")[2]
+    shown = shown.lstrip("!")
+    kind = name.rpartition(":")[2]
+    if kind in ("pep", "rfc"):
+        shown = f"{kind.upper()} {shown}"
+    if kind in _PLAIN_ROLES or titled:
+        return [nodes.inline(raw, shown)], []
+    return [nodes.literal(raw, shown)], []
+
+
+class _AnyOption(dict[str, Any]):
+    """An option specification that accepts every option."""
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __missing__(self, _: str) -> Any:
+        return str
+
+
+@cache
+def _sphinx_directive() -> Any:
+    from docutils import nodes
+    from docutils.parsers.rst import Directive
+
+    class SphinxDirective(Directive):
+        """A directive of Sphinx or an extension: its argument as a line, its content as text."""
+
+        has_content = True
+        optional_arguments = 1
+        final_argument_whitespace = True
+
+        option_spec = _AnyOption()
+
+        def run(self) -> list[Any]:
+            name, argument = self.name.rpartition(":")[2], " ".join((self.arguments or [""])[0].split())
+            if name in _NOT_TEXT or name in _ELSEWHERE:
+                return [nodes.comment("", f"{self.name} {self.block_text}")]
+            if name in _CODE_BLOCKS:
+                code = "\n".join(self.content)
+                return [nodes.literal_block(code, code, classes=["code", f"language-{argument}"] if argument else [])]
+            body = nodes.container()
+            if name in _VERSIONS:
+                version, _, rest = argument.partition(" ")
+                body += nodes.paragraph("", f"{_VERSIONS[name]} {version}{': ' + rest if rest else ''}")
+            elif name == "only":
+                pass
+            elif argument and (self.content or "(" in argument or ":" in self.name):
+                body += nodes.paragraph("", "", nodes.literal("", argument))
+            elif argument:
+                body += nodes.paragraph("", argument)
+            self.state.nested_parse(self.content, self.content_offset, body, match_titles=False)
+            return [body]
+
+    return SphinxDirective

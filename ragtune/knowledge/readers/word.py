@@ -1,0 +1,39 @@
+"""Word files (.docx): automatic numbers are written out, then mammoth turns the file into HTML."""
+
+import re
+
+from lxml import etree
+
+from ragtune.knowledge.readers.archives import open_archive, read_part, replaced
+from ragtune.knowledge.readers.dom import DomReader, parse_fragment
+from ragtune.knowledge.readers.reading import Reading, UnreadableError
+from ragtune.knowledge.readers.word_numbers import WordNumbers
+from ragtune.records import LeftOut
+
+_DOCUMENT = "word/document.xml"
+
+
+def read_word(raw: bytes) -> Reading:
+    """Return a Word file with tracked changes accepted; raise UnreadableError if it is damaged."""
+    import mammoth
+
+    archive = open_archive(raw, "DOCX")
+    document = read_part(archive, _DOCUMENT, "DOCX")
+    if document is None:
+        raise UnreadableError(f"the DOCX is damaged: it holds no {_DOCUMENT}")
+    try:
+        numbers = WordNumbers(
+            read_part(archive, "word/numbering.xml", "DOCX"), read_part(archive, "word/styles.xml", "DOCX")
+        )
+        numbered = replaced(archive, {_DOCUMENT: numbers.write_into(document)}, "DOCX")
+        page = mammoth.convert_to_html(numbered).value
+    except (etree.XMLSyntaxError, KeyError, ValueError, OSError) as error:
+        raise UnreadableError(f"the DOCX is damaged: {error}") from error
+    reader = DomReader()
+    blocks = reader.read(parse_fragment(page)) if page.strip() else []
+    edges = [name for name in archive.namelist() if re.fullmatch(r"word/(?:header|footer)\d*\.xml", name)]
+    for name in edges:
+        words = " ".join(etree.fromstring(read_part(archive, name, "DOCX") or b"<a/>").itertext()).split()
+        if words:
+            reader.left_out.append(LeftOut(reason="page header or footer", text=" ".join(words)))
+    return Reading(blocks=tuple(blocks), left_out=tuple(reader.left_out))
