@@ -4,7 +4,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ragtune.dataset.checks.quality import rejection
+from ragtune.dataset.checks.quality import rejection_reason
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.publishing import diff_items
 from ragtune.dataset.question_words import first_question_words, ignored_words, question_words
@@ -39,7 +39,7 @@ def verdicts(pairs: list[QAPair]) -> dict[str, list[list[str]]]:
     items = split_pairs(pairs, DOCUMENTS, DatasetSettings(), seed=5)
     return {
         "splits": [[item.pair.id, item.split, item.cluster] for item in items],
-        "rejections": [[pair.id, rejection(pair, CHUNKS[pair.document_id])] for pair in pairs],
+        "rejections": [[pair.id, rejection_reason(pair, CHUNKS[pair.document_id])] for pair in pairs],
     }
 
 

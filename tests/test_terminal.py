@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from ragtune.dataset.reviews.decisions import ReviewStore
+from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.records import Chunk, QAPair
 from ragtune.settings import child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
