@@ -10,10 +10,11 @@ from functools import lru_cache
 
 from ragtune.text.language import COMMON_WORDS
 
-# `s` and `t` are what "it's" and "don't" leave.
+# `s` and `t` are what "it's" and "don't" leave. `no` and `not` are missing because they change what is said.
 _ENGLISH = """
-a an and are as at be by can do does for from has have how i if in into is it its of on or s t that the their them
-there these this to used use using was we what when where which who whose why will with would you your
+a an and are as at be but by can did do does for from had has have how i if in into is it its of on or s such t that
+the their them then there these they this to used use using was we what when where which who whose why will with would
+you your
 """
 STOP_WORDS: Mapping[str, frozenset[str]] = {
     **{language: frozenset(words.split()) for language, words in COMMON_WORDS.items()},
