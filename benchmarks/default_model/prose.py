@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.retrieval.results import as_text
-from ragtune.answer.answering import ANSWERING_VERSION, RememberingAnswerer
+from ragtune.answer.answering import RememberingAnswerer
 from ragtune.answer.marks import answer_tokens, stands_in
 from ragtune.backends.catalog import embedder_from, engine_from, retriever_from
 from ragtune.evaluation.benchmark import hardware
@@ -101,7 +101,7 @@ def main() -> None:
     settings = load_settings()
     store, models = ArtifactStore(settings.home / "artifacts"), ArtifactStore(chosen.home / "artifacts")
     finder: Any
-    shaping = f"{settings.fingerprint('answer', 'index', 'engine')} {ANSWERING_VERSION}"
+    shaping = settings.fingerprint('answer', 'index', 'engine')
     if chosen.questions:
         asked = questions_of(chosen.questions, settings)
         pairs, finder = [question.pair for question in asked], FixedPassages(asked)

@@ -13,17 +13,14 @@ from typing import Protocol
 
 from ragtune.answer.controls import NEUTRAL, Controls, with_controls
 from ragtune.answer.prompt import build_messages
-from ragtune.answer.review import REVIEW_VERSION, review
+from ragtune.answer.review import review
 from ragtune.errors import SettingsError
 from ragtune.knowledge.names import about_what_is_named
-from ragtune.knowledge.retrieval import RETRIEVAL_VERSION
 from ragtune.knowledge.trimming import content_words
 from ragtune.ports import ChatModel
 from ragtune.records import Answer, Completion, Hit, Message
 from ragtune.settings import AnswerSettings
 
-ANSWERING_VERSION = f"{RETRIEVAL_VERSION}.{REVIEW_VERSION}"
-"""Changes where the same index, settings and model give other answers."""
 SPARE_HITS = 4
 """Searched for beyond the passages that are shown, since not all speak of what the question names."""
 _FOLLOW_UP_WORDS = 4

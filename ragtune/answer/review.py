@@ -10,8 +10,6 @@ from ragtune.answer.small_talk import REPLIES
 from ragtune.knowledge.trimming import content_words
 from ragtune.records import Answer, Citation, Completion, Hit
 
-REVIEW_VERSION = 2
-"""Raised when the same words of a model give another answer: answers that are kept no longer hold then."""
 GROUNDED_SHARE = 0.5
 """An answer with fewer of its content words in the passages gets a warning."""
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ragtune.answer.answering import Answerer
-from ragtune.answer.prompt import prompt_sha256
+from ragtune.behaviour import behaviour_sha256
 from ragtune.errors import DatasetError
-from ragtune.evaluation.metrics import SIGNATURES
 from ragtune.evaluation.scoring import score_model
 from ragtune.ports import Engine, Progress, RunningEngine, silent
 from ragtune.records import ArtifactRef, QAPair, ScoredAnswer, Split, SplitItem, content_id
@@ -56,6 +55,18 @@ def held_out(items: Sequence[SplitItem], split: Split, limit: int, seed: int) ->
             f"The split '{split}' holds no question.", expected="at least one", fix="add documents, or raise its share"
         )
     return sorted(pairs, key=lambda pair: content_id(str(seed), pair.id))[:limit]
+
+
+def answers_key(weights: str, pairs: Sequence[QAPair], exam: Exam, seed: int) -> str:
+    """Return the key under which a model's answers are kept.
+
+    It changes if the code changes that retrieves, builds prompts, checks answers or scores them.
+    """
+    questions = content_id(*(f"{pair.id} {pair.question} {pair.answer} {pair.chunk_id}" for pair in pairs))
+    retriever = exam.answerer.retriever
+    retrieval = [type(retriever)] if retriever is not None else []
+    behaviour = behaviour_sha256(score_model, type(exam.answerer), *retrieval)
+    return content_id(weights, questions, behaviour, str(seed), exam.context)
 
 
 def _work(contender: Contender) -> int:
@@ -117,7 +128,10 @@ class HeldOutAnswers:
     def of(self, contender: Contender, at_once: int = 1) -> dict[Split, list[ScoredAnswer]]:
         """Return the contender's answers; its engine starts only when some of them are missing."""
         weights = files_sha256(folder_files(contender.folder))
-        keys = {split: self._key(weights, split, pairs) for split, pairs in contender.questions.items()}
+        keys = {
+            split: answers_key(weights, pairs, self.exams[split], self.seed)
+            for split, pairs in contender.questions.items()
+        }
         missing = [split for split, key in keys.items() if not self._place(key)]
         if missing:
             name = f"{contender.model}-{contender.precision}"
@@ -137,11 +151,6 @@ class HeldOutAnswers:
                     self.store.write_records(ARTIFACT, found, identity=keys[split])
                 self._running.remove(running)
         return {split: self._read(key) for split, key in keys.items()}
-
-    def _key(self, weights: str, split: Split, pairs: Sequence[QAPair]) -> str:
-        asked = content_id(*(f"{pair.id} {pair.question} {pair.answer} {pair.chunk_id}" for pair in pairs))
-        metrics = json.dumps(SIGNATURES, sort_keys=True)
-        return content_id(weights, asked, prompt_sha256(), metrics, str(self.seed), self.exams[split].context)
 
     def _place(self, key: str) -> Path | None:
         folder = self.store.root / ARTIFACT / key

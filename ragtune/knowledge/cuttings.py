@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ragtune.knowledge import chunking, duplicates, structure
+from ragtune.behaviour import behaviour_sha256
 from ragtune.knowledge.chunking import Cuttings, cut
 from ragtune.knowledge.duplicates import Fingerprint
 from ragtune.ports import Embedder, Progress, silent
@@ -33,8 +33,8 @@ def chunk_changed(
 
 def _how(settings: Settings, embedder: Embedder) -> str:
     """Return a hash of what passages depend on beside their document: settings, tokenizer, and the code that cuts."""
-    code = [Path(module.__file__ or "").read_text() for module in (chunking, duplicates, structure)]
-    return content_id(settings.chunking.model_dump_json(), embedder.name, str(embedder.max_tokens), *code)
+    tokenizer = embedder.name, str(embedder.max_tokens)
+    return content_id(settings.chunking.model_dump_json(), *tokenizer, behaviour_sha256(cut))
 
 
 def _read(path: Path, how: str) -> Cuttings:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["hybrid", "text", "vector"]
 MODES: tuple[Mode, ...] = ("hybrid", "text", "vector")
-RETRIEVAL_VERSION = 5
-"""Raised when the same index and settings return other passages: answers that are kept no longer hold then."""
 _COMPARED = 24
 """Hits among which a long document's passages are compared line by line."""
 LOG_LIMIT_BYTES = 64 << 20
