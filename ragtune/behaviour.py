@@ -18,7 +18,7 @@ import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
@@ -237,7 +237,7 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _module(name: str) -> _Module:
     path = _path(name)
     if path is None:
@@ -245,7 +245,7 @@ def _module(name: str) -> _Module:
     return _Module(name, path.read_text(), path.parent)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _path(name: str) -> Path | None:
     """Return the file of a module, or None if there is none; only the outermost package is asked for, nothing runs."""
     root, *inner = name.split(".")

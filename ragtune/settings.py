@@ -197,6 +197,7 @@ class EvaluationSettings(Section):
     out_of_domain_items: int = Field(
         48, ge=0, description="questions about something else, in which no model may get worse"
     )
+    retrieval_items: int = Field(100, ge=1, description="test questions that each measurement of the index asks")
     raw_items: int = Field(50, ge=0, description="of the test; also for the model that a grounding adapter is in")
     concurrency: int = Field(8, ge=1)
     models_at_once: int = Field(0, ge=0, description="that answer beside each other; 0: two on a CPU, one on a GPU")

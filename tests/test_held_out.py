@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ragtune_assets.line_up import BASE, RAW, line_up
 
 from ragtune.answer.answering import Answerer
 from ragtune.errors import DatasetError, EngineError
@@ -12,7 +13,6 @@ from ragtune.ports import Engine
 from ragtune.records import QAPair, SplitItem
 from ragtune.settings import AnswerSettings, EvaluationSettings, Settings
 from ragtune.store.artifacts import ArtifactStore
-from ragtune_assets.line_up import BASE, RAW, line_up
 from tests.support.answering_fakes import ListRetriever, ScriptedChat, chunk
 
 PAIRS = [QAPair(f"p{i}", f"What is item{i} ?", f"value {i}", "k", f"d{i}", f"c{i}") for i in range(6)]

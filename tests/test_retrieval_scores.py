@@ -22,7 +22,7 @@ def pair(question: str, answer: str, chunk_id: str, document: str = "", answerab
     return QAPair(question, question, answer, "kind", document or chunk_id, chunk_id, answerable=answerable)
 
 
-def test_a_single_right_passage_at_place_three_counts_a_third_and_half() -> None:
+def test_a_single_right_passage_at_rank_three_counts_a_third_and_half() -> None:
     scores = ranking_metrics([0, 0, 1, 0], [1])
     assert (scores["recall_1"], scores["recall_5"], scores["recall_10"]) == (0, 1, 1)
     assert scores["mrr_10"] == pytest.approx(1 / 3)
@@ -37,7 +37,7 @@ def test_graded_relevance_is_discounted_against_the_best_order() -> None:
     assert ranking_metrics([3, 2, 1], [1, 2, 3])["ndcg_10"] == pytest.approx(1)
 
 
-def test_what_stands_behind_the_tenth_place_is_not_found() -> None:
+def test_what_ranks_below_the_tenth_place_does_not_count() -> None:
     assert set(ranking_metrics([*[0] * 10, 1], [1]).values()) == {0.0}
 
 
@@ -51,7 +51,7 @@ def test_the_first_passage_with_the_answer_counts_and_only_once() -> None:
 
 
 CHUNKS = [chunk("cart", "The cart adds up the prices."), chunk("login", "A session lasts thirty minutes.")]
-FACTS = {"run_id": "r", "index_sha256": "i", "dataset_sha256": "d"}
+FACTS = {"run_id": "r", "index_sha256": "i", "dataset_sha256": "d", "limit": 5}
 
 
 @pytest.fixture
@@ -83,6 +83,7 @@ def test_without_test_questions_there_are_times_but_no_shares(retriever: Retriev
     assert row.p50_ms > 0
 
 
-def test_a_measurement_ends_when_its_time_is_up(retriever: Retriever) -> None:
-    pairs = [pair(f"What adds up prices {number}?", "cart", "cart") for number in range(9)]
-    assert measure_retrieval(retriever, CHUNKS, pairs, **FACTS, budget=0).n == 1
+def test_a_measurement_asks_a_fixed_number_of_questions_that_can_be_answered(retriever: Retriever) -> None:
+    unanswerable = pair("What is the weather?", "", "cart", answerable=False)
+    pairs = [unanswerable, *(pair(f"What adds up prices {number}?", "cart", "cart") for number in range(9))]
+    assert measure_retrieval(retriever, CHUNKS, pairs, **FACTS).n == 5

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ragtune_assets.line_up import BASE, CANDIDATE, RAW
+
 from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import RememberingAnswerer
 from ragtune.answer.marks import answer_tokens, stands_in
@@ -30,7 +32,6 @@ from ragtune.model.pretrained import raw_model
 from ragtune.records import Document, QAPair, ScoredAnswer, SplitItem, content_id
 from ragtune.settings import Settings, child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
-from ragtune_assets.line_up import BASE, CANDIDATE, RAW
 from ragtune_assets.progress import LoggedProgress, log_to
 
 HERE = Path(__file__).parent
@@ -101,7 +102,7 @@ def main() -> None:
     settings = load_settings()
     store, models = ArtifactStore(settings.home / "artifacts"), ArtifactStore(chosen.home / "artifacts")
     finder: Any
-    shaping = settings.fingerprint('answer', 'index', 'engine')
+    shaping = settings.fingerprint("answer", "index", "engine")
     if chosen.questions:
         asked = questions_of(chosen.questions, settings)
         pairs, finder = [question.pair for question in asked], FixedPassages(asked)
