@@ -7,15 +7,14 @@ and of everything that it refers to, followed through imports, definition by def
 - A list of names alone would be too little: somebody has to remember to extend it.
 
 Only text is read and nothing is imported, so heavy libraries stay unloaded. Comments, docstrings, formatting, the
-texts of error messages and the module in which a definition stands do not count. A reference cannot be followed
-through an object that comes in as an argument unless its annotation names the class; what stands behind an
-interface of `ports` has to be named as a part of its own.
+texts of error messages and the module in which a definition stands do not count. Data files count if the code names
+them, or their folder, in a string. A reference cannot be followed through an object that comes in as an argument
+unless its annotation names the class; what stands behind an interface of `ports` has to be named as a part of its own.
 """
 
 import ast
 import hashlib
 import importlib.util
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -41,8 +40,6 @@ WITHOUT_EFFECT = frozenset(
 """Modules that are not followed, because no edit of them changes a result."""
 
 _CORE = __name__.partition(".")[0]
-_FILE_NAME = re.compile(r"[\w-]+(?:/[\w-]+)*\.\w{2,5}")
-_SKIPPED_FIELDS = frozenset({"ctx", "kind", "type_comment", "type_ignores", "type_params"})
 
 
 def behaviour_sha256(*parts: object) -> str:
@@ -76,11 +73,11 @@ class SourceCode:
     ) -> None:
         """Read modules as they are on disk, except those for which `edits` holds another text."""
         self.without_effect = without_effect
-        self._edited = {name: _Module(name, text, None) for name, text in edits.items()}
+        self._edited = {name: _Module(name, text, _module(name).folder) for name, text in edits.items()}
 
     def sha256(self, *parts: object) -> str:
         """Return the hash of the parts and of all that they refer to."""
-        digests = {file_digest(part) for part in parts if isinstance(part, Path)}
+        digests = {file_sha256(part) for part in parts if isinstance(part, Path)}
         for definitions in self.definitions(*parts).values():
             digests |= {definition.digest for definition in definitions}
         return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
@@ -123,7 +120,7 @@ class _Module:
 
     name: str
     source: str
-    folder: Path | None
+    folder: Path
     nodes: dict[str, list[ast.stmt]] = field(default_factory=dict)
     imports: dict[str, Reference] = field(default_factory=dict)
     _read: dict[tuple[str, frozenset[str]], Definition] = field(default_factory=dict)
@@ -167,16 +164,16 @@ class _Module:
             elif target:
                 # Of other packages the names count: `from math import floor` is not `from math import ceil as floor`.
                 outside.add(f"{target.module}.{target.name}")
-        files = [file_digest(file) for file in self._data_files(reader.strings)]
+        files = [file_sha256(file) for file in self._data_files(reader.strings)]
         text = "\x1f".join([*reader.tokens, *sorted(outside), *files])
         return Definition(hashlib.sha256(text.encode()).hexdigest(), frozenset(references))
 
     def _data_files(self, strings: set[str]) -> list[Path]:
-        """Return the files in the module's folder that its strings name, such as a list of templates."""
-        if self.folder is None:
-            return []
-        paths = [self.folder / text for text in sorted(strings) if _FILE_NAME.fullmatch(text)]
-        return [path for path in paths if path.is_file()]
+        """Return the data files that the strings name: a file next to the module, or all files of a folder there."""
+        paths = [self.folder / text for text in strings if text.split("/")[0] in _data_names(self.folder)]
+        files = [path for path in paths if path.is_file()]
+        files += [file for path in paths if path.is_dir() for file in path.rglob("*") if _is_data(file)]
+        return sorted(files)
 
 
 class _Reader:
@@ -191,48 +188,56 @@ class _Reader:
         self.strings: set[str] = set()
 
     def read(self, node: ast.AST) -> None:
-        if _is_text(node):
-            return
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            self.imports |= _imported(node)
+        if isinstance(node, ast.Expr) and _is_text(node):
             return
         self.tokens.append(type(node).__name__)
-        if isinstance(node, ast.Raise):
-            if node.exc is not None:
-                self.read(node.exc.func if isinstance(node.exc, ast.Call) else node.exc)
-            return
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            self.names.add((node.value.id, node.attr))
-            self.tokens += [node.value.id, node.attr]
-            return
         if isinstance(node, ast.Name):
             self.names.add((node.id, ""))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            self.strings.add(node.value)
+            self.tokens.append(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            self.names.add((node.value.id, node.attr))
+            self.tokens += [node.value.id, node.attr]
+        elif isinstance(node, ast.Constant):
+            self.tokens.append(repr(node.value))
+            if isinstance(node.value, str):
+                self.strings.add(node.value)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            self.imports |= _imported(node)
+        elif isinstance(node, ast.Raise):
+            self._read_raise(node)
+        else:
+            self._read_fields(node)
+
+    def _read_raise(self, node: ast.Raise) -> None:
+        """Read which error is raised, and leave out its message."""
+        if node.exc is not None:
+            self.read(node.exc.func if isinstance(node.exc, ast.Call) else node.exc)
+
+    def _read_fields(self, node: ast.AST) -> None:
         for name in node._fields:
             value = getattr(node, name)
             if name == "decorator_list":
                 value = [decorator for decorator in value if not self._is_ignored_decorator(decorator)]
-            if name not in _SKIPPED_FIELDS:
-                self._read_field(value)
+            if isinstance(value, ast.AST):
+                if not isinstance(value, ast.expr_context):
+                    self.read(value)
+            elif isinstance(value, list):
+                self.tokens.append("[")
+                for item in value:
+                    if isinstance(item, ast.AST):
+                        self.read(item)
+                    else:
+                        self.tokens.append(repr(item))
+                self.tokens.append("]")
+            else:
+                self.tokens.append(repr(value))
 
     def _is_ignored_decorator(self, node: object) -> bool:
         called = node.func if isinstance(node, ast.Call) else node
         return isinstance(called, ast.Name) and called.id in self.without_effect
 
-    def _read_field(self, value: object) -> None:
-        if isinstance(value, ast.AST):
-            self.read(value)
-        elif isinstance(value, list):
-            self.tokens.append("[")
-            for item in value:
-                self._read_field(item)
-            self.tokens.append("]")
-        else:
-            self.tokens.append(repr(value))
 
-
-def file_digest(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """Return the hash of a data file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -243,6 +248,16 @@ def _module(name: str) -> _Module:
     if path is None:
         raise LookupError(f"The source text of the module {name} cannot be found; install its .py files.")
     return _Module(name, path.read_text(), path.parent)
+
+
+@cache
+def _data_names(folder: Path) -> frozenset[str]:
+    """Return the names of the data files and folders in a module's folder."""
+    return frozenset(path.name for path in folder.iterdir() if path.is_dir() or _is_data(path))
+
+
+def _is_data(path: Path) -> bool:
+    return path.is_file() and path.suffix not in (".py", ".pyc")
 
 
 @cache

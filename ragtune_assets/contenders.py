@@ -50,10 +50,9 @@ def choose_contenders(
 ) -> list[Contender]:
     """Return every model that answers; the served precision of the candidate is always among them.
 
-    Args:
-        champion: the live model; None before the first release, when the gateway serves the base model.
-        raw: the pretrained model from which a grounded base was made; it answers the first test questions only.
-        out_of_domain: questions about something else, for the live model and the candidate.
+    The live model is the champion; before the first release it is the base model, because the gateway serves that.
+    `raw` is the pretrained model from which a grounded base was made; it answers the first test questions only.
+    Questions of `out_of_domain` go to the live model and the candidate.
     """
     test: Sequence[QAPair] = held_out(items, "test", settings.evaluation.test_items, settings.seed)
     gate: Sequence[QAPair] = held_out(items, "gate", settings.evaluation.gate_items, settings.seed)

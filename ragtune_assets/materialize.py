@@ -78,12 +78,10 @@ def materialize(
 ) -> list[str]:
     """Build what is stale in the selection and return the names that ran, in order.
 
-    Args:
-        drifts: for assets whose artefact lies outside the store, a function that returns why the artefact is no longer
-            what was built, or "".
+    `drifts` is for assets whose artefact lies outside the store: each function returns why the artefact is no longer
+    what was built, or "".
 
-    Raises:
-        RagTuneError: names the failing asset or check, and the reason.
+    Raises RagTuneError that names the failing asset or check and the reason.
     """
     job = defs.resolve_implicit_global_asset_job_def()
     graph = defs.resolve_asset_graph()
