@@ -1,6 +1,7 @@
 """What the models answer on held-out questions, what the answers are worth, and how fast the models are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import dagster as dg
 
@@ -15,7 +16,7 @@ from ragtune.knowledge.retrieval import Retriever
 from ragtune.model.capacity import chosen_device, reads_int4
 from ragtune.model.pretrained import raw_model
 from ragtune.ports import Engine
-from ragtune.records import ArtifactRef, BenchmarkRow, Chunk, Document, Message, Score, Split, SplitItem
+from ragtune.records import ArtifactRef, BenchmarkRow, Chunk, Document, Message, Precision, Score, Split, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
@@ -166,22 +167,8 @@ def benchmark_runs(
     """Latency, throughput and memory of each precision at each concurrency, with prompts like those of users."""
     prompts = benchmark_prompts(store.read_records(qa_splits, SplitItem), retriever, settings)
     folders = precision_folders(store, merged_model, quantized_model)
-    rows: list[BenchmarkRow] = []
-    for precision in settings.benchmark.precisions:
-        with engine.running(folders[precision], f"benchmark-{precision}") as running:
-            rows += run_loads(
-                running,
-                prompts,
-                settings.benchmark.concurrency,
-                settings.benchmark.requests,
-                model=quantized_model.sha256[:12],
-                precision=precision_name(precision, settings),
-                model_bytes=folder_bytes(folders[precision]),
-                max_tokens=settings.answer.max_tokens,
-                seed=settings.seed,
-                run_id=context.run.run_id[:8],
-                progress=LoggedProgress(),
-            )
+    version, run_id = quantized_model.sha256[:12], context.run.run_id[:8]
+    rows = benchmark(engine, folders, prompts, version, run_id, settings)
     return materialized(store.write_records("benchmark_runs", rows), {"runs": pages.benchmark_table(rows)})
 
 
@@ -221,6 +208,34 @@ def benchmark_prompts(
     count = settings.benchmark.requests * len(settings.benchmark.concurrency)
     answerer = Answerer(retriever, settings.answer)
     return [answerer.prepare(pair.question).messages for pair in held_out(items, "test", count, settings.seed)]
+
+
+def benchmark(
+    engine: Engine,
+    folders: Mapping[Precision, Path],
+    prompts: Sequence[tuple[Message, ...]],
+    version: str,
+    run_id: str,
+    settings: Settings,
+) -> list[BenchmarkRow]:
+    """Return one row per precision and concurrency of the settings."""
+    rows: list[BenchmarkRow] = []
+    for precision in settings.benchmark.precisions:
+        with engine.running(folders[precision], f"benchmark-{precision}") as running:
+            rows += run_loads(
+                running,
+                prompts,
+                settings.benchmark.concurrency,
+                settings.benchmark.requests,
+                model=version,
+                precision=precision_name(precision, settings),
+                model_bytes=folder_bytes(folders[precision]),
+                max_tokens=settings.answer.max_tokens,
+                seed=settings.seed,
+                run_id=run_id,
+                progress=LoggedProgress(),
+            )
+    return rows
 
 
 def precision_name(precision: str, settings: Settings) -> str:

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ragtune_assets.line_up import BASE, RAW, line_up
 
 from ragtune.answer.answering import Answerer
 from ragtune.errors import DatasetError, EngineError
@@ -13,6 +12,7 @@ from ragtune.ports import Engine
 from ragtune.records import QAPair, SplitItem
 from ragtune.settings import AnswerSettings, EvaluationSettings, Settings
 from ragtune.store.artifacts import ArtifactStore
+from ragtune_assets.contenders import BASE, RAW, choose_contenders
 from tests.support.answering_fakes import ListRetriever, ScriptedChat, chunk
 
 PAIRS = [QAPair(f"p{i}", f"What is item{i} ?", f"value {i}", "k", f"d{i}", f"c{i}") for i in range(6)]
@@ -159,7 +159,7 @@ def test_the_raw_model_is_asked_the_first_questions_that_the_others_are_asked(tm
         (scratch / "weights").write_text("x")
         model = store.commit("model", scratch)
     settings = Settings(evaluation=EvaluationSettings(raw_items=few, test_items=3, gate_items=3))
-    found = line_up(settings, ITEMS, store, model, model, model, None, raw=model)
-    asked = {one.model: one.questions["test"] for one in found}
-    assert len(asked[BASE]) == 3
-    assert asked.get(RAW, []) == asked[BASE][:few]
+    contenders = choose_contenders(settings, ITEMS, store, model, model, model, None, raw=model)
+    questions = {model.model: model.questions["test"] for model in contenders}
+    assert len(questions[BASE]) == 3
+    assert questions.get(RAW, []) == questions[BASE][:few]

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ragtune_assets.line_up import AnswerSet
-
 from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import Answerer
 from ragtune.backends.catalog import retriever_from
@@ -29,6 +27,7 @@ from ragtune.ports import ChatModel, Embedder
 from ragtune.records import Completion, Message, ScoredAnswer, SplitItem
 from ragtune.settings import child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
+from ragtune_assets.contenders import AnswerSet
 
 HERE = Path(__file__).parent
 SAMPLES = 2000

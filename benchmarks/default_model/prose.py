@@ -16,8 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ragtune_assets.line_up import BASE, CANDIDATE, RAW
-
 from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import RememberingAnswerer
 from ragtune.answer.marks import answer_tokens, stands_in
@@ -32,6 +30,7 @@ from ragtune.model.pretrained import raw_model
 from ragtune.records import Document, QAPair, ScoredAnswer, SplitItem, content_id
 from ragtune.settings import Settings, child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
+from ragtune_assets.contenders import BASE, CANDIDATE, RAW
 from ragtune_assets.progress import LoggedProgress, log_to
 
 HERE = Path(__file__).parent

@@ -18,8 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ragtune_assets.line_up import precision_folders
-
 from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import Answerer
 from ragtune.backends.catalog import engine_from, retriever_from
@@ -30,6 +28,7 @@ from ragtune.model.pretrained import load_model, load_tokenizer, render_chat
 from ragtune.records import SplitItem
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
+from ragtune_assets.contenders import precision_folders
 
 LEVELS = (1, 4, 8)
 
