@@ -67,9 +67,9 @@ class Home:
         return ModelRegistry(self.settings)
 
     def ref(self, name: str) -> ArtifactRef:
-        found = self.store.current(name)
-        assert found is not None, name
-        return found
+        ref = self.store.current(name)
+        assert ref is not None, name
+        return ref
 
     def materialize(self, *arguments: str) -> str:
         return self.python("-m", "ragtune_assets.materialize", *arguments)
@@ -88,10 +88,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**SMALL, "RAGTUNE_HOME": str(folder)}.items():
             patch.setenv(name, value)
-        found = Home(load_settings(), child_environment())
-        found.output = found.materialize()
-        sys.stdout.write(found.output)
-        yield found
+        home = Home(load_settings(), child_environment())
+        home.output = home.materialize()
+        sys.stdout.write(home.output)
+        yield home
 
 
 def built(output: str) -> set[str]:
@@ -99,7 +99,7 @@ def built(output: str) -> set[str]:
 
 
 def test_the_first_run_builds_everything_and_releases_a_model_that_verifies(home):
-    assert len(built(home.output)) == 20
+    assert len(built(home.output)) == 22
     (model,) = home.registry.versions()
     manifest = verify(Path(model.folder))
     assert set(manifest.precisions) == {"w4a16", "w8a8"}
@@ -199,11 +199,11 @@ def test_a_correction_leads_through_the_sensor_to_a_new_adapter_whose_manifest_n
     outcome = json.loads(home.python("-m", "tests.support.daemon_ticks").splitlines()[-1])
 
     assert outcome["sensor"]["ragtune/new_feedback"] == "1"
-    asked = [name for layer in outcome["layers"] for name in layer]
+    rebuilt = [name for layer in outcome["layers"] for name in layer]
     order = ["qa_candidates", "qa_dataset", "qa_splits", "lora_adapter", "merged_model", "quantized_model"]
-    assert [name for name in asked if name in order] == order
-    assert asked[-1] == "released_model"
-    assert len(asked) == len(set(asked)), "nothing is built twice"
+    assert [name for name in rebuilt if name in order] == order
+    assert rebuilt[-1] == "released_model"
+    assert len(rebuilt) == len(set(rebuilt)), "nothing is built twice"
     adapter = home.ref("lora_adapter")
     assert adapter.sha256 != before.sha256
     newest = home.registry.versions()[-1]
