@@ -1,3 +1,6 @@
+import shutil
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,12 +18,13 @@ from ragtune.store.artifacts import ArtifactStore
 from ragtune_assets.contenders import BASE, RAW, choose_contenders
 from tests.support.answering_fakes import ListRetriever, ScriptedChat, chunk
 
+ROOT = Path(__file__).parent.parent
 PAIRS = [QAPair(f"p{i}", f"What is item{i} ?", f"value {i}", "k", f"d{i}", f"c{i}") for i in range(6)]
 ITEMS = [SplitItem(pair, "gate" if number % 2 else "test", pair.document_id) for number, pair in enumerate(PAIRS)]
 
 
 class CountingEngine(Engine):
-    """Answers from a script and remembers which model folders were started."""
+    """Answers from a script and records which model folders were started."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -82,7 +86,7 @@ def contender(folder: Path, name: str, weights: str, **questions) -> Contender:
 def test_one_start_answers_both_splits_and_a_second_evaluation_starts_nothing(tmp_path, engine):
     one = contender(tmp_path, "one", "value 1", test=1, gate=1)
     first = answers(tmp_path, engine).of(one)
-    assert {split: len(found) for split, found in first.items()} == {"test": 3, "gate": 3}
+    assert {split: len(scored) for split, scored in first.items()} == {"test": 3, "gate": 3}
     assert engine.started == ["one-bf16"]
     assert answers(tmp_path, engine).of(one) == first
     assert engine.started == ["one-bf16"]
@@ -112,11 +116,11 @@ def test_answers_of_an_engine_that_died_are_not_kept(tmp_path, engine):
     assert all(answer.answer == "value 1 [1]" for answer in answers(tmp_path, engine).of(one)["test"])
 
 
-def test_two_models_answer_beside_each_other_and_keep_their_order(tmp_path, engine):
+def test_two_models_answer_at_the_same_time_and_keep_their_order(tmp_path, engine):
     engine.meeting = threading.Barrier(2)
     models = [contender(tmp_path, name, f"value {i}", test=1) for i, name in enumerate(("one", "two"))]
     first, second = answers(tmp_path, engine).of_all(models, at_once=2)
-    assert [{answer.answer for answer in found["test"]} for found in (first, second)] == [
+    assert [{answer.answer for answer in by_split["test"]} for by_split in (first, second)] == [
         {"value 0 [1]"},
         {"value 1 [1]"},
     ]
@@ -131,7 +135,7 @@ def test_the_longest_work_starts_first(tmp_path, engine):
     assert engine.started == ["few-w4a16", "many-bf16"], "the same weights and questions need no second start"
 
 
-def test_when_one_model_fails_the_engines_beside_it_are_stopped_and_no_other_is_started(tmp_path, engine):
+def test_when_one_model_fails_the_other_engines_are_stopped_and_no_further_one_is_started(tmp_path, engine):
     engine.meeting = threading.Barrier(2)
     models = [contender(tmp_path, name, name, test=1, gate=1) for name in ("slow", "dies", "never")]
     with pytest.raises(EngineError, match="died"):
@@ -147,13 +151,33 @@ def test_the_chosen_questions_stay_when_more_are_added():
     assert few <= {pair.id for pair in held_out(more, "test", 4, 17)}
 
 
+def test_an_edit_of_trimming_changes_the_key_of_kept_answers_and_a_comment_does_not(tmp_path):
+    copy = Path(shutil.copytree(ROOT / "ragtune", tmp_path / "ragtune"))
+    code = (
+        "from ragtune.answer.answering import Answerer; from ragtune.settings import AnswerSettings\n"
+        "from ragtune.evaluation.held_out import Exam, answers_key\n"
+        "print(answers_key('weights', [], Exam(Answerer(None, AnswerSettings()), 'context'), 17))"
+    )
+
+    def key():
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    trimming = Path(copy / "knowledge" / "trimming.py")
+    text, before = trimming.read_text(), key()
+    trimming.write_text(text + "\n# A comment.\n")
+    assert key() == before
+    trimming.write_text(text + "\n_inner = trimmed\n\n\ndef trimmed(*parts):\n    return _inner(*parts)\n")
+    assert key() != before
+
+
 def test_an_empty_split_is_an_error():
     with pytest.raises(DatasetError, match="'train' holds no question"):
         held_out(ITEMS, "train", 5, 17)
 
 
 @pytest.mark.parametrize("few", [0, 2])
-def test_the_raw_model_is_asked_the_first_questions_that_the_others_are_asked(tmp_path: Path, few: int) -> None:
+def test_the_raw_model_gets_the_first_of_the_questions_that_the_others_get(tmp_path: Path, few: int) -> None:
     store = ArtifactStore(tmp_path)
     with store.stage("model") as scratch:
         (scratch / "weights").write_text("x")

@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from ragtune.backends.elastic_index import ElasticIndex
 from ragtune.backends.lance_index import LanceIndex
 from ragtune.errors import SourceError
 from ragtune.knowledge.library import Library
@@ -225,15 +226,10 @@ def test_an_index_that_another_command_changed_is_no_longer_what_was_built(setti
     assert index_drift(settings, store) == "the index holds other passages"
 
 
-def test_an_edit_of_the_back_end_changes_the_data_version_of_the_index() -> None:
-    class Edited(LanceIndex):
-        """A back end with other code."""
-
-    index, embedder = LanceIndex.__new__(LanceIndex), CountingEmbedder()
-    edited = Edited.__new__(Edited)
-    Edited.__qualname__ = "CountingEmbedder"
-    Edited.__module__ = CountingEmbedder.__module__
-    assert index_identity("lance", index, embedder, ["a"]) != index_identity("lance", edited, embedder, ["a"])
+def test_the_code_of_the_back_end_is_part_of_the_data_version_of_the_index() -> None:
+    embedder = CountingEmbedder()
+    lance, elastic = LanceIndex.__new__(LanceIndex), ElasticIndex.__new__(ElasticIndex)
+    assert index_identity("one", lance, embedder, ["a"]) != index_identity("one", elastic, embedder, ["a"])
 
 
 KNOWLEDGE = [raw_documents, chunks, search_index]
