@@ -115,8 +115,8 @@ def test_the_index_names_the_back_end_in_use(tmp_path, changes, kinds):
 
 
 def test_feedback_names_the_database_in_use(tmp_path):
-    found = specs(tmp_path, feedback={"url": "postgresql+psycopg://somewhere/feedback"})
-    assert found["feedback_events"].kinds == found["review_decisions"].kinds == {"parquet", "postgresql"}
+    assets = specs(tmp_path, feedback={"url": "postgresql+psycopg://somewhere/feedback"})
+    assert assets["feedback_events"].kinds == assets["review_decisions"].kinds == {"parquet", "postgresql"}
 
 
 def test_the_code_version_of_an_asset_covers_what_it_calls_and_nothing_that_it_only_shows():
