@@ -88,7 +88,8 @@ def materialize(
     specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
     checks = _blocking_checks(graph)
     selected = set().union(*(_selected(selection, graph) for selection in select))
-    started, ran = time.monotonic(), []
+    started = time.monotonic()
+    ran: list[dg.AssetKey] = []
 
     def reason(key: dg.AssetKey) -> str:
         drift = drifts.get(key.to_user_string(), str)
@@ -103,9 +104,10 @@ def materialize(
         if stale:
             _run(job, instance, sorted(stale))
             give_memory_back()
-            ran += [key.to_user_string() for key in sorted(stale)]
-    LOGGER.info("Done in %.0f s: %d built, %d fresh.", time.monotonic() - started, len(ran), len(selected) - len(ran))
-    return ran
+            ran += sorted(stale)
+    fresh = len(selected.difference(ran))
+    LOGGER.info("Done in %.0f s: %d built, %d fresh.", time.monotonic() - started, len(ran), fresh)
+    return [key.to_user_string() for key in ran]
 
 
 def layers(deps: dict[dg.AssetKey, list[dg.AssetKey]]) -> Iterator[set[dg.AssetKey]]:
