@@ -36,7 +36,8 @@ def asset(
 
     def decorate(body: Callable[..., Any]) -> dg.AssetsDefinition:
         version = _SOURCE.sha256(body, *behaviour)[:12]
-        return dg.asset(code_version=version, metadata=_shaped_by(settings), **options)(body)
+        definition: dg.AssetsDefinition = dg.asset(code_version=version, metadata=_shaped_by(settings), **options)(body)
+        return definition
 
     return decorate
 

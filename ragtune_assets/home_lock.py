@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster._core.errors import raise_execution_interrupts
@@ -52,10 +53,11 @@ def exclusive(home: Path, holder: str = "`ragtune materialize`") -> Iterator[Non
 def exclusive_executor(home: Path) -> dg.ExecutorDefinition:
     """Return the executor of Dagster's runs: it takes the lock, then builds each asset in a process of its own."""
     processes = dg.multiprocess_executor
+    config_schema: Any = processes.config_schema
 
     @dg.executor(
         name="one_build_at_a_time",
-        config_schema=processes.config_schema,
+        config_schema=config_schema,
         requirements=dg.multiple_process_executor_requirements(),
     )
     def one_build_at_a_time(context: dg.InitExecutorContext) -> dg.Executor:

@@ -83,7 +83,7 @@ def released_model(
     return materialized(ref, pages.release_page(number, str(folder), manifest), [gate_check(decision)])
 
 
-def released_folders(folders: Mapping[Precision, Path], served: Precision) -> dict[Precision, Path]:
+def released_folders(folders: Mapping[Precision, Path], served: Precision) -> dict[str, Path]:
     """Return the precisions that a release holds: both rounded ones, and the unrounded one only if it is served."""
     unrounded: list[Precision] = ["bf16"] if served == "bf16" else []
     precisions: list[Precision] = ["w4a16", "w8a8", *unrounded]

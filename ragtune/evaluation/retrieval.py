@@ -56,7 +56,8 @@ def measure_retrieval(
     usable = (pair for pair in pairs if pair.answerable and pair.chunk_id in present)
     measured = list(islice(usable, limit))
     retriever.search("warm up", DEPTH)
-    times, scores = [], []
+    times: list[float] = []
+    scores: list[dict[str, float]] = []
     for question in [pair.question for pair in measured] or [chunk.title for chunk in chunks[:_TITLES]]:
         started = time.perf_counter()
         hits = retriever.search(question, DEPTH)
