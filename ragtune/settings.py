@@ -197,7 +197,8 @@ class EvaluationSettings(Section):
     out_of_domain_items: int = Field(
         48, ge=0, description="questions about unrelated topics, which a candidate must not answer worse"
     )
-    raw_items: int = Field(50, ge=0, description="test questions for the model without the grounding adapter")
+    retrieval_items: int = Field(100, ge=1, description="test questions that each measurement of the index asks")
+    raw_items: int = Field(50, ge=0, description="test questions for the model without the reading adapter")
     concurrency: int = Field(8, ge=1)
     models_at_once: int = Field(0, ge=0, description="models evaluated in parallel; 0: two on a CPU, one on a GPU")
     metric: str = "token_f1"

@@ -1,4 +1,4 @@
-"""When an asset is rebuilt without being asked: its inputs' content or its own code changed."""
+"""Rebuilds an asset by itself when the content of its inputs or its own code changed."""
 
 import warnings
 from typing import Any
@@ -7,9 +7,12 @@ import dagster as dg
 
 from ragtune_assets.staleness import inputs_reason
 
+_TICK_SECONDS = 30
+"""Dagster's own default for automation ticks."""
+
 
 class AncestorsAreFresh(dg.AutomationCondition[dg.AssetKey]):
-    """True when nothing further up waits to be rebuilt.
+    """True if no ancestor of the asset waits to be rebuilt.
 
     Without it an adapter that depends on the index and on the dataset would be trained when the
     index is new, and again a few ticks later when the dataset has followed.
@@ -17,11 +20,11 @@ class AncestorsAreFresh(dg.AutomationCondition[dg.AssetKey]):
 
     @property
     def name(self) -> str:
-        """How Dagster shows the condition."""
+        """The name that Dagster shows."""
         return "ancestors_are_fresh"
 
     def evaluate(self, context: "dg.AutomationContext[dg.AssetKey]") -> "dg.AutomationResult[dg.AssetKey]":
-        """Judge by the version tags of the newest materialisations."""
+        """Decide by the version tags of the newest materialisations."""
         graph, instance = context.asset_graph, context.asset_graph_view.instance
         waiting = any(_stale(graph, instance, key) for key in _ancestors(graph, context.key))
         return dg.AutomationResult(context, context.get_empty_subset() if waiting else context.candidate_subset)
@@ -30,8 +33,8 @@ class AncestorsAreFresh(dg.AutomationCondition[dg.AssetKey]):
 def when_inputs_change() -> dg.AutomationCondition[dg.AssetKey]:
     """Return the condition of every asset that is not a root.
 
-    Unlike `eager()` it stops where an input was rebuilt to the same content. Nothing fires before
-    the first whole run of the graph.
+    Unlike `eager()` it does not fire if an input was rebuilt to the same content. Nothing fires before
+    the first run of the whole graph.
     """
     new: dg.AutomationCondition[Any] = (
         dg.AutomationCondition.newly_missing()
@@ -49,30 +52,30 @@ def when_inputs_change() -> dg.AutomationCondition[dg.AssetKey]:
 
 
 def keep_up() -> dg.AutomationConditionSensorDefinition:
-    """Return the sensor that is on from the start and rebuilds what changed, one layer per tick."""
+    """Return the sensor that rebuilds what changed, one layer per tick; it is on from the start."""
     with warnings.catch_warnings():
-        # A condition of our own is judged where our code runs; Dagster calls that switch beta.
+        # Conditions of our own have to be evaluated where our code is; Dagster calls that option beta.
         warnings.filterwarnings("ignore", message="Parameter `use_user_code_server`")
         return dg.AutomationConditionSensorDefinition(
             "keep_up",
             target=dg.AssetSelection.all(),
             default_status=dg.DefaultSensorStatus.RUNNING,
-            minimum_interval_seconds=30,
+            minimum_interval_seconds=_TICK_SECONDS,
             use_user_code_server=True,
             description="Rebuilds what changed, one layer of the graph per tick.",
         )
 
 
 def _ancestors(graph: Any, key: dg.AssetKey) -> set[dg.AssetKey]:
-    """Return everything above the asset except the roots, which only a run of their own can judge."""
-    found: set[dg.AssetKey] = set()
-    waiting = set(graph.get(key).parent_keys)
-    while waiting:
-        above = waiting.pop()
-        if above not in found:
-            found.add(above)
-            waiting |= graph.get(above).parent_keys
-    return {above for above in found if graph.get(above).parent_keys}
+    """Return all ancestors of the asset except roots: whether a root is stale shows only when it is run."""
+    ancestors: set[dg.AssetKey] = set()
+    queue = set(graph.get(key).parent_keys)
+    while queue:
+        parent = queue.pop()
+        if parent not in ancestors:
+            ancestors.add(parent)
+            queue |= graph.get(parent).parent_keys
+    return {ancestor for ancestor in ancestors if graph.get(ancestor).parent_keys}
 
 
 def _stale(graph: Any, instance: dg.DagsterInstance, key: dg.AssetKey) -> bool:

@@ -1,64 +1,51 @@
-"""The code location: every asset with its code version, the sensors and the resources.
-
-An asset's code version is its own plus a fingerprint of the settings that shape it, so a changed
-knob makes stale exactly what it touches.
-"""
+"""The code location: every asset with its code version, the sensors, the resources and the executor."""
 
 from typing import Any
 
 import dagster as dg
 
-from ragtune.answer.prompt import prompt_sha256
 from ragtune.settings import Settings, load_settings
 from ragtune_assets import dataset, evaluation, feedback, knowledge, model, release
+from ragtune_assets.asset import code_version
 from ragtune_assets.automation import keep_up, when_inputs_change
 from ragtune_assets.feedback import enough_new_feedback, enough_new_reviews
+from ragtune_assets.home_lock import exclusive_executor
 from ragtune_assets.knowledge import changed_sources
 from ragtune_assets.resources import build_resources
 
-SHAPED_BY: dict[str, tuple[str, ...]] = {
-    "raw_documents": ("sources",),
-    "chunks": ("chunking", "embedder"),
-    "search_index": ("index", "embedder"),
-    "feedback_events": (),
-    "review_decisions": (),
-    "qa_candidates": ("dataset", "seed"),
-    "qa_dataset": ("dataset", "index", "embedder", "seed"),
-    "qa_splits": ("dataset", "embedder", "seed"),
-    "published_dataset": ("seed",),
-    "out_of_domain_questions": ("chunking", "embedder", "dataset", "evaluation", "answer", "seed"),
-    "replay_questions": ("chunking", "embedder", "dataset", "training", "answer", "seed"),
-    "base_model": ("base_model",),
-    "lora_adapter": ("training", "answer", "index", "seed"),
-    "merged_model": (),
-    "quantized_model": ("quantization", "answer", "seed"),
-    "eval_answers": ("evaluation", "answer", "index", "quantization", "engine", "seed"),
-    "eval_scores": ("evaluation", "seed"),
-    "benchmark_runs": ("benchmark", "answer", "engine"),
-    "benchmark_tables": (),
-    "released_model": ("evaluation", "quantization"),
-}
-PROMPTED = ("lora_adapter", "quantized_model", "eval_answers", "benchmark_runs")
+_INDEX_KINDS = {"lance": "lancedb", "elasticsearch": "elasticsearch"}
+"""Name and icon of a back end in Dagster, by its name in the settings."""
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
-    """Return the code location for these settings."""
-    prompt = prompt_sha256()[:8]
+    """Return the code location for these settings.
 
-    def versioned(spec: dg.AssetSpec) -> dg.AssetSpec:
-        name = spec.key.to_user_string()
-        parts = [spec.code_version or "", settings.fingerprint(*SHAPED_BY[name])]
-        parts += [prompt] if name in PROMPTED else []
-        condition = when_inputs_change() if list(spec.deps) else None
-        return spec.replace_attributes(code_version="-".join(parts), automation_condition=condition)
+    The settings that shape an asset are part of its code version, so a changed value makes stale exactly what it
+    touches.
+    """
+    stored_in = back_end_kinds(settings)
+
+    def with_settings(spec: dg.AssetSpec) -> dg.AssetSpec:
+        return spec.replace_attributes(
+            code_version=code_version(spec, settings),
+            automation_condition=when_inputs_change() if list(spec.deps) else None,
+            kinds=spec.kinds | stored_in.get(spec.key.to_user_string(), set()),
+        )
 
     assets: Any = dg.load_assets_from_modules([knowledge, dataset, model, evaluation, release, feedback])
     return dg.Definitions(
-        assets=dg.map_asset_specs(versioned, assets),
+        assets=dg.map_asset_specs(with_settings, assets),
         sensors=[enough_new_feedback, enough_new_reviews, changed_sources, keep_up()],
         resources=build_resources(settings),
-        executor=dg.multiprocess_executor.configured({"max_concurrent": 1}),
+        executor=exclusive_executor(settings.home),
     )
+
+
+def back_end_kinds(settings: Settings) -> dict[str, set[str]]:
+    """Return the kind that each asset behind an exchangeable back end gets from the one in use."""
+    database = {settings.feedback_url.partition(":")[0].partition("+")[0]}
+    index = {_INDEX_KINDS[settings.index.backend]}
+    return {"search_index": index, "feedback_events": database, "review_decisions": database}
 
 
 @dg.definitions

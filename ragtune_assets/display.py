@@ -1,4 +1,4 @@
-"""How an asset shows itself: Markdown tables and small plots in its metadata."""
+"""Results of assets, and the Markdown tables and small plots in their metadata."""
 
 import base64
 import io
@@ -7,29 +7,33 @@ from typing import Any
 
 import dagster as dg
 
-from ragtune.evaluation.out_of_domain import OutOfDomainQuestion
 from ragtune.records import ArtifactRef, Score
 from ragtune.text.whitespace import collapse_whitespace
 
 _LONGEST_CELL = 160
+"""Characters of a table cell, about two lines on a page. Chosen by hand; not sensitive."""
+_BINS = 30
+"""Bars of a histogram. Chosen by hand; not sensitive."""
 
 
 def materialized(
     ref: ArtifactRef, metadata: Mapping[str, Any], check_results: Sequence[dg.AssetCheckResult] = ()
 ) -> dg.MaterializeResult[ArtifactRef]:
-    """Return the asset's result: its reference, its data version (the content hash) and metadata.
+    """Return the result of the asset that the reference names; its data version is the content hash.
 
     Assets with checks carry no return annotation: Dagster would read it as the type of every output.
     """
-    shown = {**metadata, "rows": ref.rows, "sha256": ref.sha256, "path": dg.MetadataValue.path(ref.uri)}
-    version = dg.DataVersion(ref.sha256[:16])
     return dg.MaterializeResult(
-        value=ref, data_version=version, metadata=shown, check_results=list(check_results) or None
+        asset_key=ref.name,
+        value=ref,
+        data_version=dg.DataVersion(ref.sha256[:16]),
+        metadata={**metadata, "rows": ref.rows, "sha256": ref.sha256, "path": dg.MetadataValue.path(ref.uri)},
+        check_results=list(check_results) or None,
     )
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.MarkdownMetadataValue:
-    """Return a Markdown table; long cells are cut, line breaks and bars are escaped."""
+    """Return a Markdown table; long cells are cut, line breaks become spaces, bars are escaped."""
     lines = [_row(header), _row(["---"] * len(header)), *(_row(row) for row in rows)]
     return dg.MetadataValue.md("\n".join(lines))
 
@@ -63,12 +67,13 @@ def score_bars(scores: Sequence[Score], title: str) -> dg.MarkdownMetadataValue:
     figure, axes = _figure(title)
     width = 0.8 / max(1, len(models))
     for position, (model, precision) in enumerate(models):
-        found = [(i, values[model, precision, m]) for i, m in enumerate(metrics) if (model, precision, m) in values]
-        heights = [score.value for _, score in found]
+        measured = [(i, values[model, precision, m]) for i, m in enumerate(metrics) if (model, precision, m) in values]
+        heights = [score.value for _, score in measured]
         # A percentile interval of few items need not hold the value itself.
-        errors = [[max(0.0, s.value - s.low) for _, s in found], [max(0.0, s.high - s.value) for _, s in found]]
-        places = [i + (position - (len(models) - 1) / 2) * width for i, _ in found]
-        axes.bar(places, heights, width, yerr=errors, capsize=2, label=f"{model} {precision}")
+        below = [max(0.0, score.value - score.low) for _, score in measured]
+        above = [max(0.0, score.high - score.value) for _, score in measured]
+        centres = [i + (position - (len(models) - 1) / 2) * width for i, _ in measured]
+        axes.bar(centres, heights, width, yerr=[below, above], capsize=2, label=f"{model} {precision}")
     axes.set_xticks(range(len(metrics)), metrics, rotation=20)
     axes.set_ylim(0, 1.05)
     axes.legend()
@@ -76,9 +81,9 @@ def score_bars(scores: Sequence[Score], title: str) -> dg.MarkdownMetadataValue:
 
 
 def histogram(values: Sequence[float], title: str, x: str) -> dg.MarkdownMetadataValue:
-    """Return how the values are distributed, in 30 bins."""
+    """Return a plot of how the values are distributed."""
     figure, axes = _figure(title)
-    axes.hist(values, bins=30)
+    axes.hist(values, bins=_BINS)
     axes.set_xlabel(x)
     axes.set_ylabel("count")
     return _picture(figure, title)
@@ -98,9 +103,3 @@ def _picture(figure: Any, title: str) -> dg.MarkdownMetadataValue:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})")
-
-
-def asked(questions: Sequence[OutOfDomainQuestion]) -> dict[str, Any]:
-    """Return how many questions there are, and the first of them as a table."""
-    rows = [(q.pair.question, q.pair.answer, q.pair.kind, q.passages[0].title) for q in questions[:12]]
-    return {"questions": len(questions), "preview": table(["question", "answer", "kind", "first passage"], rows)}

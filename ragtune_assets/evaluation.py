@@ -1,32 +1,76 @@
-"""What the models answer on held-out questions, what that is worth, and how fast they are."""
+"""What the models answer on held-out questions, what the answers are worth, and how fast the models are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import dagster as dg
 
-from ragtune.answer.answering import ANSWERING_VERSION, Answerer, RememberingAnswerer
+from ragtune.answer.answering import Answerer, RememberingAnswerer
 from ragtune.evaluation import out_of_domain
 from ragtune.evaluation.benchmark import Load, MeasuredModel, folder_bytes, run_loads
 from ragtune.evaluation.gate import paired_gain
-from ragtune.evaluation.held_out import Exam, HeldOutAnswers, held_out
+from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers, held_out
+from ragtune.evaluation.retrieval import RetrievalRun, measure_retrieval
 from ragtune.evaluation.scoring import ScoreIdentity, summarise
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.model.base.capacity import chosen_device, reads_int4
 from ragtune.model.base.pretrained import raw_model
 from ragtune.ports import Engine
-from ragtune.records import ArtifactRef, BenchmarkRow, Document, Score, Split, SplitItem
+from ragtune.records import ArtifactRef, BenchmarkRow, Chunk, Document, Message, Precision, Score, Split, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.warehouse import Warehouse
-from ragtune_assets.display import asked, materialized, score_bars, table
-from ragtune_assets.line_up import BASE, CANDIDATE, RAW, AnswerSet, line_up, precision_folders
+from ragtune_assets import pages
+from ragtune_assets.asset import asset
+from ragtune_assets.contenders import BASE, CANDIDATE, RAW, AnswerSet, choose_contenders, precision_folders
+from ragtune_assets.display import materialized
 from ragtune_assets.progress import LoggedProgress
 
 OWNERS = ["team:evaluation"]
+_GAIN_ALPHA = 0.025
+"""One-sided level of the shown gains: both bounds together give the usual 95% interval."""
+_ENGINES_ON_A_CPU = 2
+"""Models that answer at the same time on a CPU: one computes while the other waits (docs/decisions.md)."""
 
 
-@dg.asset(group_name="evaluation", kinds={"python", "parquet"}, owners=OWNERS, code_version="1")
+@asset(
+    group_name="evaluation",
+    kinds={"python", "duckdb"},
+    owners=OWNERS,
+    settings=("index", "embedder", "evaluation", "seed"),
+    pool="duckdb",
+)
+def retrieval_scores(
+    context: dg.AssetExecutionContext,
+    search_index: ArtifactRef,
+    qa_splits: ArtifactRef,
+    chunks: ArtifactRef,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ArtifactStore],
+    retriever: dg.ResourceParam[Retriever],
+    warehouse: dg.ResourceParam[Warehouse],
+) -> dg.MaterializeResult[ArtifactRef]:
+    """How well and how fast the index finds the passages of test questions, appended to the warehouse."""
+    passages = [chunk for chunk in store.read_records(chunks, Chunk) if not chunk.duplicate_of]
+    items = store.read_records(qa_splits, SplitItem)
+    row = measure_retrieval(
+        retriever,
+        passages,
+        held_out(items, "test", len(items), settings.seed),
+        RetrievalRun(context.run.run_id[:8], search_index.sha256, qa_splits.sha256),
+        settings.evaluation.retrieval_items,
+    )
+    warehouse.append([row])
+    return materialized(store.write_records("retrieval_scores", [row]), pages.retrieval_page(warehouse.retrieval()))
+
+
+@asset(
+    group_name="evaluation",
+    kinds={"python", "parquet"},
+    owners=OWNERS,
+    settings=("chunking", "embedder", "dataset", "evaluation", "answer", "seed"),
+)
 def out_of_domain_questions(
     raw_documents: ArtifactRef,
     settings: dg.ResourceParam[Settings],
@@ -36,10 +80,16 @@ def out_of_domain_questions(
     """Questions about something else, with their passages: what a model could do before must survive its training."""
     documents = store.read_records(raw_documents, Document)
     questions = out_of_domain.out_of_domain_questions(documents, retriever.embedder, settings, LoggedProgress())
-    return materialized(store.write_records("out_of_domain_questions", questions), asked(questions))
+    return materialized(store.write_records("out_of_domain_questions", questions), pages.questions_page(questions))
 
 
-@dg.asset(group_name="evaluation", kinds={"vllm", "parquet"}, owners=OWNERS, code_version="5", pool="gpu")
+@asset(
+    group_name="evaluation",
+    kinds={"vllm", "parquet"},
+    owners=OWNERS,
+    settings=("evaluation", "answer", "index", "quantization", "engine", "seed"),
+    pool="gpu",
+)
 def eval_answers(
     qa_splits: ArtifactRef,
     out_of_domain_questions: ArtifactRef,
@@ -53,33 +103,29 @@ def eval_answers(
     engine: dg.ResourceParam[Engine],
     registry: dg.ResourceParam[ModelRegistry],
 ) -> dg.MaterializeResult[ArtifactRef]:
-    """Answers of every model to the test questions, and of the live one and the candidate to those that decide."""
+    """Answers of every model to the test questions, and of the live model and the candidate to the decisive ones."""
     items = store.read_records(qa_splits, SplitItem)
     others = store.read_records(out_of_domain_questions, out_of_domain.OutOfDomainQuestion)
     raw = raw_model(settings.base_model, store) if settings.evaluation.raw_items else None
     live = registry.alias("champion")
-    asked = [question.pair for question in others]
-    contenders = line_up(settings, items, store, base_model, merged_model, quantized_model, live, raw, asked)
-    shaping = f"{settings.fingerprint('answer', 'index', 'engine')} {ANSWERING_VERSION}"
-    home = Exam(RememberingAnswerer(retriever, settings.answer), f"{search_index.sha256} {shaping}")
-    away = Exam(
-        RememberingAnswerer(out_of_domain.FixedPassages(others), settings.answer),
-        f"{out_of_domain_questions.sha256} {shaping}",
-    )
-    exams: dict[Split, Exam] = {"test": home, "gate": home, "out_of_domain": away}
+    pairs = [question.pair for question in others]
+    models = choose_contenders(settings, items, store, base_model, merged_model, quantized_model, live, raw, pairs)
+    domain = Exam(RememberingAnswerer(retriever, settings.answer), exam_context(search_index, settings))
+    fixed = RememberingAnswerer(out_of_domain.FixedPassages(others), settings.answer)
+    outside = Exam(fixed, exam_context(out_of_domain_questions, settings))
+    exams: dict[Split, Exam] = {"test": domain, "gate": domain, "out_of_domain": outside}
     answers = HeldOutAnswers(engine, exams, store, settings.evaluation, settings.seed, LoggedProgress())
-    at_once = settings.evaluation.models_at_once or (2 if chosen_device(settings.device) == "cpu" else 1)
-    sets = [
-        AnswerSet(one.model, one.precision, one.version, split, tuple(found))
-        for one, told in zip(contenders, answers.of_all(contenders, at_once), strict=True)
-        for split, found in told.items()
-    ]
-    shown = [(s.model, s.precision, s.split, a.question, a.expected, a.answer) for s in sets for a in s.answers[:4]]
-    preview = table(["model", "precision", "split", "question", "expected", "answer"], shown)
-    return materialized(store.write_records("eval_answers", sets), {"preview": preview})
+    sets = answer_sets(answers, models, settings)
+    return materialized(store.write_records("eval_answers", sets), pages.answers_page(sets))
 
 
-@dg.asset(group_name="evaluation", kinds={"python", "duckdb"}, owners=OWNERS, code_version="1", pool="duckdb")
+@asset(
+    group_name="evaluation",
+    kinds={"python", "duckdb"},
+    owners=OWNERS,
+    settings=("evaluation", "seed"),
+    pool="duckdb",
+)
 def eval_scores(
     context: dg.AssetExecutionContext,
     eval_answers: ArtifactRef,
@@ -88,27 +134,21 @@ def eval_scores(
     store: dg.ResourceParam[ArtifactStore],
     warehouse: dg.ResourceParam[Warehouse],
 ) -> dg.MaterializeResult[ArtifactRef]:
-    """Every score with n and its 95% interval, appended to the warehouse with the answers behind it."""
+    """Every score with n and its 95% interval, appended to the warehouse together with the answers behind it."""
     sets = store.read_records(eval_answers, AnswerSet)
-    scores = [score for one in sets for score in _scores(one, qa_splits.sha256, settings)]
-    test = [score for score in scores if score.split == "test"]
-    rows = [(s.split, s.model, s.precision, s.metric, s.value, f"{s.low:.3f} to {s.high:.3f}", s.n) for s in scores]
-    metadata = {
-        "plot": score_bars(test, "Held-out test, with 95% intervals"),
-        "scores": table(["split", "model", "precision", "metric", "value", "95% interval", "n"], rows),
-        "gains": table(["over", "model", "precision", "metric", "gain", "95% interval", "n"], _gains(sets, settings)),
-    }
-    for one in sets:
-        warehouse.append_answers(context.run.run_id, one.model, one.precision, one.split, one.answers)
+    scores = [score for answers in sets for score in scores_of(answers, qa_splits.sha256, settings)]
+    for answers in sets:
+        warehouse.append_answers(context.run.run_id, answers.model, answers.precision, answers.split, answers.answers)
     warehouse.append(scores)
-    return materialized(store.write_records("eval_scores", scores), metadata)
+    page = pages.scores_page(scores, gains(sets, settings))
+    return materialized(store.write_records("eval_scores", scores), page)
 
 
-@dg.asset(
+@asset(
     group_name="evaluation",
     kinds={"vllm", "parquet"},
     owners=OWNERS,
-    code_version="1",
+    settings=("benchmark", "answer", "engine"),
     pool="gpu",
     deps=["search_index"],
 )
@@ -122,24 +162,15 @@ def benchmark_runs(
     retriever: dg.ResourceParam[Retriever],
     engine: dg.ResourceParam[Engine],
 ) -> dg.MaterializeResult[ArtifactRef]:
-    """Latency, throughput and memory of each precision at each concurrency, under prompts as users cause them."""
-    knobs, folders = settings.benchmark, precision_folders(store, merged_model, quantized_model)
-    packed = reads_int4(chosen_device(settings.device))
-    items = store.read_records(qa_splits, SplitItem)
-    pairs = held_out(items, "test", knobs.requests * len(knobs.concurrency), settings.seed)
-    answerer = Answerer(retriever, settings.answer)
-    prompts = [answerer.prepare(pair.question).messages for pair in pairs]
-    loads = [Load(level, knobs.requests, settings.answer.max_tokens, settings.seed) for level in knobs.concurrency]
-    rows: list[BenchmarkRow] = []
-    for precision in knobs.precisions:
-        with engine.running(folders[precision], f"benchmark-{precision}") as running:
-            label = precision if packed or precision != "w4a16" else "w4a16 unpacked"
-            model = MeasuredModel(quantized_model.sha256[:12], label, folder_bytes(folders[precision]))
-            rows += run_loads(running, prompts, loads, model, context.run.run_id[:8], LoggedProgress())
-    return materialized(store.write_records("benchmark_runs", rows), {"runs": _runs(rows)})
+    """Latency, throughput and memory of each precision at each concurrency, with prompts like those of users."""
+    prompts = benchmark_prompts(store.read_records(qa_splits, SplitItem), retriever, settings)
+    folders = precision_folders(store, merged_model, quantized_model)
+    version, run_id = quantized_model.sha256[:12], context.run.run_id[:8]
+    rows = benchmark(engine, folders, prompts, version, run_id, settings)
+    return materialized(store.write_records("benchmark_runs", rows), {"runs": pages.benchmark_table(rows)})
 
 
-@dg.asset(group_name="evaluation", kinds={"duckdb"}, owners=OWNERS, code_version="1", pool="duckdb")
+@asset(group_name="evaluation", kinds={"duckdb"}, owners=OWNERS, pool="duckdb")
 def benchmark_tables(
     benchmark_runs: ArtifactRef,
     store: dg.ResourceParam[ArtifactStore],
@@ -148,60 +179,99 @@ def benchmark_tables(
     """The history of every benchmark, appended and never overwritten."""
     warehouse.append(store.read_records(benchmark_runs, BenchmarkRow))
     history = warehouse.benchmarks(newest=False)
-    metadata = {"newest": _runs(warehouse.benchmarks()), "measurements so far": len(history)}
-    return materialized(store.write_records("benchmark_tables", history), metadata)
+    page = {"newest": pages.benchmark_table(warehouse.benchmarks()), "measurements so far": len(history)}
+    return materialized(store.write_records("benchmark_tables", history), page)
 
 
-def _scores(one: AnswerSet, dataset_sha256: str, settings: Settings) -> list[Score]:
-    identity = ScoreIdentity(
-        model=one.model,
-        precision=one.precision,
-        split=one.split,
-        dataset_sha256=dataset_sha256,
-        model_version=one.version,
-        seed=settings.seed,
-    )
-    return summarise(one.answers, identity, settings.evaluation.bootstrap_samples)
+def exam_context(passages: ArtifactRef, settings: Settings) -> str:
+    """Return what shapes answers apart from model, questions and code: where passages come from, and settings."""
+    return f"{passages.sha256} {settings.fingerprint('answer', 'index', 'engine')}"
 
 
-def _gains(sets: Sequence[AnswerSet], settings: Settings) -> list[tuple[str, str, str, str, float, str, int]]:
-    """Return what every model gains over the raw and the base model on the test, paired by question.
+def answer_sets(answers: HeldOutAnswers, models: Sequence[Contender], settings: Settings) -> list[AnswerSet]:
+    """Return the answers of each model to the questions of each split."""
+    default = _ENGINES_ON_A_CPU if chosen_device(settings.device) == "cpu" else 1
+    by_model = answers.of_all(models, settings.evaluation.models_at_once or default)
+    return [
+        AnswerSet(model.model, model.precision, model.version, split, tuple(scored))
+        for model, by_split in zip(models, by_model, strict=True)
+        for split, scored in by_split.items()
+    ]
 
-    And what the candidate's rounded weights lose against its unrounded ones, for citations too.
-    """
-    test = [one for one in sets if one.split == "test"]
-    metric = settings.evaluation.metric
-    steps = [(a, b, metric) for a in test if a.model in (RAW, BASE) for b in test if b.model not in (RAW, a.model)]
-    mine = [one for one in test if one.model == CANDIDATE]
-    rounded = [(a, b) for a in mine if a.precision == "bf16" for b in mine if b.precision != "bf16"]
-    cited = ["citation"] if any("citation" in answer.metrics for one in mine for answer in one.answers) else []
-    steps += [(a, b, each) for a, b in rounded for each in dict.fromkeys((metric, *cited))]
-    rows = []
-    for before, one, each in steps:
-        after = one.answers[: len(before.answers)]  # the raw model is asked the first questions only
-        gain = paired_gain(before.answers, after, each, alpha=0.025, seed=settings.seed)
-        interval = f"{gain.low:+.3f} to {gain.high:+.3f}"
-        over = f"{before.model} {before.precision}"
-        rows.append((over, one.model, one.precision, gain.metric, gain.gain, interval, gain.n))
+
+def benchmark_prompts(
+    items: Sequence[SplitItem], retriever: Retriever, settings: Settings
+) -> list[tuple[Message, ...]]:
+    """Return one prompt per request that the benchmark sends, from test questions."""
+    count = settings.benchmark.requests * len(settings.benchmark.concurrency)
+    answerer = Answerer(retriever, settings.answer)
+    return [answerer.prepare(pair.question).messages for pair in held_out(items, "test", count, settings.seed)]
+
+
+def benchmark(
+    engine: Engine,
+    folders: Mapping[Precision, Path],
+    prompts: Sequence[tuple[Message, ...]],
+    version: str,
+    run_id: str,
+    settings: Settings,
+) -> list[BenchmarkRow]:
+    """Return one row per precision and concurrency of the settings."""
+    knobs = settings.benchmark
+    loads = [Load(level, knobs.requests, settings.answer.max_tokens, settings.seed) for level in knobs.concurrency]
+    rows: list[BenchmarkRow] = []
+    for precision in knobs.precisions:
+        with engine.running(folders[precision], f"benchmark-{precision}") as running:
+            model = MeasuredModel(version, precision_name(precision, settings), folder_bytes(folders[precision]))
+            rows += run_loads(running, prompts, loads, model, run_id, LoggedProgress())
     return rows
 
 
-def _runs(rows: Sequence[BenchmarkRow]) -> dg.MarkdownMetadataValue:
-    header = ["model", "precision", "at once", "p50 ms", "p95 ms", "first token ms", "tokens/s", "GiB", "errors", "run"]
-    gib = 1 << 30
-    shown = [
-        (
-            row.model,
-            row.precision,
-            row.concurrency,
-            round(row.p50_ms),
-            round(row.p95_ms),
-            round(row.ttft_p50_ms),
-            row.tokens_per_second,
-            row.peak_memory_bytes / gib,
-            row.errors,
-            row.run_id,
-        )
-        for row in rows
-    ]
-    return table(header, shown)
+def precision_name(precision: str, settings: Settings) -> str:
+    """Return the name under which a precision is recorded; INT4 is unpacked first where no kernel reads it."""
+    unpacked = precision == "w4a16" and not reads_int4(chosen_device(settings.device))
+    return "w4a16 unpacked" if unpacked else precision
+
+
+def scores_of(answers: AnswerSet, dataset_sha256: str, settings: Settings) -> list[Score]:
+    """Return the scores of one model on one split."""
+    identity = ScoreIdentity(
+        model=answers.model,
+        precision=answers.precision,
+        split=answers.split,
+        dataset_sha256=dataset_sha256,
+        model_version=answers.version,
+        seed=settings.seed,
+    )
+    return summarise(answers.answers, identity, settings.evaluation.bootstrap_samples)
+
+
+def gains(sets: Sequence[AnswerSet], settings: Settings) -> list[tuple[str, str, str, str, float, str, int]]:
+    """Return what models gain over others on the test, paired by question.
+
+    Every model is compared with the raw and the base model. The candidate's rounded weights are compared with its
+    unrounded ones too, also by their citations.
+    """
+    test = [answers for answers in sets if answers.split == "test"]
+    metric = settings.evaluation.metric
+    rows = []
+    for before in test:
+        for after in test:
+            if before.model in (RAW, BASE) and after.model not in (RAW, before.model):
+                rows.append(gain_row(before, after, metric, settings.seed))
+    candidates = [answers for answers in test if answers.model == CANDIDATE]
+    cited = ["citation"] if any("citation" in a.metrics for c in candidates for a in c.answers) else []
+    for before in candidates:
+        for after in candidates:
+            if before.precision == "bf16" and after.precision != "bf16":
+                rows += [gain_row(before, after, name, settings.seed) for name in dict.fromkeys((metric, *cited))]
+    return rows
+
+
+def gain_row(before: AnswerSet, after: AnswerSet, metric: str, seed: int) -> tuple[str, str, str, str, float, str, int]:
+    """Return the gain of `after` over `before` with its interval, as a row of a table."""
+    # The raw model answers the first questions only.
+    answers = after.answers[: len(before.answers)]
+    gain = paired_gain(before.answers, answers, metric, alpha=_GAIN_ALPHA, seed=seed)
+    interval = f"{gain.low:+.3f} to {gain.high:+.3f}"
+    return f"{before.model} {before.precision}", after.model, after.precision, gain.metric, gain.gain, interval, gain.n

@@ -1,53 +1,45 @@
 """What people said about answers and pairs, and the sensors that turn enough of it into retraining."""
 
-from collections import Counter
-
 import dagster as dg
 
-from ragtune.dataset.reviews.decisions import newest_verdicts
+from ragtune.dataset.reviews.decisions import Decision, newest_verdicts
 from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.records import ArtifactRef
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
-from ragtune_assets.display import materialized, table
+from ragtune_assets import pages
+from ragtune_assets.asset import asset
+from ragtune_assets.display import materialized
+from ragtune_assets.pages import LAST_SEQUENCE
 
-LAST_SEQUENCE = "last sequence"
 POLL_SECONDS = 30
+"""How often the sensors count new verdicts. Chosen by hand; counting takes milliseconds."""
 
 
-@dg.asset(group_name="feedback", kinds={"sqlite", "parquet"}, owners=["team:feedback"], code_version="1")
+@asset(group_name="feedback", kinds={"parquet"}, owners=["team:feedback"])
 def feedback_events(
     store: dg.ResourceParam[ArtifactStore], feedback_log: dg.ResourceParam[FeedbackLog]
 ) -> dg.MaterializeResult[ArtifactRef]:
     """Every verdict so far, with the question and the passages it is about."""
     events = feedback_log.events()
-    shown = [(e.created_at, e.rating, e.question, e.correction or e.comment) for e in events[-10:]]
-    metadata = {
-        LAST_SEQUENCE: max((event.sequence for event in events), default=0),
-        "up": sum(event.rating == "up" for event in events),
-        "down": sum(event.rating == "down" for event in events),
-        "corrections": sum(bool(event.correction) for event in events),
-        "newest": table(["when", "rating", "question", "text"], shown),
-    }
-    return materialized(store.write_records("feedback_events", events), metadata)
+    return materialized(store.write_records("feedback_events", events), pages.feedback_page(events))
 
 
-@dg.asset(group_name="feedback", kinds={"sqlite", "parquet"}, owners=["team:feedback"], code_version="1")
+@asset(group_name="feedback", kinds={"parquet"}, owners=["team:feedback"])
 def review_decisions(
     store: dg.ResourceParam[ArtifactStore], reviews: dg.ResourceParam[ReviewStore]
 ) -> dg.MaterializeResult[ArtifactRef]:
     """The newest verdict of every reviewer on every pair; a comment alone changes nothing here."""
-    found = [each for verdicts in newest_verdicts(reviews.decisions()).values() for each in verdicts.values()]
-    found.sort(key=lambda each: each.sequence)
-    shown = [(d.created_at, d.reviewer, d.verdict, d.pair["question"], d.answer or d.comment) for d in found[-10:]]
-    metadata = {
-        LAST_SEQUENCE: max((each.sequence for each in found), default=0),
-        "verdicts": table(["verdict", "pairs"], sorted(Counter(each.verdict for each in found).items())),
-        "reviewers": table(["reviewer", "verdicts"], sorted(Counter(each.reviewer for each in found).items())),
-        "newest": table(["when", "reviewer", "verdict", "question", "text"], shown),
-    }
-    return materialized(store.write_records("review_decisions", found), metadata)
+    decisions = standing_decisions(reviews)
+    return materialized(store.write_records("review_decisions", decisions), pages.reviews_page(decisions))
+
+
+def standing_decisions(reviews: ReviewStore) -> list[Decision]:
+    """Return the verdicts that were not replaced by a later one of the same reviewer, oldest first."""
+    by_pair = newest_verdicts(reviews.decisions())
+    decisions = [decision for verdicts in by_pair.values() for decision in verdicts.values()]
+    return sorted(decisions, key=lambda decision: decision.sequence)
 
 
 @dg.sensor(
@@ -62,8 +54,8 @@ def enough_new_feedback(
     feedback_log: dg.ResourceParam[FeedbackLog],
 ) -> dg.RunRequest | dg.SkipReason:
     """Request a run when at least `feedback.retrain_after` verdicts came since the last one."""
-    seen = taken_in(context.instance, "feedback_events")
-    return _asked("feedback", seen, feedback_log.count_since(seen), settings.feedback.retrain_after)
+    last = last_sequence(context.instance, "feedback_events")
+    return _run_request("feedback", last, feedback_log.count_since(last), settings.feedback.retrain_after)
 
 
 @dg.sensor(
@@ -76,19 +68,19 @@ def enough_new_reviews(
     context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings], reviews: dg.ResourceParam[ReviewStore]
 ) -> dg.RunRequest | dg.SkipReason:
     """Request a run when at least `feedback.retrain_after` decisions on pairs came since the last one."""
-    seen = taken_in(context.instance, "review_decisions")
-    return _asked("reviews", seen, reviews.count_since(seen), settings.feedback.retrain_after)
+    last = last_sequence(context.instance, "review_decisions")
+    return _run_request("reviews", last, reviews.count_since(last), settings.feedback.retrain_after)
 
 
-def taken_in(instance: dg.DagsterInstance, asset: str) -> int:
-    """Return the number of the newest verdict that the asset has taken in, 0 before the first."""
-    event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+def last_sequence(instance: dg.DagsterInstance, name: str) -> int:
+    """Return the number of the newest verdict that the asset holds, or 0 if it was never built."""
+    event = instance.get_latest_materialization_event(dg.AssetKey(name))
     if event is None or event.asset_materialization is None:
         return 0
     return int(str(event.asset_materialization.metadata[LAST_SEQUENCE].value))
 
 
-def _asked(what: str, seen: int, new: int, needed: int) -> dg.RunRequest | dg.SkipReason:
+def _run_request(kind: str, last: int, new: int, needed: int) -> dg.RunRequest | dg.SkipReason:
     if new < needed:
-        return dg.SkipReason(f"{new} new verdicts since number {seen}; {needed} are needed.")
-    return dg.RunRequest(run_key=f"{what}-after-{seen}", tags={f"ragtune/new_{what}": str(new)})
+        return dg.SkipReason(f"{new} new verdicts since number {last}; {needed} are needed.")
+    return dg.RunRequest(run_key=f"{kind}-after-{last}", tags={f"ragtune/new_{kind}": str(new)})

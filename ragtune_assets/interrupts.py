@@ -1,7 +1,7 @@
-"""Remembers Ctrl-C while a run of Dagster is on, which ignores it as long as the run starts.
+"""Remembers Ctrl-C during a run of Dagster, which ignores it while the run starts.
 
-Python writes every signal into a pipe, whoever handles it. The first one is sent again when the
-run goes on regardless, and the caller learns of it at the latest when the run is over.
+Python writes every signal into a pipe, no matter who handles it. The first one is sent again if the
+run does not stop, and the caller can see it in `seen` at the latest when the run is over.
 """
 
 import os
@@ -10,11 +10,11 @@ import threading
 from types import TracebackType
 
 AGAIN_AFTER = 3.0
-"""Seconds after which an interrupt that had no effect is sent again."""
+"""Seconds after which an interrupt that had no effect is sent again: a run starts in one or two. Chosen by hand."""
 
 
 class Interrupts:
-    """Listens inside a `with` block of the main thread; `seen` tells whether one came."""
+    """Listens inside a `with` block of the main thread; `seen` says whether an interrupt came."""
 
     def __enter__(self) -> "Interrupts":
         """Begin to listen."""
@@ -38,8 +38,8 @@ class Interrupts:
         os.close(self._read)
 
     def _listen(self) -> None:
-        while heard := os.read(self._read, 1):
-            if heard[0] in (signal.SIGINT, signal.SIGTERM) and not self.seen:
+        while signals := os.read(self._read, 1):
+            if signals[0] in (signal.SIGINT, signal.SIGTERM) and not self.seen:
                 self.seen = True
                 if not self._over.wait(AGAIN_AFTER):
                     os.kill(os.getpid(), signal.SIGINT)

@@ -1,7 +1,7 @@
 """Builds the asset graph, layer by layer, and only what changed: `python -m ragtune_assets.materialize`.
 
-Roots always run, because only reading them tells whether they changed; everything else runs when
-an input, its code or its settings did. The exit code is 0, 1 with a message, or 130 after Ctrl-C.
+Roots always run, because only reading them shows whether they changed. Everything else runs if
+an input, its code or its settings changed. The exit code is 0, 1 with a message, or 130 after Ctrl-C.
 """
 
 import argparse
@@ -22,18 +22,20 @@ from typing import Any
 
 import dagster as dg
 
-from ragtune.errors import RagTuneError, ResourceError
+from ragtune.errors import RagTuneError
 from ragtune.settings import Settings, load_settings, prepare_process
 from ragtune.store.artifacts import ArtifactStore, clear_abandoned
 from ragtune_assets.definitions import build_definitions
+from ragtune_assets.home_lock import exclusive
 from ragtune_assets.interrupts import Interrupts
-from ragtune_assets.knowledge import drift_of_index
+from ragtune_assets.knowledge import index_drift
 from ragtune_assets.progress import LOGGER, log_to
 from ragtune_assets.staleness import reason_to_build
 
 DAGSTER_HOME = Path(__file__).with_name("instance")
 MIN_DISK_BYTES = 4 << 30
 MIN_MEMORY_BYTES = 3 << 30
+"""What a run of the whole graph with the default model needs at least. Chosen by hand, not measured."""
 OUR_ERROR = r"^ragtune\.errors\.\w+: "
 RUN_TAG = "ragtune/materialize"
 
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Build the selected assets and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m ragtune_assets.materialize", description=__doc__)
     parser.add_argument("--select", action="append", default=[], metavar="SELECTION", help="an asset, or `qa_dataset+`")
-    parser.add_argument("--force", action="store_true", help="build what is selected even when it is fresh")
+    parser.add_argument("--force", action="store_true", help="build what is selected even if it is fresh")
     chosen = parser.parse_args(arguments)
     log_to(sys.stdout)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -58,13 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 clear_dead_runs(instance)
                 clear_abandoned(store.root, settings.home / "models")
                 defs = build_definitions(settings)
-                drifts = {"search_index": partial(drift_of_index, settings, store)}
+                drifts = {"search_index": partial(index_drift, settings, store)}
                 materialize(defs, store, instance, chosen.select or ["*"], chosen.force, drifts)
     except RagTuneError as error:
         LOGGER.error("%s", error)
         return 1
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-        LOGGER.error("Stopped. What was finished is kept; run it again to go on.")
+        LOGGER.error("Stopped. Finished assets are kept; run it again to go on.")
         return 130
     return 0
 
@@ -79,34 +81,36 @@ def materialize(
 ) -> list[str]:
     """Build what is stale in the selection and return the names that ran, in order.
 
-    `drifts` tell of assets whose artefact lies outside the store why they are no longer what was built, or nothing.
+    `drifts` is for assets whose artefact lies outside the store: each function returns why the artefact is no longer
+    what was built, or "".
 
     Raises RagTuneError that names the failing asset or check and the reason.
     """
     job = defs.resolve_implicit_global_asset_job_def()
     graph = defs.resolve_asset_graph()
     specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
-    checks: dict[dg.AssetKey, list[str]] = {}
-    for check in graph.asset_check_keys:
-        if graph.get(check).blocking:
-            checks.setdefault(check.asset_key, []).append(check.name)
-    selected = set().union(*(_selected(one, graph) for one in select))
-    started, ran = time.monotonic(), []
+    checks = _blocking_checks(graph)
+    selected = set().union(*(_selected(selection, graph) for selection in select))
+    started = time.monotonic()
+    ran: list[dg.AssetKey] = []
+
+    def reason(key: dg.AssetKey) -> str:
+        drift = drifts.get(key.to_user_string(), str)
+        return "it was asked for" if force else reason_to_build(instance, store, specs[key], checks) or drift()
+
     for layer in layers({key: [dep.asset_key for dep in spec.deps] for key, spec in specs.items()}):
-        reasons = {}
-        for key in sorted(layer & selected):
-            reason = "it was asked for" if force else reason_to_build(instance, store, specs[key], checks)
-            name = key.to_user_string()
-            reason = reason or (drifts[name]() if name in drifts else "")
-            LOGGER.info("%s: %s", name, f"building, because {reason}" if reason else "fresh")
-            if reason:
-                reasons[key] = reason
-        if reasons:
-            _run(job, instance, sorted(reasons))
+        reasons = {key: reason(key) for key in sorted(layer & selected)}
+        stale = _with_neighbours({key for key, text in reasons.items() if text}, graph)
+        for key in sorted(reasons.keys() | stale):
+            text = reasons.get(key) or "it is built in the same step"
+            LOGGER.info("%s: %s", key.to_user_string(), f"building, because {text}" if key in stale else "fresh")
+        if stale:
+            _run(job, instance, sorted(stale))
             give_memory_back()
-            ran += [key.to_user_string() for key in reasons]
-    LOGGER.info("Done in %.0f s: %d built, %d fresh.", time.monotonic() - started, len(ran), len(selected) - len(ran))
-    return ran
+            ran += sorted(stale)
+    fresh = len(selected.difference(ran))
+    LOGGER.info("Done in %.0f s: %d built, %d fresh.", time.monotonic() - started, len(ran), fresh)
+    return [key.to_user_string() for key in ran]
 
 
 def layers(deps: dict[dg.AssetKey, list[dg.AssetKey]]) -> Iterator[set[dg.AssetKey]]:
@@ -117,31 +121,6 @@ def layers(deps: dict[dg.AssetKey, list[dg.AssetKey]]) -> Iterator[set[dg.AssetK
         ready = sorter.get_ready()
         yield set(ready)
         sorter.done(*ready)
-
-
-@contextmanager
-def exclusive(home: Path) -> Iterator[None]:
-    """Hold the home for one materialisation; raise ResourceError that names the process which has it."""
-    from filelock import FileLock, Timeout
-
-    home.mkdir(parents=True, exist_ok=True)
-    owner = home / "materialize.pid"
-    lock = FileLock(home / "materialize.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        pid = owner.read_text().strip() if owner.is_file() else "unknown"
-        raise ResourceError(
-            f"Process {pid} is already building the graph in {home}.",
-            expected="one materialisation per home",
-            fix=f"wait for it, end it (kill {pid}), or set RAGTUNE_HOME to another folder",
-        ) from error
-    try:
-        owner.write_text(f"{os.getpid()}\n")
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
 
 
 @contextmanager
@@ -158,6 +137,20 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     )
     with dg.DagsterInstance.from_config(str(DAGSTER_HOME)) as instance:
         yield instance
+
+
+def _blocking_checks(graph: Any) -> dict[dg.AssetKey, list[str]]:
+    """Return the names of the blocking checks of each asset."""
+    checks: dict[dg.AssetKey, list[str]] = {}
+    for check in graph.asset_check_keys:
+        if graph.get(check).blocking:
+            checks.setdefault(check.asset_key, []).append(check.name)
+    return checks
+
+
+def _with_neighbours(keys: set[dg.AssetKey], graph: Any) -> set[dg.AssetKey]:
+    """Return the assets and those that the same steps build: a step cannot be run in part."""
+    return set().union(*(graph.get(key).execution_set_asset_keys for key in keys))
 
 
 def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey]) -> None:
@@ -179,7 +172,7 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, keys: Sequence[dg.
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> RagTuneError:
-    """Return what failed: steps, what a step needs, or blocking checks."""
+    """Return an error that names the failed steps, resources and blocking checks."""
     lines = []
     for event in result.all_events:
         if event.is_step_failure:
@@ -189,8 +182,8 @@ def _failure(result: dg.ExecuteInProcessResult) -> RagTuneError:
     for evaluation in result.get_asset_check_evaluations():
         if not evaluation.passed and evaluation.blocking:
             lines.append(f"{evaluation.asset_key.to_user_string()}: the check {evaluation.check_name} did not pass.")
-    found = "\n".join(lines) or "The run failed."
-    return RagTuneError(f"{found}\nThe whole story is run {result.run_id} in Dagster (`ragtune up`).")
+    causes = "\n".join(lines) or "The run failed."
+    return RagTuneError(f"{causes}\nFor details see run {result.run_id} in Dagster (`ragtune up`).")
 
 
 def _cause(error: Any) -> str:
@@ -212,7 +205,7 @@ def _selected(select: str, graph: Any) -> set[dg.AssetKey]:
 
 
 def give_memory_back() -> None:
-    """Return what a layer no longer needs to the machine, which the engines of the next one share."""
+    """Return memory that a layer no longer needs to the machine, for the engines of the next layer."""
     gc.collect()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
@@ -220,9 +213,9 @@ def give_memory_back() -> None:
 
 
 def clear_dead_runs(instance: dg.DagsterInstance) -> None:
-    """Close runs of a materialisation that was killed and give their pool slots back.
+    """Close the runs of a materialisation that was killed, and free their pool slots.
 
-    The home is ours alone, so every unfinished run with our tag is dead.
+    This process holds the lock of the home, so every unfinished run with our tag is dead.
     """
     unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     for run in instance.get_runs(unfinished):
@@ -232,7 +225,7 @@ def clear_dead_runs(instance: dg.DagsterInstance) -> None:
 
 
 def check_room(home: Path) -> None:
-    """Raise ResourceError when the disk or the memory is too small to begin with."""
+    """Raise ResourceError if there is too little disk or memory to begin."""
     from ragtune.model.base.capacity import require_disk, require_memory
 
     require_disk(home, MIN_DISK_BYTES, "The asset graph")

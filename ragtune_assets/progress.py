@@ -1,4 +1,4 @@
-"""Progress of long work as log lines: seen on the console of `ragtune materialize` and in Dagster."""
+"""Logs the progress of long work, on the console of `ragtune materialize` and in Dagster."""
 
 import logging
 import time
@@ -17,17 +17,17 @@ def log_to(stream: TextIO) -> None:
 
 
 class LoggedProgress:
-    """A `Progress` that logs at most one line per `interval` seconds and task, and each end."""
+    """A `Progress` that logs at most one line per `interval` seconds and task, and the end of each task."""
 
     def __init__(self, interval: float = 10.0) -> None:
         self.interval = interval
         self._last: dict[str, float] = {}
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Log where the task stands; a total of 0 means that it is unknown."""
+    def __call__(self, task: str, done: int, total: int) -> None:
+        """Log how far the task is; a total of 0 means that the total is unknown."""
         finished = total > 0 and done >= total
         now = time.monotonic()
-        if not finished and now - self._last.get(what, -self.interval) < self.interval:
+        if not finished and now - self._last.get(task, -self.interval) < self.interval:
             return
-        self._last[what] = now
-        LOGGER.info("%s %d%s", what, done, f" of {total}" if total else "")
+        self._last[task] = now
+        LOGGER.info("%s %d%s", task, done, f" of {total}" if total else "")

@@ -1,9 +1,10 @@
 """The release: a verified folder, a version in the registry, and the gate that moves `champion`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 import dagster as dg
 
@@ -16,8 +17,10 @@ from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import FORMAT, ModelRegistry, assemble
 from ragtune.store.warehouse import Warehouse
-from ragtune_assets.display import materialized, table
-from ragtune_assets.line_up import BASE, CANDIDATE, RAW, AnswerSet, gate_sets, precision_folders, served_precision
+from ragtune_assets import pages
+from ragtune_assets.asset import asset
+from ragtune_assets.contenders import BASE, CANDIDATE, RAW, AnswerSet, gate_sets, precision_folders, served_precision
+from ragtune_assets.display import materialized
 from ragtune_assets.model import learnt_corrections
 
 PACKAGES = (
@@ -31,6 +34,7 @@ PACKAGES = (
     "dagster",
     "mlflow",
 )
+"""Packages whose versions a manifest records: what trains, merges, quantises and registers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,11 @@ class Release:
     reason: str
 
 
-@dg.asset(
+@asset(
     group_name="release",
     kinds={"mlflow", "safetensors"},
     owners=["team:release"],
-    code_version="1",
+    settings=("evaluation", "quantization"),
     pool="duckdb",
     check_specs=[dg.AssetCheckSpec("gate_passed", asset="released_model")],
 )
@@ -67,27 +71,33 @@ def released_model(
     """A version in the registry with its manifest; `champion` moves to it when the gate passes."""
     decision = gate(store.read_records(eval_answers, AnswerSet), settings)
     scores = store.read_records(eval_scores, Score)
-    trained = store.read_records(qa_splits, SplitItem)
-    manifest = describe(settings, store, base_model, lora_adapter, qa_splits, trained, scores, decision)
-    unrounded: list[Precision] = ["bf16"] if manifest.served_precision == "bf16" else []
-    wanted: list[Precision] = ["w4a16", "w8a8", *unrounded]
-    folders = precision_folders(store, merged_model, quantized_model)
-    folder = assemble(settings.home / "models", {precision: folders[precision] for precision in wanted}, manifest)
+    items = store.read_records(qa_splits, SplitItem)
+    manifest = describe(settings, store, base_model, lora_adapter, qa_splits, items, scores, decision)
+    folders = released_folders(precision_folders(store, merged_model, quantized_model), manifest.served_precision)
+    folder = assemble(settings.home / "models", folders, manifest)
     number = registry.register(folder)
     promote(registry, number, decision)
     warehouse.append([decision])
     release = Release(number, str(folder), decision.promoted, decision.reason)
-    return materialized(store.write_records("released_model", [release]), shown(release, manifest), [verdict(decision)])
+    ref = store.write_records("released_model", [release])
+    return materialized(ref, pages.release_page(number, str(folder), manifest), [gate_check(decision)])
+
+
+def released_folders(folders: Mapping[Precision, Path], served: Precision) -> dict[str, Path]:
+    """Return the precisions that a release holds: both rounded ones, and the unrounded one only if it is served."""
+    unrounded: list[Precision] = ["bf16"] if served == "bf16" else []
+    precisions: list[Precision] = ["w4a16", "w8a8", *unrounded]
+    return {precision: folders[precision] for precision in precisions}
 
 
 def gate(sets: Sequence[AnswerSet], settings: Settings) -> GateDecision:
-    """Return the decision on the gate's answers of the live model and the candidate."""
+    """Return whether the candidate may replace the live model, decided on their answers."""
     live, candidate = gate_sets(sets)
     live_version = live.version if live.model == BASE else f"version {live.version}"
     before: Sequence[ScoredAnswer] = ()
     after: Sequence[ScoredAnswer] = ()
-    if any(one.split == "out_of_domain" for one in sets):
-        before, after = (one.answers for one in gate_sets(sets, "out_of_domain"))
+    if any(answers.split == "out_of_domain" for answers in sets):
+        before, after = (answers.answers for answers in gate_sets(sets, "out_of_domain"))
     return decide(
         GateEntry(live_version, live.answers, before),
         GateEntry(candidate.version, candidate.answers, after),
@@ -106,7 +116,7 @@ def describe(
     scores: Sequence[Score],
     decision: GateDecision,
 ) -> ModelManifest:
-    """Return the manifest without its files."""
+    """Return the manifest of a release, still without its files."""
     report = read_report(store.folder(adapter))
     return ModelManifest(
         format=FORMAT,
@@ -130,9 +140,9 @@ def describe(
 
 
 def promote(registry: ModelRegistry, number: str, decision: GateDecision) -> None:
-    """Move `champion` when the gate passed, else `challenger`.
+    """Move `champion` to the version if the gate passed, else `challenger`.
 
-    Raises RegistryError when the champion is no longer the model that the candidate was compared with.
+    Raises RegistryError if the champion is no longer the model that the candidate was compared with.
     """
     champion = registry.alias("champion")
     live = f"version {champion.version}" if champion else "base"
@@ -147,28 +157,12 @@ def promote(registry: ModelRegistry, number: str, decision: GateDecision) -> Non
     registry.move("champion" if decision.promoted else "challenger", number)
 
 
-def verdict(decision: GateDecision) -> dg.AssetCheckResult:
-    """Return the decision as a check, a warning when the candidate was refused."""
-    numbers = {name: value for name, value in asdict(decision).items() if isinstance(value, int | float)}
+def gate_check(decision: GateDecision) -> dg.AssetCheckResult:
+    """Return the decision as a check; a refused candidate is a warning."""
     return dg.AssetCheckResult(
         passed=decision.promoted,
         check_name="gate_passed",
         severity=dg.AssetCheckSeverity.WARN,
         description=decision.reason,
-        metadata=numbers,
+        metadata=pages.gate_page(decision),
     )
-
-
-def shown(release: Release, manifest: ModelManifest) -> dict[str, object]:
-    """Return what a person wants to see of a release."""
-    rows = [(s["model"], s["precision"], s["metric"], s["value"], s["n"]) for s in manifest.scores]
-    return {
-        "version": release.version,
-        "decision": dg.MetadataValue.md(release.reason),
-        "champion": release.promoted,
-        "served precision": manifest.served_precision,
-        "feedback rows": len(manifest.feedback_ids),
-        "folder": dg.MetadataValue.path(release.folder),
-        "scores": table(["model", "precision", "metric", "value", "n"], rows),
-        "packages": table(["package", "version"], sorted(manifest.packages.items())),
-    }

@@ -1,4 +1,4 @@
-"""What assets are given: settings, the artefact store, and the seams as `catalog` composes them.
+"""The resources of assets: settings, the artefact store, and the back ends that `catalog` chooses.
 
 Everything heavy is built when a step first asks for it. Tests pass their own dictionary with the
 same keys.
@@ -16,7 +16,7 @@ from ragtune.store.artifacts import ArtifactStore
 
 
 class ArtifactIO(dg.IOManager):
-    """Hands references from asset to asset; the payload stays where the store put it."""
+    """Hands references from asset to asset; the data stays where the store put it."""
 
     def __init__(self, store: ArtifactStore) -> None:
         self.store = store
@@ -28,7 +28,7 @@ class ArtifactIO(dg.IOManager):
         self.store.set_current(obj)
 
     def load_input(self, context: dg.InputContext) -> ArtifactRef:
-        """Return the newest reference; raise RegistryError when the asset never ran."""
+        """Return the newest reference; raise RegistryError if the asset was never built."""
         name = context.asset_key.to_user_string()
         ref = self.store.current(name)
         if ref is None:
@@ -73,7 +73,7 @@ def _index(settings: Settings) -> Any:
 
 
 def _retriever(settings: Settings) -> Any:
-    """Return a retriever that keeps no search log: questions of training and tests are nobody's."""
+    """Return a retriever without a search log, which is for questions of users, not of training and tests."""
     catalog = _catalog()
     return catalog.retriever_over(_index(settings), catalog.embedder_from(settings), settings)
 

@@ -1,7 +1,7 @@
-"""Which assets a run of the whole graph has to build, and why each.
+"""Decides whether an asset has to be built, and says why.
 
-Dagster tags every materialisation with the code version and the data versions of its inputs;
-an asset is fresh when those are still the newest and its artefact is whole.
+Dagster tags every materialisation with the code version and the data versions of its inputs.
+An asset is fresh if those are still the newest and its artefact is complete.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,13 +18,13 @@ INPUT_VERSION = "dagster/input_data_version/"
 def reason_to_build(
     instance: dg.DagsterInstance, store: ArtifactStore, spec: dg.AssetSpec, checks: Mapping[dg.AssetKey, list[str]]
 ) -> str:
-    """Return why the asset must be built, or an empty string when it is fresh."""
+    """Return why the asset must be built, or "" if it is fresh."""
     if not list(spec.deps):
         return "it is a root"
     reason = inputs_reason(instance, spec.key, spec.code_version, [dep.asset_key for dep in spec.deps])
     if reason:
         return reason
-    if not whole(store, spec.key, version_tags(instance, spec.key)):
+    if not is_complete(store, spec.key, version_tags(instance, spec.key)):
         return "its artefact is gone"
     failed = [name for name in checks.get(spec.key, []) if not _passed(instance, spec.key, name)]
     return f"its check {failed[0]} did not pass" if failed else ""
@@ -33,7 +33,7 @@ def reason_to_build(
 def inputs_reason(
     instance: dg.DagsterInstance, key: dg.AssetKey, code_version: str | None, inputs: Iterable[dg.AssetKey]
 ) -> str:
-    """Return why the newest materialisation is no longer what its code and inputs would give, or nothing."""
+    """Return why code and inputs would now give another result than the newest materialisation, or ""."""
     tags = version_tags(instance, key)
     if not tags:
         return "it was never built"
@@ -46,15 +46,15 @@ def inputs_reason(
 
 
 def version_tags(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str]:
-    """Return the version tags of the newest materialisation, nothing before the first."""
+    """Return the version tags of the newest materialisation; empty if there is none."""
     event = instance.get_latest_materialization_event(key)
     if event is None or event.asset_materialization is None:
         return {}
     return dict(event.asset_materialization.tags or {})
 
 
-def whole(store: ArtifactStore, key: dg.AssetKey, tags: Mapping[str, str]) -> bool:
-    """Return whether the artefact of that version is the current one and complete on disk."""
+def is_complete(store: ArtifactStore, key: dg.AssetKey, tags: Mapping[str, str]) -> bool:
+    """Return whether the artefact of that version is the current one and is complete on disk."""
     ref = store.current(key.to_user_string())
     if ref is None or not ref.sha256.startswith(tags.get(DATA_VERSION, "?")):
         return False

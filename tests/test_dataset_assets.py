@@ -16,6 +16,7 @@ from ragtune.records import QAPair, SplitItem
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune_assets import dataset, feedback, knowledge
+from ragtune_assets.dataset import read_results
 from ragtune_assets.materialize import materialize
 from ragtune_assets.resources import build_resources
 from ragtune_serving.cli import app
@@ -63,18 +64,18 @@ class Home:
 
 @pytest.fixture
 def home(tmp_path):
-    found = Home(tmp_path)
-    found.run()
-    yield found
-    found.close()
+    home = Home(tmp_path)
+    home.run()
+    yield home
+    home.close()
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    found = Home(tmp_path_factory.mktemp("built"))
-    found.run()
-    yield found
-    found.close()
+    home = Home(tmp_path_factory.mktemp("built"))
+    home.run()
+    yield home
+    home.close()
 
 
 def test_reviews_change_the_dataset_once_and_an_unchanged_store_rebuilds_nothing(home):
@@ -83,7 +84,12 @@ def test_reviews_change_the_dataset_once_and_an_unchanged_store_rebuilds_nothing
     home.reviews.decide(bad, "ada", "reject", comment="Nobody asks that.")
     home.reviews.decide(changed, "ada", "correct", question=f"Could you tell me this: {changed.question}")
     home.reviews.decide(good, "bob", "accept")
-    assert [name for name in home.run() if name not in ROOTS] == ["qa_dataset", "qa_splits", "published_dataset"]
+    assert [name for name in home.run() if name not in ROOTS] == [
+        "qa_dataset",
+        "quality_report",
+        "qa_splits",
+        "published_dataset",
+    ]
     after = home.pairs()
     assert bad.question not in {pair.question for pair in after}
     assert [pair.answer for pair in after if pair.writer == "review"] == [changed.answer]
@@ -91,8 +97,8 @@ def test_reviews_change_the_dataset_once_and_an_unchanged_store_rebuilds_nothing
         good.question,
         f"Could you tell me this: {changed.question}",
     }
-    told = home.metadata("qa_dataset")
-    assert (told["reviews accepted"], told["reviews rejected"], told["reviews corrected"]) == (1, 1, 1)
+    page = home.metadata("qa_dataset")
+    assert (page["reviews accepted"], page["reviews rejected"], page["reviews corrected"]) == (1, 1, 1)
     assert sorted(home.run()) == ROOTS
     home.reviews.decide(good, "bob", "comment", comment="Well said.")
     assert sorted(home.run()) == ROOTS
@@ -102,7 +108,7 @@ def test_the_same_seed_gives_the_same_bytes_in_another_home(built, tmp_path_fact
     other = Home(tmp_path_factory.mktemp("other"))
     try:
         other.run()
-        first, second = (Path(each.store.current("published_dataset").uri) for each in (built, other))
+        first, second = (Path(home.store.current("published_dataset").uri) for home in (built, other))
     finally:
         other.close()
     names = sorted(path.relative_to(first) for path in first.rglob("*") if path.name != "artifact.json")
@@ -144,33 +150,47 @@ def test_ten_more_documents_add_pairs_and_move_none_and_the_command_line_shows_t
     monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path / "home"))
     listed = CliRunner().invoke(app, ["dataset", "versions"]).stdout.splitlines()
     assert [" current" in line for line in listed] == [False, True]
-    said = CliRunner().invoke(app, ["dataset", "diff", old.sha256[:6], "--json"], catch_exceptions=False)
-    told = json.loads(said.stdout)
-    assert {each["id"] for each in told["added"]} >= after.keys() - before.keys() - {
-        e["after"]["id"] for e in told["changed"]
-    }
-    assert told["moved"] == []
-    shown = CliRunner().invoke(app, ["dataset", "diff", old.uri], catch_exceptions=False).stdout
-    assert shown.startswith(f"{len(told['added'])} added, {len(told['removed'])} removed")
+    result = CliRunner().invoke(app, ["dataset", "diff", old.sha256[:6], "--json"], catch_exceptions=False)
+    diff = json.loads(result.stdout)
+    added, changed = {pair["id"] for pair in diff["added"]}, {pair["after"]["id"] for pair in diff["changed"]}
+    assert added >= after.keys() - before.keys() - changed
+    assert diff["moved"] == []
+    text = CliRunner().invoke(app, ["dataset", "diff", old.uri], catch_exceptions=False).stdout
+    assert text.startswith(f"{len(diff['added'])} added, {len(diff['removed'])} removed")
     with pytest.raises(DatasetError, match="'nothing' names 0 published datasets"):
         CliRunner().invoke(app, ["dataset", "diff", "nothing"], catch_exceptions=False)
 
 
 def test_the_data_docs_are_a_folder_of_pages_that_the_asset_links(built):
-    page = Path(built.metadata("qa_dataset")["data docs"])
+    page = Path(built.metadata("quality_report")["data docs"])
     assert page.is_relative_to(built.settings.home)
     assert "Data Docs" in page.read_text()
     assert len(list(page.parent.rglob("*.html"))) >= 5
+    assert built.metadata("qa_dataset")["data docs"] == str(page)
+
+
+def test_the_published_card_shows_the_results_of_the_quality_report(built):
+    report = built.store.current("quality_report")
+    results = read_results(built.store, report)
+    assert len(results) == report.rows > 5
+    card = (built.store.folder(built.store.current("published_dataset")) / "README.md").read_text()
+    assert all(result.name in card for result in results)
+
+
+def test_selecting_the_dataset_builds_the_report_of_the_same_step(home):
+    ran = materialize(home.definitions, home.store, home.instance, ["qa_dataset"], force=True)
+    assert ran == ["qa_dataset", "quality_report"]
 
 
 def test_a_configured_model_writes_and_judges_and_its_cost_is_shown(tmp_path):
     def reply(body):
-        said = body["messages"][1]["content"]
-        if "Question:" in said:
-            return json.dumps({"grounded": 1, "clear": 0.1 if "shown nowhere" in said else 1, "relevant": 1})
-        quote = next(line for line in reversed(said.split("\n")) if len(line.split()) > 3)
-        asked = [f"What stands at the end of {said[:60].split(chr(10))[1]}?", f"What is {quote[:9]} shown nowhere?"]
-        items = [{"question": each, "answer": quote, "quotes": [quote], "kind": "fact"} for each in asked]
+        prompt = body["messages"][1]["content"]
+        if "Question:" in prompt:
+            return json.dumps({"grounded": 1, "clear": 0.1 if "shown nowhere" in prompt else 1, "relevant": 1})
+        quote = next(line for line in reversed(prompt.split("\n")) if len(line.split()) > 3)
+        title = prompt[:60].split("\n")[1]
+        questions = [f"What stands at the end of {title}?", f"What is {quote[:9]} shown nowhere?"]
+        items = [{"question": text, "answer": quote, "quotes": [quote], "kind": "fact"} for text in questions]
         return json.dumps({"items": items})
 
     server = ModelServer(reply)
@@ -179,13 +199,13 @@ def test_a_configured_model_writes_and_judges_and_its_cost_is_shown(tmp_path):
     home = Home(tmp_path, writer=model, judge={**model, "max_calls": 5000})
     try:
         home.run()
-        told = home.metadata("qa_candidates")
-        assert (told["writer requests"], told["writer prompt tokens"]) == (6, 600)
-        assert told["writer stopped"] == "max_calls = 6"
-        assert told["writer cost usd"] == pytest.approx(6 * 150 / 1e6)
-        told = home.metadata("qa_dataset")
-        assert told["judge requests"] >= len(home.pairs())
-        assert "the judge gave it too little" in told["rejected"]
+        page = home.metadata("qa_candidates")
+        assert (page["writer requests"], page["writer prompt tokens"]) == (6, 600)
+        assert page["writer stopped"] == "max_calls = 6"
+        assert page["writer cost usd"] == pytest.approx(6 * 150 / 1e6)
+        page = home.metadata("qa_dataset")
+        assert page["judge requests"] >= len(home.pairs())
+        assert "the judge gave it too little" in page["rejected"]
         assert all(pair.scores["judge_clear"] == 1 for pair in home.pairs())
         assert any(pair.writer == "llm" for pair in home.pairs())
         assert sorted(home.run()) == ROOTS
@@ -194,12 +214,12 @@ def test_a_configured_model_writes_and_judges_and_its_cost_is_shown(tmp_path):
         server.close()
 
 
-def test_pairs_carry_what_index_and_embedder_say_of_them(built):
+def test_pairs_carry_scores_of_the_index_and_the_embedder(built):
     scores = [pair.scores for pair in built.pairs()]
-    assert all(0 <= each["nearest"] <= 1 for each in scores)
-    found = [each["retrievable"] for each in scores if "retrievable" in each]
-    assert len(found) == sum(pair.answerable for pair in built.pairs())
-    assert sum(found) / len(found) > 0.5
+    assert all(0 <= score["nearest"] <= 1 for score in scores)
+    ranks = [score["retrievable"] for score in scores if "retrievable" in score]
+    assert len(ranks) == sum(pair.answerable for pair in built.pairs())
+    assert sum(ranks) / len(ranks) > 0.5
     assert "| topic | train |" in built.metadata("qa_splits")["topics"]
 
 

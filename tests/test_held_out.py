@@ -1,3 +1,6 @@
+import shutil
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,9 +15,10 @@ from ragtune.ports import Engine
 from ragtune.records import QAPair, SplitItem
 from ragtune.settings import AnswerSettings, EvaluationSettings, Settings
 from ragtune.store.artifacts import ArtifactStore
-from ragtune_assets.line_up import BASE, RAW, line_up
+from ragtune_assets.contenders import BASE, RAW, choose_contenders
 from tests.support.answering_fakes import ListRetriever, ScriptedChat, chunk
 
+ROOT = Path(__file__).parent.parent
 PAIRS = [
     QAPair(
         id=f"p{i}", question=f"What is item{i} ?", answer=f"value {i}", kind="k", document_id=f"d{i}", chunk_id=f"c{i}"
@@ -25,7 +29,7 @@ ITEMS = [SplitItem(pair, "gate" if number % 2 else "test", pair.document_id) for
 
 
 class CountingEngine(Engine):
-    """Answers from a script and remembers which model folders were started."""
+    """Answers from a script and records which model folders were started."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -160,6 +164,26 @@ def test_the_chosen_questions_stay_the_same_as_the_split_grows():
     assert few <= {pair.id for pair in held_out(more, "test", 4, 17)}
 
 
+def test_an_edit_of_trimming_changes_the_key_of_kept_answers_and_a_comment_does_not(tmp_path):
+    copy = Path(shutil.copytree(ROOT / "ragtune", tmp_path / "ragtune"))
+    code = (
+        "from ragtune.answer.answering import Answerer; from ragtune.settings import AnswerSettings\n"
+        "from ragtune.evaluation.held_out import Exam, answers_key\n"
+        "print(answers_key('weights', [], Exam(Answerer(None, AnswerSettings()), 'context'), 17))"
+    )
+
+    def key():
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    trimming = Path(copy / "knowledge" / "trimming.py")
+    text, before = trimming.read_text(), key()
+    trimming.write_text(text + "\n# A comment.\n")
+    assert key() == before
+    trimming.write_text(text + "\n_inner = trimmed\n\n\ndef trimmed(*parts):\n    return _inner(*parts)\n")
+    assert key() != before
+
+
 def test_an_empty_split_is_an_error():
     with pytest.raises(DatasetError, match="'train' holds no question"):
         held_out(ITEMS, "train", 5, 17)
@@ -172,7 +196,7 @@ def test_the_raw_model_gets_the_first_questions_of_the_others(tmp_path: Path, fe
         (scratch / "weights").write_text("x")
         model = store.commit("model", scratch)
     settings = Settings(evaluation=EvaluationSettings(raw_items=few, test_items=3, gate_items=3))
-    contenders = line_up(settings, ITEMS, store, model, model, model, None, raw=model)
+    contenders = choose_contenders(settings, ITEMS, store, model, model, model, None, raw=model)
     questions = {one.model: one.questions["test"] for one in contenders}
     assert len(questions[BASE]) == 3
     assert questions.get(RAW, []) == questions[BASE][:few]

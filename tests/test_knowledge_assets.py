@@ -8,24 +8,30 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from ragtune.backends.elastic_index import ElasticIndex
+from ragtune.backends.lance_index import LanceIndex
 from ragtune.errors import SourceError
 from ragtune.knowledge.library import Library
 from ragtune.ports import silent
-from ragtune.records import Chunk, Document, QAPair, SplitItem
+from ragtune.records import ArtifactRef, Chunk, Document, QAPair, SplitItem
 from ragtune.settings import RewriterSettings, Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets.definitions import build_definitions
+from ragtune_assets.display import materialized
+from ragtune_assets.evaluation import retrieval_scores
 from ragtune_assets.knowledge import (
     KnowledgeChanges,
     changed_sources,
     chunks,
-    drift_of_index,
+    index_drift,
+    index_identity,
     raw_documents,
     search_index,
 )
 from ragtune_assets.resources import build_resources
 from ragtune_serving.commands.documents import bring_up_to_date
+from tests.support.counting_embedder import CountingEmbedder
 from tests.support.model_server import ModelServer
 
 
@@ -45,7 +51,7 @@ def settings(tmp_path: Path, docs: Path) -> Settings:
 
 
 def read(settings: Settings, instance: dg.DagsterInstance, **changes: list[str]) -> dict[str, dg.MetadataValue]:
-    """Materialise raw_documents with this run configuration and return its metadata."""
+    """Materialise `raw_documents` with this run configuration and return its metadata."""
     config = dg.RunConfig(ops={"raw_documents": KnowledgeChanges(**changes)})
     result = dg.materialize([raw_documents], instance=instance, resources=build_resources(settings), run_config=config)
     return dict(result.asset_materializations_for_node("raw_documents")[0].metadata)
@@ -58,19 +64,19 @@ def paths(settings: Settings) -> list[str]:
     return [document.path for document in store.read_records(ref, Document)]
 
 
-def test_the_quarantine_stands_in_the_metadata_with_source_path_and_reason(settings: Settings, docs: Path) -> None:
+def test_the_page_shows_the_quarantine_with_source_path_and_reason(settings: Settings, docs: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        shown = read(settings, instance)["quarantine"].md_str.splitlines()
-    (bad,) = Library(settings).quarantine()
-    assert shown[0] == "| source | path | reason |"
-    assert shown[2:] == [f"| folder:{docs} | broken.pdf | {bad.reason} |"]
+        lines = read(settings, instance)["quarantine"].md_str.splitlines()
+    (unreadable,) = Library(settings).quarantine()
+    assert lines[0] == "| source | path | reason |"
+    assert lines[2:] == [f"| folder:{docs} | broken.pdf | {unreadable.reason} |"]
 
 
 def test_a_run_can_remove_documents_and_every_later_run_leaves_them_out(settings: Settings) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         read(settings, instance)
-        shown = read(settings, instance, remove_documents=["a.md"])
-        assert "a.md" in shown["removed"].md_str
+        page = read(settings, instance, remove_documents=["a.md"])
+        assert "a.md" in page["removed"].md_str
         assert paths(settings) == ["b.md"]
         read(settings, instance)
         assert paths(settings) == ["b.md"]
@@ -78,7 +84,7 @@ def test_a_run_can_remove_documents_and_every_later_run_leaves_them_out(settings
         assert paths(settings) == ["a.md", "b.md"]
 
 
-def test_a_run_can_read_one_source_anew_and_leave_the_others(settings: Settings, docs: Path, tmp_path: Path) -> None:
+def test_a_run_can_read_one_source_again_and_leave_the_others(settings: Settings, docs: Path, tmp_path: Path) -> None:
     more = tmp_path / "more.jsonl"
     more.write_text('{"id": "m1", "text": "One."}\n')
     with dg.DagsterInstance.ephemeral() as instance:
@@ -100,29 +106,29 @@ def test_a_run_that_asks_for_an_unknown_document_fails_with_the_known_ones(setti
 
 
 class Watcher:
-    """What the daemon does with the sensor: it keeps the cursor and runs what is asked for, each key once."""
+    """Does what the daemon does with the sensor: keeps the cursor, and runs each request once."""
 
     def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
         self.settings, self.instance, self.cursor, self.keys = settings, instance, None, set()
         self.job = build_definitions(settings).resolve_implicit_global_asset_job_def()
 
     def look(self) -> dg.RunRequest | str:
-        """Return the request of one tick, or why there is none."""
+        """Return the request of one tick, or the reason for skipping it."""
         context = dg.build_sensor_context(self.instance, cursor=self.cursor, resources={"settings": self.settings})
-        asked = changed_sources(context)
+        result = changed_sources(context)
         self.cursor = context.cursor
-        return asked.skip_message if isinstance(asked, dg.SkipReason) else asked
+        return result.skip_message if isinstance(result, dg.SkipReason) else result
 
-    def run(self, asked: dg.RunRequest | str, raise_on_error: bool = True) -> list[str]:
-        """Run what was asked for and return which sources it read anew."""
-        assert isinstance(asked, dg.RunRequest), asked
-        assert asked.run_key not in self.keys
-        self.keys.add(asked.run_key)
+    def run(self, request: dg.RunRequest | str, raise_on_error: bool = True) -> list[str]:
+        """Run the request and return which sources it read again."""
+        assert isinstance(request, dg.RunRequest), request
+        assert request.run_key not in self.keys
+        self.keys.add(request.run_key)
         key = [dg.AssetKey("raw_documents")]
         self.job.execute_in_process(
-            run_config=asked.run_config, instance=self.instance, asset_selection=key, raise_on_error=raise_on_error
+            run_config=request.run_config, instance=self.instance, asset_selection=key, raise_on_error=raise_on_error
         )
-        return asked.run_config["ops"]["raw_documents"]["config"]["reread"]
+        return request.run_config["ops"]["raw_documents"]["config"]["reread"]
 
 
 @pytest.fixture
@@ -130,17 +136,17 @@ def watcher(settings: Settings, tmp_path: Path) -> Iterator[Watcher]:
     """A watcher of a home that has read a folder and a JSONL file."""
     (tmp_path / "more.jsonl").write_text('{"id": "m1", "text": "One."}\n')
     with dg.DagsterInstance.ephemeral() as instance:
-        found = Watcher(settings, instance)
-        assert "never built" in found.look()
+        watcher = Watcher(settings, instance)
+        assert "never built" in watcher.look()
         read(settings, instance, add_sources=[f"jsonl:{tmp_path}/more.jsonl"])
-        yield found
+        yield watcher
 
 
-def test_a_changed_folder_is_read_once_it_stands_still(watcher: Watcher, docs: Path, settings: Settings) -> None:
+def test_a_changed_folder_is_read_when_it_no_longer_changes(watcher: Watcher, docs: Path, settings: Settings) -> None:
     assert watcher.look() == "Nothing changed in 2 sources."
     (docs / "c.md").write_text("# C\n\nHalf")
     assert "the next look" in watcher.look()
-    (docs / "c.md").write_text("# C\n\nThe whole text.")
+    (docs / "c.md").write_text("# C\n\nThe complete text.")
     assert "the next look" in watcher.look()
     assert watcher.run(watcher.look()) == [f"folder:{docs}"]
     assert paths(settings) == ["a.md", "b.md", "c.md", "m1"]
@@ -161,13 +167,13 @@ def test_an_edit_of_the_same_length_a_deletion_and_a_changed_file_are_noticed(
     assert watcher.run(watcher.look()) == [f"jsonl:{tmp_path}/more.jsonl"]
 
 
-def test_files_that_are_no_documents_are_nobodys_business(watcher: Watcher, docs: Path) -> None:
+def test_files_that_are_no_documents_cause_no_run(watcher: Watcher, docs: Path) -> None:
     (docs / "picture.png").write_bytes(b"x")
     (docs / ".hidden.md").write_text("x")
     assert watcher.look() == "Nothing changed in 2 sources."
 
 
-def test_what_the_command_line_removed_is_carried_on_and_back_again(
+def test_documents_removed_and_restored_on_the_command_line_reach_the_asset(
     watcher: Watcher, docs: Path, settings: Settings
 ) -> None:
     library = Library(settings)
@@ -178,32 +184,32 @@ def test_what_the_command_line_removed_is_carried_on_and_back_again(
         assert paths(settings) == expected
 
 
-def test_a_source_that_was_not_read_anew_is_still_seen_as_changed(watcher: Watcher, docs: Path, tmp_path: Path) -> None:
+def test_a_source_that_was_not_read_again_still_counts_as_changed(watcher: Watcher, docs: Path, tmp_path: Path) -> None:
     (docs / "c.md").write_text("# C\n\nNew.")
     read(watcher.settings, watcher.instance, reread=[f"jsonl:{tmp_path}/more.jsonl"])
     watcher.look()
     assert watcher.run(watcher.look()) == [f"folder:{docs}"]
 
 
-def test_a_run_that_failed_is_asked_for_again_only_when_something_changes(watcher: Watcher, docs: Path) -> None:
+def test_a_failed_run_is_requested_again_only_if_something_changes(watcher: Watcher, docs: Path) -> None:
     (docs / "c.md").write_text("# C\n\nNew.")
     watcher.look()
-    asked = watcher.look()
+    request = watcher.look()
     away = docs.rename(docs.with_name("away"))
-    watcher.run(asked, raise_on_error=False)
+    watcher.run(request, raise_on_error=False)
     away.rename(docs)
-    assert watcher.look().run_key == asked.run_key
+    assert watcher.look().run_key == request.run_key
     (docs / "d.md").write_text("# D\n\nNewer.")
     watcher.look()
-    assert watcher.look().run_key != asked.run_key
+    assert watcher.look().run_key != request.run_key
 
 
-def test_a_missing_folder_is_told_and_asks_for_nothing(watcher: Watcher, docs: Path) -> None:
+def test_a_missing_folder_is_reported_and_causes_no_run(watcher: Watcher, docs: Path) -> None:
     docs.rename(docs.with_name("elsewhere"))
     assert watcher.look().startswith(f"There is no folder {docs}")
 
 
-def test_a_source_that_leaves_lets_no_other_be_read_anew(watcher: Watcher, tmp_path: Path) -> None:
+def test_a_dropped_source_makes_no_other_be_read_again(watcher: Watcher, tmp_path: Path) -> None:
     Library(watcher.settings).drop(f"jsonl:{tmp_path}/more.jsonl")
     watcher.look()
     assert watcher.run(watcher.look()) == []
@@ -213,63 +219,68 @@ def test_a_source_that_leaves_lets_no_other_be_read_anew(watcher: Watcher, tmp_p
 def test_an_index_that_another_command_changed_is_no_longer_what_was_built(settings: Settings) -> None:
     store = ArtifactStore(settings.home / "artifacts")
     dg.materialize([raw_documents, chunks, search_index], resources=build_resources(settings))
-    assert drift_of_index(settings, store) == ""
+    assert index_drift(settings, store) == ""
     bring_up_to_date(settings, Library(settings).read().documents[:1], silent)
-    assert drift_of_index(settings, store) == "the index holds other passages"
+    assert index_drift(settings, store) == "the index holds other passages"
     shutil.rmtree(settings.home / "index")
-    assert drift_of_index(settings, store) == "the index holds other passages"
+    assert index_drift(settings, store) == "the index holds other passages"
 
 
-def test_the_page_of_the_index_shows_recall_latency_and_size_over_time(settings: Settings) -> None:
-    store = ArtifactStore(settings.home / "artifacts")
+def test_the_code_of_the_back_end_is_part_of_the_data_version_of_the_index() -> None:
+    embedder = CountingEmbedder()
+    lance, elastic = LanceIndex.__new__(LanceIndex), ElasticIndex.__new__(ElasticIndex)
+    assert index_identity("one", lance, embedder, ["a"]) != index_identity("one", elastic, embedder, ["a"])
+
+
+KNOWLEDGE = [raw_documents, chunks, search_index]
+
+
+@dg.asset
+def qa_splits(chunks: ArtifactRef, store: dg.ResourceParam[ArtifactStore]) -> dg.MaterializeResult[ArtifactRef]:
+    """One test question per passage, which asks for its title."""
+    passages = store.read_records(chunks, Chunk)
+    pairs = [QAPair(c.id, f"What is {c.title}?", c.text, "kind", c.document_id, c.id) for c in passages]
+    return materialized(store.write_records("qa_splits", [SplitItem(p, "test", p.id) for p in pairs]), {})
+
+
+def test_the_page_of_retrieval_scores_shows_recall_latency_and_size_over_time(settings: Settings) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        pages = []
         for _ in range(2):
             result = dg.materialize(
-                [raw_documents, chunks, search_index], instance=instance, resources=build_resources(settings)
+                [*KNOWLEDGE, qa_splits, retrieval_scores], instance=instance, resources=build_resources(settings)
             )
-            (event,) = result.asset_materializations_for_node("search_index")
-            pages.append({name: value.value for name, value in event.metadata.items()})
-            passages = store.read_records(store.current("chunks"), Chunk)
-            pairs = [
-                QAPair(id=c.id, question=c.title, answer=c.text, kind="kind", document_id=c.document_id, chunk_id=c.id)
-                for c in passages
-            ]
-            store.set_current(store.write_records("qa_splits", [SplitItem(p, "test", p.id) for p in pairs]))
-    assert "recall@10" not in pages[0], "there was no dataset yet"
-    assert pages[1]["recall@10"] == 1.0
-    assert pages[1]["p95 ms"] >= pages[1]["p50 ms"] > 0
+    (event,) = result.asset_materializations_for_node("retrieval_scores")
+    page = {name: value.value for name, value in event.metadata.items()}
+    assert page["recall@10"] == 1.0
+    assert page["p95 ms"] >= page["p50 ms"] > 0
     rows = Warehouse(settings.home / "warehouse.duckdb").retrieval()
-    assert [(row.n, row.chunks) for row in rows] == [(0, 2), (2, 2)]
+    assert [(row.n, row.chunks) for row in rows] == [(2, 2), (2, 2)]
+    store = ArtifactStore(settings.home / "artifacts")
+    assert [row.index_sha256 for row in rows] == [store.current("search_index").sha256] * 2
     assert rows[0].index_bytes > 0
-    table = pages[1]["retrieval so far"].splitlines()
-    assert [line.split(" | ")[2] for line in table[2:]] == ["2", "0"], "the newest stands first"
-    assert all("data:image/png;base64" in pages[1][f"{name} over time"] for name in ("recall", "latency"))
+    table = page["retrieval so far"].splitlines()
+    assert [line.split(" | ")[0] for line in table[2:]] == [f"| {row.measured_at}" for row in reversed(rows)]
+    assert all("data:image/png;base64" in page[f"{name} over time"] for name in ("recall", "latency"))
 
 
-def test_what_is_measured_is_what_is_served_with_the_rewriter_of_the_settings(settings: Settings, docs: Path) -> None:
+def test_retrieval_is_measured_with_the_rewriter_that_serves(settings: Settings, docs: Path) -> None:
     (docs / "horses.md").write_text("# Horses\n\nA striped horse lives in a herd.")
     server = ModelServer(lambda body: json.dumps({"questions": ["Text of b.", "B"]}))
     served = settings.index.model_copy(update={"rewriter": server.settings(RewriterSettings)})
     settings = settings.model_copy(update={"index": served})
-    store = ArtifactStore(settings.home / "artifacts")
-    assets = [raw_documents, chunks, search_index]
+    question = "Where does a striped horse live?"
+
+    @dg.asset(name="qa_splits")
+    def one_question(chunks: ArtifactRef, store: dg.ResourceParam[ArtifactStore]) -> dg.MaterializeResult[ArtifactRef]:
+        (b,) = (chunk for chunk in store.read_records(chunks, Chunk) if chunk.title == "B")
+        pair = QAPair("p", question, b.text, "kind", b.document_id, b.id)
+        return materialized(store.write_records("qa_splits", [SplitItem(pair, "test", "p")]), {})
+
     try:
-        with dg.DagsterInstance.ephemeral() as instance:
-            dg.materialize(assets[:2], instance=instance, resources=build_resources(settings))
-            (b,) = (c for c in store.read_records(store.current("chunks"), Chunk) if c.title == "B")
-            pair = QAPair(
-                id="p",
-                question="Where does a striped horse live?",
-                answer=b.text,
-                kind="kind",
-                document_id=b.document_id,
-                chunk_id=b.id,
-            )
-            store.set_current(store.write_records("qa_splits", [SplitItem(pair, "test", "p")]))
-            result = dg.materialize(assets, instance=instance, resources=build_resources(settings))
+        assets = [*KNOWLEDGE, one_question, retrieval_scores]
+        result = dg.materialize(assets, resources=build_resources(settings))
     finally:
         server.close()
-    (event,) = result.asset_materializations_for_node("search_index")
+    (event,) = result.asset_materializations_for_node("retrieval_scores")
     assert event.metadata["MRR@10"].value == 1.0, "by the question alone the horses come first"
-    assert any(pair.question in str(request) for request in server.requests)
+    assert any(question in str(request) for request in server.requests)

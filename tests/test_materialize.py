@@ -13,12 +13,13 @@ from ragtune.records import ArtifactRef
 from ragtune.settings import child_environment
 from ragtune.store.artifacts import ArtifactStore
 from ragtune_assets.display import materialized
-from ragtune_assets.materialize import RUN_TAG, clear_dead_runs, exclusive, layers, main, materialize
+from ragtune_assets.home_lock import exclusive
+from ragtune_assets.materialize import RUN_TAG, clear_dead_runs, layers, main, materialize
 from ragtune_assets.resources import ArtifactIO
 
 
 class World:
-    """A graph of three assets, `source` > `middle` > `last`, whose content the test decides."""
+    """A graph `source` > `middle` > `last`; the test sets the content of its assets."""
 
     def __init__(self, folder: Path) -> None:
         self.store = ArtifactStore(folder / "artifacts")
@@ -71,7 +72,7 @@ def test_a_second_run_runs_only_the_roots(world):
 def test_a_changed_source_rebuilds_until_the_content_is_the_same_again(world):
     world.run()
     world.content = "two"
-    assert world.run() == ["source", "middle"], "'two' is as long as 'one', so `last` has nothing new to see"
+    assert world.run() == ["source", "middle"], "'two' is as long as 'one', so the input of `last` is the same"
     world.content = "three"
     assert world.run() == ["source", "middle", "last"]
 
@@ -91,7 +92,7 @@ def test_a_deleted_artefact_is_built_again(world):
     assert world.run() == ["source", "middle"]
 
 
-def test_a_failed_blocking_check_stops_the_line_and_is_tried_again(world):
+def test_a_failed_blocking_check_stops_the_run_and_is_tried_again(world):
     world.check_passes = False
     with pytest.raises(RagTuneError, match="middle: the check good did not pass"):
         world.run()
@@ -100,7 +101,7 @@ def test_a_failed_blocking_check_stops_the_line_and_is_tried_again(world):
     assert world.run() == ["source", "middle", "last"]
 
 
-def test_a_failing_asset_says_what_was_found_and_how_to_mend_it(world):
+def test_a_failing_asset_says_what_was_found_and_how_to_fix_it(world):
     world.breaks = "yes"
     with pytest.raises(RagTuneError, match=r"(?s)middle: The middle is broken\..*glue it"):
         world.run()
@@ -108,7 +109,7 @@ def test_a_failing_asset_says_what_was_found_and_how_to_mend_it(world):
     assert world.run() == ["source", "middle", "last"]
 
 
-def test_a_resource_that_cannot_be_made_says_why(world, tmp_path):
+def test_a_resource_that_cannot_be_built_says_why(world, tmp_path):
     def refuse(_context):
         raise RagTuneError("The index is gone.", fix="build it")
 
@@ -134,21 +135,6 @@ def test_layers_never_hold_an_asset_before_its_inputs():
     assert list(layers({c: [a, b], b: [a], a: []})) == [{a}, {b}, {c}]
 
 
-def test_the_second_process_in_a_home_hears_which_one_is_there(tmp_path):
-    with exclusive(tmp_path):
-        code = (
-            "import sys; from pathlib import Path; from ragtune.errors import ResourceError\n"
-            "from ragtune_assets.materialize import exclusive\n"
-            "try:\n  exclusive(Path(sys.argv[1])).__enter__()\n"
-            "except ResourceError as error:\n  sys.exit(str(error))"
-        )
-        other = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
-        assert other.returncode == 1
-        assert f"Process {os.getpid()} is already building" in other.stderr
-    with exclusive(tmp_path):
-        assert (tmp_path / "materialize.pid").read_text().strip() == str(os.getpid())
-
-
 def test_a_run_of_a_killed_process_is_closed(world):
     run = world.instance.create_run_for_job(
         world.definitions().resolve_implicit_global_asset_job_def(),
@@ -165,9 +151,9 @@ def test_an_unknown_source_ends_with_a_message_and_exit_code_1(tmp_path, monkeyp
     for name in ("DAGSTER_HOME", "RAGTUNE_DAGSTER_STORAGE", "TRANSFORMERS_VERBOSITY", "TQDM_DISABLE"):
         monkeypatch.setenv(name, "")
     assert main(["--select", "raw_documents"]) == 1
-    shown = capsys.readouterr().out
-    assert "missing" in shown
-    assert "Traceback" not in shown
+    output = capsys.readouterr().out
+    assert "missing" in output
+    assert "Traceback" not in output
 
 
 def ignore_control_c() -> None:
@@ -186,7 +172,7 @@ def allow_control_c() -> None:
 def test_an_interrupted_run_ends_with_a_message_and_leaves_no_lock(tmp_path, start_with, end_with):
     (tmp_path / "docs").mkdir()
     for number in range(3000):
-        (tmp_path / "docs" / f"{number}.md").write_text(f"# Page {number}\n\n" + f"Fact {number} stands here. " * 60)
+        (tmp_path / "docs" / f"{number}.md").write_text(f"# Page {number}\n\n" + f"This is fact {number}. " * 60)
     environment = child_environment(RAGTUNE_HOME=str(tmp_path / "home"), RAGTUNE_SOURCES=f'["folder:{tmp_path}/docs"]')
     command = [sys.executable, "-m", "ragtune_assets.materialize", "--select", "raw_documents"]
     process = subprocess.Popen(
@@ -212,7 +198,7 @@ def test_an_interrupted_run_ends_with_a_message_and_leaves_no_lock(tmp_path, sta
         pass
 
 
-def test_too_little_disk_is_said_before_any_work(tmp_path, monkeypatch):
+def test_too_little_disk_is_an_error_before_any_work(tmp_path, monkeypatch):
     from ragtune_assets import materialize as module
 
     monkeypatch.setattr(module, "MIN_DISK_BYTES", 1 << 60)

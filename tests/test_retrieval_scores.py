@@ -47,7 +47,7 @@ def test_graded_relevance_is_discounted_against_the_best_order() -> None:
     assert ranking_metrics([3, 2, 1], [1, 2, 3])["ndcg_10"] == pytest.approx(1)
 
 
-def test_hits_after_the_tenth_do_not_count() -> None:
+def test_what_ranks_below_the_tenth_place_does_not_count() -> None:
     assert set(ranking_metrics([*[0] * 10, 1], [1]).values()) == {0.0}
 
 
@@ -62,6 +62,7 @@ def test_only_the_first_passage_with_the_answer_counts() -> None:
 
 CHUNKS = [chunk("cart", "The cart adds up the prices."), chunk("login", "A session lasts thirty minutes.")]
 RUN = RetrievalRun("r", "i", "d")
+LIMIT = 5
 
 
 @pytest.fixture
@@ -93,6 +94,7 @@ def test_without_test_questions_there_are_times_but_no_metrics(retriever: Retrie
     assert row.p50_ms > 0
 
 
-def test_a_measurement_ends_when_its_time_is_up(retriever: Retriever) -> None:
-    pairs = [pair(f"What adds up prices {number}?", "cart", "cart") for number in range(9)]
-    assert measure_retrieval(retriever, CHUNKS, pairs, RUN, budget=0).n == 1
+def test_a_measurement_asks_a_fixed_number_of_questions_that_can_be_answered(retriever: Retriever) -> None:
+    unanswerable = pair("What is the weather?", "", "cart", answerable=False)
+    pairs = [unanswerable, *(pair(f"What adds up prices {number}?", "cart", "cart") for number in range(9))]
+    assert measure_retrieval(retriever, CHUNKS, pairs, RUN, LIMIT).n == 5

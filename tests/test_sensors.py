@@ -11,8 +11,8 @@ from ragtune_assets.feedback import (
     enough_new_feedback,
     enough_new_reviews,
     feedback_events,
+    last_sequence,
     review_decisions,
-    taken_in,
 )
 from ragtune_assets.resources import build_resources
 
@@ -47,33 +47,33 @@ def evaluate(instance: dg.DagsterInstance, settings: Settings, log: FeedbackLog)
     return enough_new_feedback(context)
 
 
-def take_in(instance: dg.DagsterInstance, settings: Settings, log: FeedbackLog) -> None:
+def build_feedback_events(instance: dg.DagsterInstance, settings: Settings, log: FeedbackLog) -> None:
     resources = {**build_resources(settings), "feedback_log": log}
     assert dg.materialize([feedback_events], instance=instance, resources=resources).success
 
 
-def test_retraining_is_asked_for_once_enough_feedback_is_new(settings, log):
+def test_enough_new_feedback_requests_retraining(settings, log):
     with dg.DagsterInstance.ephemeral() as instance:
         log.add("r1", "up")
         assert isinstance(evaluate(instance, settings, log), dg.SkipReason)
         log.add("r1", "down", correction="x is z")
-        asked = evaluate(instance, settings, log)
-        assert isinstance(asked, dg.RunRequest)
-        assert asked.tags["ragtune/new_feedback"] == "2"
+        request = evaluate(instance, settings, log)
+        assert isinstance(request, dg.RunRequest)
+        assert request.tags["ragtune/new_feedback"] == "2"
 
 
-def test_feedback_that_was_taken_in_does_not_count_again(settings, log):
+def test_feedback_that_the_asset_holds_does_not_count_again(settings, log):
     with dg.DagsterInstance.ephemeral() as instance:
         for _ in range(3):
             log.add("r1", "down", correction="x is z")
-        take_in(instance, settings, log)
-        assert taken_in(instance, "feedback_events") == 3
+        build_feedback_events(instance, settings, log)
+        assert last_sequence(instance, "feedback_events") == 3
         skipped = evaluate(instance, settings, log)
         assert "0 new verdicts since number 3" in skipped.skip_message
 
 
-def test_enough_new_reviews_ask_for_retraining_and_comments_do_not_count(settings):
-    pair = QAPair(id="p", question="What is x?", answer="It is y.", kind="purpose", document_id="d", chunk_id="c")
+def test_enough_new_reviews_request_retraining_and_comments_do_not_count(settings):
+    pair = QAPair("p", "What is x?", "It is y.", "purpose", "d", "c")
     reviews = ReviewStore(settings.feedback_url)
     resources = {"settings": settings, "reviews": reviews}
     with dg.DagsterInstance.ephemeral() as instance:
@@ -91,7 +91,7 @@ def test_enough_new_reviews_ask_for_retraining_and_comments_do_not_count(setting
 def test_feedback_events_hold_the_corrections_with_their_question(settings, log):
     with dg.DagsterInstance.ephemeral() as instance:
         event = log.add("r1", "down", correction="x is z")
-        take_in(instance, settings, log)
+        build_feedback_events(instance, settings, log)
     from ragtune.records import FeedbackEvent
 
     store = ArtifactStore(settings.home / "artifacts")
@@ -100,7 +100,7 @@ def test_feedback_events_hold_the_corrections_with_their_question(settings, log)
 
 
 class Line:
-    """`root` > `middle` > `last`, where `middle` cuts its input to one character."""
+    """A graph `root` > `middle` > `last`; `middle` cuts its input to one character."""
 
     def __init__(self) -> None:
         self.content = "a1"
@@ -122,34 +122,34 @@ class Line:
 
 
 def tick_until_quiet(line: Line, instance: dg.DagsterInstance, cursor) -> tuple[list[list[str]], object]:
-    """Do what the automation sensor does: evaluate, run what is asked for, again, until nothing is."""
-    defs, asked = line.definitions(), []
+    """Do what the automation sensor does until it requests nothing; return the layers that ran and the cursor."""
+    defs, layers = line.definitions(), []
     for _ in range(8):
         result = dg.evaluate_automation_conditions(defs, instance, dg.AssetSelection.all(), cursor=cursor)
         cursor = result.cursor
-        keys = sorted({found.key for found in result.results if found.true_subset.size}, key=str)
+        keys = sorted({evaluated.key for evaluated in result.results if evaluated.true_subset.size}, key=str)
         if not keys:
-            return asked, cursor
-        asked.append([key.to_user_string() for key in keys])
+            return layers, cursor
+        layers.append([key.to_user_string() for key in keys])
         defs.resolve_implicit_global_asset_job_def().execute_in_process(instance=instance, asset_selection=keys)
-    raise AssertionError(f"automation never came to rest: {asked}")
+    raise AssertionError(f"automation did not come to rest: {layers}")
 
 
-def test_automation_rebuilds_layer_by_layer_and_stops_where_content_is_the_same():
+def test_automation_rebuilds_layer_by_layer_and_stops_at_equal_content():
     line = Line()
     with dg.DagsterInstance.ephemeral() as instance:
         job = line.definitions().resolve_implicit_global_asset_job_def()
         job.execute_in_process(instance=instance)
-        asked, cursor = tick_until_quiet(line, instance, None)
-        assert asked == []
+        layers, cursor = tick_until_quiet(line, instance, None)
+        assert layers == []
         for content, expected in [("b1", [["middle"], ["last"]]), ("b2", [["middle"]]), ("b2", [])]:
             line.content = content
             root = dg.AssetKey("root")
             line.definitions().resolve_implicit_global_asset_job_def().execute_in_process(
                 instance=instance, asset_selection=[root]
             )
-            asked, cursor = tick_until_quiet(line, instance, cursor)
-            assert asked == expected, content
+            layers, cursor = tick_until_quiet(line, instance, cursor)
+            assert layers == expected, content
 
 
 def test_an_asset_with_a_short_and_a_long_way_to_the_source_is_built_once():
@@ -178,5 +178,5 @@ def test_an_asset_with_a_short_and_a_long_way_to_the_source_is_built_once():
         content = "2"
         job = line.definitions().resolve_implicit_global_asset_job_def()
         job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("source")])
-        asked, _ = tick_until_quiet(line, instance, cursor)
-    assert asked == [["index", "pairs"], ["splits"], ["adapter"], ["end"]]
+        layers, _ = tick_until_quiet(line, instance, cursor)
+    assert layers == [["index", "pairs"], ["splits"], ["adapter"], ["end"]]

@@ -28,7 +28,7 @@ from ragtune.settings import child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.text.sentences import sentence_spans
 from ragtune.text.whitespace import collapse_whitespace
-from ragtune_assets.line_up import AnswerSet
+from ragtune_assets.contenders import AnswerSet
 
 HERE = Path(__file__).parent
 SAMPLES = 2000

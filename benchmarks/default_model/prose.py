@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.retrieval.results import as_text
-from ragtune.answer.answering import ANSWERING_VERSION, RememberingAnswerer
+from ragtune.answer.answering import RememberingAnswerer
 from ragtune.answer.citations import answer_tokens, occurs_in
 from ragtune.backends.catalog import embedder_from, engine_from, retriever_from
 from ragtune.evaluation.benchmark import hardware
@@ -30,7 +30,7 @@ from ragtune.model.base.pretrained import raw_model
 from ragtune.records import Document, QAPair, ScoredAnswer, SplitItem, content_id
 from ragtune.settings import Settings, child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
-from ragtune_assets.line_up import BASE, CANDIDATE, RAW
+from ragtune_assets.contenders import BASE, CANDIDATE, RAW
 from ragtune_assets.progress import LoggedProgress, log_to
 
 HERE = Path(__file__).parent
@@ -122,7 +122,7 @@ def main() -> None:
     settings = load_settings()
     store, models = ArtifactStore(settings.home / "artifacts"), ArtifactStore(options.home / "artifacts")
     finder: Any
-    answers_key = f"{settings.fingerprint('answer', 'index', 'engine')} {ANSWERING_VERSION}"
+    answers_key = settings.fingerprint("answer", "index", "engine")
     if options.questions:
         questions = questions_of(options.questions, settings)
         pairs, finder = [question.pair for question in questions], FixedPassages(questions)

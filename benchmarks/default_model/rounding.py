@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.retrieval.results import as_text
-from ragtune.answer.answering import ANSWERING_VERSION, RememberingAnswerer
+from ragtune.answer.answering import RememberingAnswerer
 from ragtune.backends.catalog import engine_from, retriever_from
 from ragtune.evaluation.benchmark import folder_bytes, hardware
 from ragtune.evaluation.gate import paired_gain
@@ -57,7 +57,7 @@ def main() -> None:
         quantize_w4a16(folders["bf16"], conversations, settings.quantization, folder / "w4a16", progress=progress)
         quantize_w8a8(folders["bf16"], folder / "w8a8", progress=progress)
     folders |= {"w4a16": folder / "w4a16", "w8a8": folder / "w8a8"}
-    context = f"{settings.fingerprint('answer', 'index', 'engine')} {ANSWERING_VERSION} {passages.sha256}"
+    context = f"{settings.fingerprint('answer', 'index', 'engine')} {passages.sha256}"
     exam = Exam(RememberingAnswerer(retriever, settings.answer), context)
     answers = HeldOutAnswers(engine_from(settings), {"test": exam}, store, settings.evaluation, seed, progress)
     contenders = [Contender("base", name, path, base.sha256[:12], {"test": pairs}) for name, path in folders.items()]

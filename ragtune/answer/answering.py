@@ -9,18 +9,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ragtune.answer.checking import CHECKING_VERSION, check_answer
+from ragtune.answer.checking import check_answer
 from ragtune.answer.controls import NEUTRAL, Controls, with_controls
 from ragtune.answer.passages import SupportsSearch, find_passages
 from ragtune.answer.prompt import build_messages
 from ragtune.errors import SettingsError
-from ragtune.knowledge.retrieval import RETRIEVAL_VERSION
 from ragtune.ports import ChatModel
 from ragtune.records import Answer, Completion, Hit, Message
 from ragtune.settings import AnswerSettings
-
-ANSWERING_VERSION = f"{RETRIEVAL_VERSION}.{CHECKING_VERSION}"
-"""Changes if the same index, settings and model would give other answers; cached answers are then recomputed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,6 @@ from ragtune.records import Answer, Citation, Completion, Hit
 from ragtune.text.sentences import split_sentences
 from ragtune.text.words import content_words
 
-CHECKING_VERSION = 2
-"""Bump when `check_answer()` would return something else for the same model output; cached answers are recomputed."""
 GROUNDED_SHARE = 0.5
 """An answer with a smaller share of its content words in the passages gets a warning. Chosen by hand, not measured."""
 

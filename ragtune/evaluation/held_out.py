@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ragtune.answer.answering import Answerer
-from ragtune.answer.prompt import prompt_sha256
+from ragtune.behaviour import behaviour_sha256
 from ragtune.errors import DatasetError
-from ragtune.evaluation.metrics import SIGNATURES
 from ragtune.evaluation.scoring import score_model
 from ragtune.ports import Engine, Progress, RunningEngine, silent
 from ragtune.records import ArtifactRef, QAPair, ScoredAnswer, Split, SplitItem, content_id
@@ -100,7 +99,10 @@ class HeldOutAnswers:
     def of(self, contender: Contender, at_once: int = 1) -> dict[Split, list[ScoredAnswer]]:
         """Return the contender's answers; its engine starts only if some of them are not stored yet."""
         weights = files_sha256(folder_files(contender.folder))
-        keys = {split: self._key(weights, split, pairs) for split, pairs in contender.questions.items()}
+        keys = {
+            split: answers_key(weights, pairs, self.exams[split], self.seed)
+            for split, pairs in contender.questions.items()
+        }
         missing = [split for split, key in keys.items() if not self._is_stored(key)]
         if missing:
             name = f"{contender.model}-{contender.precision}"
@@ -134,11 +136,6 @@ class HeldOutAnswers:
         for engine in list(self._running):
             engine.stop()
 
-    def _key(self, weights: str, split: Split, pairs: Sequence[QAPair]) -> str:
-        questions = content_id(*(f"{pair.id} {pair.question} {pair.answer} {pair.chunk_id}" for pair in pairs))
-        metrics = json.dumps(SIGNATURES, sort_keys=True)
-        return content_id(weights, questions, prompt_sha256(), metrics, str(self.seed), self.exams[split].context)
-
     def _is_stored(self, key: str) -> bool:
         return (self.store.root / ARTIFACT / key / MANIFEST).is_file()
 
@@ -146,6 +143,18 @@ class HeldOutAnswers:
         folder = self.store.root / ARTIFACT / key
         manifest = json.loads((folder / MANIFEST).read_text())
         return self.store.read_records(ArtifactRef(ARTIFACT, str(folder), key, manifest["rows"]), ScoredAnswer)
+
+
+def answers_key(weights: str, pairs: Sequence[QAPair], exam: Exam, seed: int) -> str:
+    """Return the key under which a model's answers are stored.
+
+    It changes if the code changes that retrieves, builds prompts, checks answers or scores them.
+    """
+    questions = content_id(*(f"{pair.id} {pair.question} {pair.answer} {pair.chunk_id}" for pair in pairs))
+    retriever = exam.answerer.retriever
+    retrieval = [type(retriever)] if retriever is not None else []
+    behaviour = behaviour_sha256(score_model, type(exam.answerer), *retrieval)
+    return content_id(weights, questions, behaviour, str(seed), exam.context)
 
 
 def _cost(contender: Contender) -> int:

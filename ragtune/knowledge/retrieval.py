@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["hybrid", "text", "vector"]
 MODES: tuple[Mode, ...] = ("hybrid", "text", "vector")
-RETRIEVAL_VERSION = 6
-"""Bump when the same index and settings give other passages or excerpts; cached answers are then recomputed."""
 _REORDERED_HITS = 24
 """Among this many first hits the passages of a page are ordered by their best line.
 

@@ -1,4 +1,4 @@
-"""What Dagster's daemon does, in one process and without its waiting: sensors and automation ticks.
+"""Does what Dagster's daemon does, in one process and without waiting: sensors and automation ticks.
 
 Run as a script in the environment of a home; prints a JSON line {"sensor": ..., "layers": [...]}.
 """
@@ -24,21 +24,21 @@ def main() -> int:
     with open_instance(settings) as instance:
         cursor = dg.evaluate_automation_conditions(defs, instance, watched).cursor
         resources = {name: build_resources(settings)[name] for name in ("settings", "feedback_log")}
-        asked = enough_new_feedback(dg.build_sensor_context(instance, resources=resources))
-        if not isinstance(asked, dg.RunRequest):
-            say(asked.skip_message, [])
+        request = enough_new_feedback(dg.build_sensor_context(instance, resources=resources))
+        if not isinstance(request, dg.RunRequest):
+            say(request.skip_message, [])
             return 0
         job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("feedback_events")])
         layers = []
         while True:
             result = dg.evaluate_automation_conditions(defs, instance, watched, cursor=cursor)
             cursor = result.cursor
-            keys = sorted({found.key for found in result.results if found.true_subset.size}, key=str)
+            keys = sorted({evaluated.key for evaluated in result.results if evaluated.true_subset.size}, key=str)
             if not keys:
                 break
             layers.append([key.to_user_string() for key in keys])
             job.execute_in_process(instance=instance, asset_selection=keys)
-    say(dict(asked.tags), layers)
+    say(dict(request.tags), layers)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Which models answer which held-out questions: the test is for the record, the gate for the decision."""
+"""Chooses which models answer which held-out questions: those of the test are reported, those of the gate decide."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ RAW, BASE, CANDIDATE, LIVE = "raw", "base", "fine-tuned", "champion"
 
 @dataclass(frozen=True, slots=True)
 class AnswerSet:
-    """What one model answered to the questions of one split."""
+    """The scored answers of one model to the questions of one split."""
 
     model: str
     precision: str
@@ -26,7 +26,7 @@ class AnswerSet:
 
 
 def served_precision(settings: Settings) -> Precision:
-    """Return the precision that is served: what the machine answers with fastest, or what the settings say."""
+    """Return the precision of the settings, or the one that this machine answers with fastest."""
     serve = settings.quantization.serve
     return fastest_precision(chosen_device(settings.device)) if serve == "auto" else serve
 
@@ -37,7 +37,7 @@ def precision_folders(store: ArtifactStore, merged: ArtifactRef, quantized: Arti
     return {"bf16": store.folder(merged), "w4a16": packed / "w4a16", "w8a8": packed / "w8a8"}
 
 
-def line_up(
+def choose_contenders(
     settings: Settings,
     items: Sequence[SplitItem],
     store: ArtifactStore,
@@ -48,43 +48,44 @@ def line_up(
     raw: ArtifactRef | None = None,
     out_of_domain: Sequence[QAPair] = (),
 ) -> list[Contender]:
-    """Return every model that answers, the candidate in the precision that is served among them.
+    """Return every model that answers; the served precision of the candidate is always among them.
 
-    The live model is the champion; before there is one it is the base model, as the gateway serves it.
-    `raw` is the pretrained model from which a grounded base was made, and gets the first questions of the test.
+    The live model is the champion; before the first release it is the base model, because the gateway serves that.
+    `raw` is the pretrained model from which a grounded base was made; it answers the first test questions only.
     Questions of `out_of_domain` go to the live model and the candidate.
     """
     test: Sequence[QAPair] = held_out(items, "test", settings.evaluation.test_items, settings.seed)
     gate: Sequence[QAPair] = held_out(items, "gate", settings.evaluation.gate_items, settings.seed)
-    decisive: dict[Split, Sequence[QAPair]] = {
-        "gate": gate,
-        **({"out_of_domain": out_of_domain} if out_of_domain else {}),
-    }
-    both: dict[Split, Sequence[QAPair]] = {"test": test, **decisive}
+    reported: dict[Split, Sequence[QAPair]] = {"test": test}
+    decisive: dict[Split, Sequence[QAPair]] = {"gate": gate}
+    if out_of_domain:
+        decisive["out_of_domain"] = out_of_domain
+    first_questions = test[: settings.evaluation.raw_items]
+    contenders = []
+    if raw and first_questions:
+        contenders.append(Contender(RAW, "bf16", store.folder(raw), "raw", {"test": first_questions}))
+    base_questions = reported if champion else reported | decisive
+    contenders.append(Contender(BASE, "bf16", store.folder(base), "base", base_questions))
     served, version = served_precision(settings), quantized.sha256[:12]
-    few = test[: settings.evaluation.raw_items]
-    found = [Contender(RAW, "bf16", store.folder(raw), "raw", {"test": few})] if raw and few else []
-    alone: dict[Split, Sequence[QAPair]] = {"test": test}
-    found.append(Contender(BASE, "bf16", store.folder(base), "base", alone if champion else both))
     folders = precision_folders(store, merged, quantized)
     for precision in dict.fromkeys((*settings.evaluation.precisions, served)):
-        asked = both if precision == served else alone
-        found.append(Contender(CANDIDATE, precision, folders[precision], version, asked))
+        questions = reported | decisive if precision == served else reported
+        contenders.append(Contender(CANDIDATE, precision, folders[precision], version, questions))
     if champion:
         precision = champion.manifest.served_precision
         folder = Path(champion.folder) / champion.manifest.precisions[precision]
-        found.append(Contender(LIVE, precision, folder, champion.version, decisive))
-    return found
+        contenders.append(Contender(LIVE, precision, folder, champion.version, decisive))
+    return contenders
 
 
 def gate_sets(sets: Sequence[AnswerSet], split: Split = "gate") -> tuple[AnswerSet, AnswerSet]:
-    """Return the answers of the live model and of the candidate to the questions that decide."""
-    asked = [one for one in sets if one.split == split]
-    live = [one for one in asked if one.model != CANDIDATE]
-    candidate = [one for one in asked if one.model == CANDIDATE]
+    """Return the answers of the live model and of the candidate on a split; raise DatasetError if either is missing."""
+    of_split = [answers for answers in sets if answers.split == split]
+    live = [answers for answers in of_split if answers.model != CANDIDATE]
+    candidate = [answers for answers in of_split if answers.model == CANDIDATE]
     if len(live) != 1 or len(candidate) != 1:
         raise DatasetError(
-            f"The questions of '{split}' were answered by {[one.model for one in asked]}.",
+            f"The questions of '{split}' were answered by {[answers.model for answers in of_split]}.",
             expected="one live model and one candidate",
             fix="run `ragtune materialize --select eval_answers+`",
         )

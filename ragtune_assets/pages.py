@@ -1,0 +1,316 @@
+"""What the page of each asset shows in Dagster: metadata built from what the asset computed.
+
+Nothing here changes an artefact, so an edit makes no asset stale.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from ragtune.dataset.checks.expectations import ExpectationResult
+from ragtune.dataset.checks.quality import QualityReport
+from ragtune.dataset.corrections import Corrections
+from ragtune.dataset.llm.writer import LLMWriter
+from ragtune.dataset.publishing import diff_items
+from ragtune.dataset.reviews.decisions import REVIEWED, Decision
+from ragtune.dataset.reviews.outcome import ReviewOutcome
+from ragtune.dataset.splits import topic_balance, widest_gap
+from ragtune.evaluation.out_of_domain import OutOfDomainQuestion
+from ragtune.knowledge.library import Library
+from ragtune.knowledge.sources import Corpus
+from ragtune.model.training.report import AdapterReport
+from ragtune.ports import PairWriter
+from ragtune.records import (
+    SPLITS,
+    ArtifactRef,
+    BenchmarkRow,
+    Chunk,
+    Document,
+    FeedbackEvent,
+    GateDecision,
+    ModelManifest,
+    QAPair,
+    RetrievalRow,
+    Score,
+    SplitItem,
+)
+from ragtune_assets.contenders import AnswerSet
+from ragtune_assets.display import curve, histogram, score_bars, table
+
+Page = dict[str, Any]
+STATES = "states of the sources"
+LAST_SEQUENCE = "last sequence"
+# How many rows a page shows: what fits on a screen, chosen by hand; not sensitive.
+_FEW, _SOME, _MANY = 4, 12, 30
+_QUARANTINED = 200
+
+
+def documents_page(library: Library, corpus: Corpus) -> Page:
+    """Show each source with its last read, what could not be read, what was removed, and a preview."""
+    quarantine = [(file.source, file.path, file.reason) for file in corpus.quarantine[:_QUARANTINED]]
+    shelves = [(s.spec, len(s.documents), len(s.quarantine), s.read_at) for s in library.shelves()]
+    removed = [(document.id, document.path, document.removed_at) for document in library.decisions().removed]
+    preview = [(document.title, document.kind, document.text) for document in corpus.documents[:_SOME]]
+    return {
+        "sources": table(["source", "documents", "not readable", "read at"], shelves),
+        "quarantine": table(["source", "path", "reason"], quarantine),
+        "removed": table(["id", "path", "since"], removed),
+        STATES: dg.MetadataValue.json(corpus.states),
+        "preview": table(["title", "kind", "text"], preview),
+    }
+
+
+def chunks_page(documents: Sequence[Document], passages: Sequence[Chunk]) -> Page:
+    """Show how many passages repeat others, how long passages are, and a preview."""
+    words = [float(len(chunk.text.split())) for chunk in passages]
+    preview = [(chunk.title, chunk.heading_path[-1:], chunk.text) for chunk in passages[:_SOME]]
+    return {
+        "documents": len(documents),
+        "duplicates": sum(bool(chunk.duplicate_of) for chunk in passages),
+        "preview": table(["title", "under", "text"], preview),
+        "lengths": histogram(words, "Words in a passage", "words"),
+    }
+
+
+def retrieval_page(history: Sequence[RetrievalRow]) -> Page:
+    """Show how recall, latency and the size of the index developed: the newest numbers, plots and a table."""
+    newest = history[-1]
+    numbers: Page = {"p50 ms": newest.p50_ms, "p95 ms": newest.p95_ms, "index MiB": _mib(newest)}
+    if newest.n:
+        numbers |= {"recall@10": newest.recall_10, "MRR@10": newest.mrr_10}
+    header = ["measured", "passages", "n", "recall@1", "recall@5", "recall@10", "MRR@10", "p50 ms", "p95 ms", "MiB"]
+    rows = [
+        (r.measured_at, r.chunks, r.n, r.recall_1, r.recall_5, r.recall_10, r.mrr_10, r.p50_ms, r.p95_ms, _mib(r))
+        for r in reversed(history[-_MANY:])
+    ]
+    numbered = [(float(number), row) for number, row in enumerate(history, 1)]
+    times = {"p50": [(x, row.p50_ms) for x, row in numbered], "p95": [(x, row.p95_ms) for x, row in numbered]}
+    recalls = {f"recall@{k}": [(x, getattr(row, f"recall_{k}")) for x, row in numbered if row.n] for k in (1, 5, 10)}
+    return {
+        **numbers,
+        "retrieval so far": table(header, rows),
+        "recall over time": curve(recalls, "Recall on the test questions", "measurement", "share found"),
+        "latency over time": curve(times, "One search, embedding included", "measurement", "milliseconds"),
+    }
+
+
+def candidates_page(writers: Sequence[PairWriter], written: Sequence[QAPair], corrections: Corrections) -> Page:
+    """Show who wrote how many pairs, which corrections could not be used, and what a language model cost."""
+    counts = sorted(Counter(pair.writer for pair in written).items())
+    unusable = [(event.question, reason) for event, reason in corrections.dropped]
+    page = {
+        "written": table(["writer", "pairs"], counts),
+        "corrections": len(corrections.pairs),
+        "corrections not usable": table(["question", "why"], unusable),
+        "preview": _pairs([*corrections.pairs, *written]),
+    }
+    for writer in writers:
+        if isinstance(writer, LLMWriter):
+            page |= writer.usage.labelled("writer")
+            page["writer dropped"] = table(["question", "why"], writer.dropped[:_SOME])
+    return page
+
+
+def dataset_page(report: QualityReport, reviewed: ReviewOutcome, data_docs: ArtifactRef) -> Page:
+    """Show which pairs were rejected and why, what reviewers changed, and reviews that had no effect.
+
+    Orphaned reviews are verdicts on pairs that are no longer written.
+    """
+    reasons = Counter(reason for _, reason in report.rejected)
+    examples = [(pair.question, reason) for pair, reason in report.rejected[:_SOME]]
+    ranks = [pair.scores["retrievable"] for pair in report.kept if "retrievable" in pair.scores]
+    failed = [(pair.question, reason) for pair, reason in report.rejected if REVIEWED in pair.scores]
+    conflicts = [(pair.question, " / ".join(map(_verdict, verdicts))) for pair, verdicts in reviewed.conflicts]
+    orphans = [(d.created_at, d.reviewer, d.verdict, d.pair["question"]) for d in reviewed.orphans]
+    return {
+        "rejected": table(["reason", "pairs"], sorted(reasons.items())),
+        "rejected examples": table(["question", "reason"], examples),
+        "retrievable": histogram(ranks, "1 / rank of the passage for its question", "1 / rank"),
+        "data docs": _data_docs(data_docs),
+        "preview": _pairs(report.kept),
+        "reviews accepted": reviewed.accepted,
+        "reviews rejected": len(reviewed.rejected),
+        "reviews corrected": len(reviewed.corrected),
+        "reviews without effect": table(["question", "why"], failed),
+        "reviews in conflict": table(["question", "verdicts"], conflicts),
+        "orphaned reviews": table(["when", "reviewer", "verdict", "question"], orphans),
+    }
+
+
+def quality_page(results: Sequence[ExpectationResult], data_docs: ArtifactRef) -> Page:
+    """Show every expectation with its verdict, and where the data docs are."""
+    return {"expectations": expectations_table(results), "data docs": _data_docs(data_docs)}
+
+
+def expectations_table(results: Sequence[ExpectationResult]) -> dg.MarkdownMetadataValue:
+    """Return one row per expectation."""
+    rows = [("pass" if r.success else "FAIL", r.name, r.observed, r.expected) for r in results]
+    return table(["verdict", "expectation", "observed", "expected"], rows)
+
+
+def splits_page(items: Sequence[SplitItem], paraphrase_pairs: int) -> Page:
+    """Show the size of each split, how topics are spread over them, and how many questions mean the same."""
+    by_split = {split: [item for item in items if item.split == split] for split in SPLITS}
+    counts = [(split, len(part), len({item.cluster for item in part})) for split, part in by_split.items()]
+    topics = [(topic, *shares.values()) for topic, shares in topic_balance(list(items))[:_MANY]]
+    return {
+        "splits": table(["split", "pairs", "clusters"], counts),
+        "topics": table(["topic", *SPLITS], topics),
+        "widest gap of a topic's held-out share": widest_gap(list(items)),
+        "questions that mean the same": paraphrase_pairs,
+    }
+
+
+def published_page(folder: Path, items: Sequence[SplitItem], previous: Sequence[SplitItem] | None) -> Page:
+    """Show the dataset's card, and what changed since the last version if there is one."""
+    card = (folder / "README.md").read_text()
+    page: Page = {"card": dg.MetadataValue.md(card.split("---\n", 2)[2])}
+    if previous is not None:
+        page["since the last version"] = str(diff_items(list(previous), list(items)))
+    return page
+
+
+def questions_page(questions: Sequence[OutOfDomainQuestion]) -> Page:
+    """Show how many questions there are, and the first of them."""
+    rows = [(q.pair.question, q.pair.answer, q.pair.kind, q.passages[0].title) for q in questions[:_SOME]]
+    return {"questions": len(questions), "preview": table(["question", "answer", "kind", "first passage"], rows)}
+
+
+def base_model_page(name: str, config: Mapping[str, Any]) -> Page:
+    """Show the model's name and the plain values of its configuration."""
+    values = [(key, config[key]) for key in sorted(config) if isinstance(config[key], int | float | str)]
+    return {"name": name, "configuration": table(["key", "value"], values)}
+
+
+def adapter_page(report: AdapterReport) -> Page:
+    """Show how training went."""
+    losses = {"loss": [(float(step), loss) for step, loss in report.losses]}
+    return {
+        "loss": curve(losses, "Training loss", "step", "cross entropy"),
+        "steps": report.steps,
+        "tokens": report.tokens,
+        "tokens per second": report.tokens_per_second,
+        "validation loss": report.validation_loss,
+        "stopped by": report.stopped_by,
+        "mlflow run": report.mlflow_run_id,
+    }
+
+
+def weights_page(weights: Mapping[str, Mapping[str, Any]]) -> Page:
+    """Show the layers and bytes of each precision; the first is the one that the others are smaller than."""
+    largest = next(iter(weights.values()))["bytes"]
+    rows = [
+        (name, w["packed_int4"], w["int8"], w["plain"], w["bytes"], f"{1 - w['bytes'] / largest:.0%}")
+        for name, w in weights.items()
+    ]
+    header = ["precision", "INT4 layers", "INT8 layers", "plain layers", "bytes", "smaller by"]
+    return {"weights": table(header, rows)}
+
+
+def answers_page(sets: Sequence[AnswerSet]) -> Page:
+    """Show the first answers of each model."""
+    rows = [
+        (answers.model, answers.precision, answers.split, answer.question, answer.expected, answer.answer)
+        for answers in sets
+        for answer in answers.answers[:_FEW]
+    ]
+    return {"preview": table(["model", "precision", "split", "question", "expected", "answer"], rows)}
+
+
+def scores_page(scores: Sequence[Score], gains: Sequence[tuple[object, ...]]) -> Page:
+    """Show every score with its interval, a plot of those on the test, and the paired gains."""
+    test = [score for score in scores if score.split == "test"]
+    rows = [(s.split, s.model, s.precision, s.metric, s.value, f"{s.low:.3f} to {s.high:.3f}", s.n) for s in scores]
+    return {
+        "plot": score_bars(test, "Held-out test, with 95% intervals"),
+        "scores": table(["split", "model", "precision", "metric", "value", "95% interval", "n"], rows),
+        "gains": table(["over", "model", "precision", "metric", "gain", "95% interval", "n"], gains),
+    }
+
+
+def benchmark_table(rows: Sequence[BenchmarkRow]) -> dg.MarkdownMetadataValue:
+    """Return one line per load."""
+    header = ["model", "precision", "at once", "p50 ms", "p95 ms", "first token ms", "tokens/s", "GiB", "errors", "run"]
+    cells = [
+        (
+            row.model,
+            row.precision,
+            row.concurrency,
+            round(row.p50_ms),
+            round(row.p95_ms),
+            round(row.ttft_p50_ms),
+            row.tokens_per_second,
+            row.peak_memory_bytes / (1 << 30),
+            row.errors,
+            row.run_id,
+        )
+        for row in rows
+    ]
+    return table(header, cells)
+
+
+def release_page(version: str, folder: str, manifest: ModelManifest) -> Page:
+    """Show the version, the gate's decision, and the scores and packages of the manifest."""
+    rows = [(s["model"], s["precision"], s["metric"], s["value"], s["n"]) for s in manifest.scores]
+    return {
+        "version": version,
+        "decision": dg.MetadataValue.md(manifest.gate["reason"]),
+        "champion": manifest.gate["promoted"],
+        "served precision": manifest.served_precision,
+        "feedback rows": len(manifest.feedback_ids),
+        "folder": dg.MetadataValue.path(folder),
+        "scores": table(["model", "precision", "metric", "value", "n"], rows),
+        "packages": table(["package", "version"], sorted(manifest.packages.items())),
+    }
+
+
+def feedback_page(events: Sequence[FeedbackEvent]) -> Page:
+    """Show how many verdicts there are, and the newest."""
+    newest = [(e.created_at, e.rating, e.question, e.correction or e.comment) for e in events[-_SOME:]]
+    return {
+        LAST_SEQUENCE: max((event.sequence for event in events), default=0),
+        "up": sum(event.rating == "up" for event in events),
+        "down": sum(event.rating == "down" for event in events),
+        "corrections": sum(bool(event.correction) for event in events),
+        "newest": table(["when", "rating", "question", "text"], newest),
+    }
+
+
+def reviews_page(decisions: Sequence[Decision]) -> Page:
+    """Show the verdicts by kind and by reviewer, and the newest."""
+    newest = [(d.created_at, d.reviewer, d.verdict, d.pair["question"], d.answer or d.comment) for d in decisions]
+    verdicts = Counter(decision.verdict for decision in decisions)
+    reviewers = Counter(decision.reviewer for decision in decisions)
+    return {
+        LAST_SEQUENCE: max((decision.sequence for decision in decisions), default=0),
+        "verdicts": table(["verdict", "pairs"], sorted(verdicts.items())),
+        "reviewers": table(["reviewer", "verdicts"], sorted(reviewers.items())),
+        "newest": table(["when", "reviewer", "verdict", "question", "text"], newest[-_SOME:]),
+    }
+
+
+def gate_page(decision: GateDecision) -> Page:
+    """Show the numbers of the gate's decision."""
+    return {name: value for name, value in asdict(decision).items() if isinstance(value, int | float)}
+
+
+def _pairs(pairs: Sequence[QAPair]) -> dg.MarkdownMetadataValue:
+    """Return a table of pairs drawn evenly from the whole."""
+    sample = pairs[:: max(1, len(pairs) // _SOME)]
+    return table(["question", "answer", "kind", "writer"], [(p.question, p.answer, p.kind, p.writer) for p in sample])
+
+
+def _data_docs(report: ArtifactRef) -> dg.PathMetadataValue:
+    return dg.MetadataValue.path(f"{report.uri}/index.html")
+
+
+def _verdict(decision: Decision) -> str:
+    return f"{decision.reviewer}: {decision.verdict}"
+
+
+def _mib(row: RetrievalRow) -> float:
+    return row.index_bytes / (1 << 20)
