@@ -10,15 +10,15 @@ import pytest
 
 from ragtune.behaviour import SourceCode, behaviour_sha256
 from ragtune.evaluation.scoring import score_model
-from ragtune.knowledge import trimming
+from ragtune.knowledge import excerpts
 from ragtune.knowledge.retrieval import Retriever
 
-TEXT = Path(trimming.__file__ or "").read_text()
+TEXT = Path(excerpts.__file__ or "").read_text()
 
 
-def with_edited_trimming(text: str) -> str:
+def with_edited_excerpts(text: str) -> str:
     """Return the hash of scoring answers if trimming, which scoring reaches through three imports, had this text."""
-    return SourceCode({trimming.__name__: text}).sha256(score_model)
+    return SourceCode({excerpts.__name__: text}).sha256(score_model)
 
 
 def function(tree: ast.Module, name: str) -> ast.FunctionDef:
@@ -26,14 +26,14 @@ def function(tree: ast.Module, name: str) -> ast.FunctionDef:
 
 
 def test_the_hash_is_the_same_each_time_and_differs_between_behaviours() -> None:
-    assert behaviour_sha256(score_model) == with_edited_trimming(TEXT)
+    assert behaviour_sha256(score_model) == with_edited_excerpts(TEXT)
     assert behaviour_sha256(score_model) != behaviour_sha256(Retriever)
 
 
 def test_an_edit_of_code_that_is_reached_through_imports_changes_the_hash() -> None:
     tree = ast.parse(TEXT)
     function(tree, "trimmed").body.insert(1, ast.parse("limit = 0").body[0])
-    assert with_edited_trimming(ast.unparse(tree)) != behaviour_sha256(score_model)
+    assert with_edited_excerpts(ast.unparse(tree)) != behaviour_sha256(score_model)
 
 
 def test_comments_docstrings_and_formatting_do_not_count() -> None:
@@ -41,11 +41,11 @@ def test_comments_docstrings_and_formatting_do_not_count() -> None:
     function(tree, "trimmed").body[0] = ast.parse('"""Another docstring."""').body[0]
     without_comments_and_formatting = ast.unparse(tree)
     assert without_comments_and_formatting != TEXT
-    assert with_edited_trimming(without_comments_and_formatting + "\n# A comment.") == behaviour_sha256(score_model)
+    assert with_edited_excerpts(without_comments_and_formatting + "\n# A comment.") == behaviour_sha256(score_model)
 
 
 def test_a_definition_that_nothing_refers_to_does_not_count() -> None:
-    assert with_edited_trimming(TEXT + "\n\nUNUSED = 1\n") == behaviour_sha256(score_model)
+    assert with_edited_excerpts(TEXT + "\n\nUNUSED = 1\n") == behaviour_sha256(score_model)
 
 
 TILL = """

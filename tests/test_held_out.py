@@ -176,11 +176,11 @@ def test_an_edit_of_trimming_changes_the_key_of_kept_answers_and_a_comment_does_
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
         return done.stdout
 
-    trimming = Path(copy / "knowledge" / "trimming.py")
-    text, before = trimming.read_text(), key()
-    trimming.write_text(text + "\n# A comment.\n")
+    module = Path(copy / "knowledge" / "excerpts.py")
+    text, before = module.read_text(), key()
+    module.write_text(text + "\n# A comment.\n")
     assert key() == before
-    trimming.write_text(text + "\n_inner = trimmed\n\n\ndef trimmed(*parts):\n    return _inner(*parts)\n")
+    module.write_text(text + "\n_inner = cut_excerpt\n\n\ndef cut_excerpt(*parts):\n    return _inner(*parts)\n")
     assert key() != before
 
 
