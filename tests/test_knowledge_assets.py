@@ -239,7 +239,17 @@ KNOWLEDGE = [raw_documents, chunks, search_index]
 def qa_splits(chunks: ArtifactRef, store: dg.ResourceParam[ArtifactStore]) -> dg.MaterializeResult[ArtifactRef]:
     """One test question per passage, which asks for its title."""
     passages = store.read_records(chunks, Chunk)
-    pairs = [QAPair(id=c.id, question=f"What is {c.title}?", answer=c.text, kind="kind", document_id=c.document_id, chunk_id=c.id) for c in passages]
+    pairs = [
+        QAPair(
+            id=c.id,
+            question=f"What is {c.title}?",
+            answer=c.text,
+            kind="kind",
+            document_id=c.document_id,
+            chunk_id=c.id,
+        )
+        for c in passages
+    ]
     return materialized(store.write_records("qa_splits", [SplitItem(p, "test", p.id) for p in pairs]), {})
 
 
