@@ -122,7 +122,7 @@ def test_duplicates_are_not_indexed(index: LanceIndex) -> None:
     assert set(index.chunk_ids()) == {first.id}
 
 
-def test_another_embedder_builds_everything_anew(index: LanceIndex) -> None:
+def test_another_embedder_builds_everything_again(index: LanceIndex) -> None:
     update_index(index, CountingEmbedder(), corpus(3))
     other = LanceIndex(index.folder, "other", 16)
     update = update_index(other, CountingEmbedder("other", 16), corpus(3))
@@ -131,7 +131,7 @@ def test_another_embedder_builds_everything_anew(index: LanceIndex) -> None:
 
 
 class DyingEmbedder(CountingEmbedder):
-    """Dies when it has embedded so many texts."""
+    """Dies when it has embedded as many texts as it was given."""
 
     def __init__(self, after: int) -> None:
         super().__init__()
