@@ -21,7 +21,7 @@ hypothesis.settings.register_profile("thorough", max_examples=500, **_DRAWN)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Move the whole-graph test to the front, so that the others run beside it."""
+    """Move the whole-graph test to the front, so that the others run at the same time."""
     items.sort(key=lambda item: item.get_closest_marker("graph") is None)
 
 

@@ -125,7 +125,7 @@ HARBOUR = "\n\n".join(
     [
         OPENING,
         "When the tide is low, the pilot waits outside until the harbour master has given a sign with the green lamp, "
-        "which hangs above the gate beside the old customs house, as it has done for longer than anybody remembers.",
+        "which hangs above the gate near the old customs house, as it has done for longer than anybody remembers.",
         *(f"Boats of class {c} carry {n} barrels of oil to the island." for n, c in enumerate("abcdefgh")),
     ]
 )
@@ -133,7 +133,7 @@ HARBOUR = "\n\n".join(
 
 def test_a_sentence_that_fits_beside_the_first_line_is_not_cut_at_its_commas():
     short = cut_excerpt(HARBOUR, "What does the pilot do when the tide is low?", 60)
-    assert "a sign with the green lamp, which hangs above the gate beside the old customs house, as" in short
+    assert "a sign with the green lamp, which hangs above the gate near the old customs house, as" in short
     assert "class h" not in short
 
 
