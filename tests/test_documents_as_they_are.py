@@ -106,7 +106,7 @@ HTML = [
     ("a definition follows its term", "<dl><dt>Bollard</dt><dd>A post.</dd></dl>", "Bollard\n\nA post."),
     ("code keeps its lines", "<pre>a\n  b<br>c</pre>", "```\na\n  b\nc\n```"),
     ("a figure's caption is read", "<figure><img alt=x><figcaption>The key.</figcaption></figure>", "The key."),
-    ("text outside a small main part is read",
+    ("text next to a small main part is read",
      f"<main>Short.</main><div>{'The rest of the page tells more. ' * 9}</div>", "The rest"),
     ("a soft hyphen stays in the text", "<p>in\u00adsur\u00adance</p>", "in\u00adsur\u00adance"),
     ("a footnote's mark is no power", "<p>Paid<sup><a href='#n1'>1</a></sup>.</p>", "Paid[^1]."),

@@ -1,4 +1,4 @@
-"""A local vLLM and a server that somebody else runs behave the same: one suite, one real engine."""
+"""A local vLLM and a server that somebody else runs behave the same: one suite of tests, one real engine."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -131,7 +131,7 @@ def test_another_embedder_builds_everything_again(index: LanceIndex) -> None:
 
 
 class DyingEmbedder(CountingEmbedder):
-    """Dies when it has embedded as many texts as it was given."""
+    """Dies after a number of embedded texts."""
 
     def __init__(self, after: int) -> None:
         super().__init__()

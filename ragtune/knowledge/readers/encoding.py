@@ -19,7 +19,7 @@ _HIGH = re.compile(rb"[\x80-\xff]+")
 # high bytes. Chosen by hand between the two.
 _LONGEST_RUN, _MOST_ACCENTS = 1.5, 0.35
 _MARKS_OF_ALL = "€‚„…‹›‘’“”•–—«»§°©®·\xa0"
-# What the languages of each encoding write in addition to ASCII, by their alphabets; the more common files first.
+# The letters other than ASCII of each encoding's languages, by their alphabets; the most common encoding first.
 _LETTERS = {
     "cp1252": frozenset("äöüßÄÖÜàâæçéèêëîïôœùûÿÀÂÇÉÈÊËÎÏÔŒÙÛáíóúñÁÍÓÚÑ¿¡ãõÃÕåøÅØÆìòÌÒ" + _MARKS_OF_ALL + "£½²³µ"),
     "cp1250": frozenset("ąćęłńóśźżĄĆĘŁŃÓŚŹŻáčďéěíňřšťúůýžÁČĎÉĚÍŇŘŠŤÚŮÝŽôľĺŕőűŐŰöüÖÜđĐăâîșțşţ" + _MARKS_OF_ALL),
