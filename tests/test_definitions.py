@@ -198,3 +198,9 @@ def test_plots_are_pictures_inside_the_metadata():
     for picture in pictures:
         assert picture.md_str.startswith("![")
         assert "data:image/png;base64,iVBOR" in picture.md_str
+
+
+def test_the_picture_in_the_documentation_shows_every_asset(tmp_path):
+    picture = (Path(__file__).parent.parent / "docs" / "images" / "graph.svg").read_text()
+    names = specs(tmp_path)
+    assert [name for name in names if f">{name}<" not in picture] == []
