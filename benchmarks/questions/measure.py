@@ -1,4 +1,4 @@
-"""Asks a running gateway a set of questions and scores the answers: `python -m benchmarks.questions.measure manual.dev`.
+"""Asks a gateway a set of questions and scores the answers: `python -m benchmarks.questions.measure manual.dev`.
 
 Needs a home whose index holds the documents of the set, and `ragtune serve` on it. Every answer is written to
 `--answers`, so that a run that was interrupted goes on and every answer can be read. How an answer is judged stands in
