@@ -24,7 +24,7 @@ WRITTEN = sorted(
         *SOURCES,
         *(path for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")),
         *(path for folder in (*PACKAGES, "docs", "benchmarks") for path in (ROOT / folder).rglob("*.md")),
-        *(path for pattern in ("*.md", "*.yaml", "*.toml") for path in ROOT.glob(pattern)),
+        *(path for pattern in ("*.md", "*.yaml", "*.yml", "*.toml") for path in ROOT.glob(pattern)),
         ROOT / "Makefile",
         ROOT / "grounding" / "ragtune.yaml",
     }

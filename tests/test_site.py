@@ -1,6 +1,7 @@
 """The site of docs/ builds without a warning, and its pages load nothing from another host."""
 
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -80,11 +81,16 @@ def test_a_plain_link_and_a_local_script_load_nothing_from_another_host() -> Non
     assert not any(map(is_elsewhere, loaded_from(page)))
 
 
+def build(root: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    # Not with --quiet: that hides the warnings from --strict, too.
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = build(ROOT, folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -97,6 +103,16 @@ def test_no_page_and_no_style_sheet_loads_anything_from_another_host(site: Path)
     addresses |= {style.name: in_style(style.read_text()) for style in styles}
     outside = {name: [one for one in found if is_elsewhere(one)] for name, found in addresses.items()}
     assert {name: found for name, found in outside.items() if found} == {}
+
+
+@pytest.mark.parametrize("link", ["[gone](nowhere.md)", "[gone](api.md#nowhere)", "[gone](../nowhere.md)"])
+def test_a_broken_link_breaks_the_build(link: str, tmp_path: Path) -> None:
+    for part in ("docs", "benchmarks/retrieval", "ragtune/model/smollm2_grounded"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("*.json", "*.py", "*.safetensors"))
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    page = tmp_path / "docs" / "settings.md"
+    page.write_text(f"{page.read_text()}\n{link}\n")
+    assert build(tmp_path, tmp_path / "site").returncode == 1
 
 
 def test_the_benchmarks_and_the_card_of_the_model_are_pages_of_the_site(site: Path) -> None:
