@@ -14,6 +14,7 @@ from ragtune.knowledge.readers.json_lines import read_json_lines
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
 from ragtune.knowledge.sources import read_sources
 from tests.support.office_files import paragraph, word_file
+from tests.support.pdf_files import lines, pdf_file
 
 
 def text_of(name: str, content: str | bytes) -> str:
@@ -296,3 +297,76 @@ def test_every_word_of_a_file_is_accounted_for(name: str, source: str, lost: tup
 def test_a_word_that_a_reader_lost_is_found_by_the_account() -> None:
     reading = read_bytes("a.md", b"The gate opens at eight.")
     assert audit("a.md", b"The gate opens at eight or nine.", reading) == (7, ("nine", "or"))
+
+
+PROSE = [
+    "The ferry leaves from the northern pier, and passengers wait behind the",
+    "yellow line until the bell has rung twice and the gate has been opened.",
+]
+
+
+def test_amounts_and_roman_words_in_a_pdf_are_no_page_numbers() -> None:
+    amounts = ["Anchors", "1250", "Buoys", "38", "Size", "XL", "Law", "CIVIL", "Tool", "CLI", "Lamps", "417"]
+    text = read_bytes("stock.pdf", pdf_file([[*lines(PROSE), *lines(amounts, top=640)]])).text
+    assert [word for word in amounts if word not in text.split()] == []
+
+
+def test_page_numbers_of_a_pdf_are_told_by_place_and_sequence_and_listed() -> None:
+    head = lines(["Rules of the harbour"], top=760)
+    fees = [47, 12, 98, 7, 61]
+    pages = [
+        [*head, *lines([*PROSE, f"It costs {fee} euros."]), (300, 30, 9, str(page))]
+        for page, fee in enumerate(fees, start=7)
+    ]
+    reading = read_bytes("rules.pdf", pdf_file(pages))
+    left_out = [(one.reason, one.text) for one in reading.left_out]
+    assert [text for reason, text in left_out if reason == "page number"] == ["7", "8", "9", "10", "11"]
+    assert ("running head", "Rules of the harbour") in left_out
+    assert [fee for fee in fees if f"It costs {fee} euros." not in reading.text] == []
+    assert [block.page for block in reading.blocks][-1] == 5
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "whole"),
+    [
+        ("Start it with the option --keep-", "alive on every boat.", "--keep-alive on"),
+        ("Order the seal under the number QR-7730-", "C4 at the desk.", "QR-7730-C4 at"),
+        ("The hall was used in the years 2017-", "2021 by the rowing club.", "2017-2021 by"),
+        ("It is a time-", "saving way to paint a hull.", "time-saving way"),
+        ("The boats are painted every morn-", "ing before the bell.", "morning before"),
+        ("Every passenger gets infor-", "mation at the gate.", "information at"),
+    ],
+)
+def test_a_hyphen_at_the_end_of_a_line_of_a_pdf_stays_if_it_belongs_to_the_word(
+    before: str, after: str, whole: str
+) -> None:
+    # As wide as the lines of prose, so that the line is not a short one that ends on purpose.
+    first = f"{'The keeper says it once more to everybody who asks. '[: 70 - len(before)]}{before}"
+    text = read_bytes("a.pdf", pdf_file([lines([*PROSE, first, after])])).text
+    assert whole in text
+
+
+def test_the_columns_of_a_pdf_are_read_one_after_the_other() -> None:
+    left = ["The left lock is opened by hand", "when the river is low, and the", "keeper writes down the hour."]
+    right = ["The right lock moves by itself", "while a lamp burns above it, so", "that nobody walks on the gate."]
+    rows = [line for pair in zip(lines(left), lines(right, left=330), strict=True) for line in pair]
+    text = read_bytes("locks.pdf", pdf_file([rows])).text
+    assert " ".join(left) in " ".join(text.split())
+    assert " ".join(right) in " ".join(text.split())
+
+
+def test_aligned_cells_of_a_pdf_become_a_table() -> None:
+    cells = [("Rope", "Load", "Price"), ("Hemp", "2 t", "14"), ("Steel", "12 t", "95"), ("Nylon", "5 t", "40")]
+    rows = [
+        (72 + 150 * column, 700 - 16 * row, 11, cell)
+        for row, line in enumerate(cells)
+        for column, cell in enumerate(line)
+    ]
+    assert "| Steel | 12 t | 95 |" in read_bytes("ropes.pdf", pdf_file([rows])).text
+
+
+@pytest.mark.parametrize("given", ["Microsoft Word - Dokument7", "untitled", "manual_final.docx", "Presentation1"])
+def test_the_title_of_a_pdf_is_the_line_in_the_largest_type_if_a_program_named_the_file(given: str) -> None:
+    page = [(72, 740, 18, "Rules of the lock"), *lines(PROSE)]
+    assert read_bytes("a.pdf", pdf_file([page], given)).title == "Rules of the lock"
+    assert read_bytes("a.pdf", pdf_file([page], "Lock rules 2026")).title == "Lock rules 2026"

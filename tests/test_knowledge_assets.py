@@ -239,7 +239,17 @@ KNOWLEDGE = [raw_documents, chunks, search_index]
 def qa_splits(chunks: ArtifactRef, store: dg.ResourceParam[ArtifactStore]) -> dg.MaterializeResult[ArtifactRef]:
     """One test question per passage, which asks for its title."""
     passages = store.read_records(chunks, Chunk)
-    pairs = [QAPair(c.id, f"What is {c.title}?", c.text, "kind", c.document_id, c.id) for c in passages]
+    pairs = [
+        QAPair(
+            id=c.id,
+            question=f"What is {c.title}?",
+            answer=c.text,
+            kind="kind",
+            document_id=c.document_id,
+            chunk_id=c.id,
+        )
+        for c in passages
+    ]
     return materialized(store.write_records("qa_splits", [SplitItem(p, "test", p.id) for p in pairs]), {})
 
 
@@ -273,7 +283,7 @@ def test_retrieval_is_measured_with_the_rewriter_that_serves(settings: Settings,
     @dg.asset(name="qa_splits")
     def one_question(chunks: ArtifactRef, store: dg.ResourceParam[ArtifactStore]) -> dg.MaterializeResult[ArtifactRef]:
         (b,) = (chunk for chunk in store.read_records(chunks, Chunk) if chunk.title == "B")
-        pair = QAPair("p", question, b.text, "kind", b.document_id, b.id)
+        pair = QAPair(id="p", question=question, answer=b.text, kind="kind", document_id=b.document_id, chunk_id=b.id)
         return materialized(store.write_records("qa_splits", [SplitItem(pair, "test", "p")]), {})
 
     try:

@@ -73,7 +73,7 @@ def test_feedback_that_the_asset_holds_does_not_count_again(settings, log):
 
 
 def test_enough_new_reviews_request_retraining_and_comments_do_not_count(settings):
-    pair = QAPair("p", "What is x?", "It is y.", "purpose", "d", "c")
+    pair = QAPair(id="p", question="What is x?", answer="It is y.", kind="purpose", document_id="d", chunk_id="c")
     reviews = ReviewStore(settings.feedback_url)
     resources = {"settings": settings, "reviews": reviews}
     with dg.DagsterInstance.ephemeral() as instance:

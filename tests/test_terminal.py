@@ -67,8 +67,10 @@ def test_status_prints_the_name_of_the_home_as_it_is(home: Path) -> None:
 
 def test_review_prints_files_and_names_of_reviewers_as_they_are(home: Path, tmp_path: Path) -> None:
     store = ArtifactStore(home / "artifacts")
-    chunk = Chunk("c", "d", "s", TITLE, (), "The default is 5.", 0)
-    pair = QAPair("p", "What is the default?", "5", "default", "d", "c")
+    chunk = Chunk(
+        id="c", document_id="d", source="s", title=TITLE, heading_path=(), text="The default is 5.", position=0
+    )
+    pair = QAPair(id="p", question="What is the default?", answer="5", kind="default", document_id="d", chunk_id="c")
     for name, record in (("chunks", chunk), ("qa_candidates", pair), ("qa_dataset", pair)):
         store.set_current(store.write_records(name, [record]))
     file = tmp_path / "[draft].csv"

@@ -113,7 +113,7 @@ def _body(pages: Sequence[Sequence[Line]]) -> tuple[list[Line], list[LeftOut]]:
             reason = ""
             if place in edge and line.text == number:
                 reason = "page number"
-            elif place in edge and not line.is_table and _shape(line.text) in running:
+            elif place in edge and not line.is_table and line.text in running:
                 reason = "running head"
             elif _LEADER.search(line.text) and not line.is_table:
                 reason = "table of contents"
@@ -190,18 +190,17 @@ class _Style:
 
 
 def _running_lines(pages: Sequence[Sequence[Line]]) -> set[str]:
-    """Return the shapes of the lines that stand at the edge of many pages, the same but for a number."""
+    """Return the lines that stand at the edge of many pages. Those that count pages are `_page_numbers`."""
     if len(pages) < _MIN_PAGES:
         return set()
     seen: Counter[str] = Counter()
     # The heads of a chapter stand on its pages alone, and always on the very first line.
-    heads = Counter(_shape(page[0].text) for page in pages if page and re.search(r"[^\W\d_]", page[0].text))
+    heads = Counter(page[0].text for page in pages if page and re.search(r"[^\W\d_]", page[0].text))
     for page in pages:
-        shapes = {_shape(line.text) for line in [*page[:_EDGE_LINES], *page[-_EDGE_LINES:]] if line.text}
-        # A line of digits alone has the shape of every other one: the sequence decides on those.
-        seen.update(shape for shape in shapes if re.search(r"[^\W\d_]", shape))
-    running = {shape for shape, count in seen.items() if count >= max(_MIN_PAGES, _FURNITURE_SHARE * len(pages))}
-    return running | {shape for shape, count in heads.items() if count >= _MIN_PAGES}
+        texts = {line.text for line in [*page[:_EDGE_LINES], *page[-_EDGE_LINES:]] if line.text}
+        seen.update(text for text in texts if re.search(r"[^\W\d_]", text))
+    running = {text for text, count in seen.items() if count >= max(_MIN_PAGES, _FURNITURE_SHARE * len(pages))}
+    return running | {text for text, count in heads.items() if count >= _MIN_PAGES}
 
 
 def _page_numbers(pages: Sequence[Sequence[Line]]) -> list[str]:
@@ -217,7 +216,3 @@ def _page_numbers(pages: Sequence[Sequence[Line]]) -> list[str]:
             if steady is not None and count >= max(_MIN_PAGES, _FURNITURE_SHARE * len(pages)):
                 return [text if step == steady else "" for text, step in zip(texts, ahead, strict=True)]
     return [""] * len(pages)
-
-
-def _shape(line: str) -> str:
-    return re.sub(r"\d+", "#", line)
