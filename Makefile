@@ -60,6 +60,9 @@ install: ## create both environments from the lock files
 wheel: install ## build the wheel into dist/
 	@rm -rf build && $(bin)/python -m pip wheel -q --no-build-isolation --no-deps --wheel-dir dist . && rm -rf build && ls dist
 
+site: install ## build the documentation into site/
+	@$(bin)/mkdocs build --strict
+
 lock: ## resolve the requirements again and write the lock files (options: arguments=--upgrade)
 	@test -x .venv-lock/bin/python || $(PYTHON) -m venv .venv-lock
 	@.venv-lock/bin/python $(pip_install) '$(PIP_TOOLS)'
@@ -85,4 +88,4 @@ $(engine):
 clean: ## remove the environments and all state
 	rm -rf .venv .venv-vllm .venv-lock .ragtune .install.lock build dist
 
-.PHONY: help demo test up grounding grounding-round lint install wheel lock clean
+.PHONY: help demo test up grounding grounding-round lint install wheel site lock clean

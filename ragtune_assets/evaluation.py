@@ -31,7 +31,10 @@ OWNERS = ["team:evaluation"]
 _GAIN_ALPHA = 0.025
 """One-sided level of the shown gains: both bounds together give the usual 95% interval."""
 _ENGINES_ON_A_CPU = 2
-"""Models that answer at the same time on a CPU: one computes while the other waits (docs/decisions.md)."""
+"""Models that answer at the same time on a CPU: one computes while the other waits.
+
+See docs/decisions/two-models-at-once.md.
+"""
 
 
 @asset(

@@ -157,7 +157,7 @@ def test_ten_more_documents_add_pairs_and_move_none_and_the_command_line_shows_t
     assert diff["moved"] == []
     text = CliRunner().invoke(app, ["dataset", "diff", old.uri], catch_exceptions=False).stdout
     assert text.startswith(f"{len(diff['added'])} added, {len(diff['removed'])} removed")
-    with pytest.raises(DatasetError, match="'nothing' names 0 published datasets"):
+    with pytest.raises(DatasetError, match="'nothing' matches 0 published datasets"):
         CliRunner().invoke(app, ["dataset", "diff", "nothing"], catch_exceptions=False)
 
 

@@ -122,7 +122,7 @@ def test_feedback_names_the_database_in_use(tmp_path):
 def test_the_code_version_of_an_asset_covers_what_it_calls_and_nothing_that_it_only_shows():
     references = _SOURCE.definitions(types.SimpleNamespace(__module__=model.__name__, __qualname__="lora_adapter"))
     modules = {reference.module for reference in references}
-    assert {"ragtune_assets.model", "ragtune.model.sft", "ragtune.answer.prompt"} <= modules
+    assert {"ragtune_assets.model", "ragtune.model.training.sft", "ragtune.answer.prompt"} <= modules
     assert not {"ragtune_assets.pages", "ragtune_assets.display", "ragtune.errors"} & modules
 
 

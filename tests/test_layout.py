@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from ragtune.settings import Settings
+from tests.support.annotated_tree import PAGE, annotated_tree, folder_texts, tree_on_page
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("ragtune", "ragtune_assets", "ragtune_serving")
@@ -23,7 +24,7 @@ WRITTEN = sorted(
         *SOURCES,
         *(path for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")),
         *(path for folder in (*PACKAGES, "docs", "benchmarks") for path in (ROOT / folder).rglob("*.md")),
-        *(path for pattern in ("*.md", "*.yaml", "*.toml") for path in ROOT.glob(pattern)),
+        *(path for pattern in ("*.md", "*.yaml", "*.yml", "*.toml") for path in ROOT.glob(pattern)),
         ROOT / "Makefile",
         ROOT / "grounding" / "ragtune.yaml",
     }
@@ -139,19 +140,27 @@ def test_every_public_function_and_class_of_the_core_has_a_docstring() -> None:
     assert bare == []
 
 
-def test_the_annotated_tree_of_the_readme_equals_the_files_on_disk() -> None:
-    block = re.search(r"<!-- tree -->\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert block is not None
-    listed: set[str] = set()
-    folder = ""
-    for line in block.group(1).splitlines():
-        entry = line.split("  ")[0] if not line.startswith(" ") else line.strip().split("  ")[0]
-        if entry.endswith("/"):
-            folder = entry
-            continue
-        listed |= {folder + name for name in entry.split()}
-    on_disk = {p.relative_to(ROOT).as_posix() for p in SOURCES if p.name != "__init__.py"}
-    assert {name for name in listed if name.endswith(".py")} == on_disk
+def test_the_annotated_tree_equals_the_files_on_disk_and_the_first_lines_of_their_docstrings() -> None:
+    page = tree_on_page(PAGE.read_text())
+    current = annotated_tree(ROOT, PACKAGES, folder_texts(page))
+    assert page.splitlines() == current.splitlines(), "run `python -m tests.support.annotated_tree`"
+    assert "?" not in folder_texts(page).values()
+
+
+def test_a_new_file_and_a_changed_docstring_change_the_tree(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").touch()
+    (tmp_path / "shop" / "till.py").write_text('"""Counts coins.\n\nSlowly.\n"""\n')
+    texts = {"shop/": "sells bread"}
+    first = annotated_tree(tmp_path, ("shop",), texts)
+    assert first.split() == ["shop/", "sells", "bread", "till.py", "Counts", "coins"]
+    assert folder_texts(first) == texts
+    (tmp_path / "shop" / "oven.py").write_text('"""Bakes."""\n')
+    assert [line.split()[0] for line in annotated_tree(tmp_path, ("shop",), {}).splitlines()] == [
+        "shop/",
+        "oven.py",
+        "till.py",
+    ]
 
 
 TEXT_TOOL_NAME = re.compile(

@@ -80,7 +80,7 @@ def test_a_measurement_counts_the_pairs_whose_passage_is_in_the_index(retriever:
         pair("What is gone?", "it", "vanished"),
         pair("What is the weather?", "", "cart", answerable=False),
     ]
-    row = measure_retrieval(retriever, CHUNKS, pairs, RUN)
+    row = measure_retrieval(retriever, CHUNKS, pairs, RUN, LIMIT)
     assert (row.n, row.chunks, row.dataset_sha256) == (2, 2, "d")
     assert (row.recall_10, row.recall_1) == (1.0, 1.0)
     assert 0 < row.p50_ms <= row.p95_ms
@@ -88,7 +88,7 @@ def test_a_measurement_counts_the_pairs_whose_passage_is_in_the_index(retriever:
 
 
 def test_without_test_questions_there_are_times_but_no_metrics(retriever: Retriever) -> None:
-    row = measure_retrieval(retriever, CHUNKS, [], RUN)
+    row = measure_retrieval(retriever, CHUNKS, [], RUN, LIMIT)
     assert (row.n, row.dataset_sha256) == (0, "")
     assert math.isnan(row.recall_10)
     assert row.p50_ms > 0

@@ -91,7 +91,8 @@ def test_progress_shows_the_name_of_a_task_as_it_is(is_terminal: bool) -> None:
 QUANTISE = """
 import sys
 from pathlib import Path
-from ragtune.model.quantization import quantize_w4a16, quantize_w8a8, unpack_w4a16
+from ragtune.model.compression.quantization import quantize_w4a16, quantize_w8a8
+from ragtune.model.compression.weights import unpack_w4a16
 from ragtune.settings import QuantizationSettings, prepare_process
 from ragtune_assets.progress import LoggedProgress, log_to
 from tests.support.tiny_llama import talks

@@ -1,8 +1,8 @@
 """Citation marks such as `[2]`: reading them, removing them, and correcting the ones that name the wrong passage.
 
 A small model copies a sentence well but miscounts passages. If the words before a mark are not in the passage that
-it names, but are word for word in another one, the mark is changed to that passage. docs/decisions.md says how often
-that corrects an answer and how often it spoils one.
+it names, but are word for word in another one, the mark is changed to that passage.
+docs/decisions/citations-corrected.md says how often that corrects an answer and how often it spoils one.
 """
 
 import re

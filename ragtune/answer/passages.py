@@ -5,8 +5,8 @@ offline scores describe what users get. There are four steps:
 
 1. Build the search text from the question and the turns before it.
 2. Search for a few more hits than are shown.
-3. Keep the hits about what the question names (measured in docs/decisions.md, "What a question names decides what is
-   shown").
+3. Keep the hits about what the question names (measured in
+   docs/decisions/passages-of-what-is-named.md).
 4. Cut to the number shown.
 """
 

@@ -37,7 +37,7 @@ _CPU_BLOCK_TOKENS = 32
 _CPU_SPECULATIVE_TOKENS = 4
 _REPEATED_TOKENS = {"prompt_lookup_min": 1, "prompt_lookup_max": 3}
 """Prompt lookup decoding: after 1 to 3 tokens that occur in the prompt, guess the 4 that follow there. Measured
-against other values in docs/decisions.md, "Tokens are guessed from the prompt on a CPU"."""
+against other values in docs/decisions/speculative-tokens.md."""
 _LOG_TAIL_LINES = 25
 _OVERHEAD_BYTES = 2 << 30
 """Memory of vLLM without weights and cache. Chosen by hand, on the safe side."""

@@ -44,7 +44,8 @@ CLEAN_FROM = 40
 """Number of old versions that are removed together, because a removal costs as much as an update. An update makes about
 four. Chosen by hand."""
 COMPACT_FROM = 20
-"""Number of fragments that are rewritten as one; each update makes one. Chosen by hand, see docs/decisions.md."""
+"""Number of fragments that are rewritten as one; each update makes one. Chosen by hand, see
+docs/decisions/lancedb-indexes-rebuilt.md."""
 
 
 class LanceIndex(SearchIndex):
@@ -271,7 +272,8 @@ class LanceIndex(SearchIndex):
     def _build_indexes(self, table: Any) -> None:
         """Build the indexes of words and names again.
 
-        That is four to ten times as fast as LanceDB's merge of the changes (docs/decisions.md). An existing graph stays
+        That is four to ten times as fast as LanceDB's merge of the changes
+        (docs/decisions/lancedb-indexes-rebuilt.md). An existing graph stays
         as it is; LanceDB compares vectors that are not in it one by one.
         """
         from lancedb.index import FTS, HnswSq, LabelList

@@ -21,7 +21,7 @@ from ragtune.text.shingles import near_pairs
 
 DESCRIPTIONS = 60
 """Descriptions held out for the gate; training replays as many others. Chosen by hand: they give the gate's 48
-questions (docs/decisions.md, "A candidate must not lose what the model could do before") with some to spare."""
+questions (docs/decisions/out-of-domain-gate.md) with some to spare."""
 SHORTEST, LONGEST = 1500, 6000
 """Characters of a description. Shorter ones say too little to ask about; longer ones are cut, because change logs tend
 to follow. Both chosen by hand, not sensitive."""

@@ -29,7 +29,7 @@ MODES: tuple[Mode, ...] = ("hybrid", "text", "vector")
 _REORDERED_HITS = 24
 """Among this many first hits the passages of a page are ordered by their best line.
 
-docs/decisions.md ("Of a long page the same") has what that gains.
+docs/decisions/order-of-passages-of-a-page.md has what that gains.
 """
 _LOG_LIMIT_BYTES = 64 << 20
 """Chosen by hand: some 200,000 searches."""

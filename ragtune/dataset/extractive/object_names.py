@@ -15,7 +15,7 @@ from ragtune.knowledge.names import in_words
 from ragtune.text.words import content_words
 
 # How often people leave out the class of a member with a long name of its own, and how often they say a class by its
-# words. Chosen by hand, not measured; docs/decisions.md says why questions are worded as people type.
+# words. Chosen by hand, not measured; docs/decisions/questions-as-people-type.md says why questions are worded so.
 _MEMBER_ALONE_SHARE = 0.5
 _CLASS_AS_WORDS_SHARE = 0.15
 # A member is known by its own name if it has two underscores, or one and this many characters. Chosen by hand.

@@ -10,7 +10,7 @@ from ragtune.dataset.extractive.question_templates import first_words, prose_gro
 from ragtune.draws import draw
 
 # 55% of the questions are neat, 15% lack the capital and the backticks, 30% the end mark too. Chosen by hand, not
-# measured; docs/decisions.md says why questions are worded as people type.
+# measured; docs/decisions/questions-as-people-type.md says why questions are worded so.
 _NEAT_UP_TO, _END_MARK_UP_TO = 0.55, 0.7
 # Share of the identifiers that stand in backticks although they do not need them. Chosen by hand, not sensitive.
 _BACKTICK_SHARE = 0.4

@@ -36,7 +36,7 @@ from ragtune.records import Chunk, QAPair, content_id
 from ragtune.text.whitespace import collapse_whitespace
 
 # How often a class is asked for by its words, and an action in everyday nouns and with another verb. Chosen by hand,
-# not measured; docs/decisions.md says why questions are worded as people type.
+# not measured; docs/decisions/questions-as-people-type.md says why questions are worded so.
 _CLASS_AS_WORDS_SHARE = 0.35
 _PLAIN_NOUNS_SHARE = 0.5
 _SYNONYM_VERB_SHARE = 0.5

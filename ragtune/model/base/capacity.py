@@ -12,7 +12,7 @@ from ragtune.errors import ResourceError, SettingsError
 
 GIB = 1 << 30
 # Instruction sets with which bf16 is faster than float32. AVX-512's bf16 instructions count on AMD processors
-# only; docs/decisions.md, "Weights are bf16, arithmetic is what the processor has", has the measurements.
+# only; docs/decisions/arithmetic-of-the-processor.md has the measurements.
 _BF16 = ({"amx_bf16"}, {"avx512_bf16", "AuthenticAMD"}, {"bf16"})
 # Instruction sets that multiply 8-bit integers, by their Linux names: three for x86, `i8mm` for ARM.
 _INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"}
@@ -44,7 +44,7 @@ def arithmetic(device: str, features: frozenset[str] | None = None) -> Literal["
 
     A processor without bf16 instructions emulates them at an eighth of the speed of float32 (AVX2). Intel's
     AVX-512 bf16 instructions without AMX take 1.8 times as long as float32. Both were measured; see
-    docs/decisions.md.
+    docs/decisions/arithmetic-of-the-processor.md.
     """
     features = cpu_features() if features is None else features
     return "bfloat16" if device == "cuda" or any(needed <= features for needed in _BF16) else "float32"
@@ -53,7 +53,7 @@ def arithmetic(device: str, features: frozenset[str] | None = None) -> Literal["
 def fastest_precision(device: str, features: frozenset[str] | None = None) -> Literal["w4a16", "w8a8", "bf16"]:
     """Return the weight precision with which the engine answers fastest on "cuda" or "cpu".
 
-    The order comes from docs/decisions.md, "INT4 and INT8 are made, the fastest is served".
+    The order comes from docs/decisions/fastest-precision-served.md.
     """
     features = cpu_features() if features is None else features
     if device == "cuda":

@@ -23,7 +23,8 @@ def gptq_block(
     """Quantise one block of columns, spreading the error of each over the columns after it (GPTQ, algorithm 1).
 
     The results equal those of llm-compressor's own loop, whose signature this is. The block is transposed first,
-    so that each column lies in consecutive memory: that makes it four times as fast (docs/decisions.md).
+    so that each column lies in consecutive memory: that makes it four times as fast
+    (docs/decisions/gptq-loop-on-a-cpu.md).
 
     Args:
         weights: (batch, rows, columns) in float32.

@@ -14,15 +14,15 @@ class Mixture:
     removed: float = 0.08
     """Answerable pairs whose document is removed from the passages, so that the answer is the refusal.
 
-    Chosen by hand; raised from 0.06 when small talk was added. See "Unanswerable questions are part of every split"
-    in docs/decisions.md.
+    Chosen by hand; raised from 0.06 when small talk was added. See
+    docs/decisions/unanswerable-in-every-split.md.
     """
     removed_how_to: float = 0.02
     """The same for questions of the kind `how_to`. Chosen by hand, not measured: several objects may do the job, so a
     refusal is often the wrong answer even if the pair's own document is missing."""
     styled: float = 0.25
-    """Pairs that are tried in another style. Chosen by hand, not measured. See "A dial is taught only where the
-    passage has something for it" in docs/decisions.md."""
+    """Pairs that are tried in another style. Chosen by hand, not measured. See
+    docs/decisions/styles-with-material.md."""
     unchanged_style: float = 0.25
     """Styled pairs that get a style which leaves the answer as it is. Chosen by hand, not measured."""
     shuffled: float = 0.5
@@ -33,7 +33,7 @@ class Mixture:
     follow-ups were added, of which there must be enough to learn."""
     shortened: float = 0.6
     """Follow-ups that are shortened, among those that have a short form. Chosen by hand, not measured. See
-    "Follow-ups are cut short only where they stay clear" in docs/decisions.md."""
+    docs/decisions/short-follow-ups.md."""
     small_talk: float = 0.04
     """Pairs after which a turn of small talk is added. Chosen by hand; raised from 0.015 when questions that have
     nothing to do with the documents were added to small talk."""

@@ -1,7 +1,7 @@
 """Target answers in the style that a dial or switch asks for, made of words that the passage shows.
 
 Nothing is invented: if the passage has no example, no signature or no further sentence, the answer stays as it is
-(docs/decisions.md, "A dial is taught only where the passage has something for it").
+(docs/decisions/styles-with-material.md).
 """
 
 import re
