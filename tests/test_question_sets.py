@@ -25,7 +25,7 @@ TYPES = {
     *("several_sentences", "follow_up", "vague", "misspelt", "keyword"),
 }
 LITERAL_TYPES = {"fact", "number", "name"}
-"""Types whose first accepted answer stands in the page, unless a rubric explains it."""
+"""Types whose first accepted answer stands in the source section, unless a rubric explains it."""
 
 Question = dict[str, Any]
 
@@ -48,14 +48,20 @@ def question_key(question: Question) -> str:
     return " | ".join(" ".join(re.findall(r"\w+", turn.lower())) for turn in [*turns, question["question"]])
 
 
-def heading_anchors(text: str) -> set[str]:
-    """Return the link targets of a page's headings: lower case, no punctuation, hyphens for spaces."""
-    headings = re.findall(r"^#{1,6} +(.+?) *$", text, flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+def heading_anchor(heading: str) -> str:
+    """Return the link target of a heading: lower case, no punctuation, hyphens for spaces."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def sections(text: str) -> dict[str, str]:
+    """Return the text of each section with its heading, up to the next heading, by the heading's anchor."""
+    parts = re.split(r"^(?=#{1,6} )", text, flags=re.MULTILINE)[1:]
+    return {heading_anchor(part.splitlines()[0].lstrip("#").strip()): part for part in parts}
 
 
 def test_anchors_drop_punctuation_and_keep_letters_with_accents() -> None:
-    assert heading_anchors("# Öffnung & Zeiten\n\ntext\n\n## 4.2 (May)\n") == {"öffnung--zeiten", "42-may"}
+    text = "# Öffnung & Zeiten\n\ntext\n\n## 4.2 (May)\n\nmore\n"
+    assert sections(text) == {"öffnung--zeiten": "# Öffnung & Zeiten\n\ntext\n\n", "42-may": "## 4.2 (May)\n\nmore\n"}
 
 
 def test_there_are_question_sets() -> None:
@@ -97,13 +103,13 @@ def test_no_question_occurs_twice_in_a_set(name: str) -> None:
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if set_name(file) in DOCUMENTS], ids=lambda file: file.name)
-def test_sources_are_sections_and_hold_the_literal_answers(file: Path) -> None:
+def test_sources_are_sections_that_hold_the_literal_answers(file: Path) -> None:
     for question in read_questions(file):
-        pages = ""
+        passages = ""
         for source in question["sources"]:
             page, anchor = source.split("#")
-            text = (DOCUMENTS[set_name(file)] / page).read_text(encoding="utf-8")
-            assert anchor in heading_anchors(text), question
-            pages += normalised(text) + "\n"
+            page_sections = sections((DOCUMENTS[set_name(file)] / page).read_text(encoding="utf-8"))
+            assert anchor in page_sections, question
+            passages += normalised(page_sections[anchor]) + "\n"
         if question["answerable"] and question["type"] in LITERAL_TYPES and not question["rubric"]:
-            assert normalised(question["answers"][0]) in pages, question
+            assert normalised(question["answers"][0]) in passages, question
