@@ -298,3 +298,45 @@ def test_a_query_vector_of_the_index_is_unit_length(retriever: Retriever) -> Non
     hits = retriever.search(CHUNKS[0].embedded_text, 1, mode="vector")
     assert hits[0].score == pytest.approx(1.0, abs=1e-5)
     assert np.isfinite(hits[0].score)
+
+
+def shelf(count: int) -> list[Chunk]:
+    """Return passages about the same things, of which none has an identifier."""
+    return [
+        chunk(f"Notes {n}", f"What the fault in pump {'abcdefgh'[n % 8] * 3} does, and what to do.")
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["FLT-2031-0077", "rel/7.4.1", "ops@quay.example", "Y3391", "0c" * 64, "гавань", "冷藏仓库"]
+)
+@pytest.mark.parametrize("form", ["{}", "What does {} do?", "In pump aaa, what is the fault {} and what does it do?"])
+def test_the_one_passage_with_an_identifier_comes_first(tmp_path: Path, name: str, form: str) -> None:
+    right = chunk("Leaflet", f"Nothing like the others; {name} is mentioned.")
+    retriever = retriever_over(tmp_path, [*shelf(30), right])
+    assert first(retriever, form.format(name)) == "Leaflet"
+
+
+def test_an_identifier_that_many_documents_have_changes_nothing(tmp_path: Path) -> None:
+    common = [chunk(f"Year {n}", f"In 2031 gate number {n} was opened.") for n in range(8)]
+    retriever = retriever_over(tmp_path, [*common, chunk("Plan", "Which gate is closed: the northern gate is closed.")])
+    assert first(retriever, "Which gate was closed in 2031: the northern gate?") == "Plan"
+
+
+def test_scores_fall_with_the_rank_when_an_exact_hit_was_put_first(tmp_path: Path) -> None:
+    retriever = retriever_over(tmp_path, [*shelf(30), chunk("Leaflet", "Nothing alike, FLT-2031-0077 is named.")])
+    scores = [hit.score for hit in retriever.search("What does the fault FLT-2031-0077 do?", 20)]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_name_is_found_with_a_soft_hyphen_in_the_question(retriever: Retriever) -> None:
+    assert first(retriever, "What is Lora\u00adConfig?") == "peft.LoraConfig"
+
+
+def test_the_embedder_reads_the_normal_form_and_the_hit_keeps_the_text(tmp_path: Path) -> None:
+    index, embedder = LanceIndex(tmp_path / "index", "words", 32), CountingEmbedder()
+    written = chunk("Pier", "The ofﬁce of the har\u00adbour")
+    update_index(index, embedder, [written])
+    assert embedder.embedded == ["Pier\nThe office of the harbour"]
+    assert Retriever(index, embedder, IndexSettings()).search("harbour", 1)[0].chunk == written

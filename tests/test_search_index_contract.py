@@ -1,6 +1,7 @@
 """Both search indexes do the same things, by one suite; the embedded one also with the graph of a large index."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,46 @@ def test_the_little_words_of_a_question_find_nothing(open_index: Open) -> None:
     index = open_index()
     index.apply(ALL, [])
     assert titles(index, "What is it that they do?") == []
+
+
+LANGUAGES = {
+    "de": ("Die Bibliotheken der Städte schließen abends.", "Wann schließt die Bibliothek der Stadt?"),
+    "fr": ("Les chevaux dorment dans l’écurie.", "Où dort le cheval ?"),
+    "es": ("Los panes salen del horno a las seis.", "¿Cuándo sale el pan?"),
+    "ru": ("Собаки спят на крыльце.", "Где спит собака?"),
+    "el": ("Οι γάτες κοιμούνται στην αυλή.", "Πού είναι η γάτα;"),
+    "ar": ("المكتبات مغلقة يوم الجمعة.", "متى تفتح المكتبة؟"),
+    "ko": ("우산은 현관에서 빌릴 수 있습니다.", "우산을 어디서 빌리나요?"),
+    "zh": ("自行车存放在地下车库里。", "自行车放在哪里？"),
+    "ja": ("自転車は地下の車庫に置いてください。", "自転車はどこに置きますか。"),
+    "th": ("จักรยานจอดในโรงรถใต้ดิน", "จักรยานจอดที่ไหน"),
+}
+"""For each language a passage, and a question that shares a word with it, in another form if the language has any."""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_question_finds_the_passage_of_its_language(open_index: Open, language: str) -> None:
+    index = open_index()
+    passages = [replace(chunk(code, text), language=code) for code, (text, _) in LANGUAGES.items()]
+    index.apply([*((passage, unit(n)) for n, passage in enumerate(passages)), *ALL], [])
+    assert titles(index, LANGUAGES[language][1])[0] == language
+
+
+def test_what_looks_the_same_is_found_and_shown_as_written(open_index: Open) -> None:
+    index = open_index()
+    hyphens = chunk("Soft", "The har\u00adbour mas\u00adter counts ﬁfty ｂｕｏｙｓ.")
+    index.apply([*ALL, (hyphens, unit(4))], [])
+    for word in ("harbour", "fifty", "buoys", "bu\u200boys"):
+        assert [hit.chunk for hit in index.search_text(word, 3)] == [hyphens]
+
+
+def test_a_very_long_word_is_found(open_index: Open) -> None:
+    digests = ["0a1b2c3d" * 16, "0a1b2c3d" * 15 + "0a1b2c3e", "f" * 5000]
+    index = open_index()
+    index.apply([(chunk(f"File {n}", f"Its sum is {digest}."), unit(n)) for n, digest in enumerate(digests)], [])
+    for n, digest in enumerate(digests):
+        assert titles(index, f"What has the sum {digest}?")[0] == f"File {n}"
+        assert titles(index, digest) == [f"File {n}"]
 
 
 def test_a_hit_carries_the_whole_chunk(open_index: Open) -> None:

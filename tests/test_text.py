@@ -137,3 +137,28 @@ def test_near_pairs_agree_with_brute_force(threshold: float) -> None:
 
 def test_white_space_collapses_to_single_spaces() -> None:
     assert collapse_whitespace("  It\n is\t5. ") == "It is 5."
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("港口开放。渡轮停运！为什么？", ["港口开放。", "渡轮停运！", "为什么？"]),
+        ("「開く。」と言う。閉まる。", ["「開く。」", "と言う。", "閉まる。"]),
+        ("هل الميناء مفتوح؟ نعم. يغلق مساء.", ["هل الميناء مفتوح؟", "نعم.", "يغلق مساء."]),
+        ("« Il ouvre. » Elle ferme.", ["« Il ouvre. » Elle ferme."]),
+        ("Гавань открыта. Паром стоит.", ["Гавань открыта.", "Паром стоит."]),
+    ],
+)
+def test_sentences_end_in_other_scripts_too(text: str, sentences: list[str]) -> None:
+    assert split_sentences(text) == sentences
+
+
+def test_texts_without_spaces_have_shingles_of_words() -> None:
+    assert len(shingles("港口每天早上开放")) == 2
+    assert jaccard(shingles("港口每天早上六点开放"), shingles("港口每天早上七点开放")) < 1.0
+    assert shingles("港口，每天早上开放。") == shingles("港口每天早上开放")
+
+
+def test_content_words_are_found_in_texts_without_spaces() -> None:
+    assert content_words("港口每天开放") >= {"港口", "每天", "开放"}
+    assert content_words("har\u00adbour") == content_words("harbour")

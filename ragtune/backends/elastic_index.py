@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ragtune.backends.elastic_errors import checked_version, explained
 from ragtune.backends.elastic_lease import WriterLease
 from ragtune.errors import SearchIndexError
-from ragtune.knowledge.indexing import BM25_STOP_WORDS, SCHEMA_VERSION, best_first, checked_filter, stored_fields
+from ragtune.knowledge.indexing import SCHEMA_VERSION, best_first, checked_filter, stored_fields
 from ragtune.ports import IndexQuery, SearchIndex
 from ragtune.records import Chunk, Hit, content_id
+from ragtune.text.search_terms import query_terms
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,21 +37,8 @@ recall on Elasticsearch is in benchmarks/retrieval/backends.json."""
 RESCORING = (8, 18)
 """Elasticsearch scores the best candidates again with the unquantised vectors from this version on."""
 
-ANALYSIS = {
-    "filter": {
-        "parts": {"type": "word_delimiter_graph", "split_on_case_change": False, "split_on_numerics": False},
-        "stop_words": {"type": "stop", "stopwords": BM25_STOP_WORDS},
-        "stems": {"type": "stemmer", "language": "porter2"},
-    },
-    "analyzer": {
-        "prose": {
-            "type": "custom",
-            "tokenizer": "whitespace",
-            "filter": ["parts", "lowercase", "asciifolding", "stop_words", "stems"],
-        }
-    },
-}
-"""English with stemming. Words are split at punctuation, so that each part of `a.b_c` finds it."""
+ANALYSIS = {"analyzer": {"terms": {"type": "custom", "tokenizer": "whitespace"}}}
+"""The core made the terms; Elasticsearch only cuts them at spaces."""
 
 
 class ElasticIndex(SearchIndex):
@@ -183,7 +171,7 @@ class ElasticIndex(SearchIndex):
         where = [{"term": {name: value}} for name, value in checked_filter(query.where or {}).items()]
         body: dict[str, Any] = {"size": query.limit, "_source": ["record"], "track_total_hits": False}
         if query.vector is None:
-            match = {"match": {"body": {"query": query.text}}}
+            match = {"match": {"body": {"query": " ".join(query_terms(query.text))}}}
             return {**body, "query": {"bool": {"must": [match], "filter": where}}}
         knn: dict[str, Any] = {
             "field": self._vector_field,
@@ -244,7 +232,7 @@ class ElasticIndex(SearchIndex):
         }
         properties: dict[str, Any] = {name: {"type": "keyword", "ignore_above": 8000} for name in text}
         properties |= {
-            "body": {"type": "text", "analyzer": "prose"},
+            "body": {"type": "text", "analyzer": "terms"},
             "record": {"type": "keyword", "index": False, "doc_values": False},
             "added": {"type": "long"},
             "removed": {"type": "long"},

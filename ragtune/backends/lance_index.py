@@ -1,4 +1,4 @@
-"""The embedded search index: one LanceDB table with full text (stemmed) and vectors.
+"""The embedded search index: one LanceDB table with terms and vectors.
 
 A small pointer file names the table and the version that readers see. An update writes new versions, which no reader
 sees, and then changes the pointer. The next update rolls back a killed one.
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragtune.errors import SearchIndexError
-from ragtune.knowledge.indexing import BM25_STOP_WORDS, SCHEMA_VERSION, best_first, checked_filter, stored_fields
+from ragtune.knowledge.indexing import SCHEMA_VERSION, best_first, checked_filter, stored_fields
 from ragtune.ports import IndexQuery, SearchIndex
 from ragtune.records import Chunk, Hit, content_id
 from ragtune.store.artifacts import write_json
+from ragtune.text.search_terms import query_terms
 
 if TYPE_CHECKING:
     import numpy as np
@@ -171,9 +172,10 @@ class LanceIndex(SearchIndex):
         from lancedb import query as lance_query
 
         if query.vector is None:
-            if not query.text.strip():
+            terms = query_terms(query.text)
+            if not terms:
                 return []
-            words: Any = lance_query.MatchQuery(query.text, "body")
+            words: Any = lance_query.MatchQuery(" ".join(terms), "body")
             search = table.search(words, query_type="fts").select(["record", "_score"])
         else:
             self._check_embedder()
@@ -278,7 +280,15 @@ class LanceIndex(SearchIndex):
         """
         from lancedb.index import FTS, HnswSq, LabelList
 
-        words = FTS(stem=True, language="English", custom_stop_words=BM25_STOP_WORDS, max_token_length=80)
+        # The core made the terms; LanceDB only cuts them at spaces.
+        words = FTS(
+            base_tokenizer="whitespace",
+            lower_case=False,
+            stem=False,
+            remove_stop_words=False,
+            ascii_folding=False,
+            max_token_length=None,
+        )
         table.create_index("body", config=words)
         table.create_index("names", config=LabelList())
         built = {index.name for index in table.list_indices()}

@@ -12,13 +12,12 @@ from pathlib import Path
 
 from ragtune.knowledge import chunking, duplicates, structure
 from ragtune.knowledge.chunking import ChunksByVersion, chunk_documents
-from ragtune.knowledge.duplicates import Fingerprint
 from ragtune.ports import Embedder, Progress, silent
 from ragtune.records import Chunk, Document, content_id
 from ragtune.settings import Settings
-from ragtune.text import sentences, shingles, whitespace
+from ragtune.text import normal_form, segments, sentences, whitespace
 
-_CODE = (chunking, duplicates, structure, sentences, shingles, whitespace)
+_CODE = (chunking, duplicates, structure, normal_form, segments, sentences, whitespace)
 
 
 def chunk_changed(
@@ -49,11 +48,7 @@ def _read(path: Path, recipe: str) -> ChunksByVersion:
     for line in body.splitlines():
         version, rows = json.loads(line)
         stored[version] = [
-            (
-                Chunk(**{**fields, "heading_path": tuple(fields["heading_path"])}),
-                Fingerprint(wording, *map(tuple, keys)),
-            )
-            for fields, wording, keys in rows
+            (Chunk(**{**fields, "heading_path": tuple(fields["heading_path"])}), wording) for fields, wording in rows
         ]
     return stored
 
@@ -61,14 +56,7 @@ def _read(path: Path, recipe: str) -> ChunksByVersion:
 def _write(path: Path, recipe: str, stored: ChunksByVersion) -> None:
     lines = []
     for version, pairs in stored.items():
-        rows = [
-            [
-                {name: getattr(chunk, name) for name in Chunk.__slots__},
-                fingerprint.wording,
-                [fingerprint.paragraphs, fingerprint.bands],
-            ]
-            for chunk, fingerprint in pairs
-        ]
+        rows = [[{name: getattr(chunk, name) for name in Chunk.__slots__}, wording] for chunk, wording in pairs]
         lines.append(json.dumps([version, rows]) + "\n")
     body = "".join(lines).encode()
     path.parent.mkdir(parents=True, exist_ok=True)

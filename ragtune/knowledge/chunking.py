@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ragtune.knowledge.duplicates import Fingerprint, fingerprints, mark_duplicates
+from ragtune.knowledge.duplicates import fingerprint, mark_duplicates
 from ragtune.knowledge.structure import Block, Section, parse, pieces, section_tree, shorten
 from ragtune.ports import Progress, silent
 from ragtune.records import Chunk, Document, content_id
@@ -80,13 +80,13 @@ def _section_tree(document: Document) -> Section:
     return parse(document.text, api=document.kind == "api")
 
 
-ChunksByVersion = dict[str, list[tuple[Chunk, Fingerprint]]]
+ChunksByVersion = dict[str, list[tuple[Chunk, str]]]
 """The chunks of a document with their fingerprints, by the document's `document_version`."""
 
 
 def document_version(document: Document) -> str:
     """Return a hash of everything that a document's chunks depend on, except settings and code."""
-    about = (document.id, document.source, document.title, document.topic, document.kind)
+    about = (document.id, document.source, document.title, document.topic, document.kind, document.language)
     return content_id(*about, document.text, *map(repr, document.blocks))
 
 
@@ -114,7 +114,7 @@ def chunk_documents(
     for outdated in chunks_by_version.keys() - set(versions):
         del chunks_by_version[outdated]
     pairs = [pair for version in versions for pair in chunks_by_version[version]]
-    return mark_duplicates([chunk for chunk, _ in pairs], [fingerprint for _, fingerprint in pairs])
+    return mark_duplicates([chunk for chunk, _ in pairs], [wording for _, wording in pairs])
 
 
 def _chunk_new(
@@ -143,7 +143,7 @@ class _Chunker:
         self.special_tokens = count_tokens([""])[0]
         self.counts: dict[str, int] = {}
 
-    def chunk(self, documents: Sequence[Document]) -> list[list[tuple[Chunk, Fingerprint]]]:
+    def chunk(self, documents: Sequence[Document]) -> list[list[tuple[Chunk, str]]]:
         """Return the chunks of each document with their fingerprints."""
         roots = [_section_tree(document) for document in documents]
         titles = [shorten(document.title, _TITLE_CHARACTERS) for document in documents]
@@ -151,11 +151,7 @@ class _Chunker:
         headings = [heading for root in roots for heading in root.all_headings()]
         self._count_new([*texts, *headings, *titles])
         drafts = [self._document_chunks(document, root) for document, root in zip(documents, roots, strict=True)]
-        result = []
-        for document, chunks in zip(documents, self._within_bound(drafts), strict=True):
-            title_bound = {chunk.id for chunk in chunks} if document.kind == "api" else set()
-            result.append([*zip(chunks, fingerprints(chunks, title_bound), strict=True)])
-        return result
+        return [[(chunk, fingerprint(chunk)) for chunk in chunks] for chunks in self._within_bound(drafts)]
 
     def _count_new(self, texts: Sequence[str]) -> None:
         new = [text for text in dict.fromkeys(texts) if text not in self.counts]
@@ -197,6 +193,7 @@ class _Chunker:
                         text=text,
                         position=len(chunks),
                         topic=document.topic,
+                        language=document.language,
                         page=page,
                         start=start,
                     )
@@ -303,9 +300,9 @@ class _Chunker:
 
 
 def _halves(chunk: Chunk) -> list[Chunk]:
-    """Return the two halves of a chunk, cut at the white space nearest to its middle."""
+    """Return the two halves of a chunk, cut at the white space or ideographic punctuation nearest to its middle."""
     middle = len(chunk.text) // 2
-    gaps = [match.start() for match in re.finditer(r"\s+", chunk.text)]
+    gaps = [match.start() for match in re.finditer(r"\s+|(?<=[。！？，、；])(?!\Z)", chunk.text)]
     cut = min(gaps, key=lambda gap: abs(gap - middle), default=middle) or middle
     texts = [half.strip() for half in (chunk.text[:cut], chunk.text[cut:]) if half.strip()]
     return [replace(chunk, id=content_id(chunk.document_id, *chunk.heading_path, text), text=text) for text in texts]

@@ -1,110 +1,67 @@
-"""Finds passages that repeat an earlier one, so that they are not indexed twice.
+"""Finds passages that say the same as an earlier one, so that they are not indexed twice.
 
-Equal wording is found by hash, near-equal wording by MinHash and then checked exactly. Two
-passages that differ in a number, a name or code are never duplicates of each other.
+Two passages say the same if they have the same words, numbers and signs in the same order, below the same title and
+headings. Case, white space, punctuation, invisible characters and markup do not count. Everything else does: a page
+that differs in a city, a date or a `not` is another text.
 """
 
 import re
-from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ragtune.records import Chunk, content_id
-from ragtune.text.shingles import BandIndex, Bands, jaccard, minhash_bands, plain_words, shingles
-from ragtune.text.whitespace import collapse_whitespace
+from ragtune.text.normal_form import normalize_for_search
+from ragtune.text.segments import combining_marks
 
-# Chosen by hand: in a passage of 60 words one may differ, because a changed word changes three shingles.
-_JACCARD = 0.9
-# A pair at Jaccard 0.9 is missed once in 26 million.
-_BANDS = Bands(16, 4)
-# Chosen by hand; not sensitive. Below this a passage ("No.", "Deprecated.") depends on its title.
-_SHORT_WORDS = 12
-_FACT = re.compile(
-    r"```.*?```|`[^`\n]+`|[-+]?[\w.]*(?:\d|\w[._]\w|[a-z][A-Z])[\w.]*|\b[A-Z]{2,}\b|[=!<>]=|->", re.DOTALL
+_CODE_BLOCK = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
+_TOKEN = re.compile(
+    r"(?<!\w)[-+]?\d+(?:[.,:/]\d+)*"  # numbers, dates and times
+    rf"|[\w{combining_marks()}]+"
+    r"|(?<=\w)(?:\+\+|\#)|[=!<>]=|->|[$€£¥₹₽%‰°±≤≥≠]"
+    r"|(?<=\S )[<>=+](?= \S)"  # a comparison; at the start of a line `>` and `+` are markup
 )
-_PARAGRAPH_END = re.compile(r"\n\s*\n")
+_EMPHASIS = re.compile(r"(?<!\w)_{1,3}(?=\w)|(?<=\w)_{1,3}(?!\w)")
 
 
 @dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """What a passage is compared by: hashes of its whole wording, of each paragraph, and of its MinHash bands.
+class Copy:
+    """A passage that is not in the index because it says the same as `original`."""
 
-    Paragraphs and bands are empty for passages that are only compared whole.
-    """
-
-    wording: str
-    paragraphs: tuple[str, ...] = ()
-    bands: tuple[int, ...] = ()
+    passage: Chunk
+    original: Chunk
 
 
-def fingerprints(chunks: Sequence[Chunk], title_bound: Set[str] = frozenset()) -> list[Fingerprint]:
-    """Return the fingerprint of each passage, which depends on that passage alone.
-
-    Equal text under different headings gets different fingerprints. Very short chunks and those whose ids are in
-    `title_bound` mean something only under their title, so they are compared with it, and only whole.
-    """
-    return [_fingerprint(chunk, chunk.id in title_bound) for chunk in chunks]
+def fingerprint(chunk: Chunk) -> str:
+    """Return a hash of what a passage says; equal hashes mean that two passages say the same."""
+    parts = [" ".join(_tokens(part)) for part in (chunk.title, *chunk.heading_path)]
+    return content_id(*parts, "\n", *_tokens(chunk.text))
 
 
-def mark_duplicates(chunks: Sequence[Chunk], prints: Sequence[Fingerprint]) -> list[Chunk]:
-    """Return the chunks in order; repeated ones have `duplicate_of` set to the chunk that they repeat."""
+def mark_duplicates(chunks: Sequence[Chunk], prints: Sequence[str]) -> list[Chunk]:
+    """Return the chunks in order; repeated ones have `duplicate_of` set to the first chunk with their fingerprint."""
     originals: dict[str, str] = {}
-    paragraph_owners: dict[str, Chunk] = {}
-    result: list[Chunk] = []
-    for chunk, fingerprint in zip(chunks, prints, strict=True):
-        original = originals.setdefault(fingerprint.wording, chunk.id)
-        if original == chunk.id and fingerprint.paragraphs:
-            original = _repeated_paragraphs(chunk, fingerprint.paragraphs, paragraph_owners) or chunk.id
+    result = []
+    for chunk, wording in zip(chunks, prints, strict=True):
+        original = originals.setdefault(wording, chunk.id)
         result.append(chunk if original == chunk.id else replace(chunk, duplicate_of=original))
-    return _mark_near_duplicates(result, prints)
-
-
-def _fingerprint(chunk: Chunk, title_bound: bool) -> Fingerprint:
-    whole_only = title_bound or len(plain_words(chunk.text)) < _SHORT_WORDS
-    context = (chunk.title, *chunk.heading_path) if whole_only else chunk.heading_path[-1:]
-    wording = content_id(*context, "\n", collapse_whitespace(chunk.text.lower()))
-    if whole_only:
-        return Fingerprint(wording)
-    heading = " ".join(chunk.heading_path[-1:])
-    paragraphs = [" ".join(plain_words(part)) for part in _PARAGRAPH_END.split(chunk.text)]
-    return Fingerprint(
-        wording,
-        tuple(content_id(heading, paragraph) for paragraph in paragraphs if paragraph),
-        minhash_bands(shingles(chunk.text), _BANDS),
-    )
-
-
-def _repeated_paragraphs(chunk: Chunk, keys: Sequence[str], owners: dict[str, Chunk]) -> str:
-    """Return the id of the chunk that holds the last paragraph, if other documents hold all paragraphs, else ""."""
-    earlier = [owners.get(key) for key in keys]
-    elsewhere = [owner for owner in earlier if owner is not None and owner.document_id != chunk.document_id]
-    if len(elsewhere) == len(keys):
-        return elsewhere[-1].id
-    for key in keys:
-        owners.setdefault(key, chunk)
-    return ""
-
-
-def _mark_near_duplicates(chunks: list[Chunk], prints: Sequence[Fingerprint]) -> list[Chunk]:
-    """Mark passages nearly equal to an earlier one; those that share a MinHash band with it are compared exactly."""
-    index = BandIndex()
-    result = list(chunks)
-    for place, fingerprint in enumerate(prints):
-        if chunks[place].duplicate_of or not fingerprint.bands:
-            continue
-        candidates = index.candidates(fingerprint.bands)
-        original = next((other for other in candidates if _near_duplicates(chunks[place], chunks[other])), None)
-        if original is None:
-            index.add(place, fingerprint.bands)
-        else:
-            result[place] = replace(chunks[place], duplicate_of=chunks[original].id)
     return result
 
 
-def _near_duplicates(one: Chunk, other: Chunk) -> bool:
-    return jaccard(shingles(one.text), shingles(other.text)) >= _JACCARD and _facts(one) == _facts(other)
+def copies(chunks: Sequence[Chunk]) -> list[Copy]:
+    """Return every passage that is marked as a duplicate, in order, with the passage that it repeats."""
+    by_id = {chunk.id: chunk for chunk in chunks}
+    return [Copy(chunk, by_id[chunk.duplicate_of]) for chunk in chunks if chunk.duplicate_of]
 
 
-def _facts(chunk: Chunk) -> tuple[tuple[str, ...], Counter[str]]:
-    """Return what may not differ between duplicates: the heading, and names, numbers and code."""
-    return chunk.heading_path[-1:], Counter(_FACT.findall(chunk.text))
+def _tokens(text: str) -> Iterator[str]:
+    """Yield the words, numbers and signs of prose in lower case, and the lines of code as they are."""
+    start = 0
+    for block in _CODE_BLOCK.finditer(text):
+        yield from _prose_tokens(text[start : block.start()])
+        yield from (line.rstrip() for line in block[0].split("\n") if line.strip())
+        start = block.end()
+    yield from _prose_tokens(text[start:])
+
+
+def _prose_tokens(text: str) -> list[str]:
+    return _TOKEN.findall(_EMPHASIS.sub("", normalize_for_search(text).lower()))

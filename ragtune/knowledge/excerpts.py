@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ragtune.text.segments import joint
 from ragtune.text.sentences import sentence_spans
 from ragtune.text.words import STOP_WORDS, content_words, stem
 
@@ -249,7 +250,7 @@ def _join_units(units: list[_Unit], chosen: list[int]) -> str:
         unit = units[index]
         previous = chosen[place - 1] if place else -1
         if place and units[previous].line == unit.line:
-            lines[-1] += (" " if previous == index - 1 else " … ") + unit.text
+            lines[-1] += (joint(lines[-1], unit.text) if previous == index - 1 else " … ") + unit.text
         else:
             gap_inside_line = index > 0 and units[index - 1].line == unit.line
             lines.append(("… " if gap_inside_line else "") + unit.text)

@@ -17,7 +17,8 @@ from ragtune.errors import SearchIndexError
 from ragtune.knowledge.names import body_text, object_names
 from ragtune.ports import Embedder, Progress, SearchIndex, silent
 from ragtune.records import Chunk, Hit, IndexUpdate, content_id
-from ragtune.text.words import STOP_WORDS
+from ragtune.text.normal_form import normalize_for_search
+from ragtune.text.search_terms import index_terms
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,11 +26,8 @@ if TYPE_CHECKING:
 
     Vector = npt.NDArray[np.float32]
 
-SCHEMA_VERSION = "3"
-"""Bump when `stored_fields` or the analysis of a back end changes; every index is then rebuilt."""
-
-BM25_STOP_WORDS = sorted(STOP_WORDS["en"])
-"""Words that BM25 skips, the same in every back end, so that their scores agree."""
+SCHEMA_VERSION = "4"
+"""Bump when `stored_fields`, its text tools or the analysis of a back end changes; every index is then rebuilt."""
 
 FILTERS = ("document_id", "source", "title", "topic", "names")
 
@@ -39,12 +37,15 @@ SLICE = 512
 
 def chunk_version(chunk: Chunk) -> str:
     """Return `TEXT.META`: hashes of what is embedded and of the metadata that hits carry."""
-    meta = content_id(chunk.document_id, chunk.source, chunk.topic, str(chunk.position))
+    meta = content_id(chunk.document_id, chunk.source, chunk.topic, str(chunk.position), chunk.language)
     return f"{content_id(chunk.embedded_text)}.{meta}"
 
 
 def stored_fields(chunk: Chunk) -> dict[str, Any]:
-    """Return the fields that every index stores for a chunk; `record` is the whole chunk as JSON."""
+    """Return the fields that every index stores for a chunk.
+
+    `body` holds the terms of word search with spaces between them, `record` the whole chunk as JSON.
+    """
     return {
         "id": chunk.id,
         "version": chunk_version(chunk),
@@ -53,7 +54,7 @@ def stored_fields(chunk: Chunk) -> dict[str, Any]:
         "title": chunk.title,
         "topic": chunk.topic,
         "names": object_names(chunk.title),
-        "body": body_text(chunk),
+        "body": " ".join(index_terms(body_text(chunk), chunk.language)),
         "record": json.dumps(asdict(chunk)),
     }
 
@@ -158,7 +159,7 @@ class VectorPile:
         missing = sorted((key for key in texts if key not in self._vectors), key=lambda key: -len(texts[key]))
         for start in range(0, len(missing), SLICE):
             part = missing[start : start + SLICE]
-            vectors = self.embedder.embed([texts[key] for key in part])
+            vectors = self.embedder.embed([normalize_for_search(texts[key]) for key in part])
             self._save(part, vectors)
             self._vectors.update(zip(part, vectors, strict=True))
             progress("embedding", start + len(part), len(missing))

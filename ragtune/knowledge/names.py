@@ -6,6 +6,7 @@ BM25 takes `peft.LoraConfig` apart and vectors blur it, but somebody who types a
 import re
 
 from ragtune.records import Chunk
+from ragtune.text.normal_form import normalize_for_search
 
 _DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
@@ -30,7 +31,7 @@ _MOST_NAMES = 3
 
 def object_names(title: str) -> list[str]:
     """Return what an object with this title can be called, in lower case: `a.b.C` gives a.b.c, b.c and c."""
-    name = title.strip().lower()
+    name = normalize_for_search(title).strip().lower()
     if not _NAME.fullmatch(name):
         return [name]
     parts = name.split(".")
@@ -55,7 +56,7 @@ def names_in(question: str, limit: int = _MOST_NAMES) -> list[list[str]]:
     its owner, `torch.nn.Linear` also as `linear`. A question of one word is a name. A definition question without
     any name can name an object in plain words: "What is an asset check?" means `AssetCheck` or `asset_check`.
     """
-    question = question.strip()
+    question = normalize_for_search(question).strip()
     if _NAME.fullmatch(question):
         return [_lookup_names(question)]
     dotted = _DOTTED_NAME.findall(question)

@@ -5,6 +5,7 @@ Fusion is here and not in a back end, so that every index combines its hits alik
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from ragtune.knowledge.names import names_in
 from ragtune.ports import Embedder, IndexQuery, Rerank, Reword, SearchIndex
 from ragtune.records import Chunk, Hit
 from ragtune.settings import IndexSettings
+from ragtune.text.normal_form import normalize_for_search
+from ragtune.text.search_terms import contains_identifier, identifiers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +34,8 @@ _REORDERED_HITS = 24
 
 docs/decisions/order-of-passages-of-a-page.md has what that gains.
 """
+_FEW_DOCUMENTS = 3
+"""An identifier tells documents from the rest if at most so many contain it; a word, if one does. Chosen by hand."""
 _LOG_LIMIT_BYTES = 64 << 20
 """Chosen by hand: some 200,000 searches."""
 
@@ -106,7 +111,7 @@ class Retriever:
     ) -> list[list[Hit]]:
         plans = [_SearchPlan(text, names_in(text) if mode == "hybrid" else [], mode) for text in texts]
         if vectors is None and mode != "text" and texts:
-            vectors = self.embedder.embed(texts)
+            vectors = self.embedder.embed([normalize_for_search(text) for text in texts])
         queries: list[IndexQuery] = []
         depth = max(limit, self.settings.candidates) if mode == "hybrid" else limit
         for number, plan in enumerate(plans):
@@ -194,7 +199,12 @@ class _SearchPlan:
         depth = max(limit, _REORDERED_HITS)
         for document in {hit.chunk.document_id for hit in hits[:depth]} | named:
             hits = _order_by_best_line(hits, document, self.text, None if document in named else depth)
-        return hits[:limit]
+        return _put_exact_first(hits, results.lists[0], self._identifiers(results))[:limit]
+
+    def _identifiers(self, results: _Results) -> list[str]:
+        """Return the identifiers in the question, without those that name an object of the index."""
+        found = {name for forms, hits in zip(self.names, results.by_name, strict=True) if hits for name in forms}
+        return [identifier for identifier in identifiers(self.text) if identifier not in found]
 
 
 def _order_by_best_line(hits: Sequence[Hit], document: str, question: str, depth: int | None) -> list[Hit]:
@@ -218,6 +228,37 @@ def _order_by_best_line(hits: Sequence[Hit], document: str, question: str, depth
     for place, n in zip(places, order, strict=True):
         reordered[place] = Hit(chunks[n], hits[place].score)
     return reordered
+
+
+def _put_exact_first(hits: Sequence[Hit], word_hits: Sequence[Hit], names: Sequence[str]) -> list[Hit]:
+    """Return the hits with those first that alone contain an identifier of the question.
+
+    Vectors know nothing of a part number, so fusion by rank would bury the one passage that has it. An identifier
+    counts if at most `_FEW_DOCUMENTS` documents among the hits of word search contain it, a word in another script
+    than Latin if one does. Documents come in the order of word search, those with the most identifiers first;
+    passages of one document keep their fused order. Each place keeps its score.
+    """
+    if not names:
+        return list(hits)
+    texts = {hit.chunk.id: normalize_for_search(hit.chunk.embedded_text).lower() for hit in word_hits}
+    documents = {hit.chunk.id: hit.chunk.document_id for hit in word_hits}
+    counts: Counter[str] = Counter()
+    for name in names:
+        containing = [chunk_id for chunk_id, text in texts.items() if contains_identifier(text, name)]
+        most = _FEW_DOCUMENTS if name.isascii() else 1
+        if len({documents[chunk_id] for chunk_id in containing}) <= most:
+            counts.update(containing)
+    best: dict[str, tuple[int, int]] = {}
+    for rank, hit in enumerate(word_hits):
+        if hit.chunk.id in counts:
+            key = (-counts[hit.chunk.id], rank)
+            best[hit.chunk.document_id] = min(key, best.get(hit.chunk.document_id, key))
+    exact = sorted(
+        (hit for hit in hits if hit.chunk.id in counts),
+        key=lambda hit: (best[hit.chunk.document_id], -counts[hit.chunk.id]),
+    )
+    rest = [hit for hit in hits if hit.chunk.id not in counts]
+    return [Hit(hit.chunk, place.score) for hit, place in zip([*exact, *rest], hits, strict=True)]
 
 
 def _rerank(text: str, hits: Sequence[Hit], rerank: Rerank) -> list[Hit]:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ragtune.records import BlockSpan
-from ragtune.text.sentences import split_sentences
+from ragtune.text.segments import joint, segment
+from ragtune.text.sentences import sentence_spans
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 _HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*#*\s*$")
@@ -283,10 +284,7 @@ def _code_pieces(block: Block, budget: int, count: CountTokens) -> list[Block]:
 
 
 def _paragraph_pieces(block: Block, budget: int, overlap: int, count: CountTokens) -> list[Block]:
-    sentences: list[str] = []
-    whole = [" ".join(part.split()) for line in block.text.split("\n") for part in split_sentences(line)]
-    for sentence, size in zip(whole, count(whole), strict=True):
-        sentences += [sentence] if size <= budget else _by_words(sentence, budget, count)
+    sentences, gaps = _sentences_with_gaps(block.text, budget, count)
     sizes = count(sentences)
     found: list[Block] = []
     start = 0
@@ -295,7 +293,7 @@ def _paragraph_pieces(block: Block, budget: int, overlap: int, count: CountToken
         while end < len(sentences) and (end == start or total + sizes[end] <= budget):
             total += sizes[end]
             end += 1
-        found.append(Block(" ".join(sentences[start:end]), opens=bool(found)))
+        found.append(Block(_joined(sentences[start:end], gaps[start:end]), opens=bool(found)))
         if end >= len(sentences):
             break
         back, shared = end, 0
@@ -304,6 +302,33 @@ def _paragraph_pieces(block: Block, budget: int, overlap: int, count: CountToken
             shared += sizes[back]
         start = back
     return found
+
+
+def _sentences_with_gaps(text: str, budget: int, count: CountTokens) -> tuple[list[str], list[str]]:
+    """Return the sentences of a paragraph, longer ones cut, and what stands before each: a space or nothing."""
+    whole: list[str] = []
+    gaps: list[str] = []
+    for line in text.split("\n"):
+        previous_end = -1
+        for start, end in sentence_spans(line):
+            sentence = " ".join(line[start:end].split())
+            # Between two lines there was a line end, which scripts without spaces do not replace by a space.
+            gap_after_line = joint(whole[-1], sentence) if whole else ""
+            gaps.append(gap_after_line if previous_end < 0 else " " * (start > previous_end))
+            whole.append(sentence)
+            previous_end = end
+    sentences: list[str] = []
+    sentence_gaps: list[str] = []
+    for sentence, size, gap in zip(whole, count(whole), gaps, strict=True):
+        parts, part_gaps = ([sentence], [gap]) if size <= budget else _cut_words(sentence, budget, count)
+        sentences += parts
+        sentence_gaps += [gap, *part_gaps[1:]]
+    return sentences, sentence_gaps
+
+
+def _joined(parts: Sequence[str], gaps: Sequence[str]) -> str:
+    """Return the parts with what stood before each of them; what stood before the first is left out."""
+    return "".join([parts[0], *(gap + part for gap, part in zip(gaps[1:], parts[1:], strict=True))])
 
 
 def _runs(lines: Sequence[str], sizes: Sequence[int], room: int) -> list[list[str]]:
@@ -320,12 +345,38 @@ def _runs(lines: Sequence[str], sizes: Sequence[int], room: int) -> list[list[st
 
 def _by_words(text: str, budget: int, count: CountTokens) -> list[str]:
     """Return the text cut between words, or inside a word that alone is too long."""
+    return _cut_words(text, budget, count)[0]
+
+
+def _cut_words(text: str, budget: int, count: CountTokens) -> tuple[list[str], list[str]]:
+    """Return the parts of a text that is cut as `_by_words` does, and what stands before each."""
     words: list[str] = []
+    gaps: list[str] = []
     raw = text.split()
     for word, size in zip(raw, count(raw), strict=True):
         step = max(len(word) * budget // max(size, 1) // 2, 1)
-        words += [word] if size <= budget else [word[at : at + step] for at in range(0, len(word), step)]
-    return [" ".join(run) for run in _runs(words, count(words), budget)]
+        parts = [word] if size <= budget else _cut_word(word, step)
+        words += parts
+        gaps += [" ", *[""] * (len(parts) - 1)]
+    runs: list[str] = []
+    run_gaps: list[str] = []
+    at = 0
+    for run in _runs(words, count(words), budget):
+        runs.append(_joined(run, gaps[at : at + len(run)]))
+        run_gaps.append(gaps[at])
+        at += len(run)
+    return runs, run_gaps
+
+
+def _cut_word(word: str, step: int) -> list[str]:
+    """Return a long word in parts of at most `step` characters, cut between words of a script without spaces."""
+    parts = [""]
+    for piece in segment(word):
+        for part in (piece[at : at + step] for at in range(0, len(piece), step)):
+            if len(parts[-1]) + len(part) > step:
+                parts.append("")
+            parts[-1] += part
+    return [part for part in parts if part]
 
 
 def shorten(text: str, words_or_characters: int) -> str:

@@ -17,9 +17,10 @@ ABBREVIATIONS: Mapping[str, tuple[str, ...]] = {
 _ABBREVIATED = "|".join(re.escape(word) for words in ABBREVIATIONS.values() for word in words)
 # An abbreviation, an initial ("J. Smith"), or the number of a list item ("1. Install it").
 _NO_END = re.compile(rf"\b(?:{_ABBREVIATED}|[A-Z])\.$|^\(?\d+\.$")
-_END = re.compile(r"[.!?。！？][\"'`)\]]*(?=\s|$)")
+# Scripts without spaces have none behind a sentence either.
+_END = re.compile(r"[.!?؟۔।][\"'`’”»)\]]*(?=\s|$)|[。！？｡]+[\"'`’”)\]」』）】》〉]*")
 # What may stand before the first letter of a sentence, and markup that a sentence may begin with.
-_OPENING = " \t\n\"'“‘(["
+_OPENING = " \t\n\"'“‘([«「『（【《〈¿¡"
 _MARKUP = "`*_"
 # A blank line, or a line end before a list item.
 _BLOCK_END = re.compile(r"\n\s*\n|\n\s*(?:[-*+]|\d+[.)]) ")
@@ -29,8 +30,8 @@ def sentence_spans(text: str, start: int = 0, end: int | None = None) -> Iterato
     """Yield the spans of the sentences between two offsets, without white space around them.
 
     A sentence ends at a full stop, question mark or exclamation mark before white space, except inside brackets
-    and backticks, after an abbreviation, and before anything but a capital, a digit or markup. Blank lines and
-    list items end one too.
+    and backticks, after an abbreviation, and before anything but a capital, a digit or markup. The marks 。！？ need
+    no white space. Blank lines and list items end a sentence too.
     """
     end = len(text) if end is None else end
     position = start
@@ -63,7 +64,8 @@ def split_sentences(text: str) -> list[str]:
 
 def brackets_closed(text: str) -> bool:
     """Return whether no bracket or backtick is left open."""
-    return text.count("`") % 2 == 0 and text.count("(") <= text.count(")") and text.count("[") <= text.count("]")
+    pairs = ("()", "[]") if text.isascii() else ("()", "[]", "（）", "「」", "『』")
+    return text.count("`") % 2 == 0 and all(text.count(left) <= text.count(right) for left, right in pairs)
 
 
 def _sentence_end(text: str, start: int, end: int) -> int:

@@ -3,19 +3,19 @@
 Broder 1997, "On the resemblance and containment of documents".
 """
 
-import re
 import zlib
 from collections.abc import Iterator, Sequence, Set
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
+
+from ragtune.text.normal_form import normalize_for_search
+from ragtune.text.segments import split_words
 
 if TYPE_CHECKING:
     from datasketch import MinHash
 
 SHINGLE_WORDS = 3
 """Words of a shingle. Chosen by hand; Jaccard thresholds are meant for this length."""
-
-_WORD = re.compile(r"\w+")
 
 
 class Bands(NamedTuple):
@@ -45,8 +45,8 @@ class BandIndex:
 
 
 def plain_words(text: str) -> list[str]:
-    """Return the words of a text in lower case, without punctuation."""
-    return _WORD.findall(text.lower())
+    """Return the words of a text in search form and lower case, without punctuation."""
+    return split_words(normalize_for_search(text).lower())
 
 
 def shingles(text: str, size: int = SHINGLE_WORDS) -> frozenset[int]:
