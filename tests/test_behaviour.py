@@ -17,7 +17,7 @@ TEXT = Path(excerpts.__file__ or "").read_text()
 
 
 def with_edited_excerpts(text: str) -> str:
-    """Return the hash of scoring answers if the module of excerpts, which scoring reaches through three imports, had this text."""
+    """Return the hash of scoring answers if the module of excerpts, three imports away, had this text."""
     return SourceCode({excerpts.__name__: text}).sha256(score_model)
 
 

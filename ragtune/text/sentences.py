@@ -25,6 +25,9 @@ _MARKUP = "`*_"
 # A blank line, or a line end before a list item.
 _BLOCK_END = re.compile(r"\n\s*\n|\n\s*(?:[-*+]|\d+[.)]) ")
 
+_ASCII_BRACKETS = (("(", ")"), ("[", "]"))
+_BRACKETS = (*_ASCII_BRACKETS, ("（", "）"), ("「", "」"), ("『", "』"))
+
 
 def sentence_spans(text: str, start: int = 0, end: int | None = None) -> Iterator[Span]:
     """Yield the spans of the sentences between two offsets, without white space around them.
@@ -64,7 +67,7 @@ def split_sentences(text: str) -> list[str]:
 
 def brackets_closed(text: str) -> bool:
     """Return whether no bracket or backtick is left open."""
-    pairs = ("()", "[]") if text.isascii() else ("()", "[]", "（）", "「」", "『』")
+    pairs = _ASCII_BRACKETS if text.isascii() else _BRACKETS
     return text.count("`") % 2 == 0 and all(text.count(left) <= text.count(right) for left, right in pairs)
 
 
