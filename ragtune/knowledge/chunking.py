@@ -199,6 +199,7 @@ class _Chunker:
                         topic=document.topic,
                         page=page,
                         start=start,
+                        path=document.path,
                     )
                 )
         return chunks
