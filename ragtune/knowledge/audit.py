@@ -11,7 +11,7 @@ import re
 import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -38,8 +38,7 @@ _TAG = re.compile(
 )
 # Names of directives, options and roles: markup that is spelled in words.
 _RST_MARKUP = re.compile(r"(?m)^\s*(?:[*-] +)*\.\. +(?:\|[^|\n]+\| +)?[\w:-]+::|^\s+:[\w-]+:(?=\s|$)|:[\w:+.-]+:(?=`)")
-_MOST_LOST = 200
-"""Lost words that a document keeps by name; their number is exact."""
+_REPEATED = "repeated in the document"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,18 +46,24 @@ class Account:
     """What became of a document's words.
 
     `words` counts those of the file, `in_passages` those that a passage shows. `left_out` gives the words left out
-    by reason. `lost` are words that are neither.
+    by reason. `lost_words` counts those that are neither, and `lost` names the first of them.
     """
 
     words: int
     in_passages: int
     left_out: dict[str, int]
     lost: tuple[str, ...]
+    lost_words: int
+
+    @property
+    def shown(self) -> float:
+        """The share of the words that are in a passage, 0 to 1."""
+        return min(1.0, self.in_passages / self.words) if self.words else 1.0
 
     @property
     def accounted(self) -> float:
         """The share of the words that are in a passage or left out for a known reason, 0 to 1."""
-        return 1.0 if not self.words else max(0.0, 1.0 - len(self.lost) / self.words)
+        return max(0.0, 1.0 - self.lost_words / self.words) if self.words else 1.0
 
 
 def count_words(text: str) -> Counter[str]:
@@ -68,33 +73,67 @@ def count_words(text: str) -> Counter[str]:
 
 
 def audit(path: str, raw: bytes, reading: Reading) -> tuple[int, tuple[str, ...]]:
-    """Return how many words a file has, and those that are neither in the reading nor left out by it."""
+    """Return how many words a file has, and all those that are neither in the reading nor left out by it."""
     source = count_words(_source_text(path, raw))
     lost = source - count_words(reading.text) - count_words(reading.title)
     for one in reading.left_out:
         if not lost:
             break
         lost -= count_words(one.text)
-    return source.total(), tuple(sorted(lost.elements()))[:_MOST_LOST]
+    return source.total(), tuple(sorted(lost.elements()))
 
 
 def account(document: Document, passages: Iterable[Chunk]) -> Account:
     """Return what became of the document's words, given its passages (duplicates of others included)."""
     text = count_words(document.text)
-    shown = Counter[str]()
-    for passage in passages:
-        shown += count_words(passage.embedded_text)
-    missing = text - shown
+    missing = text - _shown_words(passages)
     left_out: dict[str, int] = {}
     for one in document.left_out:
         left_out[one.reason] = left_out.get(one.reason, 0) + count_words(one.text).total()
     words = document.words or text.total() + sum(left_out.values())
+    # Of two passages of a document that are the same under the same headings, one is kept.
+    repeated = missing & _repeated_words(document) if missing else missing
+    if repeated:
+        left_out[_REPEATED] = repeated.total()
+    lost = missing - repeated
     return Account(
         words=words,
         in_passages=text.total() - missing.total(),
         left_out=left_out,
-        lost=tuple(sorted([*document.lost, *missing.elements()])),
+        lost=tuple(sorted([*document.lost, *lost.elements()])),
+        lost_words=document.lost_words + lost.total(),
     )
+
+
+def account_all(documents: Sequence[Document], passages: Iterable[Chunk]) -> list[Account]:
+    """Return the account of every document, in order; `passages` are those of all documents."""
+    passages_by_document: dict[str, list[Chunk]] = {}
+    for passage in passages:
+        passages_by_document.setdefault(passage.document_id, []).append(passage)
+    return [account(document, passages_by_document.get(document.id, ())) for document in documents]
+
+
+def _shown_words(passages: Iterable[Chunk]) -> Counter[str]:
+    """Return the words of the passages; a heading that stands above several of them counts once."""
+    shown, headings = Counter[str](), set[tuple[str, ...]]()
+    for passage in passages:
+        shown.update(count_words(passage.text))
+        path = (passage.title, *passage.headings)
+        headings.update(path[: depth + 1] for depth in range(len(path)))
+    for path in headings:
+        shown.update(count_words(path[-1]))
+    return shown
+
+
+def _repeated_words(document: Document) -> Counter[str]:
+    """Return the words of the blocks that say again what an earlier block of the document says."""
+    text = document.text
+    blocks = [text[span.start : span.end] for span in document.blocks] or text.split("\n\n")
+    repeated = Counter[str]()
+    for block, count in Counter(blocks).items():
+        if count > 1:
+            repeated.update(count_words("\n".join([block] * (count - 1))))
+    return repeated
 
 
 def _source_text(path: str, raw: bytes) -> str:
