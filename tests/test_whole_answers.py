@@ -79,6 +79,6 @@ def test_an_abbreviation_does_not_cut_an_answer(sentence: str) -> None:
 
 
 def test_the_description_of_a_list_item_is_not_cut_at_an_abbreviation() -> None:
-    text = "# Millrace lock\n\n- **Paddle rod**: a bar of oak from Bros. Hartley Mills that lifts the paddle. New in May.\n"
-    answers = {pair.answer for pair in pairs_of(text, "list_item")}
-    assert answers == {"a bar of oak from Bros. Hartley Mills that lifts the paddle."}
+    item = "a bar of oak from Bros. Hartley Mills that lifts the paddle."
+    text = f"# Millrace lock\n\n- **Paddle rod**: {item} New in May.\n"
+    assert {pair.answer for pair in pairs_of(text, "list_item")} == {item}

@@ -147,9 +147,7 @@ def parse_filters(filters: Sequence[str], library: "Library") -> dict[str, str]:
         field, equals, value = entry.partition("=")
         field = field.strip()
         if field not in FILTERS or not equals or not value:
-            raise SettingsError(
-                f"--filter is {entry}.", f"FIELD=VALUE, with one of these fields: {', '.join(FILTERS)}"
-            )
+            raise SettingsError(f"--filter is {entry}.", f"FIELD=VALUE, with one of these fields: {', '.join(FILTERS)}")
         if field == "source" and value not in {shelf.spec for shelf in library.shelves()}:
             field, value = "document_id", library.find(_path_of(value, library)).id
         if where.setdefault(field, value) != value:
