@@ -48,7 +48,7 @@ def test_search_and_documents_print_titles_as_they_are(home: Path, tmp_path: Pat
     assert "Left out [broken].pdf: " in printed
     assert f"1. {TITLE}  0." in invoke("search", "names and addresses")
     assert TITLE in invoke("documents", "list")
-    assert f"title     {TITLE}" in invoke("documents", "show", "hosts.md")
+    assert f"title         {TITLE}" in invoke("documents", "show", "hosts.md")
     assert f"[broken].pdf  (folder:{folder})" in invoke("documents", "quarantine")
     assert f"folder:{folder}" in invoke("sources", "list")
 

@@ -21,6 +21,7 @@ from ragtune.knowledge.readers.encoding import decode
 from ragtune.knowledge.readers.reading import Reading
 from ragtune.knowledge.readers.web_page import decode_page
 from ragtune.records import Chunk, Document
+from ragtune.text.sentences import line_sentence_spans
 
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_])+")
@@ -37,7 +38,14 @@ _TAG = re.compile(
     r"|img|ins|li|main|nav|ol|p|pre|s|section|summary|table|tbody|td|tfoot|th|thead|tr|ul)\b[^<>]*>"
 )
 # Names of directives, options and roles: markup that is spelled in words.
-_RST_MARKUP = re.compile(r"(?m)^\s*(?:[*-] +)*\.\. +(?:\|[^|\n]+\| +)?[\w:-]+::|^\s+:[\w-]+:(?=\s|$)|:[\w:+.-]+:(?=`)")
+_RST_MARKUP = re.compile(
+    r"(?m)^\s*(?:[*-] +)*\.\. +(?:\|[^|\n]+\| +)?[\w:-]+::|^\s+:[\w-]+:(?=\s|$)|:[\w:+.-]+:(?=`)|\[#[\w.-]*\]"
+)
+# Of Markdown: `2. ` at the beginning of an item, `[label]: address`, `[^note]`, and `[words][label]`.
+_LIST_NUMBER = re.compile(r"(?m)^([ \t>*+-]*)\d{1,9}[.)](?=\s)")
+_LABEL_DEFINITION = re.compile(r"(?m)^[ \t>]*\[(?!\^)((?:\\.|[^\]\[\\\n])+)\]:(?=[ \t]*\S)")
+_NOTE_LABEL = re.compile(r"\[\^[^\]\s]+\]")
+_LABEL_USE = re.compile(r"\]\[((?:\\.|[^\]\[\\])+)\]")
 _REPEATED = "repeated in the document"
 
 
@@ -126,13 +134,12 @@ def _shown_words(passages: Iterable[Chunk]) -> Counter[str]:
 
 
 def _repeated_words(document: Document) -> Counter[str]:
-    """Return the words of the blocks that say again what an earlier block of the document says."""
-    text = document.text
-    blocks = [text[span.start : span.end] for span in document.blocks] or text.split("\n\n")
+    """Return the words of the sentences and lines that say again what the document has said before."""
+    sentences = Counter(document.text[start:end] for start, end in line_sentence_spans(document.text))
     repeated = Counter[str]()
-    for block, count in Counter(blocks).items():
-        if count > 1:
-            repeated.update(count_words("\n".join([block] * (count - 1))))
+    for sentence, count in sentences.items():
+        for word, times in count_words(sentence).items() if count > 1 else ():
+            repeated[word] += times * (count - 1)
     return repeated
 
 
@@ -146,6 +153,19 @@ def _raw_text(raw: bytes) -> str:
     text = _SUPERSCRIPT.sub(r" \1 ", decode(raw))
     text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), _TAG.sub(" ", _INLINE_TAG.sub("", text)))
     return text.replace("_", " ")
+
+
+def _markdown_text(raw: bytes) -> str:
+    """Return a Markdown file without the labels of links, and the numbers of lists and notes: the reader counts."""
+    text = _NOTE_LABEL.sub(" ", _LIST_NUMBER.sub(r"\1", decode(raw)))
+    labels = {_label(label) for label in _LABEL_DEFINITION.findall(text)}
+    text = _LABEL_DEFINITION.sub(lambda label: label[0].replace(label[1], ""), text)
+    text = _LABEL_USE.sub(lambda use: "]" if _label(use[1]) in labels else use[0], text)
+    return _raw_text(text.encode())
+
+
+def _label(text: str) -> str:
+    return " ".join(text.split()).casefold()
 
 
 def _restructured_text(raw: bytes) -> str:
@@ -214,6 +234,9 @@ _EXTRACTORS: dict[str, Callable[[bytes], str]] = {
     ".xhtml": _web_page_text,
     ".docx": _word_text,
     ".pdf": _pdf_text,
+    ".md": _markdown_text,
+    ".markdown": _markdown_text,
+    ".mdx": _markdown_text,
     ".rst": _restructured_text,
     ".ipynb": _notebook_text,
     ".xlsx": partial(_office_text, parts=r"xl/(?:sharedStrings|worksheets/sheet\d+)\.xml", text="t"),
