@@ -68,7 +68,8 @@ class Document:
 
     `blocks` says where the headings, paragraphs, tables and so on stand in `text`; it is empty for API pages,
     whose structure is read from their text. `left_out` is what the file holds in addition to `text`. `words` counts
-    the words of the file (0 if nobody counted), and `lost` are those that are neither in `text` nor in `left_out`.
+    the words of the file (0 if nobody counted), and `lost_words` those that are neither in `text` nor in `left_out`;
+    `lost` names the first of these.
     """
 
     id: str
@@ -85,6 +86,7 @@ class Document:
     left_out: tuple[LeftOut, ...] = ()
     words: int = 0
     lost: tuple[str, ...] = ()
+    lost_words: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,9 @@ class QuarantinedDocument:
 class Chunk:
     """A passage of a document that never splits a paragraph, code block or table; `text` is what the model reads.
 
-    `start` is where it begins in the document's text, -1 if that is not known; `page` counts from 1, and 0 means
-    that the format has no pages. `language` is its document's, an ISO 639-1 code; its words are stemmed by it.
+    `path` is the path of its document. `start` is where it begins in the document's text, -1 if that is not known;
+    `page` counts from 1, and 0 means that the format has no pages. `language` is its document's, an ISO 639-1 code;
+    its words are stemmed by it.
     """
 
     id: str
@@ -116,11 +119,17 @@ class Chunk:
     page: int = 0
     start: int = -1
     language: str = "en"
+    path: str = ""
 
     @property
     def headings(self) -> list[str]:
         """The heading path without the title, outermost first."""
         return [heading for heading in self.heading_path if heading != self.title]
+
+    @property
+    def origin(self) -> str:
+        """What a person knows the document by: its URL, its path in the folder, or the id of its JSONL record."""
+        return f"{self.source}/{self.path}" if "://" in self.source else self.path
 
     @property
     def embedded_text(self) -> str:
@@ -202,15 +211,22 @@ class Completion:
     finish_reason: str = "stop"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Citation:
-    """A passage that the answer cites; `number` is 1 for the mark `[1]` in the answer."""
+    """A passage that the answer cites; `number` is 1 for the mark `[1]` in the answer.
+
+    `source` is the chunk's `origin`; `headings`, `page` and `start` are as in the chunk.
+    """
 
     number: int
     document_id: str
     chunk_id: str
     title: str
     text: str
+    source: str = ""
+    headings: tuple[str, ...] = ()
+    page: int = 0
+    start: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,10 @@ class GatewayClient:
         """Return the gateway's /status."""
         return self._send("GET", "/status")
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         try:
             response = self._client.request(method, path, json=body)

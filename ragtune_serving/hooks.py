@@ -261,6 +261,10 @@ class AnsweringHooks(CustomLogger):
                     chunk=citation.chunk_id,
                     title=citation.title,
                     text=citation.text,
+                    source=citation.source,
+                    headings=list(citation.headings),
+                    page=citation.page,
+                    start=citation.start,
                 )
                 for citation in answer.citations
             ],

@@ -84,6 +84,10 @@ class CitedPassage(BaseModel):
     chunk: str = Field(description="chunk id")
     title: str
     text: str
+    source: str = Field(description="path, URL or JSONL id of the document")
+    headings: list[str] = Field(description="headings above the passage, outermost first")
+    page: int = Field(description="counts from 1; 0 if the format has no pages")
+    start: int = Field(description="where the passage begins in the document's text; -1 if that is not known")
 
 
 class RagTuneField(BaseModel):

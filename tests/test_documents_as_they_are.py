@@ -80,6 +80,7 @@ def test_what_the_reader_of_a_page_cannot_see_is_left_out_and_listed() -> None:
         ("link target", "https://x.example/a"),
         ("link target", "https://y.example"),
         ("image", "a boat"),
+        ("link target", "b.png"),
         ("comment", "ask Kim"),
     }
 

@@ -17,7 +17,7 @@ from ragtune.backends.elastic_index import ElasticIndex
 from ragtune.backends.elastic_lease import WriterLease
 from ragtune.errors import SearchIndexError
 from ragtune.records import Chunk, content_id
-from tests.support.elastic import elastic_opener, elastic_url
+from tests.support.elastic import REQUIRED, VARIABLE, elastic_opener, elastic_url
 
 VECTOR = np.ones(8, dtype=np.float32) / np.sqrt(np.float32(8))
 
@@ -175,3 +175,13 @@ def test_an_alias_on_two_indices_is_refused(request: pytest.FixtureRequest, tmp_
             client.indices.create(index=f"{index.name}-{suffix}", aliases={index.name: {}})
     with pytest.raises(SearchIndexError, match="one index"):
         index.versions()
+
+
+def test_without_a_node_the_tests_are_skipped_or_fail_if_one_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(REQUIRED, raising=False)
+    with pytest.raises(pytest.skip.Exception, match=VARIABLE):
+        elastic_url()
+    monkeypatch.setenv(REQUIRED, "1")
+    with pytest.raises(pytest.fail.Exception, match=VARIABLE):
+        elastic_url()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ragtune.errors import SourceError
+from ragtune.errors import RagTuneError, SourceError
 from ragtune_serving.cli import app
 
 
@@ -56,10 +56,80 @@ def test_documents_are_listed_and_shown_with_their_passages(docs: Path) -> None:
     assert [document["path"] for document in as_json("documents", "list")] == ["cart.md", "login.md"]
     assert [document["title"] for document in as_json("documents", "list", "LOG")] == ["Login"]
     login = as_json("documents", "show", "login.md")
-    assert (login["passages"], login["removed"], login["source"]) == (1, False, f"folder:{docs}")
+    assert (login["removed"], login["source"]) == (False, f"folder:{docs}")
+    (passage,) = login["passages"]
+    assert "thirty minutes" in passage["text"]
+    assert login["text"][passage["start"] :].startswith("# Login")
     assert "thirty minutes" in login["text"]
     assert "thirty minutes" in invoke("documents", "show", "Login")
     assert "Documents: 2" in invoke("documents", "list")
+
+
+def test_a_document_shows_what_was_left_out_and_which_passages_are_copies(docs: Path) -> None:
+    words = "Parcels with glass are carried by hand and never stacked more than two boxes high on any of the carts."
+    (docs / "glass.md").write_text(f"# Glass\n\n<!-- ask Ruth -->\n\n{words}\n\n[rates](https://example.org/rates)\n")
+    (docs / "vases.md").write_text(f"# Glass\n\n{words}\n\n[rates](https://example.org/rates)\n")
+    invoke("index")
+    glass, vases = as_json("documents", "show", "glass.md"), as_json("documents", "show", "vases.md")
+    assert {part["sample"] for part in glass["left_out"].values()} == {"ask Ruth", "https://example.org/rates"}
+    assert (glass["accounted_for"], glass["lost"], glass["passages"][0]["copy_of"]) == (1.0, [], None)
+    assert vases["passages"][0]["copy_of"] == {"chunk": glass["passages"][0]["chunk"], "source": "glass.md"}
+    shares = {document["path"]: document["in_passages"] for document in as_json("documents", "list")}
+    assert shares == {"cart.md": 1.0, "glass.md": glass["in_passages"], "login.md": 1.0, "vases.md": shares["vases.md"]}
+    assert 0.7 < shares["glass.md"] < 0.9, "6 words of some 30 are a comment and an address"
+    printed = invoke("documents", "show", "vases.md")
+    assert f"a copy of {glass['passages'][0]['chunk']} in glass.md, not indexed" in printed
+    assert "left out      4 words" in printed
+
+
+def test_a_removed_document_is_shown_whole(docs: Path) -> None:
+    invoke("documents", "remove", "cart.md")
+    cart = as_json("documents", "show", "cart.md")
+    assert (cart["removed"], cart["in_passages"], cart["lost_words"]) == (True, 1.0, 0)
+
+
+def test_a_search_can_be_narrowed_to_a_source_a_document_or_a_title(docs: Path, tmp_path: Path) -> None:
+    (tmp_path / "more.jsonl").write_text('{"id": "m", "title": "Shipping", "text": "Prices of parcels."}\n')
+    invoke("sources", "add", "jsonl:more.jsonl")
+
+    def search(*filters: str) -> list[str]:
+        options = [option for entry in filters for option in ("--filter", entry)]
+        return [hit["source"] for hit in as_json("search", "prices", *options)]
+
+    assert search(f"source=jsonl:{tmp_path}/more.jsonl") == ["m"]
+    assert search("source=login.md") == search("title=Login") == ["login.md"]
+    assert sorted(search(f"source=folder:{docs}")) == ["cart.md", "login.md"]
+    assert search("title=Login", "source=cart.md") == []
+    (tmp_path / "q.jsonl").write_text('{"id": "q1", "text": "prices"}\n')
+    invoke("search", "--queries", "q.jsonl", "--run", "run.trec", "--level", "document", "--filter", "title=Cart")
+    assert len((tmp_path / "run.trec").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        (["author=Ruth"], "document_id, source, title, topic"),
+        (["title"], "FIELD=VALUE"),
+        (["source=crat.md"], r"for example cart\.md"),
+        (["title=Cart", "title=Login"], "one value for each field"),
+    ],
+)
+def test_a_wrong_filter_is_refused_with_what_is_valid(docs: Path, filters: list[str], message: str) -> None:
+    options = [option for entry in filters for option in ("--filter", entry)]
+    with pytest.raises(RagTuneError, match=message):
+        invoke("search", "prices", *options)
+
+
+def test_a_hit_names_its_path_headings_and_place(docs: Path) -> None:
+    part = "The lamp on the upper deck is green and is lit at dusk by the second mate. " * 12
+    text = f"# Ship\n\n{part}\n\n## Night\n\n{part}\n\n### Anchor\n\nThe anchor watch changes every {part}"
+    (docs / "ship.md").write_text(text)
+    invoke("index")
+    hit = next(hit for hit in as_json("search", "anchor watch") if "anchor watch" in hit["text"])
+    assert (hit["source"], hit["headings"], hit["page"]) == ("ship.md", ["Night", "Anchor"], 0)
+    shown = as_json("documents", "show", "ship.md")["text"]
+    assert shown[hit["start"] :].startswith("The anchor watch")
+    assert "ship.md" in invoke("search", "anchor watch")
 
 
 def test_the_quarantine_names_each_broken_document_with_its_reason(docs: Path) -> None:

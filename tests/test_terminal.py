@@ -48,17 +48,19 @@ def test_search_and_documents_print_titles_as_they_are(home: Path, tmp_path: Pat
     assert "Left out [broken].pdf: " in printed
     assert f"1. {TITLE}  0." in invoke("search", "names and addresses")
     assert TITLE in invoke("documents", "list")
-    assert f"title     {TITLE}" in invoke("documents", "show", "hosts.md")
+    assert f"title         {TITLE}" in invoke("documents", "show", "hosts.md")
     assert f"[broken].pdf  (folder:{folder})" in invoke("documents", "quarantine")
     assert f"folder:{folder}" in invoke("sources", "list")
 
 
 def test_an_answer_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    citation = {"number": 1, "title": TITLE, "document": "d", "chunk": "c", "text": TITLE}
+    place = {"source": "a/[b].pdf", "headings": ["On [x]"], "page": 3, "start": 0}
+    citation = {"number": 1, "title": TITLE, "document": "d", "chunk": "c", "text": TITLE, **place}
     fields = {"citations": [citation], "warnings": [f"A warning about {TITLE}."], "model_version": "1"}
     asking.show(Reply(f"It is in {TITLE} [1]", fields, 12.0))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == [f"It is in {TITLE} [1]", f"  [1] {TITLE}  (d)", f"  note: A warning about {TITLE}."]
+    assert lines[:3] == [f"It is in {TITLE} [1]", lines[1], f"  note: A warning about {TITLE}."]
+    assert lines[1] == f"  [1] {TITLE} > On [x]  (a/[b].pdf, page 3)"
 
 
 def test_status_prints_the_name_of_the_home_as_it_is(home: Path) -> None:

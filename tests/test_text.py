@@ -58,6 +58,16 @@ def test_sentences_are_spans_without_white_space_around_them() -> None:
         "`call(name, ...)` (class)",
         "Defaults to 5. |",
         "Version 2.5 is out.",
+        "The lock was made by Hallam Inc. Leeds for the mill.",
+        "The crane was drawn by Prof. Okafor, not by Dr. Lund.",
+        "A gate under Sec. 9 stays shut, as Art. IV says.",
+        "It holds approx. 200 litres, i.e. max. 40 buckets.",
+        "Ships from the U.S. Coast Guard use it.",
+        "See Nr. 5 and vol. 3 first.",
+        "The keeper wrote of it (cf. Fig. 3) in May.",
+        "Das Tor ist aus Holz, z. B. Eiche, bzw. Stahl, mit max. Höhe 3 m.",
+        "Le tarif de Mme. Roux vaut env. Noël compris.",
+        "Мост стоит на ул. Садовой, т. е. Восточной.",
     ],
 )
 def test_a_full_stop_does_not_always_end_a_sentence(sentence: str) -> None:
@@ -65,14 +75,22 @@ def test_a_full_stop_does_not_always_end_a_sentence(sentence: str) -> None:
 
 
 def test_a_sentence_may_begin_with_a_digit_a_bracket_or_markup() -> None:
-    text = 'It ends. 3 more follow. (Only here.) `run` starts it. "Yes." *Note* well.'
+    text = 'Does it end? 3 more follow. (Only here.) `run` starts it. "Yes." *Note* well.'
     assert split_sentences(text) == [
-        "It ends.",
+        "Does it end?",
         "3 more follow.",
         "(Only here.)",
         "`run` starts it.",
         '"Yes."',
         "*Note* well.",
+    ]
+
+
+def test_numbered_sentences_in_one_line_are_separate() -> None:
+    assert split_sentences("1. Lift the bar. 2. Open the gate. (3) Wait.") == [
+        "1. Lift the bar.",
+        "2. Open the gate.",
+        "(3) Wait.",
     ]
 
 

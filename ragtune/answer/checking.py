@@ -114,4 +114,14 @@ def _shares_a_word(question: str, hit: Hit) -> bool:
 
 def _citation(number: int, hit: Hit) -> Citation:
     chunk = hit.chunk
-    return Citation(number, chunk.document_id, chunk.id, chunk.title, chunk.text)
+    return Citation(
+        number=number,
+        document_id=chunk.document_id,
+        chunk_id=chunk.id,
+        title=chunk.title,
+        text=chunk.text,
+        source=chunk.origin,
+        headings=tuple(chunk.headings),
+        page=chunk.page,
+        start=chunk.start,
+    )

@@ -11,7 +11,7 @@ import re
 import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -21,6 +21,7 @@ from ragtune.knowledge.readers.encoding import decode
 from ragtune.knowledge.readers.reading import Reading
 from ragtune.knowledge.readers.web_page import decode_page
 from ragtune.records import Chunk, Document
+from ragtune.text.sentences import line_sentence_spans
 
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_])+")
@@ -37,11 +38,17 @@ _TAG = re.compile(
     r"|img|ins|li|main|nav|ol|p|pre|s|section|summary|table|tbody|td|tfoot|th|thead|tr|ul)\b[^<>]*>"
 )
 # Names of directives, options and roles: markup that is spelled in words.
-_RST_MARKUP = re.compile(r"(?m)^\s*(?:[*-] +)*\.\. +(?:\|[^|\n]+\| +)?[\w:-]+::|^\s+:[\w-]+:(?=\s|$)|:[\w:+.-]+:(?=`)")
+_RST_MARKUP = re.compile(
+    r"(?m)^\s*(?:[*-] +)*\.\. +(?:\|[^|\n]+\| +)?[\w:-]+::|^\s+:[\w-]+:(?=\s|$)|:[\w:+.-]+:(?=`)|\[#[\w.-]*\]"
+)
+# Of Markdown: `2. ` at the beginning of an item, `[label]: address`, `[^note]`, and `[words][label]`.
+_LIST_NUMBER = re.compile(r"(?m)^([ \t>*+-]*)\d{1,9}[.)](?=\s)")
+_LABEL_DEFINITION = re.compile(r"(?m)^[ \t>]*\[(?!\^)((?:\\.|[^\]\[\\\n])+)\]:(?=[ \t]*\S)")
+_NOTE_LABEL = re.compile(r"\[\^[^\]\s]+\]")
+_LABEL_USE = re.compile(r"\]\[((?:\\.|[^\]\[\\])+)\]")
+_REPEATED = "repeated in the document"
 # A hyphen at the end of a line, also as PDFium marks it: whether the word is one or two is not for this module to say.
 _BROKEN_WORD = re.compile(r"[^\W_]+(?:[\x02\ufffe]|-\s*\n)[^\W_]+")
-_MOST_LOST = 200
-"""Lost words that a document keeps by name; their number is exact."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,18 +56,24 @@ class Account:
     """What became of a document's words.
 
     `words` counts those of the file, `in_passages` those that a passage shows. `left_out` gives the words left out
-    by reason. `lost` are words that are neither.
+    by reason. `lost_words` counts those that are neither, and `lost` names the first of them.
     """
 
     words: int
     in_passages: int
     left_out: dict[str, int]
     lost: tuple[str, ...]
+    lost_words: int
+
+    @property
+    def shown(self) -> float:
+        """The share of the words that are in a passage, 0 to 1."""
+        return min(1.0, self.in_passages / self.words) if self.words else 1.0
 
     @property
     def accounted(self) -> float:
         """The share of the words that are in a passage or left out for a known reason, 0 to 1."""
-        return 1.0 if not self.words else max(0.0, 1.0 - len(self.lost) / self.words)
+        return max(0.0, 1.0 - self.lost_words / self.words) if self.words else 1.0
 
 
 def count_words(text: str) -> Counter[str]:
@@ -70,33 +83,66 @@ def count_words(text: str) -> Counter[str]:
 
 
 def audit(path: str, raw: bytes, reading: Reading) -> tuple[int, tuple[str, ...]]:
-    """Return how many words a file has, and those that are neither in the reading nor left out by it."""
+    """Return how many words a file has, and all those that are neither in the reading nor left out by it."""
     source = count_words(_source_text(path, raw))
     lost = source - count_words(reading.text) - count_words(reading.title)
     for one in reading.left_out:
         if not lost:
             break
         lost -= count_words(one.text)
-    return source.total(), tuple(sorted(lost.elements()))[:_MOST_LOST]
+    return source.total(), tuple(sorted(lost.elements()))
 
 
 def account(document: Document, passages: Iterable[Chunk]) -> Account:
     """Return what became of the document's words, given its passages (duplicates of others included)."""
     text = count_words(document.text)
-    shown = Counter[str]()
-    for passage in passages:
-        shown += count_words(passage.embedded_text)
-    missing = text - shown
+    missing = text - _shown_words(passages)
     left_out: dict[str, int] = {}
     for one in document.left_out:
         left_out[one.reason] = left_out.get(one.reason, 0) + count_words(one.text).total()
     words = document.words or text.total() + sum(left_out.values())
+    # Of two passages of a document that are the same under the same headings, one is kept.
+    repeated = missing & _repeated_words(document) if missing else missing
+    if repeated:
+        left_out[_REPEATED] = repeated.total()
+    lost = missing - repeated
     return Account(
         words=words,
         in_passages=text.total() - missing.total(),
         left_out=left_out,
-        lost=tuple(sorted([*document.lost, *missing.elements()])),
+        lost=tuple(sorted([*document.lost, *lost.elements()])),
+        lost_words=document.lost_words + lost.total(),
     )
+
+
+def account_all(documents: Sequence[Document], passages: Iterable[Chunk]) -> list[Account]:
+    """Return the account of every document, in order; `passages` are those of all documents."""
+    passages_by_document: dict[str, list[Chunk]] = {}
+    for passage in passages:
+        passages_by_document.setdefault(passage.document_id, []).append(passage)
+    return [account(document, passages_by_document.get(document.id, ())) for document in documents]
+
+
+def _shown_words(passages: Iterable[Chunk]) -> Counter[str]:
+    """Return the words of the passages; a heading that stands above several of them counts once."""
+    shown, headings = Counter[str](), set[tuple[str, ...]]()
+    for passage in passages:
+        shown.update(count_words(passage.text))
+        path = (passage.title, *passage.headings)
+        headings.update(path[: depth + 1] for depth in range(len(path)))
+    for path in headings:
+        shown.update(count_words(path[-1]))
+    return shown
+
+
+def _repeated_words(document: Document) -> Counter[str]:
+    """Return the words of the sentences and lines that say again what the document has said before."""
+    sentences = Counter(document.text[start:end] for start, end in line_sentence_spans(document.text))
+    repeated = Counter[str]()
+    for sentence, count in sentences.items():
+        for word, times in count_words(sentence).items() if count > 1 else ():
+            repeated[word] += times * (count - 1)
+    return repeated
 
 
 def _source_text(path: str, raw: bytes) -> str:
@@ -109,6 +155,19 @@ def _raw_text(raw: bytes) -> str:
     text = _SUPERSCRIPT.sub(r" \1 ", decode(raw))
     text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), _TAG.sub(" ", _INLINE_TAG.sub("", text)))
     return text.replace("_", " ")
+
+
+def _markdown_text(raw: bytes) -> str:
+    """Return a Markdown file without the labels of links, and the numbers of lists and notes: the reader counts."""
+    text = _NOTE_LABEL.sub(" ", _LIST_NUMBER.sub(r"\1", decode(raw)))
+    labels = {_label(label) for label in _LABEL_DEFINITION.findall(text)}
+    text = _LABEL_DEFINITION.sub(lambda label: label[0].replace(label[1], ""), text)
+    text = _LABEL_USE.sub(lambda use: "]" if _label(use[1]) in labels else use[0], text)
+    return _raw_text(text.encode())
+
+
+def _label(text: str) -> str:
+    return " ".join(text.split()).casefold()
 
 
 def _restructured_text(raw: bytes) -> str:
@@ -185,6 +244,9 @@ _EXTRACTORS: dict[str, Callable[[bytes], str]] = {
     ".xhtml": _web_page_text,
     ".docx": _word_text,
     ".pdf": _pdf_text,
+    ".md": _markdown_text,
+    ".markdown": _markdown_text,
+    ".mdx": _markdown_text,
     ".rst": _restructured_text,
     ".ipynb": _notebook_text,
     ".xlsx": partial(_office_text, parts=r"xl/(?:sharedStrings|worksheets/sheet\d+)\.xml", text="t"),

@@ -196,6 +196,7 @@ class _Chunker:
                         language=document.language,
                         page=page,
                         start=start,
+                        path=document.path,
                     )
                 )
         return chunks

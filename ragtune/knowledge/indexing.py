@@ -37,7 +37,8 @@ SLICE = 512
 
 def chunk_version(chunk: Chunk) -> str:
     """Return `TEXT.META`: hashes of what is embedded and of the metadata that hits carry."""
-    meta = content_id(chunk.document_id, chunk.source, chunk.topic, str(chunk.position), chunk.language)
+    place = (chunk.path, str(chunk.position), str(chunk.page), str(chunk.start))
+    meta = content_id(chunk.document_id, chunk.source, chunk.topic, *place, chunk.language)
     return f"{content_id(chunk.embedded_text)}.{meta}"
 
 

@@ -26,6 +26,8 @@ from ragtune.records import Document, QuarantinedDocument, content_id
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """Larger files go to the quarantine, because a file is read into memory whole. Chosen by hand, not measured."""
+MOST_LOST_NAMED = 200
+"""Lost words that a document keeps by name. Chosen by hand: enough to see what was lost, little to store."""
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", ".git"}
 
 
@@ -145,7 +147,8 @@ def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corp
                 reading = read_bytes(file.path, raw)
                 document = _document(source, file.path, reading, file.modified)
                 words, lost = audit(file.path, raw, reading)
-                corpus.documents.append(replace(document, words=words, lost=lost))
+                named = lost[:MOST_LOST_NAMED]
+                corpus.documents.append(replace(document, words=words, lost=named, lost_words=len(lost)))
         except (UnreadableError, OSError) as error:
             corpus.quarantine.append(QuarantinedDocument(source, file.path, str(error)))
         progress(f"reading {source}", done, len(readable))

@@ -63,7 +63,9 @@ def show(reply: Reply) -> None:
     """Print an answer with its citations, warnings, model version and time."""
     out.print(reply.text)
     for citation in reply.fields["citations"]:
-        out.print(f"  [{citation['number']}] {citation['title']}  ({citation['document']})")
+        title = " > ".join([citation["title"], *citation["headings"]])
+        page = f", page {citation['page']}" if citation["page"] else ""
+        out.print(f"  [{citation['number']}] {title}  ({citation['source']}{page})")
     for warning in reply.fields["warnings"]:
         out.print(f"  note: {warning}", style="yellow")
     out.print(f"  version {reply.fields['model_version']}, {reply.latency_ms:.0f} ms", style="dim")
@@ -95,7 +97,7 @@ def as_row(question_id: str, reply: Reply) -> dict[str, Any]:
         "answer": reply.text,
         "refused": fields["refused"],
         "citations": [
-            {"document": citation["document"], "chunk": citation["chunk"]} for citation in fields["citations"]
+            {name: citation[name] for name in ("document", "chunk", "source")} for citation in fields["citations"]
         ],
         "model_version": fields["model_version"],
         "latency_ms": reply.latency_ms,

@@ -3,7 +3,9 @@
 import json
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,9 +21,11 @@ from ragtune_serving.terminal import err, out, print_json, progress_bar
 
 if TYPE_CHECKING:
     from ragtune.knowledge.library import Library
-    from ragtune.knowledge.retrieval import Mode, Retriever
+    from ragtune.knowledge.retrieval import Mode
 
 MODES: "tuple[Mode, ...]" = ("hybrid", "text", "vector")
+FILTERS = ("document_id", "source", "title", "topic")
+"""Fields of a passage that `--filter` takes."""
 _CHUNKS_PER_DOCUMENT = 3
 """Hits per wanted document in a first search for a ranking of documents; chosen by hand, not sensitive: if it brings
 too few documents, the number of hits is doubled."""
@@ -86,6 +90,10 @@ def search(
     timings: Annotated[
         Path | None, typer.Option(help='a JSON lines file to write: one {"id","latency_ms"} per query')
     ] = None,
+    filter_: Annotated[
+        list[str],
+        typer.Option("--filter", help=f"FIELD=VALUE, with {', '.join(FILTERS)}; can be given several times"),
+    ] = [],  # noqa: B006
 ) -> None:
     """Search for passages by words and by meaning."""
     from ragtune.backends.catalog import retriever_from
@@ -107,18 +115,52 @@ def search(
         raise SettingsError(
             f"There is no index in {settings.home}.", "an index", "run `ragtune index --source folder:PATH`"
         )
+    library = Library(settings)
+    where = parse_filters(filter_, library)
     if queries is not None and run is not None:
-        names = record_ids(Library(settings)) if level == "document" else {}
-        _batch(retriever, queries, run, timings, top_k, valid_mode, level, names)
+        names = record_ids(library) if level == "document" else {}
+        _batch(partial(retriever.search, mode=valid_mode, where=where), queries, run, timings, top_k, level, names)
         return
-    hits = retriever.search(text, top_k, valid_mode)
+    hits = retriever.search(text, top_k, valid_mode, where)
     if json_:
         print_json([_as_json(hit) for hit in hits])
         return
     for rank, hit in enumerate(hits, 1):
-        out.print(Text(f"{rank}. {hit.chunk.title}", style="bold"), f" {hit.score:.4f}")
-        out.print(f"   {hit.chunk.document_id}  {hit.chunk.id}")
+        heading = " > ".join([hit.chunk.title, *hit.chunk.headings])
+        page = f", page {hit.chunk.page}" if hit.chunk.page else ""
+        out.print(Text(f"{rank}. {heading}", style="bold"), f" {hit.score:.4f}")
+        out.print(f"   {hit.chunk.origin}{page}  {hit.chunk.document_id}  {hit.chunk.id}")
         out.print("   " + collapse_whitespace(hit.chunk.text)[:_SNIPPET_CHARACTERS])
+
+
+def parse_filters(filters: Sequence[str], library: "Library") -> dict[str, str]:
+    """Return the filters as {field of the index: value}.
+
+    `source` is a source of `ragtune sources list`, or the path, URL or JSONL id of one document.
+
+    Raises:
+        SettingsError: if a filter has no value, or names a field twice or an unknown one; it lists the fields.
+        SourceError: if there is no such source or document; it lists close names.
+    """
+    where: dict[str, str] = {}
+    for entry in filters:
+        field, equals, value = entry.partition("=")
+        field = field.strip()
+        if field not in FILTERS or not equals or not value:
+            raise SettingsError(f"--filter is {entry}.", f"FIELD=VALUE, with one of these fields: {', '.join(FILTERS)}")
+        if field == "source" and value not in {shelf.spec for shelf in library.shelves()}:
+            field, value = "document_id", library.find(_path_of(value, library)).id
+        if where.setdefault(field, value) != value:
+            raise SettingsError(
+                f"--filter names {field} twice, {where[field]} and {value}.", "one value for each field"
+            )
+    return where
+
+
+def _path_of(origin: str, library: "Library") -> str:
+    """Return the path of a document in its source, given its URL; any other name as it is."""
+    specs = [shelf.spec for shelf in library.shelves() if origin.startswith(f"{shelf.spec}/")]
+    return origin.removeprefix(f"{specs[0]}/") if specs else origin
 
 
 def record_ids(library: "Library") -> dict[str, str]:
@@ -154,12 +196,11 @@ def read_lines(file: Path, *names: str) -> list[dict[str, Any]]:
 
 
 def _batch(
-    retriever: "Retriever",
+    find: Callable[[str, int], list[Hit]],
     queries: Path,
     run: Path,
     timings: Path | None,
     top_k: int,
-    mode: "Mode",
     level: str,
     names: dict[str, str],
 ) -> None:
@@ -167,14 +208,14 @@ def _batch(
     limit = top_k * _CHUNKS_PER_DOCUMENT if level == "document" else top_k
     run.parent.mkdir(parents=True, exist_ok=True)
     lines, latencies = [], []
-    retriever.search("warm up", 1, mode)
+    find("warm up", 1)
     with progress_bar() as progress:
         for done, query in enumerate(rows, 1):
             started = time.perf_counter()
-            hits = retriever.search(query["text"], limit, mode)
+            hits = find(query["text"], limit)
             while len(_ranking(hits, level)) < top_k and len(hits) == limit:
                 limit *= 2
-                hits = retriever.search(query["text"], limit, mode)
+                hits = find(query["text"], limit)
             latencies.append({"id": query["id"], "latency_ms": round((time.perf_counter() - started) * 1000, 3)})
             lines += [
                 f"{query['id']} Q0 {names.get(name, name)} {rank} {score:.9f} ragtune"
@@ -202,7 +243,9 @@ def _as_json(hit: Hit) -> dict[str, Any]:
         "chunk": chunk.id,
         "score": hit.score,
         "title": chunk.title,
-        "headings": list(chunk.heading_path),
-        "source": chunk.source,
+        "headings": chunk.headings,
+        "source": chunk.origin,
+        "page": chunk.page,
+        "start": chunk.start,
         "text": chunk.text,
     }

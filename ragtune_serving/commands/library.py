@@ -1,20 +1,25 @@
 """`documents` and `sources`: list and change what is in the knowledge base."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import typer
 
+from ragtune.knowledge.audit import Account, account_all
 from ragtune.knowledge.library import Library, RemovedDocument
 from ragtune.knowledge.sources import without_password
-from ragtune.records import Document, IndexUpdate
+from ragtune.records import Chunk, Document, IndexUpdate
 from ragtune.settings import Settings, load_settings
+from ragtune.text.whitespace import collapse_whitespace
 from ragtune_serving.commands.documents import bring_up_to_date
 from ragtune_serving.terminal import out, print_json, progress_bar
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Names = Annotated[list[str], typer.Argument(help="ids, paths or titles, as `ragtune documents list` shows them")]
 Spec = Annotated[str, typer.Argument(help="folder:PATH, package:NAME, jsonl:FILE or an fsspec URL")]
+# Characters of a sample and names of lost words that `show` prints, chosen by hand: about a line each.
+_SAMPLE_CHARACTERS, _LOST_NAMED = 120, 12
 
 documents = typer.Typer(
     no_args_is_help=True, help="List, show, remove and restore documents, and see which could not be read."
@@ -28,39 +33,91 @@ def list_documents(
     removed: Annotated[bool, typer.Option("--removed", help="list the removed documents instead")] = False,
     json_: Json = False,
 ) -> None:
-    """List the documents of the last read."""
-    library = Library(load_settings())
+    """List the documents of the last read, each with the share of its words that is in passages."""
+    settings = load_settings()
+    library = Library(settings)
     rows: list[Any] = list(library.decisions().removed) if removed else library.documents()
     rows = [row for row in rows if containing.lower() in f"{row.path}\n{row.title}".lower()]
+    if removed:
+        lines = [f"{row.id}  {row.path}  {row.title}  (removed {row.removed_at})" for row in rows]
+        facts = [asdict(row) for row in rows]
+    else:
+        accounts = account_all(rows, _passages(library.documents(), settings))
+        lines = [
+            f"{row.id}  {_percent(account.shown)}  {row.path}  {row.title}  ({row.source})"
+            for row, account in zip(rows, accounts, strict=True)
+        ]
+        facts = [_facts(row, account) for row, account in zip(rows, accounts, strict=True)]
     if json_:
-        print_json([asdict(row) if removed else _facts(row) for row in rows])
+        print_json(facts)
         return
-    for row in rows:
-        origin = f"removed {row.removed_at}" if removed else row.source
-        out.print(f"{row.id}  {row.path}  {row.title}  ({origin})")
+    for line in lines:
+        out.print(line)
     out.print(f"Documents: {len(rows)}", style="dim")
 
 
 @documents.command()
 def show(name: Annotated[str, typer.Argument(help="id, path or title")], json_: Json = False) -> None:
-    """Show one document: its source, its text, and the number of its passages in the index."""
-    from ragtune.backends.catalog import embedder_from, search_index_from
-
+    """Show one document: what became of its words, its passages, and its text."""
     settings = load_settings()
     library = Library(settings)
     document = library.find(name)
-    index = search_index_from(settings, embedder_from(settings))
+    removed = any(other.id == document.id for other in library.decisions().removed)
+    passages = _passages([*library.documents(), *([document] if removed else [])], settings)
+    account = account_all([document], passages)[0]
+    own = [passage for passage in passages if passage.document_id == document.id]
+    origins = {passage.id: passage.origin for passage in passages}
     facts = {
-        **_facts(document),
-        "passages": list(index.chunk_ids().values()).count(document.id),
-        "removed": any(other.id == document.id for other in library.decisions().removed),
+        **_facts(document, account),
+        "passages": [_passage_facts(passage, origins) for passage in own],
+        "removed": removed,
+        "text": document.text,
     }
     if json_:
-        print_json({**facts, "text": document.text})
-        return
-    for field, value in facts.items():
-        out.print(f"{field:<9} {value}")
-    out.print(f"\n{document.text}")
+        print_json(facts)
+    else:
+        _print_document(facts)
+
+
+def _passages(documents: Sequence[Document], settings: Settings) -> list[Chunk]:
+    """Return the passages of the documents, those that repeat others included; only new documents are cut."""
+    from ragtune.backends.catalog import embedder_from
+    from ragtune.knowledge.chunk_updates import chunk_changed
+
+    return chunk_changed(documents, settings, embedder_from(settings))
+
+
+def _passage_facts(passage: Chunk, origins: dict[str, str]) -> dict[str, Any]:
+    """Return what `documents show` tells of a passage; `origins` maps a passage's id to its document's path."""
+    copy_of = {"chunk": passage.duplicate_of, "source": origins.get(passage.duplicate_of, "")}
+    return {
+        "chunk": passage.id,
+        "headings": passage.headings,
+        "page": passage.page,
+        "start": passage.start,
+        "copy_of": copy_of if passage.duplicate_of else None,
+        "text": passage.text,
+    }
+
+
+def _print_document(facts: dict[str, Any]) -> None:
+    for field in ("id", "source", "path", "title", "topic", "language", "modified", "kind", "words", "removed"):
+        out.print(f"{field:<13} {facts[field]}")
+    out.print(f"{'in passages':<13} {_percent(facts['in_passages'])} of the words")
+    for reason, part in facts["left_out"].items():
+        sample = f": {part['sample']}" if part["sample"] else ""
+        out.print(f"{'left out':<13} {part['words']} words, {reason}{sample}")
+    names = ", ".join(facts["lost"][:_LOST_NAMED])
+    out.print(f"{'lost':<13} {facts['lost_words']} words{f': {names}' if names else ''}")
+    out.print(f"\nPassages: {len(facts['passages'])}")
+    for number, passage in enumerate(facts["passages"], 1):
+        page = f"page {passage['page']}, " if passage["page"] else ""
+        place = f"{page}character {passage['start']}" if passage["start"] >= 0 else page.rstrip(", ")
+        out.print(f"{number:>4}  {passage['chunk']}  {' > '.join([*passage['headings'], place])}")
+        if passage["copy_of"]:
+            out.print(f"      a copy of {passage['copy_of']['chunk']} in {passage['copy_of']['source']}, not indexed")
+        out.print(f"      {collapse_whitespace(passage['text'])[:_SAMPLE_CHARACTERS]}")
+    out.print(f"\n{facts['text']}")
 
 
 @documents.command()
@@ -188,7 +245,26 @@ def _report(action: str, update: IndexUpdate, undo: str, facts: dict[str, Any], 
         out.print(f"To undo this: {undo}")
 
 
-def _facts(document: Document) -> dict[str, Any]:
-    """Return all fields of a document except its text, plus its number of words."""
-    facts = asdict(document)
-    return {**{name: value for name, value in facts.items() if name != "text"}, "words": len(document.text.split())}
+def _facts(document: Document, account: Account) -> dict[str, Any]:
+    """Return the fields of a document that describe it, and what became of its words."""
+    names = ("id", "source", "path", "title", "sha256", "topic", "language", "modified", "kind")
+    samples: dict[str, str] = {}
+    for part in document.left_out:
+        samples.setdefault(part.reason, collapse_whitespace(part.text)[:_SAMPLE_CHARACTERS])
+    left_out = {
+        reason: {"words": words, "sample": samples.get(reason, "")} for reason, words in account.left_out.items()
+    }
+    return {
+        **{name: getattr(document, name) for name in names},
+        "words": account.words,
+        "in_passages": round(account.shown, 4),
+        "accounted_for": round(account.accounted, 4),
+        "left_out": left_out,
+        "lost_words": account.lost_words,
+        "lost": list(account.lost),
+    }
+
+
+def _percent(share: float) -> str:
+    """Return a share as a percentage; only a whole document shows as 100%."""
+    return "100%" if share == 1.0 else f"{min(share, 0.999):.1%}"

@@ -1,4 +1,7 @@
-"""A real Elasticsearch for tests: the one that RAGTUNE_TEST_ELASTICSEARCH_URL names, or a skip that says so."""
+"""A real Elasticsearch for tests: the one that RAGTUNE_TEST_ELASTICSEARCH_URL names, or a skip that says so.
+
+If RAGTUNE_TEST_REQUIRE_ELASTICSEARCH is 1, the tests fail instead of being skipped.
+"""
 
 import os
 import uuid
@@ -10,11 +13,14 @@ import pytest
 from ragtune.backends.elastic_index import ElasticIndex
 
 VARIABLE = "RAGTUNE_TEST_ELASTICSEARCH_URL"
+REQUIRED = "RAGTUNE_TEST_REQUIRE_ELASTICSEARCH"
 
 
 def elastic_url() -> str:
-    """Return the node's URL, or skip the test with the reason."""
+    """Return the node's URL, or skip the test with the reason; fail it if a node is required."""
     url = os.environ.get(VARIABLE, "")
+    if not url and os.environ.get(REQUIRED) == "1":
+        pytest.fail(f"{REQUIRED} is 1, but {VARIABLE} is not set")
     if not url:
         pytest.skip(f"{VARIABLE} is not set: no Elasticsearch to test against")
     return url

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from ragtune.dataset.extractive.fact import Fact
 from ragtune.dataset.standalone import clean, says_something_new, stands_alone
@@ -12,6 +13,8 @@ from ragtune.text.sentences import Span, sentence_spans
 _LIST_ITEM = re.compile(
     r"^(?:[-*+]|\d+[.)]) (?:\*\*(?P<bold>[^*\n]{2,50})\*\*|`(?P<code>[^`\n]{2,50})`):?(?:\*\*)?\s*(?:[:—–-]|is)?\s+"
 )
+# A bar between two cells; `\|` is a bar in a cell.
+_BAR = re.compile(r"(?<!\\)\|")
 # Table cells that are markup, placeholders or half a sentence.
 _UNUSABLE_CELL = re.compile(
     r"<|_\(|\*\w|_\d|^(?:TK|TBD|N/A|(?:of|in|on|at|from|inside|by|with|between|after|before|or)\b)|"
@@ -51,11 +54,12 @@ def table_facts(text: str, start: int, end: int, place: str) -> Iterator[Fact]:
     if len(rows) < 3 or not _is_rule(text, rows[1]):
         return
     columns = [_cell_text(text, cell) for cell in rows[0]]
-    for row in rows[2:]:
+    # In a row with more or fewer cells than the head, the cells may belong to other columns.
+    for row in [row for row in rows[2:] if len(row) == len(columns) > 1]:
         key = _cell_text(text, row[0])
         if not _is_row_key(key):
             continue
-        for column, cell in zip(columns[1:], row[1:], strict=False):
+        for column, cell in zip(columns[1:], row[1:], strict=True):
             is_named = _is_column(column) and column.lower() not in key.lower()
             if is_named and _is_usable_cell(text[cell[0] : cell[1]]):
                 slots = {"row": f"`{key}`", "column": column.lower(), "place": place}
@@ -67,23 +71,30 @@ def _table_rows(text: str, start: int, end: int) -> list[list[Span]]:
     rows = []
     position = start
     for line in text[start:end].splitlines(keepends=True):
-        cells, cell_start = [], position + 1
-        for cell in line.rstrip().strip("|").split("|"):
-            indent = len(cell) - len(cell.lstrip())
-            cells.append((cell_start + indent, cell_start + indent + len(cell.strip())))
-            cell_start += len(cell) + 1
-        rows.append(cells)
+        bars = [position + bar.start() for bar in _BAR.finditer(line)]
+        line_end = position + len(line.rstrip())
+        if not bars or bars[-1] != line_end - 1:
+            bars.append(line_end)
+        rows.append([_trimmed(text, left + 1, right) for left, right in pairwise(bars)])
         position += len(line)
     return rows
 
 
+def _trimmed(text: str, start: int, end: int) -> Span:
+    """Return the span without the white space at its ends."""
+    cell = text[start:end]
+    indent = len(cell) - len(cell.lstrip())
+    return start + indent, start + indent + len(cell.strip())
+
+
 def _is_rule(text: str, row: list[Span]) -> bool:
     """Return whether a row is the line under the head of a table: `| --- | --- |`."""
-    return re.fullmatch(r"[\s|:-]+", text[row[0][0] - 1 : row[-1][1]] or "-") is not None
+    return bool(row) and all(re.fullmatch(r":?-+:?", text[start:end]) for start, end in row)
 
 
 def _cell_text(text: str, cell: Span) -> str:
-    return text[cell[0] : cell[1]].strip('`*" ')
+    r"""Return what a reader sees in a cell; `\|` stands for a bar."""
+    return text[cell[0] : cell[1]].replace("\\|", "|").strip('`*" ')
 
 
 def _is_row_key(key: str) -> bool:
@@ -103,5 +114,5 @@ def _is_usable_cell(value: str) -> bool:
 
 def row_keys(text: str) -> list[str]:
     """Return the first cell of every table row in a text, as a question would name it."""
-    rows = re.findall(r"^\s*\|([^|\n]+)\|", text, re.MULTILINE)
-    return [row.strip().strip('`*" ') for row in rows]
+    rows = re.findall(r"^\s*\|((?:\\\||[^|\n])+)\|", text, re.MULTILINE)
+    return [row.replace("\\|", "|").strip().strip('`*" ') for row in rows]

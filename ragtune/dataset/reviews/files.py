@@ -1,17 +1,16 @@
-"""Exports pairs to JSONL or CSV for a spreadsheet or an annotation tool, and imports the decisions from the file.
+"""Exports pairs to JSONL or CSV for a spreadsheet or an annotation tool, and imports the decisions.
 
 One row is one pair with the text that it came from. A reviewer fills in `verdict` and, for a correction,
 `corrected_question` or `corrected_answer`.
 """
 
 import csv
-import io
 import json
 from collections.abc import Container, Iterator, Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 
 from ragtune.dataset.reviews.decisions import VERDICTS, Decision, new_decision, newest_verdicts, pair_key
+from ragtune.dataset.reviews.spreadsheets import read_table
 from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.errors import DatasetError
 from ragtune.records import Chunk, QAPair
@@ -29,9 +28,12 @@ PAIR_COLUMNS = (
     "text",
 )
 REVIEW_COLUMNS = ("verdict", "corrected_question", "corrected_answer", "comment", "reviewer")
-# A spreadsheet runs a cell that begins with one of these as a formula. The apostrophe is in the list because it is
-# our own mark: a cell that begins with one gets a second one, and the import removes one.
-_UNSAFE_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+# A spreadsheet runs a cell that begins with one of these as a formula, the wide ones in East Asian settings. The
+# apostrophe is in the list because it is our own mark: a cell that begins with one gets a second one, and the import
+# removes one.
+_UNSAFE_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n", "'")
+# What an import reads as a table: `.txt` is what Excel calls "Unicode Text".
+_TABLES = (".csv", ".tsv", ".txt", ".xlsx")
 # Columns that the export protects with an apostrophe.
 _PROTECTED_COLUMNS = (*PAIR_COLUMNS, "reviewer")
 # Spreadsheets read short texts with digits as numbers or dates. Chosen by hand; no number or date is longer.
@@ -110,7 +112,7 @@ def _decision(row: dict[str, str], reviewer: str) -> Decision:
     if pair_key(pair) != row["key"].strip():
         raise DatasetError(
             f"Question or answer is not what was exported under the key '{row['key']}'.",
-            expected="changes only in `corrected_question` and `corrected_answer`",
+            expected="changes only in `corrected_question` and `corrected_answer`, in a file saved as `CSV UTF-8`",
         )
     texts = (row["corrected_question"], row["corrected_answer"], row["comment"])
     return new_decision(pair, row["reviewer"].strip() or reviewer, row["verdict"].strip().lower(), *texts)
@@ -145,19 +147,26 @@ def _row(pair: QAPair, chunk: Chunk | None, reviewer: str) -> dict[str, str]:
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield (place, such as `line 3`; row). A row has every column of an export, "" for those that a tool left out."""
-    read_rows = _csv_rows if _is_csv(path) else _json_rows
+    suffix = path.suffix.lower()
+    if suffix not in (".jsonl", *_TABLES):
+        raise DatasetError(
+            f"{path} ends in '{path.suffix}'.",
+            expected=f"a CSV file, an .xlsx workbook or JSON lines: {', '.join((*_TABLES, '.jsonl'))}",
+            fix="save it as `CSV UTF-8`",
+        )
     if not path.is_file():
         raise DatasetError(
             f"There is no file {path}.",
             expected="a JSONL or CSV file with decisions",
             fix="correct the path, or write such a file with `ragtune review export`",
         )
+    raw = path.read_bytes()
     try:
-        for place, row in read_rows(path.read_bytes().decode("utf-8-sig")):
+        for place, row in _json_rows(raw.decode("utf-8-sig")) if suffix == ".jsonl" else _table_rows(raw, str(path)):
             missing = [name for name in ("key", "question", "answer", "verdict") if name not in row]
             if missing:
                 raise DatasetError(
-                    f"{path}, {place} has no {', '.join(missing)}.",
+                    f"{path}, {place} has no {', '.join(missing)}; it has {', '.join(row) or 'no column'}.",
                     expected=f"the columns {', '.join((*PAIR_COLUMNS, *REVIEW_COLUMNS))}",
                     fix="put the columns of the export back and import the file again; nothing was imported",
                 )
@@ -165,36 +174,39 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DatasetError(
-            f"{path}, line {line} is not UTF-8.", expected="text in UTF-8", fix="save it as `CSV UTF-8`"
+            f"{path}, line {line} is not UTF-8.", expected="text in UTF-8", fix="save it in UTF-8"
         ) from error
-    except (csv.Error, ValueError) as error:
+    except ValueError as error:
         raise DatasetError(
             f"{path}, {error}",
-            expected="one JSON object a line, or CSV with a header",
+            expected="one JSON object a line, or a table with a header",
             fix="correct that line and import the file again; nothing was imported",
         ) from error
 
 
-def _csv_rows(text: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the rows of a CSV as spreadsheets save it: with commas, semicolons or tabs, and line ends inside cells."""
-    header = text.split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=header.count), strict=True)
-    names = [name.strip() for name in next(reader, [])]
-    first_line = reader.line_num + 1
-    try:
-        for cells in reader:
-            place, first_line = f"line {first_line}", reader.line_num + 1
-            if not any(cells):
-                continue
-            if any(cells[len(names) :]):
-                raise ValueError(f"{place} has {len(cells)} cells and the header {len(names)}")
-            row = dict(zip_longest(names, cells[: len(names)], fillvalue=""))
-            for name in _PROTECTED_COLUMNS:
-                if name in row:
-                    row[name] = row[name].removeprefix("'")
-            yield place, row
-    except csv.Error as error:
-        raise ValueError(f"line {first_line}: {error}") from error
+def _table_rows(raw: bytes, name: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the rows of a spreadsheet; cells of the export lose the apostrophe that protected them.
+
+    Some programs take the apostrophe off themselves. The next one then belongs to the text, and the key tells.
+    """
+    for place, row in read_table(raw, name):
+        cells = {
+            column: cell.removeprefix("'") if column in _PROTECTED_COLUMNS else cell for column, cell in row.items()
+        }
+        texts = [(question, answer) for question in _readings(row, "question") for answer in _readings(row, "answer")]
+        for question, answer in texts:
+            if _key(question, answer) == cells.get("key", "").strip():
+                cells |= {"question": question, "answer": answer}
+        yield place, cells
+
+
+def _readings(row: Mapping[str, str], name: str) -> list[str]:
+    """Return what a cell may have been: without the apostrophe at its beginning, and with it."""
+    return [row[name].removeprefix("'"), row[name]] if name in row else []
+
+
+def _key(question: str, answer: str) -> str:
+    return pair_key(QAPair(id="", question=question, answer=answer, kind="", document_id="", chunk_id=""))
 
 
 def _json_rows(text: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -214,13 +226,14 @@ def _json_rows(text: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _is_csv(path: Path) -> bool:
-    if path.suffix not in (".csv", ".jsonl"):
+    """Return whether an export is written as CSV; raise DatasetError if its name ends in neither .csv nor .jsonl."""
+    if path.suffix.lower() not in (".csv", ".jsonl"):
         raise DatasetError(
             f"{path} ends in '{path.suffix}'.",
             expected=".csv or .jsonl",
-            fix="save it as `CSV UTF-8`, or as JSON lines",
+            fix="write a .csv file; spreadsheet programs open it",
         )
-    return path.suffix == ".csv"
+    return path.suffix.lower() == ".csv"
 
 
 def _protected(value: str) -> str:

@@ -99,7 +99,10 @@ class DomReader:
         elif tag == "br":
             self._inline.append("\n")
         elif tag == "img":
-            self._leave_out("image", node.get("alt") or "")
+            # The picture itself may be megabytes of `data:`.
+            source = "" if (node.get("src") or "").startswith("data:") else node.get("src") or ""
+            self._leave_out("image", f"{node.get('alt') or ''} {node.get('title') or ''}")
+            self._leave_out("link target", source)
         elif tag in _CODE or (tag == "span" and _LITERAL.search(node.get("class") or "")):
             self._inline.append(code_span(text_of(node)))
             return False
@@ -193,8 +196,9 @@ class DomReader:
         if node.get("role") == "doc-noteref" and words.strip("[]"):
             self._inline.append(f"[^{words.strip('[]')}]")
             return False
-        if target and not target.startswith("#") and target.strip() != words:
+        if target and target.strip() != words:
             self._leave_out("link target", target)
+        self._leave_out("link title", node.get("title") or "")
         return True
 
     def _raised(self, node: Any, tag: str) -> str:

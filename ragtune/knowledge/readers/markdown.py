@@ -2,7 +2,9 @@
 
 import html
 import re
+from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ragtune.knowledge.blocks import Block
@@ -13,6 +15,7 @@ from ragtune.records import LeftOut
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
+    from markdown_it.token import Token
 
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FACTS = ("title", "language", "lang", "topic", "category", "tags")
@@ -28,6 +31,7 @@ _HTML_TAGS = frozenset(
     template textarea tfoot th thead time title tr track tt u ul var video wbr
     """.split()  # noqa: SIM905 - a list of 110 quoted names would take 110 lines
 )
+_BAR = re.compile(r"(?<!\\)\|")
 _ADDRESS = re.compile(r"[/.#:@?]|^$")
 _HEADING_ATTRIBUTES = re.compile(r"\s*\{:?\s*[#.][^{}]*\}\s*$")
 
@@ -50,7 +54,8 @@ def markdown_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
     """Return the blocks of a Markdown text, and what is in it and not in them."""
     parser = _parser()
     environment: dict[str, Any] = {}
-    page = parser.render(text, environment)
+    tokens = parser.parse(text, environment)
+    page = parser.renderer.render(tokens, parser.options, environment)
     unused = [name[1:] for name, place in environment.get("footnotes", {}).get("refs", {}).items() if place < 0]
     if unused:
         # The plugin drops notes that nothing refers to; refer to them from a paragraph of their own.
@@ -63,10 +68,35 @@ def markdown_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
     if unused:
         mark = next(place for place in range(len(blocks) - 1, -1, -1) if blocks[place].kind == "paragraph")
         del blocks[mark]
-    targets = {str(reference.get("href", "")) for reference in environment.get("references", {}).values()}
     used = {one.text for one in reader.left_out}
-    reader.left_out += [LeftOut(reason="link target", text=target) for target in sorted(targets - used) if target]
+    for reference in environment.get("references", {}).values():
+        parts = [str(reference.get(name) or "") for name in ("href", "title")]
+        if hidden := " ".join(part for part in parts if part and part not in used):
+            reader.left_out.append(LeftOut(reason="link target", text=hidden))
+    reader.left_out += _unseen_words(tokens, text, blocks)
     return blocks, reader.left_out
+
+
+def _unseen_words(tokens: "Sequence[Token]", text: str, blocks: Sequence[Block]) -> Iterator[LeftOut]:
+    """Yield what no reader of the page sees: the words behind a fence, and cells beyond the last column."""
+    code = "\n".join(block.text for block in blocks if block.kind == "code")
+    lines, columns = text.split("\n"), 0
+    for token in tokens:
+        if token.type == "fence" and token.info.strip() and f"```{token.info.strip()}\n" not in code:
+            yield LeftOut(reason="language of code", text=token.info.strip())
+        elif token.type == "inline":
+            for link, words in pairwise(token.children or ()):
+                is_written_twice = link.type == "link_open" and link.markup != "autolink"
+                if is_written_twice and words.content == link.attrs.get("href"):
+                    yield LeftOut(reason="link target", text=words.content)
+        elif token.type == "table_open":
+            columns = 0
+        elif token.type == "th_open":
+            columns += 1
+        elif token.type == "tr_open" and columns and token.map:
+            row = lines[token.map[0]].strip().removeprefix("|").removesuffix("|")
+            if extra := [cell.strip() for cell in _BAR.split(row)[columns:] if cell.strip()]:
+                yield LeftOut(reason="cell beyond the last column", text=" | ".join(extra))
 
 
 def _without_attributes(block: Block, reader: DomReader) -> Block:
@@ -121,8 +151,8 @@ def _parser() -> "MarkdownIt":
 
 def _link_open(tokens: Any, place: int, *_: Any) -> str:
     """Render a link, or its source if the target cannot be one: `list[0](1)` is no link."""
-    target = str(tokens[place].attrs.get("href", ""))
-    return f'<a href="{_escaped(target)}">' if _ADDRESS.search(target) else "["
+    target, title = (str(tokens[place].attrs.get(name, "")) for name in ("href", "title"))
+    return f'<a href="{_escaped(target)}" title="{_escaped(title)}">' if _ADDRESS.search(target) else "["
 
 
 def _link_close(tokens: Any, place: int, *_: Any) -> str:

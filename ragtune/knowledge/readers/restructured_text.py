@@ -1,6 +1,7 @@
 """reStructuredText by docutils; Sphinx's roles and directives are read without Sphinx."""
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -44,6 +45,12 @@ _VERSIONS = {
 }
 
 
+# The border and the head of a simple table. Tables that are indented stay: they may be code.
+_BLANK_HEAD = re.compile(r"(?m)^(=+(?: +=+)+) *\n( .*\S.*)$")
+# The part of a role that is not shown: :ref:`title <target>`, :class:`~shop.carts.Cart`.
+_ROLE_TARGETS = re.compile(r":[\w:+.-]+:`(?:[^`<]*<([^<>`]+)>|~([^`]+)\.[^`.]+)`")
+
+
 def read_restructured_text(raw: bytes) -> Reading:
     """Return a reStructuredText file; a field `:title:` at the top names it."""
     text = decode(raw)
@@ -82,7 +89,7 @@ def restructured_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
         "stylesheet_path": "",
         "_disable_config": True,
     }
-    tree = publish_doctree(text, settings_overrides=settings)
+    tree = publish_doctree(_BLANK_HEAD.sub(_with_empty_cell, text), settings_overrides=settings)
     for section in [*tree.findall(nodes.section)]:
         if "system-messages" in section["classes"]:
             section.parent.remove(section)
@@ -93,7 +100,26 @@ def restructured_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
     tree.transform_messages = tree.parse_messages = []
     page = publish_from_doctree(tree, writer="html5", settings_overrides=settings).decode()
     reader = DomReader()
-    return reader.read(parse_page(page).find("body")), reader.left_out
+    blocks = reader.read(parse_page(page).find("body"))
+    return blocks, [*reader.left_out, *_hidden_targets(tree, text)]
+
+
+def _with_empty_cell(table: re.Match[str]) -> str:
+    """Return the top of a simple table with a mark for the empty first cell, without which docutils drops the head."""
+    border, head = table[1], table[2]
+    is_blank = not head[: border.index(" ")].strip()
+    return f"{border}\n\\{head[1:]}" if is_blank else table[0]
+
+
+def _hidden_targets(tree: Any, text: str) -> Iterator[LeftOut]:
+    """Yield what only links refer to: `.. _name: address`, and the targets of roles that show a title."""
+    from docutils import nodes
+
+    for node in tree.findall(nodes.target):
+        if node.rawsource.startswith(".."):
+            yield LeftOut(reason="link target", text=" ".join(node.rawsource.removeprefix("..").split()))
+    for titled, shortened in _ROLE_TARGETS.findall(text):
+        yield LeftOut(reason="link target", text=titled or shortened)
 
 
 @cache
