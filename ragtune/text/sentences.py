@@ -65,7 +65,7 @@ def split_sentences(text: str) -> list[str]:
 def brackets_closed(text: str) -> bool:
     """Return whether no bracket or backtick is left open."""
     pairs = ("()", "[]") if text.isascii() else ("()", "[]", "（）", "「」", "『』")
-    return text.count("`") % 2 == 0 and all(text.count(left) <= text.count(right) for left, right in pairs)
+    return text.count("`") % 2 == 0 and all(text.count(pair[0]) <= text.count(pair[1]) for pair in pairs)
 
 
 def _sentence_end(text: str, start: int, end: int) -> int:
