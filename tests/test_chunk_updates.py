@@ -43,7 +43,7 @@ def document(number: int, kind: str = "prose", like: int | None = None) -> Docum
         id=content_id(str(number)),
         source="s",
         path=f"{number}.md",
-        title=f"Page {number}",
+        title="Page",
         text=text,
         sha256=content_id(text),
         kind=kind,

@@ -1,9 +1,11 @@
 """The terms that word search compares: normal form, words without spaces, stems by language, identifiers."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from ragtune.text.normal_form import normalize_for_search
-from ragtune.text.search_terms import contains_identifier, identifiers, index_terms, query_terms
+from ragtune.text.search_terms import _word_terms, contains_identifier, identifiers, index_terms, query_terms
 from ragtune.text.segments import join_unspaced, split_words
 
 
@@ -116,3 +118,15 @@ def test_an_identifier_is_no_part_of_a_longer_word() -> None:
     assert not contains_identifier("see e40217", "e4021")
     assert not contains_identifier("see xe4021", "e4021")
     assert contains_identifier("冷藏仓库在港口", "仓库")
+
+
+def test_threads_that_stem_at_the_same_time_get_the_stems_of_one_thread() -> None:
+    texts = [
+        " ".join(f"{word}{ending}{n:b}".replace("0", "a").replace("1", "e") for n in range(40))
+        for word in ("harbour", "kapı", "gemi", "schiff")
+        for ending in ("lar", "en", "ings", "")
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(query_terms, texts * 4))
+    _word_terms.cache_clear()
+    assert together == [query_terms(text) for text in texts * 4]

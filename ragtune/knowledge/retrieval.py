@@ -35,7 +35,7 @@ _REORDERED_HITS = 24
 docs/decisions/order-of-passages-of-a-page.md has what that gains.
 """
 _FEW_DOCUMENTS = 3
-"""An identifier tells documents from the rest if at most so many contain it; a word, if one does. Chosen by hand."""
+"""An identifier tells documents from the rest if at most three contain it; a word, if one does. Chosen by hand."""
 _LOG_LIMIT_BYTES = 64 << 20
 """Chosen by hand: some 200,000 searches."""
 

@@ -8,6 +8,7 @@ that a German stem never meets an English one.
 
 import hashlib
 import re
+import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
@@ -41,6 +42,8 @@ _SCRIPT_STEMMERS = (
     ("hindi", "hi", re.compile("[\u0900-\u097f]")),
 )
 """Stemmers of words in other scripts, with the language of their stop words."""
+
+_ONE_AT_A_TIME = threading.Lock()
 
 _LONGEST_TERM = 64
 """Characters of the longest term that an index stores as it is; a longer one is stored as its beginning and a hash.
@@ -145,12 +148,12 @@ def _word_terms(word: str, language: str) -> tuple[str, ...]:
         return (_short(_folded(word)),)
     for algorithm, code, script in _SCRIPT_STEMMERS:
         if script.match(word):
-            return () if word in STOP_WORDS.get(code, ()) else (_short(_folded(_stemmer(algorithm).stemWord(word))),)
+            return () if word in STOP_WORDS.get(code, ()) else (_short(_folded(_stem(word, algorithm))),)
     if not word.isascii() and not unicodedata.name(word[0], "").startswith("LATIN"):
         return (_short(word), *(a + b for a, b in pairwise(word) if _COMPOUNDING.fullmatch(word)))
     mark = f"{language}|" if language in _LATIN_STEMMERS else ""
     stop_words = STOP_WORDS[language if mark else "en"]
-    term = _folded(_stemmer(_LATIN_STEMMERS.get(language, "english")).stemWord(word))
+    term = _folded(_stem(word, _LATIN_STEMMERS.get(language, "english")))
     return () if word in stop_words or term in stop_words else (_short(mark + term),)
 
 
@@ -172,6 +175,12 @@ def _short(term: str) -> str:
     if len(term) <= _LONGEST_TERM:
         return term
     return f"{term[: _LONGEST_TERM // 2]}{hashlib.sha256(term.encode()).hexdigest()[: _LONGEST_TERM // 2]}"
+
+
+def _stem(word: str, algorithm: str) -> str:
+    # A stemmer keeps its state in itself, and searches run in several threads.
+    with _ONE_AT_A_TIME:
+        return str(_stemmer(algorithm).stemWord(word))
 
 
 @cache
