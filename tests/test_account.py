@@ -12,7 +12,10 @@ from ragtune.records import Chunk, Document, LeftOut, content_id
 from ragtune.settings import ChunkingSettings
 from ragtune_assets.knowledge import account_check
 
-NIGHT = "The night watch walks round the harbour twice and writes the hour into the book by the gate. " * 9
+NIGHT = " ".join(
+    f"At {hour} the watch walks round pier {hour + 20} and writes the hour into book {hour}." for hour in range(9)
+)
+DAY = NIGHT.replace("watch", "keeper").replace("At", "By")
 MARKDOWN = f"""---
 title: Harbour rules
 ---
@@ -41,9 +44,9 @@ title: Harbour rules
 
 <!-- ask the caretaker -->
 
-### Night
+### Day
 
-{NIGHT}
+{DAY}
 
 ```sh quiet
 open --gate north  # quietly
@@ -104,13 +107,9 @@ gate      opens   price
 north     06:15   1,200
 south     07:45     XL
 
-{NIGHT.replace("night", "day")}
+{DAY}
 Größe 10 µm -- naïve café; 港の門は六時に開く。
 """
-
-
-def words_of(text: str) -> int:
-    return len(text.split())
 
 
 def count_tokens(texts: Sequence[str]) -> list[int]:
@@ -149,8 +148,7 @@ def test_every_visible_word_of_a_text_file_is_in_a_passage(tmp_path: Path, name:
     assert len(passages) > 2, "the file is long enough to be cut"
     result = account(one, passages)
     assert (result.lost, result.accounted) == ((), 1.0)
-    hidden = sum(count for reason, count in result.left_out.items() if reason != "repeated in the document")
-    assert result.in_passages >= result.words - hidden
+    assert result.in_passages >= result.words - sum(result.left_out.values())
     if name == "a_txt":
         assert result.shown == 1.0
 
