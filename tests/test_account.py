@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from ragtune.knowledge.audit import account, account_all
+from ragtune.knowledge.audit import account, account_all, audit
 from ragtune.knowledge.chunking import chunk_documents
+from ragtune.knowledge.readers.files import read_bytes
 from ragtune.knowledge.sources import MOST_LOST_NAMED, read_source
 from ragtune.records import Chunk, Document, LeftOut, content_id
 from ragtune.settings import ChunkingSettings
 from ragtune_assets.knowledge import account_check
+from tests.support.office_files import paragraph, word_file
 
 NIGHT = " ".join(
     f"At {hour} the watch walks round pier {hour + 20} and writes the hour into book {hour}." for hour in range(9)
@@ -89,6 +91,10 @@ tide     06     18
 
 .. _plan:
 
+.. only:: html and draft
+
+   The plan hangs by the door.
+
 north
   Iron, see `the plan <https://example.org/plan>`_ and :ref:`the tides <plan>` or :class:`~harbour.Gate`. [#f]_
 
@@ -151,6 +157,12 @@ def test_every_visible_word_of_a_text_file_is_in_a_passage(tmp_path: Path, name:
     assert result.in_passages >= result.words - sum(result.left_out.values())
     if name == "a_txt":
         assert result.shown == 1.0
+
+
+def test_a_power_in_a_word_file_is_no_lost_number() -> None:
+    raised = '</w:t></w:r><w:r><w:rPr><w:vertAlign w:val="superscript"/></w:rPr><w:t>5</w:t></w:r><w:r><w:t>'
+    raw = word_file(paragraph(f"The pond holds 10{raised} litres."))
+    assert audit("a.docx", raw, read_bytes("a.docx", raw)) == (6, ())
 
 
 def test_a_word_that_is_in_no_passage_is_lost() -> None:
