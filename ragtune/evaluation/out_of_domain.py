@@ -1,4 +1,4 @@
-"""Out-of-domain questions: they test that training on one set of documents did not cost what the model knew before.
+"""Out-of-domain questions: they test that training on one set of documents did not make the model forget others.
 
 The texts are the descriptions of installed Python packages: prose by many authors that every machine has. Questions
 are written and checked like those of a dataset, and stored with their passages.

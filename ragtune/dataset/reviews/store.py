@@ -23,7 +23,7 @@ from ragtune.dataset.reviews.decisions import (
 from ragtune.errors import DatasetError
 from ragtune.records import QAPair
 from ragtune.store.database import exclusive_transaction, open_database
-from ragtune.store.feedback import now
+from ragtune.store.timestamps import now
 
 _tables = sa.MetaData()
 _decisions = sa.Table(

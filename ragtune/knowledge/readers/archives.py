@@ -37,7 +37,7 @@ def read_part(archive: zipfile.ZipFile, part: str, name: str) -> bytes | None:
         raise UnreadableError(f"{part} in the {name} is damaged: {error}") from error
 
 
-def replaced(archive: zipfile.ZipFile, parts: Mapping[str, bytes], name: str) -> io.BytesIO:
+def with_parts(archive: zipfile.ZipFile, parts: Mapping[str, bytes], name: str) -> io.BytesIO:
     """Return a copy of the archive in which these parts have other content."""
     copy = io.BytesIO()
     with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as target:

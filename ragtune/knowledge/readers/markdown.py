@@ -125,8 +125,8 @@ def _front_matter(text: str) -> tuple[dict[str, str], str, list[LeftOut]]:
         return {}, text, []
     if not isinstance(facts, dict):
         return {}, text, []
-    known = {name: _first(facts[name]) for name in _FACTS if facts.get(name)}
-    return known, text[match.end() :], [LeftOut(reason="front matter", text=" ".join(match[1].split()))]
+    strings = {name: _first(facts[name]) for name in _FACTS if facts.get(name)}
+    return strings, text[match.end() :], [LeftOut(reason="front matter", text=" ".join(match[1].split()))]
 
 
 def _first(value: Any) -> str:

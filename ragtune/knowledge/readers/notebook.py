@@ -24,8 +24,8 @@ def read_notebook(raw: bytes) -> Reading:
     for cell in cells:
         source = _text(cell.get("source", ""))
         if cell.get("cell_type") == "markdown":
-            found, dropped = markdown_blocks(source)
-            blocks += found
+            cell_blocks, dropped = markdown_blocks(source)
+            blocks += cell_blocks
             left_out += dropped
         elif cell.get("cell_type") == "code":
             printed = [code_block(_printed(output)) for output in cell.get("outputs", ())]

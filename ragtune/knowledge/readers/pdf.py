@@ -1,4 +1,4 @@
-"""PDF files: paragraphs, headings and tables, rebuilt from what stands where on the page.
+"""PDF files: paragraphs, headings and tables, rebuilt from the positions of the characters on the page.
 
 Size and weight of the type and the space between lines tell where a heading or a paragraph ends. Running heads,
 page numbers and tables of contents are left out. A line is a page number only if it stands at the edge of several
@@ -26,6 +26,7 @@ _NO_TITLE = re.compile(
     r"(?i)untitled.*|(?:microsoft )?(?:word|powerpoint|excel) - .*|.*\.(?:docx?|pdf|indd|tex|odt|qxd|rtf)|(?:do[ck]"
     r"ument|pr[äe]sentation|slide|folie|book|mappe)\s*\d*|print|layout \d+|.*[\\/].*"
 )
+# The numbers here and the lengths in characters below were chosen by hand, not measured.
 _EDGE_LINES = 2
 _MIN_PAGES = 3
 _FURNITURE_SHARE = 0.4
