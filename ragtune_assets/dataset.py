@@ -86,7 +86,7 @@ def qa_dataset(
         score = scoring(embedder, retriever, settings, judge)
         report = check_pairs(reviewed.pairs, passages, settings.dataset, score, folder)
         quality_report = commit_report(store, folder, report.results)
-    dataset = store.write_records("qa_dataset", report.kept)
+    dataset = store.write_records("qa_dataset", report.pairs)
     page = pages.dataset_page(report, reviewed, quality_report) | usage()
     yield materialized(dataset, page, expectation_checks(report))
     yield materialized(quality_report, pages.quality_page(report.results, quality_report))

@@ -122,7 +122,7 @@ def dataset_page(report: QualityReport, reviewed: ReviewOutcome, data_docs: Arti
     """
     reasons = Counter(reason for _, reason in report.rejected)
     examples = [(pair.question, reason) for pair, reason in report.rejected[:_SOME]]
-    ranks = [pair.scores["retrievable"] for pair in report.kept if "retrievable" in pair.scores]
+    ranks = [pair.scores["retrievable"] for pair in report.pairs if "retrievable" in pair.scores]
     failed = [(pair.question, reason) for pair, reason in report.rejected if REVIEWED in pair.scores]
     conflicts = [(pair.question, " / ".join(map(_verdict, verdicts))) for pair, verdicts in reviewed.conflicts]
     orphans = [(d.created_at, d.reviewer, d.verdict, d.pair["question"]) for d in reviewed.orphans]
@@ -131,7 +131,7 @@ def dataset_page(report: QualityReport, reviewed: ReviewOutcome, data_docs: Arti
         "rejected examples": table(["question", "reason"], examples),
         "retrievable": histogram(ranks, "1 / rank of the passage for its question", "1 / rank"),
         "data docs": _data_docs(data_docs),
-        "preview": _pairs(report.kept),
+        "preview": _pairs(report.pairs),
         "reviews accepted": reviewed.accepted,
         "reviews rejected": len(reviewed.rejected),
         "reviews corrected": len(reviewed.corrected),

@@ -45,7 +45,7 @@ def diff(
         "moved": [{"before": _row(before), "after": _row(after)} for before, after in difference.moved],
     }
     if json_:
-        print_json({**changes_by_kind, "kept": difference.kept})
+        print_json({**changes_by_kind, "kept": difference.unchanged})
         return
     out.print(str(difference))
     for kind, changes in changes_by_kind.items():

@@ -46,7 +46,7 @@ class QualityReport:
     `figures` are the shares and means that the expectations were checked on.
     """
 
-    kept: list[QAPair]
+    pairs: list[QAPair]
     rejected: list[tuple[QAPair, str]]
     results: list[ExpectationResult]
     figures: dict[str, float] = field(default_factory=dict)

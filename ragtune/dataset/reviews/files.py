@@ -47,9 +47,9 @@ def export_pairs(
 
     With a store and a reviewer, write only the pairs that the reviewer has to decide and has not decided yet.
     """
-    chosen = store.assigned(reviewer, pairs) if store is not None and reviewer else list(pairs)
+    pairs_to_write = store.pairs_to_review(reviewer, pairs) if store is not None and reviewer else list(pairs)
     texts = {chunk.id: chunk for chunk in chunks}
-    rows = [_row(pair, texts.get(pair.chunk_id), reviewer) for pair in chosen]
+    rows = [_row(pair, texts.get(pair.chunk_id), reviewer) for pair in pairs_to_write]
     path.parent.mkdir(parents=True, exist_ok=True)
     is_csv = _is_csv(path)
     # Spreadsheets recognise UTF-8 only by a byte order mark.

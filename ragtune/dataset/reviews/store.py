@@ -131,7 +131,7 @@ class ReviewStore:
         with self._engine.connect() as connection:
             return _select_assignments(connection)
 
-    def assigned(self, reviewer: str, pairs: Sequence[QAPair]) -> list[QAPair]:
+    def pairs_to_review(self, reviewer: str, pairs: Sequence[QAPair]) -> list[QAPair]:
         """Return the pairs that the reviewer has to decide and has not decided yet, in the order of the dataset."""
         assignments = self.assignments()
         reviewer = reviewer_name(reviewer)

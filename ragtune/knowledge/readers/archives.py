@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ragtune.knowledge.readers.reading import UnreadableError
 
 _MOST_UNPACKED = 512 << 20
-"""Bytes; a Word file of 64 MB, the most that is read, unpacks to less unless it was made to harm."""
+"""A limit in bytes. A Word file of 64 MB, the largest that is read, unpacks to less unless it is a bomb."""
 
 
 def open_archive(raw: bytes, name: str) -> zipfile.ZipFile:

@@ -47,7 +47,7 @@ def read_workbook(raw: bytes) -> Reading:
         raise UnreadableError(f"the XLSX is damaged: {error}") from error
     blocks: list[Block] = []
     for sheet in book.worksheets:
-        rows = [[_shown(cell) for cell in row] for row in sheet.iter_rows()]
+        rows = [[_cell_text(cell) for cell in row] for row in sheet.iter_rows()]
         for area in sheet.merged_cells.ranges:
             value = rows[area.min_row - 1][area.min_col - 1]
             for row in range(area.min_row - 1, area.max_row):
@@ -80,8 +80,8 @@ def _table(rows: list[list[str]]) -> tuple[Block, ...]:
     return (Block("table", text),) if text else ()
 
 
-def _shown(cell: Any) -> str:
-    """Return a cell as a spreadsheet shows it, near enough to be found: percentages, dates, whole numbers."""
+def _cell_text(cell: Any) -> str:
+    """Return a cell roughly as a spreadsheet shows it, so that search matches it: percentages, dates, whole numbers."""
     value = cell.value
     if value is None:
         return ""

@@ -37,7 +37,7 @@ class _List:
 
 
 class WordNumbers:
-    """Counts the lists paragraphs of one document."""
+    """Counts the numbered paragraphs of one document."""
 
     def __init__(self, numbering: bytes | None, styles: bytes | None) -> None:
         """Read `word/numbering.xml` and `word/styles.xml`; either may be missing."""
