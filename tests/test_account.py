@@ -5,14 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from ragtune.knowledge.audit import account, account_all
+from ragtune.knowledge.audit import account, account_all, audit
 from ragtune.knowledge.chunking import chunk_documents
+from ragtune.knowledge.readers.files import read_bytes
 from ragtune.knowledge.sources import MOST_LOST_NAMED, read_source
 from ragtune.records import Chunk, Document, LeftOut, content_id
 from ragtune.settings import ChunkingSettings
 from ragtune_assets.knowledge import account_check
+from tests.support.office_files import paragraph, word_file
 
-NIGHT = "The night watch walks round the harbour twice and writes the hour into the book by the gate. " * 9
+NIGHT = " ".join(
+    f"At {hour} the watch walks round pier {hour + 20} and writes the hour into book {hour}." for hour in range(9)
+)
+DAY = NIGHT.replace("watch", "keeper").replace("At", "By")
 MARKDOWN = f"""---
 title: Harbour rules
 ---
@@ -41,9 +46,9 @@ title: Harbour rules
 
 <!-- ask the caretaker -->
 
-### Night
+### Day
 
-{NIGHT}
+{DAY}
 
 ```sh quiet
 open --gate north  # quietly
@@ -86,6 +91,10 @@ tide     06     18
 
 .. _plan:
 
+.. only:: html and draft
+
+   The plan hangs by the door.
+
 north
   Iron, see `the plan <https://example.org/plan>`_ and :ref:`the tides <plan>` or :class:`~harbour.Gate`. [#f]_
 
@@ -104,13 +113,9 @@ gate      opens   price
 north     06:15   1,200
 south     07:45     XL
 
-{NIGHT.replace("night", "day")}
+{DAY}
 Größe 10 µm -- naïve café; 港の門は六時に開く。
 """
-
-
-def words_of(text: str) -> int:
-    return len(text.split())
 
 
 def count_tokens(texts: Sequence[str]) -> list[int]:
@@ -149,10 +154,15 @@ def test_every_visible_word_of_a_text_file_is_in_a_passage(tmp_path: Path, name:
     assert len(passages) > 2, "the file is long enough to be cut"
     result = account(one, passages)
     assert (result.lost, result.share_accounted_for) == ((), 1.0)
-    hidden = sum(count for reason, count in result.left_out.items() if reason != "repeated in the document")
-    assert result.in_passages >= result.words - hidden
+    assert result.in_passages >= result.words - sum(result.left_out.values())
     if name == "a_txt":
         assert result.share_in_passages == 1.0
+
+
+def test_a_power_in_a_word_file_is_no_lost_number() -> None:
+    raised = '</w:t></w:r><w:r><w:rPr><w:vertAlign w:val="superscript"/></w:rPr><w:t>5</w:t></w:r><w:r><w:t>'
+    raw = word_file(paragraph(f"The pond holds 10{raised} litres."))
+    assert audit("a.docx", raw, read_bytes("a.docx", raw)) == (6, ())
 
 
 def test_a_word_that_is_in_no_passage_is_lost() -> None:

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
 from ragtune.answer.checking import check_answer, is_refusal
 from ragtune.answer.citations import CitationCorrector, cited_numbers, without_citations
 from ragtune.answer.controls import Controls
 from ragtune.answer.prompt import REFUSAL
-from ragtune.records import Completion
+from ragtune.records import Completion, Hit
 from tests.support.answering_fakes import chunk, hits
 
 PASSAGES = hits(chunk("a", "The timeout is 30 seconds."), chunk("b", "Retries are off."))
@@ -58,6 +60,23 @@ def test_a_good_answer_has_no_warning():
     answer = check_answer("What is the timeout?", PASSAGES, completion("The timeout is 30 seconds. [1]"))
     assert answer.warnings == ()
     assert [(c.number, c.chunk_id, c.text) for c in answer.citations] == [(1, "a", "The timeout is 30 seconds.")]
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "origin"),
+    [
+        ("folder:/srv/docs", "guide/a.pdf", "guide/a.pdf"),
+        ("jsonl:/srv/all.jsonl", "MED-10", "MED-10"),
+        ("s3://bucket/docs", "guide/a.pdf", "s3://bucket/docs/guide/a.pdf"),
+    ],
+)
+def test_a_citation_points_to_the_place_that_a_person_can_open(source: str, path: str, origin: str):
+    place = {"heading_path": ("Server", "Limits"), "page": 3, "start": 120}
+    cited = replace(PASSAGES[0].chunk, source=source, path=path, title="Server", **place)
+    answer = check_answer("What is the timeout?", [Hit(cited, 1.0)], completion("The timeout is 30 seconds. [1]"))
+    (citation,) = answer.citations
+    assert citation.source == origin
+    assert (citation.headings, citation.page, citation.start) == (("Limits",), 3, 120)
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_a_new_embedder_gets_an_index_of_its_own_which_replaces_the_old_one_in_o
     assert set(seen[:-1]) == {1}, "readers of the old index find passages while the new one is written"
     assert before != after
     assert old.versions() == {}
-    (hit,) = Retriever(new, other, own.index).search("Who locks the north gate?", 1)
+    (hit,) = Retriever(new, other, own.index).search("Who locks the north gate?", 1, "text")
     assert hit.chunk in passages
     assert hit.chunk.origin == "gate.txt"
     update_index(new, other, passages[1:])

@@ -74,6 +74,8 @@ def test_the_openai_client_gets_a_grounded_answer_with_citations(gateway):
     assert extra["model_version"] == "provider"
     assert [c["number"] for c in extra["citations"]] == [1]
     assert extra["citations"][0]["text"] in DOCUMENTS["total"]
+    place = [extra["citations"][0][name] for name in ("source", "headings", "page", "start")]
+    assert place == ["total", [], 0, 0], "the source is the id of the line"
     assert extra["refused"] is False
     assert extra["retrieval_ms"] > 0
 

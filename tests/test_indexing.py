@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,11 +95,12 @@ def test_vanished_documents_are_deleted_and_new_ones_added(index: LanceIndex) ->
     assert state(index) == wanted(corpus(7)[4:])
 
 
-def test_a_chunk_that_only_moved_is_updated_without_embedding(index: LanceIndex) -> None:
+@pytest.mark.parametrize("place", [{"position": 9, "topic": "new"}, {"page": 4}, {"start": 12}, {"path": "b.md"}])
+def test_a_chunk_that_only_moved_is_updated_without_embedding(index: LanceIndex, place: dict[str, Any]) -> None:
     chunks = corpus(3)
     update_index(index, CountingEmbedder(), chunks)
     vectors = index.vectors([chunks[0].id])
-    moved = [replace(chunks[0], position=9, topic="new"), *chunks[1:]]
+    moved = [replace(chunks[0], **place), *chunks[1:]]
     embedder = CountingEmbedder()
     update = update_index(index, embedder, moved)
     assert (update.added, update.updated, update.deleted, update.embedded) == (0, 1, 0, 0)

@@ -28,6 +28,9 @@ def chunk(title: str, text: str, position: int = 0, topic: str = "", document: s
         text=text,
         position=position,
         topic=topic,
+        page=2,
+        start=40,
+        path=f"{title}.pdf",
     )
 
 

@@ -32,6 +32,7 @@ _INLINE = frozenset(
     {"a", "b", "code", "em", "font", "i", "kbd", "small", "span", "strong", "sub", "sup", "tt", "u", "wbr"}
 )
 _SUPERSCRIPT = re.compile(r"<sup>([+−–-]?\d+)</sup>")
+_WORD_POWER = re.compile(r'(<w:vertAlign w:val="superscript"/>(?:(?!</w:r>).)*?<w:t\b[^>]*>)([+−–-]?\d+)(?=</w:t>)')
 _INLINE_TAG = re.compile(r"</?(?:a|b|code|em|font|i|kbd|small|span|strong|sub|sup|tt|u|wbr)\b[^<>]*>")
 _TAG = re.compile(
     r"</?(?:article|aside|blockquote|br|caption|center|col|colgroup|dd|del|details|div|dl|dt|figcaption|figure|h[1-6]|hr"
@@ -220,7 +221,8 @@ def _word_text(raw: bytes) -> str:
             name for name in archive.namelist() if re.fullmatch(r"word/(?:document|footnotes|endnotes)\.xml", name)
         ]
         parts = [archive.read(name).decode("utf-8", "replace") for name in names]
-    runs = re.sub(r"</w:p>|<w:(?:tab|br|cr)\b[^>]*/>|</w:tc>", " ", " ".join(parts))
+    page = _WORD_POWER.sub(r"\1 \2 ", " ".join(parts))
+    runs = re.sub(r"</w:p>|<w:(?:tab|br|cr)\b[^>]*/>|</w:tc>", " ", page)
     return html.unescape(re.sub(r"<w:(?:delText|instrText)\b.*?</w:(?:delText|instrText)>|<[^>]+>", "", runs))
 
 

@@ -51,6 +51,9 @@ _BLANK_HEAD = re.compile(r"(?m)^(=+(?: +=+)+) *\n( .*\S.*)$")
 _ROLE_TARGETS = re.compile(r":[\w:+.-]+:`(?:[^`<]*<([^<>`]+)>|~([^`]+)\.[^`.]+)`")
 
 
+_CONDITION = re.compile(r"(?m)^\s*\.\. (?:only|ifconfig):: +(.+?)\s*$")
+
+
 def read_restructured_text(raw: bytes) -> Reading:
     """Return a reStructuredText file; a field `:title:` at the top names it."""
     text = decode(raw)
@@ -112,7 +115,7 @@ def _with_empty_cell(table: re.Match[str]) -> str:
 
 
 def _hidden_targets(tree: Any, text: str) -> Iterator[LeftOut]:
-    """Yield what only links refer to: `.. _name: address`, and the targets of roles that show a title."""
+    """Yield what only links refer to, such as `.. _name: address`, and the conditions of `.. only:: html`."""
     from docutils import nodes
 
     for node in tree.findall(nodes.target):
@@ -120,6 +123,8 @@ def _hidden_targets(tree: Any, text: str) -> Iterator[LeftOut]:
             yield LeftOut(reason="link target", text=" ".join(node.rawsource.removeprefix("..").split()))
     for titled, shortened in _ROLE_TARGETS.findall(text):
         yield LeftOut(reason="link target", text=titled or shortened)
+    for condition in _CONDITION.findall(text):
+        yield LeftOut(reason="condition", text=condition)
 
 
 @cache
