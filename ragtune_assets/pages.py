@@ -98,15 +98,15 @@ def retrieval_page(history: Sequence[RetrievalRow]) -> Page:
     }
 
 
-def candidates_page(writers: Sequence[PairWriter], written: Sequence[QAPair], corrections: Corrections) -> Page:
+def candidates_page(writers: Sequence[PairWriter], pairs: Sequence[QAPair], corrections: Corrections) -> Page:
     """Show who wrote how many pairs, which corrections could not be used, and what a language model cost."""
-    counts = sorted(Counter(pair.writer for pair in written).items())
+    counts = sorted(Counter(pair.writer for pair in pairs).items())
     unusable = [(event.question, reason) for event, reason in corrections.dropped]
     page = {
         "written": table(["writer", "pairs"], counts),
         "corrections": len(corrections.pairs),
         "corrections not usable": table(["question", "why"], unusable),
-        "preview": _pairs([*corrections.pairs, *written]),
+        "preview": _pairs([*corrections.pairs, *pairs]),
     }
     for writer in writers:
         if isinstance(writer, LLMWriter):

@@ -178,8 +178,8 @@ class ExtractiveWriter(PairWriter):
         for chunk, facts in page.facts:
             if not facts:
                 continue
-            written = [self._pair(chunk, fact) for fact in facts]
-            pairs += [pair for pair in written if is_worth_asking(self.seed, pair, chunk)]
+            candidates = [self._pair(chunk, fact) for fact in facts]
+            pairs += [pair for pair in candidates if is_worth_asking(self.seed, pair, chunk)]
             term = next(iter(_explained_terms(facts)), "")
             unanswerable = list(unanswerable_prose_facts(chunk.document_id, term, text, _place(chunk), terms))
             chosen = self._choose_unanswerable(chunk, unanswerable, answerable=len(facts))
