@@ -184,7 +184,7 @@ class _SearchPlan:
         return IndexQuery(text=self.text, limit=depth, where={**(where or {}), "names": name})
 
     def take_results(self, hit_lists: Iterator[list[Hit]]) -> _Results:
-        """Take this plan's results off a stream that holds those of many, in the order of `queries`."""
+        """Return the next results of the stream as this plan's; the stream follows the order of `queries`."""
         lists = [next(hit_lists) for _ in range(2 if self.mode == "hybrid" else 1)]
         return _Results(lists, [next(hit_lists) for _ in self.names])
 

@@ -91,7 +91,7 @@ class ExtractiveWriter(PairWriter):
         self.unanswerable_share = unanswerable_share
 
     def write(self, chunks: Sequence[Chunk], progress: Progress = silent) -> list[QAPair]:
-        """Return pairs whose answers are spans of their chunks, in the order of the chunks, no question twice."""
+        """Return pairs whose answers are spans of their chunks, in the order of the chunks, each question once."""
         pages = [self._read_page(document) for document in _documents(chunks)]
         objects = [page.owner for page in pages if isinstance(page, _ApiPage)]
         names, neighbours = ObjectNames(objects), Neighbours(objects, self.seed)

