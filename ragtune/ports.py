@@ -153,7 +153,7 @@ class RunningEngine(ABC):
 
     @abstractmethod
     def memory_bytes(self) -> int:
-        """Return the peak memory of the engine's processes, GPU memory included; 0 for a server of others."""
+        """Return the peak memory of the engine's processes, GPU memory included; 0 for somebody else's server."""
 
     @abstractmethod
     def stop(self) -> None:

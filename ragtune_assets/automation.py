@@ -67,7 +67,7 @@ def keep_up() -> dg.AutomationConditionSensorDefinition:
 
 
 def _ancestors(graph: Any, key: dg.AssetKey) -> set[dg.AssetKey]:
-    """Return all ancestors of the asset except roots: whether a root is stale shows only when it is run."""
+    """Return all ancestors of the asset except roots, because only a run of a root shows whether it is stale."""
     ancestors: set[dg.AssetKey] = set()
     queue = set(graph.get(key).parent_keys)
     while queue:

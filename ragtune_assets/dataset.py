@@ -45,10 +45,10 @@ def qa_candidates(
     """Questions written from the passages, and the corrections that people made."""
     passages = store.read_records(chunks, Chunk)
     writers = pair_writers(settings)
-    written = [pair for writer in writers for pair in writer.write(passages, LoggedProgress())]
+    pairs = [pair for writer in writers for pair in writer.write(passages, LoggedProgress())]
     corrections = corrected_pairs(store.read_records(feedback_events, FeedbackEvent), passages)
-    ref = store.write_records("qa_candidates", [*corrections.pairs, *written])
-    return materialized(ref, pages.candidates_page(writers, written, corrections))
+    ref = store.write_records("qa_candidates", [*corrections.pairs, *pairs])
+    return materialized(ref, pages.candidates_page(writers, pairs, corrections))
 
 
 @multi_asset(
@@ -86,7 +86,7 @@ def qa_dataset(
         score = scoring(embedder, retriever, settings, judge)
         report = check_pairs(reviewed.pairs, passages, settings.dataset, score, folder)
         quality_report = commit_report(store, folder, report.results)
-    dataset = store.write_records("qa_dataset", report.kept)
+    dataset = store.write_records("qa_dataset", report.pairs)
     page = pages.dataset_page(report, reviewed, quality_report) | usage()
     yield materialized(dataset, page, expectation_checks(report))
     yield materialized(quality_report, pages.quality_page(report.results, quality_report))

@@ -231,7 +231,7 @@ def benchmark(
 
 
 def precision_name(precision: str, settings: Settings) -> str:
-    """Return the name under which a precision is recorded; INT4 is unpacked first where no kernel reads it."""
+    """Return the name under which a precision is recorded; INT4 is unpacked first if no kernel reads it."""
     unpacked = precision == "w4a16" and not reads_int4(chosen_device(settings.device))
     return "w4a16 unpacked" if unpacked else precision
 

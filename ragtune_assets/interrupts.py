@@ -1,7 +1,7 @@
 """Remembers Ctrl-C during a run of Dagster, which ignores it while the run starts.
 
-Python writes every signal into a pipe, no matter who handles it. The first one is sent again if the
-run does not stop, and the caller can see it in `seen` at the latest when the run is over.
+Python writes every signal into a pipe, no matter who handles it, so this module sees it. It sends the first one again
+if the run does not stop. The caller finds it in `seen`, at the latest after the run.
 """
 
 import os

@@ -141,10 +141,13 @@ def account_check(documents: Sequence[Document], accounts: Sequence[Account]) ->
     A reason is known for words that are left out, such as a comment or the foot of a page.
     """
     pairs = zip(documents, accounts, strict=True)
-    incomplete = [(account, document) for document, account in pairs if account.accounted < LEAST_ACCOUNTED]
-    incomplete.sort(key=lambda pair: pair[0].accounted)
-    rows = [(doc.path, account.accounted, " ".join(account.lost[:_LOST_NAMED])) for account, doc in incomplete[:_WORST]]
-    words, lost = sum(one.words for one in accounts), sum(one.lost_words for one in accounts)
+    incomplete = [(account, document) for document, account in pairs if account.share_accounted_for < LEAST_ACCOUNTED]
+    incomplete.sort(key=lambda pair: pair[0].share_accounted_for)
+    rows = [
+        (doc.path, account.share_accounted_for, " ".join(account.lost[:_LOST_NAMED]))
+        for account, doc in incomplete[:_WORST]
+    ]
+    words, lost = sum(account.words for account in accounts), sum(account.lost_words for account in accounts)
     return dg.AssetCheckResult(
         passed=not incomplete,
         check_name="words_are_accounted_for",

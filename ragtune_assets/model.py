@@ -236,7 +236,7 @@ def train(
     validation: Sequence[TrainingExample],
     settings: Settings,
 ) -> tuple[ArtifactRef, AdapterReport]:
-    """Train and return the adapter, identified by its weights; checkpoints stay in the home until it is complete."""
+    """Train and return the adapter, identified by its weights; its checkpoints are deleted once it is complete."""
     checkpoints = settings.home / "work" / "lora_adapter"
     tracker = MlflowTracker(settings.tracking_url, settings.tracking.experiment, "lora_adapter", settings.run_files)
     with store.stage("lora_adapter") as folder:

@@ -98,15 +98,15 @@ def retrieval_page(history: Sequence[RetrievalRow]) -> Page:
     }
 
 
-def candidates_page(writers: Sequence[PairWriter], written: Sequence[QAPair], corrections: Corrections) -> Page:
+def candidates_page(writers: Sequence[PairWriter], pairs: Sequence[QAPair], corrections: Corrections) -> Page:
     """Show who wrote how many pairs, which corrections could not be used, and what a language model cost."""
-    counts = sorted(Counter(pair.writer for pair in written).items())
+    counts = sorted(Counter(pair.writer for pair in pairs).items())
     unusable = [(event.question, reason) for event, reason in corrections.dropped]
     page = {
         "written": table(["writer", "pairs"], counts),
         "corrections": len(corrections.pairs),
         "corrections not usable": table(["question", "why"], unusable),
-        "preview": _pairs([*corrections.pairs, *written]),
+        "preview": _pairs([*corrections.pairs, *pairs]),
     }
     for writer in writers:
         if isinstance(writer, LLMWriter):
@@ -122,7 +122,7 @@ def dataset_page(report: QualityReport, reviewed: ReviewOutcome, data_docs: Arti
     """
     reasons = Counter(reason for _, reason in report.rejected)
     examples = [(pair.question, reason) for pair, reason in report.rejected[:_SOME]]
-    ranks = [pair.scores["retrievable"] for pair in report.kept if "retrievable" in pair.scores]
+    ranks = [pair.scores["retrievable"] for pair in report.pairs if "retrievable" in pair.scores]
     failed = [(pair.question, reason) for pair, reason in report.rejected if REVIEWED in pair.scores]
     conflicts = [(pair.question, " / ".join(map(_verdict, verdicts))) for pair, verdicts in reviewed.conflicts]
     orphans = [(d.created_at, d.reviewer, d.verdict, d.pair["question"]) for d in reviewed.orphans]
@@ -131,7 +131,7 @@ def dataset_page(report: QualityReport, reviewed: ReviewOutcome, data_docs: Arti
         "rejected examples": table(["question", "reason"], examples),
         "retrievable": histogram(ranks, "1 / rank of the passage for its question", "1 / rank"),
         "data docs": _data_docs(data_docs),
-        "preview": _pairs(report.kept),
+        "preview": _pairs(report.pairs),
         "reviews accepted": reviewed.accepted,
         "reviews rejected": len(reviewed.rejected),
         "reviews corrected": len(reviewed.corrected),

@@ -107,8 +107,8 @@ def _engine(settings: Settings) -> Finding:
     reply = subprocess.run(
         [str(python), "-c", code], capture_output=True, text=True, check=False, env=child_environment()
     )
-    found = reply.stdout.strip()
-    return Finding("engine", bool(found), found or f"no vLLM in {python}", install)
+    engine_version = reply.stdout.strip()
+    return Finding("engine", bool(engine_version), engine_version or f"no vLLM in {python}", install)
 
 
 def _disk(settings: Settings) -> Finding:

@@ -21,7 +21,8 @@ from ragtune.answer.checking import citation_corrector
 from ragtune.answer.controls import Controls, with_controls
 from ragtune.errors import EngineError, RagTuneError, SettingsError
 from ragtune.records import Answer, Completion, Message, ResponseRecord
-from ragtune.store.feedback import FeedbackLog, now
+from ragtune.store.feedback import FeedbackLog
+from ragtune.store.timestamps import now
 from ragtune_serving.deployment import Deployment
 from ragtune_serving.engine import SupervisedEngine
 from ragtune_serving.grounding import Grounding

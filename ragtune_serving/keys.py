@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from ragtune.errors import ResourceError
 from ragtune.store.artifacts import write_json
-from ragtune.store.feedback import now
+from ragtune.store.timestamps import now
 
 
 class KeyStore:

@@ -49,8 +49,8 @@ def add_review_routes(router: APIRouter, desk: ReviewDesk) -> None:
     @router.post("/v1/review/assignments", **common, summary="Get pairs that still need a reviewer")
     def assignments(body: AssignmentRequest, request: Request) -> AssignmentResponse:
         user = request.scope["ragtune_user"]
-        given = desk.claim(user, body.count)
-        return AssignmentResponse(given=given, open=len(desk.reviews.assigned(user, desk.dataset().pairs)))
+        count = desk.claim(user, body.count)
+        return AssignmentResponse(given=count, open=len(desk.reviews.pairs_to_review(user, desk.dataset().pairs)))
 
     @router.post(
         "/v1/review/decisions",
@@ -78,7 +78,7 @@ def _page(desk: ReviewDesk, user: str, show: str, offset: int, limit: int) -> Re
     dataset = desk.dataset()
     pairs = dataset.pairs
     if show == "mine":
-        pairs = desk.reviews.assigned(user, dataset.pairs)
+        pairs = desk.reviews.pairs_to_review(user, dataset.pairs)
     elif show == "open":
         pairs = desk.open_pairs()
     decisions: dict[str, list[ReviewResponse]] = defaultdict(list)

@@ -273,7 +273,7 @@ class ErrorBody(BaseModel):
 
 
 class Alive(BaseModel):
-    """The answer of a gateway process that runs."""
+    """The reply that shows that the gateway process runs."""
 
     status: Literal["alive"] = "alive"
 

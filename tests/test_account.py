@@ -153,10 +153,10 @@ def test_every_visible_word_of_a_text_file_is_in_a_passage(tmp_path: Path, name:
     (one,), passages = read(tmp_path, **{name: text})
     assert len(passages) > 2, "the file is long enough to be cut"
     result = account(one, passages)
-    assert (result.lost, result.accounted) == ((), 1.0)
+    assert (result.lost, result.share_accounted_for) == ((), 1.0)
     assert result.in_passages >= result.words - sum(result.left_out.values())
     if name == "a_txt":
-        assert result.shown == 1.0
+        assert result.share_in_passages == 1.0
 
 
 def test_a_power_in_a_word_file_is_no_lost_number() -> None:
@@ -169,14 +169,14 @@ def test_a_word_that_is_in_no_passage_is_lost() -> None:
     result = account(document("The gate opens at eight.\n\nNever on Sundays."), [passage("The gate opens at eight.")])
     assert result.lost == ("never", "on", "sundays")
     assert (result.words, result.in_passages, result.lost_words) == (8, 5, 3)
-    assert result.accounted == pytest.approx(5 / 8)
+    assert result.share_accounted_for == pytest.approx(5 / 8)
 
 
 def test_words_left_out_for_a_reason_are_accounted_for_but_not_shown() -> None:
     left_out = (LeftOut(reason="comment", text="ask Ruth"), LeftOut(reason="comment", text="or Tom"))
     result = account(document("It opens.", left_out, words=6), [passage("It opens.")])
-    assert (result.left_out, result.accounted) == ({"comment": 4}, 1.0)
-    assert result.shown == pytest.approx(2 / 6)
+    assert (result.left_out, result.share_accounted_for) == ({"comment": 4}, 1.0)
+    assert result.share_in_passages == pytest.approx(2 / 6)
 
 
 def test_a_heading_above_several_passages_hides_no_word_that_is_lost() -> None:
@@ -192,11 +192,11 @@ def test_of_two_equal_paragraphs_one_may_be_left_out_and_is_counted() -> None:
 
 def test_the_number_of_lost_words_is_exact_even_if_few_are_named() -> None:
     one = document("It opens.", words=10_000, lost=("x",) * MOST_LOST_NAMED, lost_words=5_000)
-    assert account(one, [passage("It opens.")]).accounted == pytest.approx(0.5)
+    assert account(one, [passage("It opens.")]).share_accounted_for == pytest.approx(0.5)
 
 
 def test_a_document_without_words_is_complete() -> None:
-    assert account(document(""), []).accounted == 1.0
+    assert account(document(""), []).share_accounted_for == 1.0
 
 
 def test_the_check_warns_and_names_the_worst_documents_first(tmp_path: Path) -> None:

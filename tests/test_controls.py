@@ -41,8 +41,3 @@ def test_depth_changes_passages_and_length_and_creativity_changes_the_temperatur
     assert [Controls(depth=d).max_tokens(96) for d in (0.0, 0.5, 1.0)] == [48, 96, 288]
     assert Controls(examples=True).max_tokens(96) == 192
     assert (NEUTRAL.temperature, Controls(creativity=0.7).temperature) == (0.0, 0.7)
-
-
-def test_controls_can_be_sent_in_the_shape_of_a_request():
-    controls = Controls(depth=0.9, step_by_step=True)
-    assert with_controls(NEUTRAL, **controls.as_dict()) == controls

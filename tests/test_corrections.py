@@ -80,5 +80,5 @@ def test_corrections_pass_the_same_checks_as_written_pairs():
         event(2, "Who may call pkg.save, and why?", "Only administrators between midnight and dawn."),
     ]
     report = check_pairs(corrected_pairs(events, CHUNKS).pairs, CHUNKS, DatasetSettings(min_pairs=1))
-    assert [pair.feedback_id for pair in report.kept] == ["fb-1"]
+    assert [pair.feedback_id for pair in report.pairs] == ["fb-1"]
     assert [reason for _, reason in report.rejected] == ["the answer does not stand in its chunk"]

@@ -38,7 +38,7 @@ def test_the_model_writes_pairs_that_pass_the_checks(server, tmp_path):
     kinds = Counter(pair.kind for pair in pairs)
     assert kinds["llm.fact"] >= 2 * len(CHUNKS) - 2
     assert kinds["llm.unanswerable"] > 0
-    assert len(check_pairs(pairs, CHUNKS, DatasetSettings(min_pairs=1)).kept) == len(pairs)
+    assert len(check_pairs(pairs, CHUNKS, DatasetSettings(min_pairs=1)).pairs) == len(pairs)
     assert llm.usage.requests == len(CHUNKS)
     assert (llm.usage.prompt_tokens, llm.usage.completion_tokens) == (100 * len(CHUNKS), 50 * len(CHUNKS))
     schema = server.requests[0]["response_format"]

@@ -18,7 +18,7 @@ SETTINGS = DatasetSettings(min_pairs=1)
 def dataset(documents, previous=None):
     chunks = [chunk(each) for each in documents]
     report = check_pairs(ExtractiveWriter(1).write(chunks), chunks, SETTINGS)
-    return split_pairs(report.kept, documents, SETTINGS, 1, previous=previous), chunks, report
+    return split_pairs(report.pairs, documents, SETTINGS, 1, previous=previous), chunks, report
 
 
 @pytest.fixture(scope="module")

@@ -61,8 +61,8 @@ def test_good_pairs_pass_in_their_order_with_scores_and_data_docs(dataset, tmp_p
     pairs, chunks = dataset
     report = check_pairs(pairs, chunks, DatasetSettings(min_pairs=10), docs=tmp_path)
     assert report.passed
-    assert [pair.id for pair in report.kept] == [pair.id for pair in pairs if pair.id in {p.id for p in report.kept}]
-    assert all(pair.scores["grounded"] >= 0.5 for pair in report.kept)
+    assert [pair.id for pair in report.pairs] == [pair.id for pair in pairs if pair.id in {p.id for p in report.pairs}]
+    assert all(pair.scores["grounded"] >= 0.5 for pair in report.pairs)
     pages = [page.read_text() for page in tmp_path.rglob("*.html")]
     assert (tmp_path / "index.html").is_file()
     assert any("question_words" in page and "Great Expectations" in page for page in pages)
@@ -78,7 +78,7 @@ def test_a_pair_that_the_judge_finds_poor_is_dropped_unless_people_decided(datas
         return [replace(p, scores={**p.scores, "judge_clear": marks[p.id]}) if p.id in marks else p for p in candidates]
 
     report = check_pairs([poor, reviewed, fine, *pairs[5:]], chunks, DatasetSettings(min_pairs=1), judge)
-    kept = {pair.id for pair in report.kept}
+    kept = {pair.id for pair in report.pairs}
     assert (poor.id in kept, reviewed.id in kept, fine.id in kept) == (False, True, True)
     assert (poor.id, "the judge gave it too little") in [(pair.id, why) for pair, why in report.rejected]
 
@@ -89,7 +89,7 @@ def test_too_few_pairs_fail_a_critical_expectation(dataset):
     failed = [result for result in report.results if not result.success]
     assert not report.passed
     assert [result.name for result in failed if result.severity == "critical"] == ["enough pairs"]
-    assert failed[0].observed == str(len(report.kept))
+    assert failed[0].observed == str(len(report.pairs))
 
 
 def test_a_wording_that_is_used_too_often_gives_a_warning(dataset):
@@ -112,7 +112,7 @@ def test_a_question_asked_twice_is_kept_once_and_a_correction_wins(dataset):
     pair = next(pair for pair in pairs if pair.answerable and pair.kind == "purpose")
     correction = replace(pair, id="c" * 16, feedback_id="f1", answer=pair.answer + " Really.", span=(0, 0))
     report = check_pairs([*pairs, correction], chunks, DatasetSettings(min_pairs=10))
-    same = [kept for kept in report.kept if kept.question == pair.question]
+    same = [kept for kept in report.pairs if kept.question == pair.question]
     assert [kept.feedback_id for kept in same] == ["f1"]
 
 
@@ -121,17 +121,17 @@ def test_more_than_max_pairs_keeps_corrections(dataset):
     pair = next(pair for pair in pairs if pair.answerable)
     correction = replace(pair, id="f" * 16, question="Why is a correction kept in the shop dataset?", feedback_id="f1")
     report = check_pairs([*pairs, correction], chunks, DatasetSettings(min_pairs=1, max_pairs=12))
-    assert len(report.kept) == 12
-    assert any(kept.feedback_id for kept in report.kept)
+    assert len(report.pairs) == 12
+    assert any(kept.feedback_id for kept in report.pairs)
 
 
 def test_more_than_max_pairs_drops_pairs_of_the_large_source_first(dataset):
     pairs, chunks = dataset
     small = {chunk.document_id for chunk in chunks[-3:]}
     mixed = [replace(chunk, source="small") if chunk.document_id in small else chunk for chunk in chunks]
-    everything = check_pairs(pairs, mixed, DatasetSettings(min_pairs=1)).kept
+    everything = check_pairs(pairs, mixed, DatasetSettings(min_pairs=1)).pairs
     of_small = {pair.id for pair in everything if pair.document_id in small}
-    kept = check_pairs(pairs, mixed, DatasetSettings(min_pairs=1, max_pairs=2 * len(of_small) + 1)).kept
+    kept = check_pairs(pairs, mixed, DatasetSettings(min_pairs=1, max_pairs=2 * len(of_small) + 1)).pairs
     assert of_small
     assert of_small <= {pair.id for pair in kept}
     assert len(kept) == 2 * len(of_small) + 1 < len(everything)

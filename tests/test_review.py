@@ -119,16 +119,16 @@ def test_corrections_pass_the_same_checks(store):
     assert [reason for pair, reason in report.rejected if pair.writer == "review"] == [
         "the answer does not stand in its chunk"
     ]
-    assert any(pair.question.startswith("Please tell me") for pair in report.kept)
+    assert any(pair.question.startswith("Please tell me") for pair in report.pairs)
 
 
 def test_assignment_shares_the_work_and_shows_progress(store):
     given = store.assign(PAIRS[:9], ["ada", "bob", "cleo"], per_pair=2)
     assert given == {"ada": 6, "bob": 6, "cleo": 6}
     assert store.assign(PAIRS[:9], ["ada", "bob", "cleo"], per_pair=2) == {"ada": 0, "bob": 0, "cleo": 0}
-    mine = store.assigned("ada", PAIRS)
+    mine = store.pairs_to_review("ada", PAIRS)
     store.decide(mine[0], "ada", "accept")
-    assert store.assigned("ada", PAIRS) == mine[1:]
+    assert store.pairs_to_review("ada", PAIRS) == mine[1:]
     assert store.progress(PAIRS)["ada"] == (1, 6)
     with pytest.raises(DatasetError, match="reviewers per pair"):
         store.assign(PAIRS, ["ada"], per_pair=2)

@@ -6,7 +6,7 @@ import pytest
 
 from ragtune.text.normal_form import normalize_for_search
 from ragtune.text.search_terms import _word_terms, contains_identifier, identifiers, index_terms, query_terms
-from ragtune.text.segments import join_unspaced, split_words
+from ragtune.text.segments import joint, split_words
 
 
 @pytest.mark.parametrize(
@@ -43,9 +43,9 @@ def test_words_are_found_in_scripts_without_spaces(text: str, words: list[str]) 
     assert split_words(text) == words
 
 
-def test_parts_are_joined_without_a_space_in_scripts_without_spaces() -> None:
-    assert join_unspaced(["港口开放。", "渡轮停运。"]) == "港口开放。渡轮停运。"
-    assert join_unspaced(["It opens.", "It closes."]) == "It opens. It closes."
+def test_no_space_stands_between_sentences_of_scripts_without_spaces() -> None:
+    assert joint("港口开放。", "渡轮停运。") == ""
+    assert joint("It opens.", "It closes.") == " "
 
 
 @pytest.mark.parametrize(

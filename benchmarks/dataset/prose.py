@@ -63,7 +63,7 @@ def main() -> None:
     documents = [replace(document, id=content_id("prose", Path(document.path).name)) for document in documents]
     chunks = chunk_documents(documents, settings.chunking, embedder_from(settings).count_tokens)
     written = ExtractiveWriter(arguments.seed).write(chunks)
-    pairs = [pair for pair in check_pairs(written, chunks, DatasetSettings(min_pairs=1)).kept if pair.answerable]
+    pairs = [pair for pair in check_pairs(written, chunks, DatasetSettings(min_pairs=1)).pairs if pair.answerable]
     shares, running = overlap_shares(pairs, chunks), sum(is_running_text(chunk) for chunk in chunks)
     result = {
         "documents": len(documents),

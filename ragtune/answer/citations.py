@@ -74,7 +74,7 @@ class CitationCorrector:
             is_inside_code = claim.count("`") % 2 == 1
             if is_index or is_inside_code:
                 continue
-            output += text[copied : mark.start()] + self._corrected(claim, mark)
+            output += text[copied : mark.start()] + self._correct_mark(claim, mark)
             claim_start = copied = mark.end()
         unfinished = _UNFINISHED_MARK.search(text, copied)
         end = unfinished.start() if unfinished else len(text)
@@ -86,7 +86,7 @@ class CitationCorrector:
         rest, self._held_back = self._held_back, ""
         return rest
 
-    def _corrected(self, claim: str, mark: re.Match[str]) -> str:
+    def _correct_mark(self, claim: str, mark: re.Match[str]) -> str:
         """Return the mark to show behind a claim; "" if it only repeats the corrected mark before it."""
         if not claim.strip() and mark[0] == self._last_correction:
             return ""

@@ -5,7 +5,7 @@ system text asks for. The defaults come from `AnswerSettings`; a request may ove
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -28,11 +28,6 @@ class Controls:
     examples: bool = False
     step_by_step: bool = False
     strict_grounding: bool = True
-
-    def as_dict(self) -> dict[str, dict[str, float] | dict[str, bool]]:
-        """Return {"dials": {...}, "switches": {...}}, as in the body of a request."""
-        values = asdict(self)
-        return {"dials": {name: values[name] for name in DIALS}, "switches": {name: values[name] for name in SWITCHES}}
 
     def passages(self, default: int) -> int:
         """Return how many passages to show: 0.5 times the default at depth 0, 1.5 times at depth 1."""

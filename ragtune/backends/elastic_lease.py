@@ -90,8 +90,8 @@ class WriterLease:
 
     def _write(self, **condition: Any) -> None:
         document = {"owner": self._owner, "expires": time.time() + LEASE_SECONDS}
-        written = self._client.index(index=self._index, id="writer", document=document, **condition)
-        self._revision = {"if_seq_no": written["_seq_no"], "if_primary_term": written["_primary_term"]}
+        reply = self._client.index(index=self._index, id="writer", document=document, **condition)
+        self._revision = {"if_seq_no": reply["_seq_no"], "if_primary_term": reply["_primary_term"]}
 
     def confirm(self) -> None:
         """Renew the lease now; raise SearchIndexError if somebody else holds it."""

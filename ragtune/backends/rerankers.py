@@ -49,7 +49,7 @@ class LanguageModelRewriter:
         self._model = LanguageModel(settings, Rewordings, cache, seed)
 
     def __call__(self, questions: Sequence[str]) -> list[list[str]]:
-        """Return up to `rewordings` of the settings per question, or [] if the model gave none."""
+        """Return a list of rewordings per question, with at most `self.count` of them; [] if the model gave none."""
         instruction = Message("system", _ASK.format(count=self.count))
         replies = self._model.ask_all([(instruction, Message("user", question)) for question in questions], "rewording")
         return [

@@ -47,21 +47,21 @@ class DatasetDiff:
     """What changed between two versions of a dataset.
 
     `moved` are the pairs whose split changed, `changed` those whose question stayed and whose id did not; both have
-    (old item, new item). `kept` is the number of pairs that are as before.
+    (old item, new item). `unchanged` is the number of pairs that are as before.
     """
 
     added: list[SplitItem]
     removed: list[SplitItem]
     moved: list[tuple[SplitItem, SplitItem]]
     changed: list[tuple[SplitItem, SplitItem]]
-    kept: int
+    unchanged: int
 
     def __str__(self) -> str:
         """Return a summary in one line."""
         return (
             f"{len(self.added)} added, {len(self.removed)} removed, "
             f"{len(self.changed)} reworded or answered differently, "
-            f"{len(self.moved)} moved to another split, {self.kept} as before"
+            f"{len(self.moved)} moved to another split, {self.unchanged} as before"
         )
 
 
@@ -80,8 +80,8 @@ def diff_items(old: Sequence[SplitItem], new: Sequence[SplitItem]) -> DatasetDif
             changed.append((previous, item))
     same = [(before[pair_id], item) for pair_id, item in after.items() if pair_id in before]
     moved = [(previous, item) for previous, item in [*same, *changed] if previous.split != item.split]
-    kept = sum(previous.split == item.split for previous, item in same)
-    return DatasetDiff(added, list(removed.values()), moved, changed, kept)
+    unchanged = sum(previous.split == item.split for previous, item in same)
+    return DatasetDiff(added, list(removed.values()), moved, changed, unchanged)
 
 
 def _question_key(pair: QAPair) -> tuple[str, ...]:

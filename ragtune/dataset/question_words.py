@@ -1,4 +1,4 @@
-"""Tells what a question is about from how it asks.
+"""Separates the words that say what a question is about from those that only ask.
 
 The words that only ask are a fixed list, `question_words.yaml`. They do not follow the question templates: otherwise a
 new template would change which questions count as the same, and with it the splits.

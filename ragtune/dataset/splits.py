@@ -121,8 +121,8 @@ def _split_mixed_cluster(
 ) -> dict[str, Split]:
     """Return {document id: split} for a cluster whose documents were in several splits before.
 
-    A new document joins the split of its neighbours. Left out are new documents with neighbours in two splits, and
-    held-out documents with a neighbour in train.
+    Neighbours are near duplicates and documents joined by `links`. A new document joins the split of its neighbours,
+    or is left out if they are in two splits. A held-out document with a neighbour in train is left out, too.
     """
     ids = {document.id for document in documents}
     near_texts = near_pairs([document.text for document in documents], settings.jaccard)

@@ -135,7 +135,7 @@ def smallest_detectable_gain(standard_error: float, n: int, alpha: float, power:
 
 
 def sign_flip_p_value(sums: "Floats", seed: int, samples: int) -> float:
-    """Return how often random signs give a total at least as large as the observed one.
+    """Return the share of random sign patterns whose total is at least as large as the observed one.
 
     This is Fisher's randomisation test. It is exact up to `EXACT_UP_TO` non-zero differences and sampled above; it
     returns 1.0 if nothing differs.

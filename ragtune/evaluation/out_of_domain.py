@@ -1,4 +1,4 @@
-"""Out-of-domain questions: they test that training on one set of documents did not cost what the model knew before.
+"""Out-of-domain questions: they test that training on one set of documents did not make the model forget others.
 
 The texts are the descriptions of installed Python packages: prose by many authors that every machine has. Questions
 are written and checked like those of a dataset, and stored with their passages.
@@ -117,7 +117,7 @@ def _write_questions(
         chunk for chunk in chunk_documents(texts, settings.chunking, embedder.count_tokens) if not chunk.duplicate_of
     ]
     pairs = ExtractiveWriter(settings.seed, unanswerable_share=settings.dataset.unanswerable_share).write(chunks)
-    accepted = check_pairs(pairs, chunks, settings.dataset).kept
+    accepted = check_pairs(pairs, chunks, settings.dataset).pairs
     accepted.sort(key=lambda pair: draw(settings.seed, _SALT, pair.id))
     sample = accepted[:limit]
     document_ids = {pair.document_id for pair in sample}
@@ -134,10 +134,10 @@ def _unlike(texts: Sequence[Document], documents: Sequence[Document], settings: 
     Only prose documents are compared: an API page never resembles a description.
     """
     prose = [document for document in documents if document.kind == "prose"]
-    both = [*texts, *prose]
+    all_texts = [*texts, *prose]
     duplicates = {
         position
-        for pair in near_pairs([document.text for document in both], settings.dataset.jaccard)
+        for pair in near_pairs([document.text for document in all_texts], settings.dataset.jaccard)
         if min(pair) < len(texts) <= max(pair)
         for position in pair
     }

@@ -14,7 +14,7 @@ from ragtune.records import Chunk, Hit, QAPair, RetrievalRow
 
 DEPTH = 10
 """Hits of a search that are scored: the deepest rank of the metrics below."""
-# Titles that are searched for if there are no test questions, so that at least the times are measured. By hand.
+# Titles that are searched for if there are no test questions, so that at least the times are measured. Chosen by hand.
 _TITLES = 50
 
 RANKING_METRICS = ("recall_1", "recall_5", "recall_10", "mrr_10", "ndcg_10")
@@ -39,9 +39,9 @@ def ranking_metrics(gains: Sequence[float], ideal: Sequence[float]) -> dict[str,
         ideal: relevance of every relevant passage, at least one, in any order.
     """
     first_rank = next((rank for rank, gain in enumerate(gains[:DEPTH], 1) if gain > 0), 0)
-    best = _discounted(sorted(ideal, reverse=True))
+    best = _discounted_sum(sorted(ideal, reverse=True))
     recalls = {f"recall_{k}": sum(gain > 0 for gain in gains[:k]) / len(ideal) for k in (1, 5, 10)}
-    return {**recalls, "mrr_10": 1 / first_rank if first_rank else 0.0, "ndcg_10": _discounted(gains) / best}
+    return {**recalls, "mrr_10": 1 / first_rank if first_rank else 0.0, "ndcg_10": _discounted_sum(gains) / best}
 
 
 def passage_gains(pair: QAPair, hits: Sequence[Hit]) -> list[float]:
@@ -95,5 +95,5 @@ def measure_retrieval(
     )
 
 
-def _discounted(gains: Sequence[float]) -> float:
+def _discounted_sum(gains: Sequence[float]) -> float:
     return sum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains[:DEPTH], 1))

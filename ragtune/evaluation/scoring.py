@@ -52,7 +52,9 @@ def score_model(
             pool.shutdown(cancel_futures=True)
             raise
     rows = zip(pairs, prepared, completions, strict=True)
-    return [_scored(pair, prompt, answerer, completion) for pair, prompt, completion in rows if completion is not None]
+    return [
+        _score_answer(pair, prompt, answerer, completion) for pair, prompt, completion in rows if completion is not None
+    ]
 
 
 def summarise(answers: Sequence[ScoredAnswer], identity: ScoreIdentity, samples: int = 2000) -> list[Score]:
@@ -83,7 +85,7 @@ def summarise(answers: Sequence[ScoredAnswer], identity: ScoreIdentity, samples:
     return scores
 
 
-def _scored(pair: QAPair, prompt: Prepared, answerer: Answerer, completion: Completion) -> ScoredAnswer:
+def _score_answer(pair: QAPair, prompt: Prepared, answerer: Answerer, completion: Completion) -> ScoredAnswer:
     answer = answerer.finish(prompt, completion)
     return ScoredAnswer(
         pair_id=pair.id,

@@ -226,11 +226,11 @@ def _line(item: Item) -> str:
     elif facts:
         line += f" {facts}"
     if not name and not facts:
-        return f"- {_indented(text)}"
-    return f"{line}: {_indented(text)}" if text else line
+        return f"- {_indent(text)}"
+    return f"{line}: {_indent(text)}" if text else line
 
 
-def _indented(text: str) -> str:
+def _indent(text: str) -> str:
     first, *rest = text.strip().split("\n")
     return "\n".join([first, *[f"  {line}" if line.strip() else "" for line in rest]])
 

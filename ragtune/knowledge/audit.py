@@ -67,12 +67,12 @@ class Account:
     lost_words: int
 
     @property
-    def shown(self) -> float:
+    def share_in_passages(self) -> float:
         """The share of the words that are in a passage, 0 to 1."""
         return min(1.0, self.in_passages / self.words) if self.words else 1.0
 
     @property
-    def accounted(self) -> float:
+    def share_accounted_for(self) -> float:
         """The share of the words that are in a passage or left out for a known reason, 0 to 1."""
         return max(0.0, 1.0 - self.lost_words / self.words) if self.words else 1.0
 
@@ -87,20 +87,20 @@ def audit(path: str, raw: bytes, reading: Reading) -> tuple[int, tuple[str, ...]
     """Return how many words a file has, and all those that are neither in the reading nor left out by it."""
     source = count_words(_source_text(path, raw))
     lost = source - count_words(reading.text) - count_words(reading.title)
-    for one in reading.left_out:
+    for part in reading.left_out:
         if not lost:
             break
-        lost -= count_words(one.text)
+        lost -= count_words(part.text)
     return source.total(), tuple(sorted(lost.elements()))
 
 
 def account(document: Document, passages: Iterable[Chunk]) -> Account:
     """Return what became of the document's words, given its passages (duplicates of others included)."""
     text = count_words(document.text)
-    missing = text - _shown_words(passages)
+    missing = text - _passage_words(passages)
     left_out: dict[str, int] = {}
-    for one in document.left_out:
-        left_out[one.reason] = left_out.get(one.reason, 0) + count_words(one.text).total()
+    for part in document.left_out:
+        left_out[part.reason] = left_out.get(part.reason, 0) + count_words(part.text).total()
     words = document.words or text.total() + sum(left_out.values())
     # Of two passages of a document that are the same under the same headings, one is kept.
     repeated = missing & _repeated_words(document) if missing else missing
@@ -124,16 +124,16 @@ def account_all(documents: Sequence[Document], passages: Iterable[Chunk]) -> lis
     return [account(document, passages_by_document.get(document.id, ())) for document in documents]
 
 
-def _shown_words(passages: Iterable[Chunk]) -> Counter[str]:
+def _passage_words(passages: Iterable[Chunk]) -> Counter[str]:
     """Return the words of the passages; a heading that stands above several of them counts once."""
-    shown, headings = Counter[str](), set[tuple[str, ...]]()
+    words, headings = Counter[str](), set[tuple[str, ...]]()
     for passage in passages:
-        shown.update(count_words(passage.text))
+        words.update(count_words(passage.text))
         path = (passage.title, *passage.headings)
         headings.update(path[: depth + 1] for depth in range(len(path)))
     for path in headings:
-        shown.update(count_words(path[-1]))
-    return shown
+        words.update(count_words(path[-1]))
+    return words
 
 
 def _repeated_words(document: Document) -> Counter[str]:

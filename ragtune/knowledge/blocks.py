@@ -47,10 +47,10 @@ def join(blocks: Sequence[Block]) -> tuple[str, tuple[BlockSpan, ...]]:
     spans: list[BlockSpan] = []
     at = 0
     for block in blocks:
-        shown = block.shown.strip("\n").rstrip()
-        if not shown.strip():
+        block_text = block.shown.strip("\n").rstrip()
+        if not block_text.strip():
             continue
-        spans.append(BlockSpan(kind=block.kind, level=block.level, page=block.page, start=at, end=at + len(shown)))
-        parts.append(shown)
-        at += len(shown) + 2
+        spans.append(BlockSpan(kind=block.kind, level=block.level, page=block.page, start=at, end=at + len(block_text)))
+        parts.append(block_text)
+        at += len(block_text) + 2
     return "\n\n".join(parts), tuple(spans)

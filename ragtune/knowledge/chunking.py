@@ -52,9 +52,9 @@ class _Draft:
         )
 
     def place(self, text: str, cursor: int) -> tuple[int, int]:
-        """Return where the passage begins in the document's text, at or behind `cursor`, and its page.
+        """Return the offset at which the passage begins in the document's text, not before `cursor`, and its page.
 
-        A piece of a block that was cut is looked for by its first line; a repeated table header is no place.
+        A piece of a block that was cut is searched for by its first line, but not by a repeated table header.
         """
         first = self.blocks[0]
         page = next((block.page for block in self.blocks if block.page), 0)
@@ -62,11 +62,11 @@ class _Draft:
             return -1, page
         if text.startswith(first.text, first.start):
             return first.start, page
-        found = text.find(_own_first_line(first), max(cursor, first.start))
-        return (found if found >= 0 else first.start), page
+        offset = text.find(_first_line_in_document(first), max(cursor, first.start))
+        return (offset if offset >= 0 else first.start), page
 
 
-def _own_first_line(block: Block) -> str:
+def _first_line_in_document(block: Block) -> str:
     """Return the first line that stands in the document: a cut table repeats its header, cut code its fence."""
     lines = [line for line in block.text.split("\n") if line.strip()]
     repeated = {"table": 2, "code": 1}.get(block.kind, 0)
@@ -168,7 +168,7 @@ class _Chunker:
         return sum(self._tokens(block.text) + _JOIN_TOKENS for block in blocks)
 
     def _document_chunks(self, document: Document, root: Section) -> list[Chunk]:
-        title = self._shortened(document.title, self.settings.max_tokens // _PREFIX_PART)
+        title = self._shorten(document.title, self.settings.max_tokens // _PREFIX_PART)
         chunks: list[Chunk] = []
         ids: set[str] = set()
         drafts = list(self._section_drafts(root, title, ()))
@@ -201,7 +201,7 @@ class _Chunker:
                 )
         return chunks
 
-    def _shortened(self, text: str, limit: int) -> str:
+    def _shorten(self, text: str, limit: int) -> str:
         """Return a title or heading cut to at most `limit` tokens, or to its first few characters."""
         while self._tokens(text) > limit and len(text) > _SHORTEST_PREFIX_CHARACTERS:
             text = shorten(text, max(len(text) * limit // self._tokens(text) - 1, _SHORTEST_PREFIX_CHARACTERS))
@@ -216,7 +216,7 @@ class _Chunker:
     def _extended_path(self, title: str, path: tuple[str, ...], heading: str) -> tuple[str, ...]:
         """Return the path with a heading added, without its outermost headings if it grows too long."""
         limit = self.settings.max_tokens // _PREFIX_PART
-        extended = (*path, self._shortened(heading, limit // 2))
+        extended = (*path, self._shorten(heading, limit // 2))
         while len(extended) > 1 and sum(self._tokens(part) + _JOIN_TOKENS for part in extended) > limit:
             extended = extended[1:]
         return extended if extended != (title,) else ()
@@ -224,14 +224,14 @@ class _Chunker:
     def _section_drafts(self, section: Section, title: str, path: tuple[str, ...]) -> Iterator[_Draft]:
         """Yield a section whole if it fits, else its own blocks packed and its children joined or cut."""
         budget = self._budget(title, path)
-        section_blocks = section.flattened()
+        section_blocks = section.all_blocks()
         size = self._size(section_blocks)
         if section_blocks and size <= budget:
             yield _Draft(path, section_blocks, size)
             return
         drafts = list(self._pack(section.blocks, path, budget))
         for child in section.children:
-            blocks = child.flattened()
+            blocks = child.all_blocks()
             if not child.label:
                 blocks = [child.heading_block(), *blocks]
             size = self._size(blocks)

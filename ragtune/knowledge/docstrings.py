@@ -89,17 +89,17 @@ def _read_section(page: Page, section: griffe.DocstringSection) -> None:
             page.prose.append(text)
     elif kind in (_KIND.parameters, _KIND.other_parameters):
         for item in value:
-            page.parameters[item.name.lstrip("*")] = _documented(item)
+            page.parameters[item.name.lstrip("*")] = _item(item)
     elif kind is _KIND.attributes:
         for item in value:
-            page.attributes[item.name] = _documented(item)
+            page.attributes[item.name] = _item(item)
     elif kind is _KIND.returns:
-        items = [_documented(item) for item in value]
+        items = [_item(item) for item in value]
         page.returns += [item for item in items if "None" not in (item.type, item.text.rstrip("."))]
     elif kind is _KIND.yields:
-        page.yields += [_documented(item) for item in value]
+        page.yields += [_item(item) for item in value]
     elif kind in (_KIND.raises, _KIND.warns):
-        page.raises += [_documented(item) for item in value]
+        page.raises += [_item(item) for item in value]
     elif kind is _KIND.examples:
         page.examples += [_example(*example) for example in value]
     elif kind is _KIND.deprecated:
@@ -145,8 +145,8 @@ def _is_code(text: str) -> bool:
     return True
 
 
-def _documented(item: griffe.DocstringElement) -> Item:
-    """Convert an element of griffe; the default comes from its type, where Hugging Face writes it."""
+def _item(item: griffe.DocstringElement) -> Item:
+    """Return the item for an element of griffe; its default is read from its type, as Hugging Face writes it there."""
     annotation = str(item.annotation) if item.annotation is not None else ""
     default = re.search(r"\bdefaults? (?:to|is|=)\s*`{0,2}([^`,]+)`{0,2}", annotation)
     name = str(getattr(item, "name", "") or "")

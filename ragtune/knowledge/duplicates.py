@@ -7,7 +7,7 @@ that differs in a city, a date or a `not` is another text.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ragtune.records import Chunk, content_id
 from ragtune.text.normal_form import normalize_for_search
@@ -21,14 +21,6 @@ _TOKEN = re.compile(
     r"|(?<=\S )[<>=+](?= \S)"  # a comparison; at the start of a line `>` and `+` are markup
 )
 _EMPHASIS = re.compile(r"(?<!\w)_{1,3}(?=\w)|(?<=\w)_{1,3}(?!\w)")
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """A passage that is not in the index because it says the same as `original`."""
-
-    passage: Chunk
-    original: Chunk
 
 
 def fingerprint(chunk: Chunk) -> str:
@@ -45,12 +37,6 @@ def mark_duplicates(chunks: Sequence[Chunk], prints: Sequence[str]) -> list[Chun
         original = originals.setdefault(wording, chunk.id)
         result.append(chunk if original == chunk.id else replace(chunk, duplicate_of=original))
     return result
-
-
-def copies(chunks: Sequence[Chunk]) -> list[Copy]:
-    """Return every passage that is marked as a duplicate, in order, with the passage that it repeats."""
-    by_id = {chunk.id: chunk for chunk in chunks}
-    return [Copy(chunk, by_id[chunk.duplicate_of]) for chunk in chunks if chunk.duplicate_of]
 
 
 def _tokens(text: str) -> Iterator[str]:

@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +20,7 @@ from ragtune.ports import Progress, silent
 from ragtune.records import Document, QuarantinedDocument, content_id
 from ragtune.settings import Settings
 from ragtune.store.artifacts import write_json
+from ragtune.store.timestamps import now
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +133,11 @@ class Library:
         Raises:
             SourceError: if there is no such document, or more than one; it lists close names.
         """
-        now, removed = _now(), []
+        removed_at, removed = now(), []
         for name in names:
             document = self.find(name)
             spec = next(shelf.spec for shelf in self.shelves() if document in shelf.documents)
-            removed.append(RemovedDocument(document.id, spec, document.path, document.title, now))
+            removed.append(RemovedDocument(document.id, spec, document.path, document.title, removed_at))
 
         def add_removed(old: Decisions) -> Decisions:
             ids = {document.id for document in old.removed}
@@ -280,7 +280,7 @@ def _read_shelf(spec: str, progress: Progress) -> Shelf:
     """Read a source; its state is taken before, so that a change during the read shows later."""
     state = source_state(spec)
     corpus = read_source(spec, progress)
-    return Shelf(without_password(spec), _now(), state, tuple(corpus.documents), tuple(corpus.quarantine))
+    return Shelf(without_password(spec), now(), state, tuple(corpus.documents), tuple(corpus.quarantine))
 
 
 def _corpus(shelf: Shelf) -> Corpus:
@@ -288,7 +288,7 @@ def _corpus(shelf: Shelf) -> Corpus:
 
 
 def _state(spec: str, files: str, decisions: Decisions) -> str:
-    """Return the fingerprint of a source: of its files, and of the documents of it that were removed."""
+    """Return a fingerprint that changes with the files of a source and with the removed documents among them."""
     removed = sorted(doc.id for doc in decisions.removed if _canonical(doc.spec) == _canonical(spec))
     return content_id(files, *removed)
 
@@ -324,7 +324,3 @@ def _pick(name: str, items: Sequence[Named], kind: str) -> Named:
         expected=f"an id, a path or a title; for example {', '.join(close)}" if close else f"a {kind}; there is none",
         fix=f"see `ragtune documents list{' --removed' if kind.startswith('removed') else ''}`",
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

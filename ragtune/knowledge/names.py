@@ -1,4 +1,4 @@
-"""Names of code objects: in titles, where they are indexed whole, and in questions, where they are looked up.
+"""Names of code objects: how their titles are indexed under them, and how questions look them up.
 
 BM25 takes `peft.LoraConfig` apart and vectors blur it, but somebody who types a name means exactly that object.
 """

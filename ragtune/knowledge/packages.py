@@ -90,12 +90,12 @@ def _document(package: str, item: PublicObject, text: str) -> Document:
         sha256=sha256(f"{item.path}\0{text}".encode()).hexdigest(),
         topic=".".join(parts[:2]) if len(parts) > 2 else package,
         language="en",
-        modified=_modified(item.entity),
+        modified=_modification_time(item.entity),
         kind="api",
     )
 
 
-def _modified(entity: Entity) -> str:
+def _modification_time(entity: Entity) -> str:
     path = entity.filepath
     if not isinstance(path, Path):
         return ""

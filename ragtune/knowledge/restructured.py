@@ -1,7 +1,7 @@
-"""Turns reStructuredText into Markdown, so that everything behind it knows one structure.
+"""Turns reStructuredText into Markdown, so that all later steps read one format.
 
-Covers what documentation and docstrings use: headings, directives, roles, literal blocks,
-links and grid-free tables. It is a reader for retrieval, not a renderer.
+Covers what documentation and docstrings use: headings, directives, roles, literal blocks, links and simple tables
+(not grid tables). It is a reader for retrieval, not a renderer.
 """
 
 import re
@@ -104,12 +104,16 @@ class _Reader:
         while self.at < len(self.lines):
             line = self.lines[self.at]
             if not (
-                self._fenced(line) or self._heading() or self._table() or self._directive(line) or self._doctest(line)
+                self._read_fence(line)
+                or self._heading()
+                or self._table()
+                or self._directive(line)
+                or self._doctest(line)
             ):
                 self._plain(line)
         return self.out
 
-    def _fenced(self, line: str) -> bool:
+    def _read_fence(self, line: str) -> bool:
         """Take a Markdown code fence as it stands: many docstrings mix the two."""
         match = re.match(r"\s*(```+|~~~+)", line)
         if not match:
@@ -275,12 +279,12 @@ def unwrap(text: str) -> str:
     return "\n".join(out)
 
 
-def refilled(text: str) -> str:
+def unwrap_plain_text(text: str) -> str:
     """Return plain text with each wrapped paragraph on one line; lists, verses, logs, tables and code stay.
 
-    A paragraph is wrapped where it begins like prose and no line but the last has room for the first word of the
-    next one, some of which begin in the middle of a sentence. How wide the text is tells its longest line, for a
-    paragraph of two lines the longest lines of the document.
+    A paragraph counts as wrapped if it begins like prose, if no line has room for the first word of the next one,
+    and if some line begins in the middle of a sentence. A line has room up to the width of the paragraph's longest
+    line; for a paragraph of two lines, up to the width of the longest lines of the document.
     """
     paragraphs: list[list[str]] = []
     before = ""
@@ -292,12 +296,12 @@ def refilled(text: str) -> str:
     lengths = sorted(len(line) for lines in paragraphs for line in lines if len(line.split()) >= _PROSE_WORDS)
     width = lengths[int(len(lengths) * 0.95)] if lengths else 0
     return "\n".join(
-        " ".join([lines[0], *(line.strip() for line in lines[1:])]) if _wrapped(lines, width) else "\n".join(lines)
+        " ".join([lines[0], *(line.strip() for line in lines[1:])]) if _is_wrapped(lines, width) else "\n".join(lines)
         for lines in paragraphs
     )
 
 
-def _wrapped(lines: list[str], width: int) -> bool:
+def _is_wrapped(lines: list[str], width: int) -> bool:
     first = lines[0]
     if width < _WRAP_WIDTH or len(first.split()) < _PROSE_WORDS or first.isupper() or not _PROSE_BEGINS.match(first):
         return False

@@ -35,9 +35,9 @@ _REORDERED_HITS = 24
 docs/decisions/order-of-passages-of-a-page.md has what that gains.
 """
 _FEW_DOCUMENTS = 3
-"""An identifier tells documents from the rest if at most three contain it; a word, if one does. Chosen by hand."""
+"""An identifier that more documents contain is not exact enough to put them first. Chosen by hand."""
 _LOG_LIMIT_BYTES = 64 << 20
-"""Chosen by hand: some 200,000 searches."""
+"""A longer search log is moved away. Chosen by hand: some 200,000 searches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Retriever:
     def _retry_names(
         self, plans: Sequence["_SearchPlan"], results: list["_Results"], depth: int, where: Mapping[str, str] | None
     ) -> None:
-        """Look up the names without a hit again, by their second form; most names need no second search."""
+        """Search for the names that had no hit once more, by their second form; most names need no second search."""
         retries = [
             (result, place, plan.name_query(forms[1], depth, where))
             for plan, result in zip(plans, results, strict=True)
@@ -184,7 +184,7 @@ class _SearchPlan:
         return IndexQuery(text=self.text, limit=depth, where={**(where or {}), "names": name})
 
     def take_results(self, hit_lists: Iterator[list[Hit]]) -> _Results:
-        """Take this plan's results off a stream that holds those of many, in the order of `queries`."""
+        """Return the next results of the stream as this plan's; the stream follows the order of `queries`."""
         lists = [next(hit_lists) for _ in range(2 if self.mode == "hybrid" else 1)]
         return _Results(lists, [next(hit_lists) for _ in self.names])
 
@@ -203,8 +203,8 @@ class _SearchPlan:
 
     def _identifiers(self, results: _Results) -> list[str]:
         """Return the identifiers in the question, without those that name an object of the index."""
-        found = {name for forms, hits in zip(self.names, results.by_name, strict=True) if hits for name in forms}
-        return [identifier for identifier in identifiers(self.text) if identifier not in found]
+        object_names = {name for forms, hits in zip(self.names, results.by_name, strict=True) if hits for name in forms}
+        return [identifier for identifier in identifiers(self.text) if identifier not in object_names]
 
 
 def _order_by_best_line(hits: Sequence[Hit], document: str, question: str, depth: int | None) -> list[Hit]:
@@ -231,12 +231,12 @@ def _order_by_best_line(hits: Sequence[Hit], document: str, question: str, depth
 
 
 def _put_exact_first(hits: Sequence[Hit], word_hits: Sequence[Hit], names: Sequence[str]) -> list[Hit]:
-    """Return the hits with those first that alone contain an identifier of the question.
+    """Return the hits, but first the few that contain an identifier of the question.
 
     Vectors know nothing of a part number, so fusion by rank would bury the one passage that has it. An identifier
-    counts if at most `_FEW_DOCUMENTS` documents among the hits of word search contain it, a word in another script
-    than Latin if one does. Documents come in the order of word search, those with the most identifiers first;
-    passages of one document keep their fused order. Each place keeps its score.
+    counts if at most `_FEW_DOCUMENTS` documents among the hits of word search contain it; a word that is not in
+    Latin script counts if only one document does. Documents come in the order of word search, those with the most
+    identifiers first; passages of one document keep their fused order. Each place keeps its score.
     """
     if not names:
         return list(hits)

@@ -284,7 +284,7 @@ def _remote_files(url: str) -> list[_File]:
         relative = path[len(base) :].lstrip("/") if path.startswith(base) and path != base else PurePosixPath(path).name
         if all(_is_visible(part) for part in PurePosixPath(relative).parts):
             size = int(details.get("size") or 0)
-            files.append(_File(relative, size, _modified(details), _opener(system.cat_file, path)))
+            files.append(_File(relative, size, _modification_time(details), _opener(system.cat_file, path)))
     return files
 
 
@@ -298,7 +298,7 @@ def _opener(read: Callable[[str], bytes], path: str) -> Callable[[], bytes]:
     return fetch
 
 
-def _modified(details: dict[str, object]) -> str:
+def _modification_time(details: dict[str, object]) -> str:
     """Return the time of the last change, which each storage client names differently, or ""."""
     for name in ("LastModified", "last_modified", "mtime", "updated", "modified", "created"):
         value = details.get(name)

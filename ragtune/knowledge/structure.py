@@ -1,7 +1,7 @@
-"""Sees the structure of Markdown and of API pages: sections, paragraphs, lists, code, tables.
+"""Parses Markdown and API pages into sections and blocks, and cuts blocks that are too long.
 
-Knows where a block may be cut when it is too long: between list items, table rows, lines
-of code, sentences, words.
+A block is a paragraph, list, table or piece of code. It is cut at the widest joint that it has: between list items,
+table rows, lines of code, sentences or words.
 """
 
 import re
@@ -21,7 +21,7 @@ _LABEL = re.compile(r"^(Parameters|Attributes|Values|Returns|Yields|Raises|Examp
 
 @dataclass(slots=True)
 class Block:
-    """A piece of text that is kept whole where it fits; `tight` joins it to the one before by one line end.
+    """A piece of text that stays whole if it fits; `tight` joins it to the one before by one line end.
 
     `opens` makes the block begin a new passage (it continues a paragraph that was cut). `start` is where it begins
     in the document's text, -1 if that is not known; `page` is 0 if the format has no pages.
@@ -50,22 +50,18 @@ class Section:
     start: int = -1
     page: int = 0
 
-    def flattened(self) -> list[Block]:
-        """Return own blocks and those of all subsections, headings as lines."""
-        found = list(self.blocks)
+    def all_blocks(self) -> list[Block]:
+        """Return the blocks of this section and of all its subsections, headings as lines."""
+        blocks = list(self.blocks)
         for child in self.children:
             if not child.label:
-                found.append(child.heading_block())
-            found += child.flattened()
-        return found
+                blocks.append(child.heading_block())
+            blocks += child.all_blocks()
+        return blocks
 
     def heading_block(self) -> Block:
         """Return the heading as a line of text."""
         return Block(f"{'#' * min(self.level, 6)} {self.heading}", "heading", start=self.start, page=self.page)
-
-    def all_blocks(self) -> Iterator[Block]:
-        """Yield every block below this section, headings as lines included."""
-        yield from self.flattened()
 
     def all_headings(self) -> Iterator[str]:
         """Yield every heading below this section."""
@@ -105,13 +101,13 @@ def section_tree(text: str, spans: Sequence[BlockSpan]) -> Section:
     root = Section("", 0)
     trail = [root]
     for span in spans:
-        shown = text[span.start : span.end]
+        block_text = text[span.start : span.end]
         if span.kind != "heading":
-            trail[-1].blocks.append(Block(shown, span.kind, start=span.start, page=span.page))
+            trail[-1].blocks.append(Block(block_text, span.kind, start=span.start, page=span.page))
             continue
         while trail[-1].level >= span.level:
             trail.pop()
-        heading = re.sub(r"`+", "", shown[span.level :]).strip()
+        heading = re.sub(r"`+", "", block_text[span.level :]).strip()
         section = Section(heading, span.level, start=span.start, page=span.page)
         trail[-1].children.append(section)
         trail.append(section)
@@ -152,7 +148,7 @@ def _groups(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _text_end(lines: list[str], at: int, kind: str) -> int:
-    """Return where a paragraph or list ends; a list goes on over blank lines and into code that is indented."""
+    """Return the line at which a paragraph or list ends; a list goes on over blank lines and into indented code."""
     end = at + 1
     while end < len(lines):
         line = lines[end]
@@ -205,20 +201,20 @@ def _list_pieces(block: Block, budget: int, overlap: int, count: CountTokens) ->
     if len(items) == 1:
         parts = _groups_of(items[0])
         if len(parts) > 1:
-            return [piece for part in parts for piece in _fitted(part, budget, overlap, count)]
+            return [piece for part in parts for piece in _fit(part, budget, overlap, count)]
         return _paragraph_pieces(Block(" ".join(block.text.split())), budget, overlap, count)
-    found: list[Block] = []
+    cut_blocks: list[Block] = []
     for index, (item, size) in enumerate(zip(items, count(items), strict=True)):
         if size <= budget:
-            found.append(Block(item, "list", tight=index > 0))
+            cut_blocks.append(Block(item, "list", tight=index > 0))
         elif (parts := _groups_of(item)) and len(parts) > 1:
-            found += [piece for part in parts for piece in _fitted(part, budget, overlap, count)]
+            cut_blocks += [piece for part in parts for piece in _fit(part, budget, overlap, count)]
         else:
-            found += _paragraph_pieces(Block(item), budget, overlap, count)
-    return found
+            cut_blocks += _paragraph_pieces(Block(item), budget, overlap, count)
+    return cut_blocks
 
 
-def _fitted(block: Block, budget: int, overlap: int, count: CountTokens) -> list[Block]:
+def _fit(block: Block, budget: int, overlap: int, count: CountTokens) -> list[Block]:
     return [block] if count([block.text])[0] <= budget else pieces(block, budget, overlap, count)
 
 
@@ -261,10 +257,10 @@ def _table_pieces(block: Block, budget: int, overlap: int, count: CountTokens) -
             if row not in head[1:]
         ]
         return _list_pieces(Block("\n".join(f"- {row}" for row in words), "list"), budget, overlap, count)
-    found: list[Block] = []
+    cut_blocks: list[Block] = []
     for run in _runs(rows, sizes, room):
-        found.append(Block("\n".join([*head, *run]), "table", opens=bool(found)))
-    return found
+        cut_blocks.append(Block("\n".join([*head, *run]), "table", opens=bool(cut_blocks)))
+    return cut_blocks
 
 
 def _code_pieces(block: Block, budget: int, count: CountTokens) -> list[Block]:
@@ -286,14 +282,14 @@ def _code_pieces(block: Block, budget: int, count: CountTokens) -> list[Block]:
 def _paragraph_pieces(block: Block, budget: int, overlap: int, count: CountTokens) -> list[Block]:
     sentences, gaps = _sentences_with_gaps(block.text, budget, count)
     sizes = count(sentences)
-    found: list[Block] = []
+    cut_blocks: list[Block] = []
     start = 0
     while start < len(sentences):
         end, total = start, 0
         while end < len(sentences) and (end == start or total + sizes[end] <= budget):
             total += sizes[end]
             end += 1
-        found.append(Block(_joined(sentences[start:end], gaps[start:end]), opens=bool(found)))
+        cut_blocks.append(Block(_join(sentences[start:end], gaps[start:end]), opens=bool(cut_blocks)))
         if end >= len(sentences):
             break
         back, shared = end, 0
@@ -301,32 +297,32 @@ def _paragraph_pieces(block: Block, budget: int, overlap: int, count: CountToken
             back -= 1
             shared += sizes[back]
         start = back
-    return found
+    return cut_blocks
 
 
 def _sentences_with_gaps(text: str, budget: int, count: CountTokens) -> tuple[list[str], list[str]]:
     """Return the sentences of a paragraph, longer ones cut, and what stands before each: a space or nothing."""
-    whole: list[str] = []
+    full_sentences: list[str] = []
     gaps: list[str] = []
     for line in text.split("\n"):
         previous_end = -1
         for start, end in sentence_spans(line):
             sentence = " ".join(line[start:end].split())
             # Between two lines there was a line end, which scripts without spaces do not replace by a space.
-            gap_after_line = joint(whole[-1], sentence) if whole else ""
+            gap_after_line = joint(full_sentences[-1], sentence) if full_sentences else ""
             gaps.append(gap_after_line if previous_end < 0 else " " * (start > previous_end))
-            whole.append(sentence)
+            full_sentences.append(sentence)
             previous_end = end
     sentences: list[str] = []
     sentence_gaps: list[str] = []
-    for sentence, size, gap in zip(whole, count(whole), gaps, strict=True):
+    for sentence, size, gap in zip(full_sentences, count(full_sentences), gaps, strict=True):
         parts, part_gaps = ([sentence], [gap]) if size <= budget else _cut_words(sentence, budget, count)
         sentences += parts
         sentence_gaps += [gap, *part_gaps[1:]]
     return sentences, sentence_gaps
 
 
-def _joined(parts: Sequence[str], gaps: Sequence[str]) -> str:
+def _join(parts: Sequence[str], gaps: Sequence[str]) -> str:
     """Return the parts with what stood before each of them; what stood before the first is left out."""
     return "".join([parts[0], *(gap + part for gap, part in zip(gaps[1:], parts[1:], strict=True))])
 
@@ -362,7 +358,7 @@ def _cut_words(text: str, budget: int, count: CountTokens) -> tuple[list[str], l
     run_gaps: list[str] = []
     at = 0
     for run in _runs(words, count(words), budget):
-        runs.append(_joined(run, gaps[at : at + len(run)]))
+        runs.append(_join(run, gaps[at : at + len(run)]))
         run_gaps.append(gaps[at])
         at += len(run)
     return runs, run_gaps

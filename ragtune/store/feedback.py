@@ -8,7 +8,6 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -16,6 +15,7 @@ import sqlalchemy as sa
 from ragtune.errors import FeedbackError
 from ragtune.records import FeedbackEvent, ResponseRecord
 from ragtune.store.database import exclusive_transaction, open_database
+from ragtune.store.timestamps import now
 
 RATINGS = ("up", "down")
 LONGEST_TEXT = 8000
@@ -50,11 +50,6 @@ _feedback = sa.Table(
     sa.Column("user", sa.String(200), nullable=False),
     sqlite_autoincrement=True,
 )
-
-
-def now() -> str:
-    """Return the current time in UTC, as ISO 8601 with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class FeedbackLog:

@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ragtune.errors import ResourceError
 from ragtune.records import BenchmarkRow, GateDecision, RetrievalRow, Score, ScoredAnswer
+from ragtune.store.timestamps import now
 
 if TYPE_CHECKING:
     import duckdb
@@ -51,17 +51,17 @@ class Warehouse:
             return
         table = _TABLES[type(rows[0])]
         names = ["recorded_at", *(field.name for field in fields(rows[0]))]
-        now = _now()
-        self._insert(table, names, [[now, *asdict(row).values()] for row in rows])
+        recorded_at = now()
+        self._insert(table, names, [[recorded_at, *asdict(row).values()] for row in rows])
 
     def append_answers(self, run: str, model: str, precision: str, split: str, answers: Sequence[ScoredAnswer]) -> None:
         """Add every answer of a scoring run, so that a person can look into a score."""
-        now = _now()
+        recorded_at = now()
         names = ["recorded_at", "run", "model", "precision", "split", *(field.name for field in fields(ScoredAnswer))]
         rows = []
         for answer in answers:
             plain = {**asdict(answer), "cited": json.dumps(answer.cited), "metrics": json.dumps(answer.metrics)}
-            rows.append([now, run, model, precision, split, *plain.values()])
+            rows.append([recorded_at, run, model, precision, split, *plain.values()])
         self._insert("answers", names, rows)
 
     def scores(self, newest: bool = True) -> list[Score]:
@@ -157,7 +157,3 @@ def _plain(annotation: Any) -> type:
         raise TypeError(f"The warehouse has no column type for {annotation!r}.")
     kind: type = annotation
     return kind
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

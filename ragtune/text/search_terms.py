@@ -82,8 +82,8 @@ def query_terms(text: str) -> list[str]:
 def identifiers(text: str) -> list[str]:
     """Return the parts of a question that name one exact thing, in lower case and without repeats.
 
-    These are words that punctuation joins or that have a digit, and words in other scripts than Latin, in a script
-    without spaces also the whole run of characters.
+    These are words with punctuation inside (`a.b_c`), words with a digit, and words that are not in Latin script. A
+    script without spaces also gives the whole run of characters.
     """
     text = normalize_for_search(text).lower()
     compounds = list(_compounds(text))
@@ -145,19 +145,19 @@ def _word_terms(word: str, language: str) -> tuple[str, ...]:
     another way than a question does, and Korean writes particles onto the word.
     """
     if any(character.isdigit() for character in word):
-        return (_short(_folded(word)),)
+        return (_short(_without_accents(word)),)
     for algorithm, code, script in _SCRIPT_STEMMERS:
         if script.match(word):
-            return () if word in STOP_WORDS.get(code, ()) else (_short(_folded(_stem(word, algorithm))),)
+            return () if word in STOP_WORDS.get(code, ()) else (_short(_without_accents(_stem(word, algorithm))),)
     if not word.isascii() and not unicodedata.name(word[0], "").startswith("LATIN"):
         return (_short(word), *(a + b for a, b in pairwise(word) if _COMPOUNDING.fullmatch(word)))
     mark = f"{language}|" if language in _LATIN_STEMMERS else ""
     stop_words = STOP_WORDS[language if mark else "en"]
-    term = _folded(_stem(word, _LATIN_STEMMERS.get(language, "english")))
+    term = _without_accents(_stem(word, _LATIN_STEMMERS.get(language, "english")))
     return () if word in stop_words or term in stop_words else (_short(mark + term),)
 
 
-def _folded(word: str) -> str:
+def _without_accents(word: str) -> str:
     """Return the word without accents on Latin and Greek letters and without the vowel signs of Arabic and Hebrew."""
     if word.isascii():
         return word

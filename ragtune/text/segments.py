@@ -50,14 +50,6 @@ def joint(before: str, after: str) -> str:
     return "" if _UNSPACED_AT_END.search(before) and _UNSPACED_AT_START.match(after) else " "
 
 
-def join_unspaced(parts: list[str]) -> str:
-    """Return the parts with a space between them, except between characters of scripts without spaces."""
-    text = ""
-    for part in parts:
-        text = f"{text}{joint(text, part)}{part}" if text else part
-    return text
-
-
 # Words come again and again; one entry takes some 200 bytes.
 @lru_cache(maxsize=1 << 14)
 def _segment_unspaced(run: str) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ app = typer.Typer(help="Look at the versions of the dataset.", no_args_is_help=T
 def versions() -> None:
     """List the published versions and their folders, which Hugging Face `datasets` can load."""
     current = ArtifactStore(_root().parent).current(_root().name)
-    for folder in _published():
+    for folder in _published_folders():
         manifest = json.loads((folder / "dataset.json").read_text())
         splits = ", ".join(f"{name} {count}" for name, count in manifest["splits"].items())
         mark = f" {CURRENT}" if current is not None and Path(current.uri) == folder else ""
@@ -45,7 +45,7 @@ def diff(
         "moved": [{"before": _row(before), "after": _row(after)} for before, after in difference.moved],
     }
     if json_:
-        print_json({**changes_by_kind, "kept": difference.kept})
+        print_json({**changes_by_kind, "kept": difference.unchanged})
         return
     out.print(str(difference))
     for kind, changes in changes_by_kind.items():
@@ -64,7 +64,7 @@ def _root() -> Path:
     return load_settings().home / "artifacts" / "published_dataset"
 
 
-def _published() -> list[Path]:
+def _published_folders() -> list[Path]:
     """Return the folders of the published versions, oldest first; incomplete ones have no `dataset.json`."""
     folders = [file.parent for file in _root().glob("[!.]*/dataset.json")]
     return sorted(folders, key=lambda folder: (folder.stat().st_mtime, folder.name))
@@ -75,11 +75,11 @@ def _folder(version: str) -> Path:
         ref = ArtifactStore(_root().parent).current(_root().name)
         matches = [Path(ref.uri)] if ref else []
     else:
-        matches = [folder for folder in _published() if folder.name.startswith(version)]
+        matches = [folder for folder in _published_folders() if folder.name.startswith(version)]
     if not matches and (Path(version) / "dataset.json").is_file():
         matches = [Path(version)]
     if len(matches) != 1:
-        versions = ", ".join(folder.name for folder in _published()) or "none yet"
+        versions = ", ".join(folder.name for folder in _published_folders()) or "none yet"
         raise DatasetError(
             f"'{version}' matches {len(matches)} published datasets.",
             expected=f"{CURRENT}, a folder, or one of: {versions}",

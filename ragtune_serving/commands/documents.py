@@ -30,7 +30,7 @@ _CHUNKS_PER_DOCUMENT = 3
 """Hits per wanted document in a first search for a ranking of documents; chosen by hand, not sensitive: if it brings
 too few documents, the number of hits is doubled."""
 _SNIPPET_CHARACTERS = 240
-"""Of a hit's text; chosen by hand: two lines of a terminal, or three."""
+"""Characters of a hit's text that are printed. Chosen by hand: two or three lines of a terminal."""
 
 
 def index(

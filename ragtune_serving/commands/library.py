@@ -44,7 +44,7 @@ def list_documents(
     else:
         accounts = account_all(rows, _passages(library.documents(), settings))
         lines = [
-            f"{row.id}  {_percent(account.shown)}  {row.path}  {row.title}  ({row.source})"
+            f"{row.id}  {_percent(account.share_in_passages)}  {row.path}  {row.title}  ({row.source})"
             for row, account in zip(rows, accounts, strict=True)
         ]
         facts = [_facts(row, account) for row, account in zip(rows, accounts, strict=True)]
@@ -65,11 +65,11 @@ def show(name: Annotated[str, typer.Argument(help="id, path or title")], json_: 
     removed = any(other.id == document.id for other in library.decisions().removed)
     passages = _passages([*library.documents(), *([document] if removed else [])], settings)
     account = account_all([document], passages)[0]
-    own = [passage for passage in passages if passage.document_id == document.id]
+    document_passages = [passage for passage in passages if passage.document_id == document.id]
     origins = {passage.id: passage.origin for passage in passages}
     facts = {
         **_facts(document, account),
-        "passages": [_passage_facts(passage, origins) for passage in own],
+        "passages": [_passage_facts(passage, origins) for passage in document_passages],
         "removed": removed,
         "text": document.text,
     }
@@ -88,7 +88,7 @@ def _passages(documents: Sequence[Document], settings: Settings) -> list[Chunk]:
 
 
 def _passage_facts(passage: Chunk, origins: dict[str, str]) -> dict[str, Any]:
-    """Return what `documents show` tells of a passage; `origins` maps a passage's id to its document's path."""
+    """Return what `documents show` prints of a passage; `origins` maps a passage's id to its document's path."""
     copy_of = {"chunk": passage.duplicate_of, "source": origins.get(passage.duplicate_of, "")}
     return {
         "chunk": passage.id,
@@ -257,8 +257,8 @@ def _facts(document: Document, account: Account) -> dict[str, Any]:
     return {
         **{name: getattr(document, name) for name in names},
         "words": account.words,
-        "in_passages": round(account.shown, 4),
-        "accounted_for": round(account.accounted, 4),
+        "in_passages": round(account.share_in_passages, 4),
+        "accounted_for": round(account.share_accounted_for, 4),
         "left_out": left_out,
         "lost_words": account.lost_words,
         "lost": list(account.lost),

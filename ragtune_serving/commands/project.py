@@ -47,7 +47,7 @@ def init(
 
 def profile_text(profile: str, sources: list[str]) -> str:
     """Return the text of ragtune.yaml with these sources; raise SettingsError for an unknown profile."""
-    profiles = {file.name.removesuffix(".yaml"): file for file in _packaged() if file.name.endswith(".yaml")}
+    profiles = {file.name.removesuffix(".yaml"): file for file in _profile_files() if file.name.endswith(".yaml")}
     if profile not in profiles:
         raise SettingsError(f"There is no profile '{profile}'.", f"one of {', '.join(sorted(profiles))}")
     listed = yaml.safe_dump(sources, default_flow_style=False, allow_unicode=True)
@@ -74,7 +74,7 @@ def _absolute(spec: str) -> str:
     return f"{kind}:{Path(path).expanduser().resolve()}" if kind in ("folder", "jsonl") else spec
 
 
-def _packaged() -> list[Path]:
+def _profile_files() -> list[Path]:
     return [Path(str(file)) for file in (files("ragtune_serving") / "profiles").iterdir()]
 
 
@@ -82,7 +82,7 @@ def _write_example(documents: Path) -> None:
     """Put one document into an empty folder, so that the first `ragtune index` finds something."""
     documents.mkdir(exist_ok=True)
     if not any(documents.iterdir()):
-        example = next(file for file in _packaged() if file.name == "example.md")
+        example = next(file for file in _profile_files() if file.name == "example.md")
         (documents / example.name).write_text(example.read_text())
 
 

@@ -67,9 +67,9 @@ def paraphrase_pairs(pairs: Sequence[QAPair], embed: Embed, min_cosine: float) -
     matches = []
     for first, cosines in _cosine_blocks(candidates, embed):
         for row, column in np.argwhere(cosines >= min_cosine):
-            one, other = candidates[first + row], candidates[column]
-            if first + row < column and token_overlap(one.answer, other.answer) >= MIN_ANSWER_F1:
-                matches.append((one.id, other.id))
+            pair, other = candidates[first + row], candidates[column]
+            if first + row < column and token_overlap(pair.answer, other.answer) >= MIN_ANSWER_F1:
+                matches.append((pair.id, other.id))
     return matches
 
 

@@ -22,7 +22,7 @@ from ragtune.text.words import content_words
 
 LONGEST_ANSWER_WORDS = 60
 """Chosen by hand, not measured."""
-LEAST_GROUNDING = 0.5
+LEAST_SHARE_IN_CHUNK = 0.5
 """Share of the answer's words that must stand in the chunk if the answer need not be verbatim; chosen by hand."""
 Scorer = Callable[[list[QAPair]], list[QAPair]]
 """Takes pairs and returns them in the same order with additional scores."""
@@ -46,7 +46,7 @@ class QualityReport:
     `figures` are the shares and means that the expectations were checked on.
     """
 
-    kept: list[QAPair]
+    pairs: list[QAPair]
     rejected: list[tuple[QAPair, str]]
     results: list[ExpectationResult]
     figures: dict[str, float] = field(default_factory=dict)
@@ -74,29 +74,29 @@ def check_pairs(
     Great Expectations' data docs.
     """
     chunk_by_id = {chunk.id: chunk for chunk in chunks}
-    seen: set[tuple[str, ...]] = set()
-    kept: list[QAPair] = []
+    keys: set[tuple[str, ...]] = set()
+    good: list[QAPair] = []
     rejected: list[tuple[QAPair, str]] = []
     for pair in sorted(pairs, key=_precedence):
         chunk = chunk_by_id.get(pair.chunk_id)
         reason = rejection_reason(pair, chunk)
         key = (pair.kind, *sorted(question_words(pair.question)))
-        if not reason and key in seen:
+        if not reason and key in keys:
             reason = "the same question was asked before"
         if reason or chunk is None:
             rejected.append((pair, reason))
             continue
-        seen.add(key)
-        kept.append(replace(pair, scores={**pair.scores, **scores(pair, chunk)}))
-    kept, surplus = _limit_pairs(kept, settings.max_pairs, chunk_by_id)
+        keys.add(key)
+        good.append(replace(pair, scores={**pair.scores, **scores(pair, chunk)}))
+    good, surplus = _limit_pairs(good, settings.max_pairs, chunk_by_id)
     position = {pair.id: number for number, pair in enumerate(pairs)}
-    scored = score(sorted(kept, key=lambda pair: position[pair.id]))
-    kept = [pair for pair in scored if not _fails_judge(pair, settings.judge.least)]
+    scored = score(sorted(good, key=lambda pair: position[pair.id]))
+    good = [pair for pair in scored if not _fails_judge(pair, settings.judge.least)]
     poor = [pair for pair in scored if _fails_judge(pair, settings.judge.least)]
     rejected += [(pair, "the judge gave it too little") for pair in poor]
-    figures = {name: round(value, 4) for name, value in summary(kept, len(rejected)).items()}
+    figures = {name: round(value, 4) for name, value in summary(good, len(rejected)).items()}
     rejected += [(pair, f"beyond max_pairs = {settings.max_pairs}") for pair in surplus]
-    return QualityReport(kept, rejected, check_expectations(kept, figures, settings, docs), figures)
+    return QualityReport(good, rejected, check_expectations(good, figures, settings, docs), figures)
 
 
 def _fails_judge(pair: QAPair, least: float) -> bool:
@@ -142,8 +142,8 @@ def _answer_rejection_reason(pair: QAPair, chunk: Chunk, answer: str) -> str:
     if gives_away(pair.question, answer):
         return "the question gives the answer away"
     if pair.feedback_id or pair.writer != "extractive":
-        grounded = grounding(answer, chunk.embedded_text) >= LEAST_GROUNDING
-        return "" if grounded else "the answer does not stand in its chunk"
+        is_supported = share_in_text(answer, chunk.embedded_text) >= LEAST_SHARE_IN_CHUNK
+        return "" if is_supported else "the answer does not stand in its chunk"
     start, end = pair.span
     if collapse_whitespace(chunk.text[start:end]) != answer:
         return "the answer is not the text of its span"
@@ -169,7 +169,7 @@ def _is_foreign(question: str, answer: str, passage: str) -> bool:
     return any(guess_language(text) not in allowed for text in (question, answer, f"{question} {answer}"))
 
 
-def grounding(answer: str, text: str) -> float:
+def share_in_text(answer: str, text: str) -> float:
     """Return the share of the answer's content words that stand in the text.
 
     An answer without content words, such as `[]`, gives 1.0 if the text contains it literally, and 0.0 if not.
@@ -186,25 +186,25 @@ def scores(pair: QAPair, chunk: Chunk) -> dict[str, float]:
     named = words & content_words(f"{chunk.title} {' '.join(chunk.heading_path)}")
     shared = words & content_words(chunk.embedded_text)
     return {
-        "grounded": round(grounding(pair.answer, chunk.text), 3) if pair.answerable else 1.0,
+        "grounded": round(share_in_text(pair.answer, chunk.text), 3) if pair.answerable else 1.0,
         "self_contained": float(bool(named) or len(shared) >= 3),
         "relevant": round(len(shared) / len(words), 3) if words else 0.0,
     }
 
 
-def summary(kept: Sequence[QAPair], rejected: int = 0) -> dict[str, float]:
+def summary(pairs: Sequence[QAPair], rejected: int = 0) -> dict[str, float]:
     """Return the figures that the expectations are checked on; `rejected` is the number of pairs that broke a rule."""
-    n = max(len(kept), 1)
-    templates = Counter(pair.template for pair in kept if pair.template)
-    retrievable = [pair.scores["retrievable"] for pair in kept if "retrievable" in pair.scores]
+    n = max(len(pairs), 1)
+    templates = Counter(pair.template for pair in pairs if pair.template)
+    retrievable = [pair.scores["retrievable"] for pair in pairs if "retrievable" in pair.scores]
     return {
-        "pairs": float(len(kept)),
-        "rejected_share": rejected / max(len(kept) + rejected, 1),
-        "unanswerable_share": sum(not pair.answerable for pair in kept) / n,
+        "pairs": float(len(pairs)),
+        "rejected_share": rejected / max(len(pairs) + rejected, 1),
+        "unanswerable_share": sum(not pair.answerable for pair in pairs) / n,
         "largest_template_share": max(templates.values(), default=0) / n,
-        "none_share": sum(pair.answer in ("None", "`None`") for pair in kept) / n,
-        "mean_relevance": sum(pair.scores.get("relevant", 0.0) for pair in kept) / n,
-        "kinds": float(len({pair.kind for pair in kept if pair.answerable})),
+        "none_share": sum(pair.answer in ("None", "`None`") for pair in pairs) / n,
+        "mean_relevance": sum(pair.scores.get("relevant", 0.0) for pair in pairs) / n,
+        "kinds": float(len({pair.kind for pair in pairs if pair.answerable})),
         **({"mean_retrievable": sum(retrievable) / len(retrievable)} if retrievable else {}),
     }
 

@@ -41,6 +41,6 @@ def overlap_shares(
 
 def token_overlap(a: str, b: str) -> float:
     """Return the F1 of two texts as sets of words, in lower case and without the punctuation around them."""
-    one, two = ({word.strip(".,;:()[]`'\"").lower() for word in text.split()} - {""} for text in (a, b))
-    shared = len(one & two)
-    return 2 * shared / (len(one) + len(two)) if shared else 0.0
+    words_a, words_b = ({word.strip(".,;:()[]`'\"").lower() for word in text.split()} - {""} for text in (a, b))
+    shared = len(words_a & words_b)
+    return 2 * shared / (len(words_a) + len(words_b)) if shared else 0.0

@@ -91,7 +91,7 @@ class ExtractiveWriter(PairWriter):
         self.unanswerable_share = unanswerable_share
 
     def write(self, chunks: Sequence[Chunk], progress: Progress = silent) -> list[QAPair]:
-        """Return pairs whose answers are spans of their chunks, in the order of the chunks, no question twice."""
+        """Return pairs whose answers are spans of their chunks, in the order of the chunks, each question once."""
         pages = [self._read_page(document) for document in _documents(chunks)]
         objects = [page.owner for page in pages if isinstance(page, _ApiPage)]
         names, neighbours = ObjectNames(objects), Neighbours(objects, self.seed)
@@ -178,8 +178,8 @@ class ExtractiveWriter(PairWriter):
         for chunk, facts in page.facts:
             if not facts:
                 continue
-            written = [self._pair(chunk, fact) for fact in facts]
-            pairs += [pair for pair in written if is_worth_asking(self.seed, pair, chunk)]
+            candidates = [self._pair(chunk, fact) for fact in facts]
+            pairs += [pair for pair in candidates if is_worth_asking(self.seed, pair, chunk)]
             term = next(iter(_explained_terms(facts)), "")
             unanswerable = list(unanswerable_prose_facts(chunk.document_id, term, text, _place(chunk), terms))
             chosen = self._choose_unanswerable(chunk, unanswerable, answerable=len(facts))

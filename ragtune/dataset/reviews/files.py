@@ -47,9 +47,9 @@ def export_pairs(
 
     With a store and a reviewer, write only the pairs that the reviewer has to decide and has not decided yet.
     """
-    chosen = store.assigned(reviewer, pairs) if store is not None and reviewer else list(pairs)
+    pairs_to_write = store.pairs_to_review(reviewer, pairs) if store is not None and reviewer else list(pairs)
     texts = {chunk.id: chunk for chunk in chunks}
-    rows = [_row(pair, texts.get(pair.chunk_id), reviewer) for pair in chosen]
+    rows = [_row(pair, texts.get(pair.chunk_id), reviewer) for pair in pairs_to_write]
     path.parent.mkdir(parents=True, exist_ok=True)
     is_csv = _is_csv(path)
     # Spreadsheets recognise UTF-8 only by a byte order mark.
@@ -57,7 +57,7 @@ def export_pairs(
         if is_csv:
             writer = csv.DictWriter(stream, fieldnames=[*PAIR_COLUMNS, *REVIEW_COLUMNS])
             writer.writeheader()
-            writer.writerows({name: _protected(value) for name, value in row.items()} for row in rows)
+            writer.writerows({name: _protect(value) for name, value in row.items()} for row in rows)
         else:
             stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return len(rows)
@@ -236,7 +236,7 @@ def _is_csv(path: Path) -> bool:
     return path.suffix.lower() == ".csv"
 
 
-def _protected(value: str) -> str:
+def _protect(value: str) -> str:
     """Return the value, with an apostrophe in front if a spreadsheet would not read it as text.
 
     That is what may be a formula, a number, a date or a truth value.

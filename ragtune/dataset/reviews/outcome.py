@@ -72,11 +72,11 @@ def _versions(
 ) -> Iterator[tuple[QAPair, tuple[Decision, ...]]]:
     """Yield the pair, then each correction of it, with the verdicts on that version.
 
-    Ends before a version that came already, so corrections that undo each other do not loop.
+    Stops before a version that it has already yielded, so corrections that undo each other do not loop.
     """
-    seen: set[str] = set()
-    while (key := pair_key(pair)) not in seen:
-        seen.add(key)
+    keys: set[str] = set()
+    while (key := pair_key(pair)) not in keys:
+        keys.add(key)
         verdicts = tuple(verdicts_by_key.get(key, {}).values())
         yield pair, verdicts
         winner = winning_decision(verdicts, verdicts_needed)
@@ -85,7 +85,7 @@ def _versions(
 
 
 def _correct(pair: QAPair, decision: Decision, text: str) -> QAPair:
-    """Return the pair with the reviewer's text; its span is where the text holds the answer, else it stays."""
+    """Return the pair with the reviewer's words; the span moves to the new answer if `text` contains it."""
     question, answer = decision.question or pair.question, decision.answer or pair.answer
     start = text.find(answer) if answer else -1
     return replace(

@@ -23,7 +23,7 @@ from ragtune.dataset.reviews.decisions import (
 from ragtune.errors import DatasetError
 from ragtune.records import QAPair
 from ragtune.store.database import exclusive_transaction, open_database
-from ragtune.store.feedback import now
+from ragtune.store.timestamps import now
 
 _tables = sa.MetaData()
 _decisions = sa.Table(
@@ -131,7 +131,7 @@ class ReviewStore:
         with self._engine.connect() as connection:
             return _select_assignments(connection)
 
-    def assigned(self, reviewer: str, pairs: Sequence[QAPair]) -> list[QAPair]:
+    def pairs_to_review(self, reviewer: str, pairs: Sequence[QAPair]) -> list[QAPair]:
         """Return the pairs that the reviewer has to decide and has not decided yet, in the order of the dataset."""
         assignments = self.assignments()
         reviewer = reviewer_name(reviewer)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ragtune.knowledge.readers.reading import UnreadableError
 
 _MOST_UNPACKED = 512 << 20
-"""Bytes; a Word file of 64 MB, the most that is read, unpacks to less unless it was made to harm."""
+"""A limit in bytes. A Word file of 64 MB, the largest that is read, unpacks to less unless it is a bomb."""
 
 
 def open_archive(raw: bytes, name: str) -> zipfile.ZipFile:
@@ -37,7 +37,7 @@ def read_part(archive: zipfile.ZipFile, part: str, name: str) -> bytes | None:
         raise UnreadableError(f"{part} in the {name} is damaged: {error}") from error
 
 
-def replaced(archive: zipfile.ZipFile, parts: Mapping[str, bytes], name: str) -> io.BytesIO:
+def with_parts(archive: zipfile.ZipFile, parts: Mapping[str, bytes], name: str) -> io.BytesIO:
     """Return a copy of the archive in which these parts have other content."""
     copy = io.BytesIO()
     with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as target:

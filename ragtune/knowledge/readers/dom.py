@@ -32,9 +32,9 @@ _WRAPPER = re.compile(rb"</?(?:div|section|span|font|center|b|i|em|strong|small|
 _LITERAL = re.compile(r"\bliteral\b")
 _LABEL = re.compile(r"\badmonition-title\b")
 _POWER = re.compile(r"[+−–-]?\d[\d.,]*|[a-z]|[+−–-]?\d*[a-z]")
-# Sphinx marks the signature of a documented object so; below it stands what would be a section of a manual.
+# The class of a documented object's signature in Sphinx's pages. The signature is read as a heading of this level.
 _SIGNATURE, _SIGNATURE_LEVEL = re.compile(r"\bsig\b"), 6
-_MOST_COLUMNS = 1_000  # what `colspan` and `rowspan` may ask for; browsers stop at the same number
+_MOST_COLUMNS = 1_000  # the most that `colspan` and `rowspan` may ask for, as in browsers
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class DomReader:
         return self._open[0].blocks
 
     def read(self, root: Any) -> list[Block]:
-        """Return the blocks below an element, the element's own text included; its tail is not."""
+        """Return the blocks of an element and of all below it, without the text that follows the element."""
         walk = etree.iterwalk(root, events=("start", "end", "comment", "pi"))
         for event, node in walk:
             if event == "start":
@@ -83,7 +83,7 @@ class DomReader:
         return self.blocks
 
     def _start(self, node: Any) -> bool:
-        """Open an element; return False if its content is not walked into."""
+        """Open an element; return whether to walk into its content."""
         tag = node.tag
         if reason := self._reason_to_leave_out(node):
             self._leave_out(reason, text_of(node))
@@ -107,7 +107,7 @@ class DomReader:
             self._inline.append(code_span(text_of(node)))
             return False
         elif tag in ("sup", "sub"):
-            self._inline.append(self._raised(node, tag))
+            self._inline.append(self._raised_text(node, tag))
             return False
         elif tag in _STRUCK:
             self._inline.append("~~")
@@ -201,7 +201,7 @@ class DomReader:
         self._leave_out("link title", node.get("title") or "")
         return True
 
-    def _raised(self, node: Any, tag: str) -> str:
+    def _raised_text(self, node: Any, tag: str) -> str:
         """Return superscript as `^6`, ordinals and subscript as plain text, a footnote's mark as `[^1]`."""
         words = " ".join(text_of(node).split())
         link = next(node.iter("a"), None)
@@ -288,7 +288,7 @@ def parse_fragment(page: str) -> Any:
 
 
 def parse_page(page: str) -> Any:
-    """Return the `html` element of a page; one nested deeper than libxml2 reads loses its mere wrappers."""
+    """Return the `html` element of a page; tags that only wrap are removed if it is nested too deep for libxml2."""
     raw = page.replace("\0", "").encode("utf-8", "replace")
     # huge_tree lifts libxml2's limits on depth (from 256 to 2,048) and on length of text (10 MB).
     parser = html.HTMLParser(huge_tree=True, encoding="utf-8")

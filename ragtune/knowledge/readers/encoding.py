@@ -38,10 +38,10 @@ def decode(raw: bytes) -> str:
 
     Raises UnreadableError for bytes that are no text.
     """
-    return _decoded(raw).replace("\r\n", "\n").replace("\r", "\n")
+    return _decode(raw).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _decoded(raw: bytes) -> str:
+def _decode(raw: bytes) -> str:
     for mark, encoding in _MARKS:
         if raw.startswith(mark):
             return raw.decode(encoding, errors="replace")
@@ -104,6 +104,6 @@ def _can_decode(raw: bytes, encoding: str) -> bool:
 
 
 def _familiar_share(raw: bytes, encoding: str) -> float:
-    """Return the share of the non-ASCII characters that the encoding's languages use; the first of equals wins."""
+    """Return the share of the non-ASCII characters, decoded in this way, that the encoding's languages use."""
     high = [character for character in raw.decode(encoding) if ord(character) > 127]
     return sum(character in _LETTERS[encoding] for character in high) / len(high)

@@ -24,6 +24,7 @@ from ragtune.text.language import guess_language
 
 Reader = Callable[[bytes], Reading]
 MAX_TITLE = 160
+"""Characters of a title. Chosen by hand: a longer one is a paragraph."""
 _BARE_NAMES = {"README", "CHANGES", "CHANGELOG", "NEWS", "HISTORY", "AUTHORS", "INSTALL", "FAQ", "TODO", "NOTES"}
 _READERS: dict[str, Reader] = {
     ".md": read_markdown,

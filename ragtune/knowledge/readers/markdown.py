@@ -125,8 +125,8 @@ def _front_matter(text: str) -> tuple[dict[str, str], str, list[LeftOut]]:
         return {}, text, []
     if not isinstance(facts, dict):
         return {}, text, []
-    known = {name: _first(facts[name]) for name in _FACTS if facts.get(name)}
-    return known, text[match.end() :], [LeftOut(reason="front matter", text=" ".join(match[1].split()))]
+    strings = {name: _first(facts[name]) for name in _FACTS if facts.get(name)}
+    return strings, text[match.end() :], [LeftOut(reason="front matter", text=" ".join(match[1].split()))]
 
 
 def _first(value: Any) -> str:
@@ -152,19 +152,19 @@ def _parser() -> "MarkdownIt":
 def _link_open(tokens: Any, place: int, *_: Any) -> str:
     """Render a link, or its source if the target cannot be one: `list[0](1)` is no link."""
     target, title = (str(tokens[place].attrs.get(name, "")) for name in ("href", "title"))
-    return f'<a href="{_escaped(target)}" title="{_escaped(title)}">' if _ADDRESS.search(target) else "["
+    return f'<a href="{html.escape(target)}" title="{html.escape(title)}">' if _ADDRESS.search(target) else "["
 
 
 def _link_close(tokens: Any, place: int, *_: Any) -> str:
     opening = next(token for token in reversed(tokens[:place]) if token.type == "link_open")
     target = str(opening.attrs.get("href", ""))
-    return "</a>" if _ADDRESS.search(target) else f"]({_escaped(target)})"
+    return "</a>" if _ADDRESS.search(target) else f"]({html.escape(target)})"
 
 
 def _html(tokens: Any, place: int, *_: Any) -> str:
     """Render raw HTML; tags that HTML does not define become text."""
     return _TAG.sub(
-        lambda tag: tag[0] if not tag[1] or tag[1].lower() in _HTML_TAGS else _escaped(tag[0]),
+        lambda tag: tag[0] if not tag[1] or tag[1].lower() in _HTML_TAGS else html.escape(tag[0]),
         str(tokens[place].content),
     )
 
@@ -179,7 +179,3 @@ def _emphasis(tokens: Any, place: int, *_: Any) -> str:
     else:
         inside_word = outside is not None and outside.type == "text" and outside.content[-1:].isalnum()
     return str(token.markup) if inside_word else ""
-
-
-def _escaped(text: str) -> str:
-    return html.escape(text)

@@ -24,18 +24,18 @@ def read_notebook(raw: bytes) -> Reading:
     for cell in cells:
         source = _text(cell.get("source", ""))
         if cell.get("cell_type") == "markdown":
-            found, dropped = markdown_blocks(source)
-            blocks += found
+            cell_blocks, dropped = markdown_blocks(source)
+            blocks += cell_blocks
             left_out += dropped
         elif cell.get("cell_type") == "code":
-            printed = [code_block(_printed(output)) for output in cell.get("outputs", ())]
+            printed = [code_block(_output_text(output)) for output in cell.get("outputs", ())]
             blocks += [Block("code", text) for text in (code_block(source, language), *printed) if text]
         elif source.strip():
             blocks.append(Block("paragraph", source.strip()))
     return Reading(blocks=tuple(blocks), left_out=tuple(left_out))
 
 
-def _printed(output: dict[str, Any]) -> str:
+def _output_text(output: dict[str, Any]) -> str:
     return _text(output.get("text") or output.get("data", {}).get("text/plain") or "")
 
 

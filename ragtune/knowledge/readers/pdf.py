@@ -1,4 +1,4 @@
-"""PDF files: paragraphs, headings and tables, rebuilt from what stands where on the page.
+"""PDF files: paragraphs, headings and tables, rebuilt from the positions of the characters on the page.
 
 Size and weight of the type and the space between lines tell where a heading or a paragraph ends. Running heads,
 page numbers and tables of contents are left out. A line is a page number only if it stands at the edge of several
@@ -26,13 +26,15 @@ _NO_TITLE = re.compile(
     r"(?i)untitled.*|(?:microsoft )?(?:word|powerpoint|excel) - .*|.*\.(?:docx?|pdf|indd|tex|odt|qxd|rtf)|(?:do[ck]"
     r"ument|pr[äe]sentation|slide|folie|book|mappe)\s*\d*|print|layout \d+|.*[\\/].*"
 )
+# The numbers here and the lengths in characters below were chosen by hand, not measured.
 _EDGE_LINES = 2
 _MIN_PAGES = 3
 _FURNITURE_SHARE = 0.4
-"""Of the pages; left and right pages often have heads of their own. Chosen by hand."""
+"""A line on this share of the pages is furniture; left and right pages often have different heads. Chosen by hand."""
 _LONGEST_TITLE = 120
 _LONGEST_HEADING = 110
-# In units of the body's type and line distance; chosen by hand on manuals set in Word, LaTeX and DocBook.
+# In units of the body's type and line distance; chosen by hand on manuals set in Word, LaTeX and DocBook,
+# like the shares of the width in `_Style`.
 _LARGER, _WIDER, _SAME_HEADING = 1.12, 1.25, 1.5
 
 
@@ -82,14 +84,14 @@ def rebuild(pages: Sequence[Sequence[Line]]) -> tuple[list[Block], list[LeftOut]
         elif opens or before.kind != "paragraph":
             blocks.append(Block("paragraph", re.sub(r"^[•▪◦‣·]\s*", "- ", line.text), page=line.page))
         else:
-            blocks[-1] = replace(before, text=_joined(before.text, line.text, style.has_room(above, line)))
-        fresh = level > 0 or style.ends(line) or (opens and style.stops_short(line, below))
+            blocks[-1] = replace(before, text=_join(before.text, line.text, style.has_room(above, line)))
+        fresh = level > 0 or style.ends(line) or (opens and style.is_plain_title(line, below))
         above = line
     texts = join_broken_words([block.text for block in blocks])
     return [replace(block, text=text) for block, text in zip(blocks, texts, strict=True)], left_out
 
 
-def _joined(before: str, line: str, breaks: bool) -> str:
+def _join(before: str, line: str, breaks: bool) -> str:
     """Join two lines of a paragraph; with `breaks` they stay two, as in a list of amounts or an address.
 
     Whether a hyphen between them stays is decided later, with the whole text at hand.
@@ -120,7 +122,7 @@ def _body(pages: Sequence[Sequence[Line]]) -> tuple[list[Line], list[LeftOut]]:
             if reason:
                 left_out.append(LeftOut(reason=reason, text=line.text))
             elif line.text:
-                # What stood above on this page is gone, and how far below it the text begins says nothing.
+                # The line above was left out, so the distance to it says nothing about the text.
                 lines.append(replace(line, drop=0.0) if first else line)
                 first = False
     return lines, left_out
@@ -171,7 +173,7 @@ class _Style:
         return same and 0 < line.drop < _SAME_HEADING * line.size and not _NUMBER.match(line.text)
 
     def apart(self, line: Line) -> bool:
-        """Return whether more space than between lines stands above a line."""
+        """Return whether the space above a line is wider than that between lines of a paragraph."""
         return self.drop > 0 and line.drop > _WIDER * self.drop * line.size
 
     def ends(self, line: Line) -> bool:
@@ -179,12 +181,12 @@ class _Style:
         return len(line.text) < 0.75 * self.width and line.text.endswith((".", "!", "?", ":", ".”"))
 
     def has_room(self, line: Line, below: Line) -> bool:
-        """Return whether the first word of the next line had room behind a line: the line was ended on purpose."""
+        """Return whether the first word of the next line would have fitted on this one, which then ended on purpose."""
         word = below.text.split(" ", 1)[0]
         return len(line.text) + 1 + len(word) < 0.7 * self.width
 
-    def stops_short(self, line: Line, below: Line) -> bool:
-        """Return whether a first line is a title in the type of the body."""
+    def is_plain_title(self, line: Line, below: Line) -> bool:
+        """Return whether a line is a title, although it is set like the body: it ends early, and a capital follows."""
         capital = line.text[0].isupper() and below.text[:1].isupper()
         return capital and self.has_room(line, below) and not line.text.endswith((*_NO_HEADING_END, "-"))
 

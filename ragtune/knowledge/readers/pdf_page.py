@@ -61,7 +61,7 @@ def page_lines(page: "PdfPage", number: int) -> list[Line]:
     while at < len(rows):
         end = _end_of_split_rows(rows, at)
         if end - at >= _FEWEST_ROWS:
-            lines += _arranged(rows[at:end])
+            lines += _arrange(rows[at:end])
         else:
             end = at + 1
             lines += _as_lines(rows[at])
@@ -98,7 +98,7 @@ def _segments(page: "PdfPage") -> list[_Segment]:
 
 
 def _split(text: Any, places: Sequence[tuple[int, str]]) -> list[_Segment]:
-    """Cut a line where the gap between two words is a gutter."""
+    """Cut a line at every gap between words that is wide enough for a gutter."""
     parts: list[list[tuple[int, str]]] = [[]]
     right = 0.0
     for index, (place, character) in enumerate(places):
@@ -129,7 +129,7 @@ def _segment(text: Any, places: Sequence[tuple[int, str]]) -> _Segment | None:
 
 
 def _whole(text: str) -> str:
-    """Return a line with half pairs of a character put together; PDFium's sign of a broken word becomes HYPHEN."""
+    """Return a line with its surrogate pairs joined; PDFium's sign for a broken word becomes HYPHEN."""
     joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     # A change of type before a full stop reads as a space.
     return re.sub(r"(?<=\w) (?=[.,;](?:\s|$))", "", _BROKEN_WORD.sub(HYPHEN, joined).strip())
@@ -149,7 +149,7 @@ def _rows(segments: Sequence[_Segment]) -> list[list[_Segment]]:
 
 
 def _end_of_split_rows(rows: Sequence[list[_Segment]], start: int) -> int:
-    """Return where a run of rows ends that all respect one gutter, cells of one side alone included."""
+    """Return the end of the run of rows that one gutter divides; rows with cells on one side only belong to it."""
     if len(rows[start]) == 1:
         return start
     gutter = (rows[start][0].right, rows[start][1].left)
@@ -167,7 +167,7 @@ def _end_of_split_rows(rows: Sequence[list[_Segment]], start: int) -> int:
     return end
 
 
-def _arranged(rows: Sequence[list[_Segment]]) -> list[tuple[Line, float]]:
+def _arrange(rows: Sequence[list[_Segment]]) -> list[tuple[Line, float]]:
     """Return a run of rows as columns of prose, or as a table if its cells are short."""
     cells = [part for row in rows for part in row]
     words = sum(len(part.text.split()) for part in cells) / len(cells)
@@ -189,7 +189,7 @@ def _arranged(rows: Sequence[list[_Segment]]) -> list[tuple[Line, float]]:
 
 
 def _columns(cells: Sequence[_Segment]) -> list[float]:
-    """Return where the columns of a table begin: the left edges, those closer than two letters taken as one."""
+    """Return the left edges of a table's columns; edges that are closer than two letters count as one."""
     starts: list[float] = []
     for part in sorted(cells, key=lambda part: part.left):
         if not starts or part.left - starts[-1] > 2 * part.size:

@@ -5,7 +5,7 @@ import re
 from ragtune.knowledge.blocks import Block
 from ragtune.knowledge.readers.encoding import decode
 from ragtune.knowledge.readers.reading import Reading
-from ragtune.knowledge.restructured import refilled
+from ragtune.knowledge.restructured import unwrap_plain_text
 
 _UNDERLINED = re.compile(r"(\S[^\n]*)\n(={3,}|-{3,}|~{3,})[ \t]*")
 _MARKED = re.compile(r"(#{1,6})[ \t]+(\S[^\n]*?)(?:[ \t]+#+)?[ \t]*")
@@ -14,7 +14,7 @@ _ITEM = re.compile(r"\s*(?:[-*+•]|\d+[.)])\s+\S")
 
 def read_plain_text(raw: bytes) -> Reading:
     """Return a text file; verses, logs, tables and code keep their lines."""
-    text = refilled(decode(raw).replace("\f", "\n\n"))
+    text = unwrap_plain_text(decode(raw).replace("\f", "\n\n"))
     parts = (part.strip("\n") for part in re.split(r"\n(?:[ \t]*\n)+", text))
     return Reading(blocks=tuple(_block(part) for part in parts if part.strip()))
 

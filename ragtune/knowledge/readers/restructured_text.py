@@ -135,16 +135,16 @@ def _tolerate_sphinx() -> None:
     """
     from docutils.parsers.rst import directives, roles
 
-    known_role, known_directive = roles.role, directives.directive
+    docutils_role, docutils_directive = roles.role, directives.directive
 
     def role(name: str, language: Any, line: int, reporter: Any) -> Any:
-        found, messages = known_role(name, language, line, reporter)
-        return (found, messages) if found and name not in _PLAIN_ROLES else (_read_role, [])
+        reader, messages = docutils_role(name, language, line, reporter)
+        return (reader, messages) if reader and name not in _PLAIN_ROLES else (_read_role, [])
 
     def directive(name: str, language: Any, document: Any) -> Any:
-        found, messages = known_directive(name, language, document)
-        if found is not None and name not in _NOT_TEXT | _ELSEWHERE | _CODE_BLOCKS:
-            return found, messages
+        reader, messages = docutils_directive(name, language, document)
+        if reader is not None and name not in _NOT_TEXT | _ELSEWHERE | _CODE_BLOCKS:
+            return reader, messages
         return _sphinx_directive(), []
 
     roles.role, directives.directive = role, directive
@@ -154,19 +154,19 @@ def _read_role(name: str, raw: str, text: str, *_: Any, **__: Any) -> Any:
     """Return the words that Sphinx would show for a role: the explicit title, else the target."""
     from docutils import nodes, utils
 
-    shown = utils.unescape(text)
-    titled = _EXPLICIT_TITLE.fullmatch(shown)
+    words = utils.unescape(text)
+    titled = _EXPLICIT_TITLE.fullmatch(words)
     if titled:
-        shown = titled[1]
-    elif shown.startswith("~"):
-        shown = shown[1:].rpartition(".")[2]
-    shown = shown.lstrip("!")
+        words = titled[1]
+    elif words.startswith("~"):
+        words = words[1:].rpartition(".")[2]
+    words = words.lstrip("!")
     kind = name.rpartition(":")[2]
     if kind in ("pep", "rfc"):
-        shown = f"{kind.upper()} {shown}"
+        words = f"{kind.upper()} {words}"
     if kind in _PLAIN_ROLES or titled:
-        return [nodes.inline(raw, shown)], []
-    return [nodes.literal(raw, shown)], []
+        return [nodes.inline(raw, words)], []
+    return [nodes.literal(raw, words)], []
 
 
 class _AnyOption(dict[str, Any]):

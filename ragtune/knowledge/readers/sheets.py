@@ -11,8 +11,10 @@ from ragtune.knowledge.readers.archives import open_archive
 from ragtune.knowledge.readers.dom import table_text
 from ragtune.knowledge.readers.encoding import decode
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
+from ragtune.text.whitespace import collapse_whitespace
 
 _SEPARATORS = ",;\t|"
+# Both chosen by hand, not sensitive: the separator shows in a few lines, and Python's own limit of a cell is 131,072.
 _SAMPLE_CHARACTERS = 20_000
 _LONGEST_CELL = 1 << 20
 
@@ -31,7 +33,7 @@ def read_csv(raw: bytes) -> Reading:
         rows = list(csv.reader(io.StringIO(text), delimiter=separator or _separator(text)))
     except csv.Error as error:
         raise UnreadableError(f"it is no table of separated values: {error}") from error
-    return Reading(blocks=_table([[_one_line(cell) for cell in row] for row in rows]))
+    return Reading(blocks=_table([[collapse_whitespace(cell) for cell in row] for row in rows]))
 
 
 def read_workbook(raw: bytes) -> Reading:
@@ -45,7 +47,7 @@ def read_workbook(raw: bytes) -> Reading:
         raise UnreadableError(f"the XLSX is damaged: {error}") from error
     blocks: list[Block] = []
     for sheet in book.worksheets:
-        rows = [[_shown(cell) for cell in row] for row in sheet.iter_rows()]
+        rows = [[_cell_text(cell) for cell in row] for row in sheet.iter_rows()]
         for area in sheet.merged_cells.ranges:
             value = rows[area.min_row - 1][area.min_col - 1]
             for row in range(area.min_row - 1, area.max_row):
@@ -78,8 +80,8 @@ def _table(rows: list[list[str]]) -> tuple[Block, ...]:
     return (Block("table", text),) if text else ()
 
 
-def _shown(cell: Any) -> str:
-    """Return a cell as a spreadsheet shows it, near enough to be found: percentages, dates, whole numbers."""
+def _cell_text(cell: Any) -> str:
+    """Return a cell roughly as a spreadsheet shows it, so that search matches it: percentages, dates, whole numbers."""
     value = cell.value
     if value is None:
         return ""
@@ -93,8 +95,4 @@ def _shown(cell: Any) -> str:
         return value.isoformat(sep=" ", timespec="minutes").removesuffix(" 00:00")
     if isinstance(value, dt.time):
         return value.isoformat(timespec="minutes")
-    return _one_line(str(value))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return collapse_whitespace(str(value))

@@ -1,4 +1,4 @@
-"""Source code: the file as code, cut where a definition at the left margin begins."""
+"""Source code: the file as code, cut before every definition at the left margin."""
 
 import re
 from pathlib import PurePosixPath

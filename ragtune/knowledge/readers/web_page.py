@@ -40,7 +40,7 @@ def read_web_page(raw: bytes) -> Reading:
 
 
 def decode_page(raw: bytes) -> str:
-    """Return the page's text by byte order mark, UTF-8, its own declaration, or the likeliest encoding."""
+    """Return the page as text, decoded by byte order mark, as UTF-8, as it declares, or as seems likeliest."""
     declared = _CHARSET.search(raw[:_HEAD_BYTES])
     try:
         return raw.decode("utf-8-sig")

