@@ -1,7 +1,7 @@
 """Accounts for every word of a file: it is in the document, left out for a reason, or lost.
 
-The words of the file come from a second, independent extractor (the raw text, Beautiful Soup, the XML of a Word
-file, PDFium), so that a reader cannot vouch for itself.
+The words of the file come from a second extractor that the reader does not use (the raw text, Python's own HTML
+parser, the XML of an office file, PDFium's text), so that a reader cannot vouch for itself.
 """
 
 import html
@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from html.parser import HTMLParser
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -31,6 +32,8 @@ _NUMBER = re.compile(r"[+−–-]?\d+")
 _INLINE = frozenset(
     {"a", "b", "code", "em", "font", "i", "kbd", "small", "span", "strong", "sub", "sup", "tt", "u", "wbr"}
 )
+_SILENT = frozenset({"script", "style", "template", "noscript", "svg"})
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _SUPERSCRIPT = re.compile(r"<sup>([+−–-]?\d+)</sup>")
 _WORD_POWER = re.compile(r'(<w:vertAlign w:val="superscript"/>(?:(?!</w:r>).)*?<w:t\b[^>]*>)([+−–-]?\d+)(?=</w:t>)')
 _INLINE_TAG = re.compile(r"</?(?:a|b|code|em|font|i|kbd|small|span|strong|sub|sup|tt|u|wbr)\b[^<>]*>")
@@ -202,17 +205,48 @@ def _office_text(raw: bytes, parts: str, text: str) -> str:
 
 
 def _web_page_text(raw: bytes) -> str:
-    from bs4 import BeautifulSoup
+    # The parser looks for the end of each comment that has none to the end of the page.
+    words = _PageWords()
+    words.feed(_COMMENT.sub("", decode_page(raw)))
+    words.close()
+    return "".join(words.parts)
 
-    soup = BeautifulSoup(decode_page(raw), "html.parser")
-    for silent in soup(["script", "style", "template", "noscript", "svg"]):
-        silent.decompose()
-    body = soup.body or soup
-    for node in body.find_all(True):
-        if node.name not in _INLINE or (node.name == "sup" and _NUMBER.fullmatch(node.get_text())):
-            node.insert_before(" ")
-            node.insert_after(" ")
-    return body.get_text()
+
+class _PageWords(HTMLParser):
+    """Collects the text of a page in one pass; words of different blocks stay apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+        self._silent = 0
+        self._raised = 0
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002 - the interface of HTMLParser
+        if tag == "body":
+            self.parts.clear()
+        self._silent += tag in _SILENT
+        self._raised = len(self.parts)
+        self._part(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in _SILENT:
+            self._silent = max(self._silent - 1, 0)
+        if tag == "sup" and _NUMBER.fullmatch("".join(self.parts[self._raised :])):
+            self.parts.insert(self._raised, " ")
+            self.parts.append(" ")
+        self._part(tag)
+
+    def handle_data(self, data: str) -> None:
+        if not self._silent:
+            self.parts.append(data)
+
+    def unknown_decl(self, data: str) -> None:
+        if not self._silent:
+            self.parts.append(data.removeprefix("CDATA["))
+
+    def _part(self, tag: str) -> None:
+        if tag not in _INLINE:
+            self.parts.append(" ")
 
 
 def _word_text(raw: bytes) -> str:

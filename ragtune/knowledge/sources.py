@@ -151,6 +151,10 @@ def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corp
                 corpus.documents.append(replace(document, words=words, lost=named, lost_words=len(lost)))
         except (UnreadableError, OSError) as error:
             corpus.quarantine.append(QuarantinedDocument(source, file.path, str(error)))
+        except Exception as error:  # noqa: BLE001
+            # A damaged file can make a parser fail in any way; the quarantine names it, and the others are read.
+            reason = f"its reader failed: {type(error).__name__}: {error}"
+            corpus.quarantine.append(QuarantinedDocument(source, file.path, reason))
         progress(f"reading {source}", done, len(readable))
     return corpus
 

@@ -34,7 +34,11 @@ _LABEL = re.compile(r"\badmonition-title\b")
 _POWER = re.compile(r"[+−–-]?\d[\d.,]*|[a-z]|[+−–-]?\d*[a-z]")
 # The class of a documented object's signature in Sphinx's pages. The signature is read as a heading of this level.
 _SIGNATURE, _SIGNATURE_LEVEL = re.compile(r"\bsig\b"), 6
-_MOST_COLUMNS = 1_000  # the most that `colspan` and `rowspan` may ask for, as in browsers
+_MOST_COLUMNS = 1_000  # what `colspan` and `rowspan` may ask for; browsers stop at the same number
+# Both bound what a small page can grow to; chosen by hand, ten times what the largest tables of manuals need.
+_MOST_REPEATED = 300_000  # characters that the merged cells of one table repeat
+_MOST_PADDED = 1_000_000  # cells of a table whose short rows are filled up
+_DEEPEST_MARKS = 20  # lists and quotations nested deeper get no further marks or indentation; chosen by hand
 
 
 @dataclass(slots=True)
@@ -156,7 +160,11 @@ class DomReader:
             self._add("list", "\n".join(finished.items))
         elif tag == "blockquote" and self._open[-1].tag == "quote":
             self._flush()
-            inner = "\n\n".join(block.shown for block in self._open.pop().blocks)
+            quoted = self._open.pop().blocks
+            if len(self._open) > _DEEPEST_MARKS:
+                self._open[-1].blocks.extend(quoted)
+                return
+            inner = "\n\n".join(block.shown for block in quoted)
             self._add("quote", "\n".join(f"> {line}".rstrip() for line in inner.split("\n")) if inner.strip() else "")
         elif node.get("role") == "doc-footnote" and self._open[-1].tag == "note":
             self._flush()
@@ -227,7 +235,9 @@ class DomReader:
             outer.number = item.number
         mark = f"{outer.number}. " if outer.tag == "ol" else "- "
         outer.number += 1
-        if texts:
+        if texts and len(self._open) > _DEEPEST_MARKS:
+            outer.items.append(mark + _tight(item.blocks))
+        elif texts:
             indent = " " * len(mark)
             lines = _tight(item.blocks).split("\n")
             outer.items.append("\n".join([mark + lines[0], *(indent + line if line else "" for line in lines[1:])]))
@@ -243,6 +253,10 @@ class DomReader:
         caption = next(table.iterchildren("caption"), None)
         if caption is not None:
             self._add("paragraph", " ".join(text_of(caption).split()))
+        for part in (table, *table.iter("thead", "tbody", "tfoot", "tr")):
+            # Words between the cells are moved in front of the table, as browsers do it.
+            loose = [part.text, *(child.tail for child in part)]
+            self._add("paragraph", " ".join(" ".join(words or "" for words in loose).split()))
         rows, head = _grid(table, self._cell)
         self._add("table", table_text(rows, head))
 
@@ -337,13 +351,15 @@ def code_block(text: str, language: str = "") -> str:
 def table_text(rows: list[list[str]], head: bool = True) -> str:
     """Return a Markdown table; without `head` the first row of cells is empty.
 
-    Rows shorter than the longest are filled up with empty cells; `|` in a cell is escaped.
+    Rows shorter than the longest are filled up with empty cells, unless the table would grow out of bounds; `|` in a
+    cell is escaped.
     """
     rows = [row for row in rows if any(cell.strip() for cell in row)]
     if not rows:
         return ""
     width = max(map(len, rows))
-    grid = [[cell.replace("|", "\\|") for cell in row] + [""] * (width - len(row)) for row in rows]
+    filled = width if width * len(rows) <= _MOST_PADDED else 0
+    grid = [[cell.replace("|", "\\|") for cell in row] + [""] * (filled - len(row)) for row in rows]
     if not head:
         grid.insert(0, [""] * width)
     grid.insert(1, ["---"] * width)
@@ -354,11 +370,12 @@ def _grid(table: Any, read_cell: Any) -> tuple[list[list[str]], bool]:
     """Return the cells of a table with merged ones filled in, and whether the first row names the columns."""
     rows: list[list[str]] = []
     below: dict[int, tuple[int, str]] = {}
-    head = False
-    for number, row in enumerate(_rows(table)):
-        cells = [cell for cell in row if cell.tag in ("td", "th")]
-        if number == 0:
-            head = row.getparent().tag == "thead" or (bool(cells) and all(cell.tag == "th" for cell in cells))
+    head, repeated = False, 0
+    for number, cells in enumerate(_rows(table)):
+        if number == 0 and cells:
+            head = _inside(cells[0], ("thead",)) or all(cell.tag == "th" for cell in cells)
+        if repeated > _MOST_REPEATED:
+            below.clear()
         line: list[str] = []
         waiting = iter(cells)
         while True:
@@ -367,25 +384,40 @@ def _grid(table: Any, read_cell: Any) -> tuple[list[list[str]], bool]:
                 if left > 1:
                     below[len(line)] = (left - 1, text)
                 line.append(text)
+                repeated += len(text) + 1
                 continue
             cell = next(waiting, None)
             if cell is None:
                 break
             text = read_cell(cell)
-            for _ in range(min(_whole(cell.get("colspan"), 1), _MOST_COLUMNS) or 1):
+            wide = repeated <= _MOST_REPEATED
+            for _ in range(max(min(_whole(cell.get("colspan"), 1), _MOST_COLUMNS), 1) if wide else 1):
                 if (height := min(_whole(cell.get("rowspan"), 1), _MOST_COLUMNS)) > 1:
                     below[len(line)] = (height - 1, text)
                 line.append(text)
+                repeated += len(text) + 1
+                if repeated > _MOST_REPEATED:
+                    break
         rows.append(line)
     return rows, head
 
 
-def _rows(table: Any) -> Iterator[Any]:
-    for child in table:
+def _rows(part: Any) -> Iterator[list[Any]]:
+    """Yield the cells of each row; cells that stand outside a row form one, as in browsers."""
+    loose: list[Any] = []
+    for child in part:
+        if child.tag in ("td", "th"):
+            loose.append(child)
+            continue
+        if loose and child.tag in ("tr", "thead", "tbody", "tfoot"):
+            yield loose
+            loose = []
         if child.tag == "tr":
-            yield child
+            yield [cell for cell in child if cell.tag in ("td", "th")]
         elif child.tag in ("thead", "tbody", "tfoot"):
-            yield from child.iterchildren("tr")
+            yield from _rows(child)
+    if loose:
+        yield loose
 
 
 def _is_layout(table: Any) -> bool:

@@ -24,8 +24,15 @@ def read_json_lines(raw: bytes) -> Iterator[Reading | tuple[str, str]]:
         except json.JSONDecodeError as error:
             yield f"line {number}", f"not JSON: {error.msg} at column {error.colno}"
             continue
+        except (ValueError, RecursionError) as error:
+            # A number of thousands of digits, or brackets nested thousands deep.
+            yield f"line {number}", f"not JSON that can be read: {error}"
+            continue
         if not isinstance(record, dict) or "text" not in record:
             yield f"line {number}", 'not an object with "id", "title" and "text"'
+            continue
+        if isinstance(record["text"], dict | list):
+            yield f"line {number}", f"its text is a {type(record['text']).__name__}, not a string"
             continue
         name = record.get("id", record.get("_id"))
         key = str(number if name is None else name)

@@ -19,7 +19,19 @@ if TYPE_CHECKING:
 
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FACTS = ("title", "language", "lang", "topic", "category", "tags")
-_TAG = re.compile(r"</?([A-Za-z][\w-]*)[^>]*>|<!--.*?-->|<[!?].*?>", re.DOTALL)
+# What is never closed goes to the end: looking for each end again would take the square of the time.
+_TAG = re.compile(r"</?([A-Za-z][\w-]*)[^>]*(?:>|\Z)|<!--.*?(?:-->|\Z)|<[!?].*?(?:>|\Z)", re.DOTALL)
+_DEEPEST = 100
+"""Levels of lists and quotations; markdown-it drops what is deeper. Chosen by hand: Python recurses ten times that."""
+# Elements whose content is no text of the page. In a Markdown text `<select>` without an end is a word about HTML.
+_SWALLOWING = frozenset(
+    """
+    audio button canvas datalist embed footer head header iframe map nav noscript object optgroup option script select
+    style svg template textarea title video
+    """.split()  # noqa: SIM905 - as above
+)
+_RAW = frozenset({"script", "style", "textarea"})  # a block of these ends at its own closing tag
+_WRAPPERS = frozenset({"html", "head", "body", "main"})
 # The tags that HTML defines; `<name>` in a Markdown text is a placeholder that the reader is meant to see.
 _HTML_TAGS = frozenset(
     """
@@ -53,13 +65,18 @@ def read_markdown(raw: bytes) -> Reading:
 def markdown_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
     """Return the blocks of a Markdown text, and what is in it and not in them."""
     parser = _parser()
-    environment: dict[str, Any] = {}
+    closed_tags = {name.lower() for name in re.findall(r"</([A-Za-z][\w-]*)", text)}
+    environment: dict[str, Any] = {"closed_tags": closed_tags}
     tokens = parser.parse(text, environment)
+    if any(token.level >= _DEEPEST - 1 for token in tokens):
+        # Nobody nests so deep on purpose, and the parser would leave words out.
+        parts = (part.strip("\n") for part in re.split(r"\n(?:[ \t]*\n)+", text))
+        return [Block("paragraph", part) for part in parts if part.strip()], []
     page = parser.renderer.render(tokens, parser.options, environment)
     unused = [name[1:] for name, place in environment.get("footnotes", {}).get("refs", {}).items() if place < 0]
     if unused:
         # The plugin drops notes that nothing refers to; refer to them from a paragraph of their own.
-        environment = {}
+        environment = {"closed_tags": closed_tags}
         page = parser.render(f"{text}\n\n{' '.join(f'[^{name}]' for name in unused)}\n", environment)
     if not page.strip():
         return [], []
@@ -121,7 +138,7 @@ def _front_matter(text: str) -> tuple[dict[str, str], str, list[LeftOut]]:
     try:
         # BaseLoader reads every scalar as a string: 1.10 stays 1.10, and No stays No.
         facts: Any = yaml.load(match[1], Loader=yaml.BaseLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return {}, text, []
     if not isinstance(facts, dict):
         return {}, text, []
@@ -140,7 +157,8 @@ def _parser() -> "MarkdownIt":
     from markdown_it import MarkdownIt
     from mdit_py_plugins.footnote import footnote_plugin
 
-    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).use(footnote_plugin)
+    parser = MarkdownIt("commonmark", {"html": True, "maxNesting": _DEEPEST})
+    parser.enable(["table", "strikethrough"]).use(footnote_plugin)
     rules = parser.renderer.rules  # type: ignore[attr-defined]
     rules["html_inline"] = rules["html_block"] = _html
     for name in ("em_open", "em_close", "strong_open", "strong_close"):
@@ -156,17 +174,31 @@ def _link_open(tokens: Any, place: int, *_: Any) -> str:
 
 
 def _link_close(tokens: Any, place: int, *_: Any) -> str:
-    opening = next(token for token in reversed(tokens[:place]) if token.type == "link_open")
+    opening = next(tokens[at] for at in range(place - 1, -1, -1) if tokens[at].type == "link_open")
     target = str(opening.attrs.get("href", ""))
     return "</a>" if _ADDRESS.search(target) else f"]({html.escape(target)})"
 
 
-def _html(tokens: Any, place: int, *_: Any) -> str:
-    """Render raw HTML; tags that HTML does not define become text."""
-    return _TAG.sub(
-        lambda tag: tag[0] if not tag[1] or tag[1].lower() in _HTML_TAGS else html.escape(tag[0]),
-        str(tokens[place].content),
-    )
+def _html(tokens: Any, place: int, _: Any, environment: dict[str, Any]) -> str:
+    """Render raw HTML; tags that HTML does not define become text, and so do those that hide all that follows."""
+    content = str(tokens[place].content)
+
+    def is_closed(name: str) -> bool:
+        if tokens[place].type == "html_inline":
+            return any(f"</{name}" in str(token.content).lower() for token in tokens[place + 1 :])
+        if name in _RAW:
+            return f"</{name}" in content.lower()
+        return name in environment["closed_tags"]
+
+    def rendered(tag: re.Match[str]) -> str:
+        name = (tag[1] or "").lower()
+        if name in _WRAPPERS:
+            return ""
+        is_opening = not tag[0].startswith("</") and not tag[0].endswith("/>")
+        is_word = name not in _HTML_TAGS or (name in _SWALLOWING and is_opening and not is_closed(name))
+        return html.escape(tag[0]) if name and is_word else tag[0]
+
+    return _TAG.sub(rendered, content)
 
 
 def _emphasis(tokens: Any, place: int, *_: Any) -> str:

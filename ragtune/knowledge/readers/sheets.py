@@ -3,11 +3,12 @@
 import csv
 import datetime as dt
 import io
+import re
 import zipfile
 from typing import Any
 
 from ragtune.knowledge.blocks import Block
-from ragtune.knowledge.readers.archives import open_archive
+from ragtune.knowledge.readers.archives import open_archive, read_part, replaced
 from ragtune.knowledge.readers.dom import table_text
 from ragtune.knowledge.readers.encoding import decode
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
@@ -16,7 +17,12 @@ from ragtune.text.whitespace import collapse_whitespace
 _SEPARATORS = ",;\t|"
 # Both chosen by hand, not sensitive: the separator shows in a few lines, and Python's own limit of a cell is 131,072.
 _SAMPLE_CHARACTERS = 20_000
-_LONGEST_CELL = 1 << 20
+_LONGEST_CELL = 64 << 20  # as large as the largest file: a cell may hold what stands in a quote that never closes
+_MERGED = re.compile(rb"""<(?:\w+:)?mergeCell\s+ref=["']([A-Z]+\d+:[A-Z]+\d+)["'][^>]*/>""")
+# Chosen by hand: a merged cell of more than a thousand rows of a hundred columns is a frame, not a table's.
+_LARGEST_MERGE = 100_000
+# A grid of more cells than this with more than 50 empty ones to a full one is a list of cells instead.
+_MOST_CELLS, _MOST_SCATTERED = 1_000_000, 50
 
 
 def read_csv(raw: bytes) -> Reading:
@@ -40,23 +46,55 @@ def read_workbook(raw: bytes) -> Reading:
     """Return an Excel workbook: a heading and a table a sheet, merged cells filled in, formulas as their values."""
     import openpyxl
 
-    open_archive(raw, "XLSX").close()
+    archive = open_archive(raw, "XLSX")
     try:
-        book = openpyxl.load_workbook(io.BytesIO(raw), data_only=True)
-    except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile, AttributeError) as error:
+        book = openpyxl.load_workbook(_without_huge_merges(archive), data_only=True)
+    except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile, AttributeError, SyntaxError) as error:
         raise UnreadableError(f"the XLSX is damaged: {error}") from error
     blocks: list[Block] = []
     for sheet in book.worksheets:
-        rows = [[_cell_text(cell) for cell in row] for row in sheet.iter_rows()]
-        for area in sheet.merged_cells.ranges:
-            value = rows[area.min_row - 1][area.min_col - 1]
-            for row in range(area.min_row - 1, area.max_row):
-                for column in range(area.min_col - 1, area.max_col):
-                    rows[row][column] = value
-        table = _table(rows)
+        table = _sheet_table(sheet)
         if table:
             blocks += [Block("heading", sheet.title, 2), *table]
     return Reading(blocks=tuple(blocks), title=str(book.properties.title or ""))
+
+
+def _without_huge_merges(archive: zipfile.ZipFile) -> io.BytesIO:
+    """Return the workbook without merged areas so large that openpyxl would make millions of cells of them."""
+    parts = {}
+    for name in archive.namelist():
+        if re.fullmatch(r"xl/worksheets/[^/]+\.xml", name):
+            page = read_part(archive, name, "XLSX") or b""
+            parts[name] = _MERGED.sub(lambda area: b"" if _size(area) > _LARGEST_MERGE else area[0], page)
+    return replaced(archive, parts, "XLSX")
+
+
+def _size(area: re.Match[bytes]) -> int:
+    from openpyxl.utils.cell import range_boundaries
+
+    left, top, right, bottom = range_boundaries(area[1].decode())
+    return int(right - left + 1) * int(bottom - top + 1)
+
+
+def _sheet_table(sheet: Any) -> tuple[Block, ...]:
+    """Return the sheet as a table; columns and rows that are empty throughout are left out.
+
+    A sheet whose few cells are scattered too widely for a table is a list of them.
+    """
+    cells = {place: text for place, cell in sheet._cells.items() if (text := _cell_text(cell))}
+    for area in sheet.merged_cells.ranges:
+        value = cells.get((area.min_row, area.min_col), "")
+        if value:
+            cells |= {place: value for row in area.rows for place in row}
+    rows = {row: place for place, row in enumerate(sorted({row for row, _ in cells}))}
+    columns = {column: place for place, column in enumerate(sorted({column for _, column in cells}))}
+    if len(rows) * len(columns) > max(_MOST_SCATTERED * len(cells), _MOST_CELLS):
+        items = (f"- {sheet.cell(*place).coordinate}: {text}" for place, text in sorted(cells.items()))
+        return (Block("list", "\n".join(items)),)
+    grid = [[""] * len(columns) for _ in rows]
+    for (row, column), text in cells.items():
+        grid[rows[row]][columns[column]] = text
+    return _table(grid)
 
 
 def _separator(text: str) -> str:

@@ -49,8 +49,8 @@ def decode_page(raw: bytes) -> str:
     if declared and not raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             return raw.decode((declared[1] or declared[2]).decode("ascii"), errors="replace")
-        except LookupError:
-            pass  # an encoding that nobody knows
+        except (LookupError, UnicodeError):
+            pass  # an encoding that nobody knows, or a codec that is none for pages, such as `idna`
     return decode(raw)
 
 
