@@ -1,7 +1,7 @@
 """Accounts for every word of a file: it is in the document, left out for a reason, or lost.
 
-The words of the file come from a second, independent extractor (the raw text, Python's own HTML parser, the XML of a Word
-file, PDFium), so that a reader cannot vouch for itself.
+The words of the file come from a second, independent extractor (the raw text, Python's own HTML parser, the XML of a
+Word file, PDFium), so that a reader cannot vouch for itself.
 """
 
 import html
@@ -220,7 +220,7 @@ class _PageWords(HTMLParser):
         self._silent = 0
         self._raised = 0
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
         if tag == "body":
             self.parts.clear()
         self._silent += tag in _SILENT
