@@ -16,28 +16,44 @@ def read_notebook(raw: bytes) -> Reading:
     try:
         book = json.loads(decode(raw))
         cells = book["cells"]
-        language = str(book.get("metadata", {}).get("language_info", {}).get("name", "python"))
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        language = str(((book.get("metadata") or {}).get("language_info") or {}).get("name", "python"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UnreadableError(f"it is no Jupyter notebook of format 4: {error}") from error
     blocks: list[Block] = []
     left_out: list[LeftOut] = []
     for cell in cells:
+        if not isinstance(cell, dict):
+            continue
         source = _text(cell.get("source", ""))
         if cell.get("cell_type") == "markdown":
             cell_blocks, dropped = markdown_blocks(source)
             blocks += cell_blocks
             left_out += dropped
         elif cell.get("cell_type") == "code":
+<<<<<<< HEAD
             printed = [code_block(_output_text(output)) for output in cell.get("outputs", ())]
+=======
+            printed = [code_block(_printed(output)) for output in cell.get("outputs") or ()]
+>>>>>>> breaker
             blocks += [Block("code", text) for text in (code_block(source, language), *printed) if text]
         elif source.strip():
             blocks.append(Block("paragraph", source.strip()))
     return Reading(blocks=tuple(blocks), left_out=tuple(left_out))
 
 
+<<<<<<< HEAD
 def _output_text(output: dict[str, Any]) -> str:
     return _text(output.get("text") or output.get("data", {}).get("text/plain") or "")
+=======
+def _printed(output: Any) -> str:
+    """Return what an output shows as text, the name and reason of an error included."""
+    if not isinstance(output, dict):
+        return ""
+    if output.get("ename"):
+        return f"{output['ename']}: {output.get('evalue') or ''}"
+    return _text(output.get("text") or (output.get("data") or {}).get("text/plain") or "")
+>>>>>>> breaker
 
 
 def _text(source: Any) -> str:
-    return "".join(source) if isinstance(source, list) else str(source)
+    return "".join(map(str, source)) if isinstance(source, list) else str(source or "")

@@ -11,6 +11,7 @@ from ragtune.knowledge.readers.encoding import decode
 from ragtune.knowledge.readers.reading import Reading
 from ragtune.records import LeftOut
 
+_WRAPPER = re.compile(r"(?i)</?(?:html|head|body)\b[^<>]*>")
 _FIELDS = re.compile(r"\s*((?::[\w-]+:.*\n)+)")
 _EXPLICIT_TITLE = re.compile(r"(.+?)\s*<([^<>]+)>$", re.DOTALL)
 _NOT_TEXT = frozenset(
@@ -89,6 +90,8 @@ def restructured_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
         "section_self_link": False,
         "strip_comments": False,
         "embed_stylesheet": False,
+        # docutils refuses a whole file for one line of more than 10,000 characters, which an unwrapped paragraph has.
+        "line_length_limit": 1 << 30,
         "stylesheet_path": "",
         "_disable_config": True,
     }
@@ -100,6 +103,10 @@ def restructured_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
         # What docutils could not read stays as it stands in the file; a mere warning is about text that was read.
         source = [node for node in message.children if isinstance(node, nodes.literal_block)]
         message.parent.replace(message, source if message["level"] >= _ERROR else [])
+    for passthrough in [*tree.findall(nodes.raw)]:
+        # `</body>` in raw HTML would end the page.
+        kept = nodes.raw("", _WRAPPER.sub("", passthrough.astext()), format=passthrough.get("format", ""))
+        passthrough.parent.replace(passthrough, kept)
     tree.transform_messages = tree.parse_messages = []
     page = publish_from_doctree(tree, writer="html5", settings_overrides=settings).decode()
     reader = DomReader()

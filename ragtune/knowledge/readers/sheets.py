@@ -48,7 +48,7 @@ def read_workbook(raw: bytes) -> Reading:
 
     archive = open_archive(raw, "XLSX")
     try:
-        book = openpyxl.load_workbook(_without_huge_merges(archive), data_only=True)
+        book = openpyxl.load_workbook(_without_huge_merges(raw, archive), data_only=True)
     except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile, AttributeError, SyntaxError) as error:
         raise UnreadableError(f"the XLSX is damaged: {error}") from error
     blocks: list[Block] = []
@@ -59,14 +59,16 @@ def read_workbook(raw: bytes) -> Reading:
     return Reading(blocks=tuple(blocks), title=str(book.properties.title or ""))
 
 
-def _without_huge_merges(archive: zipfile.ZipFile) -> io.BytesIO:
+def _without_huge_merges(raw: bytes, archive: zipfile.ZipFile) -> io.BytesIO:
     """Return the workbook without merged areas so large that openpyxl would make millions of cells of them."""
     parts = {}
     for name in archive.namelist():
         if re.fullmatch(r"xl/worksheets/[^/]+\.xml", name):
             page = read_part(archive, name, "XLSX") or b""
-            parts[name] = _MERGED.sub(lambda area: b"" if _size(area) > _LARGEST_MERGE else area[0], page)
-    return replaced(archive, parts, "XLSX")
+            reduced = _MERGED.sub(lambda area: b"" if _size(area) > _LARGEST_MERGE else area[0], page)
+            if reduced != page:
+                parts[name] = reduced
+    return replaced(archive, parts, "XLSX") if parts else io.BytesIO(raw)
 
 
 def _size(area: re.Match[bytes]) -> int:
@@ -81,7 +83,12 @@ def _sheet_table(sheet: Any) -> tuple[Block, ...]:
 
     A sheet whose few cells are scattered too widely for a table is a list of them.
     """
+<<<<<<< HEAD
     cells = {place: text for place, cell in sheet._cells.items() if (text := _cell_text(cell))}
+=======
+    # `sheet.rows` would be every cell of the area, up to 17 billion.
+    cells = {place: text for place, cell in sheet._cells.items() if (text := _shown(cell))}
+>>>>>>> breaker
     for area in sheet.merged_cells.ranges:
         value = cells.get((area.min_row, area.min_col), "")
         if value:

@@ -10,6 +10,7 @@ from ragtune.knowledge.readers.reading import Reading, UnreadableError
 from ragtune.knowledge.readers.word_numbers import WordNumbers
 from ragtune.records import LeftOut
 
+_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _DOCUMENT = "word/document.xml"
 
 
@@ -33,7 +34,10 @@ def read_word(raw: bytes) -> Reading:
     blocks = reader.read(parse_fragment(page)) if page.strip() else []
     edges = [name for name in archive.namelist() if re.fullmatch(r"word/(?:header|footer)\d*\.xml", name)]
     for name in edges:
-        words = " ".join(etree.fromstring(read_part(archive, name, "DOCX") or b"<a/>").itertext()).split()
+        parser = etree.XMLParser(recover=True, resolve_entities=False)
+        edge = etree.fromstring(read_part(archive, name, "DOCX") or b"<a/>", parser)
+        # The head of a page is no text of the document: damage in it costs only the report of it.
+        words = " ".join(edge.itertext(f"{_W}t")).split() if edge is not None else []
         if words:
             reader.left_out.append(LeftOut(reason="page header or footer", text=" ".join(words)))
     return Reading(blocks=tuple(blocks), left_out=tuple(reader.left_out))

@@ -16,6 +16,7 @@ _ROMAN = {"m": 1000, "cm": 900, "d": 500, "cd": 400, "c": 100, "xc": 90, "l": 50
 _ROMAN |= {"ix": 9, "v": 5, "iv": 4, "i": 1}
 _UNNUMBERED = {"bullet", "none"}
 _LEVELS = 9
+_FRAMES = tuple(f"{_W}{name}" for name in ("fldSimple", "customXml", "moveTo", "dir", "bdo"))
 
 
 @dataclass(slots=True)
@@ -51,6 +52,10 @@ class WordNumbers:
     def write_into(self, document: bytes) -> bytes:
         """Return `word/document.xml` with the numbers as text; bulleted paragraphs stay lists."""
         root = etree.fromstring(document)
+        for frame in [*root.iter(*_FRAMES)]:
+            # mammoth drops what stands in these, and a reader of the page sees it.
+            place = frame.getparent().index(frame)
+            frame.getparent()[place : place + 1] = [child for child in frame if not child.tag.endswith("Pr")]
         for paragraph in root.iter(f"{_W}p"):
             number = self._number(paragraph)
             if number:
@@ -65,7 +70,7 @@ class WordNumbers:
             starts = {}
             for change in instance.iter(f"{_W}lvlOverride"):
                 start = change.find(f"{_W}startOverride")
-                if start is not None:
+                if start is not None and 0 <= _whole(change, f"{_W}ilvl") < _LEVELS:
                     starts[_whole(change, f"{_W}ilvl")] = _whole(start, f"{_W}val")
             abstract = instance.find(f"{_W}abstractNumId")
             if abstract is not None:
@@ -83,7 +88,7 @@ class WordNumbers:
             instance = _value(numbering.find(f"{_W}numId"), instance)
             level = int(_value(numbering.find(f"{_W}ilvl"), str(level)))
         abstract, starts = self._instances.get(instance, ("", {}))
-        if abstract not in self._lists or level >= _LEVELS:
+        if abstract not in self._lists or not 0 <= level < _LEVELS:
             return ""
         return self._count(self._lists[abstract], instance, level, starts)
 
