@@ -1,12 +1,7 @@
 """Accounts for every word of a file: it is in the document, left out for a reason, or lost.
 
-<<<<<<< HEAD
 The words of the file come from a second extractor that the reader does not use (the raw text, Python's own HTML
 parser, the XML of an office file, PDFium's text), so that a reader cannot vouch for itself.
-=======
-The words of the file come from a second, independent extractor (the raw text, Python's own HTML parser, the XML of a
-Word file, PDFium), so that a reader cannot vouch for itself.
->>>>>>> breaker
 """
 
 import html
@@ -226,11 +221,7 @@ class _PageWords(HTMLParser):
         self._silent = 0
         self._raised = 0
 
-<<<<<<< HEAD
     def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002 - the interface of HTMLParser
-=======
-    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
->>>>>>> breaker
         if tag == "body":
             self.parts.clear()
         self._silent += tag in _SILENT

@@ -30,21 +30,13 @@ def read_notebook(raw: bytes) -> Reading:
             blocks += cell_blocks
             left_out += dropped
         elif cell.get("cell_type") == "code":
-<<<<<<< HEAD
-            printed = [code_block(_output_text(output)) for output in cell.get("outputs", ())]
-=======
             printed = [code_block(_printed(output)) for output in cell.get("outputs") or ()]
->>>>>>> breaker
             blocks += [Block("code", text) for text in (code_block(source, language), *printed) if text]
         elif source.strip():
             blocks.append(Block("paragraph", source.strip()))
     return Reading(blocks=tuple(blocks), left_out=tuple(left_out))
 
 
-<<<<<<< HEAD
-def _output_text(output: dict[str, Any]) -> str:
-    return _text(output.get("text") or output.get("data", {}).get("text/plain") or "")
-=======
 def _printed(output: Any) -> str:
     """Return what an output shows as text, the name and reason of an error included."""
     if not isinstance(output, dict):
@@ -52,7 +44,6 @@ def _printed(output: Any) -> str:
     if output.get("ename"):
         return f"{output['ename']}: {output.get('evalue') or ''}"
     return _text(output.get("text") or (output.get("data") or {}).get("text/plain") or "")
->>>>>>> breaker
 
 
 def _text(source: Any) -> str:

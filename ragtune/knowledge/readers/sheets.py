@@ -83,12 +83,8 @@ def _sheet_table(sheet: Any) -> tuple[Block, ...]:
 
     A sheet whose few cells are scattered too widely for a table is a list of them.
     """
-<<<<<<< HEAD
-    cells = {place: text for place, cell in sheet._cells.items() if (text := _cell_text(cell))}
-=======
     # `sheet.rows` would be every cell of the area, up to 17 billion.
-    cells = {place: text for place, cell in sheet._cells.items() if (text := _shown(cell))}
->>>>>>> breaker
+    cells = {place: text for place, cell in sheet._cells.items() if (text := _cell_text(cell))}
     for area in sheet.merged_cells.ranges:
         value = cells.get((area.min_row, area.min_col), "")
         if value:
