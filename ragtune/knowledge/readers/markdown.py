@@ -87,8 +87,8 @@ def markdown_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
         del blocks[mark]
     used = {one.text for one in reader.left_out}
     for reference in environment.get("references", {}).values():
-        parts = [str(reference.get(name) or "") for name in ("href", "title")]
-        if hidden := " ".join(part for part in parts if part and part not in used):
+        words = [str(reference.get(name) or "") for name in ("href", "title")]
+        if hidden := " ".join(part for part in words if part and part not in used):
             reader.left_out.append(LeftOut(reason="link target", text=hidden))
     reader.left_out += _unseen_words(tokens, text, blocks)
     return blocks, reader.left_out

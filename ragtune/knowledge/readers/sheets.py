@@ -8,7 +8,7 @@ import zipfile
 from typing import Any
 
 from ragtune.knowledge.blocks import Block
-from ragtune.knowledge.readers.archives import open_archive, read_part, replaced
+from ragtune.knowledge.readers.archives import open_archive, read_part, with_parts
 from ragtune.knowledge.readers.dom import table_text
 from ragtune.knowledge.readers.encoding import decode
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
@@ -68,7 +68,7 @@ def _without_huge_merges(raw: bytes, archive: zipfile.ZipFile) -> io.BytesIO:
             reduced = _MERGED.sub(lambda area: b"" if _size(area) > _LARGEST_MERGE else area[0], page)
             if reduced != page:
                 parts[name] = reduced
-    return replaced(archive, parts, "XLSX") if parts else io.BytesIO(raw)
+    return with_parts(archive, parts, "XLSX") if parts else io.BytesIO(raw)
 
 
 def _size(area: re.Match[bytes]) -> int:
