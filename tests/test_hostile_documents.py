@@ -1,6 +1,7 @@
 """Documents that are malformed, or made to harm, cost neither words nor minutes."""
 
 import io
+import itertools
 import json
 import time
 from pathlib import Path
@@ -82,6 +83,19 @@ def test_a_notebook_with_empty_fields_is_read_and_shows_its_errors() -> None:
     cells = [None, {"cell_type": "code", "source": None, "outputs": None}]
     cells.append({"cell_type": "code", "source": "d['tea']", "outputs": [error]})
     assert "KeyError: 'tea'" in text_of("a.ipynb", json.dumps({"cells": cells, "metadata": None}))
+
+
+def test_the_account_of_a_notebook_with_numbered_cells_is_made() -> None:
+    raw = json.dumps({"cells": [{"cell_type": "code", "execution_count": 3, "source": ["x = 1"]}]}).encode()
+    assert audit("a.ipynb", raw, read_bytes("a.ipynb", raw)) == (2, ())
+
+
+def test_substitutions_that_grow_without_end_are_stopped() -> None:
+    names = "abcdefghi"
+    grown = "".join(f".. |{b}| replace:: {f' |{a}|' * 10}\n" for a, b in itertools.pairwise(names))
+    start = time.monotonic()
+    assert "Text" in text_of("a.rst", f"Text |i|\n\n.. |a| replace:: x\n{grown}\nMore Text\n")
+    assert time.monotonic() - start < _MOST_SECONDS
 
 
 def test_a_json_line_whose_text_is_no_string_is_refused_and_the_next_one_read() -> None:

@@ -189,10 +189,12 @@ def _strings(value: Any, name: str = "") -> Iterator[str]:
             yield value
     elif isinstance(value, list) and value and all(isinstance(part, str) for part in value):
         yield from _strings("".join(value), name)
-    else:
-        inner = value.items() if isinstance(value, dict) else ((name, part) for part in value or ())
-        for key, part in inner if isinstance(value, dict | list) else ():
+    elif isinstance(value, dict):
+        for key, part in value.items():
             yield from _strings(part, key)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _strings(part, name)
 
 
 def _office_text(raw: bytes, parts: str, text: str) -> str:

@@ -70,8 +70,8 @@ def markdown_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
     tokens = parser.parse(text, environment)
     if any(token.level >= _DEEPEST - 1 for token in tokens):
         # Nobody nests so deep on purpose, and the parser would leave words out.
-        parts = (part.strip("\n") for part in re.split(r"\n(?:[ \t]*\n)+", text))
-        return [Block("paragraph", part) for part in parts if part.strip()], []
+        plain = re.split(r"\n(?:[ \t]*\n)+", text)
+        return [Block("paragraph", part.strip("\n")) for part in plain if part.strip()], []
     page = parser.renderer.render(tokens, parser.options, environment)
     unused = [name[1:] for name, place in environment.get("footnotes", {}).get("refs", {}).items() if place < 0]
     if unused:

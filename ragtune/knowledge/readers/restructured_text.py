@@ -91,7 +91,8 @@ def restructured_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
         "strip_comments": False,
         "embed_stylesheet": False,
         # docutils refuses a whole file for one line of more than 10,000 characters, which an unwrapped paragraph has.
-        "line_length_limit": 1 << 30,
+        # The limit also stops substitutions that grow without end.
+        "line_length_limit": max(10_000, *map(len, text.split("\n"))) + 1,
         "stylesheet_path": "",
         "_disable_config": True,
     }
