@@ -203,7 +203,7 @@ def serve(settings: Settings) -> None:
         lock.acquire()
     except Timeout as error:
         raise ResourceError(
-            f"Another gateway already serves {settings.home}: {endpoint.read_text() if endpoint.exists() else ''}",
+            f"Another gateway already serves {settings.home}.",
             fix="stop the other `ragtune serve`, or set RAGTUNE_HOME to another folder",
         ) from error
     with lock:

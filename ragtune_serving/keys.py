@@ -76,7 +76,7 @@ class KeyStore:
             raise ResourceError(
                 f"There is no key at {self._client_file}.",
                 expected="the file that the gateway writes when it first starts",
-                fix="run `ragtune serve` once with the same RAGTUNE_HOME, or set RAGTUNE_API_KEY",
+                fix="run this in the folder of ragtune.yaml, run `ragtune serve` there once, or set RAGTUNE_API_KEY",
             )
         return self._client_file.read_text().strip()
 

@@ -131,7 +131,7 @@ def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corp
         contents = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
         raise SourceError(
             f"{source} holds no readable document ({contents or 'it is empty'}).",
-            expected="Markdown, reStructuredText, text, HTML, PDF, DOCX or JSONL files",
+            expected="Markdown, reStructuredText, text, HTML, PDF, Office, CSV, notebook, source code or JSONL files",
             fix="put documents there or correct the path",
         )
     for done, file in enumerate(readable, start=1):

@@ -66,6 +66,8 @@ def show(reply: Reply) -> None:
         title = " > ".join([citation["title"], *citation["headings"]])
         page = f", page {citation['page']}" if citation["page"] else ""
         out.print(f"  [{citation['number']}] {title}  ({citation['source']}{page})")
+    if reply.fields["refused"]:
+        out.print("  `ragtune search` with the same words shows the closest passages", style="dim")
     for warning in reply.fields["warnings"]:
         out.print(f"  note: {warning}", style="yellow")
     out.print(f"  version {reply.fields['model_version']}, {reply.latency_ms:.0f} ms", style="dim")

@@ -113,7 +113,9 @@ def search(
     retriever = retriever_from(settings)
     if not retriever.index.versions():
         raise SettingsError(
-            f"There is no index in {settings.home}.", "an index", "run `ragtune index --source folder:PATH`"
+            f"There is no index in {settings.home}.",
+            "an index",
+            "run `ragtune index`",
         )
     library = Library(settings)
     where = parse_filters(filter_, library)
