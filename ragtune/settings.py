@@ -336,6 +336,8 @@ def child_environment(**extra: str) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # At INFO, MLflow reports that it creates its tables.
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
         # An MLflow server that is away is given up after seconds, not minutes.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
