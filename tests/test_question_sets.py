@@ -1,11 +1,15 @@
 """Tests of the question sets in benchmarks/questions: format, sources, answers, and no question twice."""
 
+import functools
+import importlib.metadata
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ragtune.knowledge.sources import read_source
 
 ROOT = Path(__file__).parents[1]
 QUESTIONS = ROOT / "benchmarks" / "questions"
@@ -18,6 +22,9 @@ DOCUMENTS = {
     "releases": ROOT / "examples" / "releases",
 }
 """Sets whose documents are part of this project."""
+
+PACKAGES = {"networkx": ("networkx", "3.6.1")}
+"""Package and version of the sets over the API documentation of a Python package."""
 
 FIELDS = {"id", "question", "type", "answers", "rubric", "sources", "answerable", "history"}
 TYPES = {
@@ -111,5 +118,28 @@ def test_sources_are_sections_that_hold_the_literal_answers(file: Path) -> None:
             page_sections = sections((DOCUMENTS[set_name(file)] / page).read_text(encoding="utf-8"))
             assert anchor in page_sections, question
             passages += normalised(page_sections[anchor]) + "\n"
+        if question["answerable"] and question["type"] in LITERAL_TYPES and not question["rubric"]:
+            assert normalised(question["answers"][0]) in passages, question
+
+
+@functools.cache
+def package_pages(package: str, version: str) -> dict[str, str]:
+    """Return the pages of a package's API documentation by their title; skip the test without that version."""
+    try:
+        installed = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{package} is not installed")
+    if installed != version:
+        pytest.skip(f"the questions are about {package} {version}, and {installed} is installed")
+    return {document.title: document.text for document in read_source(f"package:{package}").documents}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if set_name(file) in PACKAGES], ids=lambda file: file.name)
+def test_sources_are_pages_of_the_package_that_hold_the_literal_answers(file: Path) -> None:
+    pages = package_pages(*PACKAGES[set_name(file)])
+    for question in read_questions(file):
+        unknown = [source for source in question["sources"] if source not in pages]
+        assert not unknown, question
+        passages = "\n".join(normalised(pages[source]) for source in question["sources"])
         if question["answerable"] and question["type"] in LITERAL_TYPES and not question["rubric"]:
             assert normalised(question["answers"][0]) in passages, question
