@@ -23,7 +23,7 @@ DOCUMENTS = {
 }
 """Sets whose documents are part of this project."""
 
-PACKAGES = {"networkx": ("networkx", "3.6.1")}
+PACKAGES = {"httpx": ("httpx", "0.28.1"), "networkx": ("networkx", "3.6.1")}
 """Package and version of the sets over the API documentation of a Python package."""
 
 FIELDS = {"id", "question", "type", "answers", "rubric", "sources", "answerable", "history"}
