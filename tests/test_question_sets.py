@@ -1,9 +1,13 @@
 """Tests of the question sets in benchmarks/questions: format, sources, answers, and no question twice."""
 
 import functools
+import gzip
 import importlib.metadata
 import json
 import re
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,11 @@ DOCUMENTS = {
 
 PACKAGES = {"httpx": ("httpx", "0.28.1"), "networkx": ("networkx", "3.6.1")}
 """Package and version of the sets over the API documentation of a Python package."""
+
+FAQ_PDF = Path("/usr/share/doc/debian/FAQ/debian-faq.en.pdf.gz")
+MANUAL_HTML = Path("/usr/share/freedombox/manual/en")
+DEBIAN_PACKAGES = {"pdf": ("debian-faq", "11.1"), "html": ("freedombox-doc-en", "23.6.2+deb12u2")}
+"""Name and version of the Debian package that ships the documents of a set."""
 
 FIELDS = {"id", "question", "type", "answers", "rubric", "sources", "answerable", "history"}
 TYPES = {
@@ -143,3 +152,50 @@ def test_sources_are_pages_of_the_package_that_hold_the_literal_answers(file: Pa
         passages = "\n".join(normalised(pages[source]) for source in question["sources"])
         if question["answerable"] and question["type"] in LITERAL_TYPES and not question["rubric"]:
             assert normalised(question["answers"][0]) in passages, question
+
+
+def installed_version(package: str) -> str:
+    """Return the version of an installed Debian package, or "" if it is not installed or this is no Debian."""
+    if shutil.which("dpkg-query") is None:
+        return ""
+    command = ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Version}", package]
+    status, _, version = subprocess.run(command, capture_output=True, text=True).stdout.partition(" ")
+    return version if status == "installed" else ""
+
+
+def pdf_page(source: str) -> str:
+    """Return the text of a page of the FAQ. A source is "p12", the 12th page of the file."""
+    import pypdfium2
+
+    document = pypdfium2.PdfDocument(gzip.decompress(FAQ_PDF.read_bytes()))
+    return str(document[int(source.removeprefix("p")) - 1].get_textpage().get_text_range())
+
+
+def html_section(source: str) -> str:
+    """Return the text of a section of the HTML manual. A source is the file and the id of the section."""
+    import lxml.html
+
+    page, _, anchor = source.partition("#")
+    elements = lxml.html.parse(MANUAL_HTML / page).getroot().xpath("//*[@id=$anchor]", anchor=anchor)
+    assert elements, f"{page} has no section with the id {anchor}"
+    return " ".join(element.text_content() for element in elements)
+
+
+@pytest.mark.parametrize(("name", "form"), [("pdf", r"p[1-9]\d*"), ("html", r"[\w+-]+\.part\.html#id\d+")])
+def test_sources_in_debian_documents_are_pages_or_sections(name: str, form: str) -> None:
+    for part in ("dev", "locked"):
+        for question in read_questions(QUESTIONS / f"{name}.{part}.jsonl"):
+            assert all(re.fullmatch(form, source) for source in question["sources"]), question
+
+
+@pytest.mark.parametrize(("name", "passage"), [("pdf", pdf_page), ("html", html_section)], ids=["pdf", "html"])
+@pytest.mark.parametrize("part", ["dev", "locked"])
+def test_debian_documents_hold_the_literal_answers(name: str, passage: Callable[[str], str], part: str) -> None:
+    package, version = DEBIAN_PACKAGES[name]
+    installed = installed_version(package)
+    if installed != version:
+        pytest.skip(f"needs the Debian package {package} {version}, found {installed or 'none'}")
+    for question in read_questions(QUESTIONS / f"{name}.{part}.jsonl"):
+        passages = [normalised(passage(source)) for source in question["sources"]]
+        if question["answerable"] and question["type"] in LITERAL_TYPES and not question["rubric"]:
+            assert any(normalised(question["answers"][0]) in text for text in passages), question
