@@ -1,4 +1,4 @@
-"""Measures how often what a prompt shows holds the answer: `python -m benchmarks.questions.shown manual.dev --home HOME`.
+"""Measures how often what a prompt shows holds the answer to the questions of a set, such as `manual.dev`.
 
 Needs a home whose index holds the documents of the set. No model is asked. The results are in `shown.json`.
 """
