@@ -1,4 +1,4 @@
-"""Word files (.docx): automatic numbers are written out, then mammoth turns the file into HTML."""
+"""Word files (.docx): automatic numbers and formulas are written out, then mammoth turns the file into HTML."""
 
 import re
 
@@ -7,11 +7,13 @@ from lxml import etree
 from ragtune.knowledge.readers.archives import open_archive, read_part, with_parts
 from ragtune.knowledge.readers.dom import DomReader, parse_fragment
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
+from ragtune.knowledge.readers.word_math import write_formulas
 from ragtune.knowledge.readers.word_numbers import WordNumbers
 from ragtune.records import LeftOut
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _DOCUMENT = "word/document.xml"
+_NOTES = ("word/footnotes.xml", "word/endnotes.xml")
 
 
 def read_word(raw: bytes) -> Reading:
@@ -26,7 +28,11 @@ def read_word(raw: bytes) -> Reading:
         numbers = WordNumbers(
             read_part(archive, "word/numbering.xml", "DOCX"), read_part(archive, "word/styles.xml", "DOCX")
         )
-        numbered = with_parts(archive, {_DOCUMENT: numbers.write_into(document)}, "DOCX")
+        parts = {_DOCUMENT: write_formulas(numbers.write_into(document))}
+        for name in _NOTES:
+            if notes := read_part(archive, name, "DOCX"):
+                parts[name] = write_formulas(notes)
+        numbered = with_parts(archive, parts, "DOCX")
         page = mammoth.convert_to_html(numbered).value
     except (etree.XMLSyntaxError, KeyError, ValueError, OSError) as error:
         raise UnreadableError(f"the DOCX is damaged: {error}") from error
