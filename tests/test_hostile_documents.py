@@ -16,7 +16,7 @@ from ragtune.knowledge.sources import read_sources
 from tests.support.office_files import paragraph, word_file
 from tests.support.pdf_files import pdf_file
 
-_MOST_SECONDS = 20  # what no file under a megabyte may exceed, on a slow machine; all of these take under 5
+_MOST_SECONDS = 20  # of processor time, for any file under a megabyte; on a fast machine all of these take under 2
 
 
 def text_of(name: str, content: str | bytes) -> str:
@@ -57,16 +57,16 @@ def test_words_in_malformed_markup_stay(name: str, source: str | bytes, expected
     ],
 )
 def test_a_small_file_takes_no_minutes(name: str, source: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     audit(name, source.encode(), read_bytes(name, source.encode()))
-    assert time.monotonic() - start < _MOST_SECONDS
+    assert time.process_time() - start < _MOST_SECONDS
 
 
 def test_a_line_of_a_pdf_with_twenty_thousand_pieces_takes_no_minutes() -> None:
     raw = pdf_file([[(20 + place * 0.5, 700, 3, "tide turns") for place in range(20_000)]])
-    start = time.monotonic()
+    start = time.process_time()
     assert audit("a.pdf", raw, read_bytes("a.pdf", raw))[0] > 0
-    assert time.monotonic() - start < _MOST_SECONDS
+    assert time.process_time() - start < _MOST_SECONDS
 
 
 def test_a_cell_at_the_far_corner_of_a_sheet_is_read() -> None:
@@ -124,9 +124,9 @@ def test_the_account_of_a_notebook_with_numbered_cells_is_made() -> None:
 def test_substitutions_that_grow_without_end_are_stopped() -> None:
     names = "abcdefghi"
     grown = "".join(f".. |{b}| replace:: {f' |{a}|' * 10}\n" for a, b in itertools.pairwise(names))
-    start = time.monotonic()
+    start = time.process_time()
     assert "Text" in text_of("a.rst", f"Text |i|\n\n.. |a| replace:: x\n{grown}\nMore Text\n")
-    assert time.monotonic() - start < _MOST_SECONDS
+    assert time.process_time() - start < _MOST_SECONDS
 
 
 def test_a_json_line_whose_text_is_no_string_is_refused_and_the_next_one_read() -> None:

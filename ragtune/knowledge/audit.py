@@ -13,7 +13,6 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -47,6 +46,7 @@ _LIST_NUMBER = re.compile(r"(?m)^([ \t>*+-]*)\d{1,9}[.)](?=\s)")
 _LABEL_DEFINITION = re.compile(r"(?m)^[ \t>]*\[(?!\^)((?:\\.|[^\]\[\\\n])+)\]:(?=[ \t]*\S)")
 _NOTE_LABEL = re.compile(r"\[\^[^\]\s]+\]")
 _LABEL_USE = re.compile(r"\]\[((?:\\.|[^\]\[\\])+)\]")
+_ESCAPE = re.compile("\x1b\\[[\\d;]*m")  # of a terminal's colours
 _REPEATED = "repeated in the document"
 # A hyphen at the end of a line, also as PDFium marks it: whether the word is one or two is not for this module to say.
 _BROKEN_WORD = re.compile(r"[^\W_]+(?:[\x02\ufffe]|-\s*\n)[^\W_]+")
@@ -176,7 +176,7 @@ def _restructured_text(raw: bytes) -> str:
 
 
 def _notebook_text(raw: bytes) -> str:
-    return _raw_text("\n".join(_strings(json.loads(decode(raw))["cells"])).encode())
+    return _raw_text(_ESCAPE.sub("", "\n".join(_strings(json.loads(decode(raw))["cells"]))).encode())
 
 
 def _strings(value: Any, name: str = "") -> Iterator[str]:
@@ -210,6 +210,12 @@ def _office_text(raw: bytes, parts: str, text: str) -> str:
         pages = [archive.read(name).decode("utf-8", "replace") for name in names]
     element = re.compile(rf"<{text}(?:\s[^>]*)?>([^<]*)</{text}>")
     return html.unescape(" ".join(words for page in pages for words in element.findall(page)))
+
+
+def _workbook_text(raw: bytes) -> str:
+    cells = _office_text(raw, r"xl/(?:sharedStrings|worksheets/sheet\d+)\.xml", text="t")
+    boxes = _office_text(raw, r"xl/drawings/drawing\d+\.xml", text="a:t")
+    return f"{cells} {boxes}"
 
 
 def _slides_text(raw: bytes) -> str:
@@ -264,7 +270,7 @@ _EXTRACTORS: dict[str, Callable[[bytes], str]] = {
     ".mdx": _markdown_text,
     ".rst": _restructured_text,
     ".ipynb": _notebook_text,
-    ".xlsx": partial(_office_text, parts=r"xl/(?:sharedStrings|worksheets/sheet\d+)\.xml", text="t"),
+    ".xlsx": _workbook_text,
     ".pptx": _slides_text,
     **PANDOC_EXTRACTORS,
 }

@@ -1,6 +1,7 @@
 """Jupyter notebooks: Markdown cells as text, code cells as code, their output in the form that a notebook shows."""
 
 import json
+import re
 from typing import Any
 
 from ragtune.knowledge.blocks import Block
@@ -9,6 +10,9 @@ from ragtune.knowledge.readers.encoding import decode
 from ragtune.knowledge.readers.markdown import markdown_blocks
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
 from ragtune.records import LeftOut
+
+# Commands of a terminal: colours, moves of the cursor, titles of windows. A notebook shows the colours, not the codes.
+_COLOURS = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 
 
 def read_notebook(raw: bytes) -> Reading:
@@ -55,7 +59,7 @@ def _printed(output: Any) -> tuple[list[Block], list[LeftOut]]:
         reader = DomReader()
         if blocks := reader.read(parse_fragment(page)):
             return blocks, reader.left_out
-    return _code(_text(output.get("text") or forms.get("text/plain"))), []
+    return _code(_COLOURS.sub("", _text(output.get("text") or forms.get("text/plain")))), []
 
 
 def _code(text: str, language: str = "") -> list[Block]:

@@ -38,12 +38,15 @@ def read_word(raw: bytes) -> Reading:
         raise UnreadableError(f"the DOCX is damaged: {error}") from error
     reader = DomReader()
     blocks = reader.read(parse_fragment(page)) if page.strip() else []
-    edges = [name for name in archive.namelist() if re.fullmatch(r"word/(?:header|footer)\d*\.xml", name)]
-    for name in edges:
+    for name in archive.namelist():
+        match = re.fullmatch(r"word/(header|footer|comments)\d*\.xml", name)
+        if match is None:
+            continue
         parser = etree.XMLParser(recover=True, resolve_entities=False)
         edge = etree.fromstring(read_part(archive, name, "DOCX") or b"<a/>", parser)
-        # The head of a page is no text of the document: damage in it costs only the report of it.
+        # Neither the head of a page nor a comment is text of the document: damage in it costs only the report of it.
         words = " ".join(edge.itertext(f"{_W}t")).split() if edge is not None else []
         if words:
-            reader.left_out.append(LeftOut(reason="page header or footer", text=" ".join(words)))
+            reason = "comment" if match[1] == "comments" else "page header or footer"
+            reader.left_out.append(LeftOut(reason=reason, text=" ".join(words)))
     return Reading(blocks=tuple(blocks), left_out=tuple(reader.left_out))
