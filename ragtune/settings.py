@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
@@ -241,6 +241,9 @@ class Settings(BaseSettings):
 
     home: Path = Path(".ragtune")
     sources: tuple[str, ...] = DEFAULT_SOURCES
+    languages: dict[str, Annotated[str, Field(pattern="^[a-z]{2}$")]] = Field(
+        {}, description="language of all documents of a source, by source; others are guessed document by document"
+    )
     gateway_url: str = Field("", description="the gateway that commands talk to; empty: the one of this home")
     api_key: SecretStr = Field(SecretStr(""), description="the key that commands send; empty: the home's client.key")
     seed: int = 17
