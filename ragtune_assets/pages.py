@@ -39,7 +39,7 @@ from ragtune.records import (
     SplitItem,
 )
 from ragtune_assets.contenders import AnswerSet
-from ragtune_assets.display import curve, histogram, score_bars, table
+from ragtune_assets.display import curve, histogram, place_in_home, score_bars, table
 
 Page = dict[str, Any]
 STATES = "states of the sources"
@@ -262,7 +262,7 @@ def release_page(version: str, folder: str, manifest: ModelManifest) -> Page:
         "champion": manifest.gate["promoted"],
         "served precision": manifest.served_precision,
         "feedback rows": len(manifest.feedback_ids),
-        "folder": dg.MetadataValue.path(folder),
+        "folder": place_in_home(folder, parts=2),
         "scores": table(["model", "precision", "metric", "value", "n"], rows),
         "packages": table(["package", "version"], sorted(manifest.packages.items())),
     }
@@ -305,7 +305,7 @@ def _pairs(pairs: Sequence[QAPair]) -> dg.MarkdownMetadataValue:
 
 
 def _data_docs(report: ArtifactRef) -> dg.PathMetadataValue:
-    return dg.MetadataValue.path(f"{report.uri}/index.html")
+    return place_in_home(f"{report.uri}/index.html", parts=4)
 
 
 def _verdict(decision: Decision) -> str:

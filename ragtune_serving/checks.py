@@ -158,10 +158,10 @@ def _feedback(settings: Settings) -> Finding:
 
 def _registry(settings: Settings) -> Finding:
     try:
-        champion = ModelRegistry(settings).alias("champion")
+        champion = ModelRegistry(settings).alias_version("champion")
     except RagTuneError as error:
         return Finding("registry", False, error.found, error.fix)
-    return Finding("registry", True, f"the champion is version {champion.version}" if champion else "no champion yet")
+    return Finding("registry", True, f"the champion is version {champion}" if champion else "no champion yet")
 
 
 def _index(settings: Settings) -> Finding:

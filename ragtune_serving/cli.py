@@ -7,7 +7,20 @@ import typer
 from ragtune.errors import RagTuneError
 from ragtune.extras import missing_library
 from ragtune.settings import prepare_process
-from ragtune_serving.commands import asking, dataset, demo, documents, library, project, review, running, state
+from ragtune_serving.commands import (
+    alerts,
+    asking,
+    dataset,
+    demo,
+    documents,
+    library,
+    models,
+    project,
+    prune,
+    review,
+    running,
+    state,
+)
 
 app = typer.Typer(
     help="Your documents, answered by your own model.",
@@ -26,12 +39,15 @@ for command in (
     state.status,
     state.rollback,
     state.doctor,
+    prune.prune,
+    alerts.alerts,
     demo.demo,
 ):
     app.command()(command)
 app.add_typer(library.documents, name="documents")
 app.add_typer(library.sources, name="sources")
 app.add_typer(review.app, name="review")
+app.add_typer(models.app, name="models")
 app.add_typer(dataset.app, name="dataset")
 
 

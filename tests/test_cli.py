@@ -220,10 +220,11 @@ def test_the_gateway_and_the_key_come_from_the_settings(home, monkeypatch):
 
 def test_up_runs_everything_on_loopback_with_its_state_in_the_home(home):
     programs = running.platform_programs(load_settings())
-    assert {program.name for program in programs} == {"gateway", "Dagster daemon", "Dagster webserver", "MLflow UI"}
+    names = {"gateway", "alerts", "Dagster daemon", "Dagster webserver", "MLflow UI"}
+    assert {program.name for program in programs} == names
     for program in programs:
         assert program.log.is_relative_to(home)
-        if program.name != "Dagster daemon":
+        if program.name not in ("Dagster daemon", "alerts"):  # these two do not listen
             assert "127.0.0.1" in program.command
         if program.name.startswith("Dagster"):
             assert program.environment["RAGTUNE_DAGSTER_STORAGE"] == str(home / "dagster")

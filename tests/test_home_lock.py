@@ -11,7 +11,7 @@ import pytest
 
 from ragtune.errors import ResourceError
 from ragtune.settings import child_environment
-from ragtune_assets.home_lock import HOLDER, exclusive
+from ragtune.store.home_lock import HOLDER, exclusive
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 def test_the_second_process_in_a_home_learns_which_one_is_there(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from ragtune.errors import ResourceError\n"
-        "from ragtune_assets.home_lock import exclusive\n"
+        "from ragtune.store.home_lock import exclusive\n"
         "try:\n  exclusive(Path(sys.argv[1])).__enter__()\n"
         "except ResourceError as error:\n  sys.exit(str(error))"
     )

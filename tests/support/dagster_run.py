@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from ragtune_assets.home_lock import exclusive_executor
+from ragtune_assets.exclusive_executor import exclusive_executor
 
 
 @dg.asset(config_schema={"home": str})
