@@ -332,6 +332,11 @@ class Settings(BaseSettings):
         return self.tracking.url if self.tracking.url.startswith(("http://", "https://")) else ""
 
     @property
+    def mlflow_pages(self) -> str:
+        """URL of MLflow's pages: those of the server, or those that `ragtune up` serves."""
+        return self.mlflow_server.rstrip("/") or f"http://127.0.0.1:{self.ports.mlflow}"
+
+    @property
     def run_files(self) -> Path | None:
         """Folder for the files of tracked runs, or None if the MLflow server stores them."""
         return None if self.mlflow_server else self.home / "mlflow" / "runs"

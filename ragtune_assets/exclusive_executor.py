@@ -4,6 +4,10 @@
 the daemon starts runs by itself and would lose them. The lock belongs to the process that orchestrates the run.
 """
 
+import ctypes
+import multiprocessing
+import os
+import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +20,8 @@ from ragtune.errors import ResourceError
 from ragtune.store.home_lock import exclusive
 from ragtune_assets.dead_runs import alive, close_dead_runs, free_slots
 
+_PR_SET_PDEATHSIG = 1
+"""The number of `prctl` that asks for a signal when the parent ends."""
 _POLL_SECONDS = 1.0
 """How long a freed lock may stay unnoticed. Chosen by hand; not sensitive."""
 _NOTICE_SECONDS = 60.0
@@ -38,6 +44,19 @@ def exclusive_executor(home: Path) -> dg.ExecutorDefinition:
 
     # Two assets at once would share the memory and the cores that each of them plans with.
     return one_build_at_a_time.configured({"max_concurrent": 1})
+
+
+def end_with_the_run() -> None:
+    """Have Linux kill this process when the process of the run ends, if this one executes a step for it.
+
+    Otherwise a step would go on after a kill of its run, and write while the next build does.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return  # the run executes its steps in its own process
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if not parent.is_alive():
+        os.kill(os.getpid(), signal.SIGKILL)  # it ended before the kernel knew
 
 
 class _ExclusiveExecutor(dg.Executor):

@@ -44,15 +44,11 @@ def _stuck(instance: dg.DagsterInstance, settings: Settings, records: Sequence[d
     ]
     late = [record for record in records if record.dagster_run.status == dg.DagsterRunStatus.QUEUED]
     late = [record for record in late if time.time() - record.create_timestamp.timestamp() > QUEUE_SECONDS]
-    return dead + [
-        Problem(
-            "stuck",
-            record.dagster_run.run_id,
-            f"run {record.dagster_run.run_id[:8]} waits for its start since {record.create_timestamp:%Y-%m-%d %H:%M}",
-            "start `ragtune up`, or delete the run in Dagster",
-        )
-        for record in late
-    ]
+    fix = "start `ragtune up`, or delete the run in Dagster"
+    for record in late:
+        run_id, since = record.dagster_run.run_id, f"{record.create_timestamp:%Y-%m-%d %H:%M} UTC"
+        dead.append(Problem("stuck", run_id, f"run {run_id[:8]} waits for its start since {since}", fix))
+    return dead
 
 
 def _failures(instance: dg.DagsterInstance, records: Sequence[dg.RunRecord]) -> list[Problem]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import dagster as dg
 
-from ragtune.errors import RagTuneError, ResourceError
+from ragtune.errors import RagTuneError, ResourceError, no_permission
 from ragtune.model.base.capacity import require_disk, require_memory
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore, clear_abandoned
@@ -73,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 materialize(defs, store, instance, chosen.select or ["*"], chosen.force, drifts, MIN_STEP_BYTES)
     except RagTuneError as error:
         LOGGER.error("%s", error)
+        return 1
+    except PermissionError as error:
+        LOGGER.error("%s", no_permission(error))
         return 1
     except Exception as error:  # Dagster's own files may be what the full disk has no room for.
         if not is_disk_full(error):

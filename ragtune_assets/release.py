@@ -80,7 +80,9 @@ def released_model(
     warehouse.append([decision])
     release = Release(number, folder.relative_to(settings.home).as_posix(), decision.promoted, decision.reason)
     ref = store.write_records("released_model", [release])
-    return materialized(ref, pages.release_page(number, str(folder), manifest), [gate_check(decision)])
+    name, mlflow = settings.tracking.model_name, settings.mlflow_pages
+    page = pages.release_page(number, str(folder), manifest, mlflow, name)
+    return materialized(ref, page, [gate_check(decision)])
 
 
 def released_folders(folders: Mapping[Precision, Path], served: Precision) -> dict[str, Path]:

@@ -15,7 +15,7 @@ from ragtune.model.base.pretrained import PACKAGED_NAME, RAW_NAME
 from ragtune.settings import Settings, child_environment
 from ragtune.store.feedback import FeedbackLog
 from ragtune.store.registry import ModelRegistry
-from ragtune_serving.address import check_port, endpoint_file
+from ragtune_serving.address import check_port, gateway_runs
 
 PACKAGES = (
     "dagster",
@@ -133,7 +133,7 @@ def _memory(_: Settings) -> Finding:
 
 
 def _ports(settings: Settings) -> Finding:
-    if endpoint_file(settings).is_file():
+    if gateway_runs(settings):
         return Finding("ports", True, "the gateway of this home is running")
     addresses = (
         (settings.gateway.host, settings.gateway.port, "gateway.port"),

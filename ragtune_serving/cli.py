@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from ragtune.errors import RagTuneError
+from ragtune.errors import RagTuneError, no_permission
 from ragtune.extras import missing_library
 from ragtune.settings import prepare_process
 from ragtune_serving.commands import (
@@ -63,6 +63,9 @@ def main() -> None:
         sys.exit(1)
     except RagTuneError as error:
         sys.stderr.write(f"{error}\n")
+        sys.exit(1)
+    except PermissionError as error:
+        sys.stderr.write(f"{no_permission(error)}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("Stopped.\n")

@@ -132,7 +132,7 @@ def test_old_runs_of_dagster_go_but_not_the_one_that_made_the_newest_version_of_
         soon = datetime.now(UTC) + timedelta(seconds=1)
         assert old_runs(instance, soon - timedelta(days=1)) == []
         assert old_runs(instance, soon) == [runs[1]]
-        (tmp_path / "storage" / runs[1]).mkdir(parents=True)
+        (tmp_path / "storage" / runs[1]).mkdir(parents=True, exist_ok=True)
         delete_runs(instance, old_runs(instance, soon), tmp_path)
         assert {run.run_id for run in instance.get_runs()} == {runs[0], runs[2]}
         assert not (tmp_path / "storage" / runs[1]).exists()
