@@ -6,18 +6,19 @@ from pathlib import Path
 import pytest
 
 from ragtune_serving import schema
-from ragtune_serving.api import OPEN_PATHS, build_api
+from ragtune_serving.api import build_api
+from ragtune_serving.guard import OPEN_PATHS
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.routes import Services, routes
 
 TEXT = Path(__file__).parents[1].joinpath("docs", "api.md").read_text()
 
-SERVICES = Services(None, None, None, Metrics(), 0.0, None)
+SERVICES = Services(None, None, None, None, None, Metrics(), 0.0, None)
 
 
 @pytest.fixture(scope="module")
 def api():
-    return build_api(SERVICES, None)
+    return build_api(SERVICES)
 
 
 def routes_of_the_page() -> set[str]:
@@ -29,7 +30,7 @@ def routes_of_openapi(api) -> set[str]:
 
 
 def test_the_document_the_description_and_the_routes_are_the_same(api):
-    real = {f"{method} {route.path}" for route in routes(SERVICES, None).routes for method in route.methods}
+    real = {f"{method} {route.path}" for route in routes(SERVICES).routes for method in route.methods}
     assert routes_of_openapi(api) == routes_of_the_page() == real
 
 
