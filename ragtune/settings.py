@@ -222,6 +222,14 @@ class FallbackSettings(Section):
     api_key: SecretStr = SecretStr("")
 
 
+class LimitSettings(Section):
+    """What each API key may use, unless the key has limits itself; 0: no limit."""
+
+    requests_per_minute: int = Field(0, ge=0)
+    tokens_per_minute: int = Field(0, ge=0)
+    concurrency: int = Field(0, ge=0)
+
+
 class GatewaySettings(Section):
     """Where the endpoint listens, how it reaches the engine, and what it allows. Times are in seconds."""
 
@@ -237,6 +245,7 @@ class GatewaySettings(Section):
     system_messages: bool | None = Field(
         None, description="whether the model gets an application's system messages; None: not the packaged model"
     )
+    limits: LimitSettings = LimitSettings()
     cors_origins: tuple[str, ...] = Field((), description="origins of web pages that may call the gateway")
 
 

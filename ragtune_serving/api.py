@@ -14,14 +14,16 @@ from starlette.exceptions import HTTPException
 
 from ragtune.errors import RagTuneError, SettingsError
 from ragtune_serving.guard import BODY_TOO_LARGE, LARGEST_BODY, OPEN_PATHS
+from ragtune_serving.limits import LimitError
 from ragtune_serving.problems import RETRY_SECONDS, explain, problem
 from ragtune_serving.routes import Services, documentation, routes
-from ragtune_serving.schema import AssignmentRequest, ChatRequest, FeedbackRequest, ReviewRequest
+from ragtune_serving.schema import AssignmentRequest, ChatRequest, EmbeddingRequest, FeedbackRequest, ReviewRequest
 
 TITLE = "RagTune gateway"
 ABOUT = "Answers from your documents, OpenAI-compatible. Send `Authorization: Bearer KEY`."
 _BODIES: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatRequest,
+    "/v1/embeddings": EmbeddingRequest,
     "/v1/feedback": FeedbackRequest,
     "/v1/review/assignments": AssignmentRequest,
     "/v1/review/decisions": ReviewRequest,
@@ -82,6 +84,10 @@ def _format_errors(app: FastAPI) -> None:
     @app.exception_handler(SettingsError)
     async def wrong(_: Request, error: SettingsError) -> Response:
         return problem(400, str(error))
+
+    @app.exception_handler(LimitError)
+    async def limited(_: Request, error: LimitError) -> Response:
+        return problem(429, str(error), headers={"Retry-After": str(error.retry_after)})
 
     @app.exception_handler(RagTuneError)
     async def unavailable(request: Request, error: RagTuneError) -> Response:

@@ -7,7 +7,7 @@ the answer is complete, so that a swap of models never cuts an answer off.
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -24,6 +24,7 @@ from ragtune.text.control_tokens import break_control_tokens
 from ragtune_serving.conversation import (
     Conversation,
     CountTokens,
+    Fitted,
     check_question,
     fit_history,
     read_conversation,
@@ -33,6 +34,8 @@ from ragtune_serving.deployment import Deployment
 from ragtune_serving.engine import SupervisedEngine
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.instructions import read_instructions
+from ragtune_serving.keys import Key
+from ragtune_serving.limits import Allowance, LimitError
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.recorder import ResponseRecorder
 from ragtune_serving.routing import EngineRouter
@@ -71,7 +74,11 @@ AnswerParts = AsyncGenerator[Delta | Closing, None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """One request in progress; `notes` are warnings about the request itself, `started` a time of `perf_counter`."""
+    """One request in progress.
+
+    `notes` are warnings about the request itself; `started` is a time of `perf_counter`; `reserved_tokens` are those of
+    the prompt and of the longest answer.
+    """
 
     response_id: str
     model: str
@@ -83,6 +90,7 @@ class Exchange:
     parameters: dict[str, Any]
     notes: tuple[str, ...]
     started: float
+    reserved_tokens: int
 
 
 def new_response_id() -> str:
@@ -106,14 +114,33 @@ class ChatService:
         self.router, self.recorder, self.metrics = router, recorder, metrics
         self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="answering")
 
-    async def answer(self, request: ChatRequest, response_id: str, key_name: str) -> AnswerParts:
+    async def answer(self, request: ChatRequest, response_id: str, key: Key, allowance: Allowance) -> AnswerParts:
         """Yield the text of the answer as it may be sent, then its closing. Closing the iterator ends the generation.
 
         Raises:
             SettingsError: the request is wrong.
+            LimitError: the key has used what it may.
             RagTuneError: it cannot be answered now.
         """
-        exchange = await self._admit(request, response_id, key_name)
+        used: int | None = None
+        try:
+            # Not in a thread: if the client left meanwhile, nobody would take back what the thread then counts.
+            allowance.begin()
+            exchange = await self._admit(request, response_id, key, allowance)
+            async with aclosing(self._generated(exchange, request)) as parts:
+                async for part in parts:
+                    used = exchange.reserved_tokens
+                    if isinstance(part, Closing):  # before it is sent: a client may ask again at once
+                        allowance.settle(part.usage.total_tokens)
+                    yield part
+        except LimitError:
+            self.metrics.requests.labels(request.model, "limited").inc()
+            raise
+        finally:
+            allowance.settle(used)
+
+    async def _generated(self, exchange: Exchange, request: ChatRequest) -> AnswerParts:
+        """Yield the parts of an answer; release its engine, and count how it ended."""
         prepared = exchange.prepared
         messages = [{"role": turn.role, "content": break_control_tokens(turn.content)} for turn in prepared.messages]
         outcome = "broken"
@@ -156,38 +183,44 @@ class ChatService:
             exchange.engine.release()
             self.metrics.requests.labels(exchange.model, outcome).inc()
 
-    async def _admit(self, request: ChatRequest, response_id: str, key_name: str) -> Exchange:
+    async def _admit(self, request: ChatRequest, response_id: str, key: Key, allowance: Allowance) -> Exchange:
         """Return the exchange, which holds its engine; count a request that cannot be answered."""
         try:
             conversation = read_conversation(request.messages)
             engine = await self._in_thread(lambda: self.deployment.engine_for(request.model))
             engine.hold()
             try:
-                return await self._prepare(request, conversation, engine, response_id, request.user or key_name)
+                exchange = await self._prepare(request, conversation, engine, response_id, key)
+                allowance.charge(exchange.reserved_tokens)
+                return exchange
             except BaseException:
                 engine.release()
                 raise
         except SettingsError:
             self.metrics.requests.labels(request.model, "refused").inc()
             raise
+        except LimitError:
+            raise
         except RagTuneError:
             self.metrics.requests.labels(request.model, "unavailable").inc()
             raise
 
     async def _prepare(
-        self, request: ChatRequest, conversation: Conversation, engine: SupervisedEngine, response_id: str, user: str
+        self, request: ChatRequest, conversation: Conversation, engine: SupervisedEngine, response_id: str, key: Key
     ) -> Exchange:
         started = time.perf_counter()
         route = await self._route(engine)
-        answerer = self.grounding.answerer(request.model, request.ragtune.filter if request.ragtune else {})
+        where = _filter(key, request.ragtune.filter if request.ragtune else {})
+        answerer = self.grounding.answerer(request.model, where)
         controls, instructions, notes = self._style(request, conversation.instructions, answerer.controls)
         max_tokens = request.max_completion_tokens or request.max_tokens
         folder = engine.model.folder
-        prepared, left_out = await self._in_thread(
+        fitted = await self._in_thread(
             lambda: self._fitted(answerer, conversation, controls, instructions, max_tokens, token_counter(folder))
         )
-        if left_out:
-            notes += (f"The {left_out} oldest turns were left out: the conversation is longer than the context.",)
+        prepared = fitted.prepared
+        if fitted.left_out:
+            notes += (f"The {fitted.left_out} oldest turns were left out: they do not fit into the context.",)
         if request.ignored:
             notes += (f"These fields change nothing: {', '.join(request.ignored)}.",)
         parameters = {name: value for name in _PASSED_ON if (value := getattr(request, name)) is not None}
@@ -199,7 +232,8 @@ class ChatService:
         return Exchange(
             response_id=response_id,
             model=request.model,
-            user=user,
+            user=request.user or key.name,
+            reserved_tokens=fitted.prompt_tokens + parameters["max_tokens"],
             engine=engine,
             route=route,
             answerer=answerer,
@@ -217,8 +251,8 @@ class ChatService:
         instructions: str,
         max_tokens: int | None,
         count: CountTokens,
-    ) -> tuple[Prepared, int]:
-        """Return the prepared question with as much of the history as fits, and the number of turns left out."""
+    ) -> Fitted:
+        """Return the prepared question with as much of the history as fits."""
         context = self.settings.engine.max_model_len
         limit = max_tokens or controls.max_tokens(self.settings.answer.max_tokens)
         check_question(conversation.question, instructions, limit, context, count)
@@ -295,6 +329,17 @@ class ChatService:
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _filter(key: Key, requested: Mapping[str, str]) -> dict[str, str]:
+    """Return the filter of a request together with that of its key, which the request cannot widen."""
+    for name, value in requested.items():
+        if key.filter.get(name, value) != value:
+            raise SettingsError(
+                f"The filter asks for {name}={value}, but this key sees only {name}={key.filter[name]}.",
+                fix=f"leave {name} out of ragtune.filter",
+            )
+    return {**requested, **key.filter}
 
 
 def _closing(exchange: Exchange, answer: Answer, version: str) -> Closing:

@@ -7,7 +7,7 @@ import typer
 from ragtune.errors import RagTuneError
 from ragtune.extras import missing_library
 from ragtune.settings import prepare_process
-from ragtune_serving.commands import asking, dataset, demo, documents, library, project, review, running, state
+from ragtune_serving.commands import asking, dataset, demo, documents, keys, library, project, review, running, state
 
 app = typer.Typer(
     help="Your documents, answered by your own model.",
@@ -31,6 +31,7 @@ for command in (
     app.command()(command)
 app.add_typer(library.documents, name="documents")
 app.add_typer(library.sources, name="sources")
+app.add_typer(keys.app, name="keys")
 app.add_typer(review.app, name="review")
 app.add_typer(dataset.app, name="dataset")
 

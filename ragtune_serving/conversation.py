@@ -26,6 +26,15 @@ class Conversation:
     instructions: str
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A prepared question that fits into the context: `left_out` old turns are missing, the rest has these tokens."""
+
+    prepared: Prepared
+    left_out: int
+    prompt_tokens: int
+
+
 def read_conversation(messages: Sequence[ChatMessage]) -> Conversation:
     """Return the parts of a conversation; raise SettingsError if it does not end with a question."""
     turns = [turn for turn in messages if turn.role not in ("system", "developer")]
@@ -84,8 +93,8 @@ def check_question(question: str, instructions: str, max_tokens: int, context: i
         raise _too_long(count(question), needed - context, context)
 
 
-def fit_history(prepared: Prepared, max_tokens: int, context: int, count: CountTokens) -> tuple[Prepared, int]:
-    """Return the prepared question without the oldest turns that do not fit, and how many were left out.
+def fit_history(prepared: Prepared, max_tokens: int, context: int, count: CountTokens) -> Fitted:
+    """Return the prepared question without the oldest turns that do not fit.
 
     The system text, the passages and the question always stay.
 
@@ -93,20 +102,22 @@ def fit_history(prepared: Prepared, max_tokens: int, context: int, count: CountT
         SettingsError: these alone are too long; the message says by how many tokens.
     """
     system, *history, user = prepared.messages
-    room = context - max_tokens - sum(count(turn.content) + _TURN_TOKENS for turn in (system, user))
-    if room < 0:
-        raise _too_long(count(prepared.question), -room, context)
+    used = sum(count(turn.content) + _TURN_TOKENS for turn in (system, user))
+    room = context - max_tokens
+    if used > room:
+        raise _too_long(count(prepared.question), used - room, context)
     kept: list[Message] = []
     for turn in reversed(history):
-        room -= count(turn.content) + _TURN_TOKENS
-        if room < 0:
+        tokens = count(turn.content) + _TURN_TOKENS
+        if used + tokens > room:
             break
+        used += tokens
         kept.insert(0, turn)
     # A conversation begins with the user: chat templates of some models refuse any other.
     while kept and kept[0].role != "user" and len(kept) < len(history):
-        kept.pop(0)
+        used -= count(kept.pop(0).content) + _TURN_TOKENS
     left_out = len(history) - len(kept)
-    return (replace(prepared, messages=(system, *kept, user)) if left_out else prepared), left_out
+    return Fitted(replace(prepared, messages=(system, *kept, user)), left_out, used)
 
 
 def _too_long(question_tokens: int, excess: int, context: int) -> SettingsError:

@@ -30,6 +30,7 @@ from ragtune_serving.deployment import Deployment
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.guard import Guard, with_cors
 from ragtune_serving.keys import KeyStore
+from ragtune_serving.limits import Limits, UsageLedger
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.processes import ctrl_c_is_off, how_to_stop
 from ragtune_serving.recorder import ResponseRecorder
@@ -76,6 +77,8 @@ def build_services(settings: Settings) -> Services:
         grounding=grounding,
         log=log,
         recorder=recorder,
+        ledger=UsageLedger(settings.home / "gateway" / "usage.db"),
+        limits=Limits(**settings.gateway.limits.model_dump()),
         metrics=metrics,
         started=time.time(),
         reviews=ReviewDesk(settings),
@@ -97,6 +100,7 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
             await asyncio.to_thread(services.deployment.stop)
             await services.chat.router.stop()
             await asyncio.to_thread(services.recorder.close)
+            services.ledger.close()
             services.log.close()
             services.reviews.reviews.close()
 

@@ -14,6 +14,7 @@ from ragtune.ports import Embedder
 from ragtune.records import Hit
 from ragtune.settings import Settings
 from ragtune_serving.schema import FILTERS
+from ragtune_serving.search_queue import SearchQueue
 
 logger = logging.getLogger(__name__)
 
@@ -21,12 +22,12 @@ logger = logging.getLogger(__name__)
 class RestrictedSearch:
     """A search among the passages whose metadata fields have certain values."""
 
-    def __init__(self, retriever: Retriever, where: Mapping[str, str]) -> None:
-        self._retriever, self._where = retriever, where
+    def __init__(self, searches: SearchQueue, where: Mapping[str, str]) -> None:
+        self._searches, self._where = searches, where
 
     def search(self, text: str, limit: int) -> list[Hit]:
         """Return up to `limit` hits, best first."""
-        return self._retriever.search(text, limit, where=self._where)
+        return self._searches.search(text, limit, self._where)
 
 
 class Grounding:
@@ -40,7 +41,7 @@ class Grounding:
         self._settings, self._open = settings, open_retriever
         self._raw = Answerer(None, settings.answer)
         self._opened: Retriever | None = None
-        self._retriever: Retriever | None = None
+        self._searches: SearchQueue | None = None
         self.error = ""
         self.settled = False
         self._ending = threading.Event()
@@ -49,7 +50,7 @@ class Grounding:
     @property
     def present(self) -> bool:
         """Return whether answers are grounded in an index."""
-        return self._retriever is not None
+        return self._searches is not None
 
     def answerer(self, model: str, where: Mapping[str, str] | None = None) -> Answerer:
         """Return the answering path for a model name; it searches only passages with the values in `where`.
@@ -65,9 +66,9 @@ class Grounding:
             return self._raw
         if not self.settled:
             raise self._not_ready()
-        if self._retriever is None:
+        if self._searches is None:
             return self._raw
-        search = RestrictedSearch(self._retriever, where) if where else self._retriever
+        search = RestrictedSearch(self._searches, where) if where else self._searches
         return Answerer(search, self._settings.answer)
 
     def embedder(self) -> Embedder:
@@ -88,12 +89,12 @@ class Grounding:
         return SearchIndexError("Retrieval is not ready." + (f" {self.error}" if self.error else ""))
 
     def _look(self) -> None:
-        while not self._ending.is_set() and self._retriever is None:
+        while not self._ending.is_set() and self._searches is None:
             try:
                 self._opened = retriever = self._opened or self._open()
                 if retriever.index.versions():
                     retriever.search("warm up", 1)
-                    self._retriever = retriever
+                    self._searches = SearchQueue(retriever)
                     logger.info("found an index; answers are grounded from now on")
                 self.error, self.settled = "", True
             except RagTuneError as error:

@@ -7,7 +7,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ragtune_serving.keys import KeyStore, bearer
+from ragtune_serving.keys import ROLES, KeyStore, allows, bearer
 from ragtune_serving.problems import problem
 
 LARGEST_BODY = 4 << 20
@@ -27,14 +27,14 @@ class Guard:
         self.app, self.keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401 or 413, or pass the request on with the name of its key in `scope["ragtune_user"]`."""
+        """Answer 401, 403 or 413, or pass the request on with its key in `scope["ragtune_key"]`."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
         scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        scope["ragtune_user"] = self.keys.user(bearer(headers.get("authorization", "")))
+        scope["ragtune_key"] = self.keys.find(bearer(headers.get("authorization", "")))
         if scope["method"] == "OPTIONS":
             await self._options(scope)(scope, receive, send)
             return
@@ -46,13 +46,17 @@ class Guard:
         await self.app(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> Response | None:
-        path = scope["path"]
-        if not scope["ragtune_user"] and path not in OPEN_PATHS and not path.startswith("/docs/"):
+        path, key = scope["path"], scope["ragtune_key"]
+        is_open = path in OPEN_PATHS or path.startswith("/docs/")
+        if key is None and not is_open:
             message = (
                 "The key is missing or not accepted. Send 'Authorization: Bearer KEY'; the local key is in "
                 "RAGTUNE_HOME/keys/client.key."
             )
             return problem(401, message, headers={"WWW-Authenticate": "Bearer"})
+        if not is_open and not key.may_call(path):
+            roles = ", ".join(role for role, starts in ROLES.items() if allows(starts, path))
+            return problem(403, f"The role of this key, {key.role}, may not call {path}. Roles that may: {roles}.")
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > LARGEST_BODY:  # FastAPI refuses chunked bodies while it reads them
             return problem(413, BODY_TOO_LARGE)

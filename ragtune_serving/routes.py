@@ -14,7 +14,9 @@ from ragtune.errors import FeedbackError
 from ragtune.store.feedback import FeedbackLog
 from ragtune_serving.chat import ChatService, new_response_id
 from ragtune_serving.deployment import MODELS, Deployment
+from ragtune_serving.embedding_routes import add_embedding_route
 from ragtune_serving.grounding import Grounding
+from ragtune_serving.limits import Limits, UsageLedger
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.problems import problem
 from ragtune_serving.recorder import ResponseRecorder
@@ -35,10 +37,14 @@ from ragtune_serving.schema import (
 from ragtune_serving.streaming import ClientGone, respond
 
 Responses = dict[int | str, dict[str, Any]]
-_NO_KEY: Responses = {401: {"model": ErrorBody, "description": "no key, or a key that is not accepted"}}
+_NO_KEY: Responses = {
+    401: {"model": ErrorBody, "description": "no key, or a key that is not accepted"},
+    403: {"model": ErrorBody, "description": "the role of the key does not include this route"},
+}
 _BAD_FIELD: Responses = {400: {"model": ErrorBody, "description": "a wrong field; the message lists the valid ones"}}
 _NO_RESPONSE: Responses = {404: {"model": ErrorBody, "description": "no such response"}}
 _NO_MODEL: Responses = {404: {"model": ErrorBody, "description": "no such model name"}}
+_LIMITED: Responses = {429: {"model": ErrorBody, "description": "the key has used what it may; see Retry-After"}}
 _TOO_LARGE: Responses = {413: {"model": ErrorBody, "description": "a body that is too large"}}
 _UNAVAILABLE: Responses = {
     503: {"model": ErrorBody, "description": "the engine or the index cannot answer now; see Retry-After"}
@@ -61,6 +67,8 @@ class Services:
     grounding: Grounding
     log: FeedbackLog
     recorder: ResponseRecorder
+    ledger: UsageLedger
+    limits: Limits
     metrics: Metrics
     started: float
     reviews: ReviewDesk
@@ -72,6 +80,7 @@ def routes(services: Services) -> APIRouter:
     _add_answering(router, services)
     _add_feedback(router, services)
     _add_state(router, services)
+    add_embedding_route(router, services.grounding, {**_BAD_FIELD, **_NO_KEY, **_TOO_LARGE, **_UNAVAILABLE})
     add_review_routes(router, services.reviews)
     return router
 
@@ -80,14 +89,15 @@ def _add_answering(router: APIRouter, services: Services) -> None:
     @router.post(
         "/v1/chat/completions",
         tags=["answering"],
-        responses={**_ANSWER, **_BAD_FIELD, **_NO_KEY, **_TOO_LARGE, **_UNAVAILABLE},
+        responses={**_ANSWER, **_BAD_FIELD, **_NO_KEY, **_TOO_LARGE, **_LIMITED, **_UNAVAILABLE},
         summary="Answer a question from the documents, with citations",
     )
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
-        response_id = new_response_id()
+        response_id, key = new_response_id(), request.scope["ragtune_key"]
+        allowance = services.ledger.allowance(key.name, key.limits or services.limits)
         try:
-            answer = services.chat.answer(body, response_id, request.scope["ragtune_user"])
-            return await respond(request, body, response_id, answer)
+            answer = services.chat.answer(body, response_id, key, allowance)
+            return await respond(request, body, response_id, answer, allowance.headers)
         except ClientGone:
             return Response(status_code=499)  # nobody reads it
 
@@ -125,7 +135,7 @@ def _add_feedback(router: APIRouter, services: Services) -> None:
             raise FeedbackError("The response is not recorded yet.", fix="try again when the log can be written")
         if services.log.response(body.response_id) is None:
             return problem(404, f"There is no response '{body.response_id}'.", "response_id")
-        user = request.scope["ragtune_user"]
+        user = request.scope["ragtune_key"].name
         try:
             event, new = services.log.add_once(body.response_id, body.rating, body.correction, body.comment, user)
         except FeedbackError as error:

@@ -302,6 +302,43 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
+class EmbeddingRequest(Shape):
+    """Texts to embed."""
+
+    model: Literal["ragtune-embedder"]
+    input: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=2048)]
+    ) = Field(description="a text, or up to 2048 texts")
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, description="only the embedder's own number")
+    user: str | None = Field(None, description="changes nothing")
+
+
+class Embedding(BaseModel):
+    """The vector of one text, of length 1."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str = Field(description="numbers, or base64 of 32-bit floats")
+
+
+class EmbeddingUsage(BaseModel):
+    """Tokens that were embedded."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingResponse(BaseModel):
+    """Vectors in OpenAI's format."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str = "ragtune-embedder"
+    usage: EmbeddingUsage
+
+
 class FeedbackRequest(Shape):
     """A verdict on one response."""
 

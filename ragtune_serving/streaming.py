@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -28,8 +28,8 @@ class ClientGone(Exception):  # noqa: N818 - not a failure
 class EventStream(StreamingResponse):
     """Server-sent events whose source is closed in every case, also if the client goes away."""
 
-    def __init__(self, events: AsyncGenerator[str, None]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    def __init__(self, events: AsyncGenerator[str, None], headers: Mapping[str, str]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache", **headers})
         self._events = events
 
     async def stream_response(self, send: Send) -> None:
@@ -53,13 +53,19 @@ async def until_disconnect(request: Request, work: Awaitable[Result]) -> Result:
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
-async def respond(request: Request, body: ChatRequest, response_id: str, answer: AnswerParts) -> Response:
-    """Return the response for an answer. Errors before its first part are raised, later ones end the stream."""
+async def respond(
+    request: Request, body: ChatRequest, response_id: str, answer: AnswerParts, headers: Mapping[str, str]
+) -> Response:
+    """Return the response for an answer. Errors before its first part are raised, later ones end the stream.
+
+    `headers` are read after the first part.
+    """
     if not body.stream:
-        return JSONResponse(await until_disconnect(request, _whole(body, response_id, answer)))
+        whole = await until_disconnect(request, _whole(body, response_id, answer))
+        return JSONResponse(whole, headers=dict(headers))
     # The first part decides about the status, so that a client sees an error as such.
     first = await until_disconnect(request, anext(answer))
-    return EventStream(_events(body, response_id, first, answer))
+    return EventStream(_events(body, response_id, first, answer), headers)
 
 
 async def _disconnected(request: Request) -> None:

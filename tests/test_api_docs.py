@@ -13,7 +13,7 @@ from ragtune_serving.routes import Services, routes
 
 TEXT = Path(__file__).parents[1].joinpath("docs", "api.md").read_text()
 
-SERVICES = Services(None, None, None, None, None, Metrics(), 0.0, None)
+SERVICES = Services(None, None, None, None, None, None, None, Metrics(), 0.0, None)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,11 @@ def test_the_document_the_description_and_the_routes_are_the_same(api):
         schema.RagTuneField,
         schema.CitedPassage,
         schema.ModelCard,
+        schema.ChatMessage,
+        schema.Choice,
+        schema.EmbeddingRequest,
+        schema.EmbeddingResponse,
+        schema.Embedding,
         schema.FeedbackRequest,
         schema.FeedbackResponse,
         schema.ErrorDetail,
@@ -65,7 +70,8 @@ def test_every_field_is_in_the_document(shape):
 
 def test_every_request_field_in_the_document_exists():
     tables = TEXT.split("| request field | meaning |")[1:]
-    shapes = (schema.ChatRequest, schema.FeedbackRequest, schema.AssignmentRequest, schema.ReviewRequest)
+    names = ("ChatRequest", "EmbeddingRequest", "FeedbackRequest", "AssignmentRequest", "ReviewRequest")
+    shapes = [getattr(schema, name) for name in names]
     for table, shape in zip(tables, shapes, strict=True):
         rows = re.findall(r"^\| `(\w+)` \|", table.split("\n\n")[0], re.MULTILINE)
         assert rows == list(shape.model_fields)

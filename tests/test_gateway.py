@@ -215,7 +215,7 @@ def test_without_an_accepted_key_every_route_answers_401(gateway, path, header):
         ("POST", "/key/generate"),
         ("GET", "/config/yaml"),
         ("POST", "/v1/completions"),
-        ("POST", "/v1/embeddings"),
+        ("POST", "/v1/moderations"),
         ("POST", "/v1/chat/completions/../../model/new"),
         ("POST", "/chat/completions"),
         ("GET", "/ui"),

@@ -27,6 +27,9 @@ class GrowingIndex:
     def search(self, text, limit):
         return [HIT][:limit]
 
+    def search_many(self, texts, limit, where):
+        return [self.search(text, limit) for text in texts]
+
 
 @pytest.fixture
 def start_grounding(tmp_path):

@@ -45,7 +45,7 @@ class Served:
         settings = load_settings({"home": home, "dataset": dataset})
         self.keys = KeyStore(home / "keys")
         self.desk = ReviewDesk(settings)
-        services = Services(None, None, None, None, None, Metrics(), 0.0, self.desk)
+        services = Services(None, None, None, None, None, None, None, Metrics(), 0.0, self.desk)
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         config = uvicorn.Config(Guard(build_api(services), self.keys), log_level="warning", ws="none")
@@ -56,7 +56,8 @@ class Served:
             time.sleep(0.01)
 
     def reviewer(self, name):
-        headers = {"Authorization": f"Bearer {self.keys.create(name)}"}
+        key = self.keys.create(name, "reviewer")
+        headers = {"Authorization": f"Bearer {key}"}
         return httpx.Client(base_url=f"{self.url}/v1/review", headers=headers, timeout=30)
 
     def close(self):
