@@ -45,7 +45,7 @@ SignalHandler = Callable[[int, FrameType | None], None]
 
 def build_services(settings: Settings) -> Services:
     """Return the services of the gateway, with the back ends that the settings name."""
-    from ragtune.backends.catalog import engine_from, retriever_from
+    from ragtune.backends.catalog import engine_from, line_similarity_from, retriever_from
     from ragtune.model.base.pretrained import resolve_base_model
 
     store = ArtifactStore(settings.home / "artifacts")
@@ -57,10 +57,13 @@ def build_services(settings: Settings) -> Services:
             ref = store.current("base_model") or resolve_base_model(settings.base_model, store)
         return store.folder(ref)
 
+    similarity = line_similarity_from(settings)
+
     def open_retriever() -> Retriever:
         with loading:
             retriever = retriever_from(settings)
-            retriever.embedder.embed(["warm up"])
+            for embedder in {retriever.embedder, similarity.embedder}:
+                embedder.embed(["warm up"])
         return retriever
 
     prepare_process(LITELLM_LOG="ERROR")
@@ -69,7 +72,8 @@ def build_services(settings: Settings) -> Services:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     deployment = Deployment(settings, engine_from(settings), ModelRegistry(settings), base, router)
-    grounding, log, metrics = Grounding(settings, open_retriever), FeedbackLog(settings.feedback_url), Metrics()
+    grounding = Grounding(settings, open_retriever, similarity)
+    log, metrics = FeedbackLog(settings.feedback_url), Metrics()
     recorder = ResponseRecorder(log)
     return Services(
         chat=ChatService(settings, deployment, grounding, router, recorder, metrics),

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 from ragtune.answer.answering import Answerer
+from ragtune.answer.lines import LineSimilarity
 from ragtune.errors import RagTuneError, SearchIndexError, SettingsError
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.ports import Embedder
@@ -37,8 +38,10 @@ class Grounding:
     `settled` says whether it is known if there is an index; `error` is the last problem, or "".
     """
 
-    def __init__(self, settings: Settings, open_retriever: Callable[[], Retriever]) -> None:
-        self._settings, self._open = settings, open_retriever
+    def __init__(
+        self, settings: Settings, open_retriever: Callable[[], Retriever], similarity: LineSimilarity | None = None
+    ) -> None:
+        self._settings, self._open, self._similarity = settings, open_retriever, similarity
         self._raw = Answerer(None, settings.answer)
         self._opened: Retriever | None = None
         self._searches: SearchQueue | None = None
@@ -69,7 +72,7 @@ class Grounding:
         if self._searches is None:
             return self._raw
         search = RestrictedSearch(self._searches, where) if where else self._searches
-        return Answerer(search, self._settings.answer)
+        return Answerer(search, self._settings.answer, self._similarity)
 
     def embedder(self) -> Embedder:
         """Return the embedder of the index; raise SearchIndexError if it is not loaded yet."""

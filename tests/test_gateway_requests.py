@@ -9,6 +9,7 @@ import openai
 import pytest
 from openai.types.chat import completion_create_params
 
+from ragtune.settings import load_settings
 from ragtune_serving.schema import IGNORED, REFUSED, ChatRequest
 from tests.support.scripted_upstream import ENGINE_400, ScriptedUpstream
 from tests.support.served_gateway import QUESTION, ServedGateway, index_documents
@@ -196,6 +197,37 @@ def test_instructions_reach_a_model_that_can_follow_them_wherever_they_stand(gat
     assert system.startswith("Answer the question briefly from the numbered passages.")
     assert system.endswith("\n\nAnswer like a pirate.")
     assert "pirate" not in str(sent(gateway)["messages"][1:])
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_model_that_follows_no_instructions_gets_dials_and_the_response_says_what_was_not_done(gateway, place):
+    chat, settings = gateway.services.chat, gateway.settings
+    chat.settings = settings.model_copy(
+        update={"gateway": settings.gateway.model_copy(update={"system_messages": False})}
+    )
+    messages = [{"role": "assistant", "content": "Hello."}, {"role": "user", "content": QUESTION}]
+    messages.insert(place, {"role": "system", "content": "Be brief. Talk like a pirate."})
+    try:
+        warnings = gateway.ask(messages).json()["ragtune"]["warnings"]
+    finally:
+        chat.settings = settings
+    assert "as few words" in sent(gateway)["messages"][0]["content"]
+    assert "pirate" not in str(sent(gateway)["messages"])
+    assert warnings == [
+        "System messages are not sent to the model; dials and switches do what they can.",
+        "Not followed: Talk like a pirate.",
+    ]
+
+
+def test_the_packaged_model_gets_no_instructions_and_any_other_does_unless_the_settings_say_so():
+    def follows(**changes) -> bool:
+        return load_settings({"home": "x", **changes}).follows_instructions
+
+    assert not follows()
+    assert follows(base_model={"name": "/models/llama"})
+    assert follows(engine={"backend": "openai"})
+    assert follows(gateway={"system_messages": True})
+    assert not follows(engine={"backend": "openai"}, gateway={"system_messages": False})
 
 
 def test_fifty_turns_are_answered_and_the_oldest_make_room(gateway):
