@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 from typing import Any
 
+import sqlalchemy
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
@@ -84,6 +85,11 @@ def _format_errors(app: FastAPI) -> None:
     @app.exception_handler(SettingsError)
     async def wrong(_: Request, error: SettingsError) -> Response:
         return problem(400, str(error))
+
+    @app.exception_handler(sqlalchemy.exc.OperationalError)
+    async def away(request: Request, error: sqlalchemy.exc.OperationalError) -> Response:
+        logger.warning("%s: the database does not answer: %s", request.url.path, error.orig)
+        return problem(503, "The database does not answer.", headers={"Retry-After": RETRY_SECONDS})
 
     @app.exception_handler(LimitError)
     async def limited(_: Request, error: LimitError) -> Response:

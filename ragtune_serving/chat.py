@@ -176,7 +176,10 @@ class ChatService:
             self._count(exchange, answer, streamed=bool(request.stream))
             outcome = "answered"
             yield _closing(exchange, answer, version)
-        except RagTuneError:
+        except SettingsError:
+            outcome = "refused"
+            raise
+        except Exception:  # a client that goes away is not an Exception; it leaves `broken`
             outcome = "failed"
             raise
         finally:

@@ -86,7 +86,7 @@ def check_question(question: str, instructions: str, max_tokens: int, context: i
         raise SettingsError(
             f"max_tokens={max_tokens} leaves no room for the question: the model reads and writes at most "
             f"{context} tokens.",
-            fix="lower max_tokens",
+            fix="lower max_tokens, or raise engine.max_model_len if the model reads more",
         )
     needed = count(question) + count(instructions) + 2 * _TURN_TOKENS + max_tokens
     if needed > context:

@@ -55,6 +55,14 @@ class ResponseRecorder:
         with self._changed:
             return not self._changed.wait_for(lambda: all(r.id != response_id for r in self._pending), wait)
 
+    def counts(self) -> tuple[int, int] | None:
+        """Return the numbers of recorded responses and verdicts, or None if the log cannot be read."""
+        try:
+            return self._log.count_responses(), self._log.count_since(0)
+        except sa.exc.OperationalError as error:
+            self._report(f"The feedback log cannot be read: {error.orig}")
+            return None
+
     def close(self) -> None:
         """Write what is pending, if that is possible within seconds, and end the thread."""
         with self._changed:

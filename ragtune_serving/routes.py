@@ -179,13 +179,14 @@ def _add_state(router: APIRouter, services: Services) -> None:
 
     @router.get("/status", tags=["state"], responses=_NO_KEY, summary="What is live, and the last error")
     def status() -> Status:
+        responses, feedback = services.recorder.counts() or (None, None)
         return Status(
             version=version("ragtune"),
             uptime_seconds=round(time.time() - services.started, 1),
             **{**deployment.status(), "error": deployment.error or grounding.error or services.recorder.error},
             retrieval=grounding.present,
-            responses=services.log.count_responses(),
-            feedback=services.log.count_since(0),
+            responses=responses,
+            feedback=feedback,
         )
 
     @router.get(

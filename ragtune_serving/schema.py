@@ -483,6 +483,6 @@ class Status(BaseModel):
     comparison: dict[str, Any] | None
     champion: str | None = Field(description="the registry's champion; it becomes live once its engine answers")
     retrieval: bool
-    responses: int
-    feedback: int
+    responses: int | None = Field(description="null if the feedback log cannot be read")
+    feedback: int | None
     error: str

@@ -96,6 +96,20 @@ def test_a_response_that_cannot_be_stored_is_dropped_and_holds_up_no_other(log):
     recorder.close()
 
 
+def test_counts_are_none_while_the_log_cannot_be_read(log, tmp_path):
+    recorder = ResponseRecorder(log)
+    recorder.add(RECORD)
+    until(lambda: recorder.pending == 0)
+    assert recorder.counts() == (1, 0)
+    log.close()
+    for file in tmp_path.glob("feedback.db*"):
+        file.unlink()
+    (tmp_path / "feedback.db").mkdir()
+    assert recorder.counts() is None
+    assert "cannot be read" in recorder.error
+    recorder.close()
+
+
 def test_closing_writes_what_is_pending(log):
     recorder = ResponseRecorder(log)
     for number in range(300):
