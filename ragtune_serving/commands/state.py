@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ragtune.errors import RagTuneError
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.disk_use import disk_use, in_words
