@@ -234,7 +234,8 @@ class Answer:
     """A checked answer.
 
     `citations` are the passages that the text cites, `passages` all that were shown to the model, `warnings`
-    the problems that the check found.
+    the problems that the check found. `quoted` says that the text is a quotation from a passage instead of the
+    model's own words.
     """
 
     text: str
@@ -244,6 +245,7 @@ class Answer:
     warnings: tuple[str, ...]
     completion: Completion
     retrieval_ms: float
+    quoted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
