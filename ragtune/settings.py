@@ -179,8 +179,8 @@ class EngineSettings(Section):
 class AnswerSettings(Section):
     """Defaults for answers, the same in training, evaluation and serving."""
 
-    passages: int = Field(3, ge=1, le=20)
-    passage_words: int = Field(55, ge=20)
+    passages: int = Field(6, ge=1, le=20)
+    shown_words: int = Field(150, ge=20)
     max_tokens: int = Field(96, ge=1)
     dials: dict[str, float] = Field(default_factory=dict)
     switches: dict[str, bool] = Field(default_factory=dict)
