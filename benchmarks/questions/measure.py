@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.questions.offline import answer_all, answerer_of, read_rows, settings_of
-from ragtune.answer.checking import is_refusal
+from ragtune.answer.refusals import is_refusal
 from ragtune.backends.catalog import embedder_from, engine_from
 from ragtune.backends.chat import OpenAIChat
 from ragtune.evaluation.resampling import mean_interval
@@ -120,7 +120,8 @@ def _gateway_rows(options: argparse.Namespace, questions: Sequence[dict[str, Any
             "id": question["id"],
             "answer": reply.choices[0].message.content or "",
             "refused": facts["refused"],
-            "quoted": facts.get("quoted", False),
+            "own_words": facts["own_words"],
+            "quoted": facts["quoted"],
             "cited": [{name: cited[name] for name in ("source", "headings", "text")} for cited in facts["citations"]],
             "model_version": facts["model_version"],
         }
@@ -154,7 +155,7 @@ def scores(questions: Sequence[dict[str, Any]], answers: dict[str, dict[str, Any
             add("model right", not is_refusal(text) and is_right(text, accepted), page)
             add("best sentence right", is_right(row["best"], accepted), page)
         add("right", not row["refused"] and is_right(row["answer"], accepted), page)
-        add("right in own words", not row["refused"] and not row["quoted"] and is_right(row["answer"], accepted), page)
+        add("right in own words", not row["refused"] and is_right(row["own_words"], accepted), page)
         add("quoted", row["quoted"], page)
         add("answerable refused", row["refused"], page)
         if not row["refused"]:

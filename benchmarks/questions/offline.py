@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def answer_all(
         elif chat is None:
             raise SystemExit(f"The file of model texts has no row for {question['id']}.")
         else:
-            completion = generate(chat, prepared)
+            # What the model would write counts, too, if the product refuses before it writes.
+            completion = generate(chat, replace(prepared, refused_at_once=False))
         best = most_similar_unit(prepared, search_text(question["question"], history), embedder)
         return row_of(question["id"], answerer.finish(prepared, completion), best, chat.name if chat else "stored")
 
@@ -84,6 +86,7 @@ def row_of(question_id: str, answer: Answer, best: str, model: str) -> dict[str,
         "finish_reason": answer.completion.finish_reason,
         "answer": answer.text,
         "refused": answer.refused,
+        "own_words": answer.own_words,
         "quoted": answer.quoted,
         "cited": [
             {"source": citation.source, "headings": list(citation.headings), "text": citation.text}
