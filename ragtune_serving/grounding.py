@@ -11,6 +11,7 @@ from ragtune.answer.answering import Answerer
 from ragtune.answer.lines import LineSimilarity
 from ragtune.errors import RagTuneError, SearchIndexError
 from ragtune.knowledge.retrieval import Retriever
+from ragtune.ports import EvidenceModel
 from ragtune.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -24,9 +25,13 @@ class Grounding:
     """
 
     def __init__(
-        self, settings: Settings, open_retriever: Callable[[], Retriever], similarity: LineSimilarity | None = None
+        self,
+        settings: Settings,
+        open_retriever: Callable[[], Retriever],
+        similarity: LineSimilarity | None = None,
+        evidence: EvidenceModel | None = None,
     ) -> None:
-        self._settings, self._open, self._similarity = settings, open_retriever, similarity
+        self._settings, self._open, self._similarity, self._evidence = settings, open_retriever, similarity, evidence
         self._raw = Answerer(None, settings.answer)
         self._grounded: Answerer | None = None
         self.error = ""
@@ -64,7 +69,7 @@ class Grounding:
                 retriever = retriever or self._open()
                 if retriever.index.versions():
                     retriever.search("warm up", 1)
-                    self._grounded = Answerer(retriever, self._settings.answer, self._similarity)
+                    self._grounded = Answerer(retriever, self._settings.answer, self._similarity, self._evidence)
                     logger.info("found an index; answers are grounded from now on")
                 self.error, self.settled = "", True
             except RagTuneError as error:

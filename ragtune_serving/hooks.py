@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from fastapi import HTTPException
@@ -17,7 +17,6 @@ from litellm.integrations.custom_logger import CustomLogger  # noqa: TID253 - on
 from pydantic import BaseModel, ConfigDict
 
 from ragtune.answer.answering import Answerer, Prepared
-from ragtune.answer.checking import citation_corrector
 from ragtune.answer.controls import Controls, with_controls
 from ragtune.errors import EngineError, RagTuneError, SettingsError
 from ragtune.records import Answer, Completion, Message, ResponseRecord
@@ -28,7 +27,7 @@ from ragtune_serving.engine import SupervisedEngine
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.problems import RETRY_SECONDS
-from ragtune_serving.schema import ChatRequest, CitedPassage, RagTuneField
+from ragtune_serving.schema import ChatRequest, CitedPassage, ClosestPassage, RagTuneField
 
 FORGET_SECONDS = 1800.0
 """Three times the longest engine call (`request_timeout` in gateway.py): no request is still running then."""
@@ -115,9 +114,8 @@ class AnsweringHooks(CustomLogger):
             return response
         choice, usage = response.choices[0], getattr(response, "usage", None)
         text = choice.message.content or ""
-        if text:
-            marks = citation_corrector(exchange.prepared.passages, exchange.prepared.controls)
-            choice.message.content = marks.feed(text) + marks.end()
+        delivery = exchange.answerer.delivery(exchange.prepared)
+        choice.message.content = delivery.feed(text) + delivery.end()
         response.id = exchange.response_id
         tokens = getattr(usage, "prompt_tokens", 0), getattr(usage, "completion_tokens", 0)
         try:
@@ -145,7 +143,7 @@ class AnsweringHooks(CustomLogger):
                 yield chunk
             return
         pieces: list[str] = []
-        marks = citation_corrector(exchange.prepared.passages, exchange.prepared.controls)
+        delivery = exchange.answerer.delivery(exchange.prepared)
         finish = ""
         closing_chunks: list[Any] = []
         counts: Any = None
@@ -157,9 +155,9 @@ class AnsweringHooks(CustomLogger):
                     if choice.delta and choice.delta.content:
                         exchange.first_token = exchange.first_token or time.perf_counter()
                         pieces.append(choice.delta.content)
-                        choice.delta.content = marks.feed(choice.delta.content)
+                        choice.delta.content = delivery.feed(choice.delta.content)
                     finish = choice.finish_reason or finish
-                    if finish and (rest := marks.end()):
+                    if finish and (rest := delivery.end()):
                         choice.delta.content = (choice.delta.content or "") + rest
                 usage = getattr(chunk, "usage", None)
                 counts = usage or counts
@@ -270,6 +268,9 @@ class AnsweringHooks(CustomLogger):
                 for citation in answer.citations
             ],
             refused=answer.refused,
+            quoted=answer.quoted,
+            quotation=answer.quotation,
+            closest=[ClosestPassage(**asdict(passage)) for passage in answer.closest],
             warnings=[*answer.warnings, *exchange.notes],
             retrieval_ms=round(answer.retrieval_ms, 2),
         ).model_dump()

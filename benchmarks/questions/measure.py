@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.questions.offline import answer_all, answerer_of, read_rows, settings_of
 from ragtune.answer.refusals import is_refusal
-from ragtune.backends.catalog import embedder_from, engine_from
+from ragtune.backends.catalog import embedder_from, engine_from, evidence_from
 from ragtune.backends.chat import OpenAIChat
 from ragtune.evaluation.resampling import mean_interval
 from ragtune.ports import ChatModel
@@ -84,7 +84,7 @@ def _ask(options: argparse.Namespace, missing_of: dict[str, list[dict[str, Any]]
     with _chat(options) as chat:
         for name, questions in missing_of.items():
             settings = settings_of(name, options.homes, options.source)
-            answerer, embedder = answerer_of(settings), embedder_from(settings)
+            answerer, embedder = answerer_of(settings, evidence_from(settings)), embedder_from(settings)
             texts = read_rows(options.texts / f"{name}.jsonl") if options.texts else {}
             rows = answer_all(questions, answerer, embedder, chat, texts, options.concurrency)
             write_rows(options.answers / f"{name}.jsonl", rows)
@@ -120,7 +120,7 @@ def _gateway_rows(options: argparse.Namespace, questions: Sequence[dict[str, Any
             "id": question["id"],
             "answer": reply.choices[0].message.content or "",
             "refused": facts["refused"],
-            "own_words": facts["own_words"],
+            "own_words": (reply.choices[0].message.content or "").replace(facts["quotation"] or "\0", ""),
             "quoted": facts["quoted"],
             "cited": [{name: cited[name] for name in ("source", "headings", "text")} for cited in facts["citations"]],
             "model_version": facts["model_version"],

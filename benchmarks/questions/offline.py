@@ -10,8 +10,8 @@ from typing import Any
 from ragtune.answer.answering import Answerer, Prepared, generate
 from ragtune.answer.passages import search_text
 from ragtune.answer.units import chunk_units
-from ragtune.backends.catalog import retriever_from
-from ragtune.ports import ChatModel, Embedder
+from ragtune.backends.catalog import line_similarity_from, retriever_from
+from ragtune.ports import ChatModel, Embedder, EvidenceModel
 from ragtune.records import Answer, Completion, Message
 from ragtune.settings import Settings, load_settings
 
@@ -36,7 +36,7 @@ def settings_of(set_name: str, homes: Path, sources: Sequence[str]) -> Settings:
     return load_settings({"home": homes / name, "sources": specs})
 
 
-def answerer_of(settings: Settings) -> Answerer:
+def answerer_of(settings: Settings, evidence: EvidenceModel | None) -> Answerer:
     """Return the answering path over the home's index, which is built if there is none."""
     from ragtune.knowledge.library import Library
     from ragtune.ports import silent
@@ -45,7 +45,7 @@ def answerer_of(settings: Settings) -> Answerer:
     retriever = retriever_from(settings)
     if not retriever.index.versions():
         bring_up_to_date(settings, Library(settings).read([]).documents, silent)
-    return Answerer(retriever, settings.answer)
+    return Answerer(retriever, settings.answer, line_similarity_from(settings), evidence)
 
 
 def answer_all(

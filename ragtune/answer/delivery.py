@@ -43,6 +43,7 @@ class Delivery:
         self._corrector = CitationCorrector(passages or () if citations else ())
         self._held_back = ""
         self._spaces = ""
+        self._ended = False
         self.kind: Kind | None = None
         self.text = ""
         self.own_words = ""
@@ -58,7 +59,10 @@ class Delivery:
         return "".join(self._push(character) for character in piece)
 
     def end(self) -> str:
-        """Return the rest of the text at the end of the model's answer."""
+        """Return the rest of the text at the end of the model's answer; "" if it was called before."""
+        if self._ended:
+            return ""
+        self._ended = True
         rest = "" if self.kind else self._decide()
         if self.kind not in (Kind.ANSWER, Kind.ANSWER_AND_QUOTATION):
             return rest

@@ -77,6 +77,10 @@ class MiniLmEvidence(EvidenceModel):
 
     def probabilities(self, question: str, texts: Sequence[str]) -> list[float]:
         """Return for each text the probability that it answers the question; see EvidenceModel."""
+        return [self._calibration.probability(cosine) for cosine in self.cosines(question, texts)]
+
+    def cosines(self, question: str, texts: Sequence[str]) -> list[float]:
+        """Return for each text the cosine of its vector to that of the question, from -1 to 1."""
         with self._lock:
             known = {text: self._kept[text] for text in texts if text in self._kept}
         new = [text for text in dict.fromkeys(texts) if text not in known]
@@ -88,7 +92,7 @@ class MiniLmEvidence(EvidenceModel):
                 self._kept.move_to_end(text)
             while len(self._kept) > self._most:
                 self._kept.popitem(last=False)
-        return [self._calibration.probability(float(known[text].astype("float32") @ asked)) for text in texts]
+        return [float(known[text].astype("float32") @ asked) for text in texts]
 
     def threshold(self, refused_share: float) -> float:
         """Return the probability that the best text of this share of answerable questions stays below."""
@@ -97,4 +101,9 @@ class MiniLmEvidence(EvidenceModel):
 
 def packaged_evidence(threads: int, device: str) -> MiniLmEvidence:
     """Return the evidence model with the weights of this package."""
-    return MiniLmEvidence(MiniLmEmbedder(threads=threads, device=device, adapter=WEIGHTS), read_calibration(WEIGHTS))
+    return MiniLmEvidence(evidence_embedder(threads, device), read_calibration(WEIGHTS))
+
+
+def evidence_embedder(threads: int, device: str, weights: Path = WEIGHTS) -> Embedder:
+    """Return the packaged MiniLM with the adapter of the evidence model."""
+    return MiniLmEmbedder(threads=threads, device=device, adapter=weights)
