@@ -12,7 +12,7 @@ from ragtune.records import Chunk
 from ragtune.text.sentences import sentence_spans
 from ragtune.text.whitespace import collapse_whitespace
 
-MOST_WORDS = 38
+MOST_WORDS = 37
 """A list item with more words is split into sentences: at most 40 words are judged as an answer, and the words that
 mark a quotation need room (benchmarks/questions/README.md)."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ragtune.backends.evidence.model import WEIGHTS
 from ragtune.backends.evidence.networks import ALPHA, RANK
+from ragtune.backends.evidence.train import CHECKPOINT
 from ragtune.errors import ModelError
 from ragtune.store.artifacts import write_json
 
@@ -19,7 +20,7 @@ def export(checkpoints: Path, out: Path, share: float) -> int:
     import torch
     from safetensors.torch import save_file
 
-    file = checkpoints / "towers.pt"
+    file = checkpoints / CHECKPOINT
     if not file.is_file():
         raise ModelError(f"There is no {file}.", fix="run python -m ragtune.backends.evidence.train first")
     state = torch.load(file, weights_only=True)["adapter"]

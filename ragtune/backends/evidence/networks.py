@@ -1,8 +1,4 @@
-"""The two networks of the evidence model while they are trained: LoRA adapters on the packaged MiniLM.
-
-The towers read question and unit apart, so that the vectors of units can be kept. The pair reader reads both together,
-and its score is added to that of the towers; it starts at zero, so that training begins at what the towers know.
-"""
+"""The evidence model while it is trained: a LoRA adapter on the packaged MiniLM, and its contrastive loss."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +28,7 @@ def encoder(folder: Path) -> Any:
 
 
 class Tokens:
-    """Tokenizes texts, and pairs of texts with a separator between them."""
+    """Tokenizes texts."""
 
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer
@@ -41,8 +37,8 @@ class Tokens:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MOST_TOKENS)
 
-    def __call__(self, texts: Sequence[Any]) -> list[list[int]]:
-        """Return the token ids of each text or pair."""
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
 
 
@@ -80,24 +76,3 @@ def towers_loss(bert: Any, extra: dict[str, "Tensor"], tokens: Tokens, lists: Se
         targets.append(offset + item.right.index(True) if any(item.right) else len(texts))
         offset += len(item.candidates)
     return functional.cross_entropy(logits, torch.tensor(targets))
-
-
-def pairs_loss(
-    bert: Any, extra: dict[str, "Tensor"], tokens: Tokens, lists: Sequence[CandidateList], prior: Sequence["Tensor"]
-) -> "Tensor":
-    """Return the mean cross-entropy of the right candidate among those of its list and "nothing".
-
-    `prior` holds the towers' scores of the candidates of each list, relative to their score of "nothing".
-    """
-    import torch
-    from torch.nn import functional
-
-    pairs = [(item.question, text) for item in lists for text in item.candidates]
-    residual = mean_states(bert, tokens(pairs)) @ extra["weights"] + extra["bias"]
-    losses, offset = [], 0
-    for item, scores in zip(lists, prior, strict=True):
-        logits = torch.cat([scores + residual[offset : offset + len(scores)], torch.zeros(1)])
-        target = item.right.index(True) if any(item.right) else len(scores)
-        losses.append(functional.cross_entropy(logits[None], torch.tensor([target])))
-        offset += len(scores)
-    return torch.stack(losses).mean()
