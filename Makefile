@@ -52,6 +52,12 @@ grounding-round:
 	  print(home / json.loads((home / "artifacts/lora_adapter/current.json").read_text())["uri"])')" \
 	  ragtune/model/smollm2_grounded $(share)
 
+evidence: install ## train the evidence model again (QUESTIONS=DIR, see its model card; some 40 minutes on one free core)
+	@test -n "$(QUESTIONS)" || { echo "Say where the questions are: make evidence QUESTIONS=DIR"; exit 1; }
+	@$(bin)/python -m ragtune.backends.evidence.train "$(QUESTIONS)" .grounding/evidence
+	@$(bin)/python -m ragtune.backends.evidence.export .grounding/evidence
+	@$(bin)/python -m benchmarks.questions.calibrate
+
 lint: install ## check style (ruff), types (mypy) and import contracts
 	@$(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy && $(bin)/lint-imports
 
@@ -89,4 +95,4 @@ $(engine):
 clean: ## remove the environments and all state
 	rm -rf .venv .venv-vllm .venv-lock .ragtune .install.lock build dist
 
-.PHONY: help demo test up grounding grounding-round lint install wheel site lock clean
+.PHONY: help demo test up grounding grounding-round evidence lint install wheel site lock clean

@@ -115,6 +115,23 @@ class SearchIndex(ABC):
         return self.search([IndexQuery(vector=vector, limit=limit, where=where)])[0]
 
 
+class EvidenceModel(ABC):
+    """Says how likely it is that a text answers a question: the only score of support in the product.
+
+    The probability of a text depends on the question and on this text alone, not on its neighbours or their order.
+    """
+
+    name: str
+
+    @abstractmethod
+    def probabilities(self, question: str, texts: Sequence[str]) -> list[float]:
+        """Return for each text the probability, from 0 to 1, that it answers the question."""
+
+    @abstractmethod
+    def threshold(self, refused_share: float) -> float:
+        """Return the probability below which the best text lies for this share (0 to 1) of answerable questions."""
+
+
 class ChatModel(ABC):
     """Replies to a conversation; the model is a local engine's or any OpenAI-compatible server's."""
 
@@ -186,6 +203,7 @@ __all__ = [
     "ChatModel",
     "Embedder",
     "Engine",
+    "EvidenceModel",
     "Hit",
     "IndexQuery",
     "IndexUpdate",

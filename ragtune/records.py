@@ -234,11 +234,27 @@ class Citation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClosestPassage:
+    """A passage that is shown with a refusal; `score` is the probability that `sentence` answers the question.
+
+    `number` is its number in the prompt; `source` is the chunk's `origin`.
+    """
+
+    number: int
+    title: str
+    source: str
+    sentence: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """A checked answer.
 
     `citations` are the passages that the text cites, `passages` all that were shown to the model, `warnings`
-    the problems that the check found.
+    the problems that the check found. `own_words` is the part of the text that the model wrote; `quotation` is the
+    sentence of a passage that follows it or stands in its place, "" if nothing is quoted. `closest` has the passages
+    to look at if the answer is a refusal.
     """
 
     text: str
@@ -248,6 +264,14 @@ class Answer:
     warnings: tuple[str, ...]
     completion: Completion
     retrieval_ms: float
+    own_words: str = ""
+    quotation: str = ""
+    closest: tuple[ClosestPassage, ...] = ()
+
+    @property
+    def quoted(self) -> bool:
+        """Whether a sentence of a passage is quoted."""
+        return bool(self.quotation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

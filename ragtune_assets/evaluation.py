@@ -16,7 +16,7 @@ from ragtune.evaluation.scoring import ScoreIdentity, summarise
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.model.base.capacity import chosen_device, reads_int4
 from ragtune.model.base.pretrained import raw_model
-from ragtune.ports import Engine
+from ragtune.ports import Engine, EvidenceModel
 from ragtune.records import ArtifactRef, BenchmarkRow, Chunk, Document, Message, Precision, Score, Split, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
@@ -105,6 +105,7 @@ def eval_answers(
     store: dg.ResourceParam[ArtifactStore],
     retriever: dg.ResourceParam[Retriever],
     similarity: dg.ResourceParam[LineSimilarity],
+    evidence: dg.ResourceParam[EvidenceModel],
     engine: dg.ResourceParam[Engine],
     registry: dg.ResourceParam[ModelRegistry],
 ) -> dg.MaterializeResult[ArtifactRef]:
@@ -115,8 +116,10 @@ def eval_answers(
     live = registry.usable_alias("champion")
     pairs = [question.pair for question in others]
     models = choose_contenders(settings, items, store, base_model, merged_model, quantized_model, live, raw, pairs)
-    domain = Exam(RememberingAnswerer(retriever, settings.answer, similarity), exam_context(search_index, settings))
-    fixed = RememberingAnswerer(out_of_domain.FixedPassages(others), settings.answer, similarity)
+    domain = Exam(
+        RememberingAnswerer(retriever, settings.answer, similarity, evidence), exam_context(search_index, settings)
+    )
+    fixed = RememberingAnswerer(out_of_domain.FixedPassages(others), settings.answer, similarity, evidence)
     outside = Exam(fixed, exam_context(out_of_domain_questions, settings))
     exams: dict[Split, Exam] = {"test": domain, "gate": domain, "out_of_domain": outside}
     answers = HeldOutAnswers(engine, exams, store, settings.evaluation, settings.seed, LoggedProgress())

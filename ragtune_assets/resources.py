@@ -58,6 +58,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "index": _lazy(lambda: _index(settings)),
         "retriever": _lazy(lambda: _retriever(settings)),
         "similarity": _lazy(lambda: _catalog().line_similarity_from(settings)),
+        "evidence": _lazy(lambda: _catalog().evidence_from(settings)),
         "engine": _lazy(lambda: _catalog().engine_from(settings)),
         "registry": _lazy(lambda: _registry(settings)),
         "warehouse": _lazy(lambda: _warehouse(settings)),

@@ -7,14 +7,14 @@ the answer is complete, so that a swap of models never cuts an answer off.
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
-from ragtune.answer.answering import Answerer, Prepared
-from ragtune.answer.checking import citation_corrector
+from ragtune.answer.answering import NOT_GENERATED, Answerer, Prepared
+from ragtune.answer.checking import AS_WRITTEN
 from ragtune.answer.controls import Controls, with_controls
 from ragtune.errors import RagTuneError, SettingsError
 from ragtune.records import Answer, Completion, ResponseRecord
@@ -38,8 +38,8 @@ from ragtune_serving.keys import Key
 from ragtune_serving.limits import Allowance, LimitError
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.recorder import ResponseRecorder
-from ragtune_serving.routing import EngineRouter
-from ragtune_serving.schema import ChatRequest, CitedPassage, RagTuneField, Usage
+from ragtune_serving.routing import EngineRouter, Piece
+from ragtune_serving.schema import ChatRequest, CitedPassage, ClosestPassage, RagTuneField, Usage
 
 _THREADS = 16
 """Requests whose retrieval or checking may run at once; chosen by hand, not sensitive: each takes milliseconds."""
@@ -145,21 +145,21 @@ class ChatService:
         messages = [{"role": turn.role, "content": break_control_tokens(turn.content)} for turn in prepared.messages]
         outcome = "broken"
         try:
-            marks = citation_corrector(prepared.passages, prepared.controls)
+            delivery = exchange.answerer.delivery(prepared)
             text, finish_reason, usage, fallback, first_token = "", "", (0, 0), "", 0.0
-            generated = self.router.generate(exchange.route, messages, exchange.parameters, bool(request.stream))
+            generated = self._pieces(exchange, messages, bool(request.stream))
             async with aclosing(generated):
                 async for piece in generated:
                     if piece.text:
                         first_token = first_token or time.perf_counter()
                         text += piece.text
-                        if sendable := marks.feed(piece.text):
+                        if sendable := delivery.feed(piece.text):
                             yield Delta(sendable)
                     finish_reason = piece.finish_reason or finish_reason
                     fallback = piece.fallback or fallback
                     if piece.prompt_tokens:
                         usage = piece.prompt_tokens, piece.completion_tokens
-            if rest := marks.end():
+            if rest := delivery.end():
                 yield Delta(rest)
             finished = time.perf_counter()
             completion = Completion(
@@ -185,6 +185,18 @@ class ChatService:
         finally:
             exchange.engine.release()
             self.metrics.requests.labels(exchange.model, outcome).inc()
+
+    async def _pieces(
+        self, exchange: Exchange, messages: Sequence[Mapping[str, str]], stream: bool
+    ) -> AsyncGenerator[Piece, None]:
+        """Yield what the engine generates; nothing is generated for a question that is refused whatever it writes."""
+        if exchange.prepared.refused_at_once:
+            yield Piece(NOT_GENERATED.text, NOT_GENERATED.finish_reason)
+            return
+        generated = self.router.generate(exchange.route, messages, exchange.parameters, stream)
+        async with aclosing(generated):
+            async for piece in generated:
+                yield piece
 
     async def _admit(self, request: ChatRequest, response_id: str, key: Key, allowance: Allowance) -> Exchange:
         """Return the exchange, which holds its engine; count a request that cannot be answered."""
@@ -228,6 +240,8 @@ class ChatService:
             notes += (f"These fields change nothing: {', '.join(request.ignored)}.",)
         parameters = {name: value for name in _PASSED_ON if (value := getattr(request, name)) is not None}
         if request.response_format and request.response_format.type != "text":
+            # A quotation or a refusal in words would be no JSON.
+            prepared = replace(prepared, rules=AS_WRITTEN, refused_at_once=False)
             parameters["response_format"] = request.response_format.model_dump(exclude_none=True)
         parameters["max_tokens"] = max_tokens or prepared.max_tokens
         parameters["temperature"] = prepared.temperature if request.temperature is None else request.temperature
@@ -366,6 +380,9 @@ def _closing(exchange: Exchange, answer: Answer, version: str) -> Closing:
         model_version=version,
         citations=citations,
         refused=answer.refused,
+        quoted=answer.quoted,
+        quotation=answer.quotation,
+        closest=[ClosestPassage(**asdict(passage)) for passage in answer.closest],
         warnings=[*answer.warnings, *exchange.notes],
         retrieval_ms=round(answer.retrieval_ms, 2),
     )

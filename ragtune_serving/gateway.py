@@ -45,7 +45,7 @@ SignalHandler = Callable[[int, FrameType | None], None]
 
 def build_services(settings: Settings) -> Services:
     """Return the services of the gateway, with the back ends that the settings name."""
-    from ragtune.backends.catalog import engine_from, line_similarity_from, retriever_from
+    from ragtune.backends.catalog import engine_from, evidence_from, line_similarity_from, retriever_from
     from ragtune.model.base.pretrained import resolve_base_model
 
     store = ArtifactStore(settings.home / "artifacts")
@@ -57,13 +57,14 @@ def build_services(settings: Settings) -> Services:
             ref = store.current("base_model") or resolve_base_model(settings.base_model, store)
         return store.folder(ref)
 
-    similarity = line_similarity_from(settings)
+    similarity, evidence = line_similarity_from(settings), evidence_from(settings)
 
     def open_retriever() -> Retriever:
         with loading:
             retriever = retriever_from(settings)
             for embedder in {retriever.embedder, similarity.embedder}:
                 embedder.embed(["warm up"])
+            evidence.probabilities("warm up", ["warm up"])
         return retriever
 
     prepare_process(LITELLM_LOG="ERROR")
@@ -72,7 +73,7 @@ def build_services(settings: Settings) -> Services:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     deployment = Deployment(settings, engine_from(settings), ModelRegistry(settings), base, router)
-    grounding = Grounding(settings, open_retriever, similarity)
+    grounding = Grounding(settings, open_retriever, similarity, evidence)
     log, metrics = FeedbackLog(settings.feedback_url), Metrics()
     recorder = ResponseRecorder(log)
     return Services(

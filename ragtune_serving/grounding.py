@@ -11,7 +11,7 @@ from ragtune.answer.answering import Answerer
 from ragtune.answer.lines import LineSimilarity
 from ragtune.errors import RagTuneError, SearchIndexError, SettingsError
 from ragtune.knowledge.retrieval import Retriever
-from ragtune.ports import Embedder
+from ragtune.ports import Embedder, EvidenceModel
 from ragtune.records import Hit
 from ragtune.settings import Settings
 from ragtune_serving.schema import FILTERS
@@ -39,9 +39,13 @@ class Grounding:
     """
 
     def __init__(
-        self, settings: Settings, open_retriever: Callable[[], Retriever], similarity: LineSimilarity | None = None
+        self,
+        settings: Settings,
+        open_retriever: Callable[[], Retriever],
+        similarity: LineSimilarity | None = None,
+        evidence: EvidenceModel | None = None,
     ) -> None:
-        self._settings, self._open, self._similarity = settings, open_retriever, similarity
+        self._settings, self._open, self._similarity, self._evidence = settings, open_retriever, similarity, evidence
         self._raw = Answerer(None, settings.answer)
         self._opened: Retriever | None = None
         self._searches: SearchQueue | None = None
@@ -72,7 +76,7 @@ class Grounding:
         if self._searches is None:
             return self._raw
         search = RestrictedSearch(self._searches, where) if where else self._searches
-        return Answerer(search, self._settings.answer, self._similarity)
+        return Answerer(search, self._settings.answer, self._similarity, self._evidence)
 
     def embedder(self) -> Embedder:
         """Return the embedder of the index; raise SearchIndexError if it is not loaded yet."""

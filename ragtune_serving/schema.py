@@ -208,6 +208,16 @@ class CitedPassage(BaseModel):
     start: int = Field(description="where the passage begins in the document's text; -1 if that is not known")
 
 
+class ClosestPassage(BaseModel):
+    """A passage to look at if the answer is a refusal."""
+
+    number: int = Field(description="its number in the prompt")
+    title: str
+    source: str = Field(description="path, URL or JSONL id of the document")
+    sentence: str = Field(description="its sentence that is most likely to answer the question")
+    score: float = Field(description="probability, from 0 to 1, that this sentence answers the question")
+
+
 class RagTuneField(BaseModel):
     """What RagTune adds to a response, and to the closing chunks of a stream."""
 
@@ -215,7 +225,10 @@ class RagTuneField(BaseModel):
     response_id: str = Field(description="send it to /v1/feedback; equal to `id`")
     model_version: str = Field(description="registry version, `base` before the first, `provider`, or `fallback:NAME`")
     citations: list[CitedPassage]
-    refused: bool = Field(description="the model said that the documents do not contain the answer")
+    refused: bool = Field(description="the documents do not contain the answer, by the evidence or by the model")
+    quoted: bool = Field(description="the text has a sentence of the documents, marked as a quotation")
+    quotation: str = Field(description="that sentence; empty if nothing is quoted")
+    closest: list[ClosestPassage] = Field(description="up to three passages to look at after a refusal, best first")
     warnings: list[str] = Field(description="problems that the checks of the answer found")
     retrieval_ms: float
 

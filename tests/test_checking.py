@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from ragtune.answer.checking import check_answer, is_refusal
+from ragtune.answer.checking import check_answer
 from ragtune.answer.citations import CitationCorrector, cited_numbers, without_citations
 from ragtune.answer.controls import Controls
 from ragtune.answer.prompt import REFUSAL
+from ragtune.answer.refusals import is_refusal
 from ragtune.records import Completion, Hit
 from tests.support.answering_fakes import chunk, hits
 

@@ -1,7 +1,8 @@
 """The one answering path: retrieve, build the prompt, generate, check.
 
 Offline evaluation and the gateway both use it, so that offline scores describe what users get. The gateway
-generates the text itself; it calls `prepare` before and `finish` after.
+generates the text itself: it calls `prepare` before, sends what `delivery` returns, and calls `finish` after. If
+`Prepared.refused_at_once` is set, nothing has to be generated.
 """
 
 import threading
@@ -9,22 +10,31 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ragtune.answer.checking import check_answer
+from ragtune.answer.checking import AS_WRITTEN, check_answer
 from ragtune.answer.controls import NEUTRAL, Controls, with_controls
+from ragtune.answer.decision import Rules, refuses_at_once
+from ragtune.answer.delivery import Delivery
+from ragtune.answer.evidence import Evidence, rank_evidence
 from ragtune.answer.lines import LineSimilarity
-from ragtune.answer.passages import SupportsSearch, find_passages
+from ragtune.answer.passages import SupportsSearch, find_passages, search_text
 from ragtune.answer.prompt import build_messages
 from ragtune.errors import SettingsError
-from ragtune.ports import ChatModel
+from ragtune.ports import ChatModel, EvidenceModel
 from ragtune.records import Answer, Completion, Hit, Message
 from ragtune.settings import AnswerSettings
+
+NOT_GENERATED = Completion(
+    text="", prompt_tokens=0, completion_tokens=0, first_token_seconds=0.0, total_seconds=0.0, finish_reason="stop"
+)
+"""Stands for the model's text if a question is refused before anything is generated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A question that is ready for generation, with what the check of the answer needs afterwards.
 
-    `passages` is None if the model answers without retrieval.
+    `passages` is None if the model answers without retrieval. `evidence` ranks the units of the passages, and `rules`
+    say what may be delivered. If `refused_at_once` is set, the answer is a refusal whatever the model would write.
     """
 
     question: str
@@ -34,18 +44,26 @@ class Prepared:
     temperature: float
     retrieval_ms: float
     controls: Controls = NEUTRAL
+    evidence: tuple[Evidence, ...] = ()
+    rules: Rules = AS_WRITTEN
+    refused_at_once: bool = False
 
 
 class Answerer:
     """Answers questions from the passages that a retriever finds, or without retrieval if `retriever` is None.
 
-    `similarity` helps to choose the lines that are shown; without it shared words choose alone.
+    `similarity` helps to choose the lines that are shown; without it shared words choose alone. `evidence` decides
+    between an answer, a quotation and a refusal; without it every answer is delivered as the model wrote it.
     """
 
     def __init__(
-        self, retriever: SupportsSearch | None, settings: AnswerSettings, similarity: LineSimilarity | None = None
+        self,
+        retriever: SupportsSearch | None,
+        settings: AnswerSettings,
+        similarity: LineSimilarity | None = None,
+        evidence: EvidenceModel | None = None,
     ) -> None:
-        self.retriever, self.settings, self.similarity = retriever, settings, similarity
+        self.retriever, self.settings, self.similarity, self.evidence = retriever, settings, similarity, evidence
         self.controls = with_controls(NEUTRAL, settings.dials, settings.switches)
 
     def prepare(self, question: str, history: Sequence[Message] = (), controls: Controls | None = None) -> Prepared:
@@ -58,6 +76,8 @@ class Answerer:
             raise SettingsError("The question is empty.", "some text", "send a question as the last user message")
         controls = controls or self.controls
         passages: tuple[Hit, ...] | None = None
+        evidence: tuple[Evidence, ...] = ()
+        rules = AS_WRITTEN
         retrieval_ms = 0.0
         if self.retriever is not None:
             started = time.perf_counter()
@@ -65,6 +85,9 @@ class Answerer:
             words = controls.shown_words(self.settings.shown_words)
             hits = find_passages(self.retriever.search, question, history, count, words, self.similarity)
             passages = tuple(hits)
+            if self.evidence is not None:
+                evidence = rank_evidence(self.evidence, search_text(question, history), passages)
+                rules = self._rules(self.evidence, controls)
             retrieval_ms = (time.perf_counter() - started) * 1000
         return Prepared(
             question=question,
@@ -74,11 +97,27 @@ class Answerer:
             temperature=controls.temperature,
             retrieval_ms=retrieval_ms,
             controls=controls,
+            evidence=evidence,
+            rules=rules,
+            refused_at_once=passages is not None and refuses_at_once(question, evidence, rules),
         )
+
+    def delivery(self, prepared: Prepared) -> Delivery:
+        """Return what turns the pieces of the model's text into the text to send; one object for each answer."""
+        citations = prepared.controls.citations
+        return Delivery(prepared.question, prepared.passages, prepared.evidence, prepared.rules, citations=citations)
 
     def finish(self, prepared: Prepared, completion: Completion) -> Answer:
         """Return the checked answer for the text that the model generated."""
-        return check_answer(prepared.question, prepared.passages, completion, prepared.retrieval_ms, prepared.controls)
+        return check_answer(
+            prepared.question,
+            prepared.passages,
+            completion,
+            prepared.retrieval_ms,
+            prepared.controls,
+            prepared.evidence,
+            prepared.rules,
+        )
 
     def answer(
         self,
@@ -92,14 +131,25 @@ class Answerer:
         prepared = self.prepare(question, history, controls)
         return self.finish(prepared, generate(chat, prepared, seed))
 
+    def _rules(self, model: EvidenceModel, controls: Controls) -> Rules:
+        return Rules(
+            threshold=model.threshold(self.settings.refused_share),
+            strict=controls.strict_grounding,
+            quotations=self.settings.quotations,
+        )
+
 
 class RememberingAnswerer(Answerer):
     """Prepares each question once, so that several models can answer the same ones without searching again."""
 
     def __init__(
-        self, retriever: SupportsSearch | None, settings: AnswerSettings, similarity: LineSimilarity | None = None
+        self,
+        retriever: SupportsSearch | None,
+        settings: AnswerSettings,
+        similarity: LineSimilarity | None = None,
+        evidence: EvidenceModel | None = None,
     ) -> None:
-        super().__init__(retriever, settings, similarity)
+        super().__init__(retriever, settings, similarity, evidence)
         self._prepared: dict[str, Prepared] = {}
         self._lock = threading.Lock()
 
@@ -114,5 +164,7 @@ class RememberingAnswerer(Answerer):
 
 
 def generate(chat: ChatModel, prepared: Prepared, seed: int = 0) -> Completion:
-    """Generate the text for a prepared question."""
+    """Generate the text for a prepared question; a question that is refused at once costs nothing."""
+    if prepared.refused_at_once:
+        return NOT_GENERATED
     return chat.complete(prepared.messages, max_tokens=prepared.max_tokens, temperature=prepared.temperature, seed=seed)

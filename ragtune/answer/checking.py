@@ -1,37 +1,21 @@
-"""Checks the text that a model wrote: which passages it cites, whether it is a refusal, what looks wrong."""
+"""Checks an answer: which passages it cites, whether it is a refusal, what looks wrong."""
 
-import re
 from collections.abc import Iterator, Sequence
 
-from ragtune.answer.citations import CitationCorrector, cited_numbers, without_citations
+from ragtune.answer.citations import cited_numbers, without_citations
 from ragtune.answer.controls import NEUTRAL, Controls
-from ragtune.answer.prompt import REFUSAL
+from ragtune.answer.decision import Rules
+from ragtune.answer.delivery import Delivery
+from ragtune.answer.evidence import Evidence, closest_passages
+from ragtune.answer.refusals import is_refusal
 from ragtune.answer.small_talk import REPLIES
 from ragtune.records import Answer, Citation, Completion, Hit
-from ragtune.text.sentences import split_sentences
 from ragtune.text.words import content_words
 
 GROUNDED_SHARE = 0.5
 """An answer with a smaller share of its content words in the passages gets a warning. Chosen by hand, not measured."""
-
-_REFUSALS = re.compile(
-    r"\b(i|we) (could not|couldn't|cannot|can't|can not|am unable to|are unable to|did not|didn't) (find|answer)\b"
-    r"|^(sorry|unable to (find|answer)|(the|an|no) (answer|information)( to this)? (could not|cannot|can't) be found)\b"
-    r"|not (mentioned|found|stated|given|provided) in the (documents|passages|document)"
-    r"|(do not|does not|don't|doesn't) (hold|contain|have|provide) the answer",
-    re.IGNORECASE,
-)
-
-
-def is_refusal(text: str) -> bool:
-    """Return whether the answer is the trained refusal, or its first sentence says that there is no answer."""
-    first_sentence = next(iter(split_sentences(without_citations(text))), "")
-    return REFUSAL.rstrip(".").lower() in text.lower() or bool(_REFUSALS.search(first_sentence))
-
-
-def citation_corrector(passages: Sequence[Hit] | None, controls: Controls) -> CitationCorrector:
-    """Return the corrector for one answer; it changes nothing if the controls switch citations off."""
-    return CitationCorrector(passages or () if controls.citations else ())
+AS_WRITTEN = Rules(threshold=0.0, strict=False)
+"""Rules under which every answer is delivered as the model wrote it."""
 
 
 def check_answer(
@@ -40,36 +24,39 @@ def check_answer(
     completion: Completion,
     retrieval_ms: float = 0.0,
     controls: Controls = NEUTRAL,
+    evidence: Sequence[Evidence] = (),
+    rules: Rules = AS_WRITTEN,
 ) -> Answer:
-    """Return the answer with its citations and warnings.
-
-    Citation marks are corrected; the rest of the model's text stays as it is.
-    """
+    """Return what people get for the text that the model wrote, with its citations and warnings."""
     hits = tuple(passages or ())
-    corrector = citation_corrector(passages, controls)
-    text = (corrector.feed(completion.text.strip()) + corrector.end()).strip()
+    delivery = Delivery(question, passages, evidence, rules, citations=controls.citations)
+    delivery.feed(completion.text)
+    delivery.end()
+    text = delivery.text
     refused = is_refusal(text)
-    citations = tuple(_citation(n, hits[n - 1]) for n in cited_numbers(text) if 1 <= n <= len(hits))
     warnings = []
     if not text:
         warnings.append("The model answered nothing.")
-    if completion.finish_reason == "length":
+    if completion.finish_reason == "length" and delivery.own_words:
         warnings.append("The answer was cut off at its length limit.")
     warnings += [
         f"It cited passage {cited}, but the words are in passage {corrected}."
-        for cited, corrected in dict.fromkeys(corrector.corrections)
+        for cited, corrected in dict.fromkeys(delivery.corrections)
     ]
-    # A refusal and small talk make no claim, so no passage has to support them.
-    if passages is not None and text and not refused and text not in REPLIES:
-        warnings += _grounding_warnings(question, text, hits, controls)
+    # A refusal, a quotation and small talk make no claim in the model's own words.
+    if passages is not None and delivery.own_words and not refused and text not in REPLIES:
+        warnings += _grounding_warnings(question, delivery.own_words, hits, controls)
     return Answer(
         text=text,
-        citations=citations,
+        citations=tuple(_citation(n, hits[n - 1]) for n in cited_numbers(text) if 1 <= n <= len(hits)),
         passages=hits,
         refused=refused,
         warnings=tuple(warnings),
         completion=completion,
         retrieval_ms=retrieval_ms,
+        own_words=delivery.own_words,
+        quotation=delivery.quotation,
+        closest=closest_passages(evidence, hits) if refused else (),
     )
 
 

@@ -7,10 +7,11 @@ from ragtune.answer.lines import LineSimilarity
 from ragtune.backends.elastic_index import ElasticIndex
 from ragtune.backends.embedders import OpenAiEmbedder, SentenceTransformersEmbedder
 from ragtune.backends.engines import OpenAIEngine, VllmEngine
+from ragtune.backends.evidence.model import packaged_evidence
 from ragtune.backends.lance_index import LanceIndex
 from ragtune.backends.minilm import MiniLmEmbedder
 from ragtune.knowledge.retrieval import Retriever, SearchLog, no_log, search_log
-from ragtune.ports import Embedder, Engine, Progress, SearchIndex, silent
+from ragtune.ports import Embedder, Engine, EvidenceModel, Progress, SearchIndex, silent
 from ragtune.settings import EmbedderSettings, Settings
 
 
@@ -32,6 +33,16 @@ def _embedder(settings: EmbedderSettings, threads: int, device: str, allow_downl
 def line_similarity_from(settings: Settings) -> LineSimilarity:
     """Return what compares lines with questions: always the packaged MiniLM, whatever embeds the passages."""
     return _line_similarity(settings.threads or os.cpu_count() or 1, settings.device)
+
+
+def evidence_from(settings: Settings) -> EvidenceModel:
+    """Return the packaged evidence model, whatever embeds the passages. A process loads it once."""
+    return _evidence(settings.threads or os.cpu_count() or 1, settings.device)
+
+
+@lru_cache(maxsize=2)
+def _evidence(threads: int, device: str) -> EvidenceModel:
+    return packaged_evidence(threads, device)
 
 
 @lru_cache(maxsize=2)

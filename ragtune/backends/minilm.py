@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ragtune.backends.minilm_int8 import Linear, int8_linear
 from ragtune.errors import ModelError
 from ragtune.model.base.capacity import arithmetic, require_int8
+from ragtune.model.base.merge import with_adapter
 from ragtune.ports import Embedder, Progress, silent
 
 if TYPE_CHECKING:
@@ -61,15 +62,26 @@ class MiniLmEmbedder(Embedder):
     It computes in bfloat16 if the machine is fast at it; the cosine to float32 vectors stays above 0.9999. It uses the
     GPU if there is one and `device` allows it. With `precision` "int8" the matrix products use 8-bit integers, which
     needs a CPU that multiplies them. The cosine of these vectors to the others is about 0.99, so that the embedder
-    has another name then and the two are never mixed in an index.
+    has another name then and the two are never mixed in an index. With an `adapter`, the folder of a LoRA adapter,
+    the vectors are those of the evidence model and do not belong into an index either.
     """
 
     dimension = WIDTH
     max_tokens = 256
 
-    def __init__(self, batch_size: int = 64, threads: int = 1, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self,
+        batch_size: int = 64,
+        threads: int = 1,
+        device: str = "auto",
+        precision: str = "auto",
+        adapter: Path | None = None,
+    ) -> None:
         self.batch_size, self.threads, self.device, self.precision = batch_size, threads, device, precision
+        self.adapter = adapter
         self.name = f"{NAME} int8" if precision == "int8" else NAME
+        if adapter is not None:
+            self.name = f"{self.name} with {adapter.name}"
         self._tokenizer: Any = None
         self._network: Callable[[Sequence[Sequence[int]]], Vectors] | None = None
 
@@ -132,10 +144,10 @@ class MiniLmEmbedder(Embedder):
                 self.device = "cuda" if torch.cuda.is_available() else "cpu"
             if self.precision == "int8":
                 require_int8(self.device)
-                self._network = Network(torch.float32, self.device, int8_linear)
+                self._network = Network(torch.float32, self.device, int8_linear, self.adapter)
             else:
                 precision = arithmetic(self.device) if self.precision == "auto" else self.precision
-                self._network = Network(getattr(torch, precision), self.device)
+                self._network = Network(getattr(torch, precision), self.device, adapter=self.adapter)
         return self._network
 
 
@@ -154,7 +166,8 @@ def float_linear(_: tuple[int, str], weight: "Tensor", bias: "Tensor") -> Linear
 class Network:
     """Six layers of BERT (Devlin et al. 2019), then the mean over the tokens.
 
-    `linear` turns (layer, name), weight and bias into the function for one matrix product.
+    `linear` turns (layer, name), weight and bias into the function for one matrix product. `adapter` is the folder of
+    a LoRA adapter that is added to the packaged weights.
     """
 
     def __init__(
@@ -162,10 +175,14 @@ class Network:
         dtype: Any,
         device: str,
         linear: "Callable[[tuple[int, str], Tensor, Tensor], Linear]" = float_linear,
+        adapter: Path | None = None,
     ) -> None:
         from safetensors.torch import load_file
 
-        raw = load_file(str(minilm_folder() / "model.safetensors"), device=device)
+        raw = load_file(str(minilm_folder() / "model.safetensors"))
+        if adapter is not None:
+            raw = with_adapter(raw, adapter)
+        raw = {name: value.to(device) for name, value in raw.items()}
         weights = {name: value.to(dtype) for name, value in raw.items() if value.is_floating_point()}
         self.device = device
         self.words = weights["embeddings.word_embeddings.weight"]

@@ -67,7 +67,8 @@ def measure(pair: QAPair, answer: Answer, with_retrieval: bool = True) -> dict[s
     if not pair.answerable:
         score = float(answer.refused)
         return {"token_f1": score, "exact_match": score, "refusal_recall": score}
-    text = "" if answer.refused else answer.text
+    # A quotation that follows the model's own words would count as superfluous words.
+    text = "" if answer.refused else answer.own_words or answer.quotation
     f1 = token_f1(pair.answer, text)
     metrics = {
         "token_f1": f1,

@@ -54,7 +54,8 @@ def ask(
         return
     reply = client.ask(text, model, controls)
     if json_:
-        print_json({**as_row("", reply), "citations": reply.fields["citations"], "warnings": reply.fields["warnings"]})
+        more = {name: reply.fields[name] for name in ("citations", "warnings", "quotation", "closest")}
+        print_json({**as_row("", reply), **more})
     else:
         show(reply)
 
@@ -66,8 +67,8 @@ def show(reply: Reply) -> None:
         title = " > ".join([citation["title"], *citation["headings"]])
         page = f", page {citation['page']}" if citation["page"] else ""
         out.print(f"  [{citation['number']}] {title}  ({citation['source']}{page})")
-    if reply.fields["refused"]:
-        out.print("  `ragtune search` with the same words shows the closest passages", style="dim")
+    for passage in reply.fields["closest"]:
+        out.print(f"  closest: {passage['title']}  ({passage['source']}): {passage['sentence']}", style="dim")
     for warning in reply.fields["warnings"]:
         out.print(f"  note: {warning}", style="yellow")
     out.print(f"  version {reply.fields['model_version']}, {reply.latency_ms:.0f} ms", style="dim")
@@ -98,6 +99,7 @@ def as_row(question_id: str, reply: Reply) -> dict[str, Any]:
         "id": question_id,
         "answer": reply.text,
         "refused": fields["refused"],
+        "quoted": fields["quoted"],
         "citations": [
             {name: citation[name] for name in ("document", "chunk", "source")} for citation in fields["citations"]
         ],

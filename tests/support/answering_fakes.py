@@ -1,10 +1,11 @@
-"""Small stand-ins at the seams: a retriever over a list and a chat model that follows a script."""
+"""Small stand-ins at the seams: a retriever over a list, a chat model that follows a script, evidence by words."""
 
 import threading
 from collections.abc import Callable, Sequence
 
-from ragtune.ports import ChatModel
+from ragtune.ports import ChatModel, EvidenceModel
 from ragtune.records import Chunk, Completion, Hit, Message
+from ragtune.text.words import content_words
 
 
 def chunk(name: str, text: str, title: str = "", headings: tuple[str, ...] = (), document: str = "") -> Chunk:
@@ -64,3 +65,19 @@ class ScriptedChat(ChatModel):
         finally:
             with self._lock:
                 self.at_once -= 1
+
+
+class WordEvidence(EvidenceModel):
+    """The probability is the share of the question's content words that are in the text."""
+
+    name = "words"
+
+    def __init__(self, least: float = 0.5) -> None:
+        self.least = least
+
+    def probabilities(self, question: str, texts: Sequence[str]) -> list[float]:
+        words = content_words(question)
+        return [len(words & content_words(text)) / max(1, len(words)) for text in texts]
+
+    def threshold(self, refused_share: float) -> float:
+        return self.least

@@ -58,6 +58,20 @@ def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress = sil
     return out
 
 
+def with_adapter(tensors: dict[str, Any], adapter: Path) -> dict[str, Any]:
+    """Return the tensors of a model with a LoRA adapter added, in the model's precision.
+
+    Raises ModelError if the adapter is not plain LoRA or has a layer that the model lacks.
+    """
+    scale, matrices = _scale(adapter), _lora_matrices(adapter)
+    if unused := matrices.keys() - tensors.keys():
+        raise ModelError(f"{len(unused)} of the adapter's {len(matrices)} layers are not in the model: {min(unused)}.")
+    return {
+        name: _merged_weight(name, tensor, matrices[name], scale) if name in matrices else tensor
+        for name, tensor in tensors.items()
+    }
+
+
 def _scale(adapter: Path) -> float:
     """Return the factor of the adapter's product B A: alpha / rank, or alpha / sqrt(rank) with rank-stabilised LoRA."""
     path = adapter / "adapter_config.json"

@@ -1,0 +1,68 @@
+"""Tests of the decision to answer, quote or refuse."""
+
+import pytest
+
+from ragtune.answer.decision import Kind, Rules, decide, quotation_text, refuses_at_once
+from ragtune.answer.evidence import Evidence
+from ragtune.answer.prompt import REFUSAL
+from ragtune.answer.small_talk import SMALL_TALK
+from ragtune.answer.units import Unit
+
+QUESTION = "how much does a shelf cost in Cora"
+BEST = Evidence(Unit("In Cora a shelf costs 7 mk at any temperature.", "Kilns"), 2, 0.8)
+OTHER = Evidence(Unit("Half shelves are not sold.", "Kilns"), 1, 0.1)
+RULES = Rules(threshold=0.5)
+SUPPORTED, INVENTED, REFUSED = "It is 7 mk at any temperature.", "Penguins govern the parliament.", "I cannot say."
+
+
+@pytest.mark.parametrize(
+    ("sentence", "refused", "rules", "kind"),
+    [
+        (SUPPORTED, False, RULES, Kind.ANSWER_AND_QUOTATION),
+        (INVENTED, False, RULES, Kind.QUOTATION),
+        (REFUSED, True, RULES, Kind.QUOTATION),
+        (SUPPORTED, False, Rules(threshold=0.9), Kind.REFUSAL),
+        (INVENTED, False, Rules(threshold=0.9), Kind.REFUSAL),
+        (REFUSED, True, Rules(threshold=0.9), Kind.REFUSAL),
+        (SUPPORTED, False, Rules(threshold=0.5, quotations=False), Kind.ANSWER),
+        (INVENTED, False, Rules(threshold=0.5, quotations=False), Kind.ANSWER),
+        (REFUSED, True, Rules(threshold=0.5, quotations=False), Kind.REFUSAL),
+        (SUPPORTED, False, Rules(threshold=0.9, strict=False), Kind.ANSWER),
+        (INVENTED, False, Rules(threshold=0.9, strict=False), Kind.ANSWER),
+        (REFUSED, True, Rules(threshold=0.5, strict=False), Kind.ANSWER),
+    ],
+)
+def test_the_evidence_decides_what_becomes_of_the_models_sentence(
+    sentence: str, refused: bool, rules: Rules, kind: Kind
+):
+    assert decide(sentence, refused, QUESTION, [BEST, OTHER], rules) is kind
+
+
+def test_without_any_passage_a_strict_answer_is_a_refusal():
+    assert decide(SUPPORTED, False, QUESTION, [], RULES) is Kind.REFUSAL
+
+
+@pytest.mark.parametrize(
+    ("question", "evidence", "rules", "at_once"),
+    [
+        (QUESTION, [BEST], Rules(threshold=0.9), True),
+        (QUESTION, [BEST], RULES, False),
+        (QUESTION, [], RULES, True),
+        (QUESTION, [BEST], Rules(threshold=0.9, strict=False), False),
+    ],
+)
+def test_nothing_is_generated_if_the_refusal_is_certain(
+    question: str, evidence: list[Evidence], rules: Rules, at_once: bool
+):
+    assert refuses_at_once(question, evidence, rules) is at_once
+
+
+@pytest.mark.parametrize("phrase", [phrase for phrases, reply in SMALL_TALK if reply != REFUSAL for phrase in phrases])
+def test_small_talk_is_left_to_the_model(phrase: str):
+    assert not refuses_at_once(phrase, [BEST], Rules(threshold=0.9))
+
+
+def test_a_quotation_is_marked_in_the_language_of_its_document():
+    assert quotation_text(OTHER, "en") == 'From the documents: "Half shelves are not sold." [1]'
+    assert quotation_text(OTHER, "de") == "Aus den Dokumenten: „Half shelves are not sold.“ [1]"
+    assert quotation_text(OTHER, "xx") == quotation_text(OTHER, "en")

@@ -1,0 +1,63 @@
+"""Tests of the units of a passage: sentences, list items, rows of tables."""
+
+from dataclasses import replace
+
+from ragtune.answer.units import MOST_WORDS, Unit, chunk_units, text_units
+from tests.support.answering_fakes import chunk
+
+
+def texts(text: str) -> list[str]:
+    return [unit.text for unit in text_units(text)]
+
+
+def test_a_paragraph_is_split_into_sentences_across_its_lines():
+    assert texts("The crane lifts\n3 tonnes. It is\nlocked at night.") == [
+        "The crane lifts 3 tonnes.",
+        "It is locked at night.",
+    ]
+
+
+def test_a_list_item_has_the_line_before_the_list_as_context():
+    units = text_units("Bring these:\n\n- a helmet\n- gloves", "Crane", "Rules")
+    assert units[-2:] == [
+        Unit("a helmet", "Crane > Rules > Bring these:"),
+        Unit("gloves", "Crane > Rules > Bring these:"),
+    ]
+
+
+def test_a_sentence_after_a_list_does_not_belong_to_it():
+    units = text_units("Bring these:\n\n- a helmet\n\nThe crane is red.")
+    assert units[-1] == Unit("The crane is red.", "")
+
+
+def test_a_long_list_item_is_split_into_sentences():
+    sentence = " ".join(["word"] * (MOST_WORDS - 1)) + "."
+    assert texts(f"- First {sentence} Second one.") == [f"First {sentence}", "Second one."]
+
+
+def test_a_short_list_item_stays_whole():
+    assert texts("- **E7:** power was lost. Start it again.") == ["**E7:** power was lost. Start it again."]
+
+
+def test_a_row_of_a_table_has_the_names_of_its_columns():
+    table = "| | Agnes | Cora |\n| --- | --- | --- |\n| Volume | 160 litres | 85 litres |\n| Lid | | red |"
+    assert texts(table) == ["Volume: Agnes 160 litres, Cora 85 litres", "Lid: Cora red"]
+
+
+def test_a_heading_is_context_and_no_unit():
+    units = text_units("## Opening\n\nWait until 120 °C.\n\n## Fees\n\nA shelf costs 9 mk.", "Kilns")
+    assert units == [Unit("Wait until 120 °C.", "Kilns > Opening"), Unit("A shelf costs 9 mk.", "Kilns > Fees")]
+
+
+def test_the_title_is_not_repeated_if_it_is_the_heading():
+    assert text_units("It is hot.", "Kilns", "Kilns") == [Unit("It is hot.", "Kilns")]
+    assert Unit("It is hot.", "Kilns").scored_text == "Kilns: It is hot."
+
+
+def test_lines_of_code_are_units_without_their_fence():
+    assert texts("Run this:\n\n```sh\nmake install\nmake test\n```") == ["Run this:", "make install", "make test"]
+
+
+def test_the_units_of_a_chunk_have_its_title_and_its_last_heading():
+    passage = replace(chunk("a", "It is hot."), title="Kilns", heading_path=("Kilns", "Opening", "Porcelain"))
+    assert chunk_units(passage) == [Unit("It is hot.", "Kilns > Porcelain")]
