@@ -191,7 +191,7 @@ class ChatService:
     ) -> AsyncGenerator[Piece, None]:
         """Yield what the engine generates; nothing is generated for a question that is refused whatever it writes."""
         if exchange.prepared.refused_at_once:
-            yield Piece(NOT_GENERATED.text, NOT_GENERATED.finish_reason)
+            yield Piece(text=NOT_GENERATED.text, finish_reason=NOT_GENERATED.finish_reason)
             return
         generated = self.router.generate(exchange.route, messages, exchange.parameters, stream)
         async with aclosing(generated):
