@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ragtune.errors import ResourceError
 from ragtune.settings import Settings
+from ragtune.store.locks import is_held
 
 
 def endpoint_file(settings: Settings) -> Path:
@@ -13,11 +14,18 @@ def endpoint_file(settings: Settings) -> Path:
     return settings.home / "gateway" / "endpoint.json"
 
 
+def gateway_runs(settings: Settings) -> bool:
+    """Return whether a gateway serves this home.
+
+    A killed gateway leaves its address behind, and a copied home has that of the original; neither has the lock.
+    """
+    return endpoint_file(settings).is_file() and is_held(settings.home / "gateway" / "serve.lock")
+
+
 def endpoint_url(settings: Settings) -> str:
     """Return the URL of this home's gateway, without `/v1`."""
-    file = endpoint_file(settings)
-    if file.is_file():
-        url: str = json.loads(file.read_text())["url"]
+    if gateway_runs(settings):
+        url: str = json.loads(endpoint_file(settings).read_text())["url"]
         return url
     return http_url(settings.gateway.host, settings.gateway.port)
 
