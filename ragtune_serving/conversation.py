@@ -13,8 +13,8 @@ from ragtune_serving.schema import ChatMessage
 CountTokens = Callable[[str], int]
 _TURN_TOKENS = 8
 """Tokens that a chat template adds to a turn. ChatML adds 5: a begin, the role, a line end, an end, a line end."""
-_EXACT_CHARACTERS = 200_000
-"""Of a longer text only this much is counted, and the rest is estimated from it. Chosen by hand: 0.1 s."""
+_EXACT_CHARACTERS = 50_000
+"""Of a longer text only this much is counted, and the rest is estimated from it. Chosen by hand: 0.05 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,10 @@ def check_question(question: str, instructions: str, max_tokens: int, context: i
             f"{context} tokens.",
             fix="lower max_tokens, or raise engine.max_model_len if the model reads more",
         )
-    needed = count(question) + count(instructions) + 2 * _TURN_TOKENS + max_tokens
+    question_tokens = count(question)
+    needed = question_tokens + count(instructions) + 2 * _TURN_TOKENS + max_tokens
     if needed > context:
-        raise _too_long(count(question), needed - context, context)
+        raise _too_long(question_tokens, needed - context, context)
 
 
 def fit_history(prepared: Prepared, max_tokens: int, context: int, count: CountTokens) -> Fitted:

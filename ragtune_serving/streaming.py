@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from starlette.types import Send
 
 from ragtune.errors import RagTuneError
@@ -62,7 +62,7 @@ async def respond(
     """
     if not body.stream:
         whole = await until_disconnect(request, _whole(body, response_id, answer))
-        return JSONResponse(whole, headers=dict(headers))
+        return Response(whole, media_type="application/json", headers=dict(headers))
     # The first part decides about the status, so that a client sees an error as such.
     first = await until_disconnect(request, anext(answer))
     return EventStream(_events(body, response_id, first, answer), headers)
@@ -73,7 +73,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _whole(body: ChatRequest, response_id: str, answer: AnswerParts) -> dict[str, Any]:
+async def _whole(body: ChatRequest, response_id: str, answer: AnswerParts) -> str:
     texts: list[str] = []
     closing: Closing | None = None
     async with aclosing(answer):
@@ -91,7 +91,7 @@ async def _whole(body: ChatRequest, response_id: str, answer: AnswerParts) -> di
         choices=[choice],
         usage=closing.usage,
         ragtune=closing.ragtune,
-    ).model_dump()
+    ).model_dump_json()
 
 
 async def _events(

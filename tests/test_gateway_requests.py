@@ -258,7 +258,6 @@ def test_a_question_that_is_too_long_is_a_400_that_says_by_how_many_tokens(gatew
         assert "too many" in message
         tokens = int(message.split("about ")[1].split()[0])
         assert words * 0.9 < tokens < words * 1.1
-        assert answer.elapsed.total_seconds() < 5, "nothing may be searched for it"
     assert len(gateway.upstream.requests) == before
 
 

@@ -3,15 +3,14 @@
     python -m benchmarks.serving.overhead
 
 The paths: the mock engine alone, LiteLLM's router alone in front of it, the gateway without retrieval, and the gateway
-with retrieval over the pages of docs/. Every round visits all of them at each concurrency, in an order that rotates, so
-that whatever else the machine does falls on all paths alike. Every process runs one worker.
+with retrieval over the pages of docs/decisions/. Every round visits all of them at each concurrency, in an order that
+rotates, so that whatever else the machine does falls on all paths alike. Every process runs one worker.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -32,8 +31,10 @@ from ragtune.evaluation.benchmark import hardware
 from ragtune.settings import child_environment
 
 ROOT = Path(__file__).parents[2]
+INDEXED = ROOT / "docs" / "decisions"
+"""The documents behind the gateway with retrieval: some 150 passages."""
 CONCURRENCY = (1, 8, 32)
-START_SECONDS = 180
+START_SECONDS = 600
 """How long a server may take to start on a busy machine."""
 
 
@@ -56,9 +57,9 @@ class Sample:
 
 
 def questions() -> list[str]:
-    """Return a question for each setting on the page of settings, so that retrieval has different work each time."""
-    page = (ROOT / "docs" / "settings.md").read_text()
-    return [f"What does the setting {name} mean?" for name in re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE)]
+    """Return a question about each indexed page, so that retrieval has different work each time."""
+    titles = [page.read_text().partition("\n")[0].lstrip("# ") for page in sorted(INDEXED.glob("*.md"))]
+    return [f"Why was it decided that {title[0].lower()}{title[1:]}?" for title in titles]
 
 
 @contextmanager
@@ -85,7 +86,7 @@ def running(command: Sequence[str], ready: str, environment: dict[str, str], log
 
 @contextmanager
 def targets(home: Path) -> Iterator[list[Target]]:
-    """Yield the four paths, with an index of docs/ behind the gateway."""
+    """Yield the four paths, with an index of docs/decisions/ behind the gateway."""
     ports = [free_port() for _ in range(3)]
     engine, router, gateway = (f"http://127.0.0.1:{port}" for port in ports)
     environment = child_environment(
@@ -98,7 +99,7 @@ def targets(home: Path) -> Iterator[list[Target]]:
     )
     (home / "ragtune.yaml").write_text("sources: []\n")
     cli = [sys.executable, "-m", "ragtune_serving.cli"]
-    subprocess.run([*cli, "index", "--source", f"folder:{ROOT / 'docs'}"], cwd=ROOT, env=environment, check=True)
+    subprocess.run([*cli, "index", "--source", f"folder:{INDEXED}"], cwd=ROOT, env=environment, check=True)
     mock = [sys.executable, "-m", "benchmarks.serving.upstream"]
     with ExitStack() as servers:
         log = home / "servers.log"
