@@ -16,7 +16,7 @@ from ragtune.knowledge.sources import read_sources
 from tests.support.office_files import paragraph, word_file
 from tests.support.pdf_files import pdf_file
 
-_MOST_SECONDS = 20  # of processor time, for any file under a megabyte; on a fast machine all of these take under 2
+_MOST_SECONDS = 20  # of processor time, for any file under a megabyte; all of these take under 5
 
 
 def text_of(name: str, content: str | bytes) -> str:
