@@ -260,6 +260,7 @@ def release_page(version: str, folder: str, manifest: ModelManifest) -> Page:
         "version": version,
         "decision": dg.MetadataValue.md(manifest.gate["reason"]),
         "champion": manifest.gate["promoted"],
+        "alpha left for these questions": manifest.gate["alpha_left"],
         "served precision": manifest.served_precision,
         "feedback rows": len(manifest.feedback_ids),
         "folder": dg.MetadataValue.path(folder),

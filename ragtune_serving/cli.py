@@ -7,7 +7,18 @@ import typer
 from ragtune.errors import RagTuneError
 from ragtune.extras import missing_library
 from ragtune.settings import prepare_process
-from ragtune_serving.commands import asking, dataset, demo, documents, library, project, review, running, state
+from ragtune_serving.commands import (
+    asking,
+    dataset,
+    demo,
+    documents,
+    experiment,
+    library,
+    project,
+    review,
+    running,
+    state,
+)
 
 app = typer.Typer(
     help="Your documents, answered by your own model.",
@@ -33,6 +44,7 @@ app.add_typer(library.documents, name="documents")
 app.add_typer(library.sources, name="sources")
 app.add_typer(review.app, name="review")
 app.add_typer(dataset.app, name="dataset")
+app.add_typer(experiment.app, name="experiment")
 
 
 def main() -> None:
