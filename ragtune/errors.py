@@ -9,7 +9,8 @@ RagTuneError
 ├── EngineError          the generation engine did not start, died or sent an invalid reply
 ├── RegistryError        an alias, version or manifest is missing or fails verification
 ├── ResourceError        too little memory or disk, a busy port or home, a missing package
-└── FeedbackError        a feedback event cannot be stored or matched to a response
+├── FeedbackError        a feedback event cannot be stored or matched to a response
+└── ExperimentError      an experiment cannot be started, changed or found
 """
 
 
@@ -60,6 +61,10 @@ class ResourceError(RagTuneError):
 
 class FeedbackError(RagTuneError):
     """A feedback event cannot be stored or matched to a response."""
+
+
+class ExperimentError(RagTuneError):
+    """An experiment cannot be started, changed or found."""
 
 
 def no_permission(error: PermissionError) -> ResourceError:

@@ -318,7 +318,12 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateDecision:
-    """Whether the candidate may replace the live model, with the numbers behind the decision."""
+    """Whether the candidate may replace the live model, with the numbers behind the decision.
+
+    `alpha` is the level of this look; `alpha_left` is what is left for later candidates on the same questions, and
+    `refusals_before` counts the candidates that were refused on them before. `questions_needed` is the number of
+    questions at which a gain of `evaluation.gate_gain` is found in 80% of cases.
+    """
 
     promoted: bool
     reason: str
@@ -337,6 +342,21 @@ class GateDecision:
     out_of_domain_low: float = 0.0
     out_of_domain_high: float = 0.0
     out_of_domain_n: int = 0
+    refusals_before: int = 0
+    alpha_left: float = 0.0
+    questions_needed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateLook:
+    """A comparison at the gate: which versions, on which questions (a JSON list of ids), at which level."""
+
+    id: str
+    live_version: str
+    candidate_version: str
+    alpha: float
+    promoted: bool
+    question_ids: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,7 +181,9 @@ class EvaluationSettings(Section):
     """How many held-out questions are asked, and when a candidate is promoted."""
 
     test_items: int = Field(160, ge=1)
-    gate_items: int = Field(120, ge=1)
+    gate_items: int = Field(120, ge=0, description="0: as many as find a gain of gate_gain in 80% of cases")
+    gate_gain: float = Field(0.05, gt=0, lt=1, description="the gain that the number of gate questions is planned for")
+    gate_looks: int = Field(20, ge=1, description="refused candidates over which alpha is spent")
     precisions: tuple[Literal["bf16", "w4a16", "w8a8"], ...] = Field(
         ("bf16", "w4a16"), description="precisions scored in addition to the served one"
     )

@@ -1,10 +1,11 @@
 """Chooses which models answer which held-out questions: those of the test are reported, those of the gate decide."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ragtune.errors import DatasetError
+from ragtune.evaluation.alpha_spending import gate_items
 from ragtune.evaluation.held_out import Contender, held_out
 from ragtune.model.base.capacity import chosen_device, fastest_precision
 from ragtune.records import ArtifactRef, Precision, QAPair, RegisteredModel, ScoredAnswer, Split, SplitItem
@@ -47,15 +48,18 @@ def choose_contenders(
     champion: RegisteredModel | None,
     raw: ArtifactRef | None = None,
     out_of_domain: Sequence[QAPair] = (),
+    spent: Collection[str] = (),
 ) -> list[Contender]:
     """Return every model that answers; the served precision of the candidate is always among them.
 
     The live model is the champion; before the first release it is the base model, because the gateway serves that.
     `raw` is the pretrained model from which a grounded base was made; it answers the first test questions only.
-    Questions of `out_of_domain` go to the live model and the candidate.
+    Questions of `out_of_domain` go to the live model and the candidate. The gate leaves out the ids in `spent`, on
+    which no alpha is left, unless it has no other questions.
     """
     test: Sequence[QAPair] = held_out(items, "test", settings.evaluation.test_items, settings.seed)
-    gate: Sequence[QAPair] = held_out(items, "gate", settings.evaluation.gate_items, settings.seed)
+    unspent = [item for item in items if item.split == "gate" and item.pair.id not in spent]
+    gate: Sequence[QAPair] = held_out(unspent or items, "gate", gate_items(settings.evaluation), settings.seed)
     reported: dict[Split, Sequence[QAPair]] = {"test": test}
     decisive: dict[Split, Sequence[QAPair]] = {"gate": gate}
     if out_of_domain:

@@ -8,6 +8,7 @@ import dagster as dg
 from ragtune.answer.answering import Answerer, RememberingAnswerer
 from ragtune.answer.lines import LineSimilarity
 from ragtune.evaluation import out_of_domain
+from ragtune.evaluation.alpha_spending import spent_questions
 from ragtune.evaluation.benchmark import Load, MeasuredModel, folder_bytes, run_loads
 from ragtune.evaluation.gate import paired_gain
 from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers, held_out
@@ -108,6 +109,7 @@ def eval_answers(
     evidence: dg.ResourceParam[EvidenceModel],
     engine: dg.ResourceParam[Engine],
     registry: dg.ResourceParam[ModelRegistry],
+    warehouse: dg.ResourceParam[Warehouse],
 ) -> dg.MaterializeResult[ArtifactRef]:
     """Answers of every model to the test questions, and of the live model and the candidate to the decisive ones."""
     items = store.read_records(qa_splits, SplitItem)
@@ -115,7 +117,10 @@ def eval_answers(
     raw = raw_model(settings.base_model, store) if settings.evaluation.raw_items else None
     live = registry.usable_alias("champion")
     pairs = [question.pair for question in others]
-    models = choose_contenders(settings, items, store, base_model, merged_model, quantized_model, live, raw, pairs)
+    spent = spent_questions(warehouse.gate_looks(), settings.evaluation)
+    models = choose_contenders(
+        settings, items, store, base_model, merged_model, quantized_model, live, raw, pairs, spent
+    )
     domain = Exam(
         RememberingAnswerer(retriever, settings.answer, similarity, evidence), exam_context(search_index, settings)
     )

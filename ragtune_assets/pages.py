@@ -267,6 +267,7 @@ def release_page(version: str, folder: str, manifest: ModelManifest, mlflow: str
         "mlflow run": _run_link(mlflow, manifest.mlflow_run_id),
         "decision": dg.MetadataValue.md(manifest.gate["reason"]),
         "champion": manifest.gate["promoted"],
+        "alpha left for these questions": manifest.gate["alpha_left"],
         "served precision": manifest.served_precision,
         "feedback rows": len(manifest.feedback_ids),
         "folder": place_in_home(folder, parts=2),

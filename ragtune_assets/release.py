@@ -10,9 +10,19 @@ import dagster as dg
 
 from ragtune.answer.prompt import prompt_sha256
 from ragtune.errors import RegistryError
+from ragtune.evaluation.alpha_spending import gate_look, refusals_on
 from ragtune.evaluation.gate import GateEntry, decide
 from ragtune.model.training.report import read_report
-from ragtune.records import ArtifactRef, GateDecision, ModelManifest, Precision, Score, ScoredAnswer, SplitItem
+from ragtune.records import (
+    ArtifactRef,
+    GateDecision,
+    GateLook,
+    ModelManifest,
+    Precision,
+    Score,
+    ScoredAnswer,
+    SplitItem,
+)
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import FORMAT, ModelRegistry, assemble
@@ -69,7 +79,7 @@ def released_model(
     warehouse: dg.ResourceParam[Warehouse],
 ):
     """A version in the registry with its manifest; `champion` moves to it when the gate passes."""
-    decision = gate(store.read_records(eval_answers, AnswerSet), settings)
+    decision, look = gate(store.read_records(eval_answers, AnswerSet), settings, warehouse.gate_looks())
     scores = store.read_records(eval_scores, Score)
     items = store.read_records(qa_splits, SplitItem)
     manifest = describe(settings, store, base_model, lora_adapter, qa_splits, items, scores, decision)
@@ -78,6 +88,7 @@ def released_model(
     number = registry.register(folder)
     promote(registry, number, decision)
     warehouse.append([decision])
+    warehouse.append([look] if look else [])
     release = Release(number, folder.relative_to(settings.home).as_posix(), decision.promoted, decision.reason)
     ref = store.write_records("released_model", [release])
     name, mlflow = settings.tracking.model_name, settings.mlflow_pages
@@ -92,20 +103,37 @@ def released_folders(folders: Mapping[Precision, Path], served: Precision) -> di
     return {precision: folders[precision] for precision in precisions}
 
 
-def gate(sets: Sequence[AnswerSet], settings: Settings) -> GateDecision:
-    """Return whether the candidate may replace the live model, decided on their answers."""
+def gate(
+    sets: Sequence[AnswerSet], settings: Settings, looks: Sequence[GateLook]
+) -> tuple[GateDecision, GateLook | None]:
+    """Return whether the candidate may replace the live model, and the look that this costs.
+
+    The look is None if it costs nothing: the same comparison was made before, or no alpha was left to spend.
+
+    Args:
+        sets: the answers of both models.
+        settings: metric, alpha and over how many refusals it is spent.
+        looks: all earlier looks.
+    """
     live, candidate = gate_sets(sets)
     live_version = live.version if live.model == BASE else f"version {live.version}"
     before: Sequence[ScoredAnswer] = ()
     after: Sequence[ScoredAnswer] = ()
     if any(answers.split == "out_of_domain" for answers in sets):
         before, after = (answers.answers for answers in gate_sets(sets, "out_of_domain"))
-    return decide(
+    ids = {answer.pair_id for answer in live.answers}
+    identity = gate_look(live_version, candidate.version, ids, 0.0, False).id
+    others = [look for look in looks if look.id != identity]
+    decision = decide(
         GateEntry(live_version, live.answers, before),
         GateEntry(candidate.version, candidate.answers, after),
         settings.evaluation,
         settings.seed,
+        refusals_on(ids, others),
     )
+    if len(others) < len(looks) or decision.refusals_before >= settings.evaluation.gate_looks:
+        return decision, None
+    return decision, gate_look(live_version, candidate.version, ids, decision.alpha, decision.promoted)
 
 
 def describe(

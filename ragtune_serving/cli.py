@@ -13,6 +13,7 @@ from ragtune_serving.commands import (
     dataset,
     demo,
     documents,
+    experiment,
     keys,
     library,
     models,
@@ -51,6 +52,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(review.app, name="review")
 app.add_typer(models.app, name="models")
 app.add_typer(dataset.app, name="dataset")
+app.add_typer(experiment.app, name="experiment")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from ragtune.evaluation.gate import GateEntry, decide, paired_gain, sign_flip_p_
 from ragtune.records import ScoredAnswer
 from ragtune.settings import EvaluationSettings
 
-SETTINGS = EvaluationSettings()
+SETTINGS = EvaluationSettings(gate_looks=1)
 
 
 def answers(values, metric: str = "token_f1") -> list[ScoredAnswer]:

@@ -1,8 +1,9 @@
 """Decides whether a candidate may replace the live model, from their answers to the same held-out questions.
 
 The candidate must be better, not merely no worse: the rule `candidate >= live` promotes a model that is no better in
-half of all cases. The test is paired and one-sided. Every decision also states the smallest gain that the test would
-have detected, so that a refusal is not mistaken for a proof that the models are equal.
+half of all cases. The test is paired and one-sided, and alpha is spent over all candidates that are tested on the same
+questions (`alpha_spending.py`). Every decision also states the smallest gain that the test would have detected, so that
+a refusal is not mistaken for a proof that the models are equal.
 """
 
 import math
@@ -12,6 +13,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from ragtune.errors import DatasetError, SettingsError
+from ragtune.evaluation.alpha_spending import POWER, alpha_left, alpha_of_look, questions_needed
 from ragtune.evaluation.metrics import METRICS
 from ragtune.evaluation.resampling import bootstrap_means, cluster_totals
 from ragtune.records import GateDecision, ScoredAnswer
@@ -23,10 +25,13 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-POWER = 0.8
-"""Share of tests that detect the "smallest detectable gain"; the convention of Cohen 1988."""
 EXACT_UP_TO = 14
 """Up to this many differing documents all 2**14 = 16,384 sign patterns are counted; chosen by hand, not sensitive."""
+_BEYOND_THE_BOUND = 20
+"""Least number of resamples expected beyond a bound, so that a small level is not read off a handful of them.
+
+Chosen by hand; a bound from 20 resamples varies by about a fifth of its tail.
+"""
 # Differences below this are rounding errors of adding floats.
 _ZERO = 1e-12
 _SUM_TOLERANCE = 1e-9
@@ -43,6 +48,7 @@ class PairedGain:
     low: float
     high: float
     smallest_detectable_gain: float
+    standard_error: float
     p_value: float
     n: int
 
@@ -56,23 +62,39 @@ class GateEntry:
     out_of_domain: Sequence[ScoredAnswer] = ()
 
 
-def decide(live: GateEntry, candidate: GateEntry, settings: EvaluationSettings, seed: int) -> GateDecision:
+def decide(
+    live: GateEntry, candidate: GateEntry, settings: EvaluationSettings, seed: int, refusals: int = 0
+) -> GateDecision:
     """Return whether the candidate is promoted: if the one-sided lower bound of its gain is above 0.
 
-    `low` and `high` of the decision are one-sided bounds at `settings.alpha` each. A candidate whose upper bound is
-    below 0 on the out-of-domain questions is refused, whatever it gained. Raises DatasetError if the two models
-    answered different questions, SettingsError for an unknown metric.
+    `low` and `high` of the decision are one-sided bounds at the level of a look each. A candidate whose upper bound (at
+    `settings.alpha`) is below 0 on the out-of-domain questions is refused, whatever it gained. So is every candidate
+    after `settings.gate_looks` refusals. Raises DatasetError if the two models answered different questions,
+    SettingsError for an unknown metric.
+
+    Args:
+        live: the model that is served.
+        candidate: the model that wants to replace it.
+        settings: metric, alpha, over how many refusals it is spent, bootstrap samples.
+        seed: seed of the bootstrap.
+        refusals: how many candidates were refused on these questions before.
     """
-    metric, alpha, samples = settings.metric, settings.alpha, settings.bootstrap_samples
+    metric, alpha = settings.metric, alpha_of_look(settings)
+    samples = max(settings.bootstrap_samples, math.ceil(_BEYOND_THE_BOUND / alpha))
     gain = paired_gain(live.answers, candidate.answers, metric, alpha, samples, seed)
     elsewhere = None
     if live.out_of_domain or candidate.out_of_domain:
-        elsewhere = paired_gain(live.out_of_domain, candidate.out_of_domain, metric, alpha, samples, seed)
+        before, after = live.out_of_domain, candidate.out_of_domain
+        elsewhere = paired_gain(before, after, metric, settings.alpha, settings.bootstrap_samples, seed)
     better = _is_better(gain, alpha)
     loses = elsewhere is not None and elsewhere.high < 0
+    exhausted = refusals >= settings.gate_looks
+    promoted = better and not loses and not exhausted
+    left = alpha_left(refusals if promoted else refusals + 1, settings)
+    needed = questions_needed(settings.gate_gain, max(gain.standard_error, _ZERO) * math.sqrt(gain.n), alpha)
     return GateDecision(
-        promoted=better and not loses,
-        reason=_reason(gain, elsewhere, alpha),
+        promoted=promoted,
+        reason=f"{_reason(gain, elsewhere, alpha)} {_budget(refusals, left, settings)}",
         metric=metric,
         live=_mean(live.answers, metric),
         candidate=_mean(candidate.answers, metric),
@@ -88,6 +110,9 @@ def decide(live: GateEntry, candidate: GateEntry, settings: EvaluationSettings, 
         out_of_domain_low=elsewhere.low if elsewhere else 0.0,
         out_of_domain_high=elsewhere.high if elsewhere else 0.0,
         out_of_domain_n=elsewhere.n if elsewhere else 0,
+        refusals_before=refusals,
+        alpha_left=left,
+        questions_needed=needed,
     )
 
 
@@ -107,12 +132,14 @@ def paired_gain(
     sums, counts = cluster_totals(differences, documents)
     means = bootstrap_means(sums, counts, samples, seed)
     low, high = _bounds(means, alpha)
+    standard_error = float(means.std())
     return PairedGain(
         metric=metric,
         gain=float(sums.sum() / counts.sum()),
         low=low,
         high=high,
-        smallest_detectable_gain=smallest_detectable_gain(float(means.std()), len(differences), alpha),
+        smallest_detectable_gain=smallest_detectable_gain(standard_error, len(differences), alpha),
+        standard_error=standard_error,
         p_value=sign_flip_p_value(sums, seed, samples),
         n=len(differences),
     )
@@ -171,6 +198,16 @@ def _reason(gain: PairedGain, elsewhere: PairedGain | None, alpha: float) -> str
     if gain.gain == 0 and gain.low == gain.high == 0:
         return f"The candidate answers no better: {result}. {limit}"
     return f"The candidate is not shown to be better: {result}. {limit}"
+
+
+def _budget(refusals: int, left: float, settings: EvaluationSettings) -> str:
+    """Return how much of alpha is used up, in a sentence."""
+    if refusals >= settings.gate_looks:
+        return (
+            f"It is refused in any case: {refusals} candidates were refused on these questions, and no alpha is left. "
+            "How to fix: add documents or people's questions, so that the gate has questions that were not used up."
+        )
+    return f"Refused on these questions before: {refusals} of {settings.gate_looks}. Alpha left: {left:.4f}."
 
 
 def _bounds(means: "Floats", alpha: float) -> tuple[float, float]:

@@ -20,6 +20,8 @@ from ragtune.store.timestamps import now
 RATINGS = ("up", "down")
 LONGEST_TEXT = 8000
 """Characters in a correction or a comment. Chosen by hand: a few pages."""
+_IDS_PER_QUERY = 500
+"""Below the 999 variables that old versions of SQLite allow in a statement."""
 
 _tables = sa.MetaData()
 _responses = sa.Table(
@@ -84,6 +86,16 @@ class FeedbackLog:
         with self._engine.connect() as connection:
             row = connection.execute(sa.select(_responses).where(_responses.c.id == response_id)).mappings().first()
         return None if row is None else ResponseRecord(**_with_tuples(row))
+
+    def responses(self, response_ids: Sequence[str]) -> dict[str, ResponseRecord]:
+        """Return the recorded responses among these ids, by id."""
+        found = {}
+        with self._engine.connect() as connection:
+            for first in range(0, len(response_ids), _IDS_PER_QUERY):
+                ids = response_ids[first : first + _IDS_PER_QUERY]
+                for row in connection.execute(sa.select(_responses).where(_responses.c.id.in_(ids))).mappings():
+                    found[row["id"]] = ResponseRecord(**_with_tuples(row))
+        return found
 
     def add(
         self, response_id: str, rating: str, correction: str = "", comment: str = "", user: str = ""

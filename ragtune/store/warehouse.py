@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ragtune.errors import ResourceError
-from ragtune.records import BenchmarkRow, GateDecision, RetrievalRow, Score, ScoredAnswer
+from ragtune.records import BenchmarkRow, GateDecision, GateLook, RetrievalRow, Score, ScoredAnswer
 from ragtune.store.timestamps import now
 
 if TYPE_CHECKING:
     import duckdb
 
-Row = TypeVar("Row", Score, BenchmarkRow, GateDecision, RetrievalRow)
+Row = TypeVar("Row", Score, BenchmarkRow, GateDecision, GateLook, RetrievalRow)
 
 _TYPES = {str: "VARCHAR", float: "DOUBLE", int: "BIGINT", bool: "BOOLEAN"}
 _TABLES: dict[type[Any], str] = {
     Score: "scores",
     BenchmarkRow: "benchmarks",
     GateDecision: "decisions",
+    GateLook: "gate_looks",
     RetrievalRow: "retrieval",
 }
 _NEWEST = {
@@ -38,13 +39,18 @@ _WAIT_SECONDS = 30.0
 
 
 class Warehouse:
-    """Tables `scores`, `benchmarks`, `decisions`, `retrieval` and `answers`, and views of the newest rows."""
+    """Tables `scores`, `benchmarks`, `decisions`, `gate_looks`, `retrieval`, `answers`; views of the newest rows."""
 
     def __init__(self, path: Path, wait_seconds: float = _WAIT_SECONDS) -> None:
         self.path, self.wait_seconds = path, wait_seconds
 
     def append(
-        self, rows: Sequence[Score] | Sequence[BenchmarkRow] | Sequence[GateDecision] | Sequence[RetrievalRow]
+        self,
+        rows: Sequence[Score]
+        | Sequence[BenchmarkRow]
+        | Sequence[GateDecision]
+        | Sequence[GateLook]
+        | Sequence[RetrievalRow],
     ) -> None:
         """Add rows of one kind in one transaction, with the current time."""
         if not rows:
@@ -75,6 +81,11 @@ class Warehouse:
     def decisions(self) -> list[GateDecision]:
         """Return all promotion decisions, oldest first."""
         return self._read(GateDecision, "decisions")
+
+    def gate_looks(self) -> list[GateLook]:
+        """Return all comparisons at the gate, oldest first."""
+        self._insert("gate_looks", [], [])  # creates the table in a file from an earlier release
+        return self._read(GateLook, "gate_looks")
 
     def retrieval(self) -> list[RetrievalRow]:
         """Return all measurements of the index, oldest first."""
