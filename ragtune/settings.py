@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
@@ -203,13 +203,39 @@ class BenchmarkSettings(Section):
     precisions: tuple[Literal["bf16", "w4a16", "w8a8"], ...] = ("w4a16", "w8a8")
 
 
+class FallbackSettings(Section):
+    """A server that answers if the engine does not: its LiteLLM name, such as `openai/NAME`."""
+
+    model: str = Field(min_length=1)
+    url: str = ""
+    api_key: SecretStr = SecretStr("")
+
+
+class LimitSettings(Section):
+    """What each API key may use, unless the key has limits itself; 0: no limit."""
+
+    requests_per_minute: int = Field(0, ge=0)
+    tokens_per_minute: int = Field(0, ge=0)
+    concurrency: int = Field(0, ge=0)
+
+
 class GatewaySettings(Section):
-    """Where the endpoint listens, and how often (in seconds) it checks the registry for a new model."""
+    """Where the endpoint listens, how it reaches the engine, and what it allows. Times are in seconds."""
 
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     poll_seconds: float = Field(2.0, gt=0)
     comparison_idle_seconds: float = Field(600.0, gt=0)
+    retries: int = Field(1, ge=0, le=10, description="further attempts of a call that failed")
+    timeout_seconds: float = Field(600.0, gt=0, description="longest wait for a whole answer")
+    stream_timeout_seconds: float = Field(120.0, gt=0, description="longest wait for the next piece of a stream")
+    cooldown_seconds: float = Field(30.0, ge=0, description="how long a fallback that failed is left out; 0: never")
+    fallbacks: tuple[FallbackSettings, ...] = ()
+    system_messages: bool | None = Field(
+        None, description="whether the model gets an application's system messages; None: not the packaged model"
+    )
+    limits: LimitSettings = LimitSettings()
+    cors_origins: tuple[str, ...] = Field((), description="origins of web pages that may call the gateway")
 
 
 class FeedbackSettings(Section):
@@ -265,6 +291,9 @@ class Settings(BaseSettings):
 
     home: Path = Path(".ragtune")
     sources: tuple[str, ...] = DEFAULT_SOURCES
+    languages: dict[str, Annotated[str, Field(pattern="^[a-z]{2}$")]] = Field(
+        {}, description="language of all documents of a source, by source; others are guessed document by document"
+    )
     gateway_url: str = Field("", description="the gateway that commands talk to; empty: the one of this home")
     api_key: SecretStr = Field(SecretStr(""), description="the key that commands send; empty: the home's client.key")
     seed: int = 17
@@ -309,6 +338,13 @@ class Settings(BaseSettings):
     def feedback_url(self) -> str:
         """SQLAlchemy URL of the feedback log."""
         return self.feedback.url or f"sqlite:///{self.home / 'feedback' / 'feedback.db'}"
+
+    @property
+    def follows_instructions(self) -> bool:
+        """Whether the model gets an application's system messages: by default all but the packaged one do."""
+        if self.gateway.system_messages is not None:
+            return self.gateway.system_messages
+        return self.engine.backend == "openai" or not self.base_model.name.startswith("smollm2")
 
     @property
     def tracking_url(self) -> str:

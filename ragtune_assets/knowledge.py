@@ -63,7 +63,7 @@ class KnowledgeChanges(dg.Config):
     group_name="knowledge",
     kinds={"python", "parquet"},
     owners=OWNERS,
-    settings=("sources",),
+    settings=("sources", "languages"),
     check_specs=[dg.AssetCheckSpec("every_document_was_readable", asset="raw_documents")],
 )
 def raw_documents(

@@ -13,6 +13,7 @@ from ragtune_serving.commands import (
     dataset,
     demo,
     documents,
+    keys,
     library,
     models,
     project,
@@ -46,6 +47,7 @@ for command in (
     app.command()(command)
 app.add_typer(library.documents, name="documents")
 app.add_typer(library.sources, name="sources")
+app.add_typer(keys.app, name="keys")
 app.add_typer(review.app, name="review")
 app.add_typer(models.app, name="models")
 app.add_typer(dataset.app, name="dataset")

@@ -192,7 +192,9 @@ def test_status_of_an_empty_home_says_so(home):
     assert report["gateway"]["live"] is None
     assert report["aliases"] == {"champion": None, "challenger": None, "previous": None}
     assert report["feedback"] == {"responses": 0, "verdicts": 0}
-    assert "champion    -" in invoke("status").stdout
+    printed = invoke("status").stdout
+    assert "champion    -" in printed
+    assert "index       none yet; `ragtune index` builds it" in printed
 
 
 def test_rollback_without_a_previous_champion_is_refused(home):

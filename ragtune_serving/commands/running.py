@@ -11,7 +11,7 @@ import typer
 from ragtune.extras import require
 from ragtune.settings import Settings, load_settings
 from ragtune.store.mlflow_files import SCHEME, make_portable
-from ragtune_serving.address import check_port
+from ragtune_serving.address import check_port, http_url
 from ragtune_serving.alerts import check as check_alerts
 from ragtune_serving.alerts import log_file
 from ragtune_serving.processes import Program, how_to_stop, run_in_foreground, supervise
@@ -63,7 +63,7 @@ def up(host: Host = "", port: Port = -1) -> None:
     if not settings.mlflow_server:
         check_port("127.0.0.1", settings.ports.mlflow, "ports.mlflow")
     check_port(settings.gateway.host, settings.gateway.port, "gateway.port")
-    gateway = f"http://{settings.gateway.host}:{settings.gateway.port}"
+    gateway = http_url(settings.gateway.host, settings.gateway.port)
     err.print(f"Dagster    http://127.0.0.1:{settings.ports.dagster}")
     err.print(f"MLflow     {settings.mlflow_server or f'http://127.0.0.1:{settings.ports.mlflow}'}")
     err.print(f"Gateway    {gateway}/v1  (API: {gateway}/docs, key: {settings.home}/keys/client.key)")

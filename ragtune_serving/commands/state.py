@@ -44,6 +44,7 @@ def status(json_: Json = False) -> None:
     live = gateway.get("live") or {}
     state = f"{live['state']}, version {live['version']}" if live else gateway.get("error") or "starting"
     out.print(f"gateway     {gateway['url']}: {state}")
+    out.print(f"index       {_index_line(report['index'])}")
     for alias in ALIASES:
         out.print(f"{alias:<11} {report['aliases'][alias] or '-'}")
     feedback = report["feedback"]
@@ -79,6 +80,7 @@ def collect(settings: Settings) -> dict[str, Any]:
     return {
         "home": str(settings.home),
         "gateway": gateway,
+        "index": _index(settings),
         "aliases": names,
         "released_at": released_at,
         "feedback": _feedback(settings, found),
@@ -135,6 +137,24 @@ def _feedback(settings: Settings, found: list[Problem]) -> dict[str, int | None]
     except RagTuneError as error:
         found.append(Problem("broken", "feedback log", error.found, error.fix))
         return {"responses": None, "verdicts": None}
+
+
+def _index(settings: Settings) -> dict[str, Any]:
+    """Return how much the index holds; an index that cannot be read is part of the report, as `error`."""
+    from ragtune.backends.catalog import embedder_from, search_index_from
+
+    try:
+        documents = search_index_from(settings, embedder_from(settings)).chunk_ids()
+    except RagTuneError as error:
+        return {"documents": 0, "passages": 0, "error": error.found}
+    return {"documents": len(set(documents.values())), "passages": len(documents)}
+
+
+def _index_line(index: dict[str, Any]) -> str:
+    if "error" in index:
+        return str(index["error"])
+    counts = f"{index['documents']} documents, {index['passages']} passages"
+    return counts if index["passages"] else "none yet; `ragtune index` builds it"
 
 
 def _built_at(settings: Settings, name: str) -> str | None:
