@@ -82,7 +82,7 @@ def ask(settings: Settings) -> Iterator[Callable[..., dict[str, Any]]]:
         yield ask
     finally:
         for _, process in running:
-            stop(process)
+            stop(process, patience=120)
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:

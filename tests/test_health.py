@@ -24,8 +24,8 @@ PLENTY = 1 << 50
 
 
 @pytest.fixture
-def settings(tmp_path) -> Settings:
-    (tmp_path / "home").mkdir()
+def settings(tmp_path, give_mlflow) -> Settings:
+    give_mlflow(tmp_path / "home")
     return load_settings({"home": tmp_path / "home"})
 
 
@@ -141,3 +141,15 @@ def test_status_shows_a_broken_version_who_builds_and_what_uses_the_disk(setting
     assert [problem["subject"] for problem in report["problems"]] == ["version 1"]
     assert "version 1 (champion) cannot be served: w8a8/model.safetensors" in text
     assert "how to fix: run `ragtune rollback`" in text
+
+
+def test_status_goes_on_if_mlflow_and_the_feedback_log_are_away(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("RAGTUNE_HOME", str(settings.home))
+    monkeypatch.setenv("RAGTUNE_TRACKING__URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("RAGTUNE_FEEDBACK__URL", "sqlite:////sys/nowhere/feedback.db")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.chdir(tmp_path)
+    report = json.loads(CliRunner().invoke(app, ["status", "--json"], catch_exceptions=False).stdout)
+    assert report["aliases"]["champion"] is None
+    assert report["feedback"]["responses"] is None
+    assert {problem["subject"] for problem in report["problems"]} == {"registry", "feedback log"}

@@ -60,7 +60,7 @@ class FeedbackLog:
     def __init__(self, url: str) -> None:
         try:
             self._engine = open_database(url, _tables)
-        except (sa.exc.SQLAlchemyError, ImportError) as error:
+        except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
             raise FeedbackError(
                 f"The feedback log cannot be opened: {error}",
                 expected="a SQLAlchemy URL of SQLite or PostgreSQL",

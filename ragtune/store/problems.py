@@ -1,17 +1,17 @@
 """What in a home needs a person: one record for `ragtune status`, `ragtune doctor` and alerts."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from ragtune.records import RetrievalRow
+from ragtune.errors import RagTuneError
 from ragtune.settings import Settings
 from ragtune.store.disk_use import in_words
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.warehouse import Warehouse
 
 Kind = Literal["stuck", "failed", "stale", "full", "broken", "refused", "worse"]
+_PATIENCE_SECONDS = 5.0
+"""How long to wait for another process that has the scores open. Chosen by hand; a transaction takes well under 1 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,13 @@ def problems_on_disk(settings: Settings, free_bytes: int) -> list[Problem]:
 
     `free_bytes` is the room on the disk of the home.
     """
-    retrieval = Warehouse(settings.home / "warehouse.duckdb").retrieval() if _has_warehouse(settings) else []
-    return [*_full(settings, free_bytes), *_broken(settings), *_worse(settings, retrieval)]
+    found = _full(settings, free_bytes)
+    for subject, look in (("registry", _broken), ("scores", _worse)):
+        try:
+            found += look(settings)
+        except RagTuneError as error:  # a server that is away, a file that another program keeps open
+            found.append(Problem("broken", subject, error.found, error.fix))
+    return found
 
 
 def _full(settings: Settings, free: int) -> list[Problem]:
@@ -57,8 +62,10 @@ def _broken(settings: Settings) -> list[Problem]:
     return problems
 
 
-def _worse(settings: Settings, history: Sequence[RetrievalRow]) -> list[Problem]:
+def _worse(settings: Settings) -> list[Problem]:
     """Compare the last measurement of the index with the one before it."""
+    file = settings.home / "warehouse.duckdb"
+    history = Warehouse(file, _PATIENCE_SECONDS).retrieval() if file.is_file() else []
     if len(history) < 2:
         return []
     before, now = history[-2:]
@@ -71,7 +78,3 @@ def _worse(settings: Settings, history: Sequence[RetrievalRow]) -> list[Problem]
         what = f"95% of the searches now take up to {now.p95_ms:.0f} ms instead of {before.p95_ms:.0f} ms"
         problems.append(Problem("worse", "latency of the search", what, fix))
     return problems
-
-
-def _has_warehouse(settings: Settings) -> bool:
-    return Path(settings.home / "warehouse.duckdb").is_file()

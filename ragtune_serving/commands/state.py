@@ -74,21 +74,20 @@ def show_problems(problems: list[dict[str, str]]) -> None:
 def collect(settings: Settings) -> dict[str, Any]:
     """Return everything that `ragtune status` shows; if the gateway does not answer, its error is part of it."""
     settings.home.mkdir(parents=True, exist_ok=True)
-    registry = ModelRegistry(settings)
-    champion = registry.usable_alias("champion")
-    log = FeedbackLog(settings.feedback_url)
     gateway = gateway_status(settings)
+    found = problems(settings, gateway)
+    names, released_at = _names(settings)
     return {
         "home": str(settings.home),
         "gateway": gateway,
         "index": _index(settings),
-        "aliases": {alias: registry.alias_version(alias) for alias in ALIASES},
-        "released_at": champion.manifest.created_at if champion else None,
-        "feedback": {"responses": log.count_responses(), "verdicts": log.count_since(0)},
+        "aliases": names,
+        "released_at": released_at,
+        "feedback": _feedback(settings, found),
         "artifacts": {name: _built_at(settings, name) for name in ASSETS},
         "building": builder(settings.home),
         "disk": {"free": shutil.disk_usage(settings.home).free, "used": disk_use(settings.home)},
-        "problems": [asdict(problem) for problem in problems(settings, gateway)],
+        "problems": [asdict(problem) for problem in found],
     }
 
 
@@ -117,6 +116,27 @@ def doctor(json_: Json = False) -> None:
 
 def _as_finding(problem: Problem) -> dict[str, Any]:
     return {"what": f"{problem.kind} {problem.subject}", "ok": False, "found": problem.what, "fix": problem.fix}
+
+
+def _names(settings: Settings) -> tuple[dict[str, str | None], str | None]:
+    """Return the version behind each alias, and when the champion was released; None if the registry is away."""
+    registry = ModelRegistry(settings)
+    try:
+        champion = registry.usable_alias("champion")
+        names: dict[str, str | None] = {alias: registry.alias_version(alias) for alias in ALIASES}
+    except RagTuneError:
+        return dict.fromkeys(ALIASES, None), None  # `problems` has looked at the registry, too, and says why
+    return names, champion.manifest.created_at if champion else None
+
+
+def _feedback(settings: Settings, found: list[Problem]) -> dict[str, int | None]:
+    """Return the number of responses and verdicts; `found` gets what cannot be read."""
+    try:
+        log = FeedbackLog(settings.feedback_url)
+        return {"responses": log.count_responses(), "verdicts": log.count_since(0)}
+    except RagTuneError as error:
+        found.append(Problem("broken", "feedback log", error.found, error.fix))
+        return {"responses": None, "verdicts": None}
 
 
 def _index(settings: Settings) -> dict[str, Any]:
