@@ -11,7 +11,7 @@ import yaml
 from ragtune.backends.engine_environment import base_model_command, engine_python, install_commands
 from ragtune.errors import SettingsError
 from ragtune.extras import install_command
-from ragtune.settings import EngineSettings
+from ragtune.settings import LOCAL_SOURCES, SOURCE_FORMS, EngineSettings
 from ragtune_serving.terminal import out
 
 SETTINGS_FILE, DOCUMENTS = "ragtune.yaml", "documents"
@@ -22,12 +22,14 @@ IGNORED = (".ragtune/", ".venv/", ".venv-vllm/")
 def init(
     folder: Annotated[Path, typer.Argument(help="folder of the new project; it is created if it does not exist")],
     source: Annotated[
-        list[str], typer.Option(help="what to index, such as folder:PATH; may be repeated; default: a new folder")
+        list[str], typer.Option(help=f"what to read: {SOURCE_FORMS} or a URL; may be repeated; default: a new folder")
     ] = [],  # noqa: B006
     profile: Annotated[str, typer.Option(help="settings to begin with: laptop")] = "laptop",
 ) -> None:
     """Write ragtune.yaml for your own documents into a folder."""
-    settings_text = profile_text(profile, [_absolute(spec) for spec in source] or [f"folder:{DOCUMENTS}"])
+    own_folder = all(spec.startswith("pairs:") for spec in source)
+    specs = [f"folder:{DOCUMENTS}"] if own_folder else []
+    settings_text = profile_text(profile, [*specs, *map(_absolute, source)])
     file = folder / SETTINGS_FILE
     if file.exists():
         raise SettingsError(
@@ -38,11 +40,11 @@ def init(
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"{folder} is a file.", "the name of a folder", "name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    if not source:
+    if own_folder:
         _write_example(folder / DOCUMENTS)
     file.write_text(settings_text)
     _write_ignore_file(folder / ".gitignore")
-    out.print(next_steps(folder, own_folder=not source), markup=False)
+    out.print(next_steps(folder, own_folder), markup=False)
 
 
 def profile_text(profile: str, sources: list[str]) -> str:
@@ -71,7 +73,7 @@ def next_steps(folder: Path, own_folder: bool) -> str:
 def _absolute(spec: str) -> str:
     """Return a source with an absolute path: it was typed here, and will be read from the new folder."""
     kind, _, path = spec.partition(":")
-    return f"{kind}:{Path(path).expanduser().resolve()}" if kind in ("folder", "jsonl") else spec
+    return f"{kind}:{Path(path).expanduser().resolve()}" if kind in LOCAL_SOURCES else spec
 
 
 def _profile_files() -> list[Path]:
