@@ -25,6 +25,7 @@ import dagster as dg
 from ragtune.errors import RagTuneError
 from ragtune.settings import Settings, load_settings, prepare_process
 from ragtune.store.artifacts import ArtifactStore, clear_abandoned
+from ragtune_assets.dataset import gate_note
 from ragtune_assets.definitions import build_definitions
 from ragtune_assets.home_lock import exclusive
 from ragtune_assets.interrupts import Interrupts
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 clear_abandoned(store.root, settings.home / "models")
                 defs = build_definitions(settings)
                 drifts = {"search_index": partial(index_drift, settings, store)}
-                materialize(defs, store, instance, chosen.select or ["*"], chosen.force, drifts)
+                notes = {"lora_adapter": partial(gate_note, settings, store)}
+                materialize(defs, store, instance, chosen.select or ["*"], chosen.force, drifts, notes)
     except RagTuneError as error:
         LOGGER.error("%s", error)
         return 1
@@ -78,11 +80,12 @@ def materialize(
     select: Sequence[str] = ("*",),
     force: bool = False,
     drifts: Mapping[str, Callable[[], str]] = MappingProxyType({}),
+    notes: Mapping[str, Callable[[], str]] = MappingProxyType({}),
 ) -> list[str]:
     """Build what is stale in the selection and return the names that ran, in order.
 
     `drifts` is for assets whose artefact lies outside the store: each function returns why the artefact is no longer
-    what was built, or "".
+    what was built, or "". `notes` returns what a person should know before an expensive asset is built.
 
     Raises RagTuneError that names the failing asset or check and the reason.
     """
@@ -104,6 +107,9 @@ def materialize(
         for key in sorted(reasons.keys() | stale):
             text = reasons.get(key) or "it is built in the same step"
             LOGGER.info("%s: %s", key.to_user_string(), f"building, because {text}" if key in stale else "fresh")
+        for key in sorted(stale):
+            if key.to_user_string() in notes:
+                LOGGER.info("%s: %s", key.to_user_string(), notes[key.to_user_string()]())
         if stale:
             _run(job, instance, sorted(stale))
             give_memory_back()
@@ -181,7 +187,8 @@ def _failure(result: dg.ExecuteInProcessResult) -> RagTuneError:
             lines.append(_cause(event.engine_event_data.error))
     for evaluation in result.get_asset_check_evaluations():
         if not evaluation.passed and evaluation.blocking:
-            lines.append(f"{evaluation.asset_key.to_user_string()}: the check {evaluation.check_name} did not pass.")
+            name, why = evaluation.asset_key.to_user_string(), evaluation.description or ""
+            lines.append(f"{name}: the check {evaluation.check_name} did not pass. {why}".strip())
     causes = "\n".join(lines) or "The run failed."
     return RagTuneError(f"{causes}\nFor details see run {result.run_id} in Dagster (`ragtune up`).")
 
