@@ -77,7 +77,8 @@ def test_the_context_decides_if_an_answer_stands_in_several_passages() -> None:
     ("question", "answer", "fields", "reason"),
     [
         ("where is the sauna", "Next to the kiln, behind the boiler house.", {}, "no passage holds the answer"),
-        ("is there a kiln", "Yes", {}, "no passage contains the short answer 'Yes'"),
+        ("is there a kiln", "Yes", {}, "the answer 'Yes' says nothing that a passage could hold"),
+        ("how hot is the kiln", "1300", {}, "no passage contains the short answer '1300'"),
         ("who repairs bicycles on Sundays", "14 guilders", {}, "says too little of the question"),
         (
             "how hot",

@@ -1,8 +1,8 @@
 """Turns questions and answers that people wrote before into pairs, by finding the passages that hold the answers.
 
 A search by words proposes passages. A passage holds an answer if it contains the answer's words and resembles the
-question, or the text that the answer was taken from if the file gives it. The limits below were measured:
-`python -m benchmarks.dataset.existing`.
+question, or the text that the answer was taken from if the file gives it. The limits below were chosen on the
+development questions of `benchmarks/questions`; `python -m benchmarks.dataset.existing` measures them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,10 +26,15 @@ SHORT_ANSWER_WORDS = 3
 """Answers with fewer content words, such as `30 days`, stand in many passages; these must resemble the question."""
 LEAST_OF_QUESTION = 0.5
 """Share of the question's content words that a passage with a short answer has."""
+LEAST_OF_QUESTION_IF_FIRST = 0.2
+"""The same for the passage that the search puts first."""
 LEAST_OF_QUESTION_IF_REWORDED = 0.3
 """The same for a longer answer whose words are not all in the passage."""
 LEAST_OF_CONTEXT = 0.8
 """Share of the content words of the sentence that the answer was taken from."""
+_YES_OR_NO = frozenset({"yes", "no", "ja", "nein", "oui", "non", "si", "sí"})
+_PER_PLACE = 0.02
+"""What a place in the search result costs against a whole answer; it decides between equal passages."""
 _NEW_SHARE = 0.2
 """Share of the answer's words from which another passage of the document counts as evidence too; chosen by hand."""
 _MOST_EVIDENCE = 2
@@ -54,9 +59,13 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class _Evidence:
-    """How well a passage supports a pair; shares are in 0..1, `of_context` is -1 without a context."""
+    """How well a passage supports a pair; shares are in 0..1, `of_context` is -1 without a context.
+
+    `place` counts the hits before it.
+    """
 
     chunk: Chunk
+    place: int
     is_named: bool
     literal: tuple[int, int] | None
     of_answer: float
@@ -66,7 +75,8 @@ class _Evidence:
     @property
     def rank(self) -> tuple[float, ...]:
         """Sort key; larger is better."""
-        return (self.of_context, self.literal is not None, self.of_answer + self.of_question / 2 + self.is_named)
+        likeness = self.of_answer + self.of_question / 2 - _PER_PLACE * self.place
+        return (self.of_context, self.literal is not None, likeness + self.is_named)
 
 
 def match_pairs(existing: Sequence[ExistingPair], search: Search, progress: Progress = silent) -> list[Match]:
@@ -140,10 +150,11 @@ def _match(existing: ExistingPair, answer: str, hits: Sequence[Hit]) -> Match:
 def _evidence(existing: ExistingPair, answer: str, hits: Sequence[Hit]) -> Iterator[_Evidence]:
     question_words, answer_words = content_words(existing.question), content_words(answer)
     context_words = content_words(_context_sentence(existing))
-    for hit in hits:
+    for place, hit in enumerate(hits):
         chunk, words = hit.chunk, content_words(hit.chunk.embedded_text)
         yield _Evidence(
             chunk=chunk,
+            place=place,
             is_named=bool(existing.document) and existing.document in (chunk.path, chunk.title, chunk.document_id),
             literal=literal_span(answer, chunk.text),
             of_answer=len(answer_words & words) / len(answer_words) if answer_words else 0.0,
@@ -161,6 +172,8 @@ def _missing(existing: ExistingPair, answer: str, best: _Evidence) -> str:
     if best.of_context >= 0 and best.of_context < LEAST_OF_CONTEXT and len(_context_sentence(existing).split()) > 1:
         share = best.of_context
         return f"no passage holds its context: {closest} with {share:.0%} of the words, {LEAST_OF_CONTEXT:.0%} needed"
+    if best.of_context < 0 and answer.rstrip(".!").lower() in _YES_OR_NO:
+        return f"the answer '{answer}' says nothing that a passage could hold; write it as a sentence"
     is_short = len(content_words(answer)) < SHORT_ANSWER_WORDS
     if is_short and best.literal is None:
         return f"no passage contains the short answer '{answer}' as it is written; {closest}"
@@ -170,7 +183,10 @@ def _missing(existing: ExistingPair, answer: str, best: _Evidence) -> str:
             f"no passage holds the answer: {closest} with {share:.0%} of its words, {LEAST_SHARE_IN_CHUNK:.0%} needed"
         )
     is_whole = best.of_answer >= 1.0 or best.literal is not None
-    needed = LEAST_OF_QUESTION if is_short else 0.0 if is_whole else LEAST_OF_QUESTION_IF_REWORDED
+    if is_short:
+        needed = LEAST_OF_QUESTION if best.place else LEAST_OF_QUESTION_IF_FIRST
+    else:
+        needed = 0.0 if is_whole else LEAST_OF_QUESTION_IF_REWORDED
     if best.of_context < 0 and best.of_question < needed:
         share = best.of_question
         return (
