@@ -12,6 +12,8 @@ from typing import Any, Literal
 Split = Literal["train", "validation", "gate", "test", "out_of_domain"]
 Precision = Literal["bf16", "w4a16", "w8a8"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "gate", "test")
+Origin = Literal["people", "feedback", "writer"]
+ORIGINS: tuple[Origin, ...] = ("people", "feedback", "writer")
 
 
 def content_id(*parts: str) -> str:
@@ -163,11 +165,31 @@ class IndexUpdate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExistingPair:
+    """A question that people wrote, with its answer, as it stands in a file of the source `source`.
+
+    `place` says where, such as `line 3`. `answer` is "" if the documents do not answer the question. `context` is the
+    text that the answer was taken from, and `answer_start` the answer's offset there; `document` names a document by
+    its path, its title or its id. They are "", -1 and "" if the file does not say.
+    """
+
+    source: str
+    place: str
+    question: str
+    answer: str
+    answerable: bool = True
+    context: str = ""
+    answer_start: int = -1
+    document: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QAPair:
     """A question with its answer, quoted from one chunk; `span` holds the character offsets of the answer there.
 
     `evidence_ids` names further chunks that the answer needs. An unanswerable pair has `answerable=False`, an
-    empty answer and the span (0, 0). Its chunk looks relevant but does not answer the question.
+    empty answer and the span (0, 0). Its chunk looks relevant but does not answer the question. `imported_from` is the
+    file and line of a pair that people wrote before.
     """
 
     id: str
@@ -184,11 +206,22 @@ class QAPair:
     scores: dict[str, float] = field(default_factory=dict)
     template: str = ""
     evidence_ids: tuple[str, ...] = ()
+    imported_from: str = ""
+
+    @property
+    def origin(self) -> Origin:
+        """Who asked the question: people before, a user who corrected an answer, or a writer of this product."""
+        if self.feedback_id:
+            return "feedback"
+        return "people" if self.imported_from else "writer"
 
 
 @dataclass(frozen=True, slots=True)
 class SplitItem:
-    """A pair with its split, and the cluster of near-duplicate documents that was assigned to that split."""
+    """A pair with its split, and the cluster that was assigned to that split.
+
+    A cluster has near-duplicate documents, or sections if the collection has few documents.
+    """
 
     pair: QAPair
     split: Split
@@ -279,6 +312,7 @@ class ScoredAnswer:
     """A model's answer to one held-out question, with its metrics; the unit of every paired comparison.
 
     `retrieved` says whether the right passage was among those shown; `cited` holds the ids of the cited chunks.
+    `origin` is who asked the question. `group` names what the answer is resampled with; "" is its document.
     """
 
     pair_id: str
@@ -293,13 +327,16 @@ class ScoredAnswer:
     metrics: dict[str, float]
     latency_ms: float
     document_id: str = ""
+    origin: str = "writer"
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """A metric's mean over n answers with its 95% interval, and what it was measured on.
 
-    `signature` names how the metric counts, so that scores are compared only if they count alike.
+    `signature` names how the metric counts, so that scores are compared only if they count alike. `origin` limits the
+    score to the questions of people, feedback or the writers; "" is all of them.
     """
 
     model: str
@@ -314,6 +351,7 @@ class Score:
     model_version: str
     seed: int
     signature: str
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +361,7 @@ class GateDecision:
     `alpha` is the level of this look; `alpha_left` is what is left for later candidates on the same questions, and
     `refusals_before` counts the candidates that were refused on them before. `questions_needed` is the number of
     questions at which a gain of `evaluation.gate_gain` is found in 80% of cases.
+    `decided_on` says which questions the gain is measured on; `by_origin` has the gain on those of each origin.
     """
 
     promoted: bool
@@ -345,6 +384,8 @@ class GateDecision:
     refusals_before: int = 0
     alpha_left: float = 0.0
     questions_needed: int = 0
+    decided_on: str = "all questions"
+    by_origin: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

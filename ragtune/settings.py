@@ -24,6 +24,10 @@ DEFAULT_SOURCES = (
     "package:trl",
     "package:great_expectations",
 )
+SOURCE_FORMS = "folder:PATH, package:NAME, jsonl:FILE, pairs:FILE"
+"""How sources of this machine are written, for messages and help texts."""
+LOCAL_SOURCES = ("folder", "jsonl", "pairs")
+"""The sources among them with a path, whose files can be watched."""
 
 
 class Section(BaseModel):
@@ -97,7 +101,7 @@ class IndexSettings(Section):
 class DatasetSettings(Section):
     """How many pairs the dataset has, and how clusters of near-duplicates are split."""
 
-    min_pairs: int = Field(1000, ge=1)
+    min_pairs: int = Field(0, ge=0, description="0: a tenth of the passages, at least 6 and at most 1000")
     max_pairs: int = Field(4000, ge=1)
     unanswerable_share: float = Field(0.15, ge=0, le=0.5)
     test_share: float = Field(0.12, gt=0, lt=1)
@@ -184,6 +188,7 @@ class EvaluationSettings(Section):
     gate_items: int = Field(120, ge=0, description="0: as many as find a gain of gate_gain in 80% of cases")
     gate_gain: float = Field(0.05, gt=0, lt=1, description="the gain that the number of gate questions is planned for")
     gate_looks: int = Field(20, ge=1, description="refused candidates over which alpha is spent")
+    people_items: int = Field(60, ge=1, description="gate questions by people from which on they alone decide")
     precisions: tuple[Literal["bf16", "w4a16", "w8a8"], ...] = Field(
         ("bf16", "w4a16"), description="precisions scored in addition to the served one"
     )

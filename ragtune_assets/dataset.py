@@ -1,8 +1,10 @@
 """From passages and feedback to questions and answers that are checked and split."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,31 @@ from ragtune.dataset.checks.paraphrases import cached_embedder, paraphrase_pairs
 from ragtune.dataset.checks.quality import QualityReport, Scorer, check_pairs
 from ragtune.dataset.checks.retrievability import with_retrievability
 from ragtune.dataset.corrections import corrected_pairs
+from ragtune.dataset.existing import Match, match_pairs
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.llm.judge import LLMJudge
 from ragtune.dataset.llm.writer import LLMWriter
+from ragtune.dataset.minimums import shortage
 from ragtune.dataset.publishing import publish, read_published
 from ragtune.dataset.reviews.decisions import Decision
 from ragtune.dataset.reviews.outcome import apply_reviews
+from ragtune.dataset.split_units import SplitUnits, choose_units
 from ragtune.dataset.splits import leaks, split_pairs
+from ragtune.evaluation.power import gate_power
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.ports import Embedder, PairWriter
-from ragtune.records import ArtifactRef, Chunk, Document, FeedbackEvent, Hit, QAPair, Split, SplitItem
+from ragtune.records import (
+    SPLITS,
+    ArtifactRef,
+    Chunk,
+    Document,
+    ExistingPair,
+    FeedbackEvent,
+    Hit,
+    QAPair,
+    Split,
+    SplitItem,
+)
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore, file_sha256, write_json
 from ragtune_assets import pages
@@ -35,20 +52,40 @@ RESULTS = "results.json"
 MEMORY = "memory.json"
 
 
+@asset(
+    group_name="dataset",
+    kinds={"python", "parquet"},
+    owners=OWNERS,
+    settings=("index", "embedder"),
+    deps=["search_index"],
+)
+def matched_pairs(
+    existing_pairs: ArtifactRef,
+    store: dg.ResourceParam[ArtifactStore],
+    retriever: dg.ResourceParam[Retriever],
+) -> dg.MaterializeResult[ArtifactRef]:
+    """Existing questions and answers with the passages that hold the answers; the others with the reason."""
+    existing = store.read_records(existing_pairs, ExistingPair)
+    matches = match_pairs(existing, partial(retriever.search_many, mode="text"), LoggedProgress())
+    return materialized(store.write_records("matched_pairs", matches), pages.matches_page(matches))
+
+
 @asset(group_name="dataset", kinds={"python", "parquet"}, owners=OWNERS, settings=("dataset", "seed"))
 def qa_candidates(
     chunks: ArtifactRef,
     feedback_events: ArtifactRef,
+    matched_pairs: ArtifactRef,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
 ) -> dg.MaterializeResult[ArtifactRef]:
-    """Questions written from the passages, and the corrections that people made."""
+    """Questions written from the passages, those that people asked before, and the corrections that people made."""
     passages = store.read_records(chunks, Chunk)
+    existing = [match.pair for match in store.read_records(matched_pairs, Match) if match.pair is not None]
     writers = pair_writers(settings)
     pairs = [pair for writer in writers for pair in writer.write(passages, LoggedProgress())]
     corrections = corrected_pairs(store.read_records(feedback_events, FeedbackEvent), passages)
-    ref = store.write_records("qa_candidates", [*corrections.pairs, *pairs])
-    return materialized(ref, pages.candidates_page(writers, pairs, corrections))
+    ref = store.write_records("qa_candidates", [*corrections.pairs, *existing, *pairs])
+    return materialized(ref, pages.candidates_page(writers, pairs, corrections, existing))
 
 
 @multi_asset(
@@ -88,7 +125,7 @@ def qa_dataset(
         quality_report = commit_report(store, folder, report.results)
     dataset = store.write_records("qa_dataset", report.pairs)
     page = pages.dataset_page(report, reviewed, quality_report) | usage()
-    yield materialized(dataset, page, expectation_checks(report))
+    yield materialized(dataset, page, expectation_checks(report, shortage(report.pairs, passages, settings.dataset)))
     yield materialized(quality_report, pages.quality_page(report.results, quality_report))
 
 
@@ -96,27 +133,33 @@ def qa_dataset(
     group_name="dataset",
     kinds={"python", "parquet"},
     owners=OWNERS,
-    settings=("dataset", "embedder", "seed"),
-    check_specs=[dg.AssetCheckSpec("no_leak", asset="qa_splits", blocking=True)],
+    settings=("dataset", "embedder", "evaluation", "seed"),
+    check_specs=[
+        dg.AssetCheckSpec("no_leak", asset="qa_splits", blocking=True),
+        dg.AssetCheckSpec("no_empty_split", asset="qa_splits", blocking=True),
+        dg.AssetCheckSpec("gate_can_show_a_gain", asset="qa_splits"),
+    ],
 )
 def qa_splits(
     qa_dataset: ArtifactRef,
     raw_documents: ArtifactRef,
+    chunks: ArtifactRef,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
     embedder: dg.ResourceParam[Embedder],
 ):
     """Every pair with its split; near-duplicate documents share a split, corrected ones go to training."""
-    pairs = store.read_records(qa_dataset, QAPair)
-    documents = store.read_records(raw_documents, Document)
-    corrected = {pair.document_id for pair in pairs if pair.feedback_id}
+    pairs, documents = store.read_records(qa_dataset, QAPair), store.read_records(raw_documents, Document)
+    passages = store.read_records(chunks, Chunk)
+    units = choose_units(pairs, documents, passages, settings.dataset)
     alike = paraphrase_pairs(pairs, embedder.embed, settings.dataset.same_question)
-    earlier = earlier_splits(store)
-    items = split_pairs(pairs, documents, settings.dataset, settings.seed, corrected, earlier, alike)
-    remember_splits(store, earlier, items)
-    check = leak_check(leaks(items, documents, settings.dataset.jaccard, alike))
+    remembered = earlier_splits(store)
+    earlier = units.earlier(remembered, passages)
+    items, leaking = split_by_unit(pairs, units, settings, earlier, alike)
+    write_json(store.root / "qa_splits" / MEMORY, {**remembered, **units.used(items)})
+    checks = [leak_check(leaking), empty_split_check(items), power_check(items, settings)]
     ref = store.write_records("qa_splits", items)
-    return materialized(ref, pages.splits_page(items, len(alike)), [check])
+    return materialized(ref, pages.splits_page(items, len(alike), units.by_section), checks)
 
 
 @asset(group_name="dataset", kinds={"parquet", "huggingface"}, owners=OWNERS, settings=("seed",))
@@ -184,23 +227,28 @@ def read_results(store: ArtifactStore, report: ArtifactRef) -> list[ExpectationR
     return [ExpectationResult(**row) for row in json.loads((store.folder(report) / RESULTS).read_text())]
 
 
-def expectation_checks(report: QualityReport) -> list[dg.AssetCheckResult]:
-    """Return one check result per severity; its metadata lists every expectation."""
+def expectation_checks(report: QualityReport, missing: str = "") -> list[dg.AssetCheckResult]:
+    """Return one check result per severity; its metadata lists every expectation.
+
+    `missing` says what to do if there are too few pairs.
+    """
     return [
-        _expectation_check(report, "critical", "expectations", dg.AssetCheckSeverity.ERROR),
+        _expectation_check(report, "critical", "expectations", dg.AssetCheckSeverity.ERROR, missing),
         _expectation_check(report, "warning", "recommendations", dg.AssetCheckSeverity.WARN),
     ]
 
 
 def _expectation_check(
-    report: QualityReport, severity: str, name: str, level: dg.AssetCheckSeverity
+    report: QualityReport, severity: str, name: str, level: dg.AssetCheckSeverity, missing: str = ""
 ) -> dg.AssetCheckResult:
     results = [result for result in report.results if result.severity == severity]
+    failed = [f"{r.name}: found {r.observed}, expected {r.expected}" for r in results if not r.success]
     return dg.AssetCheckResult(
-        passed=all(result.success for result in results),
+        passed=not failed,
         check_name=name,
         asset_key="qa_dataset",
         severity=level,
+        description=" ".join([*([missing] if missing else []), f"Failed: {'; '.join(failed)}."]) if failed else None,
         metadata={"expectations": pages.expectations_table(results)},
     )
 
@@ -211,8 +259,58 @@ def leak_check(messages: Sequence[str]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=not messages, check_name="no_leak", metadata={"leaks": first})
 
 
+def split_by_unit(
+    pairs: Sequence[QAPair],
+    units: SplitUnits,
+    settings: Settings,
+    earlier: Mapping[str, Split],
+    alike: Sequence[tuple[str, str]],
+) -> tuple[list[SplitItem], list[str]]:
+    """Return the pairs with their splits, and a sentence for each leak between the splits."""
+    corrected = {units.of(pair) for pair in pairs if pair.feedback_id}
+    of_units, knobs = units.as_units(pairs), settings.dataset
+    items = split_pairs(of_units, units.documents, knobs, settings.seed, corrected, earlier, alike)
+    return units.as_documents(items, pairs), leaks(items, units.documents, knobs.jaccard, alike)
+
+
+def empty_split_check(items: Sequence[SplitItem]) -> dg.AssetCheckResult:
+    """Return whether there are questions to train on, to test and to decide with."""
+    counts = Counter(item.split for item in items)
+    empty = [split for split in ("train", "test", "gate") if not counts[split]]
+    sizes = ", ".join(f"{split} {counts[split]}" for split in SPLITS)
+    found = (
+        f"No question is left for {' and '.join(empty)} ({sizes}). Each needs at least one, from documents or sections "
+        "that resemble no other. Add documents or existing questions (`ragtune sources add pairs:FILE`)."
+    )
+    return dg.AssetCheckResult(
+        passed=not empty,
+        check_name="no_empty_split",
+        description=found if empty else None,
+        metadata={split: counts[split] for split in SPLITS},
+    )
+
+
+def power_check(items: Sequence[SplitItem], settings: Settings) -> dg.AssetCheckResult:
+    """Return a warning if the gate has too few questions to show a gain that is worth a training."""
+    power = gate_power(items, settings.evaluation, settings.seed)
+    return dg.AssetCheckResult(
+        passed=power.is_enough,
+        check_name="gate_can_show_a_gain",
+        severity=dg.AssetCheckSeverity.WARN,
+        description=str(power),
+        metadata=asdict(power),
+    )
+
+
+def gate_note(settings: Settings, store: ArtifactStore) -> str:
+    """Return what a training could show at the gate, or "" if nothing was split yet."""
+    ref = store.current("qa_splits")
+    items = store.read_records(ref, SplitItem) if ref else []
+    return str(gate_power(items, settings.evaluation, settings.seed)) if items else ""
+
+
 def earlier_splits(store: ArtifactStore) -> dict[str, Split]:
-    """Return {document id: split} of every document that was ever split here, even if it is gone since.
+    """Return {id: split} of every document and section that was ever split here, even if it is gone since.
 
     A model may have been trained on any of them.
     """
@@ -222,8 +320,3 @@ def earlier_splits(store: ArtifactStore) -> dict[str, Split]:
         return splits
     ref = store.current("qa_splits")
     return {item.pair.document_id: item.split for item in store.read_records(ref, SplitItem)} if ref else {}
-
-
-def remember_splits(store: ArtifactStore, earlier: dict[str, Split], items: list[SplitItem]) -> None:
-    """Add the splits of these items to what `earlier_splits` returns."""
-    write_json(store.root / "qa_splits" / MEMORY, {**earlier, **{item.pair.document_id: item.split for item in items}})

@@ -1,6 +1,7 @@
 """What the models answer on held-out questions, what the answers are worth, and how fast the models are."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -11,14 +12,25 @@ from ragtune.evaluation import out_of_domain
 from ragtune.evaluation.alpha_spending import spent_questions
 from ragtune.evaluation.benchmark import Load, MeasuredModel, folder_bytes, run_loads
 from ragtune.evaluation.gate import paired_gain
-from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers, held_out
+from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers, held_out, resampling_groups
 from ragtune.evaluation.retrieval import RetrievalRun, measure_retrieval
 from ragtune.evaluation.scoring import ScoreIdentity, summarise
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.model.base.capacity import chosen_device, reads_int4
 from ragtune.model.base.pretrained import raw_model
 from ragtune.ports import Engine, EvidenceModel
-from ragtune.records import ArtifactRef, BenchmarkRow, Chunk, Document, Message, Precision, Score, Split, SplitItem
+from ragtune.records import (
+    ArtifactRef,
+    BenchmarkRow,
+    Chunk,
+    Document,
+    Message,
+    Precision,
+    Score,
+    ScoredAnswer,
+    Split,
+    SplitItem,
+)
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
@@ -128,7 +140,7 @@ def eval_answers(
     outside = Exam(fixed, exam_context(out_of_domain_questions, settings))
     exams: dict[Split, Exam] = {"test": domain, "gate": domain, "out_of_domain": outside}
     answers = HeldOutAnswers(engine, exams, store, settings.evaluation, settings.seed, LoggedProgress())
-    sets = answer_sets(answers, models, settings)
+    sets = answer_sets(answers, models, settings, resampling_groups(items))
     return materialized(store.write_records("eval_answers", sets), pages.answers_page(sets))
 
 
@@ -202,15 +214,21 @@ def exam_context(passages: ArtifactRef, settings: Settings) -> str:
     return f"{passages.sha256} {settings.fingerprint('answer', 'index', 'engine')}"
 
 
-def answer_sets(answers: HeldOutAnswers, models: Sequence[Contender], settings: Settings) -> list[AnswerSet]:
-    """Return the answers of each model to the questions of each split."""
+def answer_sets(
+    answers: HeldOutAnswers, models: Sequence[Contender], settings: Settings, groups: Mapping[str, str]
+) -> list[AnswerSet]:
+    """Return the answers of each model to the questions of each split; `groups` names what they are resampled with."""
     default = _ENGINES_ON_A_CPU if chosen_device(settings.device) == "cpu" else 1
     by_model = answers.of_all(models, settings.evaluation.models_at_once or default)
     return [
-        AnswerSet(model.model, model.precision, model.version, split, tuple(scored))
+        AnswerSet(model.model, model.precision, model.version, split, tuple(_in_groups(scored, groups)))
         for model, by_split in zip(models, by_model, strict=True)
         for split, scored in by_split.items()
     ]
+
+
+def _in_groups(answers: Sequence[ScoredAnswer], groups: Mapping[str, str]) -> list[ScoredAnswer]:
+    return [replace(answer, group=groups.get(answer.pair_id, "")) for answer in answers]
 
 
 def benchmark_prompts(

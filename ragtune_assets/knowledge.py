@@ -18,11 +18,11 @@ from ragtune.knowledge.library import Library
 from ragtune.knowledge.sources import Corpus
 from ragtune.ports import Embedder, SearchIndex
 from ragtune.records import ArtifactRef, Chunk, Document, content_id
-from ragtune.settings import Settings
+from ragtune.settings import SOURCE_FORMS, Settings
 from ragtune.store.artifacts import ArtifactStore, write_json
 from ragtune_assets import pages
 from ragtune_assets.asking_again import request_run
-from ragtune_assets.asset import asset
+from ragtune_assets.asset import asset, multi_asset
 from ragtune_assets.display import materialized, table
 from ragtune_assets.pages import STATES
 from ragtune_assets.progress import LoggedProgress
@@ -41,7 +41,7 @@ class KnowledgeChanges(dg.Config):
     """What a person asks of a run in the launchpad; if nothing is filled in, every source is read again."""
 
     reread: list[str] | None = Field(None, description="read only these sources again; the others stay as last read")
-    add_sources: list[str] = Field(default=[], description="folder:PATH, package:NAME, jsonl:FILE or a URL")
+    add_sources: list[str] = Field(default=[], description=f"{SOURCE_FORMS} or a URL")
     remove_sources: list[str] = Field(default=[], description="sources to leave out from now on")
     remove_documents: list[str] = Field(default=[], description="ids, paths or titles to leave out from now on")
     restore_documents: list[str] = Field(default=[], description="removed documents to take in again")
@@ -59,7 +59,12 @@ class KnowledgeChanges(dg.Config):
         return library
 
 
-@asset(
+@multi_asset(
+    {
+        "raw_documents": "Every readable document of the sources, each with a stable id and the hash of its content.",
+        "existing_pairs": "Questions and answers that people wrote before: the sources `pairs:FILE`.",
+    },
+    name="raw_documents",
     group_name="knowledge",
     kinds={"python", "parquet"},
     owners=OWNERS,
@@ -69,11 +74,12 @@ class KnowledgeChanges(dg.Config):
 def raw_documents(
     config: KnowledgeChanges, settings: dg.ResourceParam[Settings], store: dg.ResourceParam[ArtifactStore]
 ):
-    """Every readable document of the sources, each with a stable id and the hash of its content."""
+    """The documents and existing pairs of the sources: one step, because one read of the sources gives both."""
     library = config.apply(Library(settings))
     corpus = library.read(reread=config.reread, progress=LoggedProgress())
     ref = store.write_records("raw_documents", corpus.documents)
-    return materialized(ref, pages.documents_page(library, corpus), [readability_check(corpus)])
+    yield materialized(ref, pages.documents_page(library, corpus), [readability_check(corpus)])
+    yield materialized(store.write_records("existing_pairs", corpus.pairs), pages.existing_page(corpus))
 
 
 def readability_check(corpus: Corpus) -> dg.AssetCheckResult:
@@ -87,10 +93,10 @@ def readability_check(corpus: Corpus) -> dg.AssetCheckResult:
 
 
 @dg.sensor(
-    asset_selection=["raw_documents"],
+    asset_selection=["raw_documents", "existing_pairs"],
     minimum_interval_seconds=POLL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Asks for `raw_documents` when a folder, a JSONL file or the list of sources or removals changed.",
+    description="Asks for `raw_documents` when a folder, a file or the list of sources or removals changed.",
 )
 def changed_sources(
     context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]

@@ -29,6 +29,7 @@ from ragtune.store.artifacts import ArtifactStore, clear_abandoned
 from ragtune.store.disk_use import is_disk_full, says_disk_full
 from ragtune.store.home_lock import exclusive
 from ragtune_assets.dagster_instance import open_instance
+from ragtune_assets.dataset import gate_note
 from ragtune_assets.dead_runs import alive, close_dead_runs, free_slots
 from ragtune_assets.definitions import build_definitions
 from ragtune_assets.interrupts import Interrupts
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 clear_abandoned(store.root, settings.home / "models")
                 defs = build_definitions(settings)
                 drifts = {"search_index": partial(index_drift, settings, store)}
-                materialize(defs, store, instance, chosen.select or ["*"], chosen.force, drifts, MIN_STEP_BYTES)
+                notes = {"lora_adapter": partial(gate_note, settings, store)}
+                materialize(defs, store, instance, chosen.select or ["*"], chosen.force, drifts, notes, MIN_STEP_BYTES)
     except RagTuneError as error:
         LOGGER.error("%s", error)
         return 1
@@ -95,12 +97,14 @@ def materialize(
     select: Sequence[str] = ("*",),
     force: bool = False,
     drifts: Mapping[str, Callable[[], str]] = MappingProxyType({}),
+    notes: Mapping[str, Callable[[], str]] = MappingProxyType({}),
     step_bytes: int = 0,
 ) -> list[str]:
     """Build what is stale in the selection and return the names that ran, in order.
 
     `drifts` is for assets whose artefact lies outside the store: each function returns why the artefact is no longer
-    what was built, or "". `step_bytes` must be free on the disk before each step.
+    what was built, or "". `notes` returns what a person should know before an expensive asset is built. `step_bytes`
+    must be free on the disk before each step.
 
     Raises RagTuneError that names the failing asset or check and the reason.
     """
@@ -122,6 +126,9 @@ def materialize(
         for key in sorted(reasons.keys() | stale):
             text = reasons.get(key) or "it is built in the same step"
             LOGGER.info("%s: %s", key.to_user_string(), f"building, because {text}" if key in stale else "fresh")
+        for key in sorted(stale):
+            if key.to_user_string() in notes:
+                LOGGER.info("%s: %s", key.to_user_string(), notes[key.to_user_string()]())
         if stale:
             require_disk(store.root.parent, step_bytes, ", ".join(key.to_user_string() for key in sorted(stale)))
             wait_for_pools(instance, set().union(*(graph.get(key).pools or () for key in stale)))
@@ -204,7 +211,8 @@ def _failure(result: dg.ExecuteInProcessResult) -> RagTuneError:
             lines.append(_cause(event.engine_event_data.error))
     for evaluation in result.get_asset_check_evaluations():
         if not evaluation.passed and evaluation.blocking:
-            lines.append(f"{evaluation.asset_key.to_user_string()}: the check {evaluation.check_name} did not pass.")
+            name, why = evaluation.asset_key.to_user_string(), evaluation.description or ""
+            lines.append(f"{name}: the check {evaluation.check_name} did not pass. {why}".strip())
     causes = "\n".join(lines) or "The run failed."
     return RagTuneError(f"{causes}\nFor details see run {result.run_id} in Dagster (`ragtune up`).")
 

@@ -168,10 +168,12 @@ def examples(
 ) -> list[TrainingExample]:
     """Return the split's conversations, people's corrections first so that no time limit leaves them out.
 
-    No more are built than training can use; up to `together` questions share a prompt.
+    Questions that people asked come before written ones if there are more than training can use. Up to `together`
+    questions share a prompt.
     """
+    rank, seed = {"feedback": 0, "people": 1, "writer": 2}, str(settings.seed)
     pairs = [item for item in items if item.split == split]
-    pairs.sort(key=lambda item: (item.pair.kind != CORRECTION, content_id(str(settings.seed), item.pair.id)))
+    pairs.sort(key=lambda item: (rank[item.pair.origin], content_id(seed, item.pair.id)))
     limit = example_limit(settings.training, split)
     pairs = pairs[: together * limit]
     search = batched_search(retriever, [item.pair.question for item in pairs], hits_needed(settings.answer.passages))

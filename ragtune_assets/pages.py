@@ -15,6 +15,7 @@ import dagster as dg
 from ragtune.dataset.checks.expectations import ExpectationResult
 from ragtune.dataset.checks.quality import QualityReport
 from ragtune.dataset.corrections import Corrections
+from ragtune.dataset.existing import Match
 from ragtune.dataset.llm.writer import LLMWriter
 from ragtune.dataset.publishing import diff_items
 from ragtune.dataset.reviews.decisions import REVIEWED, Decision
@@ -26,6 +27,7 @@ from ragtune.knowledge.sources import Corpus
 from ragtune.model.training.report import AdapterReport
 from ragtune.ports import PairWriter
 from ragtune.records import (
+    ORIGINS,
     SPLITS,
     ArtifactRef,
     BenchmarkRow,
@@ -53,15 +55,38 @@ _QUARANTINED = 200
 def documents_page(library: Library, corpus: Corpus) -> Page:
     """Show each source with its last read, what could not be read, what was removed, and a preview."""
     quarantine = [(file.source, file.path, file.reason) for file in corpus.quarantine[:_QUARANTINED]]
-    shelves = [(s.spec, len(s.documents), len(s.quarantine), s.read_at) for s in library.shelves()]
+    shelves = [(s.spec, len(s.documents), len(s.pairs), len(s.quarantine), s.read_at) for s in library.shelves()]
     removed = [(document.id, document.path, document.removed_at) for document in library.decisions().removed]
     preview = [(document.title, document.kind, document.text) for document in corpus.documents[:_SOME]]
     return {
-        "sources": table(["source", "documents", "not readable", "read at"], shelves),
+        "sources": table(["source", "documents", "existing pairs", "not readable", "read at"], shelves),
         "quarantine": table(["source", "path", "reason"], quarantine),
         "removed": table(["id", "path", "since"], removed),
         STATES: dg.MetadataValue.json(corpus.states),
         "preview": table(["title", "kind", "text"], preview),
+    }
+
+
+def existing_page(corpus: Corpus) -> Page:
+    """Show how many existing pairs each file holds, and the first of them."""
+    counts = sorted(Counter(pair.source for pair in corpus.pairs).items())
+    preview = [(pair.question, pair.answer, pair.place) for pair in corpus.pairs[:_SOME]]
+    return {
+        "files": table(["source", "pairs"], counts),
+        "preview": table(["question", "answer", "place"], preview),
+    }
+
+
+def matches_page(matches: Sequence[Match]) -> Page:
+    """Show how many existing pairs found their passage, and why the others did not."""
+    unmatched = [(m.existing.question, m.existing.place, m.reason) for m in matches if m.pair is None]
+    shortened = [(m.existing.question, m.pair.answer) for m in matches if m.pair is not None and m.shortened]
+    return {
+        "existing pairs": len(matches),
+        "matched": len(matches) - len(unmatched),
+        "not matched": table(["question", "place", "why"], unmatched[:_QUARANTINED]),
+        "answers cut to their first sentences": table(["question", "answer"], shortened[:_SOME]),
+        "preview": _pairs([match.pair for match in matches if match.pair is not None]),
     }
 
 
@@ -99,15 +124,17 @@ def retrieval_page(history: Sequence[RetrievalRow]) -> Page:
     }
 
 
-def candidates_page(writers: Sequence[PairWriter], pairs: Sequence[QAPair], corrections: Corrections) -> Page:
+def candidates_page(
+    writers: Sequence[PairWriter], pairs: Sequence[QAPair], corrections: Corrections, existing: Sequence[QAPair]
+) -> Page:
     """Show who wrote how many pairs, which corrections could not be used, and what a language model cost."""
-    counts = sorted(Counter(pair.writer for pair in pairs).items())
+    counts = sorted(Counter(pair.writer for pair in [*existing, *pairs]).items())
     unusable = [(event.question, reason) for event, reason in corrections.dropped]
     page = {
         "written": table(["writer", "pairs"], counts),
         "corrections": len(corrections.pairs),
         "corrections not usable": table(["question", "why"], unusable),
-        "preview": _pairs([*corrections.pairs, *pairs]),
+        "preview": _pairs([*corrections.pairs, *existing, *pairs]),
     }
     for writer in writers:
         if isinstance(writer, LLMWriter):
@@ -122,14 +149,17 @@ def dataset_page(report: QualityReport, reviewed: ReviewOutcome, data_docs: Arti
     Orphaned reviews are verdicts on pairs that are no longer written.
     """
     reasons = Counter(reason for _, reason in report.rejected)
-    examples = [(pair.question, reason) for pair, reason in report.rejected[:_SOME]]
+    examples = [(pair.question, reason) for pair, reason in report.rejected if pair.origin == "writer"][:_SOME]
+    of_people = [(pair.question, pair.imported_from, why) for pair, why in report.rejected if pair.origin != "writer"]
     ranks = [pair.scores["retrievable"] for pair in report.pairs if "retrievable" in pair.scores]
     failed = [(pair.question, reason) for pair, reason in report.rejected if REVIEWED in pair.scores]
     conflicts = [(pair.question, " / ".join(map(_verdict, verdicts))) for pair, verdicts in reviewed.conflicts]
     orphans = [(d.created_at, d.reviewer, d.verdict, d.pair["question"]) for d in reviewed.orphans]
     return {
+        "origins": table(["origin", "pairs"], sorted(Counter(pair.origin for pair in report.pairs).items())),
         "rejected": table(["reason", "pairs"], sorted(reasons.items())),
         "rejected examples": table(["question", "reason"], examples),
+        "rejected pairs of people": table(["question", "from", "reason"], of_people[:_QUARANTINED]),
         "retrievable": histogram(ranks, "1 / rank of the passage for its question", "1 / rank"),
         "data docs": _data_docs(data_docs),
         "preview": _pairs(report.pairs),
@@ -153,13 +183,17 @@ def expectations_table(results: Sequence[ExpectationResult]) -> dg.MarkdownMetad
     return table(["verdict", "expectation", "observed", "expected"], rows)
 
 
-def splits_page(items: Sequence[SplitItem], paraphrase_pairs: int) -> Page:
-    """Show the size of each split, how topics are spread over them, and how many questions mean the same."""
+def splits_page(items: Sequence[SplitItem], paraphrase_pairs: int, by_section: bool) -> Page:
+    """Show each split's size and origins, how topics are spread over the splits, and how many questions are alike."""
     by_split = {split: [item for item in items if item.split == split] for split in SPLITS}
-    counts = [(split, len(part), len({item.cluster for item in part})) for split, part in by_split.items()]
+    counts = [
+        (split, len(part), len({item.cluster for item in part}), *_by_origin([item.pair for item in part]))
+        for split, part in by_split.items()
+    ]
     topics = [(topic, *shares.values()) for topic, shares in topic_balance(list(items))[:_MANY]]
     return {
-        "splits": table(["split", "pairs", "clusters"], counts),
+        "splits": table(["split", "pairs", "clusters", *ORIGINS], counts),
+        "split by": "section, because there are few documents" if by_section else "document",
         "topics": table(["topic", *SPLITS], topics),
         "widest gap of a topic's held-out share": widest_gap(list(items)),
         "questions that mean the same": paraphrase_pairs,
@@ -224,11 +258,14 @@ def answers_page(sets: Sequence[AnswerSet]) -> Page:
 
 def scores_page(scores: Sequence[Score], gains: Sequence[tuple[object, ...]]) -> Page:
     """Show every score with its interval, a plot of those on the test, and the paired gains."""
-    test = [score for score in scores if score.split == "test"]
-    rows = [(s.split, s.model, s.precision, s.metric, s.value, f"{s.low:.3f} to {s.high:.3f}", s.n) for s in scores]
+    test = [score for score in scores if score.split == "test" and not score.origin]
+    rows = [
+        (s.split, s.origin or "all", s.model, s.precision, s.metric, s.value, f"{s.low:.3f} to {s.high:.3f}", s.n)
+        for s in scores
+    ]
     return {
         "plot": score_bars(test, "Held-out test, with 95% intervals"),
-        "scores": table(["split", "model", "precision", "metric", "value", "95% interval", "n"], rows),
+        "scores": table(["split", "questions", "model", "precision", "metric", "value", "95% interval", "n"], rows),
         "gains": table(["over", "model", "precision", "metric", "gain", "95% interval", "n"], gains),
     }
 
@@ -260,7 +297,9 @@ def release_page(version: str, folder: str, manifest: ModelManifest, mlflow: str
     Links lead to the run that trained it and to the version in the registry; `mlflow` is the URL of MLflow's pages,
     `model` the name in the registry.
     """
-    rows = [(s["model"], s["precision"], s["metric"], s["value"], s["n"]) for s in manifest.scores]
+    rows = [
+        (s["model"], s["precision"], s["metric"], s["origin"] or "all", s["value"], s["n"]) for s in manifest.scores
+    ]
     return {
         "version": version,
         "in the registry": dg.MetadataValue.url(f"{mlflow}/#/models/{quote(model)}/versions/{version}"),
@@ -271,7 +310,8 @@ def release_page(version: str, folder: str, manifest: ModelManifest, mlflow: str
         "served precision": manifest.served_precision,
         "feedback rows": len(manifest.feedback_ids),
         "folder": place_in_home(folder, parts=2),
-        "scores": table(["model", "precision", "metric", "value", "n"], rows),
+        "gains by origin": manifest.gate["by_origin"],
+        "scores": table(["model", "precision", "metric", "questions", "value", "n"], rows),
         "packages": table(["package", "version"], sorted(manifest.packages.items())),
     }
 
@@ -303,7 +343,13 @@ def reviews_page(decisions: Sequence[Decision]) -> Page:
 
 def gate_page(decision: GateDecision) -> Page:
     """Show the numbers of the gate's decision."""
-    return {name: value for name, value in asdict(decision).items() if isinstance(value, int | float)}
+    numbers = {name: value for name, value in asdict(decision).items() if isinstance(value, int | float)}
+    return {**numbers, "decided on": decision.decided_on, "gains by origin": decision.by_origin}
+
+
+def _by_origin(pairs: Sequence[QAPair]) -> list[int]:
+    counts = Counter(pair.origin for pair in pairs)
+    return [counts[origin] for origin in ORIGINS]
 
 
 def _pairs(pairs: Sequence[QAPair]) -> dg.MarkdownMetadataValue:

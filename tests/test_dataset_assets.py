@@ -3,63 +3,19 @@
 import json
 from pathlib import Path
 
-import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
-from ragtune.backends.lance_index import LanceIndex
 from ragtune.dataset.publishing import read_published
-from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.errors import DatasetError
-from ragtune.knowledge.retrieval import Retriever
-from ragtune.records import QAPair, SplitItem
-from ragtune.settings import load_settings
-from ragtune.store.artifacts import ArtifactStore
-from ragtune_assets import dataset, feedback, knowledge
+from ragtune.records import QAPair
 from ragtune_assets.dataset import read_results
 from ragtune_assets.materialize import materialize
-from ragtune_assets.resources import build_resources
 from ragtune_serving.cli import app
-from tests.support.counting_embedder import CountingEmbedder
+from tests.support.dataset_home import Home
 from tests.support.model_server import ModelServer
 
-ROOTS = ["feedback_events", "raw_documents", "review_decisions"]
-
-
-class Home:
-    """A home with everything up to the splits, built once."""
-
-    def __init__(self, folder, sources=("package:filelock",), **changes):
-        self.settings = load_settings({"home": folder, "sources": sources, "dataset": {"min_pairs": 50, **changes}})
-        self.store = ArtifactStore(self.settings.home / "artifacts")
-        self.reviews = ReviewStore(self.settings.feedback_url)
-        self.instance = dg.DagsterInstance.ephemeral()
-        embedder = CountingEmbedder()
-        index = LanceIndex(self.settings.home / "index", embedder.name, embedder.dimension)
-        resources = {"embedder": embedder, "index": index, "reviews": self.reviews}
-        resources["retriever"] = Retriever(index, embedder, self.settings.index)
-        self.definitions = dg.Definitions(
-            assets=dg.load_assets_from_modules([knowledge, dataset, feedback]),
-            resources={**build_resources(self.settings), **resources},
-        )
-
-    def run(self):
-        return materialize(self.definitions, self.store, self.instance)
-
-    def pairs(self, name="qa_dataset"):
-        return self.store.read_records(self.store.current(name), QAPair)
-
-    def splits(self):
-        items = self.store.read_records(self.store.current("qa_splits"), SplitItem)
-        return {item.pair.document_id: item.split for item in items}
-
-    def metadata(self, name):
-        event = self.instance.get_latest_materialization_event(dg.AssetKey(name))
-        return {name: value.value for name, value in event.asset_materialization.metadata.items()}
-
-    def close(self):
-        self.reviews.close()
-        self.instance.dispose()
+ROOTS = ["existing_pairs", "feedback_events", "raw_documents", "review_decisions"]
 
 
 @pytest.fixture

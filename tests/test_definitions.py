@@ -16,8 +16,8 @@ from ragtune_assets.definitions import build_definitions
 from ragtune_assets.display import curve, histogram, materialized, score_bars, table
 
 GROUPS = {
-    "knowledge": {"raw_documents", "chunks", "search_index"},
-    "dataset": {"qa_candidates", "qa_dataset", "quality_report", "qa_splits", "published_dataset"},
+    "knowledge": {"raw_documents", "existing_pairs", "chunks", "search_index"},
+    "dataset": {"matched_pairs", "qa_candidates", "qa_dataset", "quality_report", "qa_splits", "published_dataset"},
     "model": {"replay_questions", "base_model", "lora_adapter", "merged_model", "quantized_model"},
     "evaluation": {
         "retrieval_scores",
@@ -81,7 +81,7 @@ def test_work_on_a_gpu_and_on_duckdb_is_in_its_pool(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "touched"),
     [
-        ({"sources": ["folder:docs"]}, {"raw_documents"}),
+        ({"sources": ["folder:docs"]}, {"raw_documents", "existing_pairs"}),
         ({"training": {"minutes": 9}}, {"lora_adapter", "replay_questions"}),
         ({"benchmark": {"requests": 3}}, {"benchmark_runs"}),
         ({"gateway": {"port": 1}}, set()),
@@ -128,7 +128,7 @@ def test_the_code_version_of_an_asset_covers_what_it_calls_and_nothing_that_it_o
 
 def test_only_roots_lack_an_automation_condition(tmp_path):
     roots = {name for name, spec in specs(tmp_path).items() if spec.automation_condition is None}
-    assert roots == {"raw_documents", "base_model", "feedback_events", "review_decisions"}
+    assert roots == {"raw_documents", "existing_pairs", "base_model", "feedback_events", "review_decisions"}
 
 
 def test_every_sensor_is_on_from_the_start(tmp_path):
@@ -145,7 +145,7 @@ def test_every_sensor_is_on_from_the_start(tmp_path):
 def test_the_blocking_checks_are_those_that_guard_a_release(tmp_path):
     graph = build_definitions(load_settings({"home": tmp_path})).resolve_asset_graph()
     blocking = {key.name for key in graph.asset_check_keys if graph.get(key).blocking}
-    assert blocking == {"holds_every_chunk", "expectations", "no_leak", "really_quantised"}
+    assert blocking == {"holds_every_chunk", "expectations", "no_leak", "no_empty_split", "really_quantised"}
 
 
 def test_loading_the_code_location_imports_no_heavy_library_and_takes_seconds(tmp_path):

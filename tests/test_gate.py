@@ -1,3 +1,4 @@
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -149,3 +150,38 @@ def test_a_small_out_of_domain_loss_that_may_be_chance_does_not_stop_a_better_mo
     decision = verdict_with_out_of_domain(live, live + 0.4, before, before + 0.3 * rng.normal(size=48) - 0.01)
     assert decision.promoted
     assert decision.out_of_domain_low < 0 < decision.out_of_domain_high
+
+
+def of_people(values) -> list[ScoredAnswer]:
+    return [
+        replace(a, pair_id=f"q{a.pair_id}", document_id=f"q{a.document_id}", origin="people") for a in answers(values)
+    ]
+
+
+def verdict_by_origin(live, candidate, people_live, people_candidate):
+    entries = [
+        GateEntry(name, [*answers(written), *of_people(people)])
+        for name, written, people in (("1", live, people_live), ("2", candidate, people_candidate))
+    ]
+    return decide(*entries, SETTINGS, 17)
+
+
+def test_enough_questions_of_people_decide_alone_and_the_gain_of_each_origin_is_reported():
+    decision = verdict_by_origin([0.0] * 60, [1.0] * 60, [0.5] * 60, [0.5] * 60)
+    assert not decision.promoted, "people saw no gain"
+    assert (decision.n, decision.decided_on, decision.gain) == (60, "people's questions", 0.0)
+    assert decision.by_origin == (
+        "people: +0.000 (+0.000 to +0.000, n = 60); writer: +1.000 (+1.000 to +1.000, n = 60)"
+    )
+
+
+def test_few_questions_of_people_decide_together_with_the_others():
+    decision = verdict_by_origin([0.0] * 60, [1.0] * 60, [0.5] * 59, [0.5] * 59)
+    assert decision.promoted
+    assert (decision.n, decision.decided_on) == (119, "all questions")
+
+
+def test_answers_are_resampled_by_their_group_if_they_have_one():
+    live = [replace(a, group=f"s{number % 4}", document_id="d") for number, a in enumerate(answers([0.0] * 40))]
+    candidate = [replace(a, metrics={"token_f1": 1.0}) for a in live]
+    assert paired_gain(live, candidate, "token_f1").p_value == 1 / 16

@@ -23,7 +23,7 @@ from ragtune.store.warehouse import Warehouse
 
 ROOT = Path(__file__).parent.parent
 EVALUATION = {"eval_answers", "eval_scores", "released_model"}
-ROOTS = {"base_model", "feedback_events", "raw_documents", "review_decisions"}
+ROOTS = {"base_model", "existing_pairs", "feedback_events", "raw_documents", "review_decisions"}
 SMALL = {
     "RAGTUNE_SOURCES": '["package:filelock"]',
     "RAGTUNE_DATASET__MIN_PAIRS": "100",
@@ -101,7 +101,7 @@ def built(output: str) -> set[str]:
 
 
 def test_the_first_run_builds_everything_and_releases_a_model_that_verifies(home):
-    assert len(built(home.output)) == 22
+    assert len(built(home.output)) == 24
     (model,) = home.registry.versions()
     manifest = verify(Path(model.folder))
     assert set(manifest.precisions) == {"w4a16", "w8a8"}

@@ -122,9 +122,9 @@ class Watcher:
         assert isinstance(request, dg.RunRequest), request
         assert request.run_key not in self.keys
         self.keys.add(request.run_key)
-        key = [dg.AssetKey("raw_documents")]
+        keys = [dg.AssetKey("raw_documents"), dg.AssetKey("existing_pairs")]
         self.job.execute_in_process(
-            run_config=request.run_config, instance=self.instance, asset_selection=key, raise_on_error=raise_on_error
+            run_config=request.run_config, instance=self.instance, asset_selection=keys, raise_on_error=raise_on_error
         )
         return request.run_config["ops"]["raw_documents"]["config"]["reread"]
 

@@ -176,3 +176,29 @@ def test_the_files_of_a_library_are_plain_json(two: Library) -> None:
     lines = (two.folder / shelf["file"]).read_text().splitlines()
     assert [json.loads(line)["path"] for line in lines] == ["a.md", "b.md"]
     assert json.loads((two.folder / "decisions.json").read_text())["removed"][0]["path"] == "a.md"
+
+
+def test_existing_pairs_are_added_listed_and_read_again_like_documents(two: Library, tmp_path: Path) -> None:
+    file = tmp_path / "faq.jsonl"
+    file.write_text('{"question": "How?", "answer": "So."}\n{"question": "Why?"}\n')
+    name = two.add(f"pairs:{file.parent}/./faq.jsonl")
+    assert name == f"pairs:{file}"
+    shelf = two.shelves()[-1]
+    assert ([pair.question for pair in shelf.pairs], len(shelf.documents)) == (["How?"], 0)
+    assert [item.path for item in two.quarantine()] == ["faq.jsonl, line 2"]
+    before = two.states()[name]
+    file.write_text('{"question": "How?", "answer": "So."}\n{"question": "Why?", "answer": "Because."}\n')
+    assert two.states()[name] != before
+    corpus = two.refresh([name])
+    assert [pair.question for pair in corpus.pairs] == ["How?", "Why?"]
+    assert [document.path for document in corpus.documents] == ["a.md", "b.md", "c.md"]
+    two.drop(name)
+    assert two.read().pairs == []
+
+
+def test_a_file_without_one_good_pair_is_not_added(two: Library, tmp_path: Path) -> None:
+    file = tmp_path / "faq.jsonl"
+    file.write_text('{"question": "Why?"}\n')
+    with pytest.raises(SourceError, match="the answer is empty"):
+        two.add(f"pairs:{file}")
+    assert len(two.sources()) == 2

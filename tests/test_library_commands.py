@@ -213,3 +213,16 @@ def test_every_command_on_the_page_of_the_knowledge_base_exists() -> None:
     assert {("index",), ("documents", "restore"), ("sources", "add")} <= commands
     for command in commands:
         assert "Usage" in invoke(*command, "--help")
+
+
+def test_existing_pairs_are_shown_as_what_they_are(docs: Path, tmp_path: Path) -> None:
+    (tmp_path / "faq.csv").write_text("question,answer\nHow long is a session?,Thirty minutes.\nAnd?,\n")
+    invoke("sources", "add", "pairs:faq.csv")
+    (row,) = [row for row in as_json("sources", "list") if row["source"] == f"pairs:{tmp_path}/faq.csv"]
+    assert (row["pairs"], row["documents"], row["quarantined"]) == (1, 0, 1)
+    assert "1 existing pairs, 1 not readable" in " ".join(invoke("sources", "list").split())
+    assert "Existing questions and answers, which are no documents: 1" in invoke("documents", "list")
+    assert "faq.csv, line 3" in invoke("documents", "quarantine")
+    assert len(as_json("documents", "list")) == 2
+    assert as_json("index")["existing_pairs"] == 1
+    assert titles("thirty minutes") == {"Login", "Cart"}, "a pair is no passage"

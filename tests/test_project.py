@@ -54,6 +54,13 @@ def test_what_is_no_source_is_refused_and_nothing_is_written(folder):
     assert not (folder / "project").exists()
 
 
+def test_existing_questions_alone_are_written_next_to_a_new_folder_for_documents(folder):
+    init("project", "--source", "pairs:faq.csv")
+    written = yaml.safe_load((folder / "project" / "ragtune.yaml").read_text())
+    assert written["sources"] == ["folder:documents", f"pairs:{folder}/faq.csv"]
+    assert (folder / "project" / "documents" / "example.md").is_file()
+
+
 def test_an_existing_project_is_not_overwritten(folder):
     init("project")
     (folder / "project" / "ragtune.yaml").write_text("seed: 3\n")

@@ -255,7 +255,7 @@ def first_line_changed(path, old, new):
         (lambda path: edit(path, 0, verdict="", comment="Hm."), "line 2: there is a correction or a comment, but no"),
         (lambda path: edit(path, 1, verdict="accept", reviewer="ada", **first(path)), "ada decides the same pair on"),
         (lambda path: first_line_changed(path, "verdict", "judgement"), "has no verdict"),
-        (lambda path: path.write_text("key,verdict\nq1,accept,more"), "line 2 has 3 cells and the header 2"),
+        (lambda path: path.write_text("key,verdict\nq1,accept,more"), "line 2: it has 3 cells and the header 2"),
         (lambda path: path.write_bytes(path.read_bytes() + b"\x81"), "is not text in utf-8 or cp1252"),
         (lambda path: path.write_text('key,question,answer,verdict\nq1,"a"b,c,accept'), "line 2: "),
     ],

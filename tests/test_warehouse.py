@@ -96,6 +96,8 @@ def test_a_second_measurement_is_added_and_the_view_shows_the_newest(tmp_path: P
     warehouse.append([SCORE])
     warehouse.append([replace(SCORE, value=0.9), replace(SCORE, split="gate")])
     assert {(score.split, score.value) for score in warehouse.scores()} == {("test", 0.9), ("gate", 0.7)}
+    warehouse.append([replace(SCORE, origin="people", value=0.4)])
+    assert {(score.origin, score.value) for score in warehouse.scores()} >= {("", 0.9), ("people", 0.4)}
 
 
 def test_an_empty_warehouse_has_its_tables(tmp_path: Path):
@@ -159,11 +161,11 @@ def test_a_file_of_an_earlier_release_gets_the_columns_that_came_later(tmp_path:
     warehouse.append([DECISION])
     with duckdb.connect(str(warehouse.path)) as connection:
         connection.execute("DROP VIEW newest_decision")
-        for name in ("out_of_domain_gain", "out_of_domain_low", "out_of_domain_high", "out_of_domain_n"):
+        for name in ("out_of_domain_gain", "out_of_domain_low", "out_of_domain_n", "decided_on", "by_origin"):
             connection.execute(f"ALTER TABLE decisions DROP COLUMN {name}")
     newer = replace(DECISION, out_of_domain_n=48)
     warehouse.append([newer])
-    assert warehouse.decisions()[-1] == newer
+    assert warehouse.decisions() == [DECISION, newer], "the row that was there has the defaults"
     assert warehouse.query("SELECT out_of_domain_n FROM newest_decision") == (["out_of_domain_n"], [(48,)])
 
 

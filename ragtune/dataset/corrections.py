@@ -1,11 +1,10 @@
 """Turns users' corrections of answers into question and answer pairs, which pass the same checks as written pairs."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ragtune.dataset.answer_spans import closest_sentence, literal_span
 from ragtune.records import Chunk, FeedbackEvent, QAPair, content_id
-from ragtune.text.sentences import line_sentence_spans
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune.text.words import content_words
 
@@ -49,7 +48,7 @@ def _pair(event: FeedbackEvent, passages: Sequence[Chunk]) -> QAPair:
     words = content_words(answer)
 
     def rank(chunk: Chunk) -> tuple[bool, int]:
-        return _literal_span(answer, chunk.text) is not None, len(words & content_words(chunk.text))
+        return literal_span(answer, chunk.text) is not None, len(words & content_words(chunk.text))
 
     chunk = max(passages, key=rank)
     return QAPair(
@@ -59,21 +58,8 @@ def _pair(event: FeedbackEvent, passages: Sequence[Chunk]) -> QAPair:
         kind=CORRECTION,
         document_id=chunk.document_id,
         chunk_id=chunk.id,
-        span=_literal_span(answer, chunk.text) or _closest_sentence(words, chunk.text),
+        span=literal_span(answer, chunk.text) or closest_sentence(words, chunk.text),
         topic=chunk.topic,
         writer=WRITER,
         feedback_id=event.id,
     )
-
-
-def _literal_span(answer: str, text: str) -> tuple[int, int] | None:
-    """Return the span of the answer in the text, or None; white space, case and the last full stop may differ."""
-    words = [re.escape(word) for word in answer.rstrip(".").split()]
-    match = re.search(r"\s+".join(words), text, re.IGNORECASE) if words else None
-    return match.span() if match else None
-
-
-def _closest_sentence(words: frozenset[str], text: str) -> tuple[int, int]:
-    """Return the span of the sentence that shares the most words, or (0, 0) for an empty text."""
-    spans = line_sentence_spans(text)
-    return max(spans, key=lambda span: len(words & content_words(text[slice(*span)])), default=(0, 0))

@@ -15,7 +15,7 @@ from ragtune.dataset.checks.expectations import ExpectationResult
 from ragtune.dataset.question_words import question_words
 from ragtune.dataset.splits import topic_balance
 from ragtune.errors import DatasetError
-from ragtune.records import SPLITS, Chunk, Document, QAPair, SplitItem
+from ragtune.records import ORIGINS, SPLITS, Chunk, Document, QAPair, SplitItem
 from ragtune.store.artifacts import file_sha256, write_json
 
 FORMAT = 1
@@ -32,13 +32,14 @@ FIELDS = (
     ("span_start", "first character of the answer in the context, 0 for unanswerable questions"),
     ("span_end", "character behind the answer"),
     ("topic", "topic of the document"),
-    ("writer", "extractive, llm, review or feedback"),
+    ("writer", "extractive, llm, people, review or feedback"),
     ("template", "wording that the question was made from, empty for others"),
     ("evidence_ids", "further chunks that the answer needs"),
     ("feedback_id", "feedback row that a correction came from"),
+    ("imported_from", "file and place of a pair that people wrote before"),
     ("scores", "JSON: figures of the pair in 0..1"),
     ("split", "train, validation, gate or test"),
-    ("cluster", "smallest document id of the near-duplicate cluster that decided the split"),
+    ("cluster", "smallest id in the cluster of near duplicates that decided the split: of documents or of sections"),
 )
 
 
@@ -190,6 +191,8 @@ def card(
     """Return the dataset card: Markdown with the front matter that Hugging Face reads."""
     splits = Counter(item.split for item in items)
     kinds = Counter(item.pair.kind for item in items)
+    by_origin = Counter((item.split, item.pair.origin) for item in items)
+    origins = {split: [by_origin[split, origin] for origin in ORIGINS] for split in SPLITS}
     document_ids = {item.pair.document_id for item in items}
     sources = Counter(document.source for document in documents if document.id in document_ids)
     topics = [(topic, *counts.values()) for topic, counts in topic_balance(items)]
@@ -199,7 +202,8 @@ def card(
         "# Questions and answers on the documents",
         f"{len(items)} pairs from {len(document_ids)} documents. SHA-256 `{sha256}`, seed {seed}, format {FORMAT}.",
         "The licence of each text is that of its source.",
-        "## Splits\n\n" + _table(("split", "pairs"), [(split, splits[split]) for split in SPLITS]),
+        "## Splits\n\n"
+        + _table(("split", "pairs", *ORIGINS), [(split, splits[split], *origins[split]) for split in SPLITS]),
         "## Topics\n\n" + _table(("topic", *SPLITS), topics),
         "## Sources\n\n" + _table(("source", "documents"), sorted(sources.items())),
         "## Kinds\n\n" + _table(("kind", "pairs"), kinds.most_common()),

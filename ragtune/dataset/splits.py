@@ -28,6 +28,8 @@ def split_pairs(
 ) -> list[SplitItem]:
     """Return the pairs in their order, each with its split; the pairs of a cluster of documents share a split.
 
+    No held-out split is empty if there are enough new clusters, however few documents there are.
+
     A new document may join a cluster of which some documents are in train and some held out. A document of such a
     mixed cluster that is safe in no split is left out, and its pairs are not returned.
 
@@ -57,7 +59,8 @@ def split_pairs(
         else:
             mixed = [document for document in documents if cluster_of[document.id] == name]
             split_of.update(_split_mixed_cluster(mixed, pinned, settings, links))
-    for new_cluster, split in _share_out(new_clusters, documents, pairs, settings, seed):
+    shares = [*_share_out(new_clusters, documents, pairs, settings, seed)]
+    for new_cluster, split in _without_empty_splits(shares, pairs, split_of, seed):
         split_of.update(dict.fromkeys(new_cluster, split))
     return [
         SplitItem(pair, split_of[pair.document_id], cluster_of[pair.document_id])
@@ -111,6 +114,30 @@ def _share_out(
         chosen = max(missing, key=lambda split: missing[split])
         missing[chosen] -= size
         yield cluster, chosen
+
+
+def _without_empty_splits(
+    shares: Sequence[tuple[Sequence[str], Split]], pairs: Sequence[QAPair], split_of: Mapping[str, Split], seed: int
+) -> list[tuple[Sequence[str], Split]]:
+    """Return the new clusters with their splits; a held-out split without a question gets the smallest one of train.
+
+    Train keeps at least one cluster. The test and the gate come first, because nothing is measured without them.
+    """
+    pair_counts = Counter(pair.document_id for pair in pairs)
+    shared, result = {split_of.get(pair.document_id) for pair in pairs}, list(shares)
+
+    def size(cluster: Sequence[str]) -> tuple[int, float]:
+        return sum(pair_counts[name] for name in cluster), draw(seed, "fill", min(cluster))
+
+    def donors() -> list[int]:
+        return [n for n, (cluster, split) in enumerate(result) if split == "train" and size(cluster)[0]]
+
+    for wanted in _HELD_OUT:
+        has_question = wanted in shared or any(split == wanted and size(cluster)[0] for cluster, split in result)
+        if not has_question and len(donors()) > 1:
+            smallest = min(donors(), key=lambda number: size(result[number][0]))
+            result[smallest] = (result[smallest][0], wanted)
+    return result
 
 
 def _split_mixed_cluster(

@@ -16,7 +16,7 @@ from ragtune.errors import DatasetError, SettingsError
 from ragtune.evaluation.alpha_spending import POWER, alpha_left, alpha_of_look, questions_needed
 from ragtune.evaluation.metrics import METRICS
 from ragtune.evaluation.resampling import bootstrap_means, cluster_totals
-from ragtune.records import GateDecision, ScoredAnswer
+from ragtune.records import ORIGINS, GateDecision, ScoredAnswer
 from ragtune.settings import EvaluationSettings
 
 if TYPE_CHECKING:
@@ -67,10 +67,11 @@ def decide(
 ) -> GateDecision:
     """Return whether the candidate is promoted: if the one-sided lower bound of its gain is above 0.
 
-    `low` and `high` of the decision are one-sided bounds at the level of a look each. A candidate whose upper bound (at
-    `settings.alpha`) is below 0 on the out-of-domain questions is refused, whatever it gained. So is every candidate
-    after `settings.gate_looks` refusals. Raises DatasetError if the two models answered different questions,
-    SettingsError for an unknown metric.
+    People's questions decide alone if there are at least `settings.people_items` of them; the gain on each origin is
+    reported apart. `low` and `high` of the decision are one-sided bounds at the level of a look each. A candidate whose
+    upper bound (at `settings.alpha`) is below 0 on the out-of-domain questions is refused, whatever it gained. So is
+    every candidate after `settings.gate_looks` refusals. Raises DatasetError if the two models answered different
+    questions, SettingsError for an unknown metric.
 
     Args:
         live: the model that is served.
@@ -81,11 +82,12 @@ def decide(
     """
     metric, alpha = settings.metric, alpha_of_look(settings)
     samples = max(settings.bootstrap_samples, math.ceil(_BEYOND_THE_BOUND / alpha))
-    gain = paired_gain(live.answers, candidate.answers, metric, alpha, samples, seed)
+    before, after = (_decisive(entry.answers, settings.people_items) for entry in (live, candidate))
+    gain = paired_gain(before, after, metric, alpha, samples, seed)
     elsewhere = None
     if live.out_of_domain or candidate.out_of_domain:
-        before, after = live.out_of_domain, candidate.out_of_domain
-        elsewhere = paired_gain(before, after, metric, settings.alpha, settings.bootstrap_samples, seed)
+        others = live.out_of_domain, candidate.out_of_domain
+        elsewhere = paired_gain(*others, metric, settings.alpha, settings.bootstrap_samples, seed)
     better = _is_better(gain, alpha)
     loses = elsewhere is not None and elsewhere.high < 0
     exhausted = refusals >= settings.gate_looks
@@ -96,8 +98,8 @@ def decide(
         promoted=promoted,
         reason=f"{_reason(gain, elsewhere, alpha)} {_budget(refusals, left, settings)}",
         metric=metric,
-        live=_mean(live.answers, metric),
-        candidate=_mean(candidate.answers, metric),
+        live=_mean(before, metric),
+        candidate=_mean(after, metric),
         gain=gain.gain,
         low=gain.low,
         high=gain.high,
@@ -113,7 +115,37 @@ def decide(
         refusals_before=refusals,
         alpha_left=left,
         questions_needed=needed,
+        decided_on="all questions" if len(before) == len(live.answers) else "people's questions",
+        by_origin=_by_origin(live.answers, candidate.answers, settings, seed),
     )
+
+
+def decisive_number(questions: int, by_people: int, people_items: int) -> int:
+    """Return how many questions decide: people's alone if there are `people_items`, else all."""
+    return by_people if by_people >= people_items else questions
+
+
+def sign_test_needs(alpha: float) -> int:
+    """Return how many documents must improve, with none that gets worse, for the sign test to pass at this level."""
+    return math.ceil(math.log2(1 / alpha))
+
+
+def _decisive(answers: Sequence[ScoredAnswer], people_items: int) -> Sequence[ScoredAnswer]:
+    of_people = [answer for answer in answers if answer.origin != "writer"]
+    return of_people if decisive_number(len(answers), len(of_people), people_items) == len(of_people) else answers
+
+
+def _by_origin(
+    before: Sequence[ScoredAnswer], after: Sequence[ScoredAnswer], settings: EvaluationSettings, seed: int
+) -> str:
+    """Return the gain on the questions of each origin, such as `people: +0.031 (-0.010 to +0.072, n = 64)`."""
+    parts = []
+    for origin in ORIGINS:
+        old, new = ([answer for answer in answers if answer.origin == origin] for answers in (before, after))
+        if any(settings.metric in answer.metrics for answer in old):
+            gain = paired_gain(old, new, settings.metric, settings.alpha, settings.bootstrap_samples, seed)
+            parts.append(f"{origin}: {gain.gain:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}, n = {gain.n})")
+    return "; ".join(parts)
 
 
 def paired_gain(
@@ -154,7 +186,7 @@ def smallest_detectable_gain(standard_error: float, n: int, alpha: float, power:
     """
     normal = NormalDist()
     approximation = (normal.inv_cdf(1 - alpha) + normal.inv_cdf(power)) * standard_error
-    needed = math.ceil(math.log2(1 / alpha))
+    needed = sign_test_needs(alpha)
     mean = float(needed)
     while _poisson_at_least(needed, mean) < power:
         mean += _COUNT_STEP
@@ -234,7 +266,8 @@ def _differences(
     keys = [key for key in old if metric in old[key].metrics and metric in new[key].metrics]
     if not keys:
         raise DatasetError(f"No question has the metric '{metric}'.", "held-out questions that it applies to")
-    return [new[key].metrics[metric] - old[key].metrics[metric] for key in keys], [old[key].document_id for key in keys]
+    differences = [new[key].metrics[metric] - old[key].metrics[metric] for key in keys]
+    return differences, [old[key].group or old[key].document_id for key in keys]
 
 
 def _mean(answers: Sequence[ScoredAnswer], metric: str) -> float:

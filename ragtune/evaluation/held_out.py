@@ -6,6 +6,7 @@ with the next model.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from ragtune.settings import EvaluationSettings
 from ragtune.store.artifacts import MANIFEST, ArtifactStore, files_sha256, folder_files
 
 ARTIFACT = "answers"
+_SHARE_OF_WRITERS = 4
+"""One in this number of held-out questions is left to the writers if people asked enough. Chosen by hand."""
 # What a question costs a CPU at each precision, relative to w8a8. The order is that of benchmarks/default_model/
 # serving.json (55, 85 and 103 tokens per second); the numbers are rough, since they only decide who starts first.
 _RELATIVE_COST = {"w4a16": 3, "bf16": 2, "w8a8": 1}
@@ -46,16 +49,44 @@ class Exam:
 
 
 def held_out(items: Sequence[SplitItem], split: Split, limit: int, seed: int) -> list[QAPair]:
-    """Return up to `limit` pairs of a split, chosen by a seeded hash so that the choice is stable as the split grows.
+    """Return up to `limit` pairs of a split as `chosen` does.
 
     Raises DatasetError if the split is empty.
     """
-    pairs = [item.pair for item in items if item.split == split]
+    pairs = chosen(items, split, limit, seed)
     if not pairs:
         raise DatasetError(
             f"The split '{split}' holds no question.", expected="at least one", fix="add documents, or raise its share"
         )
-    return sorted(pairs, key=lambda pair: content_id(str(seed), pair.id))[:limit]
+    return pairs
+
+
+def chosen(items: Sequence[SplitItem], split: Split, limit: int, seed: int) -> list[QAPair]:
+    """Return up to `limit` pairs of a split, people's questions first.
+
+    A quarter of the limit is left to the writers' questions, so that both are measured. A seeded hash chooses, so that
+    the choice is stable as the split grows.
+    """
+    pairs = sorted(
+        (item.pair for item in items if item.split == split), key=lambda pair: content_id(str(seed), pair.id)
+    )
+    of_people = [pair for pair in pairs if pair.origin != "writer"]
+    of_writers = [pair for pair in pairs if pair.origin == "writer"]
+    most_of_people = limit - min(len(of_writers), limit // _SHARE_OF_WRITERS)
+    return [*of_people[:most_of_people], *of_writers][:limit]
+
+
+def resampling_groups(items: Sequence[SplitItem]) -> dict[str, str]:
+    """Return {pair id: what its answer is resampled with}.
+
+    That is its document, because answers about one document are alike. In a collection of few documents, which was
+    split by section, it is the cluster of its section.
+    """
+    splits: dict[str, set[Split]] = defaultdict(set)
+    for item in items:
+        splits[item.pair.document_id].add(item.split)
+    by_section = any(len(names) > 1 for names in splits.values())
+    return {item.pair.id: item.cluster if by_section else item.pair.document_id for item in items}
 
 
 class HeldOutAnswers:
@@ -150,7 +181,9 @@ def answers_key(weights: str, pairs: Sequence[QAPair], exam: Exam, seed: int) ->
 
     It changes if the code changes that retrieves, builds prompts, checks answers or scores them.
     """
-    questions = content_id(*(f"{pair.id} {pair.question} {pair.answer} {pair.chunk_id}" for pair in pairs))
+    questions = content_id(
+        *(f"{pair.id} {pair.question} {pair.answer} {pair.chunk_id} {pair.origin}" for pair in pairs)
+    )
     retriever = exam.answerer.retriever
     retrieval = [type(retriever)] if retriever is not None else []
     behaviour = behaviour_sha256(score_model, type(exam.answerer), *retrieval)

@@ -9,7 +9,7 @@ from ragtune.errors import DatasetError
 from ragtune.evaluation.metrics import METRICS, SIGNATURES, measure, retrieves_answer
 from ragtune.evaluation.resampling import mean_interval
 from ragtune.ports import ChatModel, Progress, silent
-from ragtune.records import Completion, QAPair, Score, ScoredAnswer
+from ragtune.records import ORIGINS, Completion, QAPair, Score, ScoredAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +60,25 @@ def score_model(
 def summarise(answers: Sequence[ScoredAnswer], identity: ScoreIdentity, samples: int = 2000) -> list[Score]:
     """Return a score per metric that applies to at least one answer, each with a 95% interval.
 
-    Intervals are percentile bootstraps over documents (see `resampling`), with `samples` resamples.
+    If the questions have more than one origin, the scores of each origin follow. Intervals are percentile bootstraps
+    over documents (see `resampling`), with `samples` resamples.
     """
+    origins = [origin for origin in ORIGINS if any(answer.origin == origin for answer in answers)]
+    scores = _scores(answers, identity, samples, "")
+    for origin in origins if len(origins) > 1 else ():
+        scores += _scores([answer for answer in answers if answer.origin == origin], identity, samples, origin)
+    return scores
+
+
+def _scores(answers: Sequence[ScoredAnswer], identity: ScoreIdentity, samples: int, origin: str) -> list[Score]:
     scores = []
     for metric in METRICS:
         relevant = [answer for answer in answers if metric in answer.metrics]
         if not relevant:
             continue
         values = [answer.metrics[metric] for answer in relevant]
-        documents = [answer.document_id for answer in relevant]
-        value, low, high = mean_interval(values, documents, samples, identity.seed)
+        groups = [answer.group or answer.document_id for answer in relevant]
+        value, low, high = mean_interval(values, groups, samples, identity.seed)
         signature = f"{SIGNATURES[metric]}|ci=95%-bootstrap-by-document,{samples}"
         scores.append(
             Score(
@@ -79,6 +88,7 @@ def summarise(answers: Sequence[ScoredAnswer], identity: ScoreIdentity, samples:
                 high=high,
                 n=len(relevant),
                 signature=signature,
+                origin=origin,
                 **asdict(identity),
             )
         )
@@ -100,4 +110,5 @@ def _score_answer(pair: QAPair, prompt: Prepared, answerer: Answerer, completion
         metrics=measure(pair, answer, with_retrieval=prompt.passages is not None),
         latency_ms=prompt.retrieval_ms + completion.total_seconds * 1000,
         document_id=pair.document_id,
+        origin=pair.origin,
     )

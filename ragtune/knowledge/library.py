@@ -1,7 +1,7 @@
-"""The knowledge base of a home: its sources, the documents last read from each, and the documents that people removed.
+"""The knowledge base of a home: its sources, what was last read from each, and the documents that people removed.
 
 Everything is in the folder `library/` of the home. `decisions.json` holds what people decided. `shelf.json` lists the
-sources that were read, and a JSON lines file for each of them has its documents.
+sources that were read, and a JSON lines file for each of them has its documents or existing pairs.
 """
 
 import difflib
@@ -15,10 +15,16 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 from ragtune.errors import SettingsError, SourceError
-from ragtune.knowledge.sources import Corpus, join_corpora, read_source, source_state, without_password
+from ragtune.knowledge.sources import (
+    Corpus,
+    join_corpora,
+    read_source,
+    source_state,
+    without_password,
+)
 from ragtune.ports import Progress, silent
-from ragtune.records import Document, QuarantinedDocument, content_id
-from ragtune.settings import Settings
+from ragtune.records import Document, ExistingPair, QuarantinedDocument, content_id
+from ragtune.settings import LOCAL_SOURCES, Settings
 from ragtune.store.artifacts import write_atomically, write_json
 from ragtune.store.timestamps import now
 
@@ -49,7 +55,7 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """The documents last read from one source, including those that a person removed.
+    """The documents or existing pairs last read from one source, including documents that a person removed.
 
     `read_at` is in UTC. `state` is the fingerprint that the source's files had when the read began.
     """
@@ -59,6 +65,7 @@ class Shelf:
     state: str
     documents: tuple[Document, ...]
     quarantine: tuple[QuarantinedDocument, ...]
+    pairs: tuple[ExistingPair, ...] = ()
 
 
 Named = TypeVar("Named", Document, RemovedDocument)
@@ -100,7 +107,8 @@ class Library:
         sources = _distinct((*self._configured, *self.decisions().added))
         name = sources.get(canonical, canonical)
         shelf = _read_shelf(name, progress)
-        join_corpora([_corpus(shelf)], [name])  # raises if no document is readable
+        if not shelf.pairs:
+            join_corpora([_corpus(shelf)], [name])  # raises if no document is readable
         self._write_shelves([*self.shelves(), shelf])
 
         def add_source(old: Decisions) -> Decisions:
@@ -283,9 +291,11 @@ class Library:
 
     def _load_shelf(self, row: dict[str, str]) -> Shelf:
         lines = [json.loads(line) for line in (self.folder / row["file"]).read_text().splitlines()]
-        documents = tuple(_DOCUMENT.validate_python(line) for line in lines if "reason" not in line)
         quarantine = tuple(QuarantinedDocument(**line) for line in lines if "reason" in line)
-        return Shelf(row["spec"], row["read_at"], row["state"], documents, quarantine)
+        pairs = tuple(ExistingPair(**line) for line in lines if "question" in line)
+        others = (line for line in lines if "reason" not in line and "question" not in line)
+        documents = tuple(map(_DOCUMENT.validate_python, others))
+        return Shelf(row["spec"], row["read_at"], row["state"], documents, quarantine, pairs)
 
     def _write_shelves(self, shelves: Sequence[Shelf]) -> None:
         """Replace what `shelves` returns; write only new documents. If a source comes twice, the last one counts."""
@@ -296,7 +306,11 @@ class Library:
             name = f"{content_id(_canonical(shelf.spec))}.jsonl"
             rows[name] = {"spec": shelf.spec, "read_at": shelf.read_at, "state": shelf.state, "file": name}
             if rows[name] not in old_rows:
-                records: list[Document | QuarantinedDocument] = [*shelf.documents, *shelf.quarantine]
+                records: list[Document | QuarantinedDocument | ExistingPair] = [
+                    *shelf.documents,
+                    *shelf.quarantine,
+                    *shelf.pairs,
+                ]
                 text = "".join(json.dumps(asdict(record)) + "\n" for record in records)
                 write_atomically(self.folder / name, text.encode())
         write_json(path, list(rows.values()))
@@ -306,17 +320,18 @@ def _read_shelf(spec: str, progress: Progress) -> Shelf:
     """Read a source; its state is taken before, so that a change during the read shows later."""
     state = source_state(spec)
     corpus = read_source(spec, progress)
-    return Shelf(without_password(spec), now(), state, tuple(corpus.documents), tuple(corpus.quarantine))
+    documents, quarantine, pairs = tuple(corpus.documents), tuple(corpus.quarantine), tuple(corpus.pairs)
+    return Shelf(without_password(spec), now(), state, documents, quarantine, pairs)
 
 
 def _corpus(shelf: Shelf) -> Corpus:
-    return Corpus([*shelf.documents], [*shelf.quarantine])
+    return Corpus([*shelf.documents], [*shelf.quarantine], [*shelf.pairs])
 
 
 def _canonical(spec: str) -> str:
     """Return the source with an absolute path and without a password; equal for every way to write a source."""
     scheme, _, rest = spec.strip().partition(":")
-    if scheme in ("folder", "jsonl") and rest:
+    if scheme in LOCAL_SOURCES and rest:
         return f"{scheme}:{os.path.abspath(Path(rest).expanduser())}"  # noqa: PTH100 resolve() would follow links
     return without_password(spec.strip()).rstrip("/")
 

@@ -1,4 +1,4 @@
-"""Reads the documents of sources: folders, installed packages, JSONL files and URLs.
+"""Reads the documents of sources: folders, installed packages, JSONL files and URLs; and existing question files.
 
 A document that cannot be read goes to the quarantine with the reason, and the others are read. A source that cannot
 be read at all is an error.
@@ -18,11 +18,13 @@ from urllib.parse import urlsplit, urlunsplit
 from ragtune.errors import SourceError
 from ragtune.knowledge.audit import audit
 from ragtune.knowledge.blocks import join
+from ragtune.knowledge.pair_files import read_pairs
 from ragtune.knowledge.readers.files import can_read, read_bytes
 from ragtune.knowledge.readers.json_lines import read_json_lines
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
 from ragtune.ports import Progress, silent
-from ragtune.records import Document, QuarantinedDocument, content_id
+from ragtune.records import Document, ExistingPair, QuarantinedDocument, content_id
+from ragtune.settings import LOCAL_SOURCES, SOURCE_FORMS
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """Larger files go to the quarantine, because a file is read into memory whole. Chosen by hand, not measured."""
@@ -33,13 +35,14 @@ _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", ".git"}
 
 @dataclass(slots=True)
 class Corpus:
-    """The documents of all sources, and those that could not be read.
+    """The documents and existing pairs of all sources, and what could not be read.
 
     `states` is {source: fingerprint}; `Library.read` fills it in.
     """
 
     documents: list[Document] = field(default_factory=list)
     quarantine: list[QuarantinedDocument] = field(default_factory=list)
+    pairs: list[ExistingPair] = field(default_factory=list)
     states: dict[str, str] = field(default_factory=dict)
 
 
@@ -73,7 +76,17 @@ def read_sources(specs: Sequence[str], progress: Progress = silent) -> Corpus:
 
 def join_corpora(parts: Sequence[Corpus], specs: Sequence[str]) -> Corpus:
     """Return the corpora of several sources as one; raise SourceError if they have no document."""
-    corpus = Corpus([d for part in parts for d in part.documents], [q for part in parts for q in part.quarantine])
+    corpus = Corpus(
+        [document for part in parts for document in part.documents],
+        [document for part in parts for document in part.quarantine],
+        [pair for part in parts for pair in part.pairs],
+    )
+    if not corpus.documents and corpus.pairs and all(spec.strip().startswith("pairs:") for spec in specs):
+        raise SourceError(
+            f"{', '.join(specs)} has {len(corpus.pairs)} questions with answers, and there is no document.",
+            expected="at least one source of documents that the answers can be found in",
+            fix="add one with `ragtune sources add folder:PATH`; a FAQ page can be both",
+        )
     if not corpus.documents:
         reasons = "; ".join(f"{item.path}: {item.reason}" for item in corpus.quarantine[:5])
         sources = ", ".join(map(without_password, specs))
@@ -95,6 +108,8 @@ def read_source(spec: str, progress: Progress = silent) -> Corpus:
         return Corpus(*read_package(rest, progress))
     if scheme == "jsonl" and rest:
         return _read_jsonl_file(spec, rest)
+    if scheme == "pairs" and rest:
+        return _read_pair_file(spec, rest)
     if scheme == "folder" and rest:
         name = f"folder:{rest.rstrip('/') or '/'}"
         return _read_files(name, _local_files(Path(rest).expanduser()), progress)
@@ -113,7 +128,7 @@ def unknown_source(spec: str) -> SourceError:
     """Return the error about something that is no source."""
     return SourceError(
         f"'{spec}' is not a source.",
-        expected="folder:PATH, package:NAME, jsonl:FILE, or a URL such as s3://bucket/folder",
+        expected=f"{SOURCE_FORMS}, or a URL such as s3://bucket/folder",
         fix=f"write folder:{spec} for a folder" if Path(spec).exists() else "correct `sources` or --source",
     )
 
@@ -124,10 +139,11 @@ def source_state(spec: str) -> str:
     It is "" for packages and URLs, which cannot be watched cheaply. Raises SourceError if a folder or file is missing.
     """
     scheme, _, rest = spec.strip().partition(":")
-    if scheme not in ("folder", "jsonl") or not rest:
+    if scheme not in LOCAL_SOURCES or not rest:
         return ""
-    path = _jsonl_file(rest) if scheme == "jsonl" else Path(rest).expanduser()
-    return content_id(*(f"{file.path} {file.size} {file.stamp}" for file in _local_files(path) if _is_document(file)))
+    path = Path(rest).expanduser() if scheme == "folder" else _existing_file(scheme, rest)
+    watched = (file for file in _local_files(path) if scheme == "pairs" or _is_document(file))
+    return content_id(*(f"{file.path} {file.size} {file.stamp}" for file in watched))
 
 
 def _is_document(file: _File) -> bool:
@@ -171,7 +187,7 @@ def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corp
 
 
 def _read_jsonl_file(spec: str, name: str) -> Corpus:
-    path = _jsonl_file(name)
+    path = _existing_file("jsonl", name)
     corpus = Corpus()
     try:
         _add_records(corpus, spec, path.read_bytes(), prefix="", modified=_iso(path.stat().st_mtime))
@@ -182,10 +198,25 @@ def _read_jsonl_file(spec: str, name: str) -> Corpus:
     return corpus
 
 
-def _jsonl_file(name: str) -> Path:
+def _read_pair_file(spec: str, name: str) -> Corpus:
+    """Return the existing pairs of a file; its other records are in the quarantine, with their places."""
+    path, source = _existing_file("pairs", name), spec.strip()
+    try:
+        raw = _read_regular_file(path)
+    except (OSError, UnreadableError) as error:
+        raise SourceError(f"{path} cannot be read: {error}.", expected="a file that you may read") from error
+    file = read_pairs(source, path, raw)
+    return Corpus(
+        quarantine=[QuarantinedDocument(source, f"{path.name}, {place}", reason) for place, reason in file.problems],
+        pairs=file.pairs,
+    )
+
+
+def _existing_file(scheme: str, name: str) -> Path:
     path = Path(name).expanduser()
     if not path.is_file():
-        raise SourceError(f"There is no file {path}.", expected="a JSONL file", fix="correct the path after jsonl:")
+        kind = "a JSONL file" if scheme == "jsonl" else "a file with questions and answers"
+        raise SourceError(f"There is no file {path}.", expected=kind, fix=f"correct the path after {scheme}:")
     return path
 
 
@@ -282,7 +313,7 @@ def _remote_files(url: str) -> list[_File]:
         schemes = ", ".join(sorted(name for name in fsspec.available_protocols() if name.isalnum())[:40])
         raise SourceError(
             f"'{scheme}://' cannot be opened: {error}.",
-            expected=f"folder:, package:, jsonl: or one of {schemes}",
+            expected=f"folder:, package:, jsonl:, pairs: or one of {schemes}",
             fix="correct the scheme, or install the package that the message names",
         ) from error
     try:

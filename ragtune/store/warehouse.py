@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +30,7 @@ _TABLES: dict[type[Any], str] = {
     RetrievalRow: "retrieval",
 }
 _NEWEST = {
-    "newest_scores": ("scores", "model, precision, metric, split"),
+    "newest_scores": ("scores", "model, precision, metric, split, origin"),
     "newest_benchmarks": ("benchmarks", "model, precision, concurrency"),
     "newest_decision": ("decisions", ""),
 }
@@ -63,7 +63,8 @@ class Warehouse:
     def append_answers(self, run: str, model: str, precision: str, split: str, answers: Sequence[ScoredAnswer]) -> None:
         """Add every answer of a scoring run, so that a person can look into a score."""
         recorded_at = now()
-        names = ["recorded_at", "run", "model", "precision", "split", *(field.name for field in fields(ScoredAnswer))]
+        own = [f'"{field.name}"' for field in fields(ScoredAnswer)]
+        names = ["recorded_at", "run", "model", "precision", "split", *own]
         rows = []
         for answer in answers:
             plain = {**asdict(answer), "cited": json.dumps(answer.cited), "metrics": json.dumps(answer.metrics)}
@@ -71,7 +72,7 @@ class Warehouse:
         self._insert("answers", names, rows)
 
     def scores(self, newest: bool = True) -> list[Score]:
-        """Return the newest score per model, precision, metric and split; all scores if not `newest`."""
+        """Return the newest score per model, precision, metric, split and origin; all scores if not `newest`."""
         return self._read(Score, "newest_scores" if newest else "scores")
 
     def benchmarks(self, newest: bool = True) -> list[BenchmarkRow]:
@@ -147,7 +148,7 @@ def _schema() -> list[str]:
         statements.append(f"CREATE TABLE IF NOT EXISTS {table} ({first}, {columns})")
         # The file may come from an earlier release that did not have these columns.
         statements += [
-            f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {field.name} {_TYPES[_plain(field.type)]}"
+            f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {_column_with_default(field)}"
             for field in fields(kind)
             if field.default is not MISSING
         ]
@@ -156,11 +157,19 @@ def _schema() -> list[str]:
         "pair_id VARCHAR, question VARCHAR, expected VARCHAR, answer VARCHAR, kind VARCHAR, answerable BOOLEAN, "
         "refused BOOLEAN, retrieved BOOLEAN, cited JSON, metrics JSON, latency_ms DOUBLE, document_id VARCHAR)"
     )
+    added = [field for field in fields(ScoredAnswer) if field.name in ("origin", "group")]
+    statements += [f"ALTER TABLE answers ADD COLUMN IF NOT EXISTS {_column_with_default(field)}" for field in added]
     for view, (table, keys) in _NEWEST.items():
         partition = f"PARTITION BY {keys} " if keys else ""
         newest = f"row_number() OVER ({partition}ORDER BY {table}.row_number DESC) = 1"
         statements.append(f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM {table} QUALIFY {newest}")
     return statements
+
+
+def _column_with_default(field: "Field[Any]") -> str:
+    """Return a column that has the field's default in the rows that are there already."""
+    value = f"'{field.default}'" if field.type is str else field.default
+    return f'"{field.name}" {_TYPES[_plain(field.type)]} DEFAULT {value}'
 
 
 def _plain(annotation: Any) -> type:

@@ -15,7 +15,7 @@ from rich.text import Text
 from ragtune.errors import SettingsError, SourceError
 from ragtune.ports import Progress
 from ragtune.records import Document, Hit, IndexUpdate
-from ragtune.settings import Settings, load_settings
+from ragtune.settings import SOURCE_FORMS, Settings, load_settings
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune_serving.schema import FILTERS
 from ragtune_serving.terminal import err, out, print_json, progress_bar
@@ -33,9 +33,7 @@ _SNIPPET_CHARACTERS = 240
 
 
 def index(
-    source: Annotated[
-        list[str], typer.Option(help="folder:PATH, package:NAME or jsonl:FILE; can be given several times")
-    ] = [],  # noqa: B006
+    source: Annotated[list[str], typer.Option(help=f"{SOURCE_FORMS} or a URL; can be given several times")] = [],  # noqa: B006
     json_: Annotated[bool, typer.Option("--json", help="print the counts as JSON")] = False,
 ) -> None:
     """Build or update the search index; only passages that changed are embedded."""
@@ -51,6 +49,7 @@ def index(
     counts = {
         **asdict(update),
         "documents": len(corpus.documents),
+        "existing_pairs": len(corpus.pairs),
         "left_out": len(corpus.quarantine),
         "seconds": round(time.monotonic() - started, 3),
     }
@@ -61,6 +60,10 @@ def index(
         f"{counts['documents']} documents in {counts['chunks']} chunks: {counts['added']} added, "
         f"{counts['updated']} updated, {counts['deleted']} deleted in {counts['seconds']} s."
     )
+    if corpus.pairs:
+        out.print(
+            f"{len(corpus.pairs)} existing questions and answers were read; `ragtune materialize` finds their passages."
+        )
 
 
 def bring_up_to_date(settings: Settings, documents: list[Document], progress: Progress) -> IndexUpdate:

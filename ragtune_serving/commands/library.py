@@ -11,14 +11,14 @@ from ragtune.knowledge.duplicates import same_under_other_titles
 from ragtune.knowledge.library import Library, RemovedDocument
 from ragtune.knowledge.sources import without_password
 from ragtune.records import Chunk, Document, IndexUpdate
-from ragtune.settings import Settings, load_settings
+from ragtune.settings import SOURCE_FORMS, Settings, load_settings
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune_serving.commands.documents import bring_up_to_date
 from ragtune_serving.terminal import out, print_json, progress_bar
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Names = Annotated[list[str], typer.Argument(help="ids, paths or titles, as `ragtune documents list` shows them")]
-Spec = Annotated[str, typer.Argument(help="folder:PATH, package:NAME, jsonl:FILE or an fsspec URL")]
+Spec = Annotated[str, typer.Argument(help=f"{SOURCE_FORMS} or an fsspec URL")]
 # Characters of a sample and names of lost words that `show` prints, chosen by hand: about a line each.
 _SAMPLE_CHARACTERS, _LOST_NAMED = 120, 12
 
@@ -55,6 +55,9 @@ def list_documents(
     for line in lines:
         out.print(line)
     out.print(f"Documents: {len(rows)}", style="dim")
+    existing = sum(len(shelf.pairs) for shelf in library.shelves())
+    if existing and not removed:
+        out.print(f"Existing questions and answers, which are no documents: {existing}", style="dim")
 
 
 @documents.command()
@@ -167,7 +170,8 @@ def list_sources(json_: Json = False) -> None:
         print_json(rows)
         return
     for row in rows:
-        counts = f"{row['documents']} documents, {row['quarantined']} not readable, read {row['read_at']}"
+        contents = f"{row['documents']} documents" if not row["pairs"] else f"{row['pairs']} existing pairs"
+        counts = f"{contents}, {row['quarantined']} not readable, read {row['read_at']}"
         out.print(f"{row['source']}  ({row['named_in']})  {counts if row['read_at'] else 'never read'}")
 
 
@@ -222,6 +226,7 @@ def source_rows(library: Library) -> list[dict[str, Any]]:
                 "source": name,
                 "named_in": named_in,
                 "documents": len(shelf.documents) if shelf else 0,
+                "pairs": len(shelf.pairs) if shelf else 0,
                 "quarantined": len(shelf.quarantine) if shelf else 0,
                 "read_at": shelf.read_at if shelf else "",
             }

@@ -12,7 +12,7 @@ from ragtune.backends.engine_environment import base_model_command, engine_pytho
 from ragtune.errors import SettingsError
 from ragtune.extras import install_command
 from ragtune.knowledge.sources import is_source, unknown_source
-from ragtune.settings import EngineSettings
+from ragtune.settings import LOCAL_SOURCES, SOURCE_FORMS, EngineSettings
 from ragtune_serving.terminal import err, out
 
 SETTINGS_FILE, DOCUMENTS = "ragtune.yaml", "documents"
@@ -23,7 +23,7 @@ IGNORED = (".ragtune/", ".venv/", ".venv-vllm/")
 def init(
     folder: Annotated[Path, typer.Argument(help="folder of the new project; it is created if it does not exist")],
     source: Annotated[
-        list[str], typer.Option(help="what to index, such as folder:PATH; may be repeated; default: a new folder")
+        list[str], typer.Option(help=f"what to read: {SOURCE_FORMS} or a URL; may be repeated; default: a new folder")
     ] = [],  # noqa: B006
     profile: Annotated[str, typer.Option(help="settings to begin with: laptop")] = "laptop",
 ) -> None:
@@ -31,8 +31,10 @@ def init(
     for spec in source:
         if not is_source(spec):
             raise unknown_source(spec)
-    specs = [_absolute(spec) for spec in source]
-    settings_text = profile_text(profile, specs or [f"folder:{DOCUMENTS}"])
+    own_folder = all(spec.startswith("pairs:") for spec in source)
+    own = [_absolute(spec) for spec in source]
+    specs = [*([f"folder:{DOCUMENTS}"] if own_folder else []), *own]
+    settings_text = profile_text(profile, specs)
     file = folder / SETTINGS_FILE
     if file.exists():
         raise SettingsError(
@@ -43,12 +45,12 @@ def init(
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"{folder} is a file.", "the name of a folder", "name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    if not source:
+    if own_folder:
         _write_example(folder / DOCUMENTS)
     file.write_text(settings_text)
     _write_ignore_file(folder / ".gitignore")
-    out.print(next_steps(folder, own_folder=not source), markup=False)
-    for path in filter(None, map(_missing_path, specs)):
+    out.print(next_steps(folder, own_folder), markup=False)
+    for path in filter(None, map(_missing_path, own)):
         err.print(f"There is no {path} yet. Create it before `ragtune index`, or correct `sources`.", markup=False)
 
 
@@ -78,7 +80,7 @@ def next_steps(folder: Path, own_folder: bool) -> str:
 def _absolute(spec: str) -> str:
     """Return a source with an absolute path: it was typed here, and will be read from the new folder."""
     kind, _, path = spec.partition(":")
-    return f"{kind}:{Path(path).expanduser().resolve()}" if kind in ("folder", "jsonl") else spec
+    return f"{kind}:{Path(path).expanduser().resolve()}" if kind in LOCAL_SOURCES else spec
 
 
 def _missing_path(spec: str) -> Path | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ragtune.dataset.minimums import within_chance
 from ragtune.records import QAPair
 from ragtune.settings import DatasetSettings
 
@@ -89,10 +90,15 @@ def _pairs_frame(pairs: Sequence[QAPair]) -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=columns)
 
 
-def _expectations(settings: DatasetSettings) -> list[_Expectation]:
+def _expectations(settings: DatasetSettings, least: int, n: int, written: int) -> list[_Expectation]:
+    """Return the expectations of `n` pairs, of which the writers proposed `written`.
+
+    The limits of shares are wider for few pairs, as far as chance goes.
+    """
     unanswerable = settings.unanswerable_share
+    margin = within_chance(unanswerable, n) - unanswerable + 0.1
     return [
-        _Expectation("enough pairs", "critical", "pairs", "", {"min_value": settings.min_pairs}),
+        _Expectation("enough pairs", "critical", "pairs", "", {"min_value": least}),
         _Expectation("every pair once", "critical", "pairs", "id", {}),
         _Expectation("every question once", "critical", "pairs", "question", {}),
         _Expectation("answers stand in their chunks", "critical", "pairs", "grounded", {"min_value": 0.5}),
@@ -106,31 +112,36 @@ def _expectations(settings: DatasetSettings) -> list[_Expectation]:
             "questions name their object", "warning", "pairs", "self_contained", {"min_value": 1.0, "mostly": 0.95}
         ),
         _Expectation("questions resemble their chunks", "warning", "figures", "mean_relevance", {"min_value": 0.3}),
-        _Expectation(
-            "few pairs thrown away", "critical", "figures", "rejected_share", {"max_value": MAX_REJECTED_SHARE}
-        ),
-        _Expectation(
-            "no wording floods", "warning", "figures", "largest_template_share", {"max_value": MAX_TEMPLATE_SHARE}
-        ),
-        _Expectation(
-            "few answers that only say None", "warning", "figures", "none_share", {"max_value": MAX_NONE_SHARE}
-        ),
+        _share("few pairs thrown away", "critical", "rejected_share", within_chance(MAX_REJECTED_SHARE, written)),
+        _share("no wording floods", "warning", "largest_template_share", within_chance(MAX_TEMPLATE_SHARE, n)),
+        _share("few answers that only say None", "warning", "none_share", within_chance(MAX_NONE_SHARE, n)),
         _Expectation(
             "the wanted share of unanswerable questions",
             "warning",
             "figures",
             "unanswerable_share",
-            {"min_value": max(unanswerable - 0.1, 0.0), "max_value": unanswerable + 0.1},
+            {"min_value": max(round(unanswerable - margin, 4), 0.0), "max_value": round(unanswerable + margin, 4)},
         ),
         _Expectation("the index finds the passages", "warning", "figures", "mean_retrievable", {"min_value": 0.6}),
-        _Expectation("several kinds of questions", "warning", "figures", "kinds", {"min_value": 4}),
+        _Expectation("several kinds of questions", "warning", "figures", "kinds", {"min_value": 4 if n >= 40 else 1}),
     ]
 
 
+def _share(name: str, severity: Severity, column: str, limit: float) -> _Expectation:
+    return _Expectation(name, severity, "figures", column, {"max_value": round(limit, 4)})
+
+
 def check_expectations(
-    pairs: Sequence[QAPair], figures: dict[str, float], settings: DatasetSettings, docs: Path | None = None
+    pairs: Sequence[QAPair],
+    figures: dict[str, float],
+    settings: DatasetSettings,
+    least: int,
+    docs: Path | None = None,
 ) -> list[ExpectationResult]:
-    """Return the verdict on each expectation; if `docs` is a folder, write Great Expectations' data docs there."""
+    """Return the verdict on each expectation; `least` is the number of pairs that the dataset needs.
+
+    If `docs` is a folder, Great Expectations' data docs are written there.
+    """
     import great_expectations as gx
     import great_expectations.expectations as gxe
     import pandas as pd
@@ -141,7 +152,11 @@ def check_expectations(
     results: list[ExpectationResult] = []
     for name, frame in (("pairs", _pairs_frame(pairs)), ("figures", pd.DataFrame([figures]))):
         # `mean_retrievable` is missing if no search was made.
-        expectations = [e for e in _expectations(settings) if e.frame == name and e.column in ("", *frame.columns)]
+        expectations = [
+            expectation
+            for expectation in _expectations(settings, least, len(pairs), int(figures["written"]))
+            if expectation.frame == name and expectation.column in ("", *frame.columns)
+        ]
         suite = context.suites.add(gx.ExpectationSuite(name=name))
         for expectation in expectations:
             suite.add_expectation(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ragtune.dataset.checks.expectations import ExpectationResult, check_expectations
 from ragtune.dataset.checks.personal import personal_data
+from ragtune.dataset.minimums import least_pairs
 from ragtune.dataset.question_words import first_question_words, question_words
 from ragtune.dataset.reviews.decisions import REVIEWED
 from ragtune.dataset.standalone import clean
@@ -28,11 +29,13 @@ Scorer = Callable[[list[QAPair]], list[QAPair]]
 """Takes pairs and returns them in the same order with additional scores."""
 
 # A question that points at its passage means nothing to a reader who does not see it.
-_POINTING = re.compile(
+_POINTING_NOUN = (
     r"\b(?:this|that|these|those|the (?:above|below|following|given|said)) (?:function|class|method|parameter|argument|"
-    r"section|page|passage|text|chunk|document|paragraph|table|sentence|code|article)\b|\b(?:above|below)\b|passage \d",
-    re.IGNORECASE,
+    r"section|page|passage|text|chunk|document|paragraph|table|sentence|code|article)\b|passage \d"
 )
+_POINTING = re.compile(rf"{_POINTING_NOUN}|\b(?:above|below)\b", re.IGNORECASE)
+# People also ask what happens below a temperature or above a price.
+_POINTING_OF_PEOPLE = re.compile(_POINTING_NOUN, re.IGNORECASE)
 # Words that have no place in documentation; a short list of our own, in English only.
 _TOXIC = re.compile(r"\b(?:fuck\w*|shit\w*|bitch\w*|asshole|cunt|nigg\w+|faggot|retard(?:ed)?|whore)\b", re.IGNORECASE)
 _IMPERATIVES = ("give", "list", "summarise", "summarize", "define", "show", "compare", "who", "is", "are", "does", "do")
@@ -68,25 +71,29 @@ def check_pairs(
 
     Pairs keep their order. If a question is asked twice, the pair that people wrote or accepted wins. If there are
     more than `max_pairs`, pairs of the rule-based writer go first, from the sources with the most of them. A pair
-    to which a judge gave less than `judge.least` is rejected, unless people decided about it.
+    to which a judge gave less than `judge.least` is rejected, unless people wrote it or decided about it. People's
+    questions are not judged by their grammar, and those that are rejected do not count against the writers.
 
     `score` adds further scores to the pairs that passed the rules, such as those of a judge. `docs` is a folder for
     Great Expectations' data docs.
     """
     chunk_by_id = {chunk.id: chunk for chunk in chunks}
     keys: set[tuple[str, ...]] = set()
+    questions: set[str] = set()
     good: list[QAPair] = []
     rejected: list[tuple[QAPair, str]] = []
     for pair in sorted(pairs, key=_precedence):
         chunk = chunk_by_id.get(pair.chunk_id)
         reason = rejection_reason(pair, chunk)
         key = (pair.kind, *sorted(question_words(pair.question)))
-        if not reason and key in keys:
+        question = collapse_whitespace(pair.question).lower()
+        if not reason and (key in keys or question in questions):
             reason = "the same question was asked before"
         if reason or chunk is None:
             rejected.append((pair, reason))
             continue
         keys.add(key)
+        questions.add(question)
         good.append(replace(pair, scores={**pair.scores, **scores(pair, chunk)}))
     good, surplus = _limit_pairs(good, settings.max_pairs, chunk_by_id)
     position = {pair.id: number for number, pair in enumerate(pairs)}
@@ -94,20 +101,24 @@ def check_pairs(
     good = [pair for pair in scored if not _fails_judge(pair, settings.judge.least)]
     poor = [pair for pair in scored if _fails_judge(pair, settings.judge.least)]
     rejected += [(pair, "the judge gave it too little") for pair in poor]
-    figures = {name: round(value, 4) for name, value in summary(good, len(rejected)).items()}
+    rejected_of_writers = sum(pair.origin == "writer" for pair, _ in rejected)
+    figures = {name: round(value, 4) for name, value in summary(good, rejected_of_writers).items()}
     rejected += [(pair, f"beyond max_pairs = {settings.max_pairs}") for pair in surplus]
-    return QualityReport(good, rejected, check_expectations(good, figures, settings, docs), figures)
+    least = least_pairs(settings, sum(not chunk.duplicate_of for chunk in chunks))
+    return QualityReport(good, rejected, check_expectations(good, figures, settings, least, docs), figures)
 
 
 def _fails_judge(pair: QAPair, least: float) -> bool:
-    """Return whether a judge's lowest score is below `least` and no person decided about the pair."""
+    """Return whether a judge's lowest score is below `least` and no person wrote the pair or decided about it."""
     judge_scores = [value for name, value in pair.scores.items() if name.startswith("judge_")]
-    return bool(judge_scores) and min(judge_scores) < least and not pair.feedback_id and REVIEWED not in pair.scores
+    is_peoples = pair.origin != "writer" or REVIEWED in pair.scores
+    return bool(judge_scores) and min(judge_scores) < least and not is_peoples
 
 
 def _precedence(pair: QAPair) -> tuple[bool, bool, bool]:
-    """Return a sort key: users' corrections, then reviewed pairs, then a model's, then the rule-based writer's."""
-    return not pair.feedback_id, REVIEWED not in pair.scores, pair.writer == "extractive"
+    """Return a sort key: corrections, then what people wrote or reviewed, then a model's pairs, then the rules'."""
+    is_peoples = pair.origin == "people" or REVIEWED in pair.scores
+    return not pair.feedback_id, not is_peoples, pair.writer == "extractive"
 
 
 def rejection_reason(pair: QAPair, chunk: Chunk | None) -> str:
@@ -115,12 +126,13 @@ def rejection_reason(pair: QAPair, chunk: Chunk | None) -> str:
     if chunk is None:
         return "its chunk is gone"
     question, answer = pair.question.strip(), pair.answer.strip()
-    private = personal_data(f"{question} {answer}")
+    private, is_written = personal_data(f"{question} {answer}"), pair.origin == "writer"
+    pointing = _POINTING if is_written else _POINTING_OF_PEOPLE
     checks = (
         (not 2 <= len(question.split()) <= 60, "the question is too short or too long"),
-        (not _ASKS.search(question), "the question asks nothing"),
-        (bool(_POINTING.search(question)), "the question points at text that the reader cannot see"),
-        (question.count("`") % 2 == 1, "the question has broken markup"),
+        (is_written and not _ASKS.search(question), "the question asks nothing"),
+        (bool(pointing.search(question)), "the question points at text that the reader cannot see"),
+        (is_written and question.count("`") % 2 == 1, "the question has broken markup"),
         (bool(private), f"it holds personal data or a secret: {private}"),
         (bool(_TOXIC.search(f"{question} {answer}")), "it holds abusive words"),
         (
@@ -193,13 +205,18 @@ def scores(pair: QAPair, chunk: Chunk) -> dict[str, float]:
 
 
 def summary(pairs: Sequence[QAPair], rejected: int = 0) -> dict[str, float]:
-    """Return the figures that the expectations are checked on; `rejected` is the number of pairs that broke a rule."""
+    """Return the figures that the expectations are checked on.
+
+    `rejected` is the number of the writers' pairs that broke a rule.
+    """
     n = max(len(pairs), 1)
+    written = sum(pair.origin == "writer" for pair in pairs) + rejected
     templates = Counter(pair.template for pair in pairs if pair.template)
     retrievable = [pair.scores["retrievable"] for pair in pairs if "retrievable" in pair.scores]
     return {
         "pairs": float(len(pairs)),
-        "rejected_share": rejected / max(len(pairs) + rejected, 1),
+        "written": float(written),
+        "rejected_share": rejected / max(written, 1),
         "unanswerable_share": sum(not pair.answerable for pair in pairs) / n,
         "largest_template_share": max(templates.values(), default=0) / n,
         "none_share": sum(pair.answer in ("None", "`None`") for pair in pairs) / n,

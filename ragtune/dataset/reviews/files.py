@@ -10,9 +10,9 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ragtune.dataset.reviews.decisions import VERDICTS, Decision, new_decision, newest_verdicts, pair_key
-from ragtune.dataset.reviews.spreadsheets import read_table
 from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.errors import DatasetError
+from ragtune.knowledge.readers.table_rows import read_table
 from ragtune.records import Chunk, QAPair
 
 PAIR_COLUMNS = (
@@ -189,15 +189,19 @@ def _table_rows(raw: bytes, name: str) -> Iterator[tuple[str, dict[str, str]]]:
 
     Some programs take the apostrophe off themselves. The next one then belongs to the text, and the key tells.
     """
-    for place, row in read_table(raw, name):
+    for row in read_table(raw, name):
+        if row.problem:
+            raise ValueError(f"{row.place}: {row.problem}")
         cells = {
-            column: cell.removeprefix("'") if column in _PROTECTED_COLUMNS else cell for column, cell in row.items()
+            column: cell.removeprefix("'") if column in _PROTECTED_COLUMNS else cell
+            for column, cell in row.cells.items()
         }
-        texts = [(question, answer) for question in _readings(row, "question") for answer in _readings(row, "answer")]
+        readings = _readings(row.cells, "question"), _readings(row.cells, "answer")
+        texts = [(question, answer) for question in readings[0] for answer in readings[1]]
         for question, answer in texts:
             if _key(question, answer) == cells.get("key", "").strip():
                 cells |= {"question": question, "answer": answer}
-        yield place, cells
+        yield row.place, cells
 
 
 def _readings(row: Mapping[str, str], name: str) -> list[str]:

@@ -33,6 +33,11 @@ _LATIN = re.compile(
 )
 
 
+def whole_characters(text: str) -> str:
+    r"""Return the text with U+FFFD for each half of a surrogate pair, which `\\ud800` in JSON may leave."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def decode(raw: bytes) -> str:
     r"""Return the text of the bytes with `\n` line ends; one bad byte in UTF-8 costs one character.
 

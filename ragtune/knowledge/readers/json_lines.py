@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from ragtune.knowledge.readers.encoding import decode
+from ragtune.knowledge.readers.encoding import decode, whole_characters
 from ragtune.knowledge.readers.files import complete
 from ragtune.knowledge.readers.markdown import markdown_blocks
 from ragtune.knowledge.readers.reading import Reading
@@ -36,7 +36,7 @@ def read_json_lines(raw: bytes) -> Iterator[Reading | tuple[str, str]]:
             continue
         name = record.get("id", record.get("_id"))
         key = str(number if name is None else name)
-        text = _whole_characters(str(record["text"] or ""))
+        text = whole_characters(str(record["text"] or ""))
         if key in seen:
             yield f"line {number}", f"the id '{key}' stands on an earlier line too"
         elif not text.strip():
@@ -44,14 +44,9 @@ def read_json_lines(raw: bytes) -> Iterator[Reading | tuple[str, str]]:
         else:
             seen.add(key)
             facts = {
-                name: _whole_characters(str(record.get(name) or ""))
+                name: whole_characters(str(record.get(name) or ""))
                 for name in ("title", "language", "topic", "modified")
             }
             blocks, left_out = markdown_blocks(text)
             reading = Reading(blocks=tuple(blocks), left_out=tuple(left_out), key=key, **facts)
             yield complete(reading, facts["title"] or key)
-
-
-def _whole_characters(text: str) -> str:
-    r"""Return the text with U+FFFD for each half of a surrogate pair, which `\\ud800` in JSON may leave."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,4 +1,4 @@
-"""Reads tables as spreadsheet programs save them: CSV in its many forms, and Excel workbooks.
+"""Reads the rows of tables as spreadsheet programs save them: CSV in its many forms, and Excel workbooks.
 
 Programs differ in the separator, the line ends, the encoding and the spelling of the header, and some write a line
 `sep=;` above it.
@@ -9,6 +9,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 
 from ragtune.errors import DatasetError
@@ -20,14 +21,26 @@ _SEPARATOR_LINE = re.compile(r"\"?sep=(.)\"?[,;\t]*(?:\n|$)", re.IGNORECASE)
 _BLANK_LINES = re.compile(r"(?:[ \t,;]*\n)*")
 
 
-def read_table(raw: bytes, name: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (place, such as `line 3`; {column: cell}) for every row that is not empty; `name` is for messages.
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A row of a table: its place, such as `line 3`, and {column: cell}.
+
+    `problem` says what is wrong with a damaged row, which has no cells; it is "" for the others.
+    """
+
+    place: str
+    cells: dict[str, str]
+    problem: str = ""
+
+
+def read_table(raw: bytes, name: str) -> Iterator[TableRow]:
+    """Yield every row that is not empty; `name` is for messages.
 
     Names of columns are in lower case with underscores: `Corrected answer` is `corrected_answer`.
 
     Raises:
         DatasetError: if the file is no table that can be read; it says what it is.
-        ValueError: if a line is damaged; it says which.
+        ValueError: if the header is damaged; it says how.
     """
     if raw.startswith(_OLD_EXCEL):
         raise DatasetError(
@@ -38,14 +51,16 @@ def read_table(raw: bytes, name: str) -> Iterator[tuple[str, dict[str, str]]]:
     rows = _workbook_rows(raw, name) if raw.startswith(_ZIP) else _csv_rows(decode_table(raw, name))
     header: list[str] = []
     for place, cells in rows:
-        if not any(cell.strip() for cell in cells):
+        if isinstance(cells, str):
+            yield TableRow(place, {}, cells)
+        elif not any(cell.strip() for cell in cells):
             continue
-        if not header:
+        elif not header:
             header = _column_names(place, cells)
-            continue
-        if any(cell.strip() for cell in cells[len(header) :]):
-            raise ValueError(f"{place} has {len(cells)} cells and the header {len(header)}")
-        yield place, dict(zip_longest(header, cells[: len(header)], fillvalue=""))
+        elif any(cell.strip() for cell in cells[len(header) :]):
+            yield TableRow(place, {}, f"it has {len(cells)} cells and the header {len(header)}")
+        else:
+            yield TableRow(place, dict(zip_longest(header, cells[: len(header)], fillvalue="")))
 
 
 def column_name(name: str) -> str:
@@ -78,8 +93,11 @@ def _likely_encodings(raw: bytes) -> list[str]:
     return ["utf-8", "cp1252"]
 
 
-def _csv_rows(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield (place, cells) of a text with commas, semicolons or tabs between cells; a cell may contain line ends."""
+def _csv_rows(text: str) -> Iterator[tuple[str, list[str] | str]]:
+    """Yield (place, cells) of a text with commas, semicolons or tabs between cells; a cell may contain line ends.
+
+    A damaged row has a text that says what is wrong in place of its cells; the reader goes on with the next line.
+    """
     top = _BLANK_LINES.match(text)
     start = top.end() if top else 0
     separator_line = _SEPARATOR_LINE.match(text, start)
@@ -91,15 +109,19 @@ def _csv_rows(text: str) -> Iterator[tuple[str, list[str]]]:
     lines_above = text[:start].count("\n")
     reader = csv.reader(io.StringIO(text[start:]), delimiter=separator, strict=True)
     first_line = lines_above + 1
-    try:
-        for cells in reader:
-            place, first_line = f"line {first_line}", lines_above + reader.line_num + 1
-            yield place, cells
-    except csv.Error as error:
-        raise ValueError(f"line {first_line}: {error}") from error
+    while True:
+        place = f"line {first_line}"
+        try:
+            cells: list[str] | str = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            cells = str(error)
+        first_line = lines_above + reader.line_num + 1
+        yield place, cells
 
 
-def _workbook_rows(raw: bytes, name: str) -> Iterator[tuple[str, list[str]]]:
+def _workbook_rows(raw: bytes, name: str) -> Iterator[tuple[str, list[str] | str]]:
     """Yield (place, cells) of the first sheet of an .xlsx workbook; a formula counts as its last value."""
     import openpyxl
 
