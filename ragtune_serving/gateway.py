@@ -67,7 +67,9 @@ def build_services(settings: Settings) -> Services:
             evidence.probabilities("warm up", ["warm up"])
         return retriever
 
-    prepare_process(LITELLM_LOG="ERROR")
+    # uvicorn, which vLLM runs on, closes a connection that was idle for 5 seconds. LiteLLM would keep it for 120, and a
+    # request that is sent at that moment fails. Under load a connection is used again within milliseconds anyway.
+    prepare_process(LITELLM_LOG="ERROR", AIOHTTP_KEEPALIVE_TIMEOUT="1")
     router = EngineRouter(settings.gateway)
     for name in ("LiteLLM", "LiteLLM Router"):
         logging.getLogger(name).handlers.clear()

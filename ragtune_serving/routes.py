@@ -174,7 +174,8 @@ def _add_state(router: APIRouter, services: Services) -> None:
             status="ready" if ready else "starting",
             model_version=name,
             retrieval=grounding.present,
-            log=services.recorder.error or "written",
+            # Not the error itself: this route needs no key, and a database's error may name hosts and users.
+            log="waiting" if services.recorder.error else "written",
         )
 
     @router.get("/status", tags=["state"], responses=_NO_KEY, summary="What is live, and the last error")

@@ -482,7 +482,7 @@ class Readiness(BaseModel):
     status: Literal["ready", "starting"]
     model_version: str | None
     retrieval: bool
-    log: str = Field(description="`written`, or why responses cannot be recorded; answers go on")
+    log: Literal["written", "waiting"] = Field(description="whether responses can be recorded; answers go on anyway")
 
 
 class Status(BaseModel):

@@ -152,6 +152,8 @@ def test_the_commands_add_list_and_revoke_keys(tmp_path, monkeypatch):
     (listed,) = json.loads(run("list", "--json"))
     assert (listed["name"], listed["expired"], listed["requests_per_minute"]) == ("shop", False, 5)
     assert key not in run("list") + run("list", "--json")
+    with pytest.raises(SettingsError, match="another name"):
+        run("add", "client")
     assert "shop" in run("list")
     run("revoke", "shop")
     assert json.loads(run("list", "--json")) == []

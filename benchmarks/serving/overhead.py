@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -150,6 +151,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def main() -> None:
     """Measure and write `overhead.json` next to this script."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended, too
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--requests", type=int, default=96, help="requests of each path at each concurrency in a round")

@@ -61,7 +61,7 @@ def router(url: str) -> Starlette:
         "model_name": MODEL,
         "litellm_params": {"model": f"openai/{MODEL}", "api_base": url, "api_key": "none"},
     }
-    through = litellm.Router(model_list=[deployment], num_retries=0)
+    through = litellm.Router(model_list=[deployment], num_retries=1)
 
     async def chat(request: Request) -> Response:
         body = await request.json()
@@ -82,6 +82,6 @@ def router(url: str) -> Starlette:
 if __name__ == "__main__":
     from ragtune.settings import prepare_process
 
-    prepare_process(LITELLM_LOG="ERROR")
+    prepare_process(LITELLM_LOG="ERROR", AIOHTTP_KEEPALIVE_TIMEOUT="1")
     served = engine() if sys.argv[1] == "engine" else router(sys.argv[3])
     uvicorn.run(served, host="127.0.0.1", port=int(sys.argv[2]), log_level="error")

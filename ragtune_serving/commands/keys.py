@@ -55,6 +55,8 @@ def add(
     ] = [],  # noqa: B006
 ) -> None:
     """Create a key and print it, only this once."""
+    if name == "client":
+        raise SettingsError("client is the name of the local key, which `ragtune serve` makes.", "another name")
     where = {}
     for entry in filter_:
         field, equals, value = entry.partition("=")

@@ -93,7 +93,7 @@ class RunningFake(RunningEngine):
         self.url, self.api_key, self.model_name, self.log_path = f"http://127.0.0.1:{port}", KEY, model_name, log_path
         with log_path.open("ab") as log:
             self.process = subprocess.Popen([sys.executable, __file__, str(port), model_name], stdout=log, stderr=log)
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120  # a busy machine
         while not self.alive():
             if self.process.poll() is not None or time.monotonic() > end:
                 raise EngineError(f"The test engine did not start: {log_path.read_text()}")
