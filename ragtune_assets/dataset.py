@@ -110,7 +110,7 @@ def qa_splits(
     pairs = store.read_records(qa_dataset, QAPair)
     documents = store.read_records(raw_documents, Document)
     corrected = {pair.document_id for pair in pairs if pair.feedback_id}
-    alike = paraphrase_pairs(pairs, embedder.embed, settings.dataset.same_question)
+    alike = paraphrase_pairs(pairs, embedder.embed_questions, settings.dataset.same_question)
     earlier = earlier_splits(store)
     items = split_pairs(pairs, documents, settings.dataset, settings.seed, corrected, earlier, alike)
     remember_splits(store, earlier, items)
@@ -161,7 +161,7 @@ def judging(settings: Settings, passages: list[Chunk]) -> tuple[Scorer, Callable
 
 def scoring(embedder: Embedder, retriever: Retriever, settings: Settings, judge: Scorer) -> Scorer:
     """Return a function that adds to pairs how near others are, how well search finds them, and the judge's scores."""
-    embed, mode = cached_embedder(embedder.embed), settings.dataset.retrievable_by
+    embed, mode = cached_embedder(embedder.embed_questions), settings.dataset.retrievable_by
 
     def search(questions: Sequence[str], limit: int) -> list[list[Hit]]:
         vectors = None if mode == "text" else embed(questions)
