@@ -46,6 +46,13 @@ class Embedder(ABC):
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens in each text, special tokens included, before the embedder truncates it."""
 
+    def embed_questions(self, questions: Sequence[str]) -> "Vectors":
+        """Return the vectors of questions, shape and length as in `embed`.
+
+        Some models were trained with a mark before questions and another one before passages.
+        """
+        return self.embed(questions)
+
 
 @dataclass(frozen=True, slots=True)
 class IndexQuery:

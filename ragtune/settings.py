@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
 from ragtune.errors import SettingsError
@@ -52,6 +52,14 @@ class EmbedderSettings(Section):
     api_key: SecretStr = SecretStr("")
     batch_size: int = Field(64, ge=1)
     precision: Literal["auto", "int8"] = "auto"
+    question_prefix: str = Field("", description="put before a question, if the model was trained with one: `query: `")
+    passage_prefix: str = Field("", description="put before a passage, if the model was trained with one: `passage: `")
+
+    @model_validator(mode="after")
+    def _minilm_has_no_prefix(self) -> "EmbedderSettings":
+        if self.backend == "minilm" and (self.question_prefix or self.passage_prefix):
+            raise ValueError("the packaged embedder was trained without prefixes: leave both empty, or set a backend")
+        return self
 
 
 class ModelSettings(Section):

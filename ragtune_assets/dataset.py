@@ -152,7 +152,7 @@ def qa_splits(
     pairs, documents = store.read_records(qa_dataset, QAPair), store.read_records(raw_documents, Document)
     passages = store.read_records(chunks, Chunk)
     units = choose_units(pairs, documents, passages, settings.dataset)
-    alike = paraphrase_pairs(pairs, embedder.embed, settings.dataset.same_question)
+    alike = paraphrase_pairs(pairs, embedder.embed_questions, settings.dataset.same_question)
     remembered = earlier_splits(store)
     earlier = units.earlier(remembered, passages)
     items, leaking = split_by_unit(pairs, units, settings, earlier, alike)
@@ -204,7 +204,7 @@ def judging(settings: Settings, passages: list[Chunk]) -> tuple[Scorer, Callable
 
 def scoring(embedder: Embedder, retriever: Retriever, settings: Settings, judge: Scorer) -> Scorer:
     """Return a function that adds to pairs how near others are, how well search finds them, and the judge's scores."""
-    embed, mode = cached_embedder(embedder.embed), settings.dataset.retrievable_by
+    embed, mode = cached_embedder(embedder.embed_questions), settings.dataset.retrievable_by
 
     def search(questions: Sequence[str], limit: int) -> list[list[Hit]]:
         vectors = None if mode == "text" else embed(questions)

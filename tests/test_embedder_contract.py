@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ragtune.backends.catalog import embedder_from
-from ragtune.backends.embedders import OpenAiEmbedder, SentenceTransformersEmbedder
+from ragtune.backends.embedders import OpenAiEmbedder, Prefixes, SentenceTransformersEmbedder
 from ragtune.backends.minilm import MiniLmEmbedder, length_sorted_batches, minilm_folder
 from ragtune.errors import ModelError, SettingsError
 from ragtune.model.base.capacity import require_int8
@@ -86,6 +86,19 @@ def test_vectors_have_length_one_and_the_order_of_the_texts(embedder: Embedder) 
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
     for text, vector in zip(TEXTS, vectors, strict=True):
         np.testing.assert_allclose(embedder.embed([text])[0], vector, atol=0.01)
+
+
+def test_questions_and_passages_get_the_prefix_that_the_model_was_trained_with(
+    original: SentenceTransformersEmbedder, server: str
+) -> None:
+    prefixes = Prefixes("query: ", "passage: ")
+    by_folder = SentenceTransformersEmbedder(str(minilm_folder()), batch_size=2, prefixes=prefixes)
+    by_server = OpenAiEmbedder(server, "words", "", batch_size=2, prefixes=prefixes)
+    for marked, plain in ((by_folder, original), (by_server, OpenAiEmbedder(server, "words", "", batch_size=2))):
+        np.testing.assert_allclose(marked.embed(["tide"]), plain.embed(["passage: tide"]), atol=1e-5)
+        np.testing.assert_allclose(marked.embed_questions(["tide"]), plain.embed(["query: tide"]), atol=1e-5)
+        assert marked.count_tokens(["tide"]) > plain.count_tokens(["tide"])
+        assert marked.name != plain.name, "an index of other vectors is built again"
 
 
 def test_no_texts_give_no_vectors(embedder: Embedder) -> None:

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from ragtune.answer.lines import LineSimilarity
 from ragtune.backends.elastic_index import ElasticIndex
-from ragtune.backends.embedders import OpenAiEmbedder, SentenceTransformersEmbedder
+from ragtune.backends.embedders import OpenAiEmbedder, Prefixes, SentenceTransformersEmbedder
 from ragtune.backends.engines import OpenAIEngine, VllmEngine
 from ragtune.backends.evidence.model import packaged_evidence
 from ragtune.backends.lance_index import LanceIndex
@@ -25,9 +25,11 @@ def embedder_from(settings: Settings) -> Embedder:
 def _embedder(settings: EmbedderSettings, threads: int, device: str, allow_download: bool) -> Embedder:
     if settings.backend == "minilm":
         return MiniLmEmbedder(settings.batch_size, threads, device, settings.precision)
+    prefixes = Prefixes(settings.question_prefix, settings.passage_prefix)
     if settings.backend == "openai":
-        return OpenAiEmbedder(settings.url, settings.model, settings.api_key.get_secret_value(), settings.batch_size)
-    return SentenceTransformersEmbedder(settings.model, settings.batch_size, allow_download)
+        key = settings.api_key.get_secret_value()
+        return OpenAiEmbedder(settings.url, settings.model, key, settings.batch_size, prefixes=prefixes)
+    return SentenceTransformersEmbedder(settings.model, settings.batch_size, allow_download, prefixes)
 
 
 def line_similarity_from(settings: Settings) -> LineSimilarity:

@@ -1,6 +1,7 @@
 """Embedders other than the packaged MiniLM: any sentence-transformers model, any server with `/v1/embeddings`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ragtune.errors import ModelError, SettingsError
@@ -13,10 +14,24 @@ if TYPE_CHECKING:
     Vectors = npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True)
+class Prefixes:
+    """What a model was trained to see before a question and before a passage, such as `query: ` and `passage: `."""
+
+    question: str = ""
+    passage: str = ""
+
+    def name_of(self, model: str) -> str:
+        """Return the name under which an index knows the model; other prefixes give other vectors."""
+        return f"{model} ({self.question!r}, {self.passage!r})" if self.question or self.passage else model
+
+
 class SentenceTransformersEmbedder(Embedder):
     """Any sentence-transformers model: a local folder, or a hub name that is already in the cache."""
 
-    def __init__(self, model: str, batch_size: int, allow_download: bool = False) -> None:
+    def __init__(
+        self, model: str, batch_size: int, allow_download: bool = False, prefixes: Prefixes = Prefixes()
+    ) -> None:
         from sentence_transformers import SentenceTransformer
 
         try:
@@ -27,34 +42,51 @@ class SentenceTransformersEmbedder(Embedder):
                 expected="a folder in sentence-transformers format, or a hub name",
                 fix="correct embedder.model; for a hub name also set base_model.allow_download: true",
             ) from error
-        self.name = model
+        self.name, self.prefixes = prefixes.name_of(model), prefixes
         self.batch_size = batch_size
         self.dimension = int(self._model.get_embedding_dimension() or 0)
         self.max_tokens = int(self._model.max_seq_length or 512)
 
     def embed(self, texts: Sequence[str], progress: Progress = silent) -> "Vectors":
         """Return unit vectors of shape (len(texts), dimension)."""
+        vectors = self._encode([self.prefixes.passage + text for text in texts])
+        progress("embedding", len(texts), len(texts))
+        return vectors
+
+    def embed_questions(self, questions: Sequence[str]) -> "Vectors":
+        """Return unit vectors of shape (len(questions), dimension)."""
+        return self._encode([self.prefixes.question + question for question in questions])
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens in each text, by the model's own tokenizer; the prefix counts."""
+        if not texts:
+            return []
+        marked = [self.prefixes.passage + text for text in texts]
+        return [len(ids) for ids in self._model.tokenizer(marked, truncation=False, verbose=False)["input_ids"]]
+
+    def _encode(self, texts: list[str]) -> "Vectors":
         import numpy as np
 
         if not texts:
             return np.zeros((0, self.dimension), dtype=np.float32)
         vectors: Vectors = self._model.encode(
-            list(texts), batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
+            texts, batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
         )
-        progress("embedding", len(texts), len(texts))
         return vectors.astype(np.float32, copy=False)
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the number of tokens in each text, by the model's own tokenizer."""
-        if not texts:
-            return []
-        return [len(ids) for ids in self._model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
 
 
 class OpenAiEmbedder(Embedder):
     """A model on any server with the OpenAI route `/v1/embeddings`."""
 
-    def __init__(self, url: str, model: str, api_key: str, batch_size: int, max_tokens: int = 512) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        api_key: str,
+        batch_size: int,
+        max_tokens: int = 512,
+        prefixes: Prefixes = Prefixes(),
+    ) -> None:
         from openai import OpenAI
 
         if not url or not model:
@@ -64,11 +96,23 @@ class OpenAiEmbedder(Embedder):
                 fix="set both in ragtune.yaml",
             )
         self._client = OpenAI(base_url=url, api_key=api_key or "none", max_retries=5)
-        self.name, self.url, self.batch_size, self.max_tokens = model, url, batch_size, max_tokens
+        self.name, self.model, self.prefixes = prefixes.name_of(model), model, prefixes
+        self.url, self.batch_size, self.max_tokens = url, batch_size, max_tokens
         self.dimension = int(self._request(["dimension"]).shape[1])
 
     def embed(self, texts: Sequence[str], progress: Progress = silent) -> "Vectors":
         """Return unit vectors of shape (len(texts), dimension)."""
+        return self._embed([self.prefixes.passage + text for text in texts], progress)
+
+    def embed_questions(self, questions: Sequence[str]) -> "Vectors":
+        """Return unit vectors of shape (len(questions), dimension)."""
+        return self._embed([self.prefixes.question + question for question in questions], silent)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return an upper estimate, because the route has no tokenizer: few tokens are shorter than 3 bytes."""
+        return [len(f"{self.prefixes.passage}{text}".encode()) // 3 + 2 for text in texts]
+
+    def _embed(self, texts: list[str], progress: Progress) -> "Vectors":
         import numpy as np
 
         parts = [np.zeros((0, self.dimension), dtype=np.float32)]
@@ -77,19 +121,15 @@ class OpenAiEmbedder(Embedder):
             progress("embedding", min(start + self.batch_size, len(texts)), len(texts))
         return np.concatenate(parts)
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return an upper estimate, because the route has no tokenizer: few tokens are shorter than 3 bytes."""
-        return [len(text.encode()) // 3 + 2 for text in texts]
-
     def _request(self, texts: Sequence[str]) -> "Vectors":
         import numpy as np
         from openai import OpenAIError
 
         try:
-            reply = self._client.embeddings.create(model=self.name, input=list(texts), encoding_format="float")
+            reply = self._client.embeddings.create(model=self.model, input=list(texts), encoding_format="float")
         except OpenAIError as error:
             raise ModelError(
-                f"The embedding server at {self.url} refused model '{self.name}': {error}",
+                f"The embedding server at {self.url} refused model '{self.model}': {error}",
                 expected="a reply to POST /v1/embeddings",
                 fix="check embedder.url, embedder.model and embedder.api_key",
             ) from error

@@ -98,7 +98,9 @@ def with_nearest_passages(
     vectors = embedder.embed([chunk.embedded_text for chunk in chunks])
     positions = {chunk.id: position for position, chunk in enumerate(chunks)}
     questions = []
-    for pair, scores in zip(pairs, embedder.embed([pair.question for pair in pairs]) @ vectors.T, strict=True):
+    for pair, scores in zip(
+        pairs, embedder.embed_questions([pair.question for pair in pairs]) @ vectors.T, strict=True
+    ):
         nearest = [int(i) for i in np.argsort(-scores, kind="stable")[:limit]]
         right = positions[pair.chunk_id]
         if pair.answerable and right not in nearest:

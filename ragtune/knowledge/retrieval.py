@@ -100,7 +100,7 @@ class Retriever:
     ) -> list[list[Hit]]:
         plans = [_SearchPlan(text, names_in(text) if mode == "hybrid" else [], mode) for text in texts]
         if vectors is None and mode != "text" and texts:
-            vectors = self.embedder.embed([normalize_for_search(text) for text in texts])
+            vectors = self.embedder.embed_questions([normalize_for_search(text) for text in texts])
         queries: list[IndexQuery] = []
         depth = max(limit, self.settings.candidates) if mode == "hybrid" else limit
         for number, plan in enumerate(plans):
