@@ -37,6 +37,9 @@ SMALL = {
     "RAGTUNE_EVALUATION__RAW_ITEMS": "0",
     "RAGTUNE_EVALUATION__TEST_ITEMS": "6",
     "RAGTUNE_EVALUATION__GATE_ITEMS": "12",
+    # 0.05 for each candidate. At a twentieth of that, nine of the twelve answers would have to improve.
+    "RAGTUNE_EVALUATION__ALPHA": "0.2",
+    "RAGTUNE_EVALUATION__GATE_LOOKS": "4",
     "RAGTUNE_EVALUATION__OUT_OF_DOMAIN_ITEMS": "4",
     "RAGTUNE_BENCHMARK__PRECISIONS": '["w4a16"]',
     "RAGTUNE_BENCHMARK__CONCURRENCY": "[2]",

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal
 
 from ragtune.errors import SettingsError
 from ragtune.experiments.confidence_sequence import (
-    FIRST_SQUARE,
     capital,
+    mean_square,
     p_value,
     pairs_needed,
     running_intervals,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Flags = npt.NDArray[np.bool_]
 
 Declaration = Literal["better", "worse", "equivalent", "undecided"]
-LOOKS = 60
+LOOKS = 40
 """Points of the path of the interval: enough for a plot; chosen by hand, not sensitive."""
 
 
@@ -101,8 +101,8 @@ def block_sizes(control: float, candidate: float) -> tuple[int, int]:
     return max(1, round(control / candidate)), max(1, round(candidate / control))
 
 
-def compare(differences: Sequence[float], plan: Plan, candidates: int = 1) -> Comparison:
-    """Return the comparison after these differences, at level `plan.alpha / candidates`.
+def compare(differences: Sequence[float], plan: Plan, candidates: int = 1, looks: int = LOOKS) -> Comparison:
+    """Return the comparison after these differences, at level `plan.alpha / candidates`, with a path of `looks` points.
 
     All declarations read one confidence sequence, so the chance that any of them is ever false is at most alpha: better
     if the interval is above 0, worse if it is below, equivalent if it is within the margin. The first one stays.
@@ -111,8 +111,7 @@ def compare(differences: Sequence[float], plan: Plan, candidates: int = 1) -> Co
 
     values = np.asarray(differences, dtype=np.float64)
     alpha = plan.alpha / candidates
-    mean_square = float((values * values).mean()) if len(values) else FIRST_SQUARE
-    blocks_needed = math.ceil(pairs_needed(plan.smallest_difference, mean_square, alpha))
+    blocks_needed = math.ceil(pairs_needed(plan.smallest_difference, mean_square(values), alpha))
     if not len(values):
         return Comparison(
             declaration="undecided",
@@ -126,8 +125,8 @@ def compare(differences: Sequence[float], plan: Plan, candidates: int = 1) -> Co
             path=(),
         )
     declaration, after, p = first_declaration(values, plan, alpha)
-    looks = sorted({*np.linspace(1, len(values), LOOKS, dtype=int).tolist(), *([after] if after else [])})
-    path = running_intervals(values, alpha, plan.smallest_difference, looks)
+    times = {*np.linspace(len(values), 1, looks, dtype=int).tolist(), *([after] if after else [])}
+    path = running_intervals(values, alpha, plan.smallest_difference, sorted(times))
     return Comparison(
         declaration=declaration,
         difference=float(values.mean()),

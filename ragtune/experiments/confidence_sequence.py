@@ -32,12 +32,12 @@ wrong guess after 2,525 to 2,800; equal weights need 3,000 (500 runs each).
 """
 _LARGEST_STAKE = 0.48
 """A difference and a hypothesis are at most 2 apart, so a stake below 1/2 keeps the capital above 0."""
-FIRST_SQUARE = 0.5
+_FIRST_SQUARE = 0.5
 """Mean square of a difference before any is seen: that of two independent coin tosses, the largest of binary ones."""
 _FIRST_WEIGHT = 10.0
 """How many differences that first guess is worth; chosen by hand, not sensitive."""
-_HALVINGS = 30
-"""Halvings of the range [-1, 1] to find a bound: to a billionth."""
+_HALVINGS = 24
+"""Halvings of the range [-1, 1] to find a bound: to a ten-millionth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +67,13 @@ def capital(differences: "Floats", hypothesis: float, expected: float) -> Capita
     import numpy as np
 
     squares = _squares_before(differences)
-    up = np.full(differences.shape, -np.inf)
-    down = up.copy()
-    for step, weight in zip(_STEPS, _weights(), strict=True):
-        stakes = np.minimum(_LARGEST_STAKE, 2.0**step * expected / squares)
-        wins = stakes * (differences - hypothesis)
-        up = np.logaddexp(up, math.log(weight) + np.cumsum(np.log1p(wins), axis=-1))
-        down = np.logaddexp(down, math.log(weight) + np.cumsum(np.log1p(-wins), axis=-1))
-    return Capital(up, down)
+    shape = (len(_STEPS), *differences.shape)
+    up, down = np.empty(shape), np.empty(shape)
+    for i, (step, weight) in enumerate(zip(_STEPS, _weights(), strict=True)):
+        wins = np.minimum(_LARGEST_STAKE, 2.0**step * expected / squares) * (differences - hypothesis)
+        up[i] = math.log(weight) + np.cumsum(np.log(1 + wins), axis=-1)
+        down[i] = math.log(weight) + np.cumsum(np.log(1 - wins), axis=-1)
+    return Capital(_log_of_sum(up), _log_of_sum(down))
 
 
 def p_value(both: Capital) -> float:
@@ -131,14 +130,29 @@ def pairs_needed(difference: float, mean_square: float, alpha: float) -> float:
     return threshold(alpha) * 2 * mean_square / difference**2
 
 
+def mean_square(differences: "Floats") -> float:
+    """Return the mean square of all differences so far, with the first guess counted in."""
+    total = _FIRST_WEIGHT * _FIRST_SQUARE + float((differences * differences).sum())
+    return total / (_FIRST_WEIGHT + len(differences))
+
+
 def _squares_before(differences: "Floats") -> "Floats":
     """Return the mean square of the differences before each one: a stake must not depend on what it bets on."""
     import numpy as np
 
     squares = differences * differences
     before = np.cumsum(squares, axis=-1) - squares
-    means: Floats = (_FIRST_WEIGHT * FIRST_SQUARE + before) / (_FIRST_WEIGHT + np.arange(differences.shape[-1]))
+    means: Floats = (_FIRST_WEIGHT * _FIRST_SQUARE + before) / (_FIRST_WEIGHT + np.arange(differences.shape[-1]))
     return means
+
+
+def _log_of_sum(logarithms: "Floats") -> "Floats":
+    """Return the logarithm of the sum over the first axis; several times faster than `np.logaddexp.reduce`."""
+    import numpy as np
+
+    largest = logarithms.max(axis=0)
+    total: Floats = largest + np.log(np.exp(logarithms - largest).sum(axis=0))
+    return total
 
 
 def _weights() -> list[float]:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from ragtune.experiments.comparison import Comparison, Plan, block_differences, compare
+from ragtune.experiments.comparison import LOOKS, Comparison, Plan, block_differences, compare
 from ragtune.experiments.imbalance import MISMATCH, StepCounts, mismatch_p_value
 from ragtune.experiments.outcomes import METRICS, Metric, Users, observations, users_at
 from ragtune.experiments.wording import result_in_words
@@ -126,7 +126,8 @@ def _compare(
     window = timedelta(hours=design.window_hours)
     users = users_at(seen, datetime.fromisoformat(cut.at), window, design.missing)
     plan = Plan(design.smallest_difference, design.margin, design.alpha)
-    return compare(block_differences(users.outcomes), plan, len(design.versions) - 1), users
+    looks = LOOKS if metric.name == design.metric else 1
+    return compare(block_differences(users.outcomes), plan, len(design.versions) - 1, looks), users
 
 
 def _steps(exposures: Sequence[Exposure]) -> list[StepCounts]:
