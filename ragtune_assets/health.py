@@ -5,23 +5,26 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 
 import dagster as dg
 
 from ragtune.errors import RagTuneError
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.feedback import FeedbackLog
 from ragtune.store.problems import Problem
 from ragtune_assets.asking_again import Attempts, attempts_of
 from ragtune_assets.dagster_instance import open_instance
 from ragtune_assets.dead_runs import runs_without_process
 from ragtune_assets.definitions import build_definitions
+from ragtune_assets.feedback import last_sequence
 from ragtune_assets.staleness import reason_to_build
 
 NEWEST_RUNS = 200
 """How many runs are looked at for failures. Chosen by hand; a build of the whole graph is some 15 runs."""
 QUEUE_SECONDS = 3600.0
-"""A run that is not launched for longer is stuck. Chosen by hand: a launch takes seconds."""
+"""A run that is not launched for longer, or feedback that no run takes, is stuck. Chosen by hand: it takes seconds."""
 
 
 def problems(instance: dg.DagsterInstance, settings: Settings, defs: dg.Definitions) -> list[Problem]:
@@ -49,6 +52,24 @@ def _stuck(instance: dg.DagsterInstance, settings: Settings, records: Sequence[d
         run_id, since = record.dagster_run.run_id, f"{record.create_timestamp:%Y-%m-%d %H:%M} UTC"
         dead.append(Problem("stuck", run_id, f"run {run_id[:8]} waits for its start since {since}", fix))
     return dead
+
+
+def _waiting_feedback(instance: dg.DagsterInstance, settings: Settings) -> list[Problem]:
+    """Return that enough feedback for a training waits, if it does so for long: nobody runs the sensor, or it fails."""
+    log = FeedbackLog(settings.feedback_url)
+    try:
+        last, needed = last_sequence(instance, "feedback_events"), settings.feedback.retrain_after
+        waiting = log.events(last, limit=needed)
+        new = log.count_since(last)
+    finally:
+        log.close()
+    if len(waiting) < needed:
+        return []
+    enough_at = datetime.fromisoformat(waiting[-1].created_at)
+    if time.time() - enough_at.timestamp() < QUEUE_SECONDS:
+        return []
+    what = f"{new} new verdicts wait since {enough_at:%Y-%m-%d %H:%M} UTC; {needed} are enough for a training"
+    return [Problem("stuck", "feedback", what, "start `ragtune up`, or run `ragtune materialize`")]
 
 
 def _failures(instance: dg.DagsterInstance, records: Sequence[dg.RunRecord]) -> list[Problem]:

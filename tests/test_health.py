@@ -1,6 +1,7 @@
 """What `ragtune status` and `ragtune doctor` say about a home in trouble."""
 
 import json
+import time
 from dataclasses import replace
 
 import dagster as dg
@@ -8,8 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ragtune.errors import ResourceError
-from ragtune.records import RetrievalRow
+from ragtune.records import ResponseRecord, RetrievalRow
 from ragtune.settings import Settings, load_settings
+from ragtune.store.feedback import FeedbackLog
 from ragtune.store.home_lock import exclusive
 from ragtune.store.problems import problems_on_disk
 from ragtune.store.registry import ModelRegistry
@@ -62,8 +64,6 @@ def test_a_failed_asset_is_named_with_its_reason_until_it_is_built(settings):
 
 
 def test_a_run_without_a_process_is_stuck_and_one_with_a_process_is_not(settings, monkeypatch):
-    import time
-
     with dg.DagsterInstance.ephemeral() as instance:
         job = definitions(breaks=False).resolve_implicit_global_asset_job_def()
         run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
@@ -75,6 +75,34 @@ def test_a_run_without_a_process_is_stuck_and_one_with_a_process_is_not(settings
         assert problem.what == f"run {run.run_id[:8]} has no process any more"
 
 
+def test_feedback_that_no_run_takes_is_a_problem_after_an_hour(settings, monkeypatch):
+    settings = load_settings({"home": settings.home, "feedback": {"retrain_after": 2}})
+    log = FeedbackLog(settings.feedback_url)
+    log.record_response(RESPONSE)
+    log.add("r1", "up")
+    started = time.time()
+    with dg.DagsterInstance.ephemeral() as instance:
+        monkeypatch.setattr(time, "time", lambda: started + 4000)
+        assert problems(instance, settings, definitions(breaks=False)) == [], "one verdict is not enough"
+        log.add("r1", "down")
+        (problem,) = problems(instance, settings, definitions(breaks=False))
+        assert problem.what.startswith("2 new verdicts wait since 20")
+        monkeypatch.setattr(time, "time", lambda: started + 60)
+        assert problems(instance, settings, definitions(breaks=False)) == [], "the sensor had no hour yet"
+    log.close()
+
+
+RESPONSE = ResponseRecord(
+    id="r1",
+    created_at="2026-01-01",
+    question="What is x?",
+    answer="y",
+    model="ragtune",
+    model_version="1",
+    chunk_ids=(),
+    cited_chunk_ids=(),
+    refused=False,
+)
 ROW = RetrievalRow(
     run_id="r",
     measured_at="2026-01-01",

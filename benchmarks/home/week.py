@@ -65,6 +65,7 @@ class Week:
         self.started = time.monotonic()
         self.up: subprocess.Popen[bytes] | None = None
         self.build: subprocess.Popen[bytes] | None = None
+        self.status: subprocess.Popen[bytes] | None = None
         self.most_disk = self.most_memory = 0
         self.environment: dict[str, str] = {}
 
@@ -108,7 +109,7 @@ class Week:
 
     def stop_all(self) -> None:
         """Stop the platform and the build in order."""
-        for process in (self.build, self.up):
+        for process in (self.status, self.build, self.up):
             if process is not None and process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 process.wait(timeout=300)
@@ -131,8 +132,8 @@ class Week:
             if self.build is not None:
                 self.note("build ended", code=self.build.returncode)
             self.build = self.start("ragtune_assets.materialize", "--select", SELECT)
-        elif action == "status":
-            self.start("ragtune_serving.cli", "status", "--json").wait(timeout=600)
+        elif action == "status" and (self.status is None or self.status.poll() is not None):
+            self.status = self.start("ragtune_serving.cli", "status", "--json")
 
     def ask(self) -> None:
         """Ask a question and give feedback; only what the gateway acknowledged is a promise."""

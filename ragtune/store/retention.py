@@ -20,7 +20,8 @@ _DAY = 24 * 3600.0
 class Disposable:
     """Something that may go: a folder or file, or a log to be shortened.
 
-    `version` is the number of a released model, and `run` the id of a run of MLflow, if it is one.
+    `version` is the number of a released model, and `run` the id of a run of MLflow, if it is one. `keep` is how many
+    bytes at the end of a log stay.
     """
 
     kind: str
@@ -29,6 +30,7 @@ class Disposable:
     why: str
     version: str = ""
     run: str = ""
+    keep: int = 0
 
 
 def disposable(settings: Settings, now: float | None = None) -> list[Disposable]:
@@ -62,8 +64,8 @@ def delete(settings: Settings, items: Iterable[Disposable]) -> None:
                 registry.remove(item.version)
             elif item.run:
                 delete_run(settings, item.run)
-            elif item.path.suffix == ".log" and item.why.startswith("shortened"):
-                _shorten(item.path, settings.retention.log_mib << 20)
+            elif item.keep:
+                _shorten(item.path, item.keep)
             elif item.path.is_dir():
                 # Under this name a killed deletion is finished by the next build.
                 doomed = item.path.with_name(scratch_name())
@@ -143,7 +145,8 @@ def _logs(logs: Path, longest: int, before: float) -> Iterator[Disposable]:
         if status.st_mtime < before:
             yield Disposable("log", file, disk_bytes(file), "nothing was written to it for a long time")
         elif file.suffix == ".log" and status.st_size > longest:
-            yield Disposable("log", file, status.st_size - longest, f"shortened to its last {longest >> 20} MiB")
+            why = f"shortened to its last {longest >> 20} MiB"
+            yield Disposable("log", file, status.st_size - longest, why, keep=longest)
 
 
 def _shorten(file: Path, longest: int) -> None:

@@ -13,6 +13,8 @@ from ragtune_serving.alerts import Alerts
 from ragtune_serving.attention import gateway_status, problems
 from ragtune_serving.terminal import err, out
 
+logger = logging.getLogger(__name__)
+
 
 def alerts(
     once: Annotated[bool, typer.Option("--once", help="look once, tell what changed, and end")] = False,
@@ -32,5 +34,9 @@ def alerts(
     signal.signal(signal.SIGTERM, end)
     err.print(f"Looking for problems every {settings.alerts.every_minutes:g} minutes.")
     while not ending.is_set():
-        watcher.step()
+        try:
+            watcher.step()
+        except Exception:
+            # `ragtune up` ends everything if one of its programs ends, and a look that fails is no reason for that.
+            logger.exception("a look for problems failed; the next one tries again")
         ending.wait(settings.alerts.every_minutes * 60)

@@ -83,7 +83,7 @@ def train_adapter(
     earlier = earlier_adapter(settings)
     _check_capacity(job, data.rows, device)
     run_id = open_run(job.checkpoints, fingerprint(job.base, earlier, data.rows, settings, job.seed), tracker)
-    tracker.log_params({**settings.model_dump(), "seed": job.seed, "examples": len(data.rows), "base": str(job.base)})
+    tracker.log_params({**settings.model_dump(), "seed": job.seed, "examples": len(data.rows), "base": job.base.name})
     try:
         trainer, callback = build_trainer(job, data, device, tracker, progress)
         resumed_from = _train(trainer, callback, job.checkpoints)
