@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from ragtune.dataset.publishing import read_published
 from ragtune.dataset.split_units import choose_units
@@ -13,6 +14,7 @@ from ragtune.dataset.splits import leaks
 from ragtune.errors import RagTuneError
 from ragtune.records import Chunk, Document
 from ragtune_assets.dataset import gate_note
+from ragtune_serving.cli import app
 from tests.support.dataset_home import Home
 
 ROOT = Path(__file__).parent.parent
@@ -60,10 +62,22 @@ def test_questions_of_people_reach_the_dataset_and_the_others_are_listed_with_th
     assert [item.pair.imported_from for item in published if item.pair.origin == "people"] == [pair.imported_from]
 
 
+def test_the_command_line_lists_what_became_of_each_question(manual: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGTUNE_HOME", str(manual.settings.home))
+    result = CliRunner().invoke(app, ["dataset", "existing", "--json"], catch_exceptions=False)
+    used, unused = json.loads(result.stdout)
+    assert used["became"] in ("train", "test", "gate", "validation")
+    assert used["place"].endswith("desk.jsonl, line 1")
+    assert "no passage holds the answer" in unused["became"]
+    text = CliRunner().invoke(app, ["dataset", "existing", "--unmatched"], catch_exceptions=False).stdout
+    assert "whos in charge" not in text
+    assert "Existing pairs: 2, of which 1 found their passage" in text
+
+
 def test_before_a_training_the_product_says_which_gain_the_gate_could_show(manual: Home) -> None:
     note = gate_note(manual.settings, manual.store)
     gate = sum(item.split == "gate" for item in manual.items())
-    assert note.startswith(f"The gate has {gate} questions about ")
+    assert note.startswith(f"The gate's questions: {gate}, about ")
     assert "A gain of 0.05 takes about 135 questions" in note
 
 
