@@ -1,7 +1,6 @@
 """The graph up to the published dataset on collections of a few pages, and what is said if a page is too few."""
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -79,25 +78,6 @@ def test_before_a_training_the_product_says_which_gain_the_gate_could_show(manua
     gate = sum(item.split == "gate" for item in manual.items())
     assert note.startswith(f"The gate's questions: {gate}, about ")
     assert "A gain of 0.05 takes about 135 questions" in note
-
-
-def test_the_sections_of_the_manual_stay_in_their_splits_when_a_page_is_added(tmp_path: Path) -> None:
-    pages = tmp_path / "pages"
-    shutil.copytree(EXAMPLES / "manual", pages)
-    later = pages / "kilns.md"
-    text = later.read_text()
-    later.unlink()
-    home = Home(tmp_path / "home", [f"folder:{pages}"])
-    try:
-        home.run()
-        before = {item.pair.chunk_id: item.split for item in home.items()}
-        later.write_text(text)
-        home.run()
-        after = {item.pair.chunk_id: item.split for item in home.items()}
-    finally:
-        home.close()
-    assert {chunk: split for chunk, split in after.items() if chunk in before} == before
-    assert len(after) > len(before)
 
 
 def test_a_faq_of_one_page_with_its_own_questions_fills_every_split(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ class GatePower:
     """What the gate can show: `questions` in `groups` (documents or sections), of which `by_people` are people's.
 
     `deciding` questions decide. `smallest_gain` is found with a probability of 80%; it is infinite if the questions or
-    the groups are too few for the test to find even the largest possible gain, 1. `needed` questions are enough for a gain of 0.05.
+    the groups are too few for the test to find even the largest possible gain, 1. `needed` questions are enough for a
+    gain of 0.05.
     """
 
     questions: int
