@@ -47,7 +47,7 @@ def test_few_questions_are_said_to_find_only_a_large_gain() -> None:
     power = gate_power(items(12), SETTINGS, 17)
     assert power.smallest_gain == pytest.approx(6.72 / 12, abs=0.01)
     assert not power.is_enough
-    assert "The gate has 12 questions about 12 documents or sections (0 of them by people; 12 decide)" in str(power)
+    assert "The gate's questions: 12, about 12 documents or sections (0 of them by people; 12 decide)" in str(power)
     assert "It finds a gain of 0.56 token F1 or more in 80% of cases" in str(power)
     assert "takes about 135 questions" in str(power)
 

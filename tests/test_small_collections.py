@@ -1,11 +1,11 @@
 """The graph up to the published dataset on collections of a few pages, and what is said if a page is too few."""
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from ragtune.dataset.publishing import read_published
 from ragtune.dataset.split_units import choose_units
@@ -13,6 +13,7 @@ from ragtune.dataset.splits import leaks
 from ragtune.errors import RagTuneError
 from ragtune.records import Chunk, Document
 from ragtune_assets.dataset import gate_note
+from ragtune_serving.cli import app
 from tests.support.dataset_home import Home
 
 ROOT = Path(__file__).parent.parent
@@ -60,30 +61,23 @@ def test_questions_of_people_reach_the_dataset_and_the_others_are_listed_with_th
     assert [item.pair.imported_from for item in published if item.pair.origin == "people"] == [pair.imported_from]
 
 
+def test_the_command_line_lists_what_became_of_each_question(manual: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGTUNE_HOME", str(manual.settings.home))
+    result = CliRunner().invoke(app, ["dataset", "existing", "--json"], catch_exceptions=False)
+    used, unused = json.loads(result.stdout)
+    assert used["became"] in ("train", "test", "gate", "validation")
+    assert used["place"].endswith("desk.jsonl, line 1")
+    assert "no passage holds the answer" in unused["became"]
+    text = CliRunner().invoke(app, ["dataset", "existing", "--unmatched"], catch_exceptions=False).stdout
+    assert "whos in charge" not in text
+    assert "Existing pairs: 2, of which 1 found their passage" in text
+
+
 def test_before_a_training_the_product_says_which_gain_the_gate_could_show(manual: Home) -> None:
     note = gate_note(manual.settings, manual.store)
     gate = sum(item.split == "gate" for item in manual.items())
-    assert note.startswith(f"The gate has {gate} questions about ")
+    assert note.startswith(f"The gate's questions: {gate}, about ")
     assert "A gain of 0.05 takes about 135 questions" in note
-
-
-def test_the_sections_of_the_manual_stay_in_their_splits_when_a_page_is_added(tmp_path: Path) -> None:
-    pages = tmp_path / "pages"
-    shutil.copytree(EXAMPLES / "manual", pages)
-    later = pages / "kilns.md"
-    text = later.read_text()
-    later.unlink()
-    home = Home(tmp_path / "home", [f"folder:{pages}"])
-    try:
-        home.run()
-        before = {item.pair.chunk_id: item.split for item in home.items()}
-        later.write_text(text)
-        home.run()
-        after = {item.pair.chunk_id: item.split for item in home.items()}
-    finally:
-        home.close()
-    assert {chunk: split for chunk, split in after.items() if chunk in before} == before
-    assert len(after) > len(before)
 
 
 def test_a_faq_of_one_page_with_its_own_questions_fills_every_split(tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ ENOUGH = 0.1
 class GatePower:
     """What the gate can show: `questions` in `groups` (documents or sections), of which `by_people` are people's.
 
-    `deciding` questions decide. `smallest_gain` is found with a probability of 80%; it is infinite if the groups are
-    too few for the test. `needed` questions are enough for a gain of 0.05.
+    `deciding` questions decide. `smallest_gain` is found with a probability of 80%; it is infinite if the questions or
+    the groups are too few for the test to find even the largest possible gain, 1. `needed` questions are enough for a
+    gain of 0.05.
     """
 
     questions: int
@@ -45,7 +46,7 @@ class GatePower:
 
     def __str__(self) -> str:
         """Return the numbers as sentences, with what to do if they are small."""
-        size = f"The gate has {self.questions} questions about {self.groups} documents or sections"
+        size = f"The gate's questions: {self.questions}, about {self.groups} documents or sections"
         who = f"{self.by_people} of them by people; {self.deciding} decide"
         if math.isinf(self.smallest_gain):
             finds = (
@@ -75,6 +76,7 @@ def gate_power(items: Sequence[SplitItem], settings: EvaluationSettings, seed: i
     smallest = math.inf
     if is_possible:
         smallest = smallest_detectable_gain(SPREAD / math.sqrt(deciding), deciding, alpha)
+        smallest = smallest if smallest <= 1 else math.inf
     return GatePower(
         questions=len(gate),
         groups=of_gate,

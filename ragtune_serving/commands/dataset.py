@@ -1,4 +1,4 @@
-"""`dataset`: lists the published versions of the dataset, and shows the difference between two of them."""
+"""`dataset`: lists published versions, shows the difference between two, and what became of existing pairs."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ragtune.dataset.existing import Match
 from ragtune.dataset.publishing import diff_items, read_published
 from ragtune.errors import DatasetError
-from ragtune.records import SplitItem
+from ragtune.records import Split, SplitItem
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune_serving.terminal import out, print_json
@@ -54,6 +55,48 @@ def diff(
             out.print(f"  {kind}: [{row['split']}] {row['question']} -> {row['answer']}")
         if len(changes) > _EXAMPLES:
             out.print(f"  {kind}: and {len(changes) - _EXAMPLES} more")
+
+
+@app.command("existing")
+def existing(
+    unmatched: Annotated[bool, typer.Option("--unmatched", help="only those that found no passage")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="print all of them as JSON")] = False,
+) -> None:
+    """List the existing questions and answers (`pairs:FILE`) with their split, or the reason why they are not used."""
+    store = ArtifactStore(_root().parent)
+    ref, splits = store.current("matched_pairs"), store.current("qa_splits")
+    if ref is None:
+        raise DatasetError(
+            "No existing pair was matched to a passage yet.",
+            expected="a source `pairs:FILE` and a run of the graph",
+            fix="run `ragtune sources add pairs:FILE` and `ragtune materialize --select '*published_dataset'`",
+        )
+    items = store.read_records(splits, SplitItem) if splits else []
+    split_of = {item.pair.imported_from: item.split for item in items if item.pair.imported_from}
+    rows = [_existing_row(match, split_of) for match in store.read_records(ref, Match)]
+    shown = [row for row in rows if row["chunk_id"] == "" or not unmatched]
+    if json_:
+        print_json(shown)
+        return
+    for row in shown:
+        out.print(f"{row['place']}: {row['question']}\n   {row['became']}", markup=False)
+    matched = sum(row["chunk_id"] != "" for row in rows)
+    out.print(f"Existing pairs: {len(rows)}, of which {matched} found their passage", style="dim")
+
+
+def _existing_row(match: Match, split_of: dict[str, Split]) -> dict[str, str]:
+    pair, place = match.pair, f"{match.existing.source}, {match.existing.place}"
+    became = match.reason
+    if pair is not None:
+        left_out = "left out by the checks of the dataset; the page of qa_dataset in Dagster has the reason"
+        became = split_of.get(pair.imported_from, left_out)
+    return {
+        "place": place,
+        "question": match.existing.question,
+        "answer": match.existing.answer,
+        "chunk_id": pair.chunk_id if pair is not None else "",
+        "became": became,
+    }
 
 
 def _row(item: SplitItem) -> dict[str, str]:

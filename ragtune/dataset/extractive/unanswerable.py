@@ -7,11 +7,14 @@ neighbour, an undocumented return value, a missing default, a term that only ano
 import re
 from bisect import bisect
 from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
 
 from ragtune.dataset.extractive.api_page import ApiObject
 from ragtune.dataset.extractive.fact import Fact
 from ragtune.draws import choose, draw
 
+Entry = TypeVar("Entry")
 _NO_ANSWER = (0, 0)
 _CALLABLES = ("function", "method", "class method", "static method")
 _CATCH_ALL = ("args", "kwargs")
@@ -64,10 +67,15 @@ class Neighbours:
         for scope in _scopes(owner):
             ring = self.rings.get(scope, [])
             first = bisect(ring, (draw(self.seed, "borrow", owner.title), ""))
-            for _, name in [*ring[first:], *ring[:first]]:
+            for _, name in _once_around(ring, first):
                 if name not in owner.parameters and not _mentions(owner.text, name):
                     return name
         return ""
+
+
+def _once_around(ring: Sequence[Entry], first: int) -> Iterator[Entry]:
+    """Yield the entries of a ring once, from position `first` on; the ring, which may be long, is not copied."""
+    yield from (ring[(first + offset) % len(ring)] for offset in range(len(ring)))
 
 
 def _scopes(owner: ApiObject) -> tuple[str, str]:
@@ -123,7 +131,7 @@ class Terms:
     def foreign_term(self, document_id: str, text: str) -> str:
         """Return a term of another document that this text never mentions, or "" if there is none."""
         first = bisect(self.ring, (draw(self.seed, "foreign", document_id, text[:80]), "", ""))
-        for _, other_id, term in [*self.ring[first:], *self.ring[:first]][:_FOREIGN_TERMS_TRIED]:
+        for _, other_id, term in islice(_once_around(self.ring, first), _FOREIGN_TERMS_TRIED):
             if other_id != document_id and not _mentions(text, term.strip("`“”")):
                 return term
         return ""
