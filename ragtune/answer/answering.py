@@ -8,7 +8,7 @@ generates the text itself: it calls `prepare` before, sends what `delivery` retu
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ragtune.answer.checking import AS_WRITTEN, check_answer
 from ragtune.answer.controls import NEUTRAL, Controls, with_controls
@@ -161,6 +161,11 @@ class RememberingAnswerer(Answerer):
             if question not in self._prepared:
                 self._prepared[question] = super().prepare(question)
             return self._prepared[question]
+
+
+def as_written(prepared: Prepared) -> Prepared:
+    """Return the prepared question so that its answer is delivered as the model writes it, such as JSON."""
+    return replace(prepared, evidence=(), rules=AS_WRITTEN, refused_at_once=False)
 
 
 def generate(chat: ChatModel, prepared: Prepared, seed: int = 0) -> Completion:
