@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ragtune.answer.checking import AS_WRITTEN, check_answer
 from ragtune.answer.controls import NEUTRAL, Controls, with_controls
-from ragtune.answer.decision import Rules, refuses_at_once
+from ragtune.answer.decision import Rules, refuses_at_once, rules_for
 from ragtune.answer.delivery import Delivery
 from ragtune.answer.evidence import Evidence, rank_evidence
 from ragtune.answer.lines import LineSimilarity
@@ -132,8 +132,10 @@ class Answerer:
         return self.finish(prepared, generate(chat, prepared, seed))
 
     def _rules(self, model: EvidenceModel, controls: Controls) -> Rules:
-        return Rules(
-            threshold=model.threshold(self.settings.refused_share),
+        return rules_for(
+            model,
+            self.settings.refused_share,
+            self.settings.model_refuses,
             strict=controls.strict_grounding,
             quotations=self.settings.quotations,
         )
