@@ -7,14 +7,13 @@ the answer is complete, so that a swap of models never cuts an answer off.
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
-from ragtune.answer.answering import NOT_GENERATED, Answerer, Prepared
-from ragtune.answer.checking import AS_WRITTEN
+from ragtune.answer.answering import Answerer, Prepared, as_written
 from ragtune.answer.controls import Controls, with_controls
 from ragtune.errors import RagTuneError, SettingsError
 from ragtune.records import Answer, Completion, ResponseRecord
@@ -147,7 +146,10 @@ class ChatService:
         try:
             delivery = exchange.answerer.delivery(prepared)
             text, finish_reason, usage, fallback, first_token = "", "", (0, 0), "", 0.0
-            generated = self._pieces(exchange, messages, bool(request.stream))
+            if prepared.refused_at_once:
+                generated = _nothing()
+            else:
+                generated = self.router.generate(exchange.route, messages, exchange.parameters, bool(request.stream))
             async with aclosing(generated):
                 async for piece in generated:
                     if piece.text:
@@ -185,18 +187,6 @@ class ChatService:
         finally:
             exchange.engine.release()
             self.metrics.requests.labels(exchange.model, outcome).inc()
-
-    async def _pieces(
-        self, exchange: Exchange, messages: Sequence[Mapping[str, str]], stream: bool
-    ) -> AsyncGenerator[Piece, None]:
-        """Yield what the engine generates; nothing is generated for a question that is refused whatever it writes."""
-        if exchange.prepared.refused_at_once:
-            yield Piece(text=NOT_GENERATED.text, finish_reason=NOT_GENERATED.finish_reason)
-            return
-        generated = self.router.generate(exchange.route, messages, exchange.parameters, stream)
-        async with aclosing(generated):
-            async for piece in generated:
-                yield piece
 
     async def _admit(self, request: ChatRequest, response_id: str, key: Key, allowance: Allowance) -> Exchange:
         """Return the exchange, which holds its engine; count a request that cannot be answered."""
@@ -240,9 +230,8 @@ class ChatService:
             notes += (f"These fields change nothing: {', '.join(request.ignored)}.",)
         parameters = {name: value for name in _PASSED_ON if (value := getattr(request, name)) is not None}
         if request.response_format and request.response_format.type != "text":
-            # A quotation or a refusal in words would be no JSON.
-            prepared = replace(prepared, rules=AS_WRITTEN, refused_at_once=False)
             parameters["response_format"] = request.response_format.model_dump(exclude_none=True)
+            prepared = as_written(prepared)
         parameters["max_tokens"] = max_tokens or prepared.max_tokens
         parameters["temperature"] = prepared.temperature if request.temperature is None else request.temperature
         parameters["seed"] = self.settings.seed if request.seed is None else request.seed
@@ -357,6 +346,13 @@ def _filter(key: Key, requested: Mapping[str, str]) -> dict[str, str]:
                 fix=f"leave {name} out of ragtune.filter",
             )
     return {**requested, **key.filter}
+
+
+async def _nothing() -> AsyncGenerator[Piece, None]:
+    """Yield no piece: the answer is a refusal whatever the model would write."""
+    pieces: tuple[Piece, ...] = ()
+    for piece in pieces:
+        yield piece
 
 
 def _closing(exchange: Exchange, answer: Answer, version: str) -> Closing:

@@ -2,11 +2,12 @@
 
 import pytest
 
-from ragtune.answer.decision import Kind, Rules, decide, quotation_text, refuses_at_once
+from ragtune.answer.decision import Kind, Rules, decide, quotation_text, refuses_at_once, rules_for
 from ragtune.answer.evidence import Evidence
 from ragtune.answer.prompt import REFUSAL
 from ragtune.answer.small_talk import SMALL_TALK
 from ragtune.answer.units import Unit
+from tests.support.answering_fakes import WordEvidence
 
 QUESTION = "how much does a shelf cost in Cora"
 BEST = Evidence(Unit("In Cora a shelf costs 7 mk at any temperature.", "Kilns"), 2, 0.8)
@@ -24,6 +25,8 @@ SUPPORTED, INVENTED, REFUSED = "It is 7 mk at any temperature.", "Penguins gover
         (SUPPORTED, False, Rules(threshold=0.9), Kind.REFUSAL),
         (INVENTED, False, Rules(threshold=0.9), Kind.REFUSAL),
         (REFUSED, True, Rules(threshold=0.9), Kind.REFUSAL),
+        (REFUSED, True, Rules(threshold=0.5, doubtful=0.9), Kind.REFUSAL),
+        (SUPPORTED, False, Rules(threshold=0.5, doubtful=0.9), Kind.ANSWER_AND_QUOTATION),
         (SUPPORTED, False, Rules(threshold=0.5, quotations=False), Kind.ANSWER),
         (INVENTED, False, Rules(threshold=0.5, quotations=False), Kind.ANSWER),
         (REFUSED, True, Rules(threshold=0.5, quotations=False), Kind.REFUSAL),
@@ -36,6 +39,24 @@ def test_the_evidence_decides_what_becomes_of_the_models_sentence(
     sentence: str, refused: bool, rules: Rules, kind: Kind
 ):
     assert decide(sentence, refused, QUESTION, [BEST, OTHER], rules) is kind
+
+
+class ShareIsThreshold(WordEvidence):
+    """The threshold of a share is the share itself, so that a test can read it off."""
+
+    def threshold(self, refused_share: float) -> float:
+        return refused_share
+
+
+@pytest.mark.parametrize(
+    ("refused_share", "model_refuses", "threshold", "doubtful"),
+    [(0.1, 0.8, 0.02, 0.1), (0.1, 0.2, 0.02, 0.4), (0.1, 0.0, 0.02, 0.8), (0.0, 0.5, 0.0, 0.0), (1.0, 1.0, 0.2, 0.8)],
+)
+def test_refusals_of_a_model_that_seldom_refuses_count_more(
+    refused_share: float, model_refuses: float, threshold: float, doubtful: float
+):
+    rules = rules_for(ShareIsThreshold(), refused_share, model_refuses)
+    assert (rules.threshold, rules.doubtful) == (pytest.approx(threshold), pytest.approx(doubtful))
 
 
 def test_without_any_passage_a_strict_answer_is_a_refusal():

@@ -45,6 +45,9 @@ def gateway(tmp_path_factory):
         RAGTUNE_ENGINE__API_KEY=engine.api_key,
         RAGTUNE_ENGINE__MODEL="fake",
         RAGTUNE_GATEWAY__POLL_SECONDS="0.2",
+        # These tests are about the way of the engine's text; tests/test_gateway_evidence.py is about the decision.
+        RAGTUNE_ANSWER__QUOTATIONS="false",
+        RAGTUNE_ANSWER__REFUSED_SHARE="0",
     )
     gateway.engine = engine
     try:

@@ -10,7 +10,15 @@ CITED = {"source": "fees.md", "headings": ["Glaze fees"], "text": "A shelf costs
 
 
 def row(**changes: Any) -> dict[str, Any]:
-    facts = {"model_text": "", "answer": "", "refused": False, "quoted": False, "cited": [], "best": ""}
+    facts = {
+        "model_text": "",
+        "answer": "",
+        "own_words": "",
+        "refused": False,
+        "quoted": False,
+        "cited": [],
+        "best": "",
+    }
     return {**facts, "model_version": "m", **changes}
 
 

@@ -40,7 +40,9 @@ def main() -> None:
     pooled = [row for name in CALIBRATED_ON for row in rows[name]]
     slope, intercept = platt(pooled)
     calibration = Calibration(slope, intercept, ())
-    curve = [[share, round(calibration.probability(quantile(pooled, share)), 4)] for share in SHARES]
+    # With share 0 nothing is refused, however unlikely.
+    curve = [[0.0, 0.0]]
+    curve += [[share, round(calibration.probability(quantile(pooled, share)), 4)] for share in SHARES[1:]]
     source = f"python -m benchmarks.questions.calibrate, on {', '.join(f'{name}.dev' for name in CALIBRATED_ON)}"
     write_json(
         options.weights / "calibration.json",

@@ -153,6 +153,7 @@ def scores(questions: Sequence[dict[str, Any]], answers: dict[str, dict[str, Any
         if "model_text" in row:
             text = row["model_text"]
             add("model right", not is_refusal(text) and is_right(text, accepted), page)
+            add("model refused", not text.strip() or is_refusal(text), page)
             add("best sentence right", is_right(row["best"], accepted), page)
         add("right", not row["refused"] and is_right(row["answer"], accepted), page)
         add("right in own words", not row["refused"] and is_right(row["own_words"], accepted), page)

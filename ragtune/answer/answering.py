@@ -8,11 +8,11 @@ generates the text itself: it calls `prepare` before, sends what `delivery` retu
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ragtune.answer.checking import AS_WRITTEN, check_answer
 from ragtune.answer.controls import NEUTRAL, Controls, with_controls
-from ragtune.answer.decision import Rules, refuses_at_once
+from ragtune.answer.decision import Rules, refuses_at_once, rules_for
 from ragtune.answer.delivery import Delivery
 from ragtune.answer.evidence import Evidence, rank_evidence
 from ragtune.answer.lines import LineSimilarity
@@ -132,8 +132,10 @@ class Answerer:
         return self.finish(prepared, generate(chat, prepared, seed))
 
     def _rules(self, model: EvidenceModel, controls: Controls) -> Rules:
-        return Rules(
-            threshold=model.threshold(self.settings.refused_share),
+        return rules_for(
+            model,
+            self.settings.refused_share,
+            self.settings.model_refuses,
             strict=controls.strict_grounding,
             quotations=self.settings.quotations,
         )
@@ -161,6 +163,11 @@ class RememberingAnswerer(Answerer):
             if question not in self._prepared:
                 self._prepared[question] = super().prepare(question)
             return self._prepared[question]
+
+
+def as_written(prepared: Prepared) -> Prepared:
+    """Return the prepared question so that its answer is delivered as the model writes it, such as JSON."""
+    return replace(prepared, evidence=(), rules=AS_WRITTEN, refused_at_once=False)
 
 
 def generate(chat: ChatModel, prepared: Prepared, seed: int = 0) -> Completion:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ragtune.answer.evidence import Evidence, support_of
+from ragtune.ports import EvidenceModel
 from ragtune.text.words import content_words
 
 MOST_WORDS = 40
@@ -18,6 +19,8 @@ SUPPORTED_SHARE = 0.6
 SMALL_TALK_WORDS = 3
 """A question with at most this many content words may be small talk, which needs no evidence: "Are you a bot?" has one.
 Every phrase in small_talk.py has at most three."""
+_SURE_PART = 0.2
+"""Part of the refused share that does not depend on the model. Chosen by hand, not measured."""
 _QUOTATION = {
     "de": "Aus den Dokumenten: „{text}“ [{number}]",
     "fr": "D’après les documents : « {text} » [{number}]",
@@ -38,11 +41,12 @@ class Kind(Enum):
 class Rules:
     """What the settings and the request allow.
 
-    `threshold` is the probability of the best unit below which a question is refused; `strict` and `quotations` are
-    the switches of the same names.
+    A question is refused if the probability of its best unit lies below `threshold`, or below `doubtful` if the model
+    refused, too. `strict` and `quotations` are the switches of the same names.
     """
 
     threshold: float
+    doubtful: float = 0.0
     strict: bool = True
     quotations: bool = True
 
@@ -60,11 +64,31 @@ def decide(sentence: str, refused: bool, question: str, evidence: Sequence[Evide
     if not _enough(evidence, rules):
         return Kind.REFUSAL
     if refused:
-        return Kind.QUOTATION if rules.quotations else Kind.REFUSAL
+        doubtful = evidence[0].probability < rules.doubtful
+        return Kind.QUOTATION if rules.quotations and not doubtful else Kind.REFUSAL
     if not rules.quotations:
         return Kind.ANSWER
     share, _ = support_of(sentence, question, evidence)
     return Kind.ANSWER_AND_QUOTATION if share >= SUPPORTED_SHARE else Kind.QUOTATION
+
+
+def rules_for(
+    model: EvidenceModel, refused_share: float, model_refuses: float, *, strict: bool = True, quotations: bool = True
+) -> Rules:
+    """Return the rules under which about `refused_share` of answerable questions are refused.
+
+    `model_refuses` is the share of answerable questions that the language model refuses by itself. A fifth of
+    `refused_share` goes to questions whatever the model writes, the rest to those that it refuses, so that its
+    refusals count more the fewer they are.
+    """
+    sure = refused_share * _SURE_PART
+    rest = (refused_share - sure) / max(model_refuses, refused_share) if refused_share else 0.0
+    return Rules(
+        threshold=model.threshold(sure),
+        doubtful=model.threshold(max(sure, rest)),
+        strict=strict,
+        quotations=quotations,
+    )
 
 
 def quotation_text(evidence: Evidence, language: str) -> str:

@@ -1,8 +1,8 @@
 """Ranks the units of the shown passages by how likely each answers the question.
 
 The ranking decides whether a question is answered, quoted or refused (decision.py), which passage is cited, and what
-is shown with a refusal. The probabilities come from an `EvidenceModel`; docs/decisions/evidence.md says how well it
-works.
+is shown with a refusal. The probabilities come from an `EvidenceModel`; docs/decisions/evidence-model.md says how
+well it works.
 """
 
 from collections.abc import Sequence

@@ -185,9 +185,11 @@ def answers_key(weights: str, pairs: Sequence[QAPair], exam: Exam, seed: int) ->
         *(f"{pair.id} {pair.question} {pair.answer} {pair.chunk_id} {pair.origin}" for pair in pairs)
     )
     retriever = exam.answerer.retriever
-    retrieval = [type(retriever)] if retriever is not None else []
-    behaviour = behaviour_sha256(score_model, type(exam.answerer), *retrieval)
-    return content_id(weights, questions, behaviour, str(seed), exam.context)
+    evidence = exam.answerer.evidence
+    backends = [type(backend) for backend in (retriever, evidence) if backend is not None]
+    behaviour = behaviour_sha256(score_model, type(exam.answerer), *backends)
+    decided_by = evidence.name if evidence is not None else ""
+    return content_id(weights, questions, behaviour, str(seed), exam.context, decided_by)
 
 
 def _cost(contender: Contender) -> int:

@@ -36,12 +36,18 @@ def index_documents(home: Path) -> None:
 
 
 class ServedGateway:
-    """A gateway on a free port; keyword arguments are settings of its sections `gateway`, `engine` and so on."""
+    """A gateway on a free port; keyword arguments are settings of its sections `gateway`, `engine` and so on.
+
+    Unless the section `answer` is given, the engine's text is delivered as it is.
+    """
 
     def __init__(self, home: Path, upstream: ScriptedUpstream, **sections: dict[str, Any]) -> None:
         engine = {"backend": "openai", "url": upstream.url, "model": upstream.name, **sections.pop("engine", {})}
         gateway = {"poll_seconds": 0.1, **sections.pop("gateway", {})}
-        self.settings = load_settings({"home": home, "engine": engine, "gateway": gateway, **sections})
+        answer = sections.pop("answer", {"quotations": False, "refused_share": 0.0})
+        self.settings = load_settings(
+            {"home": home, "engine": engine, "gateway": gateway, "answer": answer, **sections}
+        )
         self.upstream = upstream
         self.keys = KeyStore(home / "keys")
         self.keys.ensure()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ragtune.backends.minilm import MiniLmEmbedder
 from ragtune.errors import ModelError
 from ragtune.ports import Embedder, EvidenceModel
+from ragtune.store.artifacts import files_sha256, folder_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,8 +70,10 @@ def read_calibration(folder: Path) -> Calibration:
 class MiniLmEvidence(EvidenceModel):
     """Two towers with shared weights; safe for several threads."""
 
-    def __init__(self, embedder: Embedder, calibration: Calibration, kept_units: int = KEPT_UNITS) -> None:
-        self.name = embedder.name
+    def __init__(
+        self, embedder: Embedder, calibration: Calibration, kept_units: int = KEPT_UNITS, version: str = ""
+    ) -> None:
+        self.name = f"{embedder.name} {version}".strip()
         self._embedder, self._calibration, self._most = embedder, calibration, kept_units
         self._kept: OrderedDict[str, Vector] = OrderedDict()
         self._lock = Lock()
@@ -101,7 +104,8 @@ class MiniLmEvidence(EvidenceModel):
 
 def packaged_evidence(threads: int, device: str) -> MiniLmEvidence:
     """Return the evidence model with the weights of this package."""
-    return MiniLmEvidence(evidence_embedder(threads, device), read_calibration(WEIGHTS))
+    version = files_sha256(folder_files(WEIGHTS))[:12]
+    return MiniLmEvidence(evidence_embedder(threads, device), read_calibration(WEIGHTS), version=version)
 
 
 def evidence_embedder(threads: int, device: str, weights: Path = WEIGHTS) -> Embedder:

@@ -1,0 +1,74 @@
+"""What people get from the gateway: an answer, a quotation or a refusal, whole and as a stream."""
+
+import pytest
+
+from ragtune.answer.prompt import REFUSAL
+from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.served_gateway import DOCUMENTS, QUESTION, ServedGateway, index_documents
+
+QUOTATION = f'From the documents: "{DOCUMENTS["total"]}" [1]'
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    index_documents(home)
+    upstream = ScriptedUpstream()
+    served = ServedGateway(home, upstream, answer={"refused_share": 0.0})
+    yield served
+    served.close()
+    upstream.close()
+
+
+def texts(gateway, **fields) -> tuple[str, str, dict]:
+    """Return the text of a plain request, that of a stream, and the field `ragtune` of the stream."""
+    plain = gateway.ask(**fields).json()
+    events = gateway.events(**fields)
+    streamed = "".join(event["choices"][0]["delta"].get("content", "") for event in events)
+    return plain["choices"][0]["message"]["content"], streamed, events[-1]["ragtune"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "own"),
+    [
+        (REFUSAL.split(), QUOTATION, False),
+        (["Penguins", "govern", "the", "parliament.", "[1]"], QUOTATION, False),
+        (["The", "price", "of", "everything.", "[1]"], f"The price of everything. [1] {QUOTATION}", True),
+    ],
+)
+def test_a_refusal_or_an_invention_becomes_a_quotation_and_an_answer_is_followed_by_one(gateway, words, text, own):
+    gateway.upstream.words = words
+    plain, streamed, field = texts(gateway)
+    assert plain == streamed == text
+    assert (field["quoted"], field["quotation"], field["refused"]) == (True, DOCUMENTS["total"], False)
+    assert [citation["number"] for citation in field["citations"]] == [1]
+    assert field["closest"] == []
+
+
+def test_json_is_delivered_as_the_model_wrote_it(gateway):
+    gateway.upstream.words = ['{"price":', "1}"]
+    answer = gateway.ask(response_format={"type": "json_object"}).json()
+    assert answer["choices"][0]["message"]["content"].split() == ['{"price":', "1}"]
+    assert not answer["ragtune"]["quoted"]
+
+
+def test_a_question_without_evidence_is_refused_without_asking_the_engine(gateway):
+    home, upstream = gateway.settings.home, gateway.upstream
+    strict = ServedGateway(home, upstream, answer={"refused_share": 1.0})
+    try:
+        asked = len(upstream.requests)
+        plain, streamed, field = texts(strict, content="Which colour had the captain's parrot in the last film?")
+        assert plain == streamed == REFUSAL
+        assert field["refused"]
+        assert len(upstream.requests) == asked
+        assert field["closest"][0]["sentence"] in DOCUMENTS.values()
+        assert field["closest"][0]["score"] < 0.5
+    finally:
+        strict.close()
+
+
+def test_the_text_stays_as_it_is_without_strict_grounding(gateway):
+    gateway.upstream.words = ["Penguins", "govern.", "[1]"]
+    answer = gateway.ask(ragtune={"switches": {"strict_grounding": False}}).json()
+    assert answer["choices"][0]["message"]["content"].strip() == "Penguins govern. [1]"
+    assert QUESTION in gateway.upstream.requests[-1]["messages"][-1]["content"]
