@@ -25,6 +25,10 @@ def test_a_list_item_has_the_line_before_the_list_as_context():
     ]
 
 
+def test_a_label_is_no_unit_but_leads_into_its_list():
+    assert text_units("Returns:\n\n- `int`: the price.") == [Unit("`int`: the price.", "Returns:")]
+
+
 def test_a_sentence_after_a_list_does_not_belong_to_it():
     units = text_units("Bring these:\n\n- a helmet\n\nThe crane is red.")
     assert units[-1] == Unit("The crane is red.", "")
@@ -55,7 +59,7 @@ def test_the_title_is_not_repeated_if_it_is_the_heading():
 
 
 def test_lines_of_code_are_units_without_their_fence():
-    assert texts("Run this:\n\n```sh\nmake install\nmake test\n```") == ["Run this:", "make install", "make test"]
+    assert texts("Run them.\n\n```sh\nmake install\nmake test\n```") == ["Run them.", "make install", "make test"]
 
 
 def test_the_units_of_a_chunk_have_its_title_and_its_last_heading():

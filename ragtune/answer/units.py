@@ -19,6 +19,8 @@ mark a quotation need room (benchmarks/questions/README.md)."""
 _HEADING = re.compile(r"#{1,6}\s+(.+?)\s*#*\s*$")
 _ITEM = re.compile(r"\s*(?:[-*+•]|\d+[.)])\s+(?=\S)")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
+_LABEL = re.compile(r"(?:\S+ ){0,3}\S+:")
+"""Matches a line such as "Parameters:", which says nothing by itself."""
 _DIVIDER = re.compile(r"\|?[\s:|-]*-[\s:|-]*\|?\s*$")
 
 
@@ -87,7 +89,8 @@ def _pieces(text: str, heading: str) -> Iterator[tuple[str, str, str]]:
         lead_in = ""
         for start, end in sentence_spans(line):
             previous = collapse_whitespace(line[start:end])
-            yield heading, "", previous
+            if not _LABEL.fullmatch(previous):
+                yield heading, "", previous
 
 
 def _paragraphs(text: str) -> Iterator[str]:
