@@ -19,7 +19,7 @@ from ragtune.knowledge.sources import Corpus, join_corpora, read_source, source_
 from ragtune.ports import Progress, silent
 from ragtune.records import Document, QuarantinedDocument, content_id
 from ragtune.settings import Settings
-from ragtune.store.artifacts import write_json
+from ragtune.store.artifacts import write_atomically, write_json
 from ragtune.store.timestamps import now
 
 
@@ -298,9 +298,7 @@ class Library:
             if rows[name] not in old_rows:
                 records: list[Document | QuarantinedDocument] = [*shelf.documents, *shelf.quarantine]
                 text = "".join(json.dumps(asdict(record)) + "\n" for record in records)
-                scratch = self.folder / f".{name}.{os.getpid()}"
-                scratch.write_text(text)
-                scratch.replace(self.folder / name)
+                write_atomically(self.folder / name, text.encode())
         write_json(path, list(rows.values()))
 
 
