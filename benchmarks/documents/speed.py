@@ -39,7 +39,13 @@ for line in sys.stdin:
     path = line.strip()
     raw = open(path, "rb").read()
     began = time.perf_counter()
-    read_bytes(path, raw)
+    try:
+        read_bytes(path, raw)
+    except ModuleNotFoundError as error:
+        # It read this format with a library that is not installed any more.
+        print(f"{path}: {error}", file=sys.stderr)
+        print("null", flush=True)
+        continue
     print(json.dumps(time.perf_counter() - began), flush=True)
 """
 
@@ -169,12 +175,12 @@ def markitdown_reader() -> Callable[[Path], float] | None:
 
 
 def ask(child: Any, path: Path) -> float:
-    """Return the seconds that the other checkout takes for a file, 0.0 if it has no reader for it."""
+    """Return the seconds that the other checkout takes for a file, 0.0 if it has no reader or lacks its library."""
     if path.suffix not in (".md", ".rst", ".txt", ".html", ".pdf", ".docx"):
         return 0.0
     child.stdin.write(f"{path}\n")
     child.stdin.flush()
-    return float(json.loads(child.stdout.readline()))
+    return float(json.loads(child.stdout.readline()) or 0.0)
 
 
 def page_count(path: Path) -> float:
