@@ -112,12 +112,10 @@ def eval_answers(
     items = store.read_records(qa_splits, SplitItem)
     others = store.read_records(out_of_domain_questions, out_of_domain.OutOfDomainQuestion)
     raw = raw_model(settings.base_model, store) if settings.evaluation.raw_items else None
-    live = registry.alias("champion")
+    released = (base_model, merged_model, quantized_model, registry.alias("champion"))
     pairs = [question.pair for question in others]
     spent = spent_questions(warehouse.gate_looks(), settings.evaluation)
-    models = choose_contenders(
-        settings, items, store, base_model, merged_model, quantized_model, live, raw, pairs, spent
-    )
+    models = choose_contenders(settings, items, store, *released, raw, pairs, spent)
     domain = Exam(RememberingAnswerer(retriever, settings.answer), exam_context(search_index, settings))
     fixed = RememberingAnswerer(out_of_domain.FixedPassages(others), settings.answer)
     outside = Exam(fixed, exam_context(out_of_domain_questions, settings))
