@@ -127,16 +127,13 @@ def eval_answers(
     items = store.read_records(qa_splits, SplitItem)
     others = store.read_records(out_of_domain_questions, out_of_domain.OutOfDomainQuestion)
     raw = raw_model(settings.base_model, store) if settings.evaluation.raw_items else None
-    live = registry.usable_alias("champion")
+    released = (base_model, merged_model, quantized_model, registry.usable_alias("champion"))
     pairs = [question.pair for question in others]
     spent = spent_questions(warehouse.gate_looks(), settings.evaluation)
-    models = choose_contenders(
-        settings, items, store, base_model, merged_model, quantized_model, live, raw, pairs, spent
-    )
-    domain = Exam(
-        RememberingAnswerer(retriever, settings.answer, similarity, evidence), exam_context(search_index, settings)
-    )
-    fixed = RememberingAnswerer(out_of_domain.FixedPassages(others), settings.answer, similarity, evidence)
+    models = choose_contenders(settings, items, store, *released, raw, pairs, spent)
+    deciding = (settings.answer, similarity, evidence)
+    domain = Exam(RememberingAnswerer(retriever, *deciding), exam_context(search_index, settings))
+    fixed = RememberingAnswerer(out_of_domain.FixedPassages(others), *deciding)
     outside = Exam(fixed, exam_context(out_of_domain_questions, settings))
     exams: dict[Split, Exam] = {"test": domain, "gate": domain, "out_of_domain": outside}
     answers = HeldOutAnswers(engine, exams, store, settings.evaluation, settings.seed, LoggedProgress())
