@@ -19,15 +19,17 @@ from ragtune_assets.dagster_instance import open_instance
 from ragtune_assets.progress import LOGGER, log_to
 
 START_SECONDS = 180.0
-"""A run that waits for its process for less time may still be starting. Dagster's own default."""
-LOCK_SECONDS = 30.0
-"""A run that started less than this ago may not hold its lock yet. Chosen by hand: it takes milliseconds."""
+"""A run whose state changed less than this ago may still be starting, and not hold its lock yet. Dagster's default."""
 POLL_SECONDS = 30
 """How often the sensor looks. Chosen by hand; a look takes milliseconds."""
 MESSAGE = "The process of this run is gone: it was killed, or the machine went down. Run it again; it goes on."
 
-_STARTING = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING]
-_UNFINISHED = [*_STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+_UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 def alive(home: Path, run_id: str) -> AbstractContextManager[None]:
@@ -62,9 +64,8 @@ def runs_without_process(
     dead = []
     for record in instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED)):
         run, age = record.dagster_run, time.time() - record.update_timestamp.timestamp()
-        limit = START_SECONDS if run.status in _STARTING else LOCK_SECONDS
         # After the clock was set back, a run seems to come from the future. It is not starting any more either.
-        if (none_is_starting or not 0 <= age < limit) and not is_held(_lock(home, run.run_id)):
+        if (none_is_starting or not 0 <= age < START_SECONDS) and not is_held(_lock(home, run.run_id)):
             dead.append(run)
     return dead
 

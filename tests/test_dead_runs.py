@@ -14,7 +14,7 @@ import pytest
 from ragtune.settings import child_environment, load_settings
 from ragtune.store.locks import held, is_held
 from ragtune_assets.dagster_instance import open_instance
-from ragtune_assets.dead_runs import alive, close_dead_runs, free_slots
+from ragtune_assets.dead_runs import START_SECONDS, alive, close_dead_runs, free_slots
 from ragtune_assets.materialize import materialize
 from ragtune_assets.resources import build_resources
 
@@ -59,13 +59,16 @@ def test_a_run_without_a_process_is_closed_as_failed_and_its_slot_is_free(instan
     assert slots_in_use(instance) == 0
 
 
-def test_a_run_with_a_process_and_a_run_that_is_just_starting_are_left_alone(instance, tmp_path):
+def test_a_run_with_a_process_and_a_run_that_is_just_starting_are_left_alone(instance, tmp_path, monkeypatch):
     run_id = start_run(instance)
-    assert close_dead_runs(instance, tmp_path) == [], "it is younger than the seconds in which a run takes its lock"
+    started = instance.get_run_records()[0].update_timestamp.timestamp()
+    monkeypatch.setattr(time, "time", lambda: started + START_SECONDS - 1)
+    assert close_dead_runs(instance, tmp_path) == []
     with alive(tmp_path, run_id):
         assert close_dead_runs(instance, tmp_path, none_is_starting=True) == []
         assert slots_in_use(instance) == 1
-    assert close_dead_runs(instance, tmp_path, none_is_starting=True) == [run_id]
+    monkeypatch.setattr(time, "time", lambda: started + START_SECONDS + 1)
+    assert close_dead_runs(instance, tmp_path) == [run_id]
 
 
 def test_a_run_from_the_future_is_dead_because_the_clock_was_set_back(instance, tmp_path, monkeypatch):
