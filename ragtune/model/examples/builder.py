@@ -23,6 +23,8 @@ from ragtune.records import Chunk, Hit, Message, QAPair, SplitItem
 from ragtune.settings import AnswerSettings
 from ragtune.text.whitespace import collapse_whitespace
 
+PEOPLE = "people"
+"""The writer of pairs whose answer a person wrote and whose span holds the evidence in the chunk."""
 _PROGRESS_STEP = 50
 """Examples between two reports of progress."""
 
