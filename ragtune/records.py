@@ -139,10 +139,14 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that a search returned, with its fused score (higher is better)."""
+    """A chunk that a search returned, with its fused score (higher is better).
+
+    `lines` is the part of the chunk's text that a prompt shows, or None for all of it.
+    """
 
     chunk: Chunk
     score: float
+    lines: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "embedder": _lazy(lambda: _catalog().embedder_from(settings)),
         "index": _lazy(lambda: _index(settings)),
         "retriever": _lazy(lambda: _retriever(settings)),
+        "similarity": _lazy(lambda: _catalog().line_similarity_from(settings)),
         "engine": _lazy(lambda: _catalog().engine_from(settings)),
         "registry": _lazy(lambda: _registry(settings)),
         "warehouse": _lazy(lambda: _warehouse(settings)),

@@ -104,7 +104,7 @@ class RouterPublisher:
 
 def build_services(settings: Settings, publisher: RouterPublisher) -> Services:
     """Return the services of the gateway, with the back ends that the settings name."""
-    from ragtune.backends.catalog import engine_from, retriever_from
+    from ragtune.backends.catalog import engine_from, line_similarity_from, retriever_from
     from ragtune.model.base.pretrained import resolve_base_model
 
     store = ArtifactStore(settings.home / "artifacts")
@@ -116,14 +116,17 @@ def build_services(settings: Settings, publisher: RouterPublisher) -> Services:
             ref = store.current("base_model") or resolve_base_model(settings.base_model, store)
         return store.folder(ref)
 
+    similarity = line_similarity_from(settings)
+
     def open_retriever() -> Retriever:
         with loading:
             retriever = retriever_from(settings)
-            retriever.embedder.embed(["warm up"])
+            for embedder in {retriever.embedder, similarity.embedder}:
+                embedder.embed(["warm up"])
         return retriever
 
     deployment = Deployment(settings, engine_from(settings), ModelRegistry(settings), base, publisher)
-    grounding = Grounding(settings, open_retriever)
+    grounding = Grounding(settings, open_retriever, similarity)
     return Services(
         deployment, grounding, FeedbackLog(settings.feedback_url), Metrics(), time.time(), ReviewDesk(settings)
     )

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 
 from ragtune.answer.answering import Answerer
+from ragtune.answer.lines import LineSimilarity
 from ragtune.errors import RagTuneError, SearchIndexError
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.settings import Settings
@@ -22,8 +23,10 @@ class Grounding:
     `settled` says whether it is known if there is an index; `error` is the last problem, or "".
     """
 
-    def __init__(self, settings: Settings, open_retriever: Callable[[], Retriever]) -> None:
-        self._settings, self._open = settings, open_retriever
+    def __init__(
+        self, settings: Settings, open_retriever: Callable[[], Retriever], similarity: LineSimilarity | None = None
+    ) -> None:
+        self._settings, self._open, self._similarity = settings, open_retriever, similarity
         self._raw = Answerer(None, settings.answer)
         self._grounded: Answerer | None = None
         self.error = ""
@@ -61,7 +64,7 @@ class Grounding:
                 retriever = retriever or self._open()
                 if retriever.index.versions():
                     retriever.search("warm up", 1)
-                    self._grounded = Answerer(retriever, self._settings.answer)
+                    self._grounded = Answerer(retriever, self._settings.answer, self._similarity)
                     logger.info("found an index; answers are grounded from now on")
                 self.error, self.settled = "", True
             except RagTuneError as error:

@@ -1,19 +1,24 @@
 """Decides which passages the prompt shows for a question.
 
 Training, evaluation and serving all choose passages here, so that a model is trained on what it will see, and
-offline scores describe what users get. There are four steps:
+offline scores describe what users get. There are five steps:
 
 1. Build the search text from the question and the turns before it.
-2. Search for a few more hits than are shown.
+2. Search for a few more hits than are needed.
 3. Keep the hits about what the question names (measured in
    docs/decisions/passages-of-what-is-named.md).
-4. Cut to the number shown.
+4. Cut to the number needed.
+5. Choose the lines of these hits that are most related to the search text, within one budget of words; a hit without
+   a chosen line is not shown (measured in docs/decisions/lines-of-all-passages.md).
 """
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
+from ragtune.answer.lines import LineSimilarity
+from ragtune.knowledge.excerpts import choose_lines
 from ragtune.knowledge.names import names_in, object_names, shortest_name
 from ragtune.records import Hit, Message
 from ragtune.text.words import content_words
@@ -45,10 +50,28 @@ class SupportsSearch(Protocol):
         """Return up to `limit` hits, best first."""
 
 
-def find_passages(search: Search, question: str, history: Sequence[Message], count: int) -> list[Hit]:
-    """Search for a question and return the passages to show, best first and at most `count`."""
+def find_passages(
+    search: Search,
+    question: str,
+    history: Sequence[Message],
+    count: int,
+    words: int,
+    similarity: LineSimilarity | None = None,
+) -> list[Hit]:
+    """Search for a question and return the passages to show, best first: at most `count` with about `words` words."""
     text = search_text(question, history)
-    return select_passages(text, search(text, hits_needed(count)), count)
+    return with_lines(text, select_passages(text, search(text, hits_needed(count)), count), words, similarity)
+
+
+def with_lines(text: str, hits: Sequence[Hit], words: int, similarity: LineSimilarity | None = None) -> list[Hit]:
+    """Return those of the hits that have a line to show, with their lines: about `words` words in all.
+
+    Without `similarity`, words shared with the search text decide which lines are shown.
+    """
+    chunks = [hit.chunk for hit in hits]
+    scores = similarity(text, chunks) if similarity and chunks else None
+    lines = choose_lines(chunks, text, words, scores)
+    return [replace(hit, lines=shown) for hit, shown in zip(hits, lines, strict=True) if shown]
 
 
 def search_text(question: str, history: Sequence[Message] = ()) -> str:

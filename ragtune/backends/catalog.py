@@ -3,6 +3,7 @@
 import os
 from functools import lru_cache
 
+from ragtune.answer.lines import LineSimilarity
 from ragtune.backends.elastic_index import ElasticIndex
 from ragtune.backends.embedders import OpenAiEmbedder, SentenceTransformersEmbedder
 from ragtune.backends.engines import OpenAIEngine, VllmEngine
@@ -27,6 +28,16 @@ def _embedder(settings: EmbedderSettings, threads: int, device: str, allow_downl
     if settings.backend == "openai":
         return OpenAiEmbedder(settings.url, settings.model, settings.api_key.get_secret_value(), settings.batch_size)
     return SentenceTransformersEmbedder(settings.model, settings.batch_size, allow_download)
+
+
+def line_similarity_from(settings: Settings) -> LineSimilarity:
+    """Return what compares lines with questions: always the packaged MiniLM, whatever embeds the passages."""
+    return _line_similarity(settings.threads or os.cpu_count() or 1, settings.device)
+
+
+@lru_cache(maxsize=2)
+def _line_similarity(threads: int, device: str) -> LineSimilarity:
+    return LineSimilarity(MiniLmEmbedder(threads=threads, device=device))
 
 
 def search_index_from(settings: Settings, embedder: Embedder) -> SearchIndex:

@@ -32,7 +32,9 @@ _SPACED_OPENING = re.compile(r"([(\[$£€]) +")
 _SPACED_HYPHEN = re.compile(r"(?<=\w) - (?=\w)")
 _CLAUSE = re.compile(r"(?<=[,;:])\s+|\s+(?=\()|(?<=[^\W\d])\s+[–—]\s+(?=[^\W\d])")
 _LOOSE_BEGINNING = re.compile(r"^(?:(?:and|but|or|so|yet|which|who|that|while|whereas)\s+|[,;:–—\s-]+)+", re.IGNORECASE)
-_LOOSE_END = re.compile(r"(?:[,;:–—\s-]+|\s(?:and|but|or|which|who|that|the|a|an|of|in|to|with|for|by))+$", re.IGNORECASE)
+_LOOSE_END = re.compile(
+    r"(?:[,;:–—\s-]+|\s(?:and|but|or|which|who|that|the|a|an|of|in|to|with|for|by))+$", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,13 @@ as in use. If the search misses the right passage, it is put in. `ExampleBuilder
 varies the conversations: earlier turns, removed passages, styles, shared prompts and small talk.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ragtune.answer.controls import NEUTRAL, Controls
-from ragtune.answer.passages import Search, find_passages, hits_needed, search_text, select_passages
+from ragtune.answer.lines import LineSimilarity
+from ragtune.answer.passages import Search, find_passages, hits_needed, search_text, select_passages, with_lines
 from ragtune.answer.prompt import REFUSAL, build_messages, passage_text, passages_in, target_text, user_text
 from ragtune.draws import draw
 from ragtune.model.examples.example import TrainingExample
@@ -21,10 +22,14 @@ from ragtune.model.examples.talk import choose_small_talk, short_form
 from ragtune.ports import Progress, silent
 from ragtune.records import Chunk, Hit, Message, QAPair, SplitItem
 from ragtune.settings import AnswerSettings
+from ragtune.text.sentences import line_sentence_spans
 from ragtune.text.whitespace import collapse_whitespace
 
 PEOPLE = "people"
 """The writer of pairs whose answer a person wrote and whose span holds the evidence in the chunk."""
+_LONG_EVIDENCE, _SHOWN_SHARE = 12, 0.8
+"""Evidence of at least so many words counts as shown if that share of its words is: an excerpt cuts long sentences.
+Chosen by hand, not measured."""
 _PROGRESS_STEP = 50
 """Examples between two reports of progress."""
 
@@ -82,9 +87,11 @@ class ExampleBuilder:
         settings: AnswerSettings,
         seed: int,
         mixture: Mixture = DEFAULT,
+        similarity: LineSimilarity | None = None,
     ) -> None:
         self.chunks: Mapping[str, Chunk] = {chunk.id: chunk for chunk in chunks}
         self.search, self.settings, self.seed, self.mixture = search, settings, seed, mixture
+        self.similarity = similarity
 
     def build(
         self, items: Sequence[SplitItem], together: int = 1, limit: int | None = None, progress: Progress = silent
@@ -166,10 +173,10 @@ class ExampleBuilder:
 
     def is_removed(self, pair: QAPair) -> bool:
         """Return whether the passages with the pair's answer are removed, so that the answer is the refusal."""
-        share = self.mixture.removed_share(pair.kind)
+        share = self.mixture.removed_lines if pair.writer == PEOPLE else self.mixture.removed_share(pair.kind)
         return pair.answerable and draw(self.seed, "removed", pair.id) < share
 
-    def passages_without_answer(self, turn: Turn, count: int) -> list[Hit]:
+    def passages_without_answer(self, turn: Turn, style: Controls) -> list[Hit]:
         """Return the passages to show after removing the pair's document and every passage that has its answer.
 
         The whole document goes, because another of its passages may answer in other words.
@@ -178,22 +185,43 @@ class ExampleBuilder:
         others = [
             hit for hit in turn.hits if hit.chunk.document_id != document_id and not _has_answer(hit.chunk, turn.pair)
         ]
-        return select_passages(turn.search_text, others, count)
+        return self._selected(turn, others, style)
 
-    def passages_with_answer(self, turn: Turn, count: int) -> list[Hit]:
-        """Return the passages to show, the right one among them.
+    def passages_without_evidence(self, turn: Turn, style: Controls) -> list[Hit]:
+        """Return the passages to show after removing every sentence with the evidence; near misses of the document stay.
+
+        So the question has the form of an answerable one, and its passages look as if they answered it.
+        """
+        evidence = self.evidence_of(turn.pair).casefold()
+        hits = [replace(hit, chunk=_without_sentences(hit.chunk, evidence)) for hit in turn.hits]
+        return self._selected(turn, [hit for hit in hits if hit.chunk.text], style)
+
+    def passages_with_answer(self, turn: Turn, style: Controls) -> list[Hit]:
+        """Return the passages to show, the right one among them unless none of its lines is chosen.
 
         If the search missed it, it is put in at a random place. Otherwise some lists are shuffled.
         """
-        pair = turn.pair
+        pair, count = turn.pair, style.passages(self.settings.passages)
         passages = select_passages(turn.search_text, turn.hits, count)
-        if self._answer_number(pair, passages) is None:
-            passages = [hit for hit in passages if hit.chunk.id != pair.chunk_id][: count - 1]
+        if not any(hit.chunk.id == pair.chunk_id for hit in passages) and not self._is_shown(turn, passages, style):
+            passages = passages[: count - 1]
             place = int(draw(self.seed, "place", pair.id) * (len(passages) + 1))
             passages.insert(place, Hit(self.chunks[pair.chunk_id], 0.0))
         elif draw(self.seed, "shuffle", pair.id) < self.mixture.shuffled:
             passages.sort(key=lambda hit: draw(self.seed, "order", pair.id, hit.chunk.id))
-        return self._with_evidence(pair, passages)
+        return self._with_lines(turn, self._with_evidence(pair, passages), style)
+
+    def _is_shown(self, turn: Turn, passages: Sequence[Hit], style: Controls) -> bool:
+        return self._answer_number(turn.pair, self._with_lines(turn, passages, style)) is not None
+
+    def _selected(self, turn: Turn, hits: Sequence[Hit], style: Controls) -> list[Hit]:
+        """Return the passages that serving shows for these hits."""
+        count = style.passages(self.settings.passages)
+        return self._with_lines(turn, select_passages(turn.search_text, hits, count), style)
+
+    def _with_lines(self, turn: Turn, hits: Sequence[Hit], style: Controls) -> list[Hit]:
+        words = style.shown_words(self.settings.shown_words)
+        return with_lines(turn.search_text, hits, words, self.similarity)
 
     def _answer_number(self, pair: QAPair, passages: Sequence[Hit]) -> int | None:
         """Return the number of the passage that shows the answer: the pair's chunk, else the first of its document.
@@ -202,14 +230,30 @@ class ExampleBuilder:
         """
         same_document = None
         for number, hit in enumerate(passages, 1):
-            passage = self._on_one_line(hit, number, pair.question)
-            if collapse_whitespace(pair.answer) not in passage and not _has_free_answer(pair):
+            passage = _on_one_line(hit, number)
+            if not self._is_answered_by(pair, passage):
                 continue
             if hit.chunk.id == pair.chunk_id:
                 return number
             if hit.chunk.document_id == pair.document_id:
                 same_document = same_document or number
         return same_document
+
+    def evidence_of(self, pair: QAPair) -> str:
+        """Return the text of the pair's chunk that a prompt has to show for the answer, on one line."""
+        if pair.writer == PEOPLE and pair.chunk_id in self.chunks:
+            return collapse_whitespace(self.chunks[pair.chunk_id].text[slice(*pair.span)])
+        return "" if _has_free_answer(pair) else collapse_whitespace(pair.answer)
+
+    def _is_answered_by(self, pair: QAPair, passage: str) -> bool:
+        """Return whether a passage, as shown on one line, holds the pair's evidence; of long evidence most words."""
+        evidence = self.evidence_of(pair)
+        if evidence in passage:
+            return True
+        words = Counter(evidence.split())
+        if pair.writer != PEOPLE or words.total() < _LONG_EVIDENCE:
+            return False
+        return (words & Counter(passage.split())).total() >= _SHOWN_SHARE * words.total()
 
     def _with_evidence(self, pair: QAPair, passages: Sequence[Hit]) -> list[Hit]:
         """Replace the last passages that the answer does not need by the further chunks that it needs."""
@@ -221,10 +265,6 @@ class ExampleBuilder:
             if chunk_id in self.chunks and not is_shown and replaceable:
                 passages[replaceable[-1]] = Hit(self.chunks[chunk_id], 0.0)
         return passages
-
-    def _on_one_line(self, hit: Hit, number: int, question: str) -> str:
-        """Return a passage as the prompt shows it, on one line."""
-        return collapse_whitespace(passage_text(hit.chunk, number, question, self.settings.passage_words))
 
     # Styles
 
@@ -257,29 +297,43 @@ class ExampleBuilder:
         return self._lesson_in(last, turn)
 
     def _lesson_in(self, style: Controls, turn: Turn) -> Lesson | None:
-        pair, count = turn.pair, style.passages(self.settings.passages)
+        pair = turn.pair
         if not pair.answerable:
-            return Lesson(select_passages(turn.search_text, turn.hits, count), REFUSAL, None, style)
+            return Lesson(self._selected(turn, turn.hits, style), REFUSAL, None, style)
         if pair.chunk_id not in self.chunks:
             return None
         if self.is_removed(pair):
-            return Lesson(self.passages_without_answer(turn, count), REFUSAL, None, style)
-        passages = self.passages_with_answer(turn, count)
+            without = self.passages_without_evidence if pair.writer == PEOPLE else self.passages_without_answer
+            return Lesson(without(turn, style), REFUSAL, None, style)
+        passages = self.passages_with_answer(turn, style)
         number = self._answer_number(pair, passages)
         if number is None:
-            return None
+            return self._missed_lesson(turn, passages, style)
         hit = passages[number - 1]
         # A style may add more of the chunk than the answer. In another chunk of the document, the answer's span is off.
         chunk = self.chunks[pair.chunk_id] if hit.chunk.id == pair.chunk_id else None
-        target = styled_target(pair, chunk, self._on_one_line(hit, number, pair.question), number, style)
+        target = styled_target(pair, chunk, _on_one_line(hit, number), number, style)
         return Lesson(passages, target, number, style)
+
+    def _missed_lesson(self, turn: Turn, passages: Sequence[Hit], style: Controls) -> Lesson | None:
+        """Return a refusal if a person's question is answered by none of the lines shown, else None.
+
+        Serving misses some answers too, and then the lines shown are near misses.
+        """
+        pair = turn.pair
+        if pair.writer != PEOPLE or draw(self.seed, "missed", pair.id) >= self.mixture.missed:
+            return None
+        if any(self._is_answered_by(pair, _on_one_line(hit, number)) for number, hit in enumerate(passages, 1)):
+            return None
+        return Lesson(passages, REFUSAL, None, style)
 
     def conversation(self, turn: Turn, lesson: Lesson) -> TrainingExample:
         """Return the messages of one example: what the product would send, then the target."""
-        messages = build_messages(
-            turn.pair.question, lesson.passages, turn.history, lesson.style, self.settings.passage_words
+        messages = build_messages(turn.pair.question, lesson.passages, turn.history, lesson.style)
+        evidence = "" if lesson.number is None else self.evidence_of(turn.pair)
+        return TrainingExample(
+            (*messages, Message("assistant", lesson.target)), turn.pair.id, turn.pair.kind, evidence=evidence
         )
-        return TrainingExample((*messages, Message("assistant", lesson.target)), turn.pair.id, turn.pair.kind)
 
     # Shared prompts
 
@@ -295,7 +349,7 @@ class ExampleBuilder:
         return (
             not self.is_removed(pair)
             and not pair.evidence_ids
-            and not _has_free_answer(pair)
+            and (pair.writer == PEOPLE or not _has_free_answer(pair))
             and self.styles(pair) == (NEUTRAL,)
         )
 
@@ -309,11 +363,11 @@ class ExampleBuilder:
         """
         candidates: list[tuple[int, int, QAPair]] = []
         for number, hit in enumerate(lesson.passages, 1):
-            passage = self._on_one_line(hit, number, turn.pair.question)
+            passage = _on_one_line(hit, number)
             pairs = [
                 pair
                 for pair in waiting.of_chunk(hit.chunk.id)
-                if not pair.answerable or collapse_whitespace(pair.answer) in passage
+                if not pair.answerable or self._is_answered_by(pair, passage)
             ]
             candidates += [(rank, number, pair) for rank, pair in enumerate(pairs)]
         # Take the first pair of each passage, then the second of each, so that no passage takes all places.
@@ -339,8 +393,9 @@ class ExampleBuilder:
         is_later = draw(self.seed, "talk later", turn.pair.id) < self.mixture.small_talk_later
         if is_later and not turn.history:
             history = (Message("user", turn.pair.question), example.messages[-1])
-        passages = find_passages(self.search, phrase, history, self.settings.passages)
-        messages = build_messages(phrase, passages, history, NEUTRAL, self.settings.passage_words)
+        count, words = self.settings.passages, self.settings.shown_words
+        passages = find_passages(self.search, phrase, history, count, words, self.similarity)
+        messages = build_messages(phrase, passages, history, NEUTRAL)
         return TrainingExample((*messages, Message("assistant", reply)), turn.pair.id, "talk")
 
 
@@ -351,3 +406,19 @@ def _has_free_answer(pair: QAPair) -> bool:
 
 def _has_answer(chunk: Chunk, pair: QAPair) -> bool:
     return collapse_whitespace(pair.answer).lower() in collapse_whitespace(chunk.text).lower()
+
+
+def _without_sentences(chunk: Chunk, part: str) -> Chunk:
+    """Return the chunk without the sentences that hold the part, which is in lower case and on one line."""
+    text = chunk.text
+    spans = [span for span in line_sentence_spans(text) if part in collapse_whitespace(text[slice(*span)]).casefold()]
+    for start, end in reversed(spans):
+        text = text[:start] + text[end:]
+    if part in collapse_whitespace(text).casefold():  # it goes over several sentences
+        text = ""
+    return replace(chunk, text=text.strip())
+
+
+def _on_one_line(hit: Hit, number: int) -> str:
+    """Return a passage as the prompt shows it, on one line."""
+    return collapse_whitespace(passage_text(hit, number))
