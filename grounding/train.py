@@ -58,7 +58,8 @@ def main() -> None:
     index = search_index_from(settings, embedder)
     update_index(index, embedder, collection.chunks, report_progress)
     retriever = retriever_over(index, embedder, settings)
-    conversations = build_conversations(collection, retriever, line_similarity_from(settings), settings)
+    similarity = LineSimilarity(line_similarity_from(settings).embedder, kept_chunks=len(collection.chunks))
+    conversations = build_conversations(collection, retriever, similarity, settings)
     describe(conversations)
     train(conversations, settings, options.out or settings.home / "people")
 
@@ -73,9 +74,7 @@ def build_conversations(
     training = [pair for pair in people if pair.document_id not in held_out]
     count = round(len(training) * _TEMPLATE_SHARE / (1 - _TEMPLATE_SHARE))
     templates = sorted(collection.templates, key=lambda pair: draw(seed, "template", pair.id))[:count]
-    validation = [
-        pair for pair in people if pair.document_id in held_out and pair.answerable and pair.kind != STORIES
-    ]
+    validation = [pair for pair in people if pair.document_id in held_out and pair.answerable and pair.kind != STORIES]
     validation.sort(key=lambda pair: draw(seed, "validate", pair.id))
 
     def conversations(pairs: Sequence[QAPair], together: int) -> list[TrainingExample]:

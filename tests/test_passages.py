@@ -90,7 +90,7 @@ def test_a_search_asks_for_more_hits_than_are_shown() -> None:
         limits.append(limit)
         return HITS[:limit]
 
-    passages = find_passages(search, "What is StatusBar for?", (), 2)
+    passages = find_passages(search, "What is StatusBar for?", (), 2, 600)
     assert [hit.chunk.title for hit in passages] == ["rich.status.StatusBar", "A guide"]
     assert limits == [hits_needed(2)]
     assert hits_needed(2) > 2
@@ -114,7 +114,7 @@ class FoundIndex:
 
 
 def test_training_evaluation_and_serving_show_the_same_passages_for_the_same_hits(tmp_path) -> None:
-    settings = load_settings({"home": tmp_path, "gateway": {"poll_seconds": 0.02}, "answer": {"passage_words": 200}})
+    settings = load_settings({"home": tmp_path, "gateway": {"poll_seconds": 0.02}, "answer": {"shown_words": 600}})
     chunks = [chunk(document) for document in [*shop(), *articles(12)]]
     items = [SplitItem(pair, "train", "c") for pair in ExtractiveWriter(4).write(chunks)]
     retriever = FoundIndex(chunks, items)

@@ -22,8 +22,6 @@ from ragtune.text.words import STOP_WORDS, content_words, stem
 
 # Longer sentences are cut at their commas, so that half of a long one can stay.
 _UNIT_CHARACTERS = 240
-# Shorter, because the first line always stays.
-_FIRST_LINE_CHARACTERS = 90
 # Signatures have few spaces; their length counts at about six characters a word, as in English prose.
 _CHARACTERS_PER_WORD = 6.0
 # Every line of a passage is about its title, so a word of the title hardly tells the lines apart.
@@ -39,7 +37,7 @@ _CODE_PENALTY = 0.5
 # What follows a match often completes it, above all within its sentence.
 _NEXT_UNIT_SHARE = 0.1
 _SAME_SENTENCE_SHARE = 0.5
-# The first two sentences after the first line usually say what the thing is for.
+# The first two sentences, not counting a signature, usually say what the thing is for.
 _OPENING_BONUSES = (1.2, 0.9)
 
 # What a shared word adds to a similarity between -1 and 1. 0.01 to 0.04 showed the same number of answers on
@@ -171,10 +169,9 @@ def _split_units(text: str) -> list[_Unit]:
 
 def _line_units(line: str, number: int, item: str, heading: tuple[int, ...], start: int) -> list[_Unit]:
     """Return the units of one line of prose; `start` is the index that the first of them will have."""
-    limit = _UNIT_CHARACTERS if start else _FIRST_LINE_CHARACTERS
     is_signature = line.startswith("`")
     units: list[_Unit] = []
-    for piece, continues in _split_line(line, limit):
+    for piece, continues in _split_line(line, _UNIT_CHARACTERS):
         # What follows in a list item cannot be understood without its beginning.
         needs = (*heading, start) if item and units else heading
         continues = continues and not is_signature
@@ -247,7 +244,7 @@ def _score_units(units: list[_Unit], question: str, title_words: frozenset[str])
             score += _NAMED_ITEM_BONUS if is_beginning else _NAMED_ITEM_BONUS / 2
         elif unit.is_code:
             score -= _CODE_PENALTY
-        elif not unit.item and not unit.is_heading and (unit.line > 0 or unit.continues) and openings:
+        elif not unit.item and not unit.is_heading and not unit.text.startswith("`") and openings:
             score += openings.pop(0)
         if scores:
             score += (_SAME_SENTENCE_SHARE if unit.continues else _NEXT_UNIT_SHARE) * scores[-1]

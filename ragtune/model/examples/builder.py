@@ -119,7 +119,7 @@ class ExampleBuilder:
                 continue
             example = self.conversation(turn, lesson)
             if lesson.style == NEUTRAL and not turn.history:
-                example = self.with_siblings(example, turn, lesson, waiting, together - 1)
+                example = self.with_siblings(example, lesson, waiting, together - 1)
             joined.update(sibling.pair_id for sibling in example.siblings)
             examples.append(example)
             if draw(self.seed, "talk", item.pair.id) < self.mixture.small_talk:
@@ -188,7 +188,7 @@ class ExampleBuilder:
         return self._selected(turn, others, style)
 
     def passages_without_evidence(self, turn: Turn, style: Controls) -> list[Hit]:
-        """Return the passages to show after removing every sentence with the evidence; near misses of the document stay.
+        """Return the passages to show after removing every sentence with the evidence; near misses stay.
 
         So the question has the form of an answerable one, and its passages look as if they answered it.
         """
@@ -354,7 +354,7 @@ class ExampleBuilder:
         )
 
     def with_siblings(
-        self, example: TrainingExample, turn: Turn, lesson: Lesson, waiting: WaitingPairs, limit: int
+        self, example: TrainingExample, lesson: Lesson, waiting: WaitingPairs, limit: int
     ) -> TrainingExample:
         """Return the example with up to `limit` waiting pairs that its passages answer, or are known not to answer.
 

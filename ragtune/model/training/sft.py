@@ -192,7 +192,7 @@ def _tokenized(
         raise DatasetError(
             f"None of the {len(examples)} training examples fits into {settings.max_tokens} tokens.",
             expected="conversations that end with an assistant's message",
-            fix="raise training.max_tokens or lower answer.passage_words",
+            fix="raise training.max_tokens or lower answer.shown_words",
         )
     questions = validation[: settings.validation_examples]
     validation_rows, _ = tokenize(tokenizer, questions, settings.max_tokens)
