@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ragtune.errors import DatasetError
-from ragtune.text.sentences import brackets_closed, line_sentence_spans
+from ragtune.text.sentences import line_sentence_spans
 from ragtune.text.whitespace import collapse_whitespace
 
 LONGEST_ANSWER = 24
@@ -30,7 +30,7 @@ _CITATION = re.compile(r"\s*\[(?:\d+|citation needed|note \d+|[a-z])\]")
 _SPACED_POINT = re.compile(r" +([,.;:!?%)\]]|'s\b|n't\b)")
 _SPACED_OPENING = re.compile(r"([(\[$£€]) +")
 _SPACED_HYPHEN = re.compile(r"(?<=\w) - (?=\w)")
-_CLAUSE = re.compile(r"(?<=[,;:])\s+|\s+(?=\()|(?<=[^\W\d])\s+[–—]\s+(?=[^\W\d])")
+_CLAUSE = re.compile(r"(?<=[,;:])\s+|(?<=[^\W\d])\s+[–—]\s+(?=[^\W\d])")
 _LOOSE_BEGINNING = re.compile(r"^(?:(?:and|but|or|so|yet|which|who|that|while|whereas)\s+|[,;:–—\s-]+)+", re.IGNORECASE)
 _LOOSE_END = re.compile(
     r"(?:[,;:–—\s-]+|\s(?:and|but|or|which|who|that|the|a|an|of|in|to|with|for|by))+$", re.IGNORECASE
@@ -135,9 +135,10 @@ def _nearest(text: str, part: str, share: float) -> int:
 
 
 def whole_answer(text: str, span: tuple[int, int]) -> str:
-    """Return the sentence that holds the span if it has at most `LONGEST_ANSWER` words, else the clauses around it.
+    """Return the sentence that holds the span if it has at most `LONGEST_ANSWER` words, else a part of it.
 
-    A span over several sentences is returned as it is. Returns "" if the span is too long to be taught.
+    That is its beginning, where the subject stands, if the span is near enough, else the clauses around the span. A
+    span over several sentences is returned as it is. Returns "" if the span is too long to be taught.
     """
     start, end = span
     sentence = next(((a, b) for a, b in line_sentence_spans(text) if a <= start and end <= b), None)
@@ -148,7 +149,15 @@ def whole_answer(text: str, span: tuple[int, int]) -> str:
     first, last = sentence
     if len(text[first:last].split()) <= LONGEST_ANSWER:
         return _tidy(text[first:last])
+    if len(text[first:end].split()) <= LONGEST_ANSWER:
+        return _tidy(_beginning(text[first:last], end - first))
     return _tidy(_clauses_around(text[first:last], start - first, end - first))
+
+
+def _beginning(sentence: str, end: int) -> str:
+    """Return the sentence up to the first end of a clause from `end` on, or up to `end` if that is too long."""
+    stop = next((match.start() for match in _CLAUSE.finditer(sentence, max(0, end - 1)) if match.start() >= end), end)
+    return sentence[:stop] if len(sentence[:stop].split()) <= LONGEST_ANSWER else sentence[:end]
 
 
 def _clauses_around(sentence: str, start: int, end: int) -> str:
@@ -192,6 +201,8 @@ def _tidy(text: str) -> str:
     text = _LOOSE_END.sub("", _LOOSE_BEGINNING.sub("", text))
     if text.count('"') % 2:
         text = text.strip('"') if text[:1] == '"' or text[-1:] == '"' else text.replace('"', "")
-    if not brackets_closed(text) or text.count("(") != text.count(")"):
-        text = text.strip("()[] ") if text[:1] in "()[]" or text[-1:] in "()[]" else text
+    if text.count("(") > text.count(")"):
+        text += ")"
+    elif text.count(")") > text.count("("):
+        text = text.replace(")", "", 1) if text.find(")") < 0.5 * len(text) else text.rstrip(")")
     return text[:1].upper() + text[1:]

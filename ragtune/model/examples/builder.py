@@ -24,11 +24,12 @@ from ragtune.records import Chunk, Hit, Message, QAPair, SplitItem
 from ragtune.settings import AnswerSettings
 from ragtune.text.sentences import line_sentence_spans
 from ragtune.text.whitespace import collapse_whitespace
+from ragtune.text.words import content_words
 
 PEOPLE = "people"
 """The writer of pairs whose answer a person wrote and whose span holds the evidence in the chunk."""
 _LONG_EVIDENCE, _SHOWN_SHARE = 12, 0.8
-"""Evidence of at least so many words counts as shown if that share of its words is: an excerpt cuts long sentences.
+"""Evidence of at least 12 words counts as shown if 0.8 of its content words are: an excerpt cuts long sentences.
 Chosen by hand, not measured."""
 _PROGRESS_STEP = 50
 """Examples between two reports of progress."""
@@ -246,14 +247,18 @@ class ExampleBuilder:
         return "" if _has_free_answer(pair) else collapse_whitespace(pair.answer)
 
     def _is_answered_by(self, pair: QAPair, passage: str) -> bool:
-        """Return whether a passage, as shown on one line, holds the pair's evidence; of long evidence most words."""
+        """Return whether a passage, as shown on one line, holds the pair's evidence; of long evidence most words.
+
+        If the answer is the sentence around a short evidence, such as a name, most of its words have to be shown too:
+        the name alone may stand in other sentences.
+        """
         evidence = self.evidence_of(pair)
-        if evidence in passage:
-            return True
-        words = Counter(evidence.split())
-        if pair.writer != PEOPLE or words.total() < _LONG_EVIDENCE:
+        if pair.writer != PEOPLE or not evidence:
+            return evidence in passage
+        if evidence.casefold() in pair.answer.casefold() and not _has_most_words(passage, pair.answer):
             return False
-        return (words & Counter(passage.split())).total() >= _SHOWN_SHARE * words.total()
+        is_long = len(evidence.split()) >= _LONG_EVIDENCE
+        return evidence in passage or (is_long and _has_most_words(passage, evidence))
 
     def _with_evidence(self, pair: QAPair, passages: Sequence[Hit]) -> list[Hit]:
         """Replace the last passages that the answer does not need by the further chunks that it needs."""
@@ -406,6 +411,11 @@ def _has_free_answer(pair: QAPair) -> bool:
 
 def _has_answer(chunk: Chunk, pair: QAPair) -> bool:
     return collapse_whitespace(pair.answer).lower() in collapse_whitespace(chunk.text).lower()
+
+
+def _has_most_words(passage: str, text: str) -> bool:
+    words, shown = Counter(content_words(text)), Counter(content_words(passage))
+    return (words & shown).total() >= _SHOWN_SHARE * words.total()
 
 
 def _without_sentences(chunk: Chunk, part: str) -> Chunk:

@@ -69,7 +69,7 @@ def load_adapter(model: Any, weights: Path) -> None:
 
 
 def _widened(tensor: Any, into: Any) -> Any:
-    """Return `into` with the tensor in its first rows and columns, or the tensor as it is if it does not fit into it."""
+    """Return `into` with the tensor in its first rows and columns, or the tensor itself if it does not fit."""
     if tensor.dim() != into.dim() or any(a > b for a, b in zip(tensor.shape, into.shape, strict=True)):
         return tensor
     wide = into.detach().clone()

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: trains a LoRA adapter on conversations with passages, by TRL, in as many steps as fit into minutes.
+"""Supervised fine-tuning: trains a LoRA adapter on conversations with passages, by TRL, in steps that fit into minutes.
 
 A training that was killed continues from its last complete checkpoint. The adapter folder appears complete or not at
 all.
@@ -24,11 +24,11 @@ from ragtune.model.base.folder_checks import check_model_folder
 from ragtune.model.base.folders import atomic_folder
 from ragtune.model.base.loading import load_model, load_tokenizer
 from ragtune.model.examples.tokens import Tokenized, batch_order, tokenize
-from ragtune.model.training.adapters import earlier_adapter, load_adapter
+from ragtune.model.training.adapters import WEIGHTS, earlier_adapter, load_adapter
 from ragtune.model.training.checkpoints import fingerprint, newest_checkpoint, open_run
 from ragtune.model.training.report import REPORT, AdapterReport
 from ragtune.model.training.tracking import Tracker
-from ragtune.model.training.validation import BestCheckpoint, generated_answers
+from ragtune.model.training.validation import BEST, BestCheckpoint, best_step, generated_answers
 from ragtune.ports import Progress, silent
 from ragtune.settings import TrainingSettings
 from ragtune.store.artifacts import write_json
@@ -75,8 +75,9 @@ def train_adapter(
 ) -> AdapterReport:
     """Train a LoRA adapter on the last message of each conversation and write it with its report to `job.out`.
 
-    A step learns `settings.batch_size` examples, each with its siblings. Raises DatasetError if no example can be
-    used, ModelError if the base model is broken, ResourceError if memory or disk are too small.
+    With validation by generation the adapter of the best validation is written, else the last one. A step learns
+    `settings.batch_size` examples, each with its siblings. Raises DatasetError if no example can be used, ModelError
+    if the base model is broken or a number is not finite, ResourceError if memory or disk are too small.
     """
     device, threads, settings = chosen_device(machine.device), use_threads(machine.threads), job.settings
     check_model_folder(job.base)
@@ -89,6 +90,9 @@ def train_adapter(
     try:
         trainer, callback = build_trainer(job, data, device, tracker, progress)
         resumed_from = _train(trainer, callback, job.checkpoints, progress)
+        best = best_step(callback.validations)
+        if best != trainer.state.global_step and callback.validations:
+            load_adapter(trainer.model, job.checkpoints / BEST / WEIGHTS)
         report = AdapterReport(
             **_progress_facts(trainer, callback),
             examples=sum(row.conversations for row in data.rows),
@@ -98,6 +102,9 @@ def train_adapter(
             device=device,
             threads=threads,
             mlflow_run_id=run_id,
+            planned_steps=callback.plan.total,
+            validations=tuple(callback.validations),
+            best_step=best if callback.validations else trainer.state.global_step,
         )
         _write_adapter(trainer.model, data.tokenizer, report, job.out)
         tracker.log_metrics({"validation_loss": report.validation_loss, "train_seconds": report.seconds}, report.steps)

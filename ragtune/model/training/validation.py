@@ -72,6 +72,11 @@ class BestCheckpoint:
         return all(validation.right <= best_before for validation in validations[-self.patience :])
 
 
+def best_step(validations: Sequence[Validation]) -> int:
+    """Return the step of the first of the best validations, 0 if there is none."""
+    return max(validations, key=lambda validation: validation.right).step if validations else 0
+
+
 def validation_scores(step: int, examples: Sequence[Example], answers: Sequence[str]) -> Validation:
     """Return the scores of the answers, in the order of the examples."""
     right, refused, held = [], [], []
