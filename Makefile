@@ -52,6 +52,7 @@ grounding: install ## train the default model's adapter from scratch (takes hour
 
 grounding-people: install ## train the shipped adapter on people's questions, the last round of `make grounding` (an hour)
 	@RAGTUNE_CONFIG=grounding/people.yaml $(bin)/python -m grounding.train "$(QUESTIONS)"
+	@$(bin)/python -m ragtune.model.training.adapters .grounding/people/adapter ragtune/model/smollm2_grounded $(share)
 
 grounding-round:
 	@RAGTUNE_CONFIG=grounding/ragtune.yaml $(bin)/python -m ragtune_assets.materialize --select '*lora_adapter'

@@ -1,11 +1,10 @@
 """Trains the shipped reading adapter on people's questions: `python -m grounding.train DIR`.
 
-DIR holds the public question sets that the model card names. The home is that of `grounding/ragtune.yaml`. What is
+DIR holds the public question sets that the model card names. The settings are in `grounding/people.yaml`. What is
 done already is not done again: documents are read once, passages embedded once, and a killed training goes on.
 """
 
 import argparse
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -48,7 +47,7 @@ def main() -> None:
     """Build the collection, its index and the conversations, and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("questions", type=Path, help="folder with the public question sets")
-    parser.add_argument("--out", type=Path, help="folder for the adapter; default: `people` in the home")
+    parser.add_argument("--out", type=Path, help="folder for the adapter; default: `adapter` in the home")
     options = parser.parse_args()
     prepare_process()
     settings = load_settings()
@@ -61,7 +60,7 @@ def main() -> None:
     similarity = LineSimilarity(line_similarity_from(settings).embedder, kept_chunks=len(collection.chunks))
     conversations = build_conversations(collection, retriever, similarity, settings)
     describe(conversations)
-    train(conversations, settings, options.out or settings.home / "people")
+    train(conversations, settings, options.out or settings.home / "adapter")
 
 
 def build_conversations(
@@ -119,8 +118,7 @@ def train(conversations: Conversations, settings: Settings, out: Path) -> None:
 
 def say(text: str) -> None:
     """Print a line with the time."""
-    sys.stdout.write(f"{time.strftime('%X')} {text}\n")
-    sys.stdout.flush()
+    print(time.strftime("%X"), text, flush=True)
 
 
 _last_report = [0.0]

@@ -148,12 +148,14 @@ def test_answers_are_right_if_they_hold_the_evidence_and_refusals_are_counted_ap
     assert validation_scores(3, examples, answers) == Validation(3, right=1 / 3, refused=1 / 3, held=1.0, n=3)
 
 
-def test_a_batch_of_answers_equals_the_answers_one_by_one(tiny: Path, tmp_path: Path) -> None:
-    from peft import PeftModel
+def test_a_batch_of_answers_equals_the_answers_one_by_one(tiny: Path) -> None:
+    import torch
 
-    train(tiny, tmp_path, max_steps=40)
-    model = PeftModel.from_pretrained(load_model(tiny).float(), tmp_path / "out")
-    tokenizer = load_tokenizer(tiny)
+    model, tokenizer = load_model(tiny).float(), load_tokenizer(tiny)
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():
+        if "layernorm" not in name:
+            torch.nn.init.normal_(weight, std=0.3)  # the weights of `make_tiny_llama` are too small to say anything
     together = generated_answers(model, tokenizer, talks(5))
     assert together == [generated_answers(model, tokenizer, [talk])[0] for talk in talks(5)]
     assert len(set(together)) > 1

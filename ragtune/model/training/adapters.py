@@ -96,7 +96,10 @@ def export_adapter(adapter: Path, out: Path, share: float = 1.0) -> int:
     tensors = {name: tensor.float() for name, tensor in load_file(adapter / WEIGHTS).items()}
     if share < 1:
         earlier = load_file(out / WEIGHTS)
-        tensors = {name: share * tensor + (1 - share) * earlier[name].float() for name, tensor in tensors.items()}
+        for name, tensor in tensors.items():
+            # The part by which a larger rank widened the earlier adapter: there B was zero, and A does not matter.
+            rest = torch.zeros_like(tensor) if "lora_B" in name else tensor
+            tensors[name] = share * tensor + (1 - share) * _widened(earlier[name].float(), rest)
     tensors = {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}
     save_file(tensors, out / WEIGHTS, metadata={"format": "pt"})
     write_json(out / CONFIG, {**config, **dict.fromkeys(_MACHINE_FIELDS)})
