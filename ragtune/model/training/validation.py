@@ -89,7 +89,9 @@ def validation_scores(step: int, examples: Sequence[Example], answers: Sequence[
     return Validation(step, _share(right), _share(refused), _share(held), len(right))
 
 
-def generated_answers(model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[str]:
+def generated_answers(
+    model: Any, tokenizer: Any, examples: Sequence[Example], max_tokens: int = _MOST_TOKENS
+) -> list[str]:
     """Return the model's greedy answers to the conversations without their last messages, in order.
 
     Prompts of similar length share a batch. The attention of training reads padding only at the end of a row, so
@@ -113,7 +115,7 @@ def generated_answers(model: Any, tokenizer: Any, examples: Sequence[Example]) -
             inputs = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt").to(network.device)
             with torch.inference_mode():
                 tokens = network.generate(
-                    **inputs, max_new_tokens=_MOST_TOKENS, do_sample=False, pad_token_id=tokenizer.pad_token_id
+                    **inputs, max_new_tokens=max_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
                 )
             written = tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             for index, text in zip(batch, written, strict=True):
