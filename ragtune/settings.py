@@ -82,14 +82,6 @@ class JudgeSettings(ModelSettings):
     max_calls: int = Field(5000, ge=1)
 
 
-class RewriterSettings(ModelSettings):
-    """A language model that rewords a question. The rewordings are searched for in addition to the question."""
-
-    rewordings: int = Field(2, ge=1, le=8)
-    temperature: float = Field(0.0, ge=0, le=2)
-    max_tokens: int = Field(300, ge=64)
-
-
 class IndexSettings(Section):
     """The search index, and how its two result lists (words and vectors) are fused."""
 
@@ -100,9 +92,6 @@ class IndexSettings(Section):
     candidates: int = Field(50, ge=1)
     rrf_k: int = Field(60, ge=1)
     name_weight: float = Field(4.0, ge=0, description="weight of hits that contain a name from the question")
-    reranker: str = Field("", description="cross-encoder (folder or hub name) that reranks the first hits")
-    reranked: int = Field(20, ge=1, description="hits that the cross-encoder scores per question")
-    rewriter: RewriterSettings = RewriterSettings()
 
 
 class DatasetSettings(Section):

@@ -16,10 +16,13 @@ import dagster as dg
 from dagster._core.errors import raise_execution_interrupts
 
 from ragtune.errors import ResourceError
+from ragtune_assets.dead_runs import alive, close_dead_runs, free_slots
 
 LOCK = "materialize.lock"
 HOLDER = "materialize.pid"
 """Holds the process id of the holder in its first line, and what that process is in its second."""
+_PATIENCE_SECONDS = 0.5
+"""How long to try to take the lock: a look from outside holds it for microseconds. Chosen by hand; not sensitive."""
 _POLL_SECONDS = 1.0
 """How long a freed lock may stay unnoticed. Chosen by hand; not sensitive."""
 _NOTICE_SECONDS = 60.0
@@ -32,7 +35,7 @@ def exclusive(home: Path, holder: str = "`ragtune materialize`") -> Iterator[Non
     from filelock import FileLock, Timeout
 
     home.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(home / LOCK, timeout=0)
+    lock = FileLock(home / LOCK, timeout=_PATIENCE_SECONDS, poll_interval=0.05)
     try:
         lock.acquire()
     except Timeout as error:
@@ -77,7 +80,11 @@ class _ExclusiveExecutor(dg.Executor):
     def execute(self, plan_context, execution_plan):
         """Wait for the lock, then yield the events of the other executor."""
         with ExitStack() as stack:
+            stack.enter_context(alive(self.home, plan_context.run_id))
             self._wait(stack, plan_context)
+            # Who holds a slot of a pool holds the lock, too, and that is this run now.
+            close_dead_runs(plan_context.instance, self.home)
+            free_slots(plan_context.instance, but_of=plan_context.run_id)
             yield from self.executor.execute(plan_context, execution_plan)
 
     def _wait(self, stack: ExitStack, plan_context) -> None:

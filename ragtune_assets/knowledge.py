@@ -21,6 +21,7 @@ from ragtune.records import ArtifactRef, Chunk, Document, content_id
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore, write_json
 from ragtune_assets import pages
+from ragtune_assets.asking_again import request_run
 from ragtune_assets.asset import asset
 from ragtune_assets.display import materialized, table
 from ragtune_assets.pages import STATES
@@ -112,7 +113,7 @@ def changed_sources(
         return dg.SkipReason("Something changed; the next look tells whether it is finished.")
     changed = [spec for spec in now if now[spec] != before.get(spec)]
     config = dg.RunConfig(ops={"raw_documents": KnowledgeChanges(reread=changed)})
-    return dg.RunRequest(run_key=content_id(event.run_id, cursor), run_config=config)
+    return request_run(context.instance, f"sources-{content_id(event.run_id, cursor)}", run_config=config)
 
 
 @asset(

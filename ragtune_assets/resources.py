@@ -45,6 +45,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
     return {
         "io_manager": dg.IOManagerDefinition.hardcoded_io_manager(ArtifactIO(store)),
         "settings": settings,
+        "home": settings.home,
         "store": store,
         "embedder": _lazy(lambda: _catalog().embedder_from(settings)),
         "index": _lazy(lambda: _index(settings)),

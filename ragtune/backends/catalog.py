@@ -9,7 +9,6 @@ from ragtune.backends.embedders import OpenAiEmbedder, SentenceTransformersEmbed
 from ragtune.backends.engines import OpenAIEngine, VllmEngine
 from ragtune.backends.lance_index import LanceIndex
 from ragtune.backends.minilm import MiniLmEmbedder
-from ragtune.backends.rerankers import CrossEncoderReranker, LanguageModelRewriter
 from ragtune.knowledge.retrieval import Retriever, SearchLog, no_log, search_log
 from ragtune.ports import Embedder, Engine, Progress, SearchIndex, silent
 from ragtune.settings import EmbedderSettings, Settings
@@ -59,17 +58,8 @@ def retriever_from(settings: Settings) -> Retriever:
 
 
 def retriever_over(index: SearchIndex, embedder: Embedder, settings: Settings, log: SearchLog = no_log) -> Retriever:
-    """Return a retriever over this index, with the reranker and the rewriter if the settings name them."""
-    reranker, rewriter = settings.index.reranker, settings.index.rewriter
-    rerank = _reranker(reranker, settings.base_model.allow_download) if reranker else None
-    cache = settings.home / "rewordings"
-    reword = LanguageModelRewriter(rewriter, cache, settings.seed) if rewriter.model else None
-    return Retriever(index, embedder, settings.index, log, rerank, reword)
-
-
-@lru_cache(maxsize=2)
-def _reranker(model: str, allow_download: bool) -> CrossEncoderReranker:
-    return CrossEncoderReranker(model, allow_download)
+    """Return a retriever over this index, with the settings of the index."""
+    return Retriever(index, embedder, settings.index, log)
 
 
 def engine_from(settings: Settings, progress: Progress = silent) -> Engine:

@@ -18,7 +18,7 @@ from ragtune.text.sentences import sentence_spans
 from ragtune.text.words import STOP_WORDS, content_words, stem
 
 # All numbers of this file were chosen by hand on the project's own API pages;
-# docs/decisions/passages-trimmed.md has what they were measured with. None was tuned one by one.
+# docs/decisions/lines-of-all-passages.md has what they were measured with. None was tuned one by one.
 
 # Longer sentences are cut at their commas, so that half of a long one can stay.
 _UNIT_CHARACTERS = 240

@@ -65,6 +65,8 @@ def up(host: Host = "", port: Port = -1) -> None:
     err.print(f"Gateway    {gateway}/v1  (API: {gateway}/docs, key: {settings.home}/keys/client.key)")
     err.print(f"Logs       {settings.home}/logs")
     err.print(how_to_stop("all of them"))
+    if code := run_in_foreground([sys.executable, "-m", "ragtune_assets.dead_runs"]):
+        raise typer.Exit(code)
     supervise(platform_programs(settings))
 
 

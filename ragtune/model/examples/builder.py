@@ -203,7 +203,7 @@ class ExampleBuilder:
         If the search missed it, it is put in at a random place. Otherwise some lists are shuffled.
         """
         pair, count = turn.pair, style.passages(self.settings.passages)
-        passages = select_passages(turn.search_text, turn.hits, count)
+        passages = select_passages(turn.search_text, turn.hits, count, self.similarity)
         if not any(hit.chunk.id == pair.chunk_id for hit in passages) and not self._is_shown(turn, passages, style):
             passages = passages[: count - 1]
             place = int(draw(self.seed, "place", pair.id) * (len(passages) + 1))
@@ -218,7 +218,7 @@ class ExampleBuilder:
     def _selected(self, turn: Turn, hits: Sequence[Hit], style: Controls) -> list[Hit]:
         """Return the passages that serving shows for these hits."""
         count = style.passages(self.settings.passages)
-        return self._with_lines(turn, select_passages(turn.search_text, hits, count), style)
+        return self._with_lines(turn, select_passages(turn.search_text, hits, count, self.similarity), style)
 
     def _with_lines(self, turn: Turn, hits: Sequence[Hit], style: Controls) -> list[Hit]:
         words = style.shown_words(self.settings.shown_words)
