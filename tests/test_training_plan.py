@@ -148,6 +148,13 @@ def test_answers_are_right_if_they_hold_the_evidence_and_refusals_are_counted_ap
     assert validation_scores(3, examples, answers) == Validation(3, right=1 / 3, refused=1 / 3, held=1.0, n=3)
 
 
+def test_of_a_whole_sentence_an_answer_needs_most_words_and_not_the_same_order() -> None:
+    example = replace(talks(1)[0], evidence="The night ferry leaves the northern quay at eleven in winter.")
+    answers = ["In winter the night ferry leaves at eleven from the northern quay.", "The ferry leaves at nine."]
+    rights = [validation_scores(0, [example], [answer]).right for answer in answers]
+    assert rights == [1.0, 0.0]
+
+
 def test_a_batch_of_answers_equals_the_answers_one_by_one(tiny: Path) -> None:
     import torch
 
