@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def build_conversations(
-    collection: Collection, retriever: Retriever, similarity: LineSimilarity, settings: Settings
+    collection: Collection, retriever: Retriever, similarity: LineSimilarity | None, settings: Settings
 ) -> Conversations:
     """Return the conversations for training and validation; a title is in one of them only."""
     seed = settings.seed
@@ -72,7 +72,8 @@ def build_conversations(
     held_out = {pair.document_id for pair in people if draw(seed, "validation", pair.document_id) < _VALIDATION_SHARE}
     training = [pair for pair in people if pair.document_id not in held_out]
     count = round(len(training) * _TEMPLATE_SHARE / (1 - _TEMPLATE_SHARE))
-    templates = sorted(collection.templates, key=lambda pair: draw(seed, "template", pair.id))[:count]
+    templates = [pair for pair in collection.templates if pair.document_id not in held_out]
+    templates = sorted(templates, key=lambda pair: draw(seed, "template", pair.id))[:count]
     validation = [pair for pair in people if pair.document_id in held_out and pair.answerable and pair.kind != STORIES]
     validation.sort(key=lambda pair: draw(seed, "validate", pair.id))
 

@@ -15,7 +15,7 @@ from ragtune.text.words import content_words
 BEST = "best"
 """Folder next to the checkpoints with the adapter that answered best, and its record."""
 RECORD = "validation.json"
-_BATCH = 12
+_BATCH = 24
 """Conversations generated at once. Chosen by hand, not measured."""
 _MOST_TOKENS = 48
 """Tokens of a validation answer: enough for the target sentences of at most 24 words. Chosen by hand."""
