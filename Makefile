@@ -57,7 +57,8 @@ grounding-people: install ## train the shipped adapter on people's questions, th
 grounding-round:
 	@RAGTUNE_CONFIG=grounding/ragtune.yaml $(bin)/python -m ragtune_assets.materialize --select '*lora_adapter'
 	@$(bin)/python -m ragtune.model.training.adapters "$$($(bin)/python -c 'import json, pathlib; \
-	  print(json.loads(pathlib.Path(".grounding/artifacts/lora_adapter/current.json").read_text())["uri"])')" \
+	  home = pathlib.Path(".grounding"); \
+	  print(home / json.loads((home / "artifacts/lora_adapter/current.json").read_text())["uri"])')" \
 	  ragtune/model/smollm2_grounded $(share)
 
 lint: install ## check style (ruff), types (mypy) and import contracts

@@ -397,6 +397,22 @@ class FeedbackEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Exposure:
+    """A response that was given to a unit (a user or a conversation) of an experiment, by the model of its arm.
+
+    `arm` is 0 for the control; `shares` are the shares of all arms at that time.
+    """
+
+    sequence: int
+    experiment: str
+    response_id: str
+    unit: str
+    arm: int
+    shares: tuple[float, ...]
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelManifest:
     """Everything that identifies a released model.
 

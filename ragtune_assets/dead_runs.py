@@ -43,22 +43,30 @@ def close_dead_runs(instance: dg.DagsterInstance, home: Path, none_is_starting: 
         home: the home.
         none_is_starting: close young runs too. Otherwise they are left alone, because they may still be starting.
     """
-    closed = []
-    for record in instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED)):
-        run, age = record.dagster_run, time.time() - record.update_timestamp.timestamp()
-        limit = START_SECONDS if run.status in _STARTING else LOCK_SECONDS
-        # After the clock was set back, a run seems to come from the future. It is not starting any more either.
-        if (0 <= age < limit and not none_is_starting) or is_held(_lock(home, run.run_id)):
-            continue
+    dead = runs_without_process(instance, home, none_is_starting)
+    for run in dead:
         instance.report_run_failed(run, MESSAGE)
-        closed.append(run.run_id)
     for run_id in _slot_holders(instance):
         holder = instance.get_run_by_id(run_id)
         if holder is None or holder.is_finished:
             instance.event_log_storage.free_concurrency_slots_for_run(run_id)
-    for run_id in closed:
-        _lock(home, run_id).unlink(missing_ok=True)
-    return closed
+    for run in dead:
+        _lock(home, run.run_id).unlink(missing_ok=True)
+    return [run.run_id for run in dead]
+
+
+def runs_without_process(
+    instance: dg.DagsterInstance, home: Path, none_is_starting: bool = False
+) -> list[dg.DagsterRun]:
+    """Return the unfinished runs whose process is gone; the arguments are those of `close_dead_runs`."""
+    dead = []
+    for record in instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED)):
+        run, age = record.dagster_run, time.time() - record.update_timestamp.timestamp()
+        limit = START_SECONDS if run.status in _STARTING else LOCK_SECONDS
+        # After the clock was set back, a run seems to come from the future. It is not starting any more either.
+        if (none_is_starting or not 0 <= age < limit) and not is_held(_lock(home, run.run_id)):
+            dead.append(run)
+    return dead
 
 
 def free_slots(instance: dg.DagsterInstance, but_of: str = "") -> None:

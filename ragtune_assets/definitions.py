@@ -9,8 +9,8 @@ from ragtune_assets import dataset, evaluation, feedback, knowledge, model, rele
 from ragtune_assets.asset import code_version
 from ragtune_assets.automation import keep_up, when_inputs_change
 from ragtune_assets.dead_runs import dead_runs
+from ragtune_assets.exclusive_executor import exclusive_executor
 from ragtune_assets.feedback import enough_new_feedback, enough_new_reviews
-from ragtune_assets.home_lock import exclusive_executor
 from ragtune_assets.knowledge import changed_sources
 from ragtune_assets.resources import build_resources
 

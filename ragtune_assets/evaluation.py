@@ -112,7 +112,7 @@ def eval_answers(
     items = store.read_records(qa_splits, SplitItem)
     others = store.read_records(out_of_domain_questions, out_of_domain.OutOfDomainQuestion)
     raw = raw_model(settings.base_model, store) if settings.evaluation.raw_items else None
-    live = registry.alias("champion")
+    live = registry.usable_alias("champion")
     pairs = [question.pair for question in others]
     models = choose_contenders(settings, items, store, base_model, merged_model, quantized_model, live, raw, pairs)
     domain = Exam(RememberingAnswerer(retriever, settings.answer, similarity), exam_context(search_index, settings))

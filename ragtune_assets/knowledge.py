@@ -63,7 +63,7 @@ class KnowledgeChanges(dg.Config):
     group_name="knowledge",
     kinds={"python", "parquet"},
     owners=OWNERS,
-    settings=("sources",),
+    settings=("sources", "languages"),
     check_specs=[dg.AssetCheckSpec("every_document_was_readable", asset="raw_documents")],
 )
 def raw_documents(
@@ -220,7 +220,7 @@ def describe_index(
 ) -> ArtifactRef:
     """Return a reference to a description of the index, which itself lies outside the store."""
     backend = settings.index.backend
-    place = str(settings.home / "index") if backend == "lance" else f"{settings.index.url}/{settings.index.name}"
+    place = "index" if backend == "lance" else f"{settings.index.url}/{settings.index.name}"
     with store.stage("search_index") as folder:
         write_json(folder / "index.json", {"place": place, "backend": backend, "embedder": embedder.name})
         identity = index_identity(backend, index, embedder, chunk_ids)

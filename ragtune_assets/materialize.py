@@ -22,13 +22,15 @@ from typing import Any
 
 import dagster as dg
 
-from ragtune.errors import RagTuneError
+from ragtune.errors import RagTuneError, ResourceError, no_permission
+from ragtune.model.base.capacity import require_disk, require_memory
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore, clear_abandoned
+from ragtune.store.disk_use import is_disk_full, says_disk_full
+from ragtune.store.home_lock import exclusive
 from ragtune_assets.dagster_instance import open_instance
 from ragtune_assets.dead_runs import alive, close_dead_runs, free_slots
 from ragtune_assets.definitions import build_definitions
-from ragtune_assets.home_lock import exclusive
 from ragtune_assets.interrupts import Interrupts
 from ragtune_assets.knowledge import index_drift
 from ragtune_assets.progress import LOGGER, log_to
@@ -37,6 +39,8 @@ from ragtune_assets.staleness import reason_to_build
 MIN_DISK_BYTES = 4 << 30
 MIN_MEMORY_BYTES = 3 << 30
 """What a run of the whole graph with the default model needs at least. Chosen by hand, not measured."""
+MIN_STEP_BYTES = 256 << 20
+"""Room for a step that does not compute its own need, as training, merging and quantising do. Chosen by hand."""
 OUR_ERROR = r"^ragtune\.errors\.\w+: "
 RUN_TAG = "ragtune/materialize"
 _POOL_SECONDS, _POOL_NOTICE_SECONDS = 1.0, 30.0
@@ -66,9 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 clear_abandoned(store.root, settings.home / "models")
                 defs = build_definitions(settings)
                 drifts = {"search_index": partial(index_drift, settings, store)}
-                materialize(defs, store, instance, chosen.select or ["*"], chosen.force, drifts)
+                materialize(defs, store, instance, chosen.select or ["*"], chosen.force, drifts, MIN_STEP_BYTES)
     except RagTuneError as error:
         LOGGER.error("%s", error)
+        return 1
+    except PermissionError as error:
+        LOGGER.error("%s", no_permission(error))
+        return 1
+    except Exception as error:  # Dagster's own files may be what the full disk has no room for.
+        if not is_disk_full(error):
+            raise
+        LOGGER.error("%s", disk_full(settings.home, str(error)))
         return 1
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         LOGGER.error("Stopped. Finished assets are kept; run it again to go on.")
@@ -83,11 +95,12 @@ def materialize(
     select: Sequence[str] = ("*",),
     force: bool = False,
     drifts: Mapping[str, Callable[[], str]] = MappingProxyType({}),
+    step_bytes: int = 0,
 ) -> list[str]:
     """Build what is stale in the selection and return the names that ran, in order.
 
     `drifts` is for assets whose artefact lies outside the store: each function returns why the artefact is no longer
-    what was built, or "".
+    what was built, or "". `step_bytes` must be free on the disk before each step.
 
     Raises RagTuneError that names the failing asset or check and the reason.
     """
@@ -110,6 +123,7 @@ def materialize(
             text = reasons.get(key) or "it is built in the same step"
             LOGGER.info("%s: %s", key.to_user_string(), f"building, because {text}" if key in stale else "fresh")
         if stale:
+            require_disk(store.root.parent, step_bytes, ", ".join(key.to_user_string() for key in sorted(stale)))
             wait_for_pools(instance, set().union(*(graph.get(key).pools or () for key in stale)))
             _run(job, instance, store.root.parent, sorted(stale))
             give_memory_back()
@@ -175,7 +189,8 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, home: Path, keys: 
     if interrupts.seen:
         raise KeyboardInterrupt
     if not result.success:
-        raise _failure(result)
+        failure = _failure(result)
+        raise disk_full(home, str(failure)) if says_disk_full(str(failure)) else failure
     LOGGER.info("... %s in %.0f s", ", ".join(key.to_user_string() for key in keys), time.monotonic() - started)
 
 
@@ -220,10 +235,17 @@ def give_memory_back() -> None:
         libc.malloc_trim(0)
 
 
+def disk_full(home: Path, cause: str) -> RagTuneError:
+    """Return the error for a full disk, with the ways out."""
+    return ResourceError(
+        f"The disk that holds {home} is full: {cause}",
+        expected="room for what is built; what was finished is kept, and nothing incomplete counts",
+        fix="free some space (`ragtune prune --dry-run` shows what can go), and run it again; it goes on",
+    )
+
+
 def check_room(home: Path) -> None:
     """Raise ResourceError if there is too little disk or memory to begin."""
-    from ragtune.model.base.capacity import require_disk, require_memory
-
     require_disk(home, MIN_DISK_BYTES, "The asset graph")
     require_memory(MIN_MEMORY_BYTES, "The asset graph")
 

@@ -104,7 +104,7 @@ def lora_adapter(
     validation = examples(items, "validation", passages, retriever, similarity, settings)
     validation = with_replay(validation, replay, "validation", similarity, settings)
     ref, report = train(store, base_model, training, validation, settings)
-    return materialized(ref, pages.adapter_page(report))
+    return materialized(ref, pages.adapter_page(report, settings.mlflow_pages))
 
 
 @asset(group_name="model", kinds={"peft", "safetensors"}, owners=OWNERS, pool="gpu")

@@ -18,6 +18,7 @@ from ragtune_assets.dead_runs import alive, close_dead_runs, free_slots
 from ragtune_assets.materialize import materialize
 from ragtune_assets.resources import build_resources
 
+pytestmark = pytest.mark.usefixtures("keep_environment")
 ROOT = Path(__file__).parent.parent
 
 

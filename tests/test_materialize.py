@@ -12,8 +12,8 @@ from ragtune.errors import RagTuneError, ResourceError
 from ragtune.records import ArtifactRef
 from ragtune.settings import child_environment
 from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.home_lock import exclusive
 from ragtune_assets.display import materialized
-from ragtune_assets.home_lock import exclusive
 from ragtune_assets.materialize import layers, main, materialize
 from ragtune_assets.resources import ArtifactIO
 
@@ -90,6 +90,13 @@ def test_a_deleted_artefact_is_built_again(world):
     world.run()
     shutil.rmtree(world.store.current("middle").uri)
     assert world.run() == ["source", "middle"]
+
+
+def test_a_moved_home_has_nothing_to_build(world, tmp_path):
+    world.run()
+    (tmp_path / "artifacts").rename(tmp_path / "moved")
+    world.store = ArtifactStore(tmp_path / "moved")
+    assert world.run() == ["source"]
 
 
 def test_a_failed_blocking_check_stops_the_run_and_is_tried_again(world):

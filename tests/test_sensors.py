@@ -67,8 +67,8 @@ def test_enough_new_feedback_requests_retraining(settings, log):
 
 def test_feedback_that_the_asset_holds_does_not_count_again(settings, log):
     with dg.DagsterInstance.ephemeral() as instance:
-        for _ in range(3):
-            log.add("r1", "down", correction="x is z")
+        for user in ("ann", "bob", "eve"):
+            log.add("r1", "down", correction="x is z", user=user)
         build_feedback_events(instance, settings, log)
         assert last_sequence(instance, "feedback_events") == 3
         skipped = evaluate(instance, settings, log)
