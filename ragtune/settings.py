@@ -131,9 +131,13 @@ class BaseModelSettings(Section):
 
 
 class TrainingSettings(Section):
-    """LoRA training with TRL. It stops at `minutes`, `max_steps` or `max_epochs`, whichever comes first."""
+    """LoRA training with TRL, in at most `max_steps` and `max_epochs`.
+
+    The speed of the first steps fixes how many steps fit into `minutes`; from there on only steps count.
+    """
 
     minutes: float = Field(5.0, gt=0)
+    steps: int = Field(0, ge=0, description="steps to take, such as those that an earlier run logged; 0: by minutes")
     max_steps: int = Field(400, ge=1)
     max_epochs: float = Field(4.0, gt=0)
     learning_rate: float = Field(3e-4, gt=0, description="peak; 1e-3 for a base model that was never trained to cite")
@@ -148,6 +152,8 @@ class TrainingSettings(Section):
     checkpoint_every: int = Field(20, ge=1)
     warmup_share: float = Field(0.05, gt=0, lt=1)
     validation_examples: int = Field(32, ge=0)
+    eval_every: int = Field(0, ge=0, description="steps between two validations by generation; 0: none")
+    early_stopping_patience: int = Field(0, ge=0, description="validations without a better one that end it; 0: never")
     gradient_checkpointing: bool = Field(False, description="slower, needs less memory: for large models on a GPU")
 
 

@@ -38,7 +38,7 @@ from ragtune_assets.progress import LoggedProgress
 
 OWNERS = ["team:model"]
 LEARNT = "corrections.json"
-"""File of an adapter: ids of the corrections that training got to before its time was over."""
+"""File of an adapter: ids of the corrections that it was trained on."""
 _SEARCH_BATCH = 64
 """Questions searched for at once. Chosen by hand; larger batches hardly embed faster on two cores."""
 
@@ -92,8 +92,8 @@ def lora_adapter(
 ) -> dg.MaterializeResult[ArtifactRef]:
     """A LoRA adapter for grounded answers, trained by TRL and tracked by MLflow; interrupted training resumes.
 
-    Its data version is the hash of the weights: training stops on time, so equal inputs do not give equal
-    weights, and measurements of other weights do not hold for these.
+    Its data version is the hash of the weights: the number of steps follows the speed of the first ones, so equal
+    inputs need not give equal weights, and measurements of other weights do not hold for these.
     """
     items = store.read_records(qa_splits, SplitItem)
     passages = store.read_records(chunks, Chunk)
@@ -233,7 +233,7 @@ def with_replay(
 
 
 def learnt_corrections(adapter: Path, items: Sequence[SplitItem]) -> tuple[str, ...]:
-    """Return the ids of the feedback whose corrections training got to before its time was over."""
+    """Return the ids of the feedback whose corrections the adapter was trained on."""
     learnt = set(json.loads((adapter / LEARNT).read_text()))
     return feedback_ids([item.pair for item in items if item.pair.id in learnt])
 
@@ -253,7 +253,7 @@ def train(
         machine = Machine(settings.device, settings.threads)
         report = train_adapter(job, training, validation, tracker, machine, LoggedProgress())
         weights = {path: digest for path, digest in folder_files(folder).items() if path != REPORT}
-        seen = report.steps // STRETCH * STRETCH * settings.training.batch_size
+        seen = report.best_step // STRETCH * STRETCH * settings.training.batch_size
         write_json(folder / LEARNT, [example.pair_id for example in training[:seen] if example.kind == CORRECTION])
         ref = store.commit("lora_adapter", folder, rows=report.steps, identity=files_sha256(weights))
     shutil.rmtree(checkpoints, ignore_errors=True)

@@ -222,11 +222,18 @@ def base_model_page(name: str, config: Mapping[str, Any]) -> Page:
 
 
 def adapter_page(report: AdapterReport, mlflow: str) -> Page:
-    """Show how training went, with a link to its run; `mlflow` is the URL of MLflow's pages."""
+    """Show how training went, with its validations and a link to its run; `mlflow` is the URL of MLflow's pages."""
     losses = {"loss": [(float(step), loss) for step, loss in report.losses]}
+    shares = {
+        "right": [(float(validation.step), validation.right) for validation in report.validations],
+        "refused": [(float(validation.step), validation.refused) for validation in report.validations],
+    }
+    validations = {"validation": curve(shares, "Validation", "step", "share")} if report.validations else {}
     return {
         "loss": curve(losses, "Training loss", "step", "cross entropy"),
+        **validations,
         "steps": report.steps,
+        "best step": report.best_step,
         "tokens": report.tokens,
         "tokens per second": report.tokens_per_second,
         "validation loss": report.validation_loss,

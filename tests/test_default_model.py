@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from grounding.collection import OWN_QUESTIONS, PACKAGES
+from ragtune.dataset.people import read_passage_questions
 from ragtune.errors import ModelError
 from ragtune.knowledge.sources import read_sources
 from ragtune.model.training.adapters import export_adapter
@@ -21,7 +23,8 @@ def sources(file: Path) -> list[str]:
 
 
 def test_no_source_is_both_learnt_and_measured():
-    learnt = set(sources(ROOT / "grounding" / "ragtune.yaml"))
+    learnt = {*sources(ROOT / "grounding" / "ragtune.yaml"), *PACKAGES}
+    learnt |= {question.source for question in read_passage_questions(OWN_QUESTIONS)}
     measured = {*Settings.model_fields["sources"].default, *sources(ROOT / "ragtune.yaml")}
     measured |= {*sources(BENCHMARKS / "ragtune.yaml"), *sources(BENCHMARKS / "prose.yaml")}
     assert not learnt & measured
@@ -73,3 +76,22 @@ def test_an_adapter_is_exported_in_bf16_as_it_is_or_averaged_with_the_one_it_was
     assert load_file(before / "adapter_model.safetensors")["layer.lora_A.weight"].unique().tolist() == [2.5]
     with pytest.raises(ModelError, match="nowhere lacks"):
         export_adapter(after, tmp_path / "nowhere", share=0.5)
+
+
+def test_an_adapter_of_a_larger_rank_is_averaged_with_the_one_that_it_widened(tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shapes = {"before": 2, "after": 3}
+    for name, rank in shapes.items():
+        (tmp_path / name).mkdir()
+        value = float(rank)
+        tensors = {"x.lora_A.weight": torch.full((rank, 4), value), "x.lora_B.weight": torch.full((4, rank), value)}
+        save_file(tensors, tmp_path / name / "adapter_model.safetensors")
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps({"r": rank}))
+        (tmp_path / name / "report.json").write_text("{}")
+    export_adapter(tmp_path / "after", tmp_path / "before", share=0.5)
+    averaged = load_file(tmp_path / "before" / "adapter_model.safetensors")
+    # The rows that the larger rank added began with B at zero and keep their A.
+    assert averaged["x.lora_A.weight"][:, 0].tolist() == [2.5, 2.5, 3.0]
+    assert averaged["x.lora_B.weight"][0].tolist() == [2.5, 2.5, 1.5]

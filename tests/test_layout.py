@@ -22,11 +22,11 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 WRITTEN = sorted(
     {
         *SOURCES,
-        *(path for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")),
+        *(path for folder in ("tests", "benchmarks", "grounding") for path in (ROOT / folder).rglob("*.py")),
         *(path for folder in (*PACKAGES, "docs", "benchmarks") for path in (ROOT / folder).rglob("*.md")),
         *(path for pattern in ("*.md", "*.yaml", "*.yml", "*.toml") for path in ROOT.glob(pattern)),
         ROOT / "Makefile",
-        ROOT / "grounding" / "ragtune.yaml",
+        *(ROOT / "grounding").glob("*.yaml"),
     }
 )
 """Every file with text of ours."""

@@ -20,11 +20,11 @@ class LineSimilarity:
     """Compares a question with every line of some passages by their vectors.
 
     A line is embedded together with the title and the heading of its passage, because "It closes at five" says little
-    without them. Vectors of lines are kept for the passages used last. Safe for several threads.
+    without them. Vectors of lines are kept for the `kept_chunks` passages used last. Safe for several threads.
     """
 
-    def __init__(self, embedder: Embedder) -> None:
-        self.embedder = embedder
+    def __init__(self, embedder: Embedder, kept_chunks: int = _KEPT_CHUNKS) -> None:
+        self.embedder, self.kept_chunks = embedder, kept_chunks
         self._kept: OrderedDict[str, Vectors] = OrderedDict()
         self._lock = Lock()
 
@@ -46,7 +46,7 @@ class LineSimilarity:
             for key in keys:
                 self._kept[key] = known[key]
                 self._kept.move_to_end(key)
-            while len(self._kept) > _KEPT_CHUNKS:
+            while len(self._kept) > self.kept_chunks:
                 self._kept.popitem(last=False)
         return [[float(score) for score in known[key].astype(np.float32) @ vectors[0]] for key in keys]
 

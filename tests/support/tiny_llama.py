@@ -19,6 +19,7 @@ class Talk:
 
     messages: tuple[Message, ...]
     siblings: tuple["Talk", ...] = ()
+    evidence: str = ""
 
 
 def make_tiny_llama(folder: Path, layers: int = 2, seed: int = 0) -> Path:

@@ -22,6 +22,10 @@ class Example(Conversation, Protocol):
     def siblings(self) -> Sequence[Conversation]:
         """Conversations that share this one's prompt; empty if there are none."""
 
+    @property
+    def evidence(self) -> str:
+        """What a right answer contains, or "" if there is no such text."""
+
 
 def render_chat(tokenizer: Any, messages: Sequence[Message], open_reply: bool = False) -> str:
     """Return the conversation as the text that the model reads; `open_reply` appends the start of the assistant's turn.

@@ -5,7 +5,7 @@ as in use. If the search misses the right passage, it is put in. `ExampleBuilder
 varies the conversations: earlier turns, removed passages, styles, shared prompts and small talk.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,8 +22,15 @@ from ragtune.model.examples.talk import choose_small_talk, short_form
 from ragtune.ports import Progress, silent
 from ragtune.records import Chunk, Hit, Message, QAPair, SplitItem
 from ragtune.settings import AnswerSettings
+from ragtune.text.sentences import line_sentence_spans
 from ragtune.text.whitespace import collapse_whitespace
+from ragtune.text.words import content_words
 
+PEOPLE = "people"
+"""The writer of pairs whose answer a person wrote and whose span holds the evidence in the chunk."""
+_LONG_EVIDENCE, _SHOWN_SHARE = 12, 0.8
+"""Evidence of at least 12 words counts as shown if 0.8 of its content words are: an excerpt cuts long sentences.
+Chosen by hand, not measured."""
 _PROGRESS_STEP = 50
 """Examples between two reports of progress."""
 
@@ -167,7 +174,7 @@ class ExampleBuilder:
 
     def is_removed(self, pair: QAPair) -> bool:
         """Return whether the passages with the pair's answer are removed, so that the answer is the refusal."""
-        share = self.mixture.removed_share(pair.kind)
+        share = self.mixture.removed_lines if pair.writer == PEOPLE else self.mixture.removed_share(pair.kind)
         return pair.answerable and draw(self.seed, "removed", pair.id) < share
 
     def passages_without_answer(self, turn: Turn, style: Controls) -> list[Hit]:
@@ -180,6 +187,15 @@ class ExampleBuilder:
             hit for hit in turn.hits if hit.chunk.document_id != document_id and not _has_answer(hit.chunk, turn.pair)
         ]
         return self._selected(turn, others, style)
+
+    def passages_without_evidence(self, turn: Turn, style: Controls) -> list[Hit]:
+        """Return the passages to show after removing every sentence with the evidence; near misses stay.
+
+        So the question has the form of an answerable one, and its passages look as if they answered it.
+        """
+        evidence = self.evidence_of(turn.pair).casefold()
+        hits = [replace(hit, chunk=_without_sentences(hit.chunk, evidence)) for hit in turn.hits]
+        return self._selected(turn, [hit for hit in hits if hit.chunk.text], style)
 
     def passages_with_answer(self, turn: Turn, style: Controls) -> list[Hit]:
         """Return the passages to show, the right one among them unless none of its lines is chosen.
@@ -216,13 +232,33 @@ class ExampleBuilder:
         same_document = None
         for number, hit in enumerate(passages, 1):
             passage = _on_one_line(hit, number)
-            if collapse_whitespace(pair.answer) not in passage and not _has_free_answer(pair):
+            if not self._is_answered_by(pair, passage):
                 continue
             if hit.chunk.id == pair.chunk_id:
                 return number
             if hit.chunk.document_id == pair.document_id:
                 same_document = same_document or number
         return same_document
+
+    def evidence_of(self, pair: QAPair) -> str:
+        """Return the text of the pair's chunk that a prompt has to show for the answer, on one line."""
+        if pair.writer == PEOPLE and pair.chunk_id in self.chunks:
+            return collapse_whitespace(self.chunks[pair.chunk_id].text[slice(*pair.span)])
+        return "" if _has_free_answer(pair) else collapse_whitespace(pair.answer)
+
+    def _is_answered_by(self, pair: QAPair, passage: str) -> bool:
+        """Return whether a passage, as shown on one line, holds the pair's evidence; of long evidence most words.
+
+        If the answer is the sentence around a short evidence, such as a name, most of its words have to be shown too:
+        the name alone may stand in other sentences.
+        """
+        evidence = self.evidence_of(pair)
+        if pair.writer != PEOPLE or not evidence:
+            return evidence in passage
+        if evidence.casefold() in pair.answer.casefold() and not _has_most_words(passage, pair.answer):
+            return False
+        is_long = len(evidence.split()) >= _LONG_EVIDENCE
+        return evidence in passage or (is_long and _has_most_words(passage, evidence))
 
     def _with_evidence(self, pair: QAPair, passages: Sequence[Hit]) -> list[Hit]:
         """Replace the last passages that the answer does not need by the further chunks that it needs."""
@@ -272,21 +308,37 @@ class ExampleBuilder:
         if pair.chunk_id not in self.chunks:
             return None
         if self.is_removed(pair):
-            return Lesson(self.passages_without_answer(turn, style), REFUSAL, None, style)
+            without = self.passages_without_evidence if pair.writer == PEOPLE else self.passages_without_answer
+            return Lesson(without(turn, style), REFUSAL, None, style)
         passages = self.passages_with_answer(turn, style)
         number = self._answer_number(pair, passages)
         if number is None:
-            return None
+            return self._missed_lesson(turn, passages, style)
         hit = passages[number - 1]
         # A style may add more of the chunk than the answer. In another chunk of the document, the answer's span is off.
         chunk = self.chunks[pair.chunk_id] if hit.chunk.id == pair.chunk_id else None
         target = styled_target(pair, chunk, _on_one_line(hit, number), number, style)
         return Lesson(passages, target, number, style)
 
+    def _missed_lesson(self, turn: Turn, passages: Sequence[Hit], style: Controls) -> Lesson | None:
+        """Return a refusal if a person's question is answered by none of the lines shown, else None.
+
+        Serving misses some answers too, and then the lines shown are near misses.
+        """
+        pair = turn.pair
+        if pair.writer != PEOPLE or draw(self.seed, "missed", pair.id) >= self.mixture.missed:
+            return None
+        if any(self._is_answered_by(pair, _on_one_line(hit, number)) for number, hit in enumerate(passages, 1)):
+            return None
+        return Lesson(passages, REFUSAL, None, style)
+
     def conversation(self, turn: Turn, lesson: Lesson) -> TrainingExample:
         """Return the messages of one example: what the product would send, then the target."""
         messages = build_messages(turn.pair.question, lesson.passages, turn.history, lesson.style)
-        return TrainingExample((*messages, Message("assistant", lesson.target)), turn.pair.id, turn.pair.kind)
+        evidence = "" if lesson.number is None else self.evidence_of(turn.pair)
+        return TrainingExample(
+            (*messages, Message("assistant", lesson.target)), turn.pair.id, turn.pair.kind, evidence=evidence
+        )
 
     # Shared prompts
 
@@ -302,7 +354,7 @@ class ExampleBuilder:
         return (
             not self.is_removed(pair)
             and not pair.evidence_ids
-            and not _has_free_answer(pair)
+            and (pair.writer == PEOPLE or not _has_free_answer(pair))
             and self.styles(pair) == (NEUTRAL,)
         )
 
@@ -320,7 +372,7 @@ class ExampleBuilder:
             pairs = [
                 pair
                 for pair in waiting.of_chunk(hit.chunk.id)
-                if not pair.answerable or collapse_whitespace(pair.answer) in passage
+                if not pair.answerable or self._is_answered_by(pair, passage)
             ]
             candidates += [(rank, number, pair) for rank, pair in enumerate(pairs)]
         # Take the first pair of each passage, then the second of each, so that no passage takes all places.
@@ -359,6 +411,22 @@ def _has_free_answer(pair: QAPair) -> bool:
 
 def _has_answer(chunk: Chunk, pair: QAPair) -> bool:
     return collapse_whitespace(pair.answer).lower() in collapse_whitespace(chunk.text).lower()
+
+
+def _has_most_words(passage: str, text: str) -> bool:
+    words, shown = Counter(content_words(text)), Counter(content_words(passage))
+    return (words & shown).total() >= _SHOWN_SHARE * words.total()
+
+
+def _without_sentences(chunk: Chunk, part: str) -> Chunk:
+    """Return the chunk without the sentences that hold the part, which is in lower case and on one line."""
+    text = chunk.text
+    spans = [span for span in line_sentence_spans(text) if part in collapse_whitespace(text[slice(*span)]).casefold()]
+    for start, end in reversed(spans):
+        text = text[:start] + text[end:]
+    if part in collapse_whitespace(text).casefold():  # it goes over several sentences
+        text = ""
+    return replace(chunk, text=text.strip())
 
 
 def _on_one_line(hit: Hit, number: int) -> str:

@@ -34,22 +34,29 @@ def earlier_adapter(settings: TrainingSettings) -> Path | None:
             fix="correct training.start_from, or leave it empty to train a new adapter",
         )
     config = json.loads((folder / CONFIG).read_text())
-    if (config["r"], config["lora_alpha"]) != (settings.rank, settings.alpha):
+    rank, alpha = config["r"], config["lora_alpha"]
+    if rank > settings.rank or alpha * settings.rank != settings.alpha * rank:
         raise ModelError(
-            f"The adapter in {folder} has rank {config['r']} and alpha {config['lora_alpha']}.",
-            expected=f"training.rank {settings.rank} and training.alpha {settings.alpha}",
-            fix="set training.rank and training.alpha to those of the adapter",
+            f"The adapter in {folder} has rank {rank} and alpha {alpha}.",
+            expected=f"at most training.rank {settings.rank}, and the alpha/rank of training.alpha {settings.alpha}",
+            fix="set training.rank to that of the adapter or a larger one, and training.alpha in proportion",
         )
     return folder / WEIGHTS
 
 
 def load_adapter(model: Any, weights: Path) -> None:
-    """Load the weights of an earlier adapter into a PEFT model; raise ModelError if they do not fit it."""
-    from peft import set_peft_model_state_dict
+    """Load the weights of an earlier adapter into a PEFT model; raise ModelError if they do not fit it.
+
+    If the model has a larger rank, the adapter fills the first part of each matrix. The rest of A stays as it was
+    drawn and the rest of B zero, so that the model begins as the earlier adapter left it.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
+    earlier, current = load_file(weights), get_peft_model_state_dict(model)
+    tensors = {name: _widened(tensor, current[name]) if name in current else tensor for name, tensor in earlier.items()}
     try:
-        mismatch = set_peft_model_state_dict(model, load_file(weights))
+        mismatch = set_peft_model_state_dict(model, tensors)
     except RuntimeError as error:
         raise ModelError(f"The adapter {weights} belongs to another base model: {error}") from error
     missing = [name for name in mismatch.missing_keys if "lora_" in name]
@@ -59,6 +66,15 @@ def load_adapter(model: Any, weights: Path) -> None:
             f"{len(mismatch.unexpected_keys)} are unknown.",
             expected="an adapter of all linear layers of this base model",
         )
+
+
+def _widened(tensor: Any, into: Any) -> Any:
+    """Return `into` with the tensor in its first rows and columns, or the tensor itself if it does not fit."""
+    if tensor.dim() != into.dim() or any(a > b for a, b in zip(tensor.shape, into.shape, strict=True)):
+        return tensor
+    wide = into.detach().clone()
+    wide[: tensor.shape[0], : tensor.shape[1]] = tensor
+    return wide
 
 
 def export_adapter(adapter: Path, out: Path, share: float = 1.0) -> int:
@@ -80,7 +96,10 @@ def export_adapter(adapter: Path, out: Path, share: float = 1.0) -> int:
     tensors = {name: tensor.float() for name, tensor in load_file(adapter / WEIGHTS).items()}
     if share < 1:
         earlier = load_file(out / WEIGHTS)
-        tensors = {name: share * tensor + (1 - share) * earlier[name].float() for name, tensor in tensors.items()}
+        for name, tensor in tensors.items():
+            # The part by which a larger rank widened the earlier adapter: there B was zero, and A does not matter.
+            rest = torch.zeros_like(tensor) if "lora_B" in name else tensor
+            tensors[name] = share * tensor + (1 - share) * _widened(earlier[name].float(), rest)
     tensors = {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}
     save_file(tensors, out / WEIGHTS, metadata={"format": "pt"})
     write_json(out / CONFIG, {**config, **dict.fromkeys(_MACHINE_FIELDS)})

@@ -10,8 +10,9 @@ from typing import Any
 
 from ragtune.model.examples.tokens import Tokenized
 from ragtune.model.training.tracking import Tracker
+from ragtune.ports import Progress, silent
 from ragtune.settings import TrainingSettings
-from ragtune.store.artifacts import MANIFEST, write_json
+from ragtune.store.artifacts import MANIFEST, file_sha256, write_json
 
 _RUN = "run.json"
 
@@ -42,16 +43,26 @@ def open_run(checkpoints: Path, identity: str, tracker: Tracker) -> str:
     return run_id
 
 
-def newest_checkpoint(checkpoints: Path, marker: str) -> tuple[Path, dict[str, Any]] | None:
+def newest_checkpoint(
+    checkpoints: Path, marker: str, progress: Progress = silent
+) -> tuple[Path, dict[str, Any]] | None:
     """Return the complete checkpoint with the highest step and its record, or None if there is none.
 
-    A checkpoint is complete if it holds the file `marker`, which is written last. Incomplete ones, which a killed
-    run left behind, are removed.
+    A checkpoint is complete if its files have the hashes in the file `marker`, which is written last. Others, which a
+    killed run or a full disk left behind, are removed, and `progress` names them.
     """
     complete = []
-    for folder in checkpoints.glob("checkpoint-*"):
-        if (folder / marker).is_file():
-            complete.append((folder, json.loads((folder / marker).read_text())))
+    for folder in sorted(checkpoints.glob("checkpoint-*")):
+        record = json.loads((folder / marker).read_text()) if (folder / marker).is_file() else {"files": {}}
+        damaged = sorted(
+            name
+            for name, sha256 in record["files"].items()
+            if not (folder / name).is_file() or file_sha256(folder / name) != sha256
+        )
+        if record["files"] and not damaged:
+            complete.append((folder, record))
         else:
+            reason = f"{', '.join(damaged)} is damaged" if damaged else "it was not written to its end"
+            progress(f"{folder.name} is not used: {reason}; an earlier checkpoint is", 0, 0)
             shutil.rmtree(folder)
     return max(complete, key=lambda checkpoint: checkpoint[1]["step"], default=None)

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from ragtune.errors import ModelError
+from ragtune.model.training.validation import Validation
 
 REPORT = "report.json"
 
@@ -16,7 +17,9 @@ class AdapterReport:
 
     `tokens` counts what was read without padding, `padded_tokens` with padding, `loss_tokens` what was learnt.
     `losses` holds (step, loss) for every step. `resumed_from` is the step of the checkpoint that the last run
-    continued from, 0 for none. `stopped_by` is "max_steps" or "minutes".
+    continued from, 0 for none. `stopped_by` is "max_steps", "minutes" or "patience". `planned_steps` is what
+    `training.steps` has to be for a repetition. `validations` are by generation, the first before training; the adapter
+    is that of `best_step`.
     """
 
     steps: int
@@ -36,6 +39,9 @@ class AdapterReport:
     threads: int
     trainable_parameters: int
     mlflow_run_id: str
+    planned_steps: int = 0
+    validations: tuple[Validation, ...] = ()
+    best_step: int = 0
 
 
 def read_report(adapter: Path) -> AdapterReport:

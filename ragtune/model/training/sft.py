@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: trains a LoRA adapter on conversations with passages, by TRL, within a budget of minutes.
+"""Supervised fine-tuning: trains a LoRA adapter on conversations with passages, by TRL, in steps that fit into minutes.
 
 A training that was killed continues from its last complete checkpoint. The adapter folder appears complete or not at
 all.
@@ -24,10 +24,11 @@ from ragtune.model.base.folder_checks import check_model_folder
 from ragtune.model.base.folders import atomic_folder
 from ragtune.model.base.loading import load_model, load_tokenizer
 from ragtune.model.examples.tokens import Tokenized, batch_order, tokenize
-from ragtune.model.training.adapters import earlier_adapter, load_adapter
+from ragtune.model.training.adapters import WEIGHTS, earlier_adapter, load_adapter
 from ragtune.model.training.checkpoints import fingerprint, newest_checkpoint, open_run
 from ragtune.model.training.report import REPORT, AdapterReport
 from ragtune.model.training.tracking import Tracker
+from ragtune.model.training.validation import BEST, BestCheckpoint, best_step, generated_answers
 from ragtune.ports import Progress, silent
 from ragtune.settings import TrainingSettings
 from ragtune.store.artifacts import write_json
@@ -56,11 +57,12 @@ class TrainingJob:
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What a training reads: the tokenizer, the rows to learn and the rows for the validation loss."""
+    """What a training reads: the tokenizer, the rows to learn, and the rows and questions to validate with."""
 
     tokenizer: Any
     rows: Sequence[Tokenized]
     validation: Sequence[Tokenized]
+    questions: Sequence[Example] = ()
 
 
 def train_adapter(
@@ -73,8 +75,9 @@ def train_adapter(
 ) -> AdapterReport:
     """Train a LoRA adapter on the last message of each conversation and write it with its report to `job.out`.
 
-    A step learns `settings.batch_size` examples, each with its siblings. Raises DatasetError if no example can be
-    used, ModelError if the base model is broken, ResourceError if memory or disk are too small.
+    With validation by generation the adapter of the best validation is written, else the last one. A step learns
+    `settings.batch_size` examples, each with its siblings. Raises DatasetError if no example can be used, ModelError
+    if the base model is broken or a number is not finite, ResourceError if memory or disk are too small.
     """
     device, threads, settings = chosen_device(machine.device), use_threads(machine.threads), job.settings
     check_model_folder(job.base)
@@ -86,7 +89,10 @@ def train_adapter(
     tracker.log_params({**settings.model_dump(), "seed": job.seed, "examples": len(data.rows), "base": job.base.name})
     try:
         trainer, callback = build_trainer(job, data, device, tracker, progress)
-        resumed_from = _train(trainer, callback, job.checkpoints)
+        resumed_from = _train(trainer, callback, job.checkpoints, progress)
+        best = best_step(callback.validations)
+        if best != trainer.state.global_step and callback.validations:
+            load_adapter(trainer.model, job.checkpoints / BEST / WEIGHTS)
         report = AdapterReport(
             **_progress_facts(trainer, callback),
             examples=sum(row.conversations for row in data.rows),
@@ -96,6 +102,9 @@ def train_adapter(
             device=device,
             threads=threads,
             mlflow_run_id=run_id,
+            planned_steps=callback.plan.total,
+            validations=tuple(callback.validations),
+            best_step=best if callback.validations else trainer.state.global_step,
         )
         _write_adapter(trainer.model, data.tokenizer, report, job.out)
         tracker.log_metrics({"validation_loss": report.validation_loss, "train_seconds": report.seconds}, report.steps)
@@ -116,7 +125,7 @@ def build_trainer(
     from transformers.utils import logging
 
     from ragtune.model.training.kernels import fuse_adapters, register_attention
-    from ragtune.model.training.trainer import BudgetCallback, Collator, SparseLogitsTrainer, TimeBudget
+    from ragtune.model.training.trainer import Collator, ProgressCallback, SparseLogitsTrainer, StepPlan
 
     logging.set_verbosity_error()
     settings, rows = job.settings, data.rows
@@ -125,11 +134,11 @@ def build_trainer(
     model = load_model(job.base, device, register_attention() if our_attention else "sdpa")
     batch_size = min(settings.batch_size, len(rows))
     steps = min(settings.max_steps, -(-int(settings.max_epochs * len(rows)) // batch_size))
-    clock = TimeBudget(settings.minutes * 60, steps, settings.warmup_share)
-    callback = BudgetCallback(clock, tracker, progress)
+    plan = StepPlan(settings.minutes * 60, steps, settings.warmup_share, settings.steps)
+    callback = ProgressCallback(plan, tracker, progress)
     order = batch_order([len(row.input_ids) for row in rows], batch_size, steps, job.seed)
     trainer = SparseLogitsTrainer(
-        clock=clock,
+        plan=plan,
         model=model,
         args=_arguments(job, device, batch_size, steps),
         train_dataset=token_dataset(rows, order),
@@ -151,7 +160,23 @@ def build_trainer(
     if not settings.dropout:
         fuse_adapters(trainer.model)
     callback.counts = trainer.counts
+    callback.validator = _validator(job, data, trainer.model)
     return trainer, callback
+
+
+def _validator(job: TrainingJob, data: TrainingData, model: Any) -> BestCheckpoint | None:
+    """Return what validates by generation, or None if that is switched off or there is no question for it."""
+    settings = job.settings
+    if not settings.eval_every or not any(example.evidence for example in data.questions):
+        return None
+    return BestCheckpoint(
+        settings.eval_every,
+        settings.early_stopping_patience,
+        data.questions,
+        lambda examples: generated_answers(model, data.tokenizer, examples),
+        model.save_pretrained,
+        job.checkpoints,
+    )
 
 
 def token_dataset(rows: Sequence[Tokenized], order: Sequence[int]) -> Any:
@@ -176,8 +201,9 @@ def _tokenized(
             expected="conversations that end with an assistant's message",
             fix="raise training.max_tokens or lower answer.shown_words",
         )
-    validation_rows, _ = tokenize(tokenizer, validation[: settings.validation_examples], settings.max_tokens)
-    return TrainingData(tokenizer, rows, validation_rows), dropped
+    questions = validation[: settings.validation_examples]
+    validation_rows, _ = tokenize(tokenizer, questions, settings.max_tokens)
+    return TrainingData(tokenizer, rows, validation_rows, questions), dropped
 
 
 def _arguments(job: TrainingJob, device: str, batch_size: int, steps: int) -> Any:
@@ -202,6 +228,8 @@ def _arguments(job: TrainingJob, device: str, batch_size: int, steps: int) -> An
         dataloader_pin_memory=device == "cuda",
         dataloader_drop_last=False,
         logging_steps=1,
+        # A loss that is not finite must be seen: by default it is replaced by the mean of those before.
+        logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=settings.checkpoint_every,
         # Two, so that one complete checkpoint remains if the run is killed while it writes the next.
@@ -213,17 +241,17 @@ def _arguments(job: TrainingJob, device: str, batch_size: int, steps: int) -> An
     )
 
 
-def _train(trainer: Any, callback: Any, checkpoints: Path) -> int:
+def _train(trainer: Any, callback: Any, checkpoints: Path, progress: Progress) -> int:
     """Train, from the newest complete checkpoint if there is one, and return its step, 0 for none."""
     from ragtune.model.training.trainer import CLOCK
 
-    checkpoint = newest_checkpoint(checkpoints, CLOCK)
+    checkpoint = newest_checkpoint(checkpoints, CLOCK, progress)
     if checkpoint is None:
         trainer.train()
         return 0
     folder, record = checkpoint
     callback.restore(record)
-    if callback.clock.over:
+    if callback.plan.over:
         # The run was killed after its last step: only the adapter remains to be written.
         trainer._load_from_checkpoint(str(folder))
         trainer.state.global_step = record["step"]
@@ -247,7 +275,7 @@ def _check_capacity(job: TrainingJob, rows: Sequence[Tokenized], device: str) ->
 
 def _progress_facts(trainer: Any, callback: Any) -> dict[str, Any]:
     """Return the fields of the report that the trainer and its callback recorded."""
-    clock, counts, seconds = callback.clock, trainer.counts, callback.seconds
+    plan, counts, seconds = callback.plan, trainer.counts, callback.plan.spent
     final_losses = [loss for _, loss in callback.losses[-_FINAL_STEPS:]]
     return {
         "steps": trainer.state.global_step,
@@ -258,7 +286,7 @@ def _progress_facts(trainer: Any, callback: Any) -> dict[str, Any]:
         "tokens_per_second": round(counts["tokens"] / seconds, 1) if seconds else 0.0,
         "final_loss": sum(final_losses) / len(final_losses) if final_losses else float("nan"),
         "losses": tuple((int(step), float(loss)) for step, loss in callback.losses),
-        "stopped_by": "max_steps" if clock.steps >= clock.max_steps else "minutes",
+        "stopped_by": "patience" if not plan.over else "max_steps" if plan.steps >= plan.max_steps else "minutes",
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
     }
 

@@ -1,21 +1,26 @@
-"""TRL's trainer with a time budget, shared prompts, and an output layer that computes only the tokens to learn.
+"""TRL's trainer with planned steps, shared prompts, and an output layer that computes only the tokens to learn.
 
 Nine tenths of a training conversation are passages, on which nothing is learnt, so most of the logits that TRL
 computes on a CPU are thrown away. Import this module only inside functions: it needs torch and TRL.
 """
 
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from transformers import TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
+from ragtune.errors import ModelError
+from ragtune.model.training.validation import BestCheckpoint, Validation
 from ragtune.ports import Progress
-from ragtune.store.artifacts import write_json
+from ragtune.store.artifacts import folder_files, write_json
 
 CLOCK = "clock.json"
+MEASURED_STEPS = 8
+"""Steps whose speed fixes the number of steps: one stretch of `batch_order`, which has rows of all lengths."""
 # Losses are averaged over the tokens whose label is not this; PyTorch's default.
 _IGNORED = -100
 # The learning rate's factor during the first and at the last step: training should neither start nor end with steps
@@ -25,74 +30,110 @@ _LOWEST_WARMUP, _LOWEST_RATE = 0.1, 0.02
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 
 
-class TimeBudget:
-    """The time budget of a training, summed over all of its interrupted runs.
+def raise_not_finite(what: str, step: int, args: Any) -> NoReturn:
+    """Raise ModelError: training cannot go on from here, and the checkpoints are from before."""
+    raise ModelError(
+        f"At step {step} {what} is not finite, at a peak learning rate of {args.learning_rate:g}.",
+        expected="finite numbers; the weights are as they were before this step",
+        fix=f"lower training.learning_rate; the last good checkpoint is in {args.output_dir}",
+    )
 
-    `budget` and `spent` are seconds; `spent` and `steps` are what earlier runs used.
+
+class StepPlan:
+    """Plans how many steps a training takes, so that the learning rate follows steps and never the clock.
+
+    The speed of the first steps fixes the number of steps that fit into `seconds`, at most `max_steps`. From there on
+    only steps count: two trainings with the same `total` have the same learning rates. With `total` given, such as the
+    one that an earlier run logged, nothing is measured.
     """
 
-    def __init__(self, budget: float, max_steps: int, warmup_share: float, spent: float = 0.0, steps: int = 0) -> None:
-        self.budget, self.max_steps, self.warmup_share = budget, max_steps, warmup_share
-        self.before, self.steps = spent, steps
-        self.started: float | None = None
+    def __init__(self, seconds: float, max_steps: int, warmup_share: float, total: int = 0) -> None:
+        self.seconds, self.max_steps, self.warmup_share = seconds, max_steps, warmup_share
+        self.total = min(total, max_steps)
+        self.steps, self.spent, self.first_step = 0, 0.0, 0.0
 
-    def start(self) -> None:
-        """Start the clock of this run."""
-        self.started = time.monotonic()
-
-    @property
-    def spent(self) -> float:
-        """Seconds of training so far."""
-        return self.before + (time.monotonic() - self.started if self.started is not None else 0.0)
+    def record(self, seconds: float) -> None:
+        """Count a step that took so long, and fix the number of steps once enough were measured."""
+        self.steps += 1
+        self.spent += seconds
+        if self.steps == 1:
+            self.first_step = seconds
+        if not self.total and (self.steps == MEASURED_STEPS or self.spent >= self.seconds):
+            # The first step also prepares memory and kernels, so it says little about the others.
+            others = (self.spent - self.first_step) / (self.steps - 1) if self.steps > 1 else self.spent
+            more = max(0, round((self.seconds - self.spent) / others))
+            self.total = min(self.steps + more, self.max_steps)
 
     @property
     def share(self) -> float:
-        """The finished share of the training, 0 to 1: of the time or of the steps, whichever is larger."""
-        return min(1.0, max(self.spent / self.budget, self.steps / self.max_steps))
+        """The finished share of the training, 0 to 1; of `max_steps` until the number of steps is fixed."""
+        return min(1.0, self.steps / (self.total or self.max_steps))
 
     @property
     def over(self) -> bool:
-        """Whether another step of average length would end more than half a step after the budget."""
-        step_seconds = self.spent / self.steps if self.steps else 0.0
-        return self.steps >= self.max_steps or self.spent + step_seconds / 2 >= self.budget
+        """Whether the last step was taken."""
+        return self.steps >= (self.total or self.max_steps)
 
-    def rate(self) -> float:
-        """Return the learning rate's factor: it rises linearly during the warm-up and then falls linearly."""
-        if self.share < self.warmup_share:
-            return max(_LOWEST_WARMUP, self.share / self.warmup_share)
-        return max(_LOWEST_RATE, (1 - self.share) / (1 - self.warmup_share))
+    def rate(self, step: int) -> float:
+        """Return the learning rate's factor for the step that follows `step` steps.
+
+        It is the lowest of the warm-up while the speed is measured, so that it does not depend on the plan. Then it
+        rises linearly during the warm-up and falls linearly to the end.
+        """
+        if step < MEASURED_STEPS or not self.total:
+            return _LOWEST_WARMUP
+        warmup = max(MEASURED_STEPS, round(self.warmup_share * self.total))
+        if step < warmup:
+            return _LOWEST_WARMUP + (1 - _LOWEST_WARMUP) * (step - MEASURED_STEPS) / (warmup - MEASURED_STEPS)
+        return max(_LOWEST_RATE, (self.total - step) / max(1, self.total - warmup))
 
 
-class BudgetCallback(TrainerCallback):
-    """Stops the training when its time is over, records the losses, and marks complete checkpoints.
+class ProgressCallback(TrainerCallback):
+    """Counts steps, records the losses, marks complete checkpoints, and validates every `eval_every` steps.
 
-    Everything that the trainer logs also goes to the tracker. `counts` are the trainer's counts of tokens.
+    Everything that the trainer logs also goes to the tracker. `counts` are the trainer's counts of tokens. `validate`
+    returns the scores of the model as it is; `best` is the folder that keeps the adapter with the best ones.
     """
 
-    def __init__(self, clock: TimeBudget, tracker: Any, progress: Progress) -> None:
-        self.clock, self.tracker, self.progress = clock, tracker, progress
+    def __init__(self, plan: StepPlan, tracker: Any, progress: Progress) -> None:
+        self.plan, self.tracker, self.progress = plan, tracker, progress
         self.losses: list[tuple[int, float]] = []
         self.counts: dict[str, int] = {}
-        self.seconds = 0.0
+        self.validations: list[Validation] = []
+        self.validator: BestCheckpoint | None = None
+        self.began = 0.0
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Continue from the record that `on_save` wrote into a checkpoint."""
-        self.clock.before, self.clock.steps = saved["spent"], saved["step"]
-        self.seconds = saved["spent"]
+        self.plan.steps, self.plan.spent, self.plan.total = saved["step"], saved["spent"], saved["total"]
         self.losses = [(int(step), float(loss)) for step, loss in saved["losses"]]
+        self.validations = [Validation(**row) for row in saved["validations"]]
         self.counts.update(saved["counted"])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start the clock."""
-        self.clock.start()
+        """Validate before the first step, so that the curve begins with the value before training."""
+        if not self.validations:
+            self._validate(control)
+        self.began = time.monotonic()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Stop before a gradient that is not finite reaches the weights."""
+        bad = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        if bad:
+            raise_not_finite(f"the gradient of {len(bad)} tensors", self.plan.steps + 1, args)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop when the budget is spent, after a last checkpoint."""
-        self.clock.steps, self.seconds = state.global_step, self.clock.spent
-        percent = int(self.clock.share * 100)
-        self.progress(f"training, step {state.global_step}", percent, 100)
-        if self.clock.over:
+        """Count the step; validate if it is time; stop after the last step or without progress, with a checkpoint."""
+        was_planned = self.plan.total
+        self.plan.record(time.monotonic() - self.began)
+        if self.plan.total and not was_planned:
+            self.tracker.log_metrics({"planned_steps": float(self.plan.total)}, self.plan.steps)
+        self.progress(f"training, step {self.plan.steps} of {self.plan.total or '?'}", int(self.plan.share * 100), 100)
+        if self.validator is not None and (self.plan.steps % self.validator.every == 0 or self.plan.over):
+            self._validate(control)
+        if self.plan.over:
             control.should_training_stop = control.should_save = True
+        self.began = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Record the loss of the step and send all logged numbers to the tracker."""
@@ -106,10 +147,29 @@ class BudgetCallback(TrainerCallback):
         )
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write the clock's record last: a checkpoint that has one is complete."""
+        """Write the record with the hashes of the files last: a checkpoint whose files match it is complete."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        record = {"spent": self.clock.spent, "step": state.global_step, "losses": self.losses, "counted": self.counts}
+        record = {
+            "spent": self.plan.spent,
+            "step": state.global_step,
+            "total": self.plan.total,
+            "losses": self.losses,
+            "validations": [asdict(validation) for validation in self.validations],
+            "counted": self.counts,
+            "files": folder_files(folder),
+        }
         write_json(folder / CLOCK, record)
+
+    def _validate(self, control: Any) -> None:
+        if self.validator is None:
+            return
+        validation = self.validator.validate(self.plan.steps, self.validations)
+        self.validations.append(validation)
+        self.tracker.log_metrics(
+            {"validation_right": validation.right, "validation_refused": validation.refused}, validation.step
+        )
+        if self.validator.gives_up(self.validations):
+            control.should_training_stop = control.should_save = True
 
 
 class Collator:
@@ -146,8 +206,8 @@ class SparseLogitsTrainer(SFTTrainer):
     Labels, cross entropy and gradients are the same as TRL's.
     """
 
-    def __init__(self, *, clock: TimeBudget, **kwargs: Any) -> None:
-        self.clock = clock
+    def __init__(self, *, plan: StepPlan, **kwargs: Any) -> None:
+        self.plan = plan
         self.counts = {"tokens": 0, "loss_tokens": 0, "padded_tokens": 0}
         super().__init__(**kwargs)
         network: Any = self.model
@@ -159,6 +219,13 @@ class SparseLogitsTrainer(SFTTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the mean cross entropy over the tokens to learn."""
+        loss = self._loss(model, inputs, return_outputs, num_items_in_batch)
+        value = loss[0] if return_outputs else loss
+        if model.training and not value.isfinite():
+            raise_not_finite("the loss", self.plan.steps + 1, self.args)
+        return loss
+
+    def _loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool, num_items_in_batch: Any) -> Any:
         mode = "train" if model.training else "eval"
         if model.training:
             mask = inputs["attention_mask"]
@@ -180,11 +247,11 @@ class SparseLogitsTrainer(SFTTrainer):
         return total / count
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Return a schedule in which the learning rate follows the spent share of the budget."""
+        """Return a schedule in which the learning rate follows the planned steps."""
         trainer: Any = self
         if trainer.lr_scheduler is None:
             optimizer = trainer.optimizer if optimizer is None else optimizer
-            trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self.clock.rate())
+            trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.plan.rate(step))
         return trainer.lr_scheduler
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
