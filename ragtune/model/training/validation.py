@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ragtune.answer.checking import is_refusal
+from ragtune.answer.refusals import is_refusal
 from ragtune.model.base.conversations import Example, render_chat
 from ragtune.model.base.folders import atomic_folder
 from ragtune.store.artifacts import write_json
