@@ -85,14 +85,17 @@ def test_sixty_four_clients_at_once_never_pass_the_limit_and_learn_when_to_come_
 def test_requests_at_once_are_limited_and_a_client_that_goes_away_makes_room(gateway):
     key = gateway.keys.create("single", limits=Limits(concurrency=1))
     gateway.upstream.behaviours = ["endless"]
-    impatient = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0, timeout=1.0)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(ask, impatient)
-        until(lambda: gateway.upstream.running == 1)
+    impatient = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0)
+
+    def refused() -> bool:
+        if gateway.upstream.running == 0:
+            return False
         with pytest.raises(openai.RateLimitError, match="1 requests under way"):
-            ask(openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0))
-        with pytest.raises(openai.APITimeoutError):
-            waiting.result()
+            ask(impatient)
+        return True
+
+    gateway.leave_after(refused, key)
+    until(lambda: gateway.services.deployment.live.in_flight == 0)
     patient = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=3)
     for _ in range(3):
         assert list(ask(patient, stream=True))

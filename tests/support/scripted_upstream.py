@@ -41,14 +41,15 @@ class ServedApp:
 class ScriptedUpstream:
     """`behaviour` is the name of a method below; `behaviours` are taken from the front first, one a request.
 
-    `requests` are the bodies that arrived; `abandoned` counts the requests whose client went away.
+    `requests` are the bodies that arrived; `running` counts those under way; `abandoned` counts the connections that
+    ended before a whole answer, or with a stream.
     """
 
     def __init__(self, name: str = "fake", words: list[str] = WORDS) -> None:
         self.name, self.words = name, words
         self.behaviour, self.behaviours = "answer", []
         self.requests: list[dict] = []
-        self.abandoned = self.running = self.most_running = 0
+        self.abandoned = self.running = 0
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/models", self._models),
@@ -67,20 +68,20 @@ class ScriptedUpstream:
         body = await request.json()
         self.requests.append(body)
         self.running += 1
-        self.most_running = max(self.most_running, self.running)
         name = self.behaviours.pop(0) if self.behaviours else self.behaviour
         watch = asyncio.ensure_future(self._watch(request))
         try:
             return await getattr(self, name)(body)
         finally:
-            self.running -= 1
-            if not body.get("stream"):
+            if not body.get("stream") and not watch.done():
+                self.running -= 1
                 watch.cancel()
 
     async def _watch(self, request: Request) -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        self.abandoned += 1
+        self.abandoned += 1  # also at the end of a complete stream
+        self.running -= 1
 
     async def answer(self, body: dict) -> Response:
         return self._reply(body)

@@ -1,7 +1,9 @@
 """The whole gateway in this process, in front of a scripted upstream, over an index of three documents."""
 
 import json
+import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,19 @@ class ServedGateway:
         """Ask one question, or send these messages if `content` is a list."""
         messages = content if isinstance(content, list) else [{"role": "user", "content": content}]
         return self.request("POST", "/v1/chat/completions", json={"model": "ragtune", "messages": messages, **fields})
+
+    def leave_after(self, reached: Callable[[], bool], key: str = "", **fields) -> None:
+        """Ask a question, and close the connection without reading once something was reached."""
+        body = {"model": "ragtune", "messages": [{"role": "user", "content": QUESTION}], **fields}
+        content = json.dumps(body).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key or self.key}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", int(self.url.rsplit(":", 1)[1]))) as connection:
+            connection.sendall(head.encode() + content)
+            end = time.monotonic() + 60
+            while not reached():
+                assert time.monotonic() < end, "waited too long"
+                time.sleep(0.01)
 
     def events(self, content: Any = QUESTION, **fields) -> list[dict]:
         """Return the events of a streamed answer, without the last `[DONE]`."""
