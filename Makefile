@@ -48,7 +48,8 @@ grounding: install ## train the default model's adapter from scratch (takes hour
 grounding-round:
 	@RAGTUNE_CONFIG=grounding/ragtune.yaml $(bin)/python -m ragtune_assets.materialize --select '*lora_adapter'
 	@$(bin)/python -m ragtune.model.training.adapters "$$($(bin)/python -c 'import json, pathlib; \
-	  print(json.loads(pathlib.Path(".grounding/artifacts/lora_adapter/current.json").read_text())["uri"])')" \
+	  home = pathlib.Path(".grounding"); \
+	  print(home / json.loads((home / "artifacts/lora_adapter/current.json").read_text())["uri"])')" \
 	  ragtune/model/smollm2_grounded $(share)
 
 lint: install ## check style (ruff), types (mypy) and import contracts

@@ -60,3 +60,12 @@ class ResourceError(RagTuneError):
 
 class FeedbackError(RagTuneError):
     """A feedback event cannot be stored or matched to a response."""
+
+
+def no_permission(error: PermissionError) -> ResourceError:
+    """Return the error for a file that this user may not use, such as one in the home of another user."""
+    return ResourceError(
+        f"{error.filename or 'A file'} cannot be used: {error.strerror}.",
+        expected="a home that belongs to the user who runs RagTune",
+        fix="set RAGTUNE_HOME to a folder of your own, or run it as the owner of that file",
+    )

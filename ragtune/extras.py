@@ -16,7 +16,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "train": ("accelerate", "datasets", "gguf", "peft", "transformers", "trl"),
     "quantize": ("llmcompressor",),
     "graph": ("dagster", "dagster_webserver", "duckdb", "matplotlib"),
-    "serve": ("fastapi", "mlflow", "prometheus_client", "uvicorn"),
+    "serve": ("fastapi", "httptools", "mlflow", "prometheus_client", "uvicorn", "uvloop"),
 }
 """{extra: the modules that it brings}. A module that several extras bring is listed under the one to recommend."""
 

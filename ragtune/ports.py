@@ -47,12 +47,6 @@ class Embedder(ABC):
         """Return the number of tokens in each text, special tokens included, before the embedder truncates it."""
 
 
-Rerank = Callable[[str, Sequence[str]], Sequence[float]]
-"""Called as rerank(question, texts); returns a score per text. A higher score means a better answer."""
-Reword = Callable[[Sequence[str]], Sequence[Sequence[str]]]
-"""Called as reword(questions); returns a list of rewordings per question."""
-
-
 @dataclass(frozen=True, slots=True)
 class IndexQuery:
     """A query to a search index: by `vector` if there is one, otherwise by the words of `text`.

@@ -141,10 +141,14 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that a search returned, with its fused score (higher is better)."""
+    """A chunk that a search returned, with its fused score (higher is better).
+
+    `lines` is the part of the chunk's text that a prompt shows, or None for all of it.
+    """
 
     chunk: Chunk
     score: float
+    lines: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -433,6 +437,22 @@ class FeedbackEvent:
     chunk_ids: tuple[str, ...] = ()
     cited_chunk_ids: tuple[str, ...] = ()
     model_version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exposure:
+    """A response that was given to a unit (a user or a conversation) of an experiment, by the model of its arm.
+
+    `arm` is 0 for the control; `shares` are the shares of all arms at that time.
+    """
+
+    sequence: int
+    experiment: str
+    response_id: str
+    unit: str
+    arm: int
+    shares: tuple[float, ...]
+    created_at: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

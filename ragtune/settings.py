@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
@@ -86,14 +86,6 @@ class JudgeSettings(ModelSettings):
     max_calls: int = Field(5000, ge=1)
 
 
-class RewriterSettings(ModelSettings):
-    """A language model that rewords a question. The rewordings are searched for in addition to the question."""
-
-    rewordings: int = Field(2, ge=1, le=8)
-    temperature: float = Field(0.0, ge=0, le=2)
-    max_tokens: int = Field(300, ge=64)
-
-
 class IndexSettings(Section):
     """The search index, and how its two result lists (words and vectors) are fused."""
 
@@ -104,9 +96,6 @@ class IndexSettings(Section):
     candidates: int = Field(50, ge=1)
     rrf_k: int = Field(60, ge=1)
     name_weight: float = Field(4.0, ge=0, description="weight of hits that contain a name from the question")
-    reranker: str = Field("", description="cross-encoder (folder or hub name) that reranks the first hits")
-    reranked: int = Field(20, ge=1, description="hits that the cross-encoder scores per question")
-    rewriter: RewriterSettings = RewriterSettings()
 
 
 class DatasetSettings(Section):
@@ -183,8 +172,8 @@ class EngineSettings(Section):
 class AnswerSettings(Section):
     """Defaults for answers, the same in training, evaluation and serving."""
 
-    passages: int = Field(3, ge=1, le=20)
-    passage_words: int = Field(55, ge=20)
+    passages: int = Field(6, ge=1, le=20)
+    shown_words: int = Field(150, ge=20)
     max_tokens: int = Field(96, ge=1)
     dials: dict[str, float] = Field(default_factory=dict)
     switches: dict[str, bool] = Field(default_factory=dict)
@@ -219,13 +208,39 @@ class BenchmarkSettings(Section):
     precisions: tuple[Literal["bf16", "w4a16", "w8a8"], ...] = ("w4a16", "w8a8")
 
 
+class FallbackSettings(Section):
+    """A server that answers if the engine does not: its LiteLLM name, such as `openai/NAME`."""
+
+    model: str = Field(min_length=1)
+    url: str = ""
+    api_key: SecretStr = SecretStr("")
+
+
+class LimitSettings(Section):
+    """What each API key may use, unless the key has limits itself; 0: no limit."""
+
+    requests_per_minute: int = Field(0, ge=0)
+    tokens_per_minute: int = Field(0, ge=0)
+    concurrency: int = Field(0, ge=0)
+
+
 class GatewaySettings(Section):
-    """Where the endpoint listens, and how often (in seconds) it checks the registry for a new model."""
+    """Where the endpoint listens, how it reaches the engine, and what it allows. Times are in seconds."""
 
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     poll_seconds: float = Field(2.0, gt=0)
     comparison_idle_seconds: float = Field(600.0, gt=0)
+    retries: int = Field(1, ge=0, le=10, description="further attempts of a call that failed")
+    timeout_seconds: float = Field(600.0, gt=0, description="longest wait for a whole answer")
+    stream_timeout_seconds: float = Field(120.0, gt=0, description="longest wait for the next piece of a stream")
+    cooldown_seconds: float = Field(30.0, ge=0, description="how long a fallback that failed is left out; 0: never")
+    fallbacks: tuple[FallbackSettings, ...] = ()
+    system_messages: bool | None = Field(
+        None, description="whether the model gets an application's system messages; None: not the packaged model"
+    )
+    limits: LimitSettings = LimitSettings()
+    cors_origins: tuple[str, ...] = Field((), description="origins of web pages that may call the gateway")
 
 
 class FeedbackSettings(Section):
@@ -243,6 +258,30 @@ class TrackingSettings(Section):
     model_name: str = "ragtune"
 
 
+class RetentionSettings(Section):
+    """What `ragtune prune` keeps in addition to what is current, live, previous, in an experiment or reported."""
+
+    models: int = Field(2, ge=0, description="newest released versions without a name")
+    artifacts: int = Field(2, ge=0, description="newest artefacts of each asset that are not current")
+    run_days: int = Field(30, ge=1, description="age of runs in Dagster and MLflow")
+    checkpoint_days: int = Field(7, ge=1, description="age of interrupted trainings")
+    log_days: int = Field(30, ge=1, description="days since the last line of a log")
+    log_mib: int = Field(50, ge=1, description="size of a log that is written to")
+
+
+class AlertSettings(Section):
+    """Whom `ragtune up` tells about problems, in addition to its log: a webhook, people by e-mail."""
+
+    webhook: str = Field("", description="URL that gets a POST with JSON; empty: none")
+    email_to: tuple[str, ...] = Field((), description="addresses that get an e-mail")
+    email_from: str = Field("", description="address of the sender")
+    smtp: str = Field("", description="mail server as HOST:PORT; empty: none")
+    every_minutes: float = Field(5.0, gt=0, description="pause between two looks")
+    least_free_gib: float = Field(2.0, ge=0, description="free disk below this is a problem")
+    recall_drop: float = Field(0.05, gt=0, le=1, description="loss of recall@10 that is a problem")
+    latency_growth: float = Field(2.0, gt=1, description="growth of a search's p95 that is a problem")
+
+
 class PortSettings(Section):
     """Ports on 127.0.0.1 of the user interfaces that `ragtune up` starts."""
 
@@ -257,6 +296,9 @@ class Settings(BaseSettings):
 
     home: Path = Path(".ragtune")
     sources: tuple[str, ...] = DEFAULT_SOURCES
+    languages: dict[str, Annotated[str, Field(pattern="^[a-z]{2}$")]] = Field(
+        {}, description="language of all documents of a source, by source; others are guessed document by document"
+    )
     gateway_url: str = Field("", description="the gateway that commands talk to; empty: the one of this home")
     api_key: SecretStr = Field(SecretStr(""), description="the key that commands send; empty: the home's client.key")
     seed: int = 17
@@ -277,6 +319,8 @@ class Settings(BaseSettings):
     feedback: FeedbackSettings = FeedbackSettings()
     tracking: TrackingSettings = TrackingSettings()
     ports: PortSettings = PortSettings()
+    retention: RetentionSettings = RetentionSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -301,6 +345,13 @@ class Settings(BaseSettings):
         return self.feedback.url or f"sqlite:///{self.home / 'feedback' / 'feedback.db'}"
 
     @property
+    def follows_instructions(self) -> bool:
+        """Whether the model gets an application's system messages: by default all but the packaged one do."""
+        if self.gateway.system_messages is not None:
+            return self.gateway.system_messages
+        return self.engine.backend == "openai" or not self.base_model.name.startswith("smollm2")
+
+    @property
     def tracking_url(self) -> str:
         """MLflow tracking URI."""
         return self.tracking.url or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
@@ -309,6 +360,11 @@ class Settings(BaseSettings):
     def mlflow_server(self) -> str:
         """URL of the MLflow server, or "" if MLflow is a database."""
         return self.tracking.url if self.tracking.url.startswith(("http://", "https://")) else ""
+
+    @property
+    def mlflow_pages(self) -> str:
+        """URL of MLflow's pages: those of the server, or those that `ragtune up` serves."""
+        return self.mlflow_server.rstrip("/") or f"http://127.0.0.1:{self.ports.mlflow}"
 
     @property
     def run_files(self) -> Path | None:
@@ -372,7 +428,19 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         settings = Settings(**dict(overrides or {}))
     except ValidationError as error:
         raise SettingsError(_explain(error), fix=f"correct {file} or the RAGTUNE_* environment variable") from error
-    return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
+    return settings.model_copy(update={"home": _usable_home(settings.home.expanduser().resolve())})
+
+
+def _usable_home(home: Path) -> Path:
+    """Return the home; raise SettingsError if its path has characters that would send data elsewhere."""
+    refused = sorted({character for character in str(home) if character in "?%\\" or not character.isprintable()})
+    if refused:
+        raise SettingsError(
+            f"The path of the home, {str(home)!r}, has {', '.join(map(repr, refused))}.",
+            "a path without '?', '%', '\\' and control characters, because URLs of databases give them a meaning",
+            "rename the folder, or set RAGTUNE_HOME to another one; spaces, umlauts and '#' are fine",
+        )
+    return home
 
 
 def _explain(error: ValidationError) -> str:

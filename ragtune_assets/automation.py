@@ -1,12 +1,15 @@
 """Rebuilds an asset by itself when the content of its inputs or its own code changed."""
 
+import time
 import warnings
 from typing import Any
 
 import dagster as dg
 
+from ragtune_assets.asking_again import failed_attempts
 from ragtune_assets.staleness import inputs_reason
 
+SENSOR = "keep_up"
 _TICK_SECONDS = 30
 """Dagster's own default for automation ticks."""
 
@@ -30,6 +33,27 @@ class AncestorsAreFresh(dg.AutomationCondition[dg.AssetKey]):
         return dg.AutomationResult(context, context.get_empty_subset() if waiting else context.candidate_subset)
 
 
+class FailedAWhileAgo(dg.AutomationCondition[dg.AssetKey]):
+    """True if the asset is still stale after runs that failed, and the pause after the last of them is over.
+
+    Dagster itself asks once for each change, so without it one failure would end the updates until the next change.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name that Dagster shows."""
+        return "failed_a_while_ago"
+
+    def evaluate(self, context: "dg.AutomationContext[dg.AssetKey]") -> "dg.AutomationResult[dg.AssetKey]":
+        """Decide by the runs that the sensor started for this asset."""
+        graph, instance = context.asset_graph, context.asset_graph_view.instance
+        again = False
+        if _stale(graph, instance, context.key):
+            attempts = failed_attempts(instance, SENSOR, context.key)
+            again = bool(attempts.failed) and not attempts.under_way and not attempts.seconds_left(time.time())
+        return dg.AutomationResult(context, context.candidate_subset if again else context.get_empty_subset())
+
+
 def when_inputs_change() -> dg.AutomationCondition[dg.AssetKey]:
     """Return the condition of every asset that is not a root.
 
@@ -42,7 +66,7 @@ def when_inputs_change() -> dg.AutomationCondition[dg.AssetKey]:
         | dg.AutomationCondition.code_version_changed()
     )
     return (
-        new.since_last_handled()
+        (new.since_last_handled() | FailedAWhileAgo())
         & ~dg.AutomationCondition.any_deps_missing()
         & ~dg.AutomationCondition.any_deps_in_progress()
         & ~dg.AutomationCondition.in_progress()
@@ -57,7 +81,7 @@ def keep_up() -> dg.AutomationConditionSensorDefinition:
         # Conditions of our own have to be evaluated where our code is; Dagster calls that option beta.
         warnings.filterwarnings("ignore", message="Parameter `use_user_code_server`")
         return dg.AutomationConditionSensorDefinition(
-            "keep_up",
+            SENSOR,
             target=dg.AssetSelection.all(),
             default_status=dg.DefaultSensorStatus.RUNNING,
             minimum_interval_seconds=_TICK_SECONDS,

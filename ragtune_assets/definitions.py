@@ -8,8 +8,9 @@ from ragtune.settings import Settings, load_settings
 from ragtune_assets import dataset, evaluation, feedback, knowledge, model, release
 from ragtune_assets.asset import code_version
 from ragtune_assets.automation import keep_up, when_inputs_change
+from ragtune_assets.dead_runs import dead_runs
+from ragtune_assets.exclusive_executor import exclusive_executor
 from ragtune_assets.feedback import enough_new_feedback, enough_new_reviews
-from ragtune_assets.home_lock import exclusive_executor
 from ragtune_assets.knowledge import changed_sources
 from ragtune_assets.resources import build_resources
 
@@ -35,7 +36,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     assets: Any = dg.load_assets_from_modules([knowledge, dataset, model, evaluation, release, feedback])
     return dg.Definitions(
         assets=dg.map_asset_specs(with_settings, assets),
-        sensors=[enough_new_feedback, enough_new_reviews, changed_sources, keep_up()],
+        sensors=[enough_new_feedback, enough_new_reviews, changed_sources, dead_runs, keep_up()],
         resources=build_resources(settings),
         executor=exclusive_executor(settings.home),
     )

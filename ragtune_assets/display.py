@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -27,9 +28,14 @@ def materialized(
         asset_key=ref.name,
         value=ref,
         data_version=dg.DataVersion(ref.sha256[:16]),
-        metadata={**metadata, "rows": ref.rows, "sha256": ref.sha256, "path": dg.MetadataValue.path(ref.uri)},
+        metadata={**metadata, "rows": ref.rows, "sha256": ref.sha256, "path": place_in_home(ref.uri)},
         check_results=list(check_results) or None,
     )
+
+
+def place_in_home(path: str, parts: int = 3) -> dg.PathMetadataValue:
+    """Return the last parts of a path: the place below the home, which stays right if the home is moved."""
+    return dg.MetadataValue.path("/".join(Path(path).parts[-parts:]))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.MarkdownMetadataValue:

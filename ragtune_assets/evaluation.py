@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from ragtune.answer.answering import Answerer, RememberingAnswerer
+from ragtune.answer.lines import LineSimilarity
 from ragtune.evaluation import out_of_domain
 from ragtune.evaluation.benchmark import Load, MeasuredModel, folder_bytes, run_loads
 from ragtune.evaluation.gate import paired_gain
@@ -115,6 +116,7 @@ def eval_answers(
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
     retriever: dg.ResourceParam[Retriever],
+    similarity: dg.ResourceParam[LineSimilarity],
     engine: dg.ResourceParam[Engine],
     registry: dg.ResourceParam[ModelRegistry],
 ) -> dg.MaterializeResult[ArtifactRef]:
@@ -122,11 +124,11 @@ def eval_answers(
     items = store.read_records(qa_splits, SplitItem)
     others = store.read_records(out_of_domain_questions, out_of_domain.OutOfDomainQuestion)
     raw = raw_model(settings.base_model, store) if settings.evaluation.raw_items else None
-    live = registry.alias("champion")
+    live = registry.usable_alias("champion")
     pairs = [question.pair for question in others]
     models = choose_contenders(settings, items, store, base_model, merged_model, quantized_model, live, raw, pairs)
-    domain = Exam(RememberingAnswerer(retriever, settings.answer), exam_context(search_index, settings))
-    fixed = RememberingAnswerer(out_of_domain.FixedPassages(others), settings.answer)
+    domain = Exam(RememberingAnswerer(retriever, settings.answer, similarity), exam_context(search_index, settings))
+    fixed = RememberingAnswerer(out_of_domain.FixedPassages(others), settings.answer, similarity)
     outside = Exam(fixed, exam_context(out_of_domain_questions, settings))
     exams: dict[Split, Exam] = {"test": domain, "gate": domain, "out_of_domain": outside}
     answers = HeldOutAnswers(engine, exams, store, settings.evaluation, settings.seed, LoggedProgress())
@@ -175,10 +177,11 @@ def benchmark_runs(
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
     retriever: dg.ResourceParam[Retriever],
+    similarity: dg.ResourceParam[LineSimilarity],
     engine: dg.ResourceParam[Engine],
 ) -> dg.MaterializeResult[ArtifactRef]:
     """Latency, throughput and memory of each precision at each concurrency, with prompts like those of users."""
-    prompts = benchmark_prompts(store.read_records(qa_splits, SplitItem), retriever, settings)
+    prompts = benchmark_prompts(store.read_records(qa_splits, SplitItem), retriever, similarity, settings)
     folders = precision_folders(store, merged_model, quantized_model)
     version, run_id = quantized_model.sha256[:12], context.run.run_id[:8]
     rows = benchmark(engine, folders, prompts, version, run_id, settings)
@@ -221,11 +224,11 @@ def _in_groups(answers: Sequence[ScoredAnswer], groups: Mapping[str, str]) -> li
 
 
 def benchmark_prompts(
-    items: Sequence[SplitItem], retriever: Retriever, settings: Settings
+    items: Sequence[SplitItem], retriever: Retriever, similarity: LineSimilarity, settings: Settings
 ) -> list[tuple[Message, ...]]:
     """Return one prompt per request that the benchmark sends, from test questions."""
     count = settings.benchmark.requests * len(settings.benchmark.concurrency)
-    answerer = Answerer(retriever, settings.answer)
+    answerer = Answerer(retriever, settings.answer, similarity)
     return [answerer.prepare(pair.question).messages for pair in held_out(items, "test", count, settings.seed)]
 
 

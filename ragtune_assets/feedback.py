@@ -9,6 +9,7 @@ from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
 from ragtune_assets import pages
+from ragtune_assets.asking_again import request_run
 from ragtune_assets.asset import asset
 from ragtune_assets.display import materialized
 from ragtune_assets.pages import LAST_SEQUENCE
@@ -55,7 +56,8 @@ def enough_new_feedback(
 ) -> dg.RunRequest | dg.SkipReason:
     """Request a run when at least `feedback.retrain_after` verdicts came since the last one."""
     last = last_sequence(context.instance, "feedback_events")
-    return _run_request("feedback", last, feedback_log.count_since(last), settings.feedback.retrain_after)
+    new = feedback_log.count_since(last)
+    return _run_request(context.instance, "feedback", last, new, settings.feedback.retrain_after)
 
 
 @dg.sensor(
@@ -69,7 +71,8 @@ def enough_new_reviews(
 ) -> dg.RunRequest | dg.SkipReason:
     """Request a run when at least `feedback.retrain_after` decisions on pairs came since the last one."""
     last = last_sequence(context.instance, "review_decisions")
-    return _run_request("reviews", last, reviews.count_since(last), settings.feedback.retrain_after)
+    new = reviews.count_since(last)
+    return _run_request(context.instance, "reviews", last, new, settings.feedback.retrain_after)
 
 
 def last_sequence(instance: dg.DagsterInstance, name: str) -> int:
@@ -80,7 +83,9 @@ def last_sequence(instance: dg.DagsterInstance, name: str) -> int:
     return int(str(event.asset_materialization.metadata[LAST_SEQUENCE].value))
 
 
-def _run_request(kind: str, last: int, new: int, needed: int) -> dg.RunRequest | dg.SkipReason:
+def _run_request(
+    instance: dg.DagsterInstance, kind: str, last: int, new: int, needed: int
+) -> dg.RunRequest | dg.SkipReason:
     if new < needed:
         return dg.SkipReason(f"{new} new verdicts since number {last}; {needed} are needed.")
-    return dg.RunRequest(run_key=f"{kind}-after-{last}", tags={f"ragtune/new_{kind}": str(new)})
+    return request_run(instance, f"{kind}-after-{last}", {f"ragtune/new_{kind}": str(new)})

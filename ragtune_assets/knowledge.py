@@ -21,6 +21,7 @@ from ragtune.records import ArtifactRef, Chunk, Document, content_id
 from ragtune.settings import SOURCE_FORMS, Settings
 from ragtune.store.artifacts import ArtifactStore, write_json
 from ragtune_assets import pages
+from ragtune_assets.asking_again import request_run
 from ragtune_assets.asset import asset, multi_asset
 from ragtune_assets.display import materialized, table
 from ragtune_assets.pages import STATES
@@ -67,7 +68,7 @@ class KnowledgeChanges(dg.Config):
     group_name="knowledge",
     kinds={"python", "parquet"},
     owners=OWNERS,
-    settings=("sources",),
+    settings=("sources", "languages"),
     check_specs=[dg.AssetCheckSpec("every_document_was_readable", asset="raw_documents")],
 )
 def raw_documents(
@@ -118,7 +119,7 @@ def changed_sources(
         return dg.SkipReason("Something changed; the next look tells whether it is finished.")
     changed = [spec for spec in now if now[spec] != before.get(spec)]
     config = dg.RunConfig(ops={"raw_documents": KnowledgeChanges(reread=changed)})
-    return dg.RunRequest(run_key=content_id(event.run_id, cursor), run_config=config)
+    return request_run(context.instance, f"sources-{content_id(event.run_id, cursor)}", run_config=config)
 
 
 @asset(
@@ -225,7 +226,7 @@ def describe_index(
 ) -> ArtifactRef:
     """Return a reference to a description of the index, which itself lies outside the store."""
     backend = settings.index.backend
-    place = str(settings.home / "index") if backend == "lance" else f"{settings.index.url}/{settings.index.name}"
+    place = "index" if backend == "lance" else f"{settings.index.url}/{settings.index.name}"
     with store.stage("search_index") as folder:
         write_json(folder / "index.json", {"place": place, "backend": backend, "embedder": embedder.name})
         identity = index_identity(backend, index, embedder, chunk_ids)

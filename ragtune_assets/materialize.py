@@ -12,8 +12,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -22,23 +22,30 @@ from typing import Any
 
 import dagster as dg
 
-from ragtune.errors import RagTuneError
-from ragtune.settings import Settings, load_settings, prepare_process
+from ragtune.errors import RagTuneError, ResourceError, no_permission
+from ragtune.model.base.capacity import require_disk, require_memory
+from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore, clear_abandoned
+from ragtune.store.disk_use import is_disk_full, says_disk_full
+from ragtune.store.home_lock import exclusive
+from ragtune_assets.dagster_instance import open_instance
 from ragtune_assets.dataset import gate_note
+from ragtune_assets.dead_runs import alive, close_dead_runs, free_slots
 from ragtune_assets.definitions import build_definitions
-from ragtune_assets.home_lock import exclusive
 from ragtune_assets.interrupts import Interrupts
 from ragtune_assets.knowledge import index_drift
 from ragtune_assets.progress import LOGGER, log_to
 from ragtune_assets.staleness import reason_to_build
 
-DAGSTER_HOME = Path(__file__).with_name("instance")
 MIN_DISK_BYTES = 4 << 30
 MIN_MEMORY_BYTES = 3 << 30
 """What a run of the whole graph with the default model needs at least. Chosen by hand, not measured."""
+MIN_STEP_BYTES = 256 << 20
+"""Room for a step that does not compute its own need, as training, merging and quantising do. Chosen by hand."""
 OUR_ERROR = r"^ragtune\.errors\.\w+: "
 RUN_TAG = "ragtune/materialize"
+_POOL_SECONDS, _POOL_NOTICE_SECONDS = 1.0, 30.0
+"""How often to look at a full pool, and how often to say so. Chosen by hand; not sensitive."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="build what is selected even if it is fresh")
     chosen = parser.parse_args(arguments)
     log_to(sys.stdout)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # Shells start background jobs like this, and expect them to go on when Ctrl-C ends something else.
         LOGGER.info("Ctrl-C is switched off for this background job. To stop it: kill %d", os.getpid())
@@ -58,14 +65,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_room(settings.home)
             store = ArtifactStore(settings.home / "artifacts")
             with open_instance(settings) as instance:
-                clear_dead_runs(instance)
+                for run_id in close_dead_runs(instance, settings.home):
+                    LOGGER.info("Run %s had no process any more and is closed as failed.", run_id[:8])
+                free_slots(instance)  # Who holds a slot holds the lock of the home, and that is this process.
                 clear_abandoned(store.root, settings.home / "models")
                 defs = build_definitions(settings)
                 drifts = {"search_index": partial(index_drift, settings, store)}
                 notes = {"lora_adapter": partial(gate_note, settings, store)}
-                materialize(defs, store, instance, chosen.select or ["*"], chosen.force, drifts, notes)
+                selection = chosen.select or ["*"]
+                materialize(defs, store, instance, selection, chosen.force, drifts, MIN_STEP_BYTES, notes)
     except RagTuneError as error:
         LOGGER.error("%s", error)
+        return 1
+    except PermissionError as error:
+        LOGGER.error("%s", no_permission(error))
+        return 1
+    except Exception as error:  # Dagster's own files may be what the full disk has no room for.
+        if not is_disk_full(error):
+            raise
+        LOGGER.error("%s", disk_full(settings.home, str(error)))
         return 1
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         LOGGER.error("Stopped. Finished assets are kept; run it again to go on.")
@@ -80,12 +98,14 @@ def materialize(
     select: Sequence[str] = ("*",),
     force: bool = False,
     drifts: Mapping[str, Callable[[], str]] = MappingProxyType({}),
+    step_bytes: int = 0,
     notes: Mapping[str, Callable[[], str]] = MappingProxyType({}),
 ) -> list[str]:
     """Build what is stale in the selection and return the names that ran, in order.
 
     `drifts` is for assets whose artefact lies outside the store: each function returns why the artefact is no longer
-    what was built, or "". `notes` returns what a person should know before an expensive asset is built.
+    what was built, or "". `step_bytes` must be free on the disk before each step. `notes` returns what a person should
+    know before an expensive asset is built.
 
     Raises RagTuneError that names the failing asset or check and the reason.
     """
@@ -111,7 +131,9 @@ def materialize(
             if key.to_user_string() in notes:
                 LOGGER.info("%s: %s", key.to_user_string(), notes[key.to_user_string()]())
         if stale:
-            _run(job, instance, sorted(stale))
+            require_disk(store.root.parent, step_bytes, ", ".join(key.to_user_string() for key in sorted(stale)))
+            wait_for_pools(instance, set().union(*(graph.get(key).pools or () for key in stale)))
+            _run(job, instance, store.root.parent, sorted(stale))
             give_memory_back()
             ran += sorted(stale)
     fresh = len(selected.difference(ran))
@@ -129,22 +151,6 @@ def layers(deps: dict[dg.AssetKey, list[dg.AssetKey]]) -> Iterator[set[dg.AssetK
         sorter.done(*ready)
 
 
-@contextmanager
-def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """Yield the Dagster instance whose storage lies in the home."""
-    storage = settings.home / "dagster"
-    storage.mkdir(parents=True, exist_ok=True)
-    prepare_process(
-        DAGSTER_HOME=str(DAGSTER_HOME),
-        RAGTUNE_DAGSTER_STORAGE=str(storage),
-        RAGTUNE_HOME=str(settings.home),
-        TRANSFORMERS_VERBOSITY="error",
-        TQDM_DISABLE="1",
-    )
-    with dg.DagsterInstance.from_config(str(DAGSTER_HOME)) as instance:
-        yield instance
-
-
 def _blocking_checks(graph: Any) -> dict[dg.AssetKey, list[str]]:
     """Return the names of the blocking checks of each asset."""
     checks: dict[dg.AssetKey, list[str]] = {}
@@ -159,13 +165,31 @@ def _with_neighbours(keys: set[dg.AssetKey], graph: Any) -> set[dg.AssetKey]:
     return set().union(*(graph.get(key).execution_set_asset_keys for key in keys))
 
 
-def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey]) -> None:
+def wait_for_pools(instance: dg.DagsterInstance, pools: Iterable[str]) -> None:
+    """Wait until every pool has a free slot, and say what is waited for; Ctrl-C and SIGTERM end it.
+
+    Dagster would wait inside the run, where it says nothing and does not react to signals.
+    """
+    next_notice = 0.0
+    for pool in sorted(pools):
+        while (info := instance.event_log_storage.get_concurrency_info(pool)).limit is not None:
+            if info.active_slot_count < info.limit:
+                break
+            if time.monotonic() >= next_notice:
+                holders = ", ".join(f"run {run_id[:8]}" for run_id in sorted(info.active_run_ids)) or "nobody"
+                LOGGER.info("Waiting for the pool '%s': its limit is %d, held by %s.", pool, info.limit, holders)
+                next_notice = time.monotonic() + _POOL_NOTICE_SECONDS
+            time.sleep(_POOL_SECONDS)
+
+
+def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, home: Path, keys: Sequence[dg.AssetKey]) -> None:
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    started = time.monotonic()
-    with Interrupts() as interrupts:
+    started, run_id = time.monotonic(), str(uuid.uuid4())
+    with Interrupts() as interrupts, alive(home, run_id):
         result = job.execute_in_process(
             run_config=quiet,
             instance=instance,
+            run_id=run_id,
             asset_selection=list(keys),
             tags={RUN_TAG: str(os.getpid())},
             raise_on_error=False,
@@ -173,7 +197,8 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, keys: Sequence[dg.
     if interrupts.seen:
         raise KeyboardInterrupt
     if not result.success:
-        raise _failure(result)
+        failure = _failure(result)
+        raise disk_full(home, str(failure)) if says_disk_full(str(failure)) else failure
     LOGGER.info("... %s in %.0f s", ", ".join(key.to_user_string() for key in keys), time.monotonic() - started)
 
 
@@ -219,27 +244,23 @@ def give_memory_back() -> None:
         libc.malloc_trim(0)
 
 
-def clear_dead_runs(instance: dg.DagsterInstance) -> None:
-    """Close the runs of a materialisation that was killed, and free their pool slots.
-
-    This process holds the lock of the home, so every unfinished run with our tag is dead.
-    """
-    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
-    for run in instance.get_runs(unfinished):
-        if RUN_TAG in run.tags:
-            instance.report_run_canceled(run, message="The process that ran it ended.")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+def disk_full(home: Path, cause: str) -> RagTuneError:
+    """Return the error for a full disk, with the ways out."""
+    return ResourceError(
+        f"The disk that holds {home} is full: {cause}",
+        expected="room for what is built; what was finished is kept, and nothing incomplete counts",
+        fix="free some space (`ragtune prune --dry-run` shows what can go), and run it again; it goes on",
+    )
 
 
 def check_room(home: Path) -> None:
     """Raise ResourceError if there is too little disk or memory to begin."""
-    from ragtune.model.base.capacity import require_disk, require_memory
-
     require_disk(home, MIN_DISK_BYTES, "The asset graph")
     require_memory(MIN_MEMORY_BYTES, "The asset graph")
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+def interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt: the handler of SIGTERM, which ends a build like Ctrl-C."""
     raise KeyboardInterrupt
 
 

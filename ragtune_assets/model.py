@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from ragtune.answer.lines import LineSimilarity
 from ragtune.answer.passages import Search, hits_needed
 from ragtune.dataset.corrections import CORRECTION, feedback_ids
 from ragtune.evaluation import out_of_domain
@@ -87,6 +88,7 @@ def lora_adapter(
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
     retriever: dg.ResourceParam[Retriever],
+    similarity: dg.ResourceParam[LineSimilarity],
 ) -> dg.MaterializeResult[ArtifactRef]:
     """A LoRA adapter for grounded answers, trained by TRL and tracked by MLflow; interrupted training resumes.
 
@@ -97,12 +99,12 @@ def lora_adapter(
     passages = store.read_records(chunks, Chunk)
     replay = store.read_records(replay_questions, out_of_domain.OutOfDomainQuestion)
     together = settings.training.together
-    training = examples(items, "train", passages, retriever, settings, together)
-    training = with_replay(training, replay, "train", settings, together)
-    validation = examples(items, "validation", passages, retriever, settings)
-    validation = with_replay(validation, replay, "validation", settings)
+    training = examples(items, "train", passages, retriever, similarity, settings, together)
+    training = with_replay(training, replay, "train", similarity, settings, together)
+    validation = examples(items, "validation", passages, retriever, similarity, settings)
+    validation = with_replay(validation, replay, "validation", similarity, settings)
     ref, report = train(store, base_model, training, validation, settings)
-    return materialized(ref, pages.adapter_page(report))
+    return materialized(ref, pages.adapter_page(report, settings.mlflow_pages))
 
 
 @asset(group_name="model", kinds={"peft", "safetensors"}, owners=OWNERS, pool="gpu")
@@ -132,11 +134,12 @@ def quantized_model(
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
     retriever: dg.ResourceParam[Retriever],
+    similarity: dg.ResourceParam[LineSimilarity],
 ):
     """INT4 by GPTQ and INT8, both from the same merge, calibrated on training conversations."""
     items, passages = store.read_records(qa_splits, SplitItem), store.read_records(chunks, Chunk)
     sample = calibration_sample(items, settings)
-    conversations = examples(sample, "train", passages, retriever, settings)
+    conversations = examples(sample, "train", passages, retriever, similarity, settings)
     merged, progress = store.folder(merged_model), LoggedProgress()
     machine = Machine(settings.device, settings.threads)
     with store.stage("quantized_model") as folder:
@@ -159,6 +162,7 @@ def examples(
     split: Split,
     chunks: Sequence[Chunk],
     retriever: Retriever,
+    similarity: LineSimilarity,
     settings: Settings,
     together: int = 1,
 ) -> list[TrainingExample]:
@@ -173,7 +177,7 @@ def examples(
     limit = example_limit(settings.training, split)
     pairs = pairs[: together * limit]
     search = batched_search(retriever, [item.pair.question for item in pairs], hits_needed(settings.answer.passages))
-    builder = ExampleBuilder(chunks, search, settings.answer, settings.seed)
+    builder = ExampleBuilder(chunks, search, settings.answer, settings.seed, similarity=similarity)
     conversations = builder.build(pairs, together, limit, LoggedProgress())
     return sorted(conversations, key=lambda example: example.kind != CORRECTION)
 
@@ -208,6 +212,7 @@ def with_replay(
     conversations: Sequence[TrainingExample],
     replay: Sequence[out_of_domain.OutOfDomainQuestion],
     split: Split,
+    similarity: LineSimilarity,
     settings: Settings,
     together: int = 1,
 ) -> list[TrainingExample]:
@@ -220,7 +225,9 @@ def with_replay(
     passages = {chunk.id: chunk for question in questions for chunk in question.passages}
     items = [SplitItem(question.pair, split, question.pair.document_id) for question in questions]
     search = out_of_domain.FixedPassages(questions).search
-    others = ExampleBuilder(passages.values(), search, settings.answer, settings.seed, REPLAY).build(items, together)
+    others = ExampleBuilder(passages.values(), search, settings.answer, settings.seed, REPLAY, similarity).build(
+        items, together
+    )
     limit = example_limit(settings.training, split)
     return interleave(conversations, others, settings.training.replay_share, limit)
 

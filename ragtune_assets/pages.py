@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 
@@ -41,7 +42,7 @@ from ragtune.records import (
     SplitItem,
 )
 from ragtune_assets.contenders import AnswerSet
-from ragtune_assets.display import curve, histogram, score_bars, table
+from ragtune_assets.display import curve, histogram, place_in_home, score_bars, table
 
 Page = dict[str, Any]
 STATES = "states of the sources"
@@ -220,8 +221,8 @@ def base_model_page(name: str, config: Mapping[str, Any]) -> Page:
     return {"name": name, "configuration": table(["key", "value"], values)}
 
 
-def adapter_page(report: AdapterReport) -> Page:
-    """Show how training went."""
+def adapter_page(report: AdapterReport, mlflow: str) -> Page:
+    """Show how training went, with a link to its run; `mlflow` is the URL of MLflow's pages."""
     losses = {"loss": [(float(step), loss) for step, loss in report.losses]}
     return {
         "loss": curve(losses, "Training loss", "step", "cross entropy"),
@@ -230,7 +231,7 @@ def adapter_page(report: AdapterReport) -> Page:
         "tokens per second": report.tokens_per_second,
         "validation loss": report.validation_loss,
         "stopped by": report.stopped_by,
-        "mlflow run": report.mlflow_run_id,
+        "mlflow run": _run_link(mlflow, report.mlflow_run_id),
     }
 
 
@@ -290,18 +291,24 @@ def benchmark_table(rows: Sequence[BenchmarkRow]) -> dg.MarkdownMetadataValue:
     return table(header, cells)
 
 
-def release_page(version: str, folder: str, manifest: ModelManifest) -> Page:
-    """Show the version, the gate's decision, and the scores and packages of the manifest."""
+def release_page(version: str, folder: str, manifest: ModelManifest, mlflow: str, model: str) -> Page:
+    """Show the version, the gate's decision, and the scores and packages of the manifest.
+
+    Links lead to the run that trained it and to the version in the registry; `mlflow` is the URL of MLflow's pages,
+    `model` the name in the registry.
+    """
     rows = [
         (s["model"], s["precision"], s["metric"], s["origin"] or "all", s["value"], s["n"]) for s in manifest.scores
     ]
     return {
         "version": version,
+        "in the registry": dg.MetadataValue.url(f"{mlflow}/#/models/{quote(model)}/versions/{version}"),
+        "mlflow run": _run_link(mlflow, manifest.mlflow_run_id),
         "decision": dg.MetadataValue.md(manifest.gate["reason"]),
         "champion": manifest.gate["promoted"],
         "served precision": manifest.served_precision,
         "feedback rows": len(manifest.feedback_ids),
-        "folder": dg.MetadataValue.path(folder),
+        "folder": place_in_home(folder, parts=2),
         "gains by origin": manifest.gate["by_origin"],
         "scores": table(["model", "precision", "metric", "questions", "value", "n"], rows),
         "packages": table(["package", "version"], sorted(manifest.packages.items())),
@@ -350,8 +357,13 @@ def _pairs(pairs: Sequence[QAPair]) -> dg.MarkdownMetadataValue:
     return table(["question", "answer", "kind", "writer"], [(p.question, p.answer, p.kind, p.writer) for p in sample])
 
 
+def _run_link(mlflow: str, run_id: str) -> dg.UrlMetadataValue | str:
+    """Return a link to the page of a run in MLflow, which finds the experiment by itself."""
+    return dg.MetadataValue.url(f"{mlflow}/#/runs/{run_id}") if run_id else "not tracked"
+
+
 def _data_docs(report: ArtifactRef) -> dg.PathMetadataValue:
-    return dg.MetadataValue.path(f"{report.uri}/index.html")
+    return place_in_home(f"{report.uri}/index.html", parts=4)
 
 
 def _verdict(decision: Decision) -> str:

@@ -39,7 +39,7 @@ PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What the release asset did: which version, from which folder, and whether it became champion."""
+    """What the release asset did: which version, from which folder below the home, and whether it became champion."""
 
     version: str
     folder: str
@@ -78,9 +78,11 @@ def released_model(
     number = registry.register(folder)
     promote(registry, number, decision)
     warehouse.append([decision])
-    release = Release(number, str(folder), decision.promoted, decision.reason)
+    release = Release(number, folder.relative_to(settings.home).as_posix(), decision.promoted, decision.reason)
     ref = store.write_records("released_model", [release])
-    return materialized(ref, pages.release_page(number, str(folder), manifest), [gate_check(decision)])
+    name, mlflow = settings.tracking.model_name, settings.mlflow_pages
+    page = pages.release_page(number, str(folder), manifest, mlflow, name)
+    return materialized(ref, page, [gate_check(decision)])
 
 
 def released_folders(folders: Mapping[Precision, Path], served: Precision) -> dict[str, Path]:
@@ -144,7 +146,7 @@ def promote(registry: ModelRegistry, number: str, decision: GateDecision) -> Non
 
     Raises RegistryError if the champion is no longer the model that the candidate was compared with.
     """
-    champion = registry.alias("champion")
+    champion = registry.usable_alias("champion")
     live = f"version {champion.version}" if champion else "base"
     if champion and champion.version == number:
         return

@@ -13,6 +13,7 @@ from ragtune.errors import RegistryError
 from ragtune.records import ArtifactRef
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
+from ragtune_assets.exclusive_executor import end_with_the_run
 
 
 class ArtifactIO(dg.IOManager):
@@ -39,16 +40,24 @@ class ArtifactIO(dg.IOManager):
         return ref
 
 
+def artifact_io(store: ArtifactStore) -> ArtifactIO:
+    """Return the IO manager of a step; every step has one, so this is also where its process is tied to the run."""
+    end_with_the_run()
+    return ArtifactIO(store)
+
+
 def build_resources(settings: Settings) -> dict[str, Any]:
     """Return the resources of the code location."""
     store = ArtifactStore(settings.home / "artifacts")
     return {
-        "io_manager": dg.IOManagerDefinition.hardcoded_io_manager(ArtifactIO(store)),
+        "io_manager": dg.IOManagerDefinition(lambda _context: artifact_io(store)),
         "settings": settings,
+        "home": settings.home,
         "store": store,
         "embedder": _lazy(lambda: _catalog().embedder_from(settings)),
         "index": _lazy(lambda: _index(settings)),
         "retriever": _lazy(lambda: _retriever(settings)),
+        "similarity": _lazy(lambda: _catalog().line_similarity_from(settings)),
         "engine": _lazy(lambda: _catalog().engine_from(settings)),
         "registry": _lazy(lambda: _registry(settings)),
         "warehouse": _lazy(lambda: _warehouse(settings)),

@@ -5,6 +5,7 @@ An asset is fresh if those are still the newest and its artefact is complete.
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import dagster as dg
 
@@ -58,7 +59,7 @@ def is_complete(store: ArtifactStore, key: dg.AssetKey, tags: Mapping[str, str])
     ref = store.current(key.to_user_string())
     if ref is None or not ref.sha256.startswith(tags.get(DATA_VERSION, "?")):
         return False
-    return (store.root.parent / ref.uri / MANIFEST).is_file()
+    return (Path(ref.uri) / MANIFEST).is_file()
 
 
 def _passed(instance: dg.DagsterInstance, key: dg.AssetKey, name: str) -> bool:

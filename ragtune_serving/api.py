@@ -1,27 +1,30 @@
 """The gateway's FastAPI app: the documented routes, their OpenAPI description and the error format."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 from typing import Any
 
+import sqlalchemy
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from ragtune.errors import RagTuneError
+from ragtune.errors import RagTuneError, SettingsError
+from ragtune_serving.guard import BODY_TOO_LARGE, LARGEST_BODY, OPEN_PATHS
+from ragtune_serving.limits import LimitError
 from ragtune_serving.problems import RETRY_SECONDS, explain, problem
 from ragtune_serving.routes import Services, documentation, routes
-from ragtune_serving.schema import AssignmentRequest, ChatRequest, FeedbackRequest, ReviewRequest
+from ragtune_serving.schema import AssignmentRequest, ChatRequest, EmbeddingRequest, FeedbackRequest, ReviewRequest
 
-OPEN_PATHS = ("/health/liveliness", "/health/readiness", "/openapi.json", "/docs")
 TITLE = "RagTune gateway"
 ABOUT = "Answers from your documents, OpenAI-compatible. Send `Authorization: Bearer KEY`."
 _BODIES: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatRequest,
+    "/v1/embeddings": EmbeddingRequest,
     "/v1/feedback": FeedbackRequest,
     "/v1/review/assignments": AssignmentRequest,
     "/v1/review/decisions": ReviewRequest,
@@ -30,13 +33,18 @@ logger = logging.getLogger(__name__)
 
 
 def build_api(
-    services: Services,
-    proxy: Callable[..., Awaitable[None]],
-    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[Any]] | None = None,
+    services: Services, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[Any]] | None = None
 ) -> FastAPI:
-    """Return the app with every documented route; it forwards chat requests to the proxy app."""
-    app = FastAPI(title=TITLE, version=version("ragtune"), lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.include_router(routes(services, proxy))
+    """Return the app with every documented route."""
+    app = FastAPI(
+        title=TITLE,
+        version=version("ragtune"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=LARGEST_BODY,
+    )
+    app.include_router(routes(services))
     app.include_router(documentation(TITLE))
     app.openapi = lambda: _description(app)  # type: ignore[method-assign]
     _format_errors(app)
@@ -68,11 +76,24 @@ def _format_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        message = str(error.detail)
+        message = BODY_TOO_LARGE if error.status_code == 413 else str(error.detail)
         if error.status_code in (404, 405):
             paths = ", ".join(sorted(_description(app)["paths"]))
             message = f"There is no {request.method} {request.url.path} here. Routes: {paths}."
         return problem(error.status_code, message, headers=error.headers)
+
+    @app.exception_handler(SettingsError)
+    async def wrong(_: Request, error: SettingsError) -> Response:
+        return problem(400, str(error))
+
+    @app.exception_handler(sqlalchemy.exc.OperationalError)
+    async def away(request: Request, error: sqlalchemy.exc.OperationalError) -> Response:
+        logger.warning("%s: the database does not answer: %s", request.url.path, error.orig)
+        return problem(503, "The database does not answer.", headers={"Retry-After": RETRY_SECONDS})
+
+    @app.exception_handler(LimitError)
+    async def limited(_: Request, error: LimitError) -> Response:
+        return problem(429, str(error), headers={"Retry-After": str(error.retry_after)})
 
     @app.exception_handler(RagTuneError)
     async def unavailable(request: Request, error: RagTuneError) -> Response:

@@ -15,7 +15,7 @@ from ragtune.model.base.pretrained import PACKAGED_NAME, RAW_NAME
 from ragtune.settings import Settings, child_environment
 from ragtune.store.feedback import FeedbackLog
 from ragtune.store.registry import ModelRegistry
-from ragtune_serving.address import check_port, endpoint_file
+from ragtune_serving.address import check_port, gateway_runs
 
 PACKAGES = (
     "dagster",
@@ -133,7 +133,7 @@ def _memory(_: Settings) -> Finding:
 
 
 def _ports(settings: Settings) -> Finding:
-    if endpoint_file(settings).is_file():
+    if gateway_runs(settings):
         return Finding("ports", True, "the gateway of this home is running")
     addresses = (
         (settings.gateway.host, settings.gateway.port, "gateway.port"),
@@ -158,10 +158,10 @@ def _feedback(settings: Settings) -> Finding:
 
 def _registry(settings: Settings) -> Finding:
     try:
-        champion = ModelRegistry(settings).alias("champion")
+        champion = ModelRegistry(settings).alias_version("champion")
     except RagTuneError as error:
         return Finding("registry", False, error.found, error.fix)
-    return Finding("registry", True, f"the champion is version {champion.version}" if champion else "no champion yet")
+    return Finding("registry", True, f"the champion is version {champion}" if champion else "no champion yet")
 
 
 def _index(settings: Settings) -> Finding:

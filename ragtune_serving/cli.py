@@ -4,10 +4,24 @@ import sys
 
 import typer
 
-from ragtune.errors import RagTuneError
+from ragtune.errors import RagTuneError, no_permission
 from ragtune.extras import missing_library
 from ragtune.settings import prepare_process
-from ragtune_serving.commands import asking, dataset, demo, documents, library, project, review, running, state
+from ragtune_serving.commands import (
+    alerts,
+    asking,
+    dataset,
+    demo,
+    documents,
+    keys,
+    library,
+    models,
+    project,
+    prune,
+    review,
+    running,
+    state,
+)
 
 app = typer.Typer(
     help="Your documents, answered by your own model.",
@@ -26,12 +40,16 @@ for command in (
     state.status,
     state.rollback,
     state.doctor,
+    prune.prune,
+    alerts.alerts,
     demo.demo,
 ):
     app.command()(command)
 app.add_typer(library.documents, name="documents")
 app.add_typer(library.sources, name="sources")
+app.add_typer(keys.app, name="keys")
 app.add_typer(review.app, name="review")
+app.add_typer(models.app, name="models")
 app.add_typer(dataset.app, name="dataset")
 
 
@@ -47,6 +65,9 @@ def main() -> None:
         sys.exit(1)
     except RagTuneError as error:
         sys.stderr.write(f"{error}\n")
+        sys.exit(1)
+    except PermissionError as error:
+        sys.stderr.write(f"{no_permission(error)}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("Stopped.\n")

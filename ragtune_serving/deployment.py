@@ -43,7 +43,8 @@ class Deployment:
     """The live engine, and the comparison engine as long as somebody uses it.
 
     `champion` is the version that the registry names; `coming` is the engine that will become live once it is ready;
-    `error` is the last problem with following the registry, or "".
+    `error` is the last problem with following the registry, or "". A champion whose files fail verification is tried
+    again as soon as they change; one whose engine does not start is tried again after growing pauses.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Deployment:
         self._engine, self._base, self._publisher, self._pace = engine, base, publisher, pace
         self.coming: SupervisedEngine | None = None
         self._comparison: SupervisedEngine | None = None
-        self._refused: set[str] = set()
+        self._refused: dict[str, tuple[tuple[str, int, int], ...]] = {}
         self._count = itertools.count(1)
         self._ending = threading.Event()
         self._lock = threading.RLock()
@@ -144,20 +145,27 @@ class Deployment:
             return ServedModel(name=name, version="provider", folder=Path(), precision="")
         champion = self.registry.alias("champion")
         self.champion = champion.version if champion else None
-        if champion is None or champion.version in self._refused:
+        if champion is None or self._still_refused(champion):
             return self._base_model() if self.live is None and self.coming is None else None
         current = self.coming or self.live
+        files = _state_of_files(Path(champion.folder))
         try:
             model = self._of_champion(champion)
             if current is not None and current.model.name == model.name:
                 return model
             verify(Path(champion.folder))
         except RagTuneError as error:
-            self._refused.add(champion.version)
+            self._refused[champion.version] = files
             self._report(f"Version {champion.version} is not served. {error}")
             return self._target()  # the version is among the refused ones now, so this ends
+        self._refused.pop(champion.version, None)
         self.error = ""
         return model
+
+    def _still_refused(self, champion: RegisteredModel) -> bool:
+        """Return whether this version failed and its files are as they were then: it is tried once they change."""
+        refused = self._refused.get(champion.version)
+        return refused is not None and refused == _state_of_files(Path(champion.folder))
 
     def _of_champion(self, champion: RegisteredModel) -> ServedModel:
         manifest = champion.manifest
@@ -201,6 +209,12 @@ class Deployment:
         if message != self.error:
             logger.error(message)
         self.error = message
+
+
+def _state_of_files(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return path, size and time of change of every file below a folder; hashing them at every poll would be slow."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
 def _describe(engine: SupervisedEngine | None) -> dict[str, Any] | None:

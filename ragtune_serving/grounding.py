@@ -5,14 +5,30 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ragtune.answer.answering import Answerer
-from ragtune.errors import RagTuneError, SearchIndexError
+from ragtune.answer.lines import LineSimilarity
+from ragtune.errors import RagTuneError, SearchIndexError, SettingsError
 from ragtune.knowledge.retrieval import Retriever
+from ragtune.ports import Embedder
+from ragtune.records import Hit
 from ragtune.settings import Settings
+from ragtune_serving.schema import FILTERS
+from ragtune_serving.search_queue import SearchQueue
 
 logger = logging.getLogger(__name__)
+
+
+class RestrictedSearch:
+    """A search among the passages whose metadata fields have certain values."""
+
+    def __init__(self, searches: SearchQueue, where: Mapping[str, str]) -> None:
+        self._searches, self._where = searches, where
+
+    def search(self, text: str, limit: int) -> list[Hit]:
+        """Return up to `limit` hits, best first."""
+        return self._searches.search(text, limit, self._where)
 
 
 class Grounding:
@@ -22,10 +38,13 @@ class Grounding:
     `settled` says whether it is known if there is an index; `error` is the last problem, or "".
     """
 
-    def __init__(self, settings: Settings, open_retriever: Callable[[], Retriever]) -> None:
-        self._settings, self._open = settings, open_retriever
+    def __init__(
+        self, settings: Settings, open_retriever: Callable[[], Retriever], similarity: LineSimilarity | None = None
+    ) -> None:
+        self._settings, self._open, self._similarity = settings, open_retriever, similarity
         self._raw = Answerer(None, settings.answer)
-        self._grounded: Answerer | None = None
+        self._opened: Retriever | None = None
+        self._searches: SearchQueue | None = None
         self.error = ""
         self.settled = False
         self._ending = threading.Event()
@@ -34,17 +53,32 @@ class Grounding:
     @property
     def present(self) -> bool:
         """Return whether answers are grounded in an index."""
-        return self._grounded is not None
+        return self._searches is not None
 
-    def answerer(self, model: str) -> Answerer:
-        """Return the answering path for a model name.
+    def answerer(self, model: str, where: Mapping[str, str] | None = None) -> Answerer:
+        """Return the answering path for a model name; it searches only passages with the values in `where`.
 
-        Raises SearchIndexError as long as it is not known whether there is an index: an answer without
-        retrieval must not look like an answer with retrieval.
+        Raises:
+            SettingsError: `where` has a field that passages cannot be restricted by.
+            SearchIndexError: it is not known yet whether there is an index. An answer without retrieval must not
+                look like an answer with retrieval.
         """
-        if model != "ragtune-raw" and not self.settled:
-            raise SearchIndexError("Retrieval is not ready." + (f" {self.error}" if self.error else ""))
-        return self._raw if model == "ragtune-raw" or self._grounded is None else self._grounded
+        if unknown := sorted(set(where or {}) - set(FILTERS)):
+            raise SettingsError(f"There is no filter '{unknown[0]}'.", f"one of {', '.join(FILTERS)}")
+        if model == "ragtune-raw":
+            return self._raw
+        if not self.settled:
+            raise self._not_ready()
+        if self._searches is None:
+            return self._raw
+        search = RestrictedSearch(self._searches, where) if where else self._searches
+        return Answerer(search, self._settings.answer, self._similarity)
+
+    def embedder(self) -> Embedder:
+        """Return the embedder of the index; raise SearchIndexError if it is not loaded yet."""
+        if self._opened is None:
+            raise self._not_ready()
+        return self._opened.embedder
 
     def start(self) -> None:
         """Start to look for an index in the background."""
@@ -54,14 +88,16 @@ class Grounding:
         """Stop looking."""
         self._ending.set()
 
+    def _not_ready(self) -> SearchIndexError:
+        return SearchIndexError("Retrieval is not ready." + (f" {self.error}" if self.error else ""))
+
     def _look(self) -> None:
-        retriever: Retriever | None = None
-        while not self._ending.is_set() and self._grounded is None:
+        while not self._ending.is_set() and self._searches is None:
             try:
-                retriever = retriever or self._open()
+                self._opened = retriever = self._opened or self._open()
                 if retriever.index.versions():
                     retriever.search("warm up", 1)
-                    self._grounded = Answerer(retriever, self._settings.answer)
+                    self._searches = SearchQueue(retriever)
                     logger.info("found an index; answers are grounded from now on")
                 self.error, self.settled = "", True
             except RagTuneError as error:

@@ -8,15 +8,53 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock
 
-from ragtune.errors import ResourceError
+from ragtune.errors import ResourceError, SettingsError
 from ragtune.store.artifacts import write_json
 from ragtune.store.timestamps import now
+from ragtune_serving.limits import Limits
+
+_ASKING = ("/v1/chat/completions", "/v1/models", "/v1/embeddings", "/v1/feedback")
+ROLES: dict[str, tuple[str, ...]] = {
+    "application": _ASKING,
+    "annotator": ("/v1/models", "/v1/review/pairs", "/v1/review/assignments", "/v1/review/decisions"),
+    "reviewer": ("/v1/models", "/v1/feedback", "/v1/review"),
+    "operator": (*_ASKING, "/status", "/metrics"),
+    "admin": ("/",),
+}
+"""{role: the beginnings of the paths that it may call}."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """What is stored of a key: its hash, whose it is, and what it may do.
+
+    `expires_at` is a UTC time in ISO format, or "" for never. `filter` restricts the passages that the key sees.
+    """
+
+    name: str
+    sha256: str
+    created_at: str
+    role: str = "application"
+    expires_at: str = ""
+    limits: Limits = field(default_factory=Limits)
+    filter: Mapping[str, str] = field(default_factory=dict)
+
+    def may_call(self, path: str) -> bool:
+        """Return whether the key's role includes a path."""
+        return allows(ROLES[self.role], path)
+
+    @property
+    def expired(self) -> bool:
+        """Return whether the key's time is over."""
+        return bool(self.expires_at) and datetime.fromisoformat(self.expires_at) <= datetime.now(UTC)
 
 
 class KeyStore:
@@ -26,33 +64,89 @@ class KeyStore:
         self.folder = folder
         self._hashes_file = folder / "keys.json"
         self._client_file = folder / "client.key"
-        self._cache: tuple[tuple[int, int], dict[str, str]] = ((-1, -1), {})
+        self._cache: tuple[tuple[int, int], list[Key]] = ((-1, -1), [])
 
     def ensure(self) -> str:
         """Create the local client's key if there is none; return a new key, or "" if there was one already."""
         with self._locked():
-            if self._client_file.is_file() and self.user(self._client_file.read_text().strip()):
-                return ""
-            return self._create("client")
+            if self._client_file.is_file():
+                key = self.find(self._client_file.read_text().strip())
+                if key is not None and key.role == "admin":
+                    return ""
+            return self._create("client", "admin", "", Limits(), {})
 
-    def create(self, name: str) -> str:
+    def create(
+        self,
+        name: str,
+        role: str = "application",
+        expires_at: str = "",
+        limits: Limits | None = None,
+        filter_: Mapping[str, str] | None = None,
+    ) -> str:
         """Create a key, accept it under this name and return it; an earlier key of the name no longer works.
 
-        The key of the name `client` is also written to the local key file.
+        The key of the name `client` is also written to the local key file. Raises SettingsError for an unknown role.
         """
+        if role not in ROLES:
+            raise SettingsError(f"There is no role '{role}'.", f"one of {', '.join(ROLES)}")
         with self._locked():
-            return self._create(name)
+            return self._create(name, role, expires_at, limits or Limits(), filter_ or {})
 
-    def _create(self, name: str) -> str:
+    def revoke(self, name: str) -> None:
+        """Accept the key of this name no longer; raise SettingsError if there is none."""
+        with self._locked():
+            keys = self.all()
+            if name not in {key.name for key in keys}:
+                known = ", ".join(sorted(key.name for key in keys)) or "(none)"
+                raise SettingsError(f"There is no key of '{name}'.", f"one of {known}")
+            self._write([key for key in keys if key.name != name])
+
+    def all(self) -> list[Key]:
+        """Return every key; read the file again if another process changed it."""
+        stat = self._hashes_file.stat() if self._hashes_file.is_file() else None
+        # Two changes at the same moment share a time stamp, but every change writes a new file, with its own inode.
+        state = (stat.st_mtime_ns, stat.st_ino) if stat else (0, 0)
+        if state != self._cache[0]:
+            entries = json.loads(self._hashes_file.read_text()) if stat else []
+            self._cache = (state, [Key(**{**entry, "limits": Limits(**entry.get("limits", {}))}) for entry in entries])
+        return self._cache[1]
+
+    def find(self, key: str) -> Key | None:
+        """Return what is stored of a key, or None if it is not accepted."""
+        digest = _sha256(key)
+        found = None
+        # Every hash is compared, so the time does not depend on which one matches.
+        for candidate in self.all():
+            if hmac.compare_digest(candidate.sha256, digest):
+                found = candidate
+        return None if found is None or found.expired else found
+
+    def user(self, key: str) -> str:
+        """Return the name that the key belongs to, or "" if it is not accepted."""
+        found = self.find(key)
+        return found.name if found else ""
+
+    def _create(self, name: str, role: str, expires_at: str, limits: Limits, filter_: Mapping[str, str]) -> str:
         key = f"rt-{secrets.token_urlsafe(32)}"
         if name == "client":
             descriptor = os.open(self._client_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as stream:
                 os.fchmod(stream.fileno(), 0o600)
                 stream.write(key + "\n")
-        entries = [entry for entry in self._entries() if entry["name"] != name]
-        write_json(self._hashes_file, [*entries, {"name": name, "sha256": _sha256(key), "created_at": now()}])
+        stored = Key(
+            name=name,
+            sha256=_sha256(key),
+            created_at=now(),
+            role=role,
+            expires_at=expires_at,
+            limits=limits,
+            filter=dict(filter_),
+        )
+        self._write([*(other for other in self.all() if other.name != name), stored])
         return key
+
+    def _write(self, keys: list[Key]) -> None:
+        write_json(self._hashes_file, [asdict(key) for key in keys])
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -60,15 +154,6 @@ class KeyStore:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with FileLock(self.folder / ".write.lock"):
             yield
-
-    def user(self, key: str) -> str:
-        """Return the name that the key belongs to, or "" if it is not accepted."""
-        user = ""
-        # Every hash is compared, so the time does not depend on which one matches.
-        for digest, name in self._accepted().items():
-            if hmac.compare_digest(digest, _sha256(key)):
-                user = name
-        return user
 
     def client_key(self) -> str:
         """Return the local client's key; raise ResourceError if the gateway has not created one yet."""
@@ -80,20 +165,10 @@ class KeyStore:
             )
         return self._client_file.read_text().strip()
 
-    def _accepted(self) -> dict[str, str]:
-        """Return {hash: name}; read the file again if another process changed it."""
-        stat = self._hashes_file.stat() if self._hashes_file.is_file() else None
-        # Two changes at the same moment share a time stamp, but every change writes a new file, with its own inode.
-        state = (stat.st_mtime_ns, stat.st_ino) if stat else (0, 0)
-        if state != self._cache[0]:
-            self._cache = (state, {entry["sha256"]: entry["name"] for entry in self._entries()})
-        return self._cache[1]
 
-    def _entries(self) -> list[dict[str, str]]:
-        if not self._hashes_file.is_file():
-            return []
-        entries: list[dict[str, str]] = json.loads(self._hashes_file.read_text())
-        return entries
+def allows(starts: Iterable[str], path: str) -> bool:
+    """Return whether a path is one of `starts` or below it."""
+    return any(path == start or path.startswith(start.rstrip("/") + "/") for start in starts)
 
 
 def bearer(header: str) -> str:

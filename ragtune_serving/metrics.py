@@ -40,6 +40,12 @@ class Metrics:
             registry=self.registry,
         )
         self.feedback = Counter("ragtune_feedback", "Feedback verdicts", ["rating"], registry=self.registry)
+        self.log_pending = Gauge(
+            "ragtune_log_pending", "Responses that are not written to the feedback log yet", registry=self.registry
+        )
+        self.log_dropped = Gauge(
+            "ragtune_log_dropped", "Responses that could not be written and are lost", registry=self.registry
+        )
         self.restarts = Gauge("ragtune_engine_restarts", "Restarts of the live engine", registry=self.registry)
         self.ready = Gauge("ragtune_ready", "1 if the live engine is ready, else 0", registry=self.registry)
         self.model = Gauge(

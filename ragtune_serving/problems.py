@@ -13,8 +13,10 @@ RETRY_SECONDS = "5"
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     405: "method_not_allowed",
+    429: "rate_limit_error",
     503: "service_unavailable",
 }
 
@@ -23,9 +25,13 @@ def problem(
     status: int, message: str, param: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """Return an error response."""
+    return JSONResponse(error_body(status, message, param), status, dict(headers or {}))
+
+
+def error_body(status: int, message: str, param: str | None = None) -> dict[str, Any]:
+    """Return the body of an error response; a stream that breaks ends with it."""
     kind = _TYPES.get(status, "server_error")
-    body = ErrorBody(error=ErrorDetail(message=message, type=kind, param=param, code=str(status)))
-    return JSONResponse(body.model_dump(), status, dict(headers or {}))
+    return ErrorBody(error=ErrorDetail(message=message, type=kind, param=param, code=str(status))).model_dump()
 
 
 def explain(errors: Iterable[Mapping[str, Any]], request: type[BaseModel] | None) -> tuple[str, str | None]:
@@ -45,6 +51,8 @@ def explain(errors: Iterable[Mapping[str, Any]], request: type[BaseModel] | None
             lines.append("The body is not valid JSON.")
         elif error["type"] == "model_attributes_type" and not path:
             lines.append("The body is not a JSON object with Content-Type: application/json.")
+        elif error["type"] == "value_error":  # one of our own checks, whose message is a sentence about the field
+            lines.append(f"{f'The field {name!r}' if name else 'The body'} is not valid: {error['ctx']['error']}.")
         elif not path:
             lines.append(f"The body is not valid: {error['msg']}.")
         else:

@@ -1,5 +1,6 @@
 """Runs child processes: one in the foreground, or several under a supervisor that ends them together."""
 
+import ctypes
 import logging
 import os
 import signal
@@ -14,6 +15,8 @@ from types import FrameType
 from ragtune.errors import EngineError, ResourceError
 from ragtune.settings import child_environment
 
+_PR_SET_PDEATHSIG = 1
+"""The number of `prctl` that asks for a signal when the parent ends."""
 _STOP_SECONDS = 20.0
 """How long a program may take to stop before it is killed. Chosen by hand: the gateway gives open answers 10 s."""
 _KILL_SECONDS = 5.0
@@ -56,7 +59,11 @@ def _stop_signals() -> list[signal.Signals]:
 
 
 def start(program: Program) -> "subprocess.Popen[bytes]":
-    """Start a program in its own process group; its output is appended to its log."""
+    """Start a program in its own process group; its output is appended to its log.
+
+    If the thread that calls this ends, even by a kill of its process, Linux sends SIGTERM to the program.
+    """
+    libc = ctypes.CDLL(None)
     program.log.parent.mkdir(parents=True, exist_ok=True)
     with program.log.open("ab") as log:
         return subprocess.Popen(
@@ -66,6 +73,8 @@ def start(program: Program) -> "subprocess.Popen[bytes]":
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Safe although other threads may run: the function is loaded already, and takes no lock.
+            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0),
         )
 
 

@@ -44,11 +44,11 @@ def add_review_routes(router: APIRouter, desk: ReviewDesk) -> None:
         offset: Annotated[int, Query(ge=0)] = 0,
         limit: Annotated[int, Query(ge=1, le=200)] = 20,
     ) -> ReviewPairs:
-        return _page(desk, request.scope["ragtune_user"], show, offset, limit)
+        return _page(desk, request.scope["ragtune_key"].name, show, offset, limit)
 
     @router.post("/v1/review/assignments", **common, summary="Get pairs that still need a reviewer")
     def assignments(body: AssignmentRequest, request: Request) -> AssignmentResponse:
-        user = request.scope["ragtune_user"]
+        user = request.scope["ragtune_key"].name
         count = desk.claim(user, body.count)
         return AssignmentResponse(given=count, open=len(desk.reviews.pairs_to_review(user, desk.dataset().pairs)))
 
@@ -65,7 +65,7 @@ def add_review_routes(router: APIRouter, desk: ReviewDesk) -> None:
             return problem(404, f"There is no pair with the key '{body.key}'.", "key")
         texts = (body.question, body.answer, body.comment)
         try:
-            return _response(desk.reviews.decide(pair, request.scope["ragtune_user"], body.verdict, *texts))
+            return _response(desk.reviews.decide(pair, request.scope["ragtune_key"].name, body.verdict, *texts))
         except DatasetError as error:
             return problem(400, str(error))
 

@@ -1,11 +1,6 @@
-"""The documented routes; the gateway has no others.
-
-A chat request is validated here and then answered by LiteLLM's proxy app, with our hooks
-around the engine call. All other requests are answered here.
-"""
+"""The documented routes; the gateway has no others."""
 
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,10 +12,14 @@ from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 
 from ragtune.errors import FeedbackError
 from ragtune.store.feedback import FeedbackLog
+from ragtune_serving.chat import ChatService, new_response_id
 from ragtune_serving.deployment import MODELS, Deployment
+from ragtune_serving.embedding_routes import add_embedding_route
 from ragtune_serving.grounding import Grounding
+from ragtune_serving.limits import Limits, UsageLedger
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.problems import problem
+from ragtune_serving.recorder import ResponseRecorder
 from ragtune_serving.review_routes import add_review_routes
 from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.schema import (
@@ -35,16 +34,18 @@ from ragtune_serving.schema import (
     Readiness,
     Status,
 )
+from ragtune_serving.streaming import ClientGone, respond
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-_ASGI_KEYS: tuple[str, ...] = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string")
-_ASGI_KEYS += ("root_path", "headers", "client", "server", "state", "extensions")
-_INTERNAL_HEADERS = (b"x-litellm-", b"llm_provider-")
 Responses = dict[int | str, dict[str, Any]]
-_NO_KEY: Responses = {401: {"model": ErrorBody, "description": "no key, or a key that is not accepted"}}
+_NO_KEY: Responses = {
+    401: {"model": ErrorBody, "description": "no key, or a key that is not accepted"},
+    403: {"model": ErrorBody, "description": "the role of the key does not include this route"},
+}
 _BAD_FIELD: Responses = {400: {"model": ErrorBody, "description": "a wrong field; the message lists the valid ones"}}
 _NO_RESPONSE: Responses = {404: {"model": ErrorBody, "description": "no such response"}}
+_NO_MODEL: Responses = {404: {"model": ErrorBody, "description": "no such model name"}}
+_LIMITED: Responses = {429: {"model": ErrorBody, "description": "the key has used what it may; see Retry-After"}}
+_TOO_LARGE: Responses = {413: {"model": ErrorBody, "description": "a body that is too large"}}
 _UNAVAILABLE: Responses = {
     503: {"model": ErrorBody, "description": "the engine or the index cannot answer now; see Retry-After"}
 }
@@ -53,74 +54,72 @@ _ANSWER: Responses = {
 }
 
 
+_RECORD_SECONDS = 2.0
+"""How long feedback waits for its response to be recorded, which takes milliseconds; chosen by hand."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The objects that routes and hooks work with; `gateway.py` builds them once."""
+    """The objects that routes work with; `gateway.py` builds them once."""
 
+    chat: ChatService
     deployment: Deployment
     grounding: Grounding
     log: FeedbackLog
+    recorder: ResponseRecorder
+    ledger: UsageLedger
+    limits: Limits
     metrics: Metrics
     started: float
     reviews: ReviewDesk
 
 
-class Forwarded(Response):
-    """Passes a request whose body was already read to another ASGI app, and returns that app's answer."""
-
-    def __init__(self, app: Callable[..., Awaitable[None]], body: bytes) -> None:
-        self._app, self._body = app, body
-        self.background = None
-
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Run the other app; leave out response headers that reveal its inside."""
-        unread = True
-
-        async def replay() -> MutableMapping[str, Any]:
-            nonlocal unread
-            if unread:
-                unread = False
-                return {"type": "http.request", "body": self._body, "more_body": False}
-            return await receive()
-
-        async def send_without_internals(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                headers = [
-                    (name, value)
-                    for name, value in message["headers"]
-                    if not name.lower().startswith(_INTERNAL_HEADERS)
-                ]
-                message = {**message, "headers": headers}
-            await send(message)
-
-        # The other app gets none of what FastAPI has added to the scope, such as our router and path parameters.
-        await self._app({key: scope[key] for key in _ASGI_KEYS if key in scope}, replay, send_without_internals)
-
-
-def routes(services: Services, proxy: Callable[..., Awaitable[None]]) -> APIRouter:
+def routes(services: Services) -> APIRouter:
     """Return every documented route."""
     router = APIRouter()
-    _add_answering(router, services, proxy)
+    _add_answering(router, services)
     _add_feedback(router, services)
     _add_state(router, services)
+    add_embedding_route(router, services.grounding, {**_BAD_FIELD, **_NO_KEY, **_TOO_LARGE, **_UNAVAILABLE})
     add_review_routes(router, services.reviews)
     return router
 
 
-def _add_answering(router: APIRouter, services: Services, proxy: Callable[..., Awaitable[None]]) -> None:
+def _add_answering(router: APIRouter, services: Services) -> None:
     @router.post(
         "/v1/chat/completions",
         tags=["answering"],
-        responses={**_ANSWER, **_BAD_FIELD, **_NO_KEY, **_UNAVAILABLE},
+        responses={**_ANSWER, **_BAD_FIELD, **_NO_KEY, **_TOO_LARGE, **_LIMITED, **_UNAVAILABLE},
         summary="Answer a question from the documents, with citations",
     )
-    async def chat_completions(body: ChatRequest, request: Request) -> Response:  # noqa: ARG001
-        return Forwarded(proxy, await request.body())
+    async def chat_completions(body: ChatRequest, request: Request) -> Response:
+        response_id, key = new_response_id(), request.scope["ragtune_key"]
+        allowance = services.ledger.allowance(key.name, key.limits or services.limits)
+        try:
+            answer = services.chat.answer(body, response_id, key, allowance)
+            return await respond(request, body, response_id, answer, allowance.headers)
+        except ClientGone:
+            return Response(status_code=499)  # nobody reads it
 
     @router.get("/v1/models", tags=["answering"], responses=_NO_KEY, summary="List the model names")
     async def models() -> ModelList:
-        created = int(services.started)
-        return ModelList(data=[ModelCard(id=name, created=created, description=MODELS[name]) for name in MODELS])
+        return ModelList(data=[_card(services, name) for name in MODELS])
+
+    @router.get(
+        "/v1/models/{name}",
+        tags=["answering"],
+        response_model=ModelCard,
+        responses={**_NO_KEY, **_NO_MODEL},
+        summary="Describe one model name",
+    )
+    async def model(name: str) -> ModelCard | Response:
+        if name not in MODELS:
+            return problem(404, f"There is no model '{name}'. Models: {', '.join(MODELS)}.", "model")
+        return _card(services, name)
+
+
+def _card(services: Services, name: str) -> ModelCard:
+    return ModelCard(id=name, created=int(services.started), description=MODELS[name])
 
 
 def _add_feedback(router: APIRouter, services: Services) -> None:
@@ -132,14 +131,17 @@ def _add_feedback(router: APIRouter, services: Services) -> None:
         summary="Say whether an answer was right, and what it should have been",
     )
     def feedback(body: FeedbackRequest, request: Request) -> FeedbackResponse | Response:
+        if services.recorder.holds(body.response_id, _RECORD_SECONDS):
+            raise FeedbackError("The response is not recorded yet.", fix="try again when the log can be written")
         if services.log.response(body.response_id) is None:
             return problem(404, f"There is no response '{body.response_id}'.", "response_id")
-        user = request.scope["ragtune_user"]
+        user = request.scope["ragtune_key"].name
         try:
-            event = services.log.add(body.response_id, body.rating, body.correction, body.comment, user)
+            event, new = services.log.add_once(body.response_id, body.rating, body.correction, body.comment, user)
         except FeedbackError as error:
             return problem(400, str(error))
-        services.metrics.feedback.labels(event.rating).inc()
+        if new:
+            services.metrics.feedback.labels(event.rating).inc()
         return FeedbackResponse(
             id=event.id,
             sequence=event.sequence,
@@ -168,17 +170,23 @@ def _add_state(router: APIRouter, services: Services) -> None:
         ready = live is not None and live.ready and grounding.settled
         response.status_code = 200 if ready else 503
         name = live.model.version if live else None
-        return Readiness(status="ready" if ready else "starting", model_version=name, retrieval=grounding.present)
+        return Readiness(
+            status="ready" if ready else "starting",
+            model_version=name,
+            retrieval=grounding.present,
+            log=services.recorder.error or "written",
+        )
 
     @router.get("/status", tags=["state"], responses=_NO_KEY, summary="What is live, and the last error")
     def status() -> Status:
+        responses, feedback = services.recorder.counts() or (None, None)
         return Status(
             version=version("ragtune"),
             uptime_seconds=round(time.time() - services.started, 1),
-            **{**deployment.status(), "error": deployment.error or grounding.error},
+            **{**deployment.status(), "error": deployment.error or grounding.error or services.recorder.error},
             retrieval=grounding.present,
-            responses=services.log.count_responses(),
-            feedback=services.log.count_since(0),
+            responses=responses,
+            feedback=feedback,
         )
 
     @router.get(
@@ -192,6 +200,8 @@ def _add_state(router: APIRouter, services: Services) -> None:
         live = deployment.live
         if live is not None:
             services.metrics.show_live(live.model.version, live.model.precision, live.ready, live.restarts)
+        services.metrics.log_pending.set(services.recorder.pending)
+        services.metrics.log_dropped.set(services.recorder.dropped)
         return PlainTextResponse(services.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

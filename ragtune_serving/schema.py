@@ -3,15 +3,47 @@
 An unknown request field is an error that lists the valid fields, so that a typo is never ignored.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from ragtune.answer.controls import DIALS, SWITCHES
 from ragtune.store.feedback import LONGEST_TEXT
 
 FORMAT = 1
 """Version of the fields `ragtune`, feedback and status. Raise it when a field changes its meaning or goes away."""
+
+
+FILTERS = ("document_id", "source", "title", "topic")
+"""Fields of a passage that `ragtune.filter` may restrict."""
+IGNORED = (
+    "metadata",
+    "moderation",
+    "parallel_tool_calls",
+    "prediction",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "reasoning_effort",
+    "safety_identifier",
+    "service_tier",
+    "store",
+)
+"""Fields of OpenAI's chat request that are accepted and change nothing."""
+REFUSED = {
+    "audio": "answers are text",
+    "function_call": "ask the question instead; passages are searched for anyway",
+    "functions": "ask the question instead; passages are searched for anyway",
+    "logprobs": "the checks may change the model's text, so its tokens have no probabilities; use `ragtune.warnings`",
+    "modalities": "answers are text",
+    "tool_choice": "ask the question instead; passages are searched for anyway",
+    "tools": "ask the question instead; passages are searched for anyway",
+    "top_logprobs": "the checks may change the model's text, so its tokens have no probabilities",
+    "web_search_options": "index the pages with `ragtune index --source URL` instead",
+}
+"""Fields of OpenAI's chat request that ask for something that the gateway cannot do, and what to do instead."""
+
+PositiveInt32 = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class Shape(BaseModel):
@@ -27,20 +59,56 @@ class TextPart(Shape):
     text: str
 
 
-class ChatMessage(Shape):
-    """One turn of a conversation.
+class RefusalPart(Shape):
+    """One part of an assistant's message that is a refusal."""
 
-    System messages are not sent to the model, because the released model is trained on one system prompt.
-    """
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ChatMessage(Shape):
+    """One turn of a conversation; a reply of this gateway can be sent back as it came."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] = Field(description="text, or a list of text parts")
+    content: str | list[TextPart | RefusalPart] | None = Field(None, description="text, or a list of text parts")
     name: str | None = None
+    refusal: str | None = Field(None, description="a reply's own field; it is not sent to the model")
+    annotations: list[Any] | None = Field(None, description="a reply's own field; it is not sent to the model")
+    provider_specific_fields: dict[str, Any] | None = Field(None, description="what some clients add to replies")
+    audio: Any = Field(None, description="null")
+    function_call: Any = Field(None, description="null")
+    tool_calls: Any = Field(None, description="null or an empty list")
 
     @property
     def text(self) -> str:
         """The content as one string."""
-        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+        if not isinstance(self.content, list):
+            return self.content or ""
+        return "\n".join(part.text if isinstance(part, TextPart) else part.refusal for part in self.content)
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _only_text_parts(cls, content: Any) -> Any:
+        kinds = {part.get("type") for part in content if isinstance(part, dict)} if isinstance(content, list) else set()
+        if others := kinds - {"text", "refusal"}:
+            raise ValueError(
+                f"a part has the type {', '.join(sorted(map(repr, others)))}, but only 'text' is read; images, audio "
+                "and files belong into the documents that are indexed"
+            )
+        return content
+
+    @field_validator("audio", "function_call", "tool_calls")
+    @classmethod
+    def _no_calls(cls, value: Any) -> Any:
+        if value:
+            raise ValueError("tools and audio are not supported; leave it out or send null")
+        return value
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Self:
+        if self.content is None and self.role != "assistant":
+            raise ValueError(f"a message with the role {self.role!r} needs content")
+        return self
 
 
 class Controls(Shape):
@@ -48,32 +116,82 @@ class Controls(Shape):
 
     dials: dict[str, float] = Field(default_factory=dict, description=f"0 to 1: {', '.join(DIALS)}")
     switches: dict[str, bool] = Field(default_factory=dict, description=f"true or false: {', '.join(SWITCHES)}")
+    filter: dict[str, str] = Field(
+        default_factory=dict, description=f"passages to search, by equal value: {', '.join(FILTERS)}"
+    )
 
 
 class StreamOptions(Shape):
     """Options of a streamed response."""
 
-    include_usage: bool = False
+    include_usage: bool | None = False
+    include_obfuscation: bool | None = Field(None, description="changes nothing")
+
+
+class ResponseFormat(Shape):
+    """The format of the answer: text, any JSON object, or JSON of a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: dict[str, Any] | None = None
 
 
 class ChatRequest(Shape):
-    """A conversation that ends with the user's question."""
+    """A conversation that ends with the user's question.
+
+    It knows every field of OpenAI's chat request. A field in `IGNORED` is accepted and named in the warnings; one in
+    `REFUSED` may only have a value that asks for nothing.
+    """
 
     model: Literal["ragtune", "ragtune-base", "ragtune-raw"]
     messages: list[ChatMessage] = Field(min_length=1, description="the last one is the user's question")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="default: from the settings and `depth`")
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="the newer name of max_tokens")
+    max_tokens: PositiveInt32 | None = Field(None, description="default: from the settings and `depth`")
+    max_completion_tokens: PositiveInt32 | None = Field(None, description="the newer name of max_tokens")
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(None, description="default: the dial `creativity`")
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: str | list[str] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    n: Literal[1] | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    response_format: ResponseFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = Field(None, description="another name of the dial `depth`")
     user: str | None = Field(None, max_length=200, description="your name for the end user; kept with the response")
     ragtune: Controls | None = None
+    n: Literal[1] | None = None
+    metadata: dict[str, Any] | None = None
+    moderation: Any = None
+    parallel_tool_calls: bool | None = None
+    prediction: Any = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: Any = None
+    prompt_cache_retention: str | None = None
+    reasoning_effort: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    audio: Any = None
+    function_call: Any = None
+    functions: Any = None
+    logprobs: bool | None = None
+    modalities: list[str] | None = None
+    tool_choice: Any = None
+    tools: Any = None
+    top_logprobs: int | None = None
+    web_search_options: Any = None
+
+    @field_validator(*REFUSED)
+    @classmethod
+    def _refuse(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and value not in ("none", "auto", ["text"]):
+            raise ValueError(f"it is not supported; {REFUSED[str(info.field_name)]}")
+        return value
+
+    @property
+    def ignored(self) -> list[str]:
+        """The fields that ask for something and change nothing, in the order of the schema."""
+        return [name for name in IGNORED if getattr(self, name) and getattr(self, name) not in ("auto", "default")]
 
 
 class CitedPassage(BaseModel):
@@ -95,7 +213,7 @@ class RagTuneField(BaseModel):
 
     format: int = Field(FORMAT, description="version of this format")
     response_id: str = Field(description="send it to /v1/feedback; equal to `id`")
-    model_version: str = Field(description="registry version, `base` before the first release, or `provider`")
+    model_version: str = Field(description="registry version, `base` before the first, `provider`, or `fallback:NAME`")
     citations: list[CitedPassage]
     refused: bool = Field(description="the model said that the documents do not contain the answer")
     warnings: list[str] = Field(description="problems that the checks of the answer found")
@@ -105,15 +223,17 @@ class RagTuneField(BaseModel):
 class ReplyMessage(BaseModel):
     """The assistant's turn."""
 
-    role: Literal["assistant"]
+    role: Literal["assistant"] = "assistant"
     content: str
+    refusal: None = Field(None, description="null; see `ragtune.refused`")
 
 
 class Choice(BaseModel):
     """The answer; there is always exactly one choice."""
 
-    index: int
+    index: int = 0
     message: ReplyMessage
+    logprobs: None = Field(None, description="null")
     finish_reason: str
 
 
@@ -129,12 +249,40 @@ class ChatResponse(BaseModel):
     """A chat completion in OpenAI's format with the field `ragtune`."""
 
     id: str
-    object: Literal["chat.completion"]
+    object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
     choices: list[Choice]
     usage: Usage
     ragtune: RagTuneField
+
+
+class Delta(BaseModel):
+    """The part of the assistant's turn that a chunk adds; the first one has the role."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class ChunkChoice(BaseModel):
+    """The one choice of a chunk; `finish_reason` is null until the last one."""
+
+    index: int = 0
+    delta: Delta
+    logprobs: None = None
+    finish_reason: str | None = None
+
+
+class ChatChunk(BaseModel):
+    """One server-sent event of a streamed answer."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+    ragtune: RagTuneField | None = None
 
 
 class ModelCard(BaseModel):
@@ -152,6 +300,43 @@ class ModelList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
+
+
+class EmbeddingRequest(Shape):
+    """Texts to embed."""
+
+    model: Literal["ragtune-embedder"]
+    input: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=2048)]
+    ) = Field(description="a text, or up to 2048 texts")
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, description="only the embedder's own number")
+    user: str | None = Field(None, description="changes nothing")
+
+
+class Embedding(BaseModel):
+    """The vector of one text, of length 1."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str = Field(description="numbers, or base64 of 32-bit floats")
+
+
+class EmbeddingUsage(BaseModel):
+    """Tokens that were embedded."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingResponse(BaseModel):
+    """Vectors in OpenAI's format."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str = "ragtune-embedder"
+    usage: EmbeddingUsage
 
 
 class FeedbackRequest(Shape):
@@ -284,6 +469,7 @@ class Readiness(BaseModel):
     status: Literal["ready", "starting"]
     model_version: str | None
     retrieval: bool
+    log: str = Field(description="`written`, or why responses cannot be recorded; answers go on")
 
 
 class Status(BaseModel):
@@ -297,6 +483,6 @@ class Status(BaseModel):
     comparison: dict[str, Any] | None
     champion: str | None = Field(description="the registry's champion; it becomes live once its engine answers")
     retrieval: bool
-    responses: int
-    feedback: int
+    responses: int | None = Field(description="null if the feedback log cannot be read")
+    feedback: int | None
     error: str

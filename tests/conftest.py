@@ -7,7 +7,10 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.support.environment import keep_environment  # noqa: F401 a fixture
+from tests.support.migrated_mlflow import give_mlflow  # noqa: F401 a fixture
 from tests.support.postgres import postgres_url, schema_of_its_own
+from tests.support.small_disk import small_disk  # noqa: F401 a fixture
 
 _DRAWN: dict[str, Any] = {
     "deadline": None,

@@ -190,6 +190,12 @@ def test_of_two_equal_paragraphs_one_may_be_left_out_and_is_counted() -> None:
     assert (result.left_out, result.lost_words) == ({"repeated in the document": 3}, 0)
 
 
+def test_pieces_of_a_long_line_that_are_equal_are_no_lost_words(tmp_path: Path) -> None:
+    (one,), passages = read(tmp_path, a_txt="tide " * 2000)
+    assert len(passages) > 2
+    assert account(one, passages).share_in_passages == 1.0
+
+
 def test_the_number_of_lost_words_is_exact_even_if_few_are_named() -> None:
     one = document("It opens.", words=10_000, lost=("x",) * MOST_LOST_NAMED, lost_words=5_000)
     assert account(one, [passage("It opens.")]).share_accounted_for == pytest.approx(0.5)

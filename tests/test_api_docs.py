@@ -6,18 +6,19 @@ from pathlib import Path
 import pytest
 
 from ragtune_serving import schema
-from ragtune_serving.api import OPEN_PATHS, build_api
+from ragtune_serving.api import build_api
+from ragtune_serving.guard import OPEN_PATHS
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.routes import Services, routes
 
 TEXT = Path(__file__).parents[1].joinpath("docs", "api.md").read_text()
 
-SERVICES = Services(None, None, None, Metrics(), 0.0, None)
+SERVICES = Services(None, None, None, None, None, None, None, Metrics(), 0.0, None)
 
 
 @pytest.fixture(scope="module")
 def api():
-    return build_api(SERVICES, None)
+    return build_api(SERVICES)
 
 
 def routes_of_the_page() -> set[str]:
@@ -29,7 +30,7 @@ def routes_of_openapi(api) -> set[str]:
 
 
 def test_the_document_the_description_and_the_routes_are_the_same(api):
-    real = {f"{method} {route.path}" for route in routes(SERVICES, None).routes for method in route.methods}
+    real = {f"{method} {route.path}" for route in routes(SERVICES).routes for method in route.methods}
     assert routes_of_openapi(api) == routes_of_the_page() == real
 
 
@@ -42,6 +43,11 @@ def test_the_document_the_description_and_the_routes_are_the_same(api):
         schema.RagTuneField,
         schema.CitedPassage,
         schema.ModelCard,
+        schema.ChatMessage,
+        schema.Choice,
+        schema.EmbeddingRequest,
+        schema.EmbeddingResponse,
+        schema.Embedding,
         schema.FeedbackRequest,
         schema.FeedbackResponse,
         schema.ErrorDetail,
@@ -64,7 +70,8 @@ def test_every_field_is_in_the_document(shape):
 
 def test_every_request_field_in_the_document_exists():
     tables = TEXT.split("| request field | meaning |")[1:]
-    shapes = (schema.ChatRequest, schema.FeedbackRequest, schema.AssignmentRequest, schema.ReviewRequest)
+    names = ("ChatRequest", "EmbeddingRequest", "FeedbackRequest", "AssignmentRequest", "ReviewRequest")
+    shapes = [getattr(schema, name) for name in names]
     for table, shape in zip(tables, shapes, strict=True):
         rows = re.findall(r"^\| `(\w+)` \|", table.split("\n\n")[0], re.MULTILINE)
         assert rows == list(shape.model_fields)

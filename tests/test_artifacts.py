@@ -1,12 +1,13 @@
+import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 
 from ragtune.errors import RegistryError
 from ragtune.records import QAPair
-from ragtune.store.artifacts import ArtifactStore, clear_abandoned, folder_files, scratch_name
+from ragtune.store.artifacts import ArtifactStore, clear_abandoned, folder_files, scratch_name, write_json
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,38 @@ def test_what_a_killed_process_left_half_written_is_removed_and_a_living_one_kee
         folder.mkdir(parents=True)
     clear_abandoned(tmp_path / "models", tmp_path / "store")
     assert [folder.exists() for folder in (*abandoned, own)] == [False, False, True]
+
+
+def test_a_store_that_is_moved_or_copied_finds_its_own_artefacts(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "home" / "artifacts")
+    store.set_current(store.write_records("planets", [Planet("Mars", ())]))
+    stored = [path.read_text() for path in (tmp_path / "home").rglob("*.json")]
+    assert len(stored) == 2
+    assert not any(str(tmp_path) in text for text in stored)
+    shutil.copytree(tmp_path / "home", tmp_path / "copy")
+    (tmp_path / "home").rename(tmp_path / "moved")
+    for home in ("copy", "moved"):
+        here = ArtifactStore(tmp_path / home / "artifacts")
+        ref = here.current("planets")
+        assert ref is not None
+        assert here.folder(ref).is_relative_to(tmp_path / home)
+        assert here.read_records(ref, Planet) == [Planet("Mars", ())]
+
+
+def test_a_store_of_version_0_1_0_with_absolute_paths_is_read_after_a_move(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "artifacts")
+    ref = store.write_records("planets", [Planet("Mars", ())])
+    write_json(
+        tmp_path / "artifacts/planets/current.json", {**asdict(ref), "uri": f"/old/home/planets/{ref.sha256[:16]}"}
+    )
+    assert store.current("planets") == ref
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_scratch(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"a": 1})
+    circle: list[object] = []
+    circle.append(circle)
+    with pytest.raises(ValueError, match="Circular"):
+        write_json(tmp_path / "a.json", circle)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == '{\n  "a": 1\n}'

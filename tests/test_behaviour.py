@@ -32,13 +32,13 @@ def test_the_hash_is_the_same_each_time_and_differs_between_behaviours() -> None
 
 def test_an_edit_of_code_that_is_reached_through_imports_changes_the_hash() -> None:
     tree = ast.parse(TEXT)
-    function(tree, "cut_excerpt").body.insert(1, ast.parse("limit = 0").body[0])
+    function(tree, "choose_lines").body.insert(1, ast.parse("limit = 0").body[0])
     assert with_edited_excerpts(ast.unparse(tree)) != behaviour_sha256(score_model)
 
 
 def test_comments_docstrings_and_formatting_do_not_count() -> None:
     tree = ast.parse(TEXT)
-    function(tree, "cut_excerpt").body[0] = ast.parse('"""Another docstring."""').body[0]
+    function(tree, "choose_lines").body[0] = ast.parse('"""Another docstring."""').body[0]
     without_comments_and_formatting = ast.unparse(tree)
     assert without_comments_and_formatting != TEXT
     assert with_edited_excerpts(without_comments_and_formatting + "\n# A comment.") == behaviour_sha256(score_model)

@@ -97,6 +97,19 @@ def test_table_pieces_repeat_the_header() -> None:
     assert sum(chunk.text.count("opens at") for chunk in chunks) == 30
 
 
+def test_a_bar_in_a_cell_stays_when_a_wide_row_is_cut() -> None:
+    row = f"| {sentences(8)} | north\\|south | open |"
+    text = "\n".join(chunk.text for chunk in chunks_of(f"| a | b | c |\n|---|---|---|\n{row}"))
+    assert "north|south; open" in text
+
+
+def test_a_piece_that_repeats_another_one_is_kept_as_its_copy() -> None:
+    chunks = chunks_of("\n\n".join([sentences(6, "a"), sentences(6, "b"), sentences(6, "a")]))
+    assert [chunk.text for chunk in chunks] == [sentences(6, "a"), sentences(6, "b"), sentences(6, "a")]
+    assert [chunk.duplicate_of for chunk in chunks] == ["", "", chunks[0].id]
+    assert len({chunk.id for chunk in chunks}) == 3
+
+
 def test_a_list_is_cut_between_items() -> None:
     items = [f"- gate {n} opens at dawn and it closes late" for n in range(20)]
     chunks = chunks_of("\n".join(items))

@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from ragtune.errors import EngineError, RagTuneError, ResourceError, SettingsError
 from ragtune.records import Chunk, GateDecision, Hit, QAPair, Score, SplitItem
-from ragtune.settings import load_settings
-from ragtune.store.artifacts import ArtifactStore
+from ragtune.settings import child_environment, load_settings
+from ragtune.store.artifacts import ArtifactStore, write_json
+from ragtune.store.locks import held
 from ragtune.store.warehouse import Warehouse
-from ragtune_serving.address import check_port
+from ragtune_serving.address import check_port, endpoint_url
 from ragtune_serving.checks import examine
 from ragtune_serving.cli import app
 from ragtune_serving.client import GatewayClient
@@ -83,6 +84,19 @@ def test_an_error_is_a_message_and_exit_code_1_without_a_traceback(home):
     assert result.returncode == 1
     assert "hybrid, text or vector" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_home_that_belongs_to_somebody_else_is_a_message(tmp_path):
+    # Nobody may create a folder in /sys, not even root.
+    environment = child_environment(RAGTUNE_HOME="/sys/ragtune")
+    for command in (["ragtune_serving.cli", "status"], ["ragtune_assets.materialize"]):
+        result = subprocess.run(
+            [sys.executable, "-m", *command], capture_output=True, text=True, check=False, env=environment
+        )
+        assert result.returncode == 1
+        assert "/sys/ragtune cannot be used" in result.stderr + result.stdout
+        assert "set RAGTUNE_HOME to a folder of your own" in result.stderr + result.stdout
+        assert "Traceback" not in result.stderr
 
 
 def test_documents_are_indexed_found_and_ranked_into_a_run_file(home, tmp_path):
@@ -178,7 +192,9 @@ def test_status_of_an_empty_home_says_so(home):
     assert report["gateway"]["live"] is None
     assert report["aliases"] == {"champion": None, "challenger": None, "previous": None}
     assert report["feedback"] == {"responses": 0, "verdicts": 0}
-    assert "champion    -" in invoke("status").stdout
+    printed = invoke("status").stdout
+    assert "champion    -" in printed
+    assert "index       none yet; `ragtune index` builds it" in printed
 
 
 def test_rollback_without_a_previous_champion_is_refused(home):
@@ -218,12 +234,21 @@ def test_the_gateway_and_the_key_come_from_the_settings(home, monkeypatch):
     assert "rt-secret" not in repr(load_settings())
 
 
+def test_the_address_of_a_killed_gateway_or_of_the_original_of_a_copy_is_not_used(home):
+    settings = load_settings({"gateway": {"port": 9}})
+    write_json(home / "gateway" / "endpoint.json", {"url": "http://127.0.0.1:1234"})
+    assert endpoint_url(settings) == "http://127.0.0.1:9"
+    with held(home / "gateway" / "serve.lock"):
+        assert endpoint_url(settings) == "http://127.0.0.1:1234"
+
+
 def test_up_runs_everything_on_loopback_with_its_state_in_the_home(home):
     programs = running.platform_programs(load_settings())
-    assert {program.name for program in programs} == {"gateway", "Dagster daemon", "Dagster webserver", "MLflow UI"}
+    names = {"gateway", "alerts", "Dagster daemon", "Dagster webserver", "MLflow UI"}
+    assert {program.name for program in programs} == names
     for program in programs:
         assert program.log.is_relative_to(home)
-        if program.name != "Dagster daemon":
+        if program.name not in ("Dagster daemon", "alerts"):  # these two do not listen
             assert "127.0.0.1" in program.command
         if program.name.startswith("Dagster"):
             assert program.environment["RAGTUNE_DAGSTER_STORAGE"] == str(home / "dagster")

@@ -135,6 +135,7 @@ def test_every_sensor_is_on_from_the_start(tmp_path):
     sensors = build_definitions(load_settings({"home": tmp_path})).sensors
     assert {sensor.name: sensor.default_status.value for sensor in sensors} == {
         "changed_sources": "RUNNING",
+        "dead_runs": "RUNNING",
         "enough_new_feedback": "RUNNING",
         "enough_new_reviews": "RUNNING",
         "keep_up": "RUNNING",

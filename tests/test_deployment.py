@@ -160,17 +160,21 @@ def test_the_comparison_engine_starts_on_demand_and_ends_when_idle(parts):
     assert deployment.status()["comparison"] is None
 
 
-def test_a_damaged_champion_is_not_served_and_the_live_one_stays(parts):
+def test_a_damaged_champion_is_not_served_until_it_was_fixed_and_the_live_one_stays(parts):
     deployment, _, _, registry = parts
     registry.move("champion", release(registry, "one"))
     deployment.start()
     until(lambda: deployment.live and deployment.live.ready)
     second = release(registry, "two")
-    (Path(registry.version(second).folder) / "w8a8" / "config.json").write_text("changed")
+    damaged = Path(registry.version(second).folder) / "w8a8" / "config.json"
+    damaged.write_text("changed")
     registry.move("champion", second)
     until(lambda: deployment.error)
     assert "Version 2 is not served" in deployment.error
     assert deployment.engine_for("ragtune").model.version == "1"
+    damaged.write_text('"two"')
+    until(lambda: deployment.live.model.version == "2")
+    assert deployment.error == ""
 
 
 def test_a_champion_that_does_not_start_leaves_the_live_one(parts):
@@ -186,6 +190,7 @@ def test_a_champion_that_does_not_start_leaves_the_live_one(parts):
     registry.move("champion", registry.register(folder))
     until(lambda: (deployment.status()["next"] or {}).get("error"))
     assert "This model is broken" in deployment.status()["next"]["error"]
+    until(lambda: deployment.status()["next"]["restarts"] >= 2)
     assert deployment.engine_for("ragtune").model.version == "1"
     registry.rollback()
     until(lambda: deployment.status()["next"] is None)

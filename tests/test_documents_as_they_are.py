@@ -336,6 +336,7 @@ def test_page_numbers_of_a_pdf_are_told_by_place_and_sequence_and_listed() -> No
         ("It is a time-", "saving way to paint a hull.", "time-saving way"),
         ("The boats are painted every morn-", "ing before the bell.", "morning before"),
         ("Every passenger gets infor-", "mation at the gate.", "information at"),
+        ("With xzip you get an xzip-", "compressed list of boats.", "xzip-compressed list"),
     ],
 )
 def test_a_hyphen_at_the_end_of_a_line_of_a_pdf_stays_if_it_belongs_to_the_word(

@@ -19,7 +19,7 @@ from ragtune.records import Chunk, Hit, QAPair, SplitItem
 from ragtune.settings import AnswerSettings
 from tests.support.api_pages import articles, chunk, shop
 
-SETTINGS = AnswerSettings(passages=3, passage_words=60)
+SETTINGS = AnswerSettings(passages=3, shown_words=180)
 
 
 @pytest.fixture(scope="module")

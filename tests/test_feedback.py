@@ -47,10 +47,23 @@ def test_a_verdict_carries_what_it_is_about(log):
 
 def test_events_after_a_sequence_number_are_the_new_ones_in_order(log):
     log.record_response(RESPONSE)
-    added = [log.add("r1", "up") for _ in range(5)]
+    added = [log.add("r1", "up", user=f"key-{number}") for number in range(5)]
     assert log.events(after_sequence=added[1].sequence) == added[2:]
     assert log.count_since(added[1].sequence) == 3
     assert log.count_since(0) == 5
+
+
+def test_a_verdict_that_is_sent_again_is_stored_once_and_a_change_of_mind_is_stored(log):
+    log.record_response(RESPONSE)
+    first, new = log.add_once("r1", "up", comment="good ", user="ann")
+    assert new
+    assert log.add_once("r1", "up", comment="good", user="ann") == (first, False)
+    assert log.add_once("r1", "up", comment="good", user="bob")[1]
+    assert log.add_once("r1", "down", user="ann")[1]
+    assert log.add_once("r1", "up", comment="good", user="ann")[1]
+    assert [(event.user, event.rating) for event in log.events()] == [
+        ("ann", "up"), ("bob", "up"), ("ann", "down"), ("ann", "up"),
+    ]  # fmt: skip
 
 
 def test_a_verdict_on_an_unknown_response_is_refused(log):

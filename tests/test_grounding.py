@@ -27,6 +27,9 @@ class GrowingIndex:
     def search(self, text, limit):
         return [HIT][:limit]
 
+    def search_many(self, texts, limit, where):
+        return [self.search(text, limit) for text in texts]
+
 
 @pytest.fixture
 def start_grounding(tmp_path):
@@ -58,7 +61,8 @@ def test_answers_become_grounded_as_soon_as_there_is_an_index(start_grounding):
     assert grounding.answerer("ragtune").prepare("What is the default?").passages is None
     index.state = "filled"
     until(lambda: grounding.present)
-    assert grounding.answerer("ragtune").prepare("What is the default?").passages == (HIT,)
+    passages = grounding.answerer("ragtune").prepare("What is the default?").passages
+    assert [hit.chunk for hit in passages] == [HIT.chunk]
     assert grounding.answerer("ragtune-raw").prepare("What is the default?").passages is None
 
 

@@ -180,7 +180,7 @@ def test_an_edit_of_trimming_changes_the_key_of_kept_answers_and_a_comment_does_
     text, before = module.read_text(), key()
     module.write_text(text + "\n# A comment.\n")
     assert key() == before
-    module.write_text(text + "\n_inner = cut_excerpt\n\n\ndef cut_excerpt(*parts):\n    return _inner(*parts)\n")
+    module.write_text(text + "\n_inner = choose_lines\n\n\ndef choose_lines(*parts):\n    return _inner(*parts)\n")
     assert key() != before
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ragtune.errors import ResourceError
 from ragtune.settings import child_environment
-from ragtune_assets.home_lock import HOLDER, exclusive
+from ragtune.store.home_lock import HOLDER, exclusive
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 def test_the_second_process_in_a_home_learns_which_one_is_there(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from ragtune.errors import ResourceError\n"
-        "from ragtune_assets.home_lock import exclusive\n"
+        "from ragtune.store.home_lock import exclusive\n"
         "try:\n  exclusive(Path(sys.argv[1])).__enter__()\n"
         "except ResourceError as error:\n  sys.exit(str(error))"
     )
@@ -99,11 +99,20 @@ def test_a_waiting_run_can_be_interrupted(tmp_path: Path, start_run: Callable[[]
     assert not (tmp_path / "started").exists()
 
 
-def test_a_killed_run_leaves_the_lock_free(tmp_path: Path, start_run: Callable[[], subprocess.Popen[str]]) -> None:
+def test_a_killed_run_leaves_the_lock_free_and_its_step_ends_too(
+    tmp_path: Path, start_run: Callable[[], subprocess.Popen[str]]
+) -> None:
     run = start_run()
     wait_for((tmp_path / "started").exists, tmp_path / "log")
+    step = int((tmp_path / "started").read_text())
+    assert step != run.pid
     run.kill()
     run.wait(timeout=30)
-    (tmp_path / "go").touch()
+    wait_for(lambda: not Path(f"/proc/{step}").exists() or "Z" in state(step), tmp_path / "log")
     with exclusive(tmp_path):
         pass
+
+
+def state(pid: int) -> str:
+    """Return the state of a process as Linux names it; Z is an ended one that nobody collected."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -1,10 +1,14 @@
+import json
 import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
-from ragtune.errors import ResourceError
+from ragtune.errors import ResourceError, SettingsError
+from ragtune_serving.cli import app
 from ragtune_serving.keys import KeyStore, bearer
+from ragtune_serving.limits import Limits
 
 
 def test_the_first_key_is_returned_once_and_stored_for_the_client(tmp_path):
@@ -89,3 +93,65 @@ def test_only_a_bearer_header_carries_a_key():
     assert bearer("bearer  abc ") == "abc"
     assert bearer("Basic abc") == ""
     assert bearer("") == ""
+
+
+def test_a_key_has_the_role_that_it_was_made_with_and_the_local_client_may_do_everything(tmp_path):
+    store = KeyStore(tmp_path / "keys")
+    store.ensure()
+    assert store.find(store.client_key()).role == "admin"
+    key = store.find(store.create("app"))
+    assert (key.name, key.role) == ("app", "application")
+    with pytest.raises(SettingsError, match="one of application, annotator, reviewer, operator, admin"):
+        store.create("x", "boss")
+
+
+@pytest.mark.parametrize(
+    ("role", "allowed", "refused"),
+    [
+        (
+            "application",
+            ["/v1/chat/completions", "/v1/models/ragtune", "/v1/feedback"],
+            ["/status", "/v1/review/pairs"],
+        ),
+        ("annotator", ["/v1/review/decisions"], ["/v1/review/progress", "/v1/chat/completions", "/v1/feedback"]),
+        ("reviewer", ["/v1/review/progress", "/v1/feedback"], ["/v1/chat/completions", "/metrics"]),
+        ("operator", ["/status", "/metrics", "/v1/chat/completions"], ["/v1/review/pairs"]),
+        ("admin", ["/status", "/v1/review/pairs", "/v1/chat/completions"], []),
+    ],
+)
+def test_a_role_includes_its_routes_and_no_others(tmp_path, role, allowed, refused):
+    store = KeyStore(tmp_path / "keys")
+    key = store.find(store.create("ann", role))
+    assert all(key.may_call(path) for path in allowed)
+    assert not any(key.may_call(path) for path in refused)
+    assert not KeyStore(tmp_path / "keys").find(store.create("bob")).may_call("/v1/modelsandmore")
+
+
+def test_a_revoked_key_and_an_expired_one_work_no_longer_in_any_process(tmp_path):
+    server, operator = KeyStore(tmp_path / "keys"), KeyStore(tmp_path / "keys")
+    lasting, short = operator.create("ann"), operator.create("bob", expires_at="2001-01-01T00:00:00+00:00")
+    assert server.user(lasting) == "ann"
+    assert server.user(short) == ""
+    operator.revoke("ann")
+    assert server.user(lasting) == ""
+    with pytest.raises(SettingsError, match="no key of 'ann'"):
+        operator.revoke("ann")
+
+
+def test_the_commands_add_list_and_revoke_keys(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path))
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["keys", *arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    key = run("add", "shop", "--days", "30", "--requests-per-minute", "5", "--filter", "topic=shop").strip()
+    stored = KeyStore(tmp_path / "keys").find(key)
+    assert (stored.role, stored.limits, stored.filter) == ("application", Limits(5), {"topic": "shop"})
+    (listed,) = json.loads(run("list", "--json"))
+    assert (listed["name"], listed["expired"], listed["requests_per_minute"]) == ("shop", False, 5)
+    assert key not in run("list") + run("list", "--json")
+    assert "shop" in run("list")
+    run("revoke", "shop")
+    assert json.loads(run("list", "--json")) == []

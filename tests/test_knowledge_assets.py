@@ -1,6 +1,5 @@
 """What a person can do to the knowledge base in Dagster, on the real assets."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from ragtune.errors import SourceError
 from ragtune.knowledge.library import Library
 from ragtune.ports import silent
 from ragtune.records import ArtifactRef, Chunk, Document, QAPair, SplitItem
-from ragtune.settings import RewriterSettings, Settings, load_settings
+from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets.definitions import build_definitions
@@ -32,7 +31,6 @@ from ragtune_assets.knowledge import (
 from ragtune_assets.resources import build_resources
 from ragtune_serving.commands.documents import bring_up_to_date
 from tests.support.counting_embedder import CountingEmbedder
-from tests.support.model_server import ModelServer
 
 
 @pytest.fixture
@@ -271,26 +269,3 @@ def test_the_page_of_retrieval_scores_shows_recall_latency_and_size_over_time(se
     table = page["retrieval so far"].splitlines()
     assert [line.split(" | ")[0] for line in table[2:]] == [f"| {row.measured_at}" for row in reversed(rows)]
     assert all("data:image/png;base64" in page[f"{name} over time"] for name in ("recall", "latency"))
-
-
-def test_retrieval_is_measured_with_the_rewriter_that_serves(settings: Settings, docs: Path) -> None:
-    (docs / "horses.md").write_text("# Horses\n\nA striped horse lives in a herd.")
-    server = ModelServer(lambda body: json.dumps({"questions": ["Text of b.", "B"]}))
-    served = settings.index.model_copy(update={"rewriter": server.settings(RewriterSettings)})
-    settings = settings.model_copy(update={"index": served})
-    question = "Where does a striped horse live?"
-
-    @dg.asset(name="qa_splits")
-    def one_question(chunks: ArtifactRef, store: dg.ResourceParam[ArtifactStore]) -> dg.MaterializeResult[ArtifactRef]:
-        (b,) = (chunk for chunk in store.read_records(chunks, Chunk) if chunk.title == "B")
-        pair = QAPair(id="p", question=question, answer=b.text, kind="kind", document_id=b.document_id, chunk_id=b.id)
-        return materialized(store.write_records("qa_splits", [SplitItem(pair, "test", "p")]), {})
-
-    try:
-        assets = [*KNOWLEDGE, one_question, retrieval_scores]
-        result = dg.materialize(assets, resources=build_resources(settings))
-    finally:
-        server.close()
-    (event,) = result.asset_materializations_for_node("retrieval_scores")
-    assert event.metadata["MRR@10"].value == 1.0, "by the question alone the horses come first"
-    assert any(question in str(request) for request in server.requests)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ragtune.errors import SourceError
+from ragtune.errors import SettingsError, SourceError
 from ragtune.knowledge.library import Library
 from ragtune.settings import load_settings
 
@@ -44,6 +44,29 @@ def test_a_removed_document_stays_away_through_every_read_until_it_is_restored(t
     again.restore([removed.id])
     assert paths(again) == ["a.md", "b.md", "c.md"]
     assert again.find("a.md").text.strip().endswith("First, edited.")
+
+
+def test_the_settings_give_a_source_its_language_whatever_the_documents_say(tmp_path: Path) -> None:
+    text = "---\nlanguage: en\n---\n# Pult\n\nDas Pult."
+    sources = write(tmp_path / "one", a=text), write(tmp_path / "two", b=text)
+    settings = {"home": tmp_path / "home", "sources": sources}
+    unset = Library(load_settings(settings)).read()
+    assert [document.language for document in unset.documents] == ["en", "en"]
+    german = Library(load_settings({**settings, "languages": {f"{sources[0]}/": "de"}}))
+    corpus = german.read(reread=[])
+    assert [document.language for document in corpus.documents] == ["de", "en"]
+    assert [document.language for document in german.documents()] == ["de", "en"]
+    assert {spec for spec, state in german.states().items() if state != unset.states[spec]} == {sources[0]}
+    assert corpus.states == german.states()
+
+
+def test_a_language_of_what_is_no_source_is_an_error(tmp_path: Path) -> None:
+    source = write(tmp_path / "one", a="# A\n\nFirst.")
+    settings = {"home": tmp_path / "home", "sources": [source], "languages": {"folder:elsewhere": "de"}}
+    with pytest.raises(SettingsError, match=f"(?s)elsewhere, which is no source.*{source}"):
+        Library(load_settings(settings)).read()
+    with pytest.raises(SettingsError, match="languages"):
+        load_settings({**settings, "languages": {source: "German"}})
 
 
 def test_removing_twice_is_removing_once(two: Library) -> None:

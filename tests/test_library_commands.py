@@ -82,6 +82,23 @@ def test_a_document_shows_what_was_left_out_and_which_passages_are_copies(docs: 
     assert "left out      4 words" in printed
 
 
+def test_the_same_text_under_another_title_is_listed_and_both_are_found(docs: Path) -> None:
+    (docs / "kiel.md").write_text("# Kiel\n\nThe counter is open from nine to five.\n")
+    (docs / "bremen.md").write_text("# Bremen\n\nThe counter is open from nine to five.\n")
+    invoke("index")
+    (passage,) = as_json("documents", "show", "kiel.md")["passages"]
+    assert [(other["source"], other["title"]) for other in passage["same_text_as"]] == [("bremen.md", "Bremen")]
+    assert passage["copy_of"] is None
+    assert "the same text as in kiel.md, under the title Kiel" in invoke("documents", "show", "bremen.md")
+    for name in ("Kiel", "Bremen"):
+        assert as_json("search", f"counter {name}")[0]["source"] == f"{name.lower()}.md"
+
+
+def test_status_shows_how_much_the_index_holds(docs: Path) -> None:
+    assert "index       2 documents, 2 passages" in invoke("status")
+    assert as_json("status")["index"] == {"documents": 2, "passages": 2}
+
+
 def test_a_removed_document_is_shown_whole(docs: Path) -> None:
     invoke("documents", "remove", "cart.md")
     cart = as_json("documents", "show", "cart.md")

@@ -12,9 +12,9 @@ from ragtune.errors import RagTuneError, ResourceError
 from ragtune.records import ArtifactRef
 from ragtune.settings import child_environment
 from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.home_lock import exclusive
 from ragtune_assets.display import materialized
-from ragtune_assets.home_lock import exclusive
-from ragtune_assets.materialize import RUN_TAG, clear_dead_runs, layers, main, materialize
+from ragtune_assets.materialize import layers, main, materialize
 from ragtune_assets.resources import ArtifactIO
 
 
@@ -92,6 +92,13 @@ def test_a_deleted_artefact_is_built_again(world):
     assert world.run() == ["source", "middle"]
 
 
+def test_a_moved_home_has_nothing_to_build(world, tmp_path):
+    world.run()
+    (tmp_path / "artifacts").rename(tmp_path / "moved")
+    world.store = ArtifactStore(tmp_path / "moved")
+    assert world.run() == ["source"]
+
+
 def test_a_failed_blocking_check_stops_the_run_and_is_tried_again(world):
     world.check_passes = False
     with pytest.raises(RagTuneError, match="middle: the check good did not pass"):
@@ -133,16 +140,6 @@ def test_a_selection_builds_its_part_and_force_builds_what_is_fresh(world):
 def test_layers_never_hold_an_asset_before_its_inputs():
     a, b, c = (dg.AssetKey(name) for name in "abc")
     assert list(layers({c: [a, b], b: [a], a: []})) == [{a}, {b}, {c}]
-
-
-def test_a_run_of_a_killed_process_is_closed(world):
-    run = world.instance.create_run_for_job(
-        world.definitions().resolve_implicit_global_asset_job_def(),
-        tags={RUN_TAG: "1"},
-        status=dg.DagsterRunStatus.STARTED,
-    )
-    clear_dead_runs(world.instance)
-    assert world.instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED
 
 
 def test_an_unknown_source_ends_with_a_message_and_exit_code_1(tmp_path, monkeypatch, capsys):

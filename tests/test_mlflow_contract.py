@@ -2,6 +2,7 @@
 
 import multiprocessing
 import shutil
+import sqlite3
 import sys
 import time
 import urllib.request
@@ -15,6 +16,7 @@ from ragtune.backends.engines import free_port
 from ragtune.errors import RegistryError
 from ragtune.model.training.tracking import MlflowTracker
 from ragtune.settings import Settings, load_settings
+from ragtune.store.mlflow_files import delete_run, make_portable
 from ragtune.store.registry import ModelRegistry, read_manifest, verify
 from ragtune_serving.processes import Program, start, stop
 from tests.support.releases import released
@@ -109,6 +111,67 @@ def test_rollback_refuses_a_previous_model_that_does_not_verify(settings):
     with pytest.raises(RegistryError, match="fails verification"):
         registry.rollback()
     assert registry.alias("champion").folder == str(folders[1])
+
+
+def three_versions(settings: Settings) -> tuple[ModelRegistry, list[Path]]:
+    """Return a registry with versions 1 (no name), 2 (previous) and 3 (champion), and their folders."""
+    registry = ModelRegistry(settings)
+    folders = [released(settings.home, weights=w) for w in (b"one", b"two", b"three")]
+    numbers = [registry.register(folder) for folder in folders]
+    for number in numbers[1:]:
+        registry.move("champion", number)
+    return registry, folders
+
+
+def test_a_version_whose_weights_are_gone_breaks_no_other(settings):
+    registry, folders = three_versions(settings)
+    shutil.rmtree(folders[0])
+    assert [model.folder for model in registry.versions()] == [str(folder) for folder in folders[1:]]
+    first, second, third = registry.entries()
+    assert "no manifest.json" in first.problem
+    assert (second.problem, third.problem, second.aliases, third.aliases) == ("", "", ("previous",), ("champion",))
+    assert registry.rollback().folder == str(folders[1])
+    fourth = registry.register(released(settings.home, weights=b"four"))
+    assert registry.move("champion", fourth).version == fourth
+    with pytest.raises(RegistryError, match="is incomplete"):
+        registry.version(first.version)
+
+
+def test_a_champion_whose_weights_are_gone_does_not_stop_a_new_one(settings, caplog):
+    registry, folders = three_versions(settings)
+    (folders[2] / "w8a8" / "model.safetensors").unlink()
+    assert registry.usable_alias("champion") is None
+    assert "which cannot be served: w8a8/model.safetensors and 0 more files are missing" in caplog.text
+    fourth = registry.register(released(settings.home, weights=b"four"))
+    registry.move("champion", fourth)
+    assert registry.usable_alias("champion").version == fourth
+
+
+def test_a_version_that_somebody_registered_by_hand_is_listed_and_breaks_nothing(settings, client):
+    registry, _ = three_versions(settings)
+    by_hand = client.create_model_version(settings.tracking.model_name, source="ragtune:/nothing").version
+    assert len(registry.versions()) == 3
+    assert registry.entries()[-1].problem == "It was not released by RagTune: it has no folder."
+    with pytest.raises(RegistryError, match="has no folder"):
+        registry.move("champion", str(by_hand))
+    assert registry.remove(str(by_hand)) is None
+
+
+def test_a_version_is_removed_with_its_folder_unless_it_is_live_previous_or_in_an_experiment(settings, client):
+    registry, folders = three_versions(settings)
+    first, second, third = (entry.version for entry in registry.entries())
+    for version, name in ((second, "previous"), (third, "champion")):
+        with pytest.raises(RegistryError, match=f"Version {version} is {name}"):
+            registry.remove(version)
+    client.set_registered_model_alias(settings.tracking.model_name, "experiment-short", first)
+    with pytest.raises(RegistryError, match="is experiment-short"):
+        registry.remove(first)
+    client.delete_registered_model_alias(settings.tracking.model_name, "experiment-short")
+    assert registry.remove(first) == folders[0]
+    assert [folder.exists() for folder in folders] == [False, True, True]
+    assert [entry.version for entry in registry.entries()] == [second, third]
+    with pytest.raises(RegistryError, match=f"one of {second}, {third}"):
+        registry.remove(first)
 
 
 def test_unknown_versions_and_aliases_are_answered_with_the_known_ones(settings):
@@ -235,8 +298,65 @@ def test_a_copy_of_the_adapter_can_be_read_from_the_run(settings, client, tmp_pa
     run_id = writing.start()
     writing.log_artifacts(adapter)
     writing.end()
-    copy = Path(client.download_artifacts(run_id, "adapter", str(back)))
+    if settings.run_files is None:
+        copy = Path(client.download_artifacts(run_id, "adapter", str(back)))
+    else:  # The server of the home has them; a client of the database alone knows only their relative name.
+        copy = settings.run_files / run_id / "artifacts" / "adapter"
     assert (copy / "deep" / "adapter_model.safetensors").read_bytes() == bytes(range(256))
+
+
+def run_with_files(settings: Settings, name: str) -> str:
+    writing = tracker(settings)
+    run_id = writing.start()
+    (settings.home / name).mkdir()
+    (settings.home / name / "weights").write_text(name)
+    writing.log_artifacts(settings.home / name)
+    writing.end()
+    return run_id
+
+
+def stored_places(home: Path) -> list[str]:
+    connection = sqlite3.connect(home / "mlflow" / "mlflow.db")
+    rows = connection.execute(
+        "SELECT artifact_location FROM experiments UNION SELECT artifact_uri FROM runs"
+    ).fetchall()
+    connection.close()
+    return [place for (place,) in rows]
+
+
+@pytest.fixture
+def home_on_disk(migrated: Path, tmp_path: Path) -> Settings:
+    (tmp_path / "home" / "mlflow").mkdir(parents=True)
+    shutil.copy(migrated, tmp_path / "home" / "mlflow")
+    return load_settings({"home": tmp_path / "home"})
+
+
+def test_no_stored_place_of_files_is_absolute_and_a_copy_writes_to_itself(home_on_disk, tmp_path):
+    run_with_files(home_on_disk, "one")
+    assert all(place.startswith("mlflow-artifacts:/") for place in stored_places(home_on_disk.home))
+    shutil.copytree(home_on_disk.home, tmp_path / "copy")
+    before = sorted(home_on_disk.home.rglob("*"))
+    run_id = run_with_files(load_settings({"home": tmp_path / "copy"}), "two")
+    assert (tmp_path / "copy/mlflow/runs" / run_id / "artifacts/adapter/weights").read_text() == "two"
+    assert sorted(home_on_disk.home.rglob("*")) == before
+
+
+def test_deleting_a_run_in_a_copy_of_an_older_home_leaves_the_files_of_the_original(home_on_disk, tmp_path):
+    run_id = run_with_files(home_on_disk, "one")
+    files = home_on_disk.home / "mlflow" / "runs"
+    connection = sqlite3.connect(home_on_disk.home / "mlflow" / "mlflow.db")
+    with connection:  # as version 0.1.0 stored them
+        connection.execute("UPDATE experiments SET artifact_location = ?", (files.as_uri(),))
+        connection.execute("UPDATE runs SET artifact_uri = ?", (f"{files.as_uri()}/{run_id}/artifacts",))
+    connection.close()
+    shutil.copytree(home_on_disk.home, tmp_path / "copy")
+    copied = load_settings({"home": tmp_path / "copy"})
+    make_portable(copied.tracking_url)
+    assert f"mlflow-artifacts:/{run_id}/artifacts" in stored_places(copied.home)
+    deleted = delete_run(copied, run_id)
+    assert deleted == copied.run_files / run_id
+    assert not deleted.exists()
+    assert (files / run_id / "artifacts/adapter/weights").read_text() == "one"
 
 
 def test_a_server_keeps_the_artefacts_where_every_home_can_read_them(server, tmp_path):

@@ -8,7 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from ragtune.backends.engine_environment import engine_python, install_commands
-from ragtune.errors import SettingsError
+from ragtune.errors import SettingsError, SourceError
 from ragtune.settings import load_settings
 from ragtune_serving.cli import app
 
@@ -45,6 +45,20 @@ def test_existing_questions_alone_are_written_next_to_a_new_folder_for_documents
     written = yaml.safe_load((folder / "project" / "ragtune.yaml").read_text())
     assert written["sources"] == ["folder:documents", f"pairs:{folder}/faq.csv"]
     assert (folder / "project" / "documents" / "example.md").is_file()
+
+
+def test_a_source_that_is_not_there_is_named(folder):
+    (folder / "here").mkdir()
+    printed = init("project", "--source", "folder:manuals", "--source", "folder:here")
+    assert f"There is no {folder}/manuals yet." in " ".join(printed.split())
+    assert f"{folder}/here yet" not in printed
+
+
+def test_what_is_no_source_is_refused_and_nothing_is_written(folder):
+    (folder / "manuals").mkdir()
+    with pytest.raises(SourceError, match="write folder:manuals"):
+        init("project", "--source", "manuals")
+    assert not (folder / "project").exists()
 
 
 def test_an_existing_project_is_not_overwritten(folder):

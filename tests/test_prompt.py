@@ -17,7 +17,7 @@ from ragtune.answer.prompt import (
     user_text,
 )
 from ragtune.answer.small_talk import SMALL_TALK
-from ragtune.knowledge.excerpts import cut_excerpt
+from ragtune.knowledge.excerpts import choose_lines
 from ragtune.records import Message
 from ragtune.text.words import content_words
 from tests.support.answering_fakes import chunk, hits
@@ -27,6 +27,11 @@ LONG = "\n".join(
     + [f"- `option_{i}` (int, default {i}): One of many options that fill the passage up." for i in range(30)]
     + ["- `limit` (int, default 5): The largest number of calls.", "Returns:", "- Report: What became of the calls."]
 )
+
+
+def cut_excerpt(text: str, question: str, words: int, title: str = "a") -> str:
+    """Return the lines of one passage that are shown by the words that they share with the question."""
+    return choose_lines([chunk("a", text, title)], question, words)[0]
 
 
 def test_passages_are_numbered_in_their_order_and_the_question_comes_last():

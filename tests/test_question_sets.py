@@ -1,11 +1,19 @@
 """Tests of the question sets in benchmarks/questions: format, sources, answers, and no question twice."""
 
+import functools
+import gzip
+import importlib.metadata
 import json
 import re
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ragtune.knowledge.sources import read_source
 
 ROOT = Path(__file__).parents[1]
 QUESTIONS = ROOT / "benchmarks" / "questions"
@@ -18,6 +26,14 @@ DOCUMENTS = {
     "releases": ROOT / "examples" / "releases",
 }
 """Sets whose documents are part of this project."""
+
+PACKAGES = {"httpx": ("httpx", "0.28.1"), "networkx": ("networkx", "3.6.1")}
+"""Package and version of the sets over the API documentation of a Python package."""
+
+FAQ_PDF = Path("/usr/share/doc/debian/FAQ/debian-faq.en.pdf.gz")
+MANUAL_HTML = Path("/usr/share/freedombox/manual/en")
+DEBIAN_PACKAGES = {"pdf": ("debian-faq", "11.1"), "html": ("freedombox-doc-en", "23.6.2+deb12u2")}
+"""Name and version of the Debian package that ships the documents of a set."""
 
 FIELDS = {"id", "question", "type", "answers", "rubric", "sources", "answerable", "history"}
 TYPES = {
@@ -113,3 +129,73 @@ def test_sources_are_sections_that_hold_the_literal_answers(file: Path) -> None:
             passages += normalised(page_sections[anchor]) + "\n"
         if question["answerable"] and question["type"] in LITERAL_TYPES and not question["rubric"]:
             assert normalised(question["answers"][0]) in passages, question
+
+
+@functools.cache
+def package_pages(package: str, version: str) -> dict[str, str]:
+    """Return the pages of a package's API documentation by their title; skip the test without that version."""
+    try:
+        installed = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{package} is not installed")
+    if installed != version:
+        pytest.skip(f"the questions are about {package} {version}, and {installed} is installed")
+    return {document.title: document.text for document in read_source(f"package:{package}").documents}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if set_name(file) in PACKAGES], ids=lambda file: file.name)
+def test_sources_are_pages_of_the_package_that_hold_the_literal_answers(file: Path) -> None:
+    pages = package_pages(*PACKAGES[set_name(file)])
+    for question in read_questions(file):
+        unknown = [source for source in question["sources"] if source not in pages]
+        assert not unknown, question
+        passages = "\n".join(normalised(pages[source]) for source in question["sources"])
+        if question["answerable"] and question["type"] in LITERAL_TYPES and not question["rubric"]:
+            assert normalised(question["answers"][0]) in passages, question
+
+
+def installed_version(package: str) -> str:
+    """Return the version of an installed Debian package, or "" if it is not installed or this is no Debian."""
+    if shutil.which("dpkg-query") is None:
+        return ""
+    command = ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Version}", package]
+    status, _, version = subprocess.run(command, capture_output=True, text=True).stdout.partition(" ")
+    return version if status == "installed" else ""
+
+
+def pdf_page(source: str) -> str:
+    """Return the text of a page of the FAQ. A source is "p12", the 12th page of the file."""
+    import pypdfium2
+
+    document = pypdfium2.PdfDocument(gzip.decompress(FAQ_PDF.read_bytes()))
+    return str(document[int(source.removeprefix("p")) - 1].get_textpage().get_text_range())
+
+
+def html_section(source: str) -> str:
+    """Return the text of a section of the HTML manual. A source is the file and the id of the section."""
+    import lxml.html
+
+    page, _, anchor = source.partition("#")
+    elements = lxml.html.parse(MANUAL_HTML / page).getroot().xpath("//*[@id=$anchor]", anchor=anchor)
+    assert elements, f"{page} has no section with the id {anchor}"
+    return " ".join(element.text_content() for element in elements)
+
+
+@pytest.mark.parametrize(("name", "form"), [("pdf", r"p[1-9]\d*"), ("html", r"[\w+-]+\.part\.html#id\d+")])
+def test_sources_in_debian_documents_are_pages_or_sections(name: str, form: str) -> None:
+    for part in ("dev", "locked"):
+        for question in read_questions(QUESTIONS / f"{name}.{part}.jsonl"):
+            assert all(re.fullmatch(form, source) for source in question["sources"]), question
+
+
+@pytest.mark.parametrize(("name", "passage"), [("pdf", pdf_page), ("html", html_section)], ids=["pdf", "html"])
+@pytest.mark.parametrize("part", ["dev", "locked"])
+def test_debian_documents_hold_the_literal_answers(name: str, passage: Callable[[str], str], part: str) -> None:
+    package, version = DEBIAN_PACKAGES[name]
+    installed = installed_version(package)
+    if installed != version:
+        pytest.skip(f"needs the Debian package {package} {version}, found {installed or 'none'}")
+    for question in read_questions(QUESTIONS / f"{name}.{part}.jsonl"):
+        passages = [normalised(passage(source)) for source in question["sources"]]
+        if question["answerable"] and question["type"] in LITERAL_TYPES and not question["rubric"]:
+            assert any(normalised(question["answers"][0]) in text for text in passages), question

@@ -267,26 +267,12 @@ def test_names_are_read_from_questions_the_most_exact_first() -> None:
     assert names_in("How does `rank` of peft.LoraConfig work?") == [["peft.loraconfig", "loraconfig"], ["rank"]]
     assert names_in("What is LoraConfig.r?") == [["loraconfig.r", "loraconfig"]]
     assert names_in("set batch_size in SFTConfig") == [["batch_size"], ["sftconfig"]]
-    assert names_in("How do I train a model?") == []
-    assert names_in("What are retry policies for?") == [
-        ["retrypolicie", "retry_policie", "retrypolicy", "retry_policy"]
-    ]
-    assert "code_cache" in names_in("Tell me about code caches.")[0]
+    assert names_in("What is `run_key` of a run request?") == [["run_key"]]
 
 
-@pytest.mark.parametrize(
-    ("question", "names"),
-    [
-        ("What is an Expectation Suite?", [["expectationsuite", "expectation_suite"]]),
-        ("what are Dagster asset checks", [["assetcheck", "asset_check"]]),
-        ("Explain the data context in great expectations.", [["datacontext", "data_context"]]),
-        ("What is the capital of France?", []),
-        ("What is an op?", []),
-        ("What is `run_key` of a run request?", [["run_key"]]),
-    ],
-)
-def test_a_name_that_is_spelled_as_two_words_is_looked_up_in_both_ways_of_code(question, names):
-    assert names_in(question) == names
+@pytest.mark.parametrize("question", ["How do I train a model?", "What is an asset check?", "What is an op?"])
+def test_plain_words_are_no_names_whatever_a_question_asks_about_them(question: str) -> None:
+    assert names_in(question) == []
 
 
 def test_a_camel_case_title_is_also_searched_by_its_words() -> None:

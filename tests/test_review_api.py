@@ -21,7 +21,7 @@ from ragtune.settings import child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune_serving.api import build_api
 from ragtune_serving.cli import app
-from ragtune_serving.gateway import Guard
+from ragtune_serving.guard import Guard
 from ragtune_serving.keys import KeyStore
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.reviewing import ReviewDesk
@@ -45,10 +45,10 @@ class Served:
         settings = load_settings({"home": home, "dataset": dataset})
         self.keys = KeyStore(home / "keys")
         self.desk = ReviewDesk(settings)
-        services = Services(None, None, None, Metrics(), 0.0, self.desk)
+        services = Services(None, None, None, None, None, None, None, Metrics(), 0.0, self.desk)
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        config = uvicorn.Config(Guard(build_api(services, None), self.keys), log_level="warning", ws="none")
+        config = uvicorn.Config(Guard(build_api(services), self.keys), log_level="warning", ws="none")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
         self.thread.start()
@@ -56,7 +56,8 @@ class Served:
             time.sleep(0.01)
 
     def reviewer(self, name):
-        headers = {"Authorization": f"Bearer {self.keys.create(name)}"}
+        key = self.keys.create(name, "reviewer")
+        headers = {"Authorization": f"Bearer {key}"}
         return httpx.Client(base_url=f"{self.url}/v1/review", headers=headers, timeout=30)
 
     def close(self):

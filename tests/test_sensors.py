@@ -1,3 +1,5 @@
+import time
+
 import dagster as dg
 import pytest
 
@@ -6,7 +8,8 @@ from ragtune.records import QAPair, ResponseRecord
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
-from ragtune_assets.automation import when_inputs_change
+from ragtune_assets.asking_again import FIRST_PAUSE, LONGEST_PAUSE, REASON, Attempts, request_run
+from ragtune_assets.automation import SENSOR, when_inputs_change
 from ragtune_assets.feedback import (
     enough_new_feedback,
     enough_new_reviews,
@@ -64,8 +67,8 @@ def test_enough_new_feedback_requests_retraining(settings, log):
 
 def test_feedback_that_the_asset_holds_does_not_count_again(settings, log):
     with dg.DagsterInstance.ephemeral() as instance:
-        for _ in range(3):
-            log.add("r1", "down", correction="x is z")
+        for user in ("ann", "bob", "eve"):
+            log.add("r1", "down", correction="x is z", user=user)
         build_feedback_events(instance, settings, log)
         assert last_sequence(instance, "feedback_events") == 3
         skipped = evaluate(instance, settings, log)
@@ -82,7 +85,7 @@ def test_enough_new_reviews_request_retraining_and_comments_do_not_count(setting
         reviews.decide(pair, "ada", "comment", comment="Hm.")
         assert isinstance(enough_new_reviews(context), dg.SkipReason)
         reviews.decide(pair, "bob", "reject")
-        assert enough_new_reviews(context).tags == {"ragtune/new_reviews": "2"}
+        assert enough_new_reviews(context).tags == {"ragtune/new_reviews": "2", REASON: "reviews-after-0"}
         assert dg.materialize([review_decisions], instance=instance, resources=build_resources(settings)).success
         assert "0 new verdicts since number 3" in enough_new_reviews(context).skip_message
     reviews.close()
@@ -97,6 +100,51 @@ def test_feedback_events_hold_the_corrections_with_their_question(settings, log)
     store = ArtifactStore(settings.home / "artifacts")
     assert store.read_records(store.current("feedback_events"), FeedbackEvent) == [event]
     assert event.question == "What is x?"
+
+
+@dg.asset
+def wanted() -> None:
+    """Stand for what a sensor asks for."""
+
+
+def run_of(instance: dg.DagsterInstance, request: dg.RunRequest, status: dg.DagsterRunStatus) -> str:
+    """Do what the daemon does with a request, and let the run end with this status."""
+    job = dg.Definitions([wanted]).resolve_implicit_global_asset_job_def()
+    run = instance.create_run_for_job(job, tags=request.tags, status=dg.DagsterRunStatus.STARTED)
+    if status == dg.DagsterRunStatus.FAILURE:
+        instance.report_run_failed(run)
+    return run.run_id
+
+
+def test_a_sensor_asks_again_after_a_failed_run_once_the_pause_is_over(monkeypatch):
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = request_run(instance, "feedback-after-0")
+        assert isinstance(first, dg.RunRequest)
+        run_id = run_of(instance, first, dg.DagsterRunStatus.FAILURE)
+        resting = request_run(instance, "feedback-after-0")
+        assert isinstance(resting, dg.SkipReason)
+        assert f"1 runs failed, the last one is {run_id[:8]}" in resting.skip_message
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + FIRST_PAUSE + 1)
+        second = request_run(instance, "feedback-after-0")
+        assert isinstance(second, dg.RunRequest)
+        assert second.run_key != first.run_key, "Dagster starts no second run with the same key"
+        assert isinstance(request_run(instance, "feedback-after-3"), dg.RunRequest), "another reason starts afresh"
+
+
+def test_a_sensor_waits_for_the_run_that_it_asked_for():
+    with dg.DagsterInstance.ephemeral() as instance:
+        request = request_run(instance, "feedback-after-0")
+        run_id = run_of(instance, request, dg.DagsterRunStatus.STARTED)
+        assert request_run(instance, "feedback-after-0").skip_message == f"Run {run_id[:8]} is under way."
+
+
+def test_the_pause_doubles_up_to_six_hours_and_ends_if_the_clock_is_set_back():
+    pauses = [Attempts(failed, ended_at=1000.0).seconds_left(1000.0) for failed in range(12)]
+    assert pauses[:4] == [0.0, FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE]
+    assert pauses[-1] == LONGEST_PAUSE
+    assert Attempts(1, ended_at=1000.0).seconds_left(1000.0 + FIRST_PAUSE) == 0.0
+    assert Attempts(11, ended_at=1000.0).seconds_left(999.0) == 0.0
 
 
 class Line:
@@ -180,3 +228,50 @@ def test_an_asset_with_a_short_and_a_long_way_to_the_source_is_built_once():
         job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("source")])
         layers, _ = tick_until_quiet(line, instance, cursor)
     assert layers == [["index", "pairs"], ["splits"], ["adapter"], ["end"]]
+
+
+def test_automation_builds_an_asset_again_after_a_failure_and_a_pause(monkeypatch):
+    breaks = True
+
+    class Breaking(Line):
+        def definitions(self) -> dg.Definitions:
+            @dg.asset(code_version="1")
+            def root() -> dg.MaterializeResult:
+                return dg.MaterializeResult(data_version=dg.DataVersion(self.content))
+
+            @dg.asset(deps=[root], code_version="1", automation_condition=when_inputs_change())
+            def middle() -> dg.MaterializeResult:
+                if breaks:
+                    raise ValueError("The disk is full.")
+                return dg.MaterializeResult(data_version=dg.DataVersion(self.content))
+
+            return dg.Definitions(assets=[root, middle])
+
+    line, root, middle = Breaking(), dg.AssetKey("root"), dg.AssetKey("middle")
+    job = line.definitions().resolve_implicit_global_asset_job_def()
+
+    def tick(instance: dg.DagsterInstance, cursor):
+        result = dg.evaluate_automation_conditions(line.definitions(), instance, dg.AssetSelection.all(), cursor=cursor)
+        keys = [evaluated.key for evaluated in result.results if evaluated.true_subset.size]
+        if keys:
+            job.execute_in_process(
+                instance=instance, asset_selection=keys, raise_on_error=False, tags={"dagster/sensor_name": SENSOR}
+            )
+        return keys, result.cursor
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        breaks = False
+        job.execute_in_process(instance=instance)
+        breaks, line.content = True, "b"
+        _, cursor = tick(instance, None)
+        job.execute_in_process(instance=instance, asset_selection=[root])
+        keys, cursor = tick(instance, cursor)
+        assert keys == [middle]
+        keys, cursor = tick(instance, cursor)
+        assert keys == [], "it has just failed"
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + FIRST_PAUSE + 1)
+        breaks = False
+        keys, cursor = tick(instance, cursor)
+        assert keys == [middle]
+        assert tick(instance, cursor)[0] == [], "it is fresh"

@@ -167,3 +167,12 @@ def test_a_file_of_an_earlier_release_gets_the_columns_that_came_later(tmp_path:
     warehouse.append([newer])
     assert warehouse.decisions() == [DECISION, newer], "the row that was there has the defaults"
     assert warehouse.query("SELECT out_of_domain_n FROM newest_decision") == (["out_of_domain_n"], [(48,)])
+
+
+def test_the_order_is_that_of_the_writing_even_if_the_clock_was_set_back(tmp_path):
+    warehouse = Warehouse(tmp_path / "w.duckdb")
+    warehouse.append([replace(DECISION, reason="first")])
+    with warehouse._open() as connection:
+        connection.execute("UPDATE decisions SET recorded_at = '2999-01-01T00:00:00.000+00:00'")
+    warehouse.append([replace(DECISION, reason="second")])
+    assert [decision.reason for decision in warehouse.decisions()] == ["first", "second"]

@@ -87,7 +87,7 @@ def test_dagster_loads_the_asset_graph_from_the_files_in_the_wheel(environment, 
     code = """
 import os
 from ragtune.settings import load_settings
-from ragtune_assets.materialize import open_instance
+from ragtune_assets.dagster_instance import open_instance
 from ragtune_serving.commands.running import dagster_files, platform_programs
 settings = load_settings()
 with open_instance(settings):

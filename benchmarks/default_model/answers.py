@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import Answerer
-from ragtune.backends.catalog import retriever_from
+from ragtune.backends.catalog import line_similarity_from, retriever_from
 from ragtune.evaluation.benchmark import hardware
 from ragtune.evaluation.gate import paired_gain
 from ragtune.evaluation.held_out import held_out
@@ -75,7 +75,7 @@ def main() -> None:
     answer_sets = [entry for entry in store.read_records(stored, AnswerSet) if entry.split == "test"]
     answers: dict[str, Answers] = {f"{entry.model} {entry.precision}": entry.answers for entry in answer_sets}
     retriever = retriever_from(settings)
-    answerer = Answerer(retriever, settings.answer)
+    answerer = Answerer(retriever, settings.answer, line_similarity_from(settings))
     pairs = held_out(store.read_records(splits, SplitItem), "test", settings.evaluation.test_items, settings.seed)
     for picker in (
         SentencePicker("most similar sentence", retriever.embedder),

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import RememberingAnswerer
 from ragtune.answer.citations import answer_tokens, occurs_in
-from ragtune.backends.catalog import embedder_from, engine_from, retriever_from
+from ragtune.backends.catalog import embedder_from, engine_from, line_similarity_from, retriever_from
 from ragtune.evaluation.benchmark import hardware
 from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers
 from ragtune.evaluation.out_of_domain import FixedPassages, OutOfDomainQuestion, with_nearest_passages
@@ -145,7 +145,7 @@ def main() -> None:
     folders = {name: models.folder(ref) for name, ref in built.items() if ref}
     if len(folders) < len(built):
         raise SystemExit(f"{options.home} holds only {', '.join(folders)}; run benchmarks.default_model.answers first.")
-    exam = Exam(RememberingAnswerer(finder, settings.answer), answers_key)
+    exam = Exam(RememberingAnswerer(finder, settings.answer, line_similarity_from(settings)), answers_key)
     contenders = [Contender(name, "bf16", folder, name, {"test": pairs}) for name, folder in folders.items()]
     answering = HeldOutAnswers(
         engine_from(settings), {"test": exam}, store, settings.evaluation, settings.seed, LoggedProgress()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import RememberingAnswerer
-from ragtune.backends.catalog import engine_from, retriever_from
+from ragtune.backends.catalog import engine_from, line_similarity_from, retriever_from
 from ragtune.evaluation.benchmark import folder_bytes, hardware
 from ragtune.evaluation.gate import paired_gain
 from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers
@@ -53,12 +53,19 @@ def main() -> None:
     made_from = content_id(base.sha256, splits.sha256, str(seed), settings.fingerprint("quantization"))
     folder = settings.home / "work" / "rounding" / made_from
     if not (folder / "w8a8").is_dir():
-        conversations = examples(calibration, "train", store.read_records(passages, Chunk), retriever, settings)
+        conversations = examples(
+            calibration,
+            "train",
+            store.read_records(passages, Chunk),
+            retriever,
+            line_similarity_from(settings),
+            settings,
+        )
         quantize_w4a16(folders["bf16"], conversations, settings.quantization, folder / "w4a16", progress=progress)
         quantize_w8a8(folders["bf16"], folder / "w8a8", progress=progress)
     folders |= {"w4a16": folder / "w4a16", "w8a8": folder / "w8a8"}
     context = f"{settings.fingerprint('answer', 'index', 'engine')} {passages.sha256}"
-    exam = Exam(RememberingAnswerer(retriever, settings.answer), context)
+    exam = Exam(RememberingAnswerer(retriever, settings.answer, line_similarity_from(settings)), context)
     answers = HeldOutAnswers(engine_from(settings), {"test": exam}, store, settings.evaluation, seed, progress)
     contenders = [Contender("base", name, path, base.sha256[:12], {"test": pairs}) for name, path in folders.items()]
     at_once = 2 if chosen_device(settings.device) == "cpu" else 1

@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import Answerer
-from ragtune.backends.catalog import engine_from, retriever_from
+from ragtune.backends.catalog import engine_from, line_similarity_from, retriever_from
 from ragtune.evaluation.benchmark import (
     Load,
     MeasuredModel,
@@ -94,7 +94,7 @@ def main() -> None:
     folders = precision_folders(store, merged, quantized)
     count = options.requests * (len(LEVELS) + 1)
     pairs = held_out(store.read_records(splits, SplitItem), "test", count, settings.seed)
-    answerer = Answerer(retriever_from(settings), settings.answer)
+    answerer = Answerer(retriever_from(settings), settings.answer, line_similarity_from(settings))
     prompts: list[Prompt] = [answerer.prepare(pair.question).messages for pair in pairs]
     device = chosen_device(settings.device)
     rows: list[dict[str, Any]] = []

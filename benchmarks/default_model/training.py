@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.retrieval.results import as_text
-from ragtune.backends.catalog import retriever_from
+from ragtune.backends.catalog import line_similarity_from, retriever_from
 from ragtune.evaluation.benchmark import hardware
 from ragtune.evaluation.resampling import mean_interval
 from ragtune.model.base.capacity import use_threads
@@ -212,8 +212,8 @@ def conversations(
     items, chunks = store.read_records(splits, SplitItem), store.read_records(passages, Chunk)
     retriever = retriever_from(settings)
     documents = {item.pair.id: item.pair.document_id for item in items}
-    held_out = examples(items, "validation", chunks, retriever, settings)
-    learnt = examples(items, "train", chunks, retriever, settings, together)
+    held_out = examples(items, "validation", chunks, retriever, line_similarity_from(settings), settings)
+    learnt = examples(items, "train", chunks, retriever, line_similarity_from(settings), settings, together)
     return learnt, held_out, [documents[example.pair_id] for example in held_out], splits.sha256
 
 

@@ -5,8 +5,7 @@
 
 The first command searches for the test questions of the home's dataset (from `ragtune materialize`), the second one for
 the queries of any judged collection. Queries are `{"id", "text"}`, judgements are TREC qrels or lines of query,
-document, gain. The index is built in a folder that is deleted afterwards. If the settings name a reranker or rewriter,
-it is measured too.
+document, gain. The index is built in a folder that is deleted afterwards.
 """
 
 import argparse
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.retrieval.results import chunks_sha256, interval, scratch_settings, write_results
-from ragtune.backends.catalog import embedder_from, retriever_over, search_index_from
+from ragtune.backends.catalog import embedder_from, search_index_from
 from ragtune.errors import DatasetError
 from ragtune.evaluation.retrieval import RANKING_METRICS, passage_gains, ranking_metrics
 from ragtune.knowledge.chunking import chunk_documents
@@ -100,9 +99,6 @@ def ways(settings: Settings, embedder: Embedder, chunks: Sequence[Chunk], texts:
 
     words, vectors, hybrid = search("text"), search("vector"), search("hybrid")
     rankings = {"hybrid": hybrid, "text": words, "vector": vectors}
-    if settings.index.reranker or settings.index.rewriter.model:
-        with_models = retriever_over(index, embedder, settings)
-        rankings["hybrid with the models that the settings name"] = with_models.search_many(texts, DEEP)
     for weight in (0.0, 1.0, 2.0, 8.0):
         rankings[f"hybrid, name_weight {weight:g}"] = search("hybrid", name_weight=weight)
     for k in (10, 30, 120):

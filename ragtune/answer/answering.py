@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ragtune.answer.checking import check_answer
 from ragtune.answer.controls import NEUTRAL, Controls, with_controls
+from ragtune.answer.lines import LineSimilarity
 from ragtune.answer.passages import SupportsSearch, find_passages
 from ragtune.answer.prompt import build_messages
 from ragtune.errors import SettingsError
@@ -36,10 +37,15 @@ class Prepared:
 
 
 class Answerer:
-    """Answers questions from the passages that a retriever finds, or without retrieval if `retriever` is None."""
+    """Answers questions from the passages that a retriever finds, or without retrieval if `retriever` is None.
 
-    def __init__(self, retriever: SupportsSearch | None, settings: AnswerSettings) -> None:
-        self.retriever, self.settings = retriever, settings
+    `similarity` helps to choose the lines that are shown; without it shared words choose alone.
+    """
+
+    def __init__(
+        self, retriever: SupportsSearch | None, settings: AnswerSettings, similarity: LineSimilarity | None = None
+    ) -> None:
+        self.retriever, self.settings, self.similarity = retriever, settings, similarity
         self.controls = with_controls(NEUTRAL, settings.dials, settings.switches)
 
     def prepare(self, question: str, history: Sequence[Message] = (), controls: Controls | None = None) -> Prepared:
@@ -56,11 +62,13 @@ class Answerer:
         if self.retriever is not None:
             started = time.perf_counter()
             count = controls.passages(self.settings.passages)
-            passages = tuple(find_passages(self.retriever.search, question, history, count))
+            words = controls.shown_words(self.settings.shown_words)
+            hits = find_passages(self.retriever.search, question, history, count, words, self.similarity)
+            passages = tuple(hits)
             retrieval_ms = (time.perf_counter() - started) * 1000
         return Prepared(
             question=question,
-            messages=build_messages(question, passages, history, controls, self.settings.passage_words),
+            messages=build_messages(question, passages, history, controls),
             passages=passages,
             max_tokens=controls.max_tokens(self.settings.max_tokens),
             temperature=controls.temperature,
@@ -88,8 +96,10 @@ class Answerer:
 class RememberingAnswerer(Answerer):
     """Prepares each question once, so that several models can answer the same ones without searching again."""
 
-    def __init__(self, retriever: SupportsSearch | None, settings: AnswerSettings) -> None:
-        super().__init__(retriever, settings)
+    def __init__(
+        self, retriever: SupportsSearch | None, settings: AnswerSettings, similarity: LineSimilarity | None = None
+    ) -> None:
+        super().__init__(retriever, settings, similarity)
         self._prepared: dict[str, Prepared] = {}
         self._lock = threading.Lock()
 

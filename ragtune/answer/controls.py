@@ -33,6 +33,10 @@ class Controls:
         """Return how many passages to show: 0.5 times the default at depth 0, 1.5 times at depth 1."""
         return max(1, round(default * (0.5 + self.depth)))
 
+    def shown_words(self, default: int) -> int:
+        """Return how many words of the passages to show, by the same factor."""
+        return round(default * (0.5 + self.depth))
+
     def max_tokens(self, default: int) -> int:
         """Return the length limit in tokens: 0.5 times the default at depth 0, the default at 0.5, 3 times at 1.
 

@@ -1,19 +1,24 @@
 """Decides which passages the prompt shows for a question.
 
 Training, evaluation and serving all choose passages here, so that a model is trained on what it will see, and
-offline scores describe what users get. There are four steps:
+offline scores describe what users get. There are five steps:
 
 1. Build the search text from the question and the turns before it.
-2. Search for a few more hits than are shown.
+2. Search for a few more hits than are needed.
 3. Keep the hits about what the question names (measured in
    docs/decisions/passages-of-what-is-named.md).
-4. Cut to the number shown.
+4. Cut to the number needed.
+5. Choose the lines of these hits that are most related to the search text, within one budget of words; a hit without
+   a chosen line is not shown (measured in docs/decisions/lines-of-all-passages.md).
 """
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
+from ragtune.answer.lines import LineSimilarity
+from ragtune.knowledge.excerpts import choose_lines
 from ragtune.knowledge.names import names_in, object_names, shortest_name
 from ragtune.records import Hit, Message
 from ragtune.text.words import content_words
@@ -28,14 +33,6 @@ _FOLLOW_UP_WORDS = 4
 _REFERENCE_WORDS = 10
 """A longer question names its subject itself, even if it says "it" somewhere. Chosen by hand, not measured."""
 _REFERENCE = re.compile(r"^(?:and|what about|how about)\b|\b(?:it|its|there|that one|this one)\b", re.IGNORECASE)
-_SEEKS_A_WAY = re.compile(
-    r"how (?:do|can|could|would|should|to)\b|(?:i|we)(?:'d| would)? (?:want|like|need)\b|is there\b|any way\b"
-    r"|i(?:'m| am) (?:trying to|looking for an?)\b|i(?:'m| am) new to\b.*\bhow\b|which part of \w+ do i\b"
-    r"|what(?: is|'s) the (?:\w+ ){0,2}(?:way|function|method|class|module|command|tool) to\b"
-    r"|(?:what|which)\b.* (?:lets me|can (?!i\b)[a-z]+|(?:do|should|would|could|can) i (?:use|call|need))\b",
-    re.IGNORECASE,
-)
-"""Matches a question for a way to do something, such as "How do I ..." or "Which class lets me ..."."""
 
 
 class SupportsSearch(Protocol):
@@ -45,10 +42,29 @@ class SupportsSearch(Protocol):
         """Return up to `limit` hits, best first."""
 
 
-def find_passages(search: Search, question: str, history: Sequence[Message], count: int) -> list[Hit]:
-    """Search for a question and return the passages to show, best first and at most `count`."""
+def find_passages(
+    search: Search,
+    question: str,
+    history: Sequence[Message],
+    count: int,
+    words: int,
+    similarity: LineSimilarity | None = None,
+) -> list[Hit]:
+    """Search for a question and return the passages to show, best first: at most `count` with about `words` words."""
     text = search_text(question, history)
-    return select_passages(text, search(text, hits_needed(count)), count)
+    hits = select_passages(text, search(text, hits_needed(count)), count, similarity)
+    return with_lines(text, hits, words, similarity)
+
+
+def with_lines(text: str, hits: Sequence[Hit], words: int, similarity: LineSimilarity | None = None) -> list[Hit]:
+    """Return those of the hits that have a line to show, with their lines: about `words` words in all.
+
+    Without `similarity`, words shared with the search text decide which lines are shown.
+    """
+    chunks = [hit.chunk for hit in hits]
+    scores = similarity(text, chunks) if similarity and chunks else None
+    lines = choose_lines(chunks, text, words, scores)
+    return [replace(hit, lines=shown) for hit, shown in zip(hits, lines, strict=True) if shown]
 
 
 def search_text(question: str, history: Sequence[Message] = ()) -> str:
@@ -67,23 +83,27 @@ def hits_needed(count: int) -> int:
     return count + _SPARE_HITS
 
 
-def select_passages(text: str, hits: Sequence[Hit], count: int) -> list[Hit]:
+def select_passages(text: str, hits: Sequence[Hit], count: int, similarity: LineSimilarity | None = None) -> list[Hit]:
     """Return the first `count` of the hits that are about what the search text names."""
-    return about_what_is_named(text, hits)[:count]
+    return about_what_is_named(text, hits, similarity)[:count]
 
 
-def about_what_is_named(question: str, hits: Sequence[Hit]) -> list[Hit]:
+def about_what_is_named(question: str, hits: Sequence[Hit], similarity: LineSimilarity | None = None) -> list[Hit]:
     """Return the hits about the objects that the question names: their own passages and others that mention them.
 
     A parameter of the same name on a neighbouring page is no answer. All hits are returned if none of them is the
-    page of a named object, or if the question asks for a way to do something: then the name is not what it seeks.
+    page of a named object, or if the line most similar to the question stands in another passage: a question such as
+    "How do I colour a Panel?" may name what it has, and seek something else.
     """
-    if _SEEKS_A_WAY.match(question):
-        return list(hits)
     names = {way for ways in names_in(question) for way in ways}
     titles = {hit.chunk.title for hit in hits if names.intersection(object_names(hit.chunk.title))}
     if not titles:
         return list(hits)
     alternatives = "|".join(rf"(?<!\w){re.escape(shortest_name(title))}(?!\w)" for title in sorted(titles))
     mention = re.compile(alternatives, re.IGNORECASE)
-    return [hit for hit in hits if hit.chunk.title in titles or mention.search(hit.chunk.text)]
+    about = [hit.chunk.title in titles or mention.search(hit.chunk.text) is not None for hit in hits]
+    if similarity:
+        best = [max(scores, default=-1.0) for scores in similarity(question, [hit.chunk for hit in hits])]
+        if not about[best.index(max(best))]:
+            return list(hits)
+    return [hit for hit, is_about in zip(hits, about, strict=True) if is_about]

@@ -10,16 +10,13 @@ import json
 from collections.abc import Sequence
 
 from ragtune.answer.controls import NEUTRAL, Controls
-from ragtune.knowledge.excerpts import cut_excerpt
 from ragtune.records import Chunk, Hit, Message
-from ragtune.settings import AnswerSettings
 from ragtune.text.whitespace import collapse_whitespace
 
 PROMPT_VERSION = 1
 REFUSAL = "I could not find this in the documents."
 SYSTEM_RAW = "Answer the question briefly."
 NO_PASSAGES = "(no passages were found)"
-DEFAULT_PASSAGE_WORDS = AnswerSettings().passage_words
 
 _LOW, _HIGH = 0.3, 0.7
 """Positions of a dial below and above which the system text asks for another style. Chosen by hand, not measured."""
@@ -36,7 +33,6 @@ def build_messages(
     passages: Sequence[Hit] | None,
     history: Sequence[Message] = (),
     controls: Controls = NEUTRAL,
-    passage_words: int = DEFAULT_PASSAGE_WORDS,
 ) -> tuple[Message, ...]:
     """Return the messages for one question: the system text, the history, then the passages with the question.
 
@@ -45,7 +41,7 @@ def build_messages(
     """
     if passages is None:
         return (Message("system", _system_text_without_passages(controls)), *history, Message("user", question.strip()))
-    texts = [passage_text(hit.chunk, number, question, passage_words) for number, hit in enumerate(passages, 1)]
+    texts = [passage_text(hit, number) for number, hit in enumerate(passages, 1)]
     user = user_text("\n\n".join(texts or [NO_PASSAGES]), question)
     return (Message("system", system_text(controls)), *history, Message("user", user))
 
@@ -60,10 +56,10 @@ def passages_in(text: str) -> str:
     return text.rpartition(_QUESTION_HEAD)[0]
 
 
-def passage_text(chunk: Chunk, number: int, question: str, passage_words: int = DEFAULT_PASSAGE_WORDS) -> str:
-    """Return one passage as the model sees it: `[2] title > heading`, then the lines closest to the question."""
-    head = " > ".join([chunk.title, *chunk.headings[-1:]])
-    return f"[{number}] {head}\n{cut_excerpt(chunk.text, question, passage_words, head)}"
+def passage_text(hit: Hit, number: int) -> str:
+    """Return one passage as the model sees it: `[2] title > heading`, then its lines."""
+    head = " > ".join([hit.chunk.title, *hit.chunk.headings[-1:]])
+    return f"[{number}] {head}\n{hit.chunk.text.strip() if hit.lines is None else hit.lines}"
 
 
 def system_text(controls: Controls = NEUTRAL) -> str:

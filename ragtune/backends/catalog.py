@@ -3,12 +3,12 @@
 import os
 from functools import lru_cache
 
+from ragtune.answer.lines import LineSimilarity
 from ragtune.backends.elastic_index import ElasticIndex
 from ragtune.backends.embedders import OpenAiEmbedder, SentenceTransformersEmbedder
 from ragtune.backends.engines import OpenAIEngine, VllmEngine
 from ragtune.backends.lance_index import LanceIndex
 from ragtune.backends.minilm import MiniLmEmbedder
-from ragtune.backends.rerankers import CrossEncoderReranker, LanguageModelRewriter
 from ragtune.knowledge.retrieval import Retriever, SearchLog, no_log, search_log
 from ragtune.ports import Embedder, Engine, Progress, SearchIndex, silent
 from ragtune.settings import EmbedderSettings, Settings
@@ -27,6 +27,16 @@ def _embedder(settings: EmbedderSettings, threads: int, device: str, allow_downl
     if settings.backend == "openai":
         return OpenAiEmbedder(settings.url, settings.model, settings.api_key.get_secret_value(), settings.batch_size)
     return SentenceTransformersEmbedder(settings.model, settings.batch_size, allow_download)
+
+
+def line_similarity_from(settings: Settings) -> LineSimilarity:
+    """Return what compares lines with questions: always the packaged MiniLM, whatever embeds the passages."""
+    return _line_similarity(settings.threads or os.cpu_count() or 1, settings.device)
+
+
+@lru_cache(maxsize=2)
+def _line_similarity(threads: int, device: str) -> LineSimilarity:
+    return LineSimilarity(MiniLmEmbedder(threads=threads, device=device))
 
 
 def search_index_from(settings: Settings, embedder: Embedder) -> SearchIndex:
@@ -48,17 +58,8 @@ def retriever_from(settings: Settings) -> Retriever:
 
 
 def retriever_over(index: SearchIndex, embedder: Embedder, settings: Settings, log: SearchLog = no_log) -> Retriever:
-    """Return a retriever over this index, with the reranker and the rewriter if the settings name them."""
-    reranker, rewriter = settings.index.reranker, settings.index.rewriter
-    rerank = _reranker(reranker, settings.base_model.allow_download) if reranker else None
-    cache = settings.home / "rewordings"
-    reword = LanguageModelRewriter(rewriter, cache, settings.seed) if rewriter.model else None
-    return Retriever(index, embedder, settings.index, log, rerank, reword)
-
-
-@lru_cache(maxsize=2)
-def _reranker(model: str, allow_download: bool) -> CrossEncoderReranker:
-    return CrossEncoderReranker(model, allow_download)
+    """Return a retriever over this index, with the settings of the index."""
+    return Retriever(index, embedder, settings.index, log)
 
 
 def engine_from(settings: Settings, progress: Progress = silent) -> Engine:

@@ -7,6 +7,7 @@ from typing import Any, Self
 from ragtune.errors import EngineError
 from ragtune.ports import ChatModel
 from ragtune.records import Completion, Message
+from ragtune.text.control_tokens import break_control_tokens
 
 _TIMEOUT_SECONDS = 600.0
 """Longest wait for a reply. Chosen by hand: on a busy CPU, long answers wait for minutes in the engine's queue."""
@@ -37,7 +38,7 @@ class OpenAIChat(ChatModel):
         from openai import OpenAIError
 
         started = time.perf_counter()
-        turns: list[Any] = [{"role": m.role, "content": m.content} for m in messages]
+        turns: list[Any] = [{"role": m.role, "content": break_control_tokens(m.content)} for m in messages]
         first, finish, usage = 0.0, "", None
         text: list[str] = []
         try:

@@ -1,7 +1,7 @@
 """Accounts for every word of a file: it is in the document, left out for a reason, or lost.
 
 The words of the file come from a second extractor that the reader does not use (the raw text, Python's own HTML
-parser, the XML of an office file, PDFium's text), so that a reader cannot vouch for itself.
+parser, the XML of an office file, PDFium's text, patterns), so that a reader cannot vouch for itself.
 """
 
 import html
@@ -13,11 +13,11 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from html.parser import HTMLParser
 from pathlib import PurePosixPath
 from typing import Any
 
+from ragtune.knowledge.page_words import page_words
+from ragtune.knowledge.pandoc_words import EXTRACTORS as PANDOC_EXTRACTORS
 from ragtune.knowledge.readers.encoding import decode
 from ragtune.knowledge.readers.reading import Reading
 from ragtune.knowledge.readers.web_page import decode_page
@@ -28,13 +28,9 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\u
 _WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_])+")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
 _ENTITY = re.compile(r"&#?\w+;")
-_NUMBER = re.compile(r"[+−–-]?\d+")
-_INLINE = frozenset(
-    {"a", "b", "code", "em", "font", "i", "kbd", "small", "span", "strong", "sub", "sup", "tt", "u", "wbr"}
-)
-_SILENT = frozenset({"script", "style", "template", "noscript", "svg"})
-_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _SUPERSCRIPT = re.compile(r"<sup>([+−–-]?\d+)</sup>")
+_CHART = re.compile(r"ppt/charts/chart[^/]*\.xml")
+_NAMES, _CACHED = re.compile(r"<c:strCache>.*?</c:strCache>", re.DOTALL), re.compile(r"<c:v>([^<]*)</c:v>")
 _WORD_POWER = re.compile(r'(<w:vertAlign w:val="superscript"/>(?:(?!</w:r>).)*?<w:t\b[^>]*>)([+−–-]?\d+)(?=</w:t>)')
 _INLINE_TAG = re.compile(r"</?(?:a|b|code|em|font|i|kbd|small|span|strong|sub|sup|tt|u|wbr)\b[^<>]*>")
 _TAG = re.compile(
@@ -50,6 +46,7 @@ _LIST_NUMBER = re.compile(r"(?m)^([ \t>*+-]*)\d{1,9}[.)](?=\s)")
 _LABEL_DEFINITION = re.compile(r"(?m)^[ \t>]*\[(?!\^)((?:\\.|[^\]\[\\\n])+)\]:(?=[ \t]*\S)")
 _NOTE_LABEL = re.compile(r"\[\^[^\]\s]+\]")
 _LABEL_USE = re.compile(r"\]\[((?:\\.|[^\]\[\\])+)\]")
+_ESCAPE = re.compile("\x1b\\[[\\d;]*m")  # of a terminal's colours
 _REPEATED = "repeated in the document"
 # A hyphen at the end of a line, also as PDFium marks it: whether the word is one or two is not for this module to say.
 _BROKEN_WORD = re.compile(r"[^\W_]+(?:[\x02\ufffe]|-\s*\n)[^\W_]+")
@@ -105,7 +102,7 @@ def account(document: Document, passages: Iterable[Chunk]) -> Account:
     for part in document.left_out:
         left_out[part.reason] = left_out.get(part.reason, 0) + count_words(part.text).total()
     words = document.words or text.total() + sum(left_out.values())
-    # Of two passages of a document that are the same under the same headings, one is kept.
+    # Two sections with the same heading below the same headings look like one section that was cut.
     repeated = missing & _repeated_words(document) if missing else missing
     if repeated:
         left_out[_REPEATED] = repeated.total()
@@ -179,19 +176,28 @@ def _restructured_text(raw: bytes) -> str:
 
 
 def _notebook_text(raw: bytes) -> str:
-    return _raw_text("\n".join(_strings(json.loads(decode(raw))["cells"])).encode())
+    return _raw_text(_ESCAPE.sub("", "\n".join(_strings(json.loads(decode(raw))["cells"]))).encode())
 
 
 def _strings(value: Any, name: str = "") -> Iterator[str]:
-    """Yield what the cells of a notebook say: the values of `source`, `text` and `text/plain`."""
+    """Yield what the cells of a notebook say: `source`, `text`, and one of the forms in which an output is kept."""
     if isinstance(value, str):
-        if name in ("source", "text", "text/plain"):
+        if name in ("source", "text", "text/plain", "text/markdown"):
             yield value
+        elif name == "text/html":
+            yield page_words(value)
     elif isinstance(value, list) and value and all(isinstance(part, str) for part in value):
         yield from _strings("".join(value), name)
     elif isinstance(value, dict):
+        # An output says the same in several forms; those with words in them are in this order.
+        forms = [
+            form
+            for form in ("text/markdown", "text/html", "text/plain")
+            if "".join(_strings(value.get(form), form)).strip()
+        ]
         for key, part in value.items():
-            yield from _strings(part, key)
+            if key not in forms[1:]:
+                yield from _strings(part, key)
     elif isinstance(value, list):
         for part in value:
             yield from _strings(part, name)
@@ -206,49 +212,24 @@ def _office_text(raw: bytes, parts: str, text: str) -> str:
     return html.unescape(" ".join(words for page in pages for words in element.findall(page)))
 
 
+def _workbook_text(raw: bytes) -> str:
+    cells = _office_text(raw, r"xl/(?:sharedStrings|worksheets/sheet\d+)\.xml", text="t")
+    boxes = _office_text(raw, r"xl/drawings/drawing\d+\.xml", text="a:t")
+    return f"{cells} {boxes}"
+
+
+def _slides_text(raw: bytes) -> str:
+    """Return the text of slides, notes, charts and diagrams, with the names of a chart's series and categories."""
+    parts = r"ppt/(?:slides|notesSlides|charts|diagrams)/(?!drawing)\w+\.xml"
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        charts = [archive.read(name).decode("utf-8", "replace") for name in archive.namelist() if _CHART.match(name)]
+    # Each series repeats the names of the categories.
+    names = [name for chart in charts for name in dict.fromkeys(_CACHED.findall("".join(_NAMES.findall(chart))))]
+    return " ".join([_office_text(raw, parts, text="a:t"), html.unescape(" ".join(names))])
+
+
 def _web_page_text(raw: bytes) -> str:
-    # The parser looks for the end of each comment that has none to the end of the page.
-    words = _PageWords()
-    words.feed(_COMMENT.sub("", decode_page(raw)))
-    words.close()
-    return "".join(words.parts)
-
-
-class _PageWords(HTMLParser):
-    """Collects the text of a page in one pass; words of different blocks stay apart."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.parts: list[str] = []
-        self._silent = 0
-        self._raised = 0
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002 - the interface of HTMLParser
-        if tag == "body":
-            self.parts.clear()
-        self._silent += tag in _SILENT
-        self._raised = len(self.parts)
-        self._part(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in _SILENT:
-            self._silent = max(self._silent - 1, 0)
-        if tag == "sup" and _NUMBER.fullmatch("".join(self.parts[self._raised :])):
-            self.parts.insert(self._raised, " ")
-            self.parts.append(" ")
-        self._part(tag)
-
-    def handle_data(self, data: str) -> None:
-        if not self._silent:
-            self.parts.append(data)
-
-    def unknown_decl(self, data: str) -> None:
-        if not self._silent:
-            self.parts.append(data.removeprefix("CDATA["))
-
-    def _part(self, tag: str) -> None:
-        if tag not in _INLINE:
-            self.parts.append(" ")
+    return page_words(decode_page(raw))
 
 
 def _word_text(raw: bytes) -> str:
@@ -258,6 +239,8 @@ def _word_text(raw: bytes) -> str:
         ]
         parts = [archive.read(name).decode("utf-8", "replace") for name in names]
     page = _WORD_POWER.sub(r"\1 \2 ", " ".join(parts))
+    # The parts of a formula are apart: an exponent is not a part of its base's word.
+    page = re.sub(r"<m:(?:num|sub|sup|deg|fName)>|</m:(?:e|num|den|sup|sub|deg|fName|lim)>", " ", page)
     runs = re.sub(r"</w:p>|<w:(?:tab|br|cr)\b[^>]*/>|</w:tc>", " ", page)
     return html.unescape(re.sub(r"<w:(?:delText|instrText)\b.*?</w:(?:delText|instrText)>|<[^>]+>", "", runs))
 
@@ -287,6 +270,7 @@ _EXTRACTORS: dict[str, Callable[[bytes], str]] = {
     ".mdx": _markdown_text,
     ".rst": _restructured_text,
     ".ipynb": _notebook_text,
-    ".xlsx": partial(_office_text, parts=r"xl/(?:sharedStrings|worksheets/sheet\d+)\.xml", text="t"),
-    ".pptx": partial(_office_text, parts=r"ppt/(?:slides|notesSlides)/\w+\.xml", text="a:t"),
+    ".xlsx": _workbook_text,
+    ".pptx": _slides_text,
+    **PANDOC_EXTRACTORS,
 }

@@ -6,7 +6,6 @@ and a hash of the other lines. If either does not match, everything is chunked a
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ragtune.knowledge.chunking import ChunksByVersion, chunk_documents
 from ragtune.ports import Embedder, Progress, silent
 from ragtune.records import Chunk, Document, content_id
 from ragtune.settings import Settings
+from ragtune.store.artifacts import write_atomically
 from ragtune.text import normal_form, segments, sentences, whitespace
 
 _CODE = (chunking, duplicates, structure, normal_form, segments, sentences, whitespace)
@@ -59,10 +59,7 @@ def _write(path: Path, recipe: str, stored: ChunksByVersion) -> None:
         rows = [[{name: getattr(chunk, name) for name in Chunk.__slots__}, wording] for chunk, wording in pairs]
         lines.append(json.dumps([version, rows]) + "\n")
     body = "".join(lines).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_bytes(_head(recipe, body) + b"\n" + body)
-    scratch.replace(path)
+    write_atomically(path, _head(recipe, body) + b"\n" + body)
 
 
 def _head(recipe: str, body: bytes) -> bytes:

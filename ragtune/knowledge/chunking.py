@@ -6,6 +6,7 @@ token bound.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -170,7 +171,6 @@ class _Chunker:
     def _document_chunks(self, document: Document, root: Section) -> list[Chunk]:
         title = self._shorten(document.title, self.settings.max_tokens // _PREFIX_PART)
         chunks: list[Chunk] = []
-        ids: set[str] = set()
         drafts = list(self._section_drafts(root, title, ()))
         if not any(draft.text().strip() for draft in drafts):
             # The document has only headings: they become its text.
@@ -178,14 +178,12 @@ class _Chunker:
         cursor = 0
         for draft in drafts:
             text = draft.text().strip()
-            chunk_id = content_id(document.id, *draft.heading_path, text)
-            if text and chunk_id not in ids:
-                ids.add(chunk_id)
+            if text:
                 start, page = draft.place(document.text, cursor)
                 cursor = max(cursor, start)
                 chunks.append(
                     Chunk(
-                        id=chunk_id,
+                        id=content_id(document.id, *draft.heading_path, text),
                         document_id=document.id,
                         source=document.source,
                         title=title,
@@ -288,7 +286,9 @@ class _Chunker:
     def _within_bound(self, documents: list[list[Chunk]]) -> list[list[Chunk]]:
         """Return the chunks of each document; those over the bound are halved until they fit."""
         counts = iter(self.count_tokens([chunk.embedded_text for chunks in documents for chunk in chunks]))
-        return [self._halve_too_long(chunks, [next(counts) for _ in chunks]) for chunks in documents]
+        return [
+            _with_distinct_ids(self._halve_too_long(chunks, [next(counts) for _ in chunks])) for chunks in documents
+        ]
 
     def _halve_too_long(self, chunks: list[Chunk], counts: Sequence[int]) -> list[Chunk]:
         result = chunks
@@ -298,6 +298,17 @@ class _Chunker:
                 halved += [chunk] if count <= self.settings.max_tokens else _halves(chunk)
             result, counts = halved, self.count_tokens([chunk.embedded_text for chunk in halved])
         return result if result is chunks else [replace(chunk, position=n) for n, chunk in enumerate(result)]
+
+
+def _with_distinct_ids(chunks: list[Chunk]) -> list[Chunk]:
+    """Return the chunks of a document; those that repeat an earlier one get an id of their own."""
+    seen: Counter[str] = Counter()
+    result = []
+    for chunk in chunks:
+        repeats = seen[chunk.id]
+        seen[chunk.id] += 1
+        result.append(replace(chunk, id=content_id(chunk.id, str(repeats))) if repeats else chunk)
+    return result
 
 
 def _halves(chunk: Chunk) -> list[Chunk]:

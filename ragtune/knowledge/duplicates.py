@@ -6,7 +6,7 @@ that differs in a city, a date or a `not` is another text.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ragtune.records import Chunk, content_id
@@ -25,8 +25,37 @@ _EMPHASIS = re.compile(r"(?<!\w)_{1,3}(?=\w)|(?<=\w)_{1,3}(?!\w)")
 
 def fingerprint(chunk: Chunk) -> str:
     """Return a hash of what a passage says; equal hashes mean that two passages say the same."""
-    parts = [" ".join(_tokens(part)) for part in (chunk.title, *chunk.heading_path)]
-    return content_id(*parts, "\n", *_tokens(chunk.text))
+    return _wording([chunk.title, *chunk.heading_path], chunk.text)
+
+
+def same_under_other_titles(passages: Sequence[Chunk], others: Iterable[Chunk]) -> dict[str, list[Chunk]]:
+    """Return {id of a passage: the others that say the same below the same headings, but under another title}.
+
+    These are not duplicates: `Open from 9 to 5` under `Kiel` is no copy of what stands under `Bremen`, and each is
+    found by the words of its own title.
+    """
+    prints = {passage.id: (_wording_without_title(passage), passage) for passage in passages}
+    wanted = {wording for wording, _ in prints.values()}
+    by_wording: dict[str, list[Chunk]] = {}
+    for other in others:
+        if (wording := _wording_without_title(other)) in wanted:
+            by_wording.setdefault(wording, []).append(other)
+    same = {
+        passage_id: [other for other in by_wording.get(wording, ()) if other.title != passage.title]
+        for passage_id, (wording, passage) in prints.items()
+    }
+    return {passage_id: with_text for passage_id, with_text in same.items() if with_text}
+
+
+def _wording_without_title(chunk: Chunk) -> str:
+    """Return a hash of what a passage says below its title, which may be the first line of its text as well."""
+    first, _, rest = chunk.text.partition("\n")
+    is_title = first.startswith("#") and first.lstrip("#").strip() == chunk.title
+    return _wording(chunk.headings, rest if is_title else chunk.text)
+
+
+def _wording(headings: Sequence[str], text: str) -> str:
+    return content_id(*(" ".join(_tokens(heading)) for heading in headings), "\n", *_tokens(text))
 
 
 def mark_duplicates(chunks: Sequence[Chunk], prints: Sequence[str]) -> list[Chunk]:

@@ -1,7 +1,7 @@
 """Cuts passages down to the lines that speak of a question, and scores a document's passages by their best line.
 
 Reading the prompt is most of the cost of a short answer on a CPU, so the prompt carries the lines that matter
-instead of whole passages. The first line always stays, and a list item brings its heading ("Returns:") along.
+instead of whole passages. A list item brings its heading ("Returns:") along.
 
 The shipped adapter was trained on excerpts: another choice of lines asks for another training.
 """
@@ -12,17 +12,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ragtune.records import Chunk
 from ragtune.text.segments import joint
 from ragtune.text.sentences import sentence_spans
 from ragtune.text.words import STOP_WORDS, content_words, stem
 
 # All numbers of this file were chosen by hand on the project's own API pages;
-# docs/decisions/passages-trimmed.md has what they were measured with. None was tuned one by one.
+# docs/decisions/lines-of-all-passages.md has what they were measured with. None was tuned one by one.
 
 # Longer sentences are cut at their commas, so that half of a long one can stay.
 _UNIT_CHARACTERS = 240
-# Shorter, because the first line always stays.
-_FIRST_LINE_CHARACTERS = 90
 # Signatures have few spaces; their length counts at about six characters a word, as in English prose.
 _CHARACTERS_PER_WORD = 6.0
 # Every line of a passage is about its title, so a word of the title hardly tells the lines apart.
@@ -38,8 +37,12 @@ _CODE_PENALTY = 0.5
 # What follows a match often completes it, above all within its sentence.
 _NEXT_UNIT_SHARE = 0.1
 _SAME_SENTENCE_SHARE = 0.5
-# The first two sentences after the first line usually say what the thing is for.
+# The first two sentences, not counting a signature, usually say what the thing is for.
 _OPENING_BONUSES = (1.2, 0.9)
+
+# What a shared word adds to a similarity between -1 and 1. 0.01 to 0.04 showed the same number of answers on
+# questions that people typed (docs/decisions/lines-of-all-passages.md).
+_SHARED_WORDS_WEIGHT = 0.02
 
 _CLAUSE = re.compile(r"(?<=[,;])\s+")
 _HEADING = re.compile(r"#+ .{1,60}|\**[A-Z][\w /-]{0,40}:\**\s*")
@@ -75,30 +78,45 @@ class _Unit:
         return _size_in_words(self.text)
 
 
-def cut_excerpt(text: str, question: str, words: int, title: str = "") -> str:
-    """Return at most about `words` words of the text: its first line, and the lines most related to the question.
+def split_lines(text: str) -> list[str]:
+    """Return what `choose_lines` chooses from: the sentences, list items, rows and headings of a text.
 
-    Six characters count as at least a word, so that signatures are not free. Words of the title count little,
-    because they say which text is meant and not which of its lines. The lines keep their order.
+    What cannot be understood without its heading or the beginning of its list item has that in front of it.
     """
-    text = text.strip()
-    if _size_in_words(text) <= words:
-        return text
-    units = _split_units(text)
-    scores = _score_units(units, question, content_words(title))
-    by_score = sorted(
-        (index for index in range(1, len(units)) if not units[index].is_heading),
-        key=lambda index: (-scores[index], index),
-    )
-    chosen: set[int] = set()
+    units = _split_units(text.strip())
+    return [" ".join(units[index].text.strip() for index in (*unit.needs, place)) for place, unit in enumerate(units)]
+
+
+def choose_lines(
+    chunks: Sequence[Chunk], question: str, words: int, similarity: Sequence[Sequence[float]] | None = None
+) -> list[str]:
+    """Return for each chunk those of its lines that are most related to the question, "" for none.
+
+    All chunks together show about `words` words; six characters count as at least a word, so that signatures are not
+    free. `similarity` has a number for each line of `split_lines`, from -1 to 1. Without it shared words decide
+    alone. The lines of a chunk keep their order, and a list item brings its heading along.
+    """
+    texts = [chunk.text.strip() for chunk in chunks]
+    if sum(map(_size_in_words, texts)) <= words:
+        return texts
+    parts = [_split_units(text) for text in texts]
+    ranking: list[tuple[float, int, int]] = []
+    for number, (chunk, units) in enumerate(zip(chunks, parts, strict=True)):
+        scores = _score_units(units, question, content_words(" ".join([chunk.title, *chunk.headings[-1:]])))
+        for index, unit in enumerate(units):
+            if not unit.is_heading:
+                score = _SHARED_WORDS_WEIGHT * scores[index] + (similarity[number][index] if similarity else 0.0)
+                ranking.append((-score, number, index))
+    chosen: list[set[int]] = [set() for _ in chunks]
     room = words
-    for index in [0, *by_score]:
-        additions = {index, *units[index].needs} - chosen
+    for _, number, index in sorted(ranking):
+        units = parts[number]
+        additions = {index, *units[index].needs} - chosen[number]
         size = sum(units[addition].size for addition in additions)
-        if size <= room or not chosen:
-            chosen |= additions
+        if size <= room or not any(chosen):
+            chosen[number] |= additions
             room -= size
-    return _join_units(units, sorted(chosen))
+    return [_join_units(units, sorted(indexes)) for units, indexes in zip(parts, chosen, strict=True)]
 
 
 def best_line_scores(texts: Sequence[str], question: str, title: str) -> list[float]:
@@ -151,10 +169,9 @@ def _split_units(text: str) -> list[_Unit]:
 
 def _line_units(line: str, number: int, item: str, heading: tuple[int, ...], start: int) -> list[_Unit]:
     """Return the units of one line of prose; `start` is the index that the first of them will have."""
-    limit = _UNIT_CHARACTERS if start else _FIRST_LINE_CHARACTERS
     is_signature = line.startswith("`")
     units: list[_Unit] = []
-    for piece, continues in _split_line(line, limit):
+    for piece, continues in _split_line(line, _UNIT_CHARACTERS):
         # What follows in a list item cannot be understood without its beginning.
         needs = (*heading, start) if item and units else heading
         continues = continues and not is_signature
@@ -227,7 +244,7 @@ def _score_units(units: list[_Unit], question: str, title_words: frozenset[str])
             score += _NAMED_ITEM_BONUS if is_beginning else _NAMED_ITEM_BONUS / 2
         elif unit.is_code:
             score -= _CODE_PENALTY
-        elif not unit.item and not unit.is_heading and (unit.line > 0 or unit.continues) and openings:
+        elif not unit.item and not unit.is_heading and not unit.text.startswith("`") and openings:
             score += openings.pop(0)
         if scores:
             score += (_SAME_SENTENCE_SHARE if unit.continues else _NEXT_UNIT_SHARE) * scores[-1]

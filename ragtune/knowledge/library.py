@@ -14,18 +14,12 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter
 
-from ragtune.errors import SourceError
-from ragtune.knowledge.sources import (
-    Corpus,
-    join_corpora,
-    read_source,
-    source_state,
-    without_password,
-)
+from ragtune.errors import SettingsError, SourceError
+from ragtune.knowledge.sources import Corpus, join_corpora, read_source, source_state, without_password
 from ragtune.ports import Progress, silent
 from ragtune.records import Document, ExistingPair, QuarantinedDocument, content_id
 from ragtune.settings import LOCAL_SOURCES, Settings
-from ragtune.store.artifacts import write_json
+from ragtune.store.artifacts import write_atomically, write_json
 from ragtune.store.timestamps import now
 
 
@@ -77,6 +71,7 @@ class Library:
 
     def __init__(self, settings: Settings) -> None:
         self.folder, self._configured = settings.home / "library", settings.sources
+        self._languages = {_canonical(spec): language for spec, language in settings.languages.items()}
 
     def sources(self) -> list[str]:
         """Return the sources to read: those of the settings that nobody dropped, then those that people added."""
@@ -178,6 +173,7 @@ class Library:
             SourceError: as `read_sources` does, and if every document was removed.
         """
         sources = [*_distinct(specs or self.sources()).values()]
+        self._check_languages(sources)
         changed = {self._find_source(spec, sources) for spec in reread or ()}
         last_read = {} if reread is None else {_canonical(shelf.spec): shelf for shelf in self.shelves()}
         shelves = []
@@ -185,9 +181,9 @@ class Library:
             shelf = last_read.get(_canonical(spec)) if spec not in changed else None
             shelves.append(shelf or _read_shelf(spec, progress))
         self._write_shelves(shelves)
-        corpus = join_corpora([_corpus(shelf) for shelf in shelves], sources)
+        corpus = join_corpora([_corpus(self._in_its_language(shelf)) for shelf in shelves], sources)
         decisions = self.decisions()
-        corpus.states = {shelf.spec: _state(shelf.spec, shelf.state, decisions) for shelf in shelves}
+        corpus.states = {shelf.spec: self._state(shelf.spec, shelf.state, decisions) for shelf in shelves}
         removed = {document.id for document in decisions.removed}
         corpus.documents = [document for document in corpus.documents if document.id not in removed]
         if not corpus.documents:
@@ -201,11 +197,12 @@ class Library:
     def states(self) -> dict[str, str]:
         """Return {source: fingerprint} as `Corpus.states` would be after a read now, without reading.
 
-        A fingerprint changes if files of the source change, or if documents of it are removed or restored. Those of
-        packages and URLs show only the latter. Raises SourceError if a folder or file is missing.
+        A fingerprint changes if files of the source change, if documents of it are removed or restored, or if
+        `languages` gives it another language. Those of packages and URLs show only the latter two. Raises SourceError
+        if a folder or file is missing.
         """
         decisions = self.decisions()
-        return {without_password(spec): _state(spec, source_state(spec), decisions) for spec in self.sources()}
+        return {without_password(spec): self._state(spec, source_state(spec), decisions) for spec in self.sources()}
 
     def refresh(self, specs: Sequence[str], progress: Progress = silent) -> Corpus:
         """Read these sources again, take the others from the last read, and return all documents.
@@ -220,7 +217,8 @@ class Library:
     def shelves(self) -> list[Shelf]:
         """Return what was last read, source by source; empty before the first read."""
         path = self.folder / "shelf.json"
-        return [self._load_shelf(row) for row in json.loads(path.read_text())] if path.is_file() else []
+        rows = json.loads(path.read_text()) if path.is_file() else []
+        return [self._in_its_language(self._load_shelf(row)) for row in rows]
 
     def documents(self) -> list[Document]:
         """Return the documents of the last read that are not removed; raise SourceError if there was no read yet."""
@@ -242,6 +240,30 @@ class Library:
             listed = ", ".join(map(without_password, sources))
             raise SourceError(f"{without_password(spec)} is not a source of this home.", expected=f"one of {listed}")
         return source
+
+    def _check_languages(self, sources: Iterable[str]) -> None:
+        """Raise SettingsError if the setting `languages` names something that is not a source."""
+        known = {_canonical(spec) for spec in (*sources, *self._configured, *self.decisions().added)}
+        unknown = [spec for spec in self._languages if spec not in known]
+        if unknown:
+            raise SettingsError(
+                f"`languages` names {', '.join(unknown)}, which is no source.",
+                expected=f"one of {', '.join(map(without_password, sorted(known)))}",
+                fix="correct `languages` in ragtune.yaml",
+            )
+
+    def _in_its_language(self, shelf: Shelf) -> Shelf:
+        """Return the shelf with the language that the settings give to its source."""
+        language = self._languages.get(_canonical(shelf.spec))
+        if language is None:
+            return shelf
+        return replace(shelf, documents=tuple(replace(document, language=language) for document in shelf.documents))
+
+    def _state(self, spec: str, files: str, decisions: Decisions) -> str:
+        """Return a fingerprint that changes with the files, the language and the removed documents of a source."""
+        canonical = _canonical(spec)
+        removed = sorted(doc.id for doc in decisions.removed if _canonical(doc.spec) == canonical)
+        return content_id(files, self._languages.get(canonical, ""), *removed)
 
     def _change_decisions(self, change: Callable[[Decisions], Decisions]) -> None:
         """Write the changed decisions, while no other process can change them."""
@@ -284,9 +306,7 @@ class Library:
                     *shelf.pairs,
                 ]
                 text = "".join(json.dumps(asdict(record)) + "\n" for record in records)
-                scratch = self.folder / f".{name}.{os.getpid()}"
-                scratch.write_text(text)
-                scratch.replace(self.folder / name)
+                write_atomically(self.folder / name, text.encode())
         write_json(path, list(rows.values()))
 
 
@@ -300,12 +320,6 @@ def _read_shelf(spec: str, progress: Progress) -> Shelf:
 
 def _corpus(shelf: Shelf) -> Corpus:
     return Corpus([*shelf.documents], [*shelf.quarantine], [*shelf.pairs])
-
-
-def _state(spec: str, files: str, decisions: Decisions) -> str:
-    """Return a fingerprint that changes with the files of a source and with the removed documents among them."""
-    removed = sorted(doc.id for doc in decisions.removed if _canonical(doc.spec) == _canonical(spec))
-    return content_id(files, *removed)
 
 
 def _canonical(spec: str) -> str:

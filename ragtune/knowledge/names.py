@@ -12,18 +12,6 @@ _DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _QUOTED_NAME = re.compile(r"`([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)`")
 _CODE_WORD = re.compile(r"\b(?:[A-Z]+[a-z0-9]+[A-Z]\w*|[A-Z]{2,}[a-z]\w*|[A-Za-z]\w*_\w+)\b")
-_DEFINITION_QUESTION = re.compile(
-    r"(?:what(?: is|'s| are| does| do)|tell me about|(?:can you )?(?:explain|define|describe)(?: what)?)\s+"
-    r"(?:an?\s+|the\s+)?(?:[a-z]+\s+){0,2}?"
-    r"((?!(?:of|in|for|the|an?)\b)[a-z]+)\s+([a-z]+?)s?(?:\s+(?:in|of|for|mean|do|used|is|are)\b.*)?\s*[?.!]*",
-    re.IGNORECASE,
-)
-"""Matches a definition question about a two-word name, such as "What is an asset check?".
-
-The product's name may stand before the two words.
-"""
-_PLURAL_REST = re.compile(r"ie$|(?:x|ch|sh|ss)e$")
-"""Matches the end of `policies` and `boxes` after their s is gone."""
 _WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_")
 # Chosen by hand: each name costs a search of its own, and questions seldom name more than two objects.
 _MOST_NAMES = 3
@@ -53,8 +41,7 @@ def names_in(question: str, limit: int = _MOST_NAMES) -> list[list[str]]:
     """Return for each object named in a question the names to look up, the most exact first.
 
     Dotted names come before quoted ones and CamelCase or snake_case words. `LoraConfig.r` is also looked up as
-    its owner, `torch.nn.Linear` also as `linear`. A question of one word is a name. A definition question without
-    any name can name an object in plain words: "What is an asset check?" means `AssetCheck` or `asset_check`.
+    its owner, `torch.nn.Linear` also as `linear`. A question of one word is a name.
     """
     question = normalize_for_search(question).strip()
     if _NAME.fullmatch(question):
@@ -63,18 +50,7 @@ def names_in(question: str, limit: int = _MOST_NAMES) -> list[list[str]]:
     dotted_parts = {part for name in dotted for part in name.split(".")}
     single = _QUOTED_NAME.findall(question) + _CODE_WORD.findall(question)
     names = [*dotted, *(name for name in single if name not in dotted_parts and name not in dotted)]
-    if not names:
-        return _names_in_plain_words(question)
     return [_lookup_names(name) for name in list(dict.fromkeys(names))[:limit]]
-
-
-def _names_in_plain_words(question: str) -> list[list[str]]:
-    match = _DEFINITION_QUESTION.fullmatch(question)
-    if match is None:
-        return []
-    first, second = (word.lower() for word in match.groups())
-    singular = _PLURAL_REST.sub(lambda rest: "y" if rest[0] == "ie" else rest[0][:-1], second)
-    return [[f"{first}{joint}{last}" for last in dict.fromkeys([second, singular]) for joint in ("", "_")]]
 
 
 def shortest_name(title: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from ragtune.errors import SettingsError
 from ragtune.knowledge.excerpts import best_line_scores
 from ragtune.knowledge.names import names_in
-from ragtune.ports import Embedder, IndexQuery, Rerank, Reword, SearchIndex
+from ragtune.ports import Embedder, IndexQuery, SearchIndex
 from ragtune.records import Chunk, Hit
 from ragtune.settings import IndexSettings
 from ragtune.text.normal_form import normalize_for_search
@@ -67,11 +67,8 @@ class Retriever:
         embedder: Embedder,
         settings: IndexSettings,
         log: SearchLog = no_log,
-        rerank: Rerank | None = None,
-        reword: Reword | None = None,
     ) -> None:
         self.index, self.embedder, self.settings, self.log = index, embedder, settings, log
-        self.rerank, self.reword = rerank, reword
 
     def search(self, text: str, limit: int, mode: Mode = "hybrid", where: Mapping[str, str] | None = None) -> list[Hit]:
         """Return up to `limit` chunks, best first; `where` filters on document_id, source, title or topic."""
@@ -87,19 +84,11 @@ class Retriever:
     ) -> list[list[Hit]]:
         """Return the hits of each text, in order; all texts are embedded and searched for in one batch.
 
-        With a rewriter, rewordings of each text are searched for as well and all hits are fused. A reranker
-        reorders the first hits and replaces their scores. `vectors` are those of the texts, shape (texts,
-        dimension), if the caller has them already.
+        `vectors` are those of the texts, shape (texts, dimension), if the caller has them already.
         """
         _check_arguments(mode, limit)
         began = time.perf_counter()
-        depth = max(limit, self.settings.reranked) if self.rerank else limit
-        if self.reword is None:
-            results = self._search_index(texts, depth, mode, where, vectors)
-        else:
-            results = self._search_rewordings(texts, self.reword(texts), depth, mode, where)
-        if self.rerank is not None:
-            results = [_rerank(text, hits, self.rerank)[:limit] for text, hits in zip(texts, results, strict=True)]
+        results = self._search_index(texts, limit, mode, where, vectors)
         milliseconds = (time.perf_counter() - began) * 1000 / max(1, len(texts))
         for text, hits in zip(texts, results, strict=True):
             ids, scores = tuple(hit.chunk.id for hit in hits), tuple(round(hit.score, 6) for hit in hits)
@@ -135,20 +124,6 @@ class Retriever:
         hit_lists = self.index.search([query for *_, query in retries]) if retries else []
         for (result, place, _), hits in zip(retries, hit_lists, strict=True):
             result.by_name[place] = hits
-
-    def _search_rewordings(
-        self,
-        texts: Sequence[str],
-        rewordings: Sequence[Sequence[str]],
-        limit: int,
-        mode: Mode,
-        where: Mapping[str, str] | None,
-    ) -> list[list[Hit]]:
-        """Return the fused hits of each text and its rewordings."""
-        variants = [[text, *others] for text, others in zip(texts, rewordings, strict=True)]
-        all_variants = [variant for group in variants for variant in group]
-        results = iter(self._search_index(all_variants, limit, mode, where, None))
-        return [fuse([next(results) for _ in group], limit, self.settings.rrf_k) for group in variants]
 
 
 @dataclass(slots=True)
@@ -259,13 +234,6 @@ def _put_exact_first(hits: Sequence[Hit], word_hits: Sequence[Hit], names: Seque
     )
     rest = [hit for hit in hits if hit.chunk.id not in counts]
     return [Hit(hit.chunk, place.score) for hit, place in zip([*exact, *rest], hits, strict=True)]
-
-
-def _rerank(text: str, hits: Sequence[Hit], rerank: Rerank) -> list[Hit]:
-    """Return the hits in the order of the reranker, with its scores."""
-    scores = rerank(text, [hit.chunk.embedded_text for hit in hits]) if hits else []
-    scored = [Hit(hit.chunk, float(score)) for hit, score in zip(hits, scores, strict=True)]
-    return sorted(scored, key=lambda hit: (-hit.score, hit.chunk.id))
 
 
 def fuse(lists: Sequence[Sequence[Hit]], limit: int, k: int, weights: Sequence[float] | None = None) -> list[Hit]:

@@ -115,7 +115,18 @@ def read_source(spec: str, progress: Progress = silent) -> Corpus:
         return _read_files(name, _local_files(Path(rest).expanduser()), progress)
     if rest.startswith("//") and scheme:
         return _read_files(without_password(spec).rstrip("/"), _remote_files(spec), progress)
-    raise SourceError(
+    raise unknown_source(spec)
+
+
+def is_source(spec: str) -> bool:
+    """Return whether a source is written in one of the known ways; what it names may be missing."""
+    scheme, _, rest = spec.strip().partition(":")
+    return bool(scheme and rest) and (scheme in ("package", *LOCAL_SOURCES) or rest.startswith("//"))
+
+
+def unknown_source(spec: str) -> SourceError:
+    """Return the error about something that is no source."""
+    return SourceError(
         f"'{spec}' is not a source.",
         expected=f"{SOURCE_FORMS}, or a URL such as s3://bucket/folder",
         fix=f"write folder:{spec} for a folder" if Path(spec).exists() else "correct `sources` or --source",

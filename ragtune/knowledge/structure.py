@@ -16,6 +16,7 @@ CountTokens = Callable[[Sequence[str]], list[int]]
 _HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*#*\s*$")
 _FENCE = re.compile(r"^\s*(```+|~~~+)")
 _ITEM = re.compile(r"^(\s*)(?:[-*+•]|\d+[.)])\s+")
+_BAR = re.compile(r"(?<!\\)\|")
 _LABEL = re.compile(r"^(Parameters|Attributes|Values|Returns|Yields|Raises|Examples|Methods|Bases):(?:\s|$)")
 
 
@@ -252,7 +253,9 @@ def _table_pieces(block: Block, budget: int, overlap: int, count: CountTokens) -
     sizes = count(rows) if rows else []
     if room < budget // 3 or any(size > room for size in sizes):
         words = [
-            "; ".join(cell.strip() for cell in row.strip().strip("|").split("|"))
+            "; ".join(
+                cell.strip().replace("\\|", "|") for cell in _BAR.split(row.strip().removeprefix("|").removesuffix("|"))
+            )
             for row in lines
             if row not in head[1:]
         ]

@@ -11,7 +11,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,15 +44,23 @@ def files_sha256(files: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never an incomplete one."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one; a failure leaves the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with scratch.open("w") as stream:
-        json.dump(value, stream, indent=2, sort_keys=True, default=str)
-        stream.flush()
-        os.fsync(stream.fileno())
-    scratch.replace(path)
+    try:
+        with scratch.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never an incomplete one."""
+    write_atomically(path, json.dumps(value, indent=2, sort_keys=True, default=str).encode())
 
 
 def scratch_name() -> str:
@@ -98,13 +106,13 @@ class ArtifactStore:
         """
         files = folder_files(scratch)
         sha256 = identity or files_sha256(files)
-        final = self.root / name / sha256[:16]
+        final = self._place(name, sha256)
         ref = ArtifactRef(name=name, uri=str(final), sha256=sha256, rows=rows)
         if (final / MANIFEST).is_file():
             return ref
         if final.exists():
             shutil.rmtree(final)
-        write_json(scratch / MANIFEST, {**asdict(ref), "files": files})
+        write_json(scratch / MANIFEST, {**self._stored(ref), "files": files})
         scratch.rename(final)
         return ref
 
@@ -136,7 +144,7 @@ class ArtifactStore:
 
     def folder(self, ref: ArtifactRef) -> Path:
         """Return the artefact's folder; raise RegistryError if it is missing or incomplete."""
-        folder = Path(ref.uri)
+        folder = self.folder_of(ref)
         if not (folder / MANIFEST).is_file():
             raise RegistryError(
                 f"Artefact '{ref.name}' at {folder} is missing or incomplete.",
@@ -147,11 +155,24 @@ class ArtifactStore:
 
     def set_current(self, ref: ArtifactRef) -> None:
         """Make this the current artefact of its name."""
-        write_json(self.root / ref.name / "current.json", asdict(ref))
+        write_json(self.root / ref.name / "current.json", self._stored(ref))
 
     def current(self, name: str) -> ArtifactRef | None:
         """Return the current artefact of that name, or None if there is none yet."""
         path = self.root / name / "current.json"
         if not path.is_file():
             return None
-        return TypeAdapter(ArtifactRef).validate_json(path.read_text())
+        ref = TypeAdapter(ArtifactRef).validate_json(path.read_text())
+        return replace(ref, uri=str(self.folder_of(ref)))
+
+    def folder_of(self, ref: ArtifactRef) -> Path:
+        """Return where the artefact's folder is if it exists."""
+        return self._place(ref.name, ref.sha256)
+
+    def _place(self, name: str, sha256: str) -> Path:
+        """Return the folder of an artefact. It follows from the name and the hash, so a store can be moved."""
+        return self.root / name / sha256[:16]
+
+    def _stored(self, ref: ArtifactRef) -> dict[str, Any]:
+        """Return what is written about an artefact: its place is relative to the home."""
+        return asdict(replace(ref, uri=f"{self.root.name}/{ref.name}/{ref.sha256[:16]}"))

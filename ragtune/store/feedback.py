@@ -43,7 +43,7 @@ _feedback = sa.Table(
     sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("id", sa.String(64), unique=True, nullable=False),
     sa.Column("created_at", sa.String(40), nullable=False),
-    sa.Column("response_id", sa.String(64), sa.ForeignKey("responses.id"), nullable=False),
+    sa.Column("response_id", sa.String(64), sa.ForeignKey("responses.id"), nullable=False, index=True),
     sa.Column("rating", sa.String(8), nullable=False),
     sa.Column("correction", sa.Text, nullable=False),
     sa.Column("comment", sa.Text, nullable=False),
@@ -68,11 +68,16 @@ class FeedbackLog:
 
     def record_response(self, response: ResponseRecord) -> None:
         """Add a response of the gateway."""
-        row = asdict(response)
-        for name in ("chunk_ids", "cited_chunk_ids"):
-            row[name] = json.dumps(row[name])
+        self.record_responses([response])
+
+    def record_responses(self, responses: Sequence[ResponseRecord]) -> None:
+        """Add responses of the gateway, all of them or, on an error of the database, none."""
+        rows = [asdict(response) for response in responses]
+        for row in rows:
+            for name in ("chunk_ids", "cited_chunk_ids"):
+                row[name] = json.dumps(row[name])
         with self._engine.begin() as connection:
-            connection.execute(_responses.insert().values(**row))
+            connection.execute(_responses.insert(), rows)
 
     def response(self, response_id: str) -> ResponseRecord | None:
         """Return a recorded response, or None if there is none with this id."""
@@ -83,7 +88,16 @@ class FeedbackLog:
     def add(
         self, response_id: str, rating: str, correction: str = "", comment: str = "", user: str = ""
     ) -> FeedbackEvent:
-        """Add a verdict on a recorded response and return it with its sequence number.
+        """Add a verdict on a recorded response and return it with its sequence number; see `add_once`."""
+        return self.add_once(response_id, rating, correction, comment, user)[0]
+
+    def add_once(
+        self, response_id: str, rating: str, correction: str = "", comment: str = "", user: str = ""
+    ) -> tuple[FeedbackEvent, bool]:
+        """Add a verdict on a recorded response; return it with its sequence number, and whether it is new.
+
+        Nothing is added if it equals the newest verdict of this user on the response, which is returned instead: a
+        client may send a verdict again when it got no reply.
 
         Raises:
             FeedbackError: the response or the rating is unknown, or a text is too long.
@@ -108,9 +122,19 @@ class FeedbackLog:
             "user": user,
         }
         with exclusive_transaction(self._engine) as connection:
-            inserted = connection.execute(_feedback.insert().values(**values))
-            sequence = int(cast(Any, inserted.inserted_primary_key)[0])
-        return self.events(sequence - 1, limit=1)[0]
+            newest = connection.execute(
+                sa.select(_feedback)
+                .where(_feedback.c.response_id == response_id, _feedback.c.user == user)
+                .order_by(_feedback.c.sequence.desc())
+                .limit(1)
+            ).mappings().first()  # fmt: skip
+            if newest and all(newest[name] == values[name] for name in ("rating", "correction", "comment")):
+                sequence = int(newest["sequence"])
+            else:
+                inserted = connection.execute(_feedback.insert().values(**values))
+                sequence = int(cast(Any, inserted.inserted_primary_key)[0])
+                newest = None
+        return self.events(sequence - 1, limit=1)[0], newest is None
 
     def events(self, after_sequence: int = 0, limit: int = 0) -> list[FeedbackEvent]:
         """Return the verdicts after a sequence number, oldest first, with the responses' questions and chunks."""

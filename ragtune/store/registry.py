@@ -5,11 +5,13 @@ registry points at the folder, and the aliases `champion`, `challenger` and `pre
 """
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +22,7 @@ from ragtune.records import ModelManifest, RegisteredModel, content_id
 from ragtune.settings import Settings
 from ragtune.store.artifacts import MANIFEST as ARTIFACT_MANIFEST
 from ragtune.store.artifacts import file_sha256, folder_files, scratch_name, write_json
+from ragtune.store.mlflow_files import make_portable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +37,22 @@ ALLOWED_TYPES = (".safetensors", ".json", ".jinja", ".txt", ".model", ".yaml", "
 """File types that a released model may contain: weights as safetensors, everything else as plain data."""
 
 _MANIFEST = TypeAdapter(ModelManifest)
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryEntry:
+    """A version as the registry lists it, even if its files are gone.
+
+    `folder` is absolute, or "" if the version was not released by RagTune. `problem` says why it cannot be served, or
+    is "". `aliases` are all names that point at it: those of RagTune and any that people or experiments set.
+    """
+
+    version: str
+    folder: str
+    aliases: tuple[str, ...]
+    created_at: str
+    problem: str
 
 
 def read_manifest(folder: Path) -> ModelManifest:
@@ -82,6 +101,16 @@ def verify(folder: Path) -> ModelManifest:
             fix="run `ragtune rollback`, or release the model again",
         )
     return manifest
+
+
+def quick_problem(folder: Path) -> str:
+    """Return why a model folder cannot be served, without reading its weights as `verify` does; "" for nothing."""
+    try:
+        manifest = read_manifest(folder)
+    except RegistryError as error:
+        return error.found
+    missing = [path for path in manifest.files if not (folder / path).is_file()]
+    return f"{missing[0]} and {len(missing) - 1} more files are missing in {folder}." if missing else ""
 
 
 def _inside(relative: str) -> bool:
@@ -154,42 +183,85 @@ class ModelRegistry:
         self._client: MlflowClient | None = None
 
     def alias(self, name: Alias) -> RegisteredModel | None:
-        """Return the version that the alias points at, or None. Calls after the first take about 5 ms."""
-        _check_alias(name)
-        if not self._started():
-            return None
-        from mlflow.exceptions import MlflowException
+        """Return the version that the alias points at, or None. Calls after the first take about 5 ms.
 
-        try:
-            version = self._connect().get_model_version_by_alias(self.name, name)
-        except MlflowException as error:
-            if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
-                return None
-            raise self._unexpected(error) from error
+        Raises RegistryError if that version's files are gone.
+        """
+        version = self._version_behind(name)
+        return self._read(version) if version is not None else None
+
+    def usable_alias(self, name: Alias) -> RegisteredModel | None:
+        """Return the version that the alias points at; None with a warning in the log if its files are gone."""
+        version = self._version_behind(name)
+        if version is None:
+            return None
+        if problem := self._problem(version):
+            logger.warning("%s is version %s, which cannot be served: %s", name, version.version, problem)
+            return None
         return self._read(version)
+
+    def alias_version(self, name: Alias) -> str | None:
+        """Return the number of the version that the alias points at, or None; its files may be gone."""
+        version = self._version_behind(name)
+        return str(version.version) if version is not None else None
 
     def version(self, version: str) -> RegisteredModel:
         """Return one version; raise RegistryError that lists all versions if there is no such one."""
-        models = {model.version: model for model in self.versions()}
-        if version not in models:
+        versions = {str(each.version): each for each in self._all_versions()}
+        if version not in versions:
             raise RegistryError(
                 f"There is no version '{version}' of model '{self.name}'.",
-                expected=f"one of {', '.join(models) or 'none yet'}",
-                fix="run `ragtune status` to see what is registered",
+                expected=f"one of {', '.join(versions) or 'none yet'}",
+                fix="run `ragtune models list` to see what is registered",
             )
-        return models[version]
+        return self._read(versions[version])
 
     def versions(self) -> list[RegisteredModel]:
-        """Return every version, oldest first."""
-        if not self._started():
-            return []
-        from mlflow.exceptions import MlflowException
+        """Return every version whose manifest can be read, oldest first."""
+        return [self._read(version) for version in self._all_versions() if not self._problem(version)]
 
-        try:
-            versions = self._connect().search_model_versions(f"name = '{self.name}'", max_results=1000)
-        except MlflowException as error:
-            raise self._unexpected(error) from error
-        return [self._read(version) for version in sorted(versions, key=lambda version: int(version.version))]
+    def entries(self) -> list[RegistryEntry]:
+        """Return every version, oldest first, including those that cannot be served any more."""
+        versions = self._all_versions()
+        aliases = self._connect().get_registered_model(self.name).aliases if versions else {}
+        return [
+            RegistryEntry(
+                version=str(version.version),
+                folder=str(self.home / version.tags["folder"]) if "folder" in version.tags else "",
+                aliases=tuple(sorted(name for name, number in aliases.items() if str(number) == str(version.version))),
+                created_at=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+                problem=self._problem(version),
+            )
+            for version in versions
+        ]
+
+    def remove(self, version: str) -> Path | None:
+        """Delete a version and its folder; return the folder, or None if other versions need it or it has none.
+
+        Raises RegistryError if there is no such version, or if a name such as `champion` points at it.
+        """
+        with self._writing() as client:
+            entries = {entry.version: entry for entry in self.entries()}
+            if version not in entries:
+                raise RegistryError(
+                    f"There is no version '{version}' of model '{self.name}'.",
+                    expected=f"one of {', '.join(entries) or 'none yet'}",
+                )
+            entry = entries.pop(version)
+            if entry.aliases:
+                raise RegistryError(
+                    f"Version {version} is {', '.join(entry.aliases)}.",
+                    expected="a version that is not live, not the previous one and in no experiment",
+                    fix="choose another version; `ragtune models list` shows them",
+                )
+            # The version goes first: a folder without a version is harmless, and `ragtune prune` finds it.
+            client.delete_model_version(self.name, version)
+        folder = Path(entry.folder)
+        shared = any(other.folder == entry.folder for other in entries.values())
+        if not entry.folder or shared or not folder.is_relative_to(self.home):
+            return None
+        shutil.rmtree(folder, ignore_errors=True)
+        return folder
 
     def register(self, folder: Path) -> str:
         """Verify a model folder, register it and return its version. A second call returns the same version."""
@@ -217,30 +289,67 @@ class ModelRegistry:
         _check_alias(alias)
         target = self.version(version)
         with self._writing() as client:
-            live = self.alias("champion") if alias == "champion" else None
-            if live and live.version != version:
-                client.set_registered_model_alias(self.name, "previous", live.version)
+            live = self.alias_version("champion") if alias == "champion" else None
+            if live and live != version:
+                client.set_registered_model_alias(self.name, "previous", live)
             client.set_registered_model_alias(self.name, alias, version)
         return target
 
     def rollback(self) -> RegisteredModel:
         """Swap `champion` and `previous`; raise RegistryError if there is no previous champion."""
         with self._writing():
-            live, previous = self.alias("champion"), self.alias("previous")
-            if previous is None or (live and live.version == previous.version):
+            live, previous = self.alias_version("champion"), self.alias_version("previous")
+            if previous is None or live == previous:
                 raise RegistryError(
                     "There is no previous champion to go back to.",
                     expected="two models that have been champion",
                     fix="run `ragtune status` to see the versions",
                 )
-            verify(Path(previous.folder))
-            return self.move("champion", previous.version)
+            verify(Path(self.version(previous).folder))
+            return self.move("champion", previous)
 
     def _unexpected(self, error: Exception) -> RegistryError:
         message = f"MLflow at {self.url} returned an error: {error}"
         return RegistryError(message, fix="check tracking.url, and that the server runs")
 
+    def _version_behind(self, name: Alias) -> Any:
+        """Return MLflow's version behind the alias, or None."""
+        _check_alias(name)
+        if not self._started():
+            return None
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._connect().get_model_version_by_alias(self.name, name)
+        except MlflowException as error:
+            if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+                return None
+            raise self._unexpected(error) from error
+
+    def _all_versions(self) -> list[Any]:
+        """Return MLflow's versions, oldest first."""
+        if not self._started():
+            return []
+        from mlflow.exceptions import MlflowException
+
+        try:
+            versions = self._connect().search_model_versions(f"name = '{self.name}'", max_results=1000)
+        except MlflowException as error:
+            raise self._unexpected(error) from error
+        return sorted(versions, key=lambda version: int(version.version))
+
+    def _problem(self, version: Any) -> str:
+        """Return why a version cannot be served, or ""."""
+        folder = version.tags.get("folder")
+        return quick_problem(self.home / folder) if folder else "It was not released by RagTune: it has no folder."
+
     def _read(self, version: Any) -> RegisteredModel:
+        if "folder" not in version.tags:
+            raise RegistryError(
+                f"Version {version.version} of '{self.name}' has no folder.",
+                expected="a version that RagTune released",
+                fix=f"run `ragtune models remove {version.version}`, or delete it in MLflow",
+            )
         folder = self.home / version.tags["folder"]
         return RegisteredModel(version=str(version.version), folder=str(folder), manifest=read_manifest(folder))
 
@@ -275,6 +384,7 @@ class ModelRegistry:
         from mlflow.exceptions import MlflowException
 
         with self._lock():
+            make_portable(self.url)
             client = self._connect()
             try:
                 client.get_registered_model(self.name)

@@ -91,7 +91,7 @@ class Warehouse:
 
     def _read(self, kind: type[Row], source: str) -> list[Row]:
         names = [field.name for field in fields(kind)]
-        _, rows = self.query(f"SELECT {', '.join(names)} FROM {source} ORDER BY recorded_at, row_number")
+        _, rows = self.query(f"SELECT {', '.join(names)} FROM {source} ORDER BY row_number")
         return [kind(**dict(zip(names, row, strict=True))) for row in rows]
 
     def _insert(self, table: str, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

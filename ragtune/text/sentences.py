@@ -4,6 +4,7 @@ Sentences are offsets into the text, so that an answer stays a span of its passa
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 Span = tuple[int, int]
@@ -36,8 +37,11 @@ a sentence. So are those that English sentences end with as words (`Tab`, `ok`).
 """
 
 _ABBREVIATED = "|".join(re.escape(word) for words in ABBREVIATIONS.values() for word in words)
-# An abbreviation, an initial ("J. Smith"), or the number of a list item ("1. Install it").
-_NO_END = re.compile(rf"\b(?:{_ABBREVIATED}|[A-Z])\.$|^\(?\d+\.$")
+_LONGEST_ABBREVIATION = max(len(word) for words in ABBREVIATIONS.values() for word in words)
+# An abbreviation or an initial ("J. Smith").
+_ABBREVIATION = re.compile(rf"\b(?:{_ABBREVIATED}|[A-Z])\.$")
+# The number of a list item ("1. Install it").
+_ITEM_NUMBER = re.compile(r"\(?\d+\.")
 # "1. Install it. 2. Run it."
 _NUMBERED = re.compile(r"\(?\d{1,2}[.)] ")
 # Scripts without spaces have none behind a sentence either.
@@ -61,13 +65,16 @@ def sentence_spans(text: str, start: int = 0, end: int | None = None) -> Iterato
     Blank lines and list items end a sentence too.
     """
     end = len(text) if end is None else end
-    position = start
+    position, limit = start, -1
     while position < end:
         while position < end and text[position].isspace():
             position += 1
         if position >= end:
             return
-        stop = _sentence_end(text, position, end)
+        if position > limit:
+            block_end = _BLOCK_END.search(text, position, end)
+            limit = block_end.start() if block_end else end
+        stop = _sentence_end(text, position, limit)
         last = stop
         while last > position and text[last - 1].isspace():
             last -= 1
@@ -95,21 +102,45 @@ def brackets_closed(text: str) -> bool:
     return text.count("`") % 2 == 0 and all(text.count(left) <= text.count(right) for left, right in pairs)
 
 
-def _sentence_end(text: str, start: int, end: int) -> int:
-    block_end = _BLOCK_END.search(text, start, end)
-    limit = block_end.start() if block_end else end
+def _sentence_end(text: str, start: int, limit: int) -> int:
+    """Return where the sentence ends that begins at `start`, at the latest at `limit`.
+
+    Every character is looked at once: a text of 10 MB may be one sentence with 100,000 full stops.
+    """
+    counted, open_signs = start, Counter[str]()
     for mark in _END.finditer(text, start, limit):
-        if _NO_END.search(text[start : mark.start() + 1]) or not brackets_closed(text[start : mark.end()]):
+        open_signs += _signs(text[counted : mark.end()])
+        counted = mark.end()
+        if _ends_abbreviation(text, start, mark.start() + 1) or not _are_closed(open_signs):
             continue
-        following = text[mark.end() : limit].lstrip(_OPENING)
-        if not following or _begins_sentence(following, mark[0], text[start:limit]):
+        following = mark.end()
+        while following < limit and text[following] in _OPENING:
+            following += 1
+        if following == limit or _begins_sentence(text, following, mark[0], start):
             return mark.end()
     return limit
 
 
-def _begins_sentence(following: str, mark: str, sentence: str) -> bool:
-    """Return whether a new sentence may begin after a mark that may end the `sentence` begun before it."""
-    first = following[0]
+def _signs(text: str) -> Counter[str]:
+    """Return how often each bracket and the backtick stand in the text."""
+    pairs = _ASCII_BRACKETS if text.isascii() else _BRACKETS
+    return Counter({sign: text.count(sign) for pair in ("`", *pairs) for sign in pair if sign in text})
+
+
+def _are_closed(signs: Counter[str]) -> bool:
+    return signs["`"] % 2 == 0 and all(signs[left] <= signs[right] for left, right in _BRACKETS)
+
+
+def _ends_abbreviation(text: str, start: int, end: int) -> bool:
+    """Return whether the text up to `end` ends with an abbreviation, or is nothing but the number of a list item."""
+    if _ABBREVIATION.search(text, max(start, end - _LONGEST_ABBREVIATION - 1), end):
+        return True
+    return _ITEM_NUMBER.fullmatch(text, start, end) is not None
+
+
+def _begins_sentence(text: str, following: int, mark: str, start: int) -> bool:
+    """Return whether a new sentence may begin at `following`, after a mark that may end the one begun at `start`."""
+    first = text[following]
     if first.isdigit() and mark[0] == ".":
-        return _NUMBERED.match(following) is not None and _NUMBERED.match(sentence) is not None
+        return _NUMBERED.match(text, following) is not None and _NUMBERED.match(text, start) is not None
     return first in _MARKUP or (first.isalnum() and not first.islower())

@@ -16,7 +16,7 @@ from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.warehouse import Warehouse
-from ragtune_serving.address import check_port, endpoint_file
+from ragtune_serving.address import check_port, gateway_runs
 from ragtune_serving.client import GatewayClient
 from ragtune_serving.commands.asking import show
 from ragtune_serving.commands.running import materialize_command
@@ -137,7 +137,7 @@ def _gateway(settings: Settings) -> Iterator[GatewayClient]:
 
 
 def _running(settings: Settings) -> bool:
-    if not endpoint_file(settings).is_file():
+    if not gateway_runs(settings):
         return False
     try:
         GatewayClient(settings).status()

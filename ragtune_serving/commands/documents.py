@@ -17,6 +17,7 @@ from ragtune.ports import Progress
 from ragtune.records import Document, Hit, IndexUpdate
 from ragtune.settings import SOURCE_FORMS, Settings, load_settings
 from ragtune.text.whitespace import collapse_whitespace
+from ragtune_serving.schema import FILTERS
 from ragtune_serving.terminal import err, out, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from ragtune.knowledge.retrieval import Mode
 
 MODES: "tuple[Mode, ...]" = ("hybrid", "text", "vector")
-FILTERS = ("document_id", "source", "title", "topic")
-"""Fields of a passage that `--filter` takes."""
 _CHUNKS_PER_DOCUMENT = 3
 """Hits per wanted document in a first search for a ranking of documents; chosen by hand, not sensitive: if it brings
 too few documents, the number of hits is doubled."""

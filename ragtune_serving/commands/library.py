@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ragtune.knowledge.audit import Account, account_all
+from ragtune.knowledge.duplicates import same_under_other_titles
 from ragtune.knowledge.library import Library, RemovedDocument
 from ragtune.knowledge.sources import without_password
 from ragtune.records import Chunk, Document, IndexUpdate
@@ -70,9 +71,10 @@ def show(name: Annotated[str, typer.Argument(help="id, path or title")], json_: 
     account = account_all([document], passages)[0]
     document_passages = [passage for passage in passages if passage.document_id == document.id]
     origins = {passage.id: passage.origin for passage in passages}
+    same = same_under_other_titles(document_passages, passages)
     facts = {
         **_facts(document, account),
-        "passages": [_passage_facts(passage, origins) for passage in document_passages],
+        "passages": [_passage_facts(passage, origins, same.get(passage.id, ())) for passage in document_passages],
         "removed": removed,
         "text": document.text,
     }
@@ -90,8 +92,11 @@ def _passages(documents: Sequence[Document], settings: Settings) -> list[Chunk]:
     return chunk_changed(documents, settings, embedder_from(settings))
 
 
-def _passage_facts(passage: Chunk, origins: dict[str, str]) -> dict[str, Any]:
-    """Return what `documents show` prints of a passage; `origins` maps a passage's id to its document's path."""
+def _passage_facts(passage: Chunk, origins: dict[str, str], same: Sequence[Chunk]) -> dict[str, Any]:
+    """Return what `documents show` prints of a passage.
+
+    `origins` maps a passage's id to its document's path. `same` are the passages with this text under another title.
+    """
     copy_of = {"chunk": passage.duplicate_of, "source": origins.get(passage.duplicate_of, "")}
     return {
         "chunk": passage.id,
@@ -99,6 +104,7 @@ def _passage_facts(passage: Chunk, origins: dict[str, str]) -> dict[str, Any]:
         "page": passage.page,
         "start": passage.start,
         "copy_of": copy_of if passage.duplicate_of else None,
+        "same_text_as": [{"chunk": one.id, "source": one.origin, "title": one.title} for one in same],
         "text": passage.text,
     }
 
@@ -119,6 +125,10 @@ def _print_document(facts: dict[str, Any]) -> None:
         out.print(f"{number:>4}  {passage['chunk']}  {' > '.join([*passage['headings'], place])}")
         if passage["copy_of"]:
             out.print(f"      a copy of {passage['copy_of']['chunk']} in {passage['copy_of']['source']}, not indexed")
+        for other in passage["same_text_as"]:
+            out.print(
+                f"      the same text as in {other['source']}, under the title {other['title']}; both are indexed"
+            )
         out.print(f"      {collapse_whitespace(passage['text'])[:_SAMPLE_CHARACTERS]}")
     out.print(f"\n{facts['text']}")
 

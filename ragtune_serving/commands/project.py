@@ -11,8 +11,9 @@ import yaml
 from ragtune.backends.engine_environment import base_model_command, engine_python, install_commands
 from ragtune.errors import SettingsError
 from ragtune.extras import install_command
+from ragtune.knowledge.sources import is_source, unknown_source
 from ragtune.settings import LOCAL_SOURCES, SOURCE_FORMS, EngineSettings
-from ragtune_serving.terminal import out
+from ragtune_serving.terminal import err, out
 
 SETTINGS_FILE, DOCUMENTS = "ragtune.yaml", "documents"
 IGNORED = (".ragtune/", ".venv/", ".venv-vllm/")
@@ -27,9 +28,12 @@ def init(
     profile: Annotated[str, typer.Option(help="settings to begin with: laptop")] = "laptop",
 ) -> None:
     """Write ragtune.yaml for your own documents into a folder."""
+    for spec in source:
+        if not is_source(spec):
+            raise unknown_source(spec)
     own_folder = all(spec.startswith("pairs:") for spec in source)
-    specs = [f"folder:{DOCUMENTS}"] if own_folder else []
-    settings_text = profile_text(profile, [*specs, *map(_absolute, source)])
+    specs = [_absolute(spec) for spec in source]
+    settings_text = profile_text(profile, [*([f"folder:{DOCUMENTS}"] if own_folder else []), *specs])
     file = folder / SETTINGS_FILE
     if file.exists():
         raise SettingsError(
@@ -45,6 +49,8 @@ def init(
     file.write_text(settings_text)
     _write_ignore_file(folder / ".gitignore")
     out.print(next_steps(folder, own_folder), markup=False)
+    for path in filter(None, map(_missing_path, specs)):
+        err.print(f"There is no {path} yet. Create it before `ragtune index`, or correct `sources`.", markup=False)
 
 
 def profile_text(profile: str, sources: list[str]) -> str:
@@ -74,6 +80,12 @@ def _absolute(spec: str) -> str:
     """Return a source with an absolute path: it was typed here, and will be read from the new folder."""
     kind, _, path = spec.partition(":")
     return f"{kind}:{Path(path).expanduser().resolve()}" if kind in LOCAL_SOURCES else spec
+
+
+def _missing_path(spec: str) -> Path | None:
+    """Return the folder or file of a source if it does not exist; other kinds of sources are not looked up."""
+    kind, _, path = spec.partition(":")
+    return Path(path) if kind in LOCAL_SOURCES and not Path(path).exists() else None
 
 
 def _profile_files() -> list[Path]:

@@ -63,4 +63,4 @@ def status(json_: Annotated[bool, typer.Option("--json", help="print as JSON")] 
 @app.command("key")
 def key(name: Annotated[str, typer.Argument(help="the reviewer")]) -> None:
     """Create a key for a reviewer and print it, only this once; an earlier key of that name no longer works."""
-    out.print(KeyStore(load_settings().home / "keys").create(name))
+    out.print(KeyStore(load_settings().home / "keys").create(name, "reviewer"))

@@ -10,7 +10,10 @@ import typer
 
 from ragtune.extras import require
 from ragtune.settings import Settings, load_settings
-from ragtune_serving.address import check_port
+from ragtune.store.mlflow_files import SCHEME, make_portable
+from ragtune_serving.address import check_port, http_url
+from ragtune_serving.alerts import check as check_alerts
+from ragtune_serving.alerts import log_file
 from ragtune_serving.processes import Program, how_to_stop, run_in_foreground, supervise
 from ragtune_serving.terminal import err
 
@@ -55,16 +58,20 @@ def up(host: Host = "", port: Port = -1) -> None:
     require("graph")
     require("serve")
     settings = with_address(load_settings(), host, port)
+    check_alerts(settings.alerts)
     check_port("127.0.0.1", settings.ports.dagster, "ports.dagster")
     if not settings.mlflow_server:
         check_port("127.0.0.1", settings.ports.mlflow, "ports.mlflow")
     check_port(settings.gateway.host, settings.gateway.port, "gateway.port")
-    gateway = f"http://{settings.gateway.host}:{settings.gateway.port}"
+    gateway = http_url(settings.gateway.host, settings.gateway.port)
     err.print(f"Dagster    http://127.0.0.1:{settings.ports.dagster}")
     err.print(f"MLflow     {settings.mlflow_server or f'http://127.0.0.1:{settings.ports.mlflow}'}")
     err.print(f"Gateway    {gateway}/v1  (API: {gateway}/docs, key: {settings.home}/keys/client.key)")
     err.print(f"Logs       {settings.home}/logs")
     err.print(how_to_stop("all of them"))
+    make_portable(settings.tracking_url)
+    if code := run_in_foreground([sys.executable, "-m", "ragtune_assets.dead_runs"]):
+        raise typer.Exit(code)
     supervise(platform_programs(settings))
 
 
@@ -78,12 +85,14 @@ def platform_programs(settings: Settings) -> list[Program]:
     web = ["-h", "127.0.0.1", "-p", str(settings.ports.dagster)]
     mlflow = ["ui", "--backend-store-uri", settings.tracking_url, "--host", "127.0.0.1"]
     mlflow += ["--port", str(settings.ports.mlflow), "--workers", "1"]
+    mlflow += ["--artifacts-destination", str(settings.run_files), "--default-artifact-root", SCHEME]
     address = ["--host", settings.gateway.host, "--port", str(settings.gateway.port)]
     gateway = [sys.executable, "-m", "ragtune_serving.cli", "serve", *address]
     daemon = [str(binaries / "dagster-daemon"), "run", *workspace]
     webserver = [str(binaries / "dagster-webserver"), *workspace, *web]
     programs = [
         Program("gateway", gateway, logs / "gateway.out.log", home),
+        Program("alerts", [sys.executable, "-m", "ragtune_serving.cli", "alerts"], log_file(settings.home), home),
         Program("Dagster daemon", daemon, logs / "dagster-daemon.log", dagster),
         Program("Dagster webserver", webserver, logs / "dagster.log", dagster),
     ]

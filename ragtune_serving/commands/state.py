@@ -1,5 +1,7 @@
 """`status`, `rollback` and `doctor`: show what is live, go back to the previous model, check the installation."""
 
+import shutil
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -7,10 +9,13 @@ import typer
 from ragtune.errors import RagTuneError
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.disk_use import disk_use, in_words
 from ragtune.store.feedback import FeedbackLog
+from ragtune.store.home_lock import builder
+from ragtune.store.problems import Problem
 from ragtune.store.registry import ALIASES, ModelRegistry
+from ragtune_serving.attention import gateway_status, problems
 from ragtune_serving.checks import examine
-from ragtune_serving.client import GatewayClient
 from ragtune_serving.terminal import out, print_json
 
 ASSETS = (
@@ -29,7 +34,7 @@ Json = Annotated[bool, typer.Option("--json", help="print as JSON")]
 
 
 def status(json_: Json = False) -> None:
-    """Show what is live and when each artefact was built."""
+    """Show what is live, when each artefact was built, what uses the disk, and what needs a person."""
     report = collect(load_settings())
     if json_:
         print_json(report)
@@ -39,26 +44,51 @@ def status(json_: Json = False) -> None:
     live = gateway.get("live") or {}
     state = f"{live['state']}, version {live['version']}" if live else gateway.get("error") or "starting"
     out.print(f"gateway     {gateway['url']}: {state}")
+    out.print(f"index       {_index_line(report['index'])}")
     for alias in ALIASES:
         out.print(f"{alias:<11} {report['aliases'][alias] or '-'}")
     feedback = report["feedback"]
     out.print(f"feedback    {feedback['verdicts']} verdicts on {feedback['responses']} responses")
+    if report["building"]:
+        out.print(f"building    {report['building']}")
     for name, built_at in report["artifacts"].items():
         out.print(f"  {name:<17} {built_at or '-'}")
+    used = ", ".join(f"{kind} {in_words(size)}" for kind, size in report["disk"]["used"].items())
+    out.print(f"disk        {in_words(report['disk']['free'])} free; {used or 'nothing used yet'}")
+    show_problems(report["problems"])
+
+
+def show_problems(problems: list[dict[str, str]]) -> None:
+    """Print what needs a person, each with its way out."""
+    if not problems:
+        out.print("Nothing needs your attention.")
+        return
+    out.print(
+        f"{len(problems)} things need your attention:" if len(problems) > 1 else "One thing needs your attention:"
+    )
+    for problem in problems:
+        out.print(f"  {problem['kind']:<8} {problem['what']}")
+        out.print(f"           how to fix: {problem['fix']}")
 
 
 def collect(settings: Settings) -> dict[str, Any]:
     """Return everything that `ragtune status` shows; if the gateway does not answer, its error is part of it."""
+    settings.home.mkdir(parents=True, exist_ok=True)
     registry = ModelRegistry(settings)
-    aliases = {alias: registry.alias(alias) for alias in ALIASES}
+    champion = registry.usable_alias("champion")
     log = FeedbackLog(settings.feedback_url)
+    gateway = gateway_status(settings)
     return {
         "home": str(settings.home),
-        "gateway": _gateway(settings),
-        "aliases": {alias: model.version if model else None for alias, model in aliases.items()},
-        "released_at": aliases["champion"].manifest.created_at if aliases["champion"] else None,
+        "gateway": gateway,
+        "index": _index(settings),
+        "aliases": {alias: registry.alias_version(alias) for alias in ALIASES},
+        "released_at": champion.manifest.created_at if champion else None,
         "feedback": {"responses": log.count_responses(), "verdicts": log.count_since(0)},
         "artifacts": {name: _built_at(settings, name) for name in ASSETS},
+        "building": builder(settings.home),
+        "disk": {"free": shutil.disk_usage(settings.home).free, "used": disk_use(settings.home)},
+        "problems": [asdict(problem) for problem in problems(settings, gateway)],
     }
 
 
@@ -69,25 +99,42 @@ def rollback() -> None:
 
 
 def doctor(json_: Json = False) -> None:
-    """Check every dependency and say how to fix each problem; the exit code is 1 if there is one."""
-    findings = examine(load_settings())
+    """Check every dependency and the home, and say how to fix each problem; the exit code is 1 if there is one."""
+    settings = load_settings()
+    findings, found = examine(settings), problems(settings, gateway_status(settings))
     if json_:
-        print_json([finding.__dict__ for finding in findings])
+        print_json([*(finding.__dict__ for finding in findings), *(_as_finding(problem) for problem in found)])
     else:
         for finding in findings:
             out.print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.found}")
             if not finding.ok and finding.fix:
                 out.print(f"      how to fix: {finding.fix}")
-    if not all(finding.ok for finding in findings):
+        out.print("")
+        show_problems([asdict(problem) for problem in found])
+    if found or not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
 
-def _gateway(settings: Settings) -> dict[str, Any]:
+def _as_finding(problem: Problem) -> dict[str, Any]:
+    return {"what": f"{problem.kind} {problem.subject}", "ok": False, "found": problem.what, "fix": problem.fix}
+
+
+def _index(settings: Settings) -> dict[str, Any]:
+    """Return how much the index holds; an index that cannot be read is part of the report, as `error`."""
+    from ragtune.backends.catalog import embedder_from, search_index_from
+
     try:
-        client = GatewayClient(settings)
-        return {"url": client.url, **client.status()}
+        documents = search_index_from(settings, embedder_from(settings)).chunk_ids()
     except RagTuneError as error:
-        return {"url": "", "live": None, "error": error.found}
+        return {"documents": 0, "passages": 0, "error": error.found}
+    return {"documents": len(set(documents.values())), "passages": len(documents)}
+
+
+def _index_line(index: dict[str, Any]) -> str:
+    if "error" in index:
+        return str(index["error"])
+    counts = f"{index['documents']} documents, {index['passages']} passages"
+    return counts if index["passages"] else "none yet; `ragtune index` builds it"
 
 
 def _built_at(settings: Settings, name: str) -> str | None:

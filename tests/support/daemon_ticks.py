@@ -9,9 +9,9 @@ import sys
 import dagster as dg
 
 from ragtune.settings import load_settings
+from ragtune_assets.dagster_instance import open_instance
 from ragtune_assets.definitions import build_definitions
 from ragtune_assets.feedback import enough_new_feedback
-from ragtune_assets.materialize import open_instance
 from ragtune_assets.resources import build_resources
 
 

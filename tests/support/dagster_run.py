@@ -3,29 +3,32 @@
 The asset waits until the file `go` lies in the home, so that a test decides how long the run takes.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
 
 import dagster as dg
 
-from ragtune_assets.home_lock import exclusive_executor
+from ragtune.store.artifacts import ArtifactStore
+from ragtune_assets.exclusive_executor import exclusive_executor
+from ragtune_assets.resources import artifact_io
 
 
 @dg.asset(config_schema={"home": str})
 def waits(context: dg.AssetExecutionContext) -> None:
     """Say that the step runs, and wait for the file `go`."""
     home = Path(context.op_config["home"])
-    (home / "started").touch()
+    (home / "started").write_text(str(os.getpid()))
     while not (home / "go").exists():
         time.sleep(0.05)
 
 
 def build_job() -> dg.JobDefinition:
     home = Path(dg.DagsterInstance.get().root_directory).parent
-    defs = dg.Definitions(
-        [waits], executor=exclusive_executor(home), jobs=[dg.define_asset_job("build", selection=[waits])]
-    )
+    io = dg.IOManagerDefinition(lambda _context: artifact_io(ArtifactStore(home / "artifacts")))
+    job = dg.define_asset_job("build", selection=[waits])
+    defs = dg.Definitions([waits], executor=exclusive_executor(home), jobs=[job], resources={"io_manager": io})
     return defs.resolve_job_def("build")
 
 

@@ -4,6 +4,7 @@ import io
 import zipfile
 
 _W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+_M = "http://schemas.openxmlformats.org/officeDocument/2006/math"
 _KIND = "application/vnd.openxmlformats-officedocument.wordprocessingml.{}+xml"
 _PACKAGE = "http://schemas.openxmlformats.org/package/2006"
 _DEFAULT = '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
@@ -13,7 +14,7 @@ _OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 
 
 def word_file(body: str, numbering: str = "", styles: str = "", footnotes: str = "", header: str = "") -> bytes:
-    """Return a .docx whose parts hold this XML; the prefix `w:` is declared."""
+    """Return a .docx whose parts hold this XML; the prefixes `w:` and `m:` are declared."""
     parts = {"document": f"<w:body>{body}</w:body>", "numbering": numbering, "styles": styles}
     parts |= {"footnotes": footnotes, "header": header}
     parts = {name: xml for name, xml in parts.items() if xml}
@@ -29,7 +30,7 @@ def word_file(body: str, numbering: str = "", styles: str = "", footnotes: str =
         archive.writestr("word/_rels/document.xml.rels", _links(links))
         for name, xml in parts.items():
             root = _ROOTS.get(name, name)
-            archive.writestr(f"word/{name}.xml", f'<w:{root} xmlns:w="{_W}">{xml}</w:{root}>')
+            archive.writestr(f"word/{name}.xml", f'<w:{root} xmlns:w="{_W}" xmlns:m="{_M}">{xml}</w:{root}>')
     return buffer.getvalue()
 
 

@@ -23,7 +23,22 @@ _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _CODE = {"code", "kbd", "samp", "tt"}
 _STRUCK = {"del", "s", "strike"}
 _INLINE = {"a", "abbr", "b", "bdi", "bdo", "big", "cite", "data", "dfn", "em", "font", "i", "ins", "label", "mark"}
-_INLINE |= {"meter", "output", "progress", "q", "ruby", "rt", "small", "span", "strong", "time", "u", "var", "wbr"}
+_INLINE |= {
+    "input",
+    "meter",
+    "output",
+    "progress",
+    "q",
+    "ruby",
+    "rt",
+    "small",
+    "span",
+    "strong",
+    "time",
+    "u",
+    "var",
+    "wbr",
+}
 _INLINE |= {"math", "mi", "mn", "mo", "mrow", "msup", "msub", "mfrac", "semantics", "nobr", "acronym", "blink"}
 _BACK_ARROWS = frozenset("↑↩⤴︎↵^ ")
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
@@ -89,6 +104,9 @@ class DomReader:
     def _start(self, node: Any) -> bool:
         """Open an element; return whether to walk into its content."""
         tag = node.tag
+        if tag == "input" and node.get("type") == "checkbox":
+            self._inline.append("[ ] " if node.get("checked") is None else "[x] ")
+            return False
         if reason := self._reason_to_leave_out(node):
             self._leave_out(reason, text_of(node))
             return False

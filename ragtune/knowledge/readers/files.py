@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 
 from ragtune.knowledge.readers.markdown import read_markdown
 from ragtune.knowledge.readers.notebook import read_notebook
+from ragtune.knowledge.readers.pandoc import FORMATS, read_with_pandoc
 from ragtune.knowledge.readers.pdf import read_pdf
 from ragtune.knowledge.readers.plain_text import read_plain_text
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
@@ -88,4 +89,6 @@ def _reader(path: str) -> Reader | None:
         return read_plain_text
     if pure.suffix.lower() in LANGUAGES:
         return partial(read_source_code, pure.name)
+    if pure.suffix.lower() in FORMATS:
+        return partial(read_with_pandoc, pure.name)
     return _READERS.get(pure.suffix.lower())

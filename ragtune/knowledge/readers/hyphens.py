@@ -10,6 +10,8 @@ from pathlib import Path
 from ragtune.knowledge.readers.pdf_page import HYPHEN
 
 _BROKEN = re.compile(rf"(\S*?)([^\W_]+){HYPHEN}([^\W_]+)(\S*)")
+# Of the parts that the text itself has as words: shorter ones are often syllables. Chosen by hand.
+_SHORTEST_WORD = 4
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
 
@@ -18,7 +20,7 @@ def join_broken_words(texts: Sequence[str]) -> list[str]:
 
     The hyphen stays in numbers, identifiers and options (`KX-4410-B7`, `--dry-run`), and if the word has a hyphen
     elsewhere in the text. It goes if the word stands without one in the text or in a list of common English words.
-    Otherwise it stays if both parts are common words (`cost-effective`).
+    Otherwise it stays if both parts are words, in that list or in the text (`cost-effective`, `gzip-compressed`).
     """
     counts = Counter(word.casefold() for text in texts if HYPHEN not in text for word in _WORD.findall(text))
     for text in texts:
@@ -41,7 +43,10 @@ def _put_together(match: re.Match[str], counts: Counter[str]) -> str:
         chosen = with_hyphen
     elif counts[without_hyphen.casefold()] or without_hyphen.casefold() in vocabulary:
         chosen = without_hyphen
-    elif first.casefold() in vocabulary and second.casefold() in vocabulary:
+    elif all(
+        part in vocabulary or (counts[part] and len(part) >= _SHORTEST_WORD)
+        for part in (first.casefold(), second.casefold())
+    ):
         chosen = with_hyphen
     else:
         chosen = without_hyphen

@@ -1,14 +1,18 @@
-"""Jupyter notebooks: Markdown cells as text, code cells and what they printed as code."""
+"""Jupyter notebooks: Markdown cells as text, code cells as code, their output in the form that a notebook shows."""
 
 import json
+import re
 from typing import Any
 
 from ragtune.knowledge.blocks import Block
-from ragtune.knowledge.readers.dom import code_block
+from ragtune.knowledge.readers.dom import DomReader, code_block, parse_fragment
 from ragtune.knowledge.readers.encoding import decode
 from ragtune.knowledge.readers.markdown import markdown_blocks
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
 from ragtune.records import LeftOut
+
+# Commands of a terminal: colours, moves of the cursor, titles of windows. A notebook shows the colours, not the codes.
+_COLOURS = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 
 
 def read_notebook(raw: bytes) -> Reading:
@@ -30,20 +34,37 @@ def read_notebook(raw: bytes) -> Reading:
             blocks += cell_blocks
             left_out += dropped
         elif cell.get("cell_type") == "code":
-            printed = [code_block(_printed(output)) for output in cell.get("outputs") or ()]
-            blocks += [Block("code", text) for text in (code_block(source, language), *printed) if text]
+            blocks += _code(source, language)
+            for output in cell.get("outputs") or ():
+                printed, dropped = _printed(output)
+                blocks += printed
+                left_out += dropped
         elif source.strip():
             blocks.append(Block("paragraph", source.strip()))
     return Reading(blocks=tuple(blocks), left_out=tuple(left_out))
 
 
-def _printed(output: Any) -> str:
-    """Return what an output shows as text, the name and reason of an error included."""
+def _printed(output: Any) -> tuple[list[Block], list[LeftOut]]:
+    """Return what an output shows: the richest of its forms that has words, or the name and reason of an error."""
     if not isinstance(output, dict):
-        return ""
+        return [], []
     if output.get("ename"):
-        return f"{output['ename']}: {output.get('evalue') or ''}"
-    return _text(output.get("text") or (output.get("data") or {}).get("text/plain") or "")
+        return _code(f"{output['ename']}: {output.get('evalue') or ''}"), []
+    forms = output.get("data")
+    forms = forms if isinstance(forms, dict) else {}
+    markdown, page = _text(forms.get("text/markdown")), _text(forms.get("text/html"))
+    if markdown.strip():
+        return markdown_blocks(markdown)
+    if page.strip():
+        reader = DomReader()
+        if blocks := reader.read(parse_fragment(page)):
+            return blocks, reader.left_out
+    return _code(_COLOURS.sub("", _text(output.get("text") or forms.get("text/plain")))), []
+
+
+def _code(text: str, language: str = "") -> list[Block]:
+    fenced = code_block(text, language)
+    return [Block("code", fenced)] if fenced else []
 
 
 def _text(source: Any) -> str:

@@ -31,7 +31,7 @@ _EDGE_LINES = 2
 _MIN_PAGES = 3
 _FURNITURE_SHARE = 0.4
 """A line on this share of the pages is furniture; left and right pages often have different heads. Chosen by hand."""
-_LONGEST_TITLE = 120
+_SHORTEST_LINE, _LONGEST_TITLE = 3, 120
 _LONGEST_HEADING = 110
 # In units of the body's type and line distance; chosen by hand on manuals set in Word, LaTeX and DocBook,
 # like the shares of the width in `_Style`.
@@ -130,7 +130,7 @@ def _body(pages: Sequence[Sequence[Line]]) -> tuple[list[Line], list[LeftOut]]:
 
 def _title_on_the_page(pages: Sequence[Sequence[Line]]) -> str:
     """Return the line in the largest type on the first page that has text, the first of equals."""
-    lines = next((page for page in pages if any(len(line.text) >= _MIN_PAGES for line in page)), ())
+    lines = next((page for page in pages if any(len(line.text) >= _SHORTEST_LINE for line in page)), ())
     lines = [line for line in lines if not line.is_table and re.search(r"[^\W\d_]{2}", line.text)]
     return max(lines, key=lambda line: round(line.size, 1), default=Line("")).text[:_LONGEST_TITLE]
 

@@ -101,10 +101,14 @@ def _split(text: Any, places: Sequence[tuple[int, str]]) -> list[_Segment]:
     """Cut a line at every gap between words that is wide enough for a gutter."""
     parts: list[list[tuple[int, str]]] = [[]]
     right = 0.0
-    for index, (place, character) in enumerate(places):
+    following = -1
+    letters_after = []
+    for place, character in reversed(places):
+        letters_after.append(following)
+        following = following if character.isspace() else place
+    for (place, character), following in zip(places, reversed(letters_after), strict=True):
         if character.isspace() and parts[-1]:
             right = _box(text, parts[-1][-1][0])[1]
-            following = next((at for at, other in places[index + 1 :] if not other.isspace()), -1)
             if following >= 0 and right and _box(text, following)[0] - right > _GUTTER * _size(text, following):
                 parts.append([])
                 continue

@@ -52,6 +52,16 @@ _BLANK_HEAD = re.compile(r"(?m)^(=+(?: +=+)+) *\n( .*\S.*)$")
 _ROLE_TARGETS = re.compile(r":[\w:+.-]+:`(?:[^`<]*<([^<>`]+)>|~([^`]+)\.[^`.]+)`")
 
 
+# Marks that open emphasis, code or a substitution, or close it; and references such as `name_`.
+_OPENING = re.compile(r"(?<![\w*`|\\])[*`|]+(?=[^\s*`|])")
+_CLOSING = re.compile(r"(?<=[^\s*`|])[*`|]+(?!\w)")
+_REFERENCE = re.compile(r"(?<=\w)_{1,2}(?!\w)")
+_MARK = re.compile(r"[*`|](?=\S)|(?<=\S)[*`|]|(?<=\w)_(?!\w)")
+_BLANK_LINES = re.compile(r"(\n(?:[ \t]*\n)+)")
+# docutils looks for the end of every mark up to the end of the paragraph, which takes the square of the time.
+# Chosen by hand: 100 million characters looked through take some five seconds. A paragraph of prose costs a hundredth.
+_MOST_LOOKED_THROUGH = 100_000_000
+
 _CONDITION = re.compile(r"(?m)^\s*\.\. (?:only|ifconfig):: +(.+?)\s*$")
 
 
@@ -74,6 +84,7 @@ def restructured_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
     from docutils.core import publish_doctree, publish_from_doctree
 
     _tolerate_sphinx()
+    bounded = "".join(map(_without_endless_marks, _BLANK_LINES.split(_BLANK_HEAD.sub(_with_empty_cell, text))))
     settings = {
         "report_level": 1,
         "warning_stream": False,
@@ -92,11 +103,11 @@ def restructured_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
         "embed_stylesheet": False,
         # docutils refuses a whole file for one line of more than 10,000 characters, which an unwrapped paragraph has.
         # The limit also stops substitutions that grow without end.
-        "line_length_limit": max(10_000, *map(len, text.split("\n"))) + 1,
+        "line_length_limit": max(10_000, *map(len, bounded.split("\n"))) + 1,
         "stylesheet_path": "",
         "_disable_config": True,
     }
-    tree = publish_doctree(_BLANK_HEAD.sub(_with_empty_cell, text), settings_overrides=settings)
+    tree = publish_doctree(bounded, settings_overrides=settings)
     for section in [*tree.findall(nodes.section)]:
         if "system-messages" in section["classes"]:
             section.parent.remove(section)
@@ -113,6 +124,18 @@ def restructured_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
     reader = DomReader()
     blocks = reader.read(parse_page(page).find("body"))
     return blocks, [*reader.left_out, *_hidden_targets(tree, text)]
+
+
+def _without_endless_marks(paragraph: str) -> str:
+    """Return a paragraph; its marks are escaped if docutils would look for the ends of them for minutes.
+
+    The words stay, and so do the marks, as text. Indented paragraphs stay: they may be code.
+    """
+    if len(paragraph) ** 2 < _MOST_LOOKED_THROUGH or paragraph[0].isspace():
+        return paragraph
+    unclosed = len(_OPENING.findall(paragraph)) - len(_CLOSING.findall(paragraph))
+    marks = max(unclosed, 0) + len(_REFERENCE.findall(paragraph))
+    return _MARK.sub(r"\\\g<0>", paragraph) if marks * len(paragraph) > _MOST_LOOKED_THROUGH else paragraph
 
 
 def _with_empty_cell(table: re.Match[str]) -> str:

@@ -5,15 +5,22 @@ import datetime as dt
 import io
 import re
 import zipfile
+from collections.abc import Iterator
 from typing import Any
+
+from lxml import etree
 
 from ragtune.knowledge.blocks import Block
 from ragtune.knowledge.readers.archives import open_archive, read_part, with_parts
 from ragtune.knowledge.readers.dom import table_text
 from ragtune.knowledge.readers.encoding import decode
+from ragtune.knowledge.readers.number_formats import shown_number
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
+from ragtune.records import LeftOut
 from ragtune.text.whitespace import collapse_whitespace
 
+_A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
+_TEXT_BOX = "{http://schemas.openxmlformats.org/drawingml/2006/spreadsheetDrawing}txBody"
 _SEPARATORS = ",;\t|"
 # Both chosen by hand, not sensitive: the separator shows in a few lines, and Python's own limit of a cell is 131,072.
 _SAMPLE_CHARACTERS = 20_000
@@ -43,7 +50,10 @@ def read_csv(raw: bytes) -> Reading:
 
 
 def read_workbook(raw: bytes) -> Reading:
-    """Return an Excel workbook: a heading and a table a sheet, merged cells filled in, formulas as their values."""
+    """Return an Excel workbook: a heading and a table a sheet, merged cells filled in, formulas as their values.
+
+    Text boxes come first. Hidden sheets, comments and the targets of links are left out.
+    """
     import openpyxl
 
     archive = open_archive(raw, "XLSX")
@@ -51,12 +61,37 @@ def read_workbook(raw: bytes) -> Reading:
         book = openpyxl.load_workbook(_without_huge_merges(raw, archive), data_only=True)
     except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile, AttributeError, SyntaxError) as error:
         raise UnreadableError(f"the XLSX is damaged: {error}") from error
-    blocks: list[Block] = []
+    blocks = [Block("paragraph", text) for text in _text_boxes(archive)]
+    left_out: list[LeftOut] = []
     for sheet in book.worksheets:
         table = _sheet_table(sheet)
-        if table:
+        left_out += _notes_and_links(sheet)
+        if table and sheet.sheet_state != "visible":
+            text = " ".join([sheet.title, *(block.text for block in table)])
+            left_out.append(LeftOut(reason="hidden sheet", text=collapse_whitespace(text)))
+        elif table:
             blocks += [Block("heading", sheet.title, 2), *table]
-    return Reading(blocks=tuple(blocks), title=str(book.properties.title or ""))
+    return Reading(blocks=tuple(blocks), title=str(book.properties.title or ""), left_out=tuple(left_out))
+
+
+def _text_boxes(archive: zipfile.ZipFile) -> Iterator[str]:
+    """Yield the texts of the boxes that are drawn over the sheets."""
+    for name in archive.namelist():
+        if re.fullmatch(r"xl/drawings/drawing\d+\.xml", name):
+            parser = etree.XMLParser(recover=True, resolve_entities=False)
+            drawing = etree.fromstring(read_part(archive, name, "XLSX") or b"<a/>", parser)
+            for box in drawing.iter(_TEXT_BOX) if drawing is not None else ():
+                lines = (collapse_whitespace("".join(line.itertext(f"{_A}t"))) for line in box.iter(f"{_A}p"))
+                if text := "\n".join(line for line in lines if line):
+                    yield text
+
+
+def _notes_and_links(sheet: Any) -> Iterator[LeftOut]:
+    for cell in sheet._cells.values():
+        if cell.comment is not None and cell.comment.text.strip():
+            yield LeftOut(reason="comment", text=f"{cell.coordinate}: {collapse_whitespace(cell.comment.text)}")
+        if cell.hyperlink is not None and cell.hyperlink.target and cell.hyperlink.target != cell.value:
+            yield LeftOut(reason="link target", text=cell.hyperlink.target)
 
 
 def _without_huge_merges(raw: bytes, archive: zipfile.ZipFile) -> io.BytesIO:
@@ -101,7 +136,10 @@ def _sheet_table(sheet: Any) -> tuple[Block, ...]:
 
 
 def _separator(text: str) -> str:
-    """Return the separator that cuts the first lines into most columns, the same number in most lines."""
+    """Return the separator that cuts the first lines into most columns, the same number in most lines.
+
+    A separator counts half if the first line, which names the columns, has another number of them.
+    """
     lines = [line for line in text[:_SAMPLE_CHARACTERS].split("\n")[:50] if line.strip()]
     best, most = ",", 0.0
     for candidate in _SEPARATORS:
@@ -109,7 +147,7 @@ def _separator(text: str) -> str:
         if not widths:
             continue
         usual = max(set(widths), key=widths.count)
-        steady = widths.count(usual) / len(widths)
+        steady = widths.count(usual) / len(widths) * (1 if widths[0] == usual else 0.5)
         if usual > 1 and steady * usual > most:
             best, most = candidate, steady * usual
     return best
@@ -122,7 +160,7 @@ def _table(rows: list[list[str]]) -> tuple[Block, ...]:
 
 
 def _cell_text(cell: Any) -> str:
-    """Return a cell roughly as a spreadsheet shows it, so that search matches it: percentages, dates, whole numbers."""
+    """Return a cell as a spreadsheet shows it, so that search matches it; dates are written as ISO 8601."""
     value = cell.value
     if value is None:
         return ""
@@ -130,6 +168,8 @@ def _cell_text(cell: Any) -> str:
         return str(value).upper()
     if isinstance(value, float | int) and "%" in (cell.number_format or ""):
         return f"{round(value * 100, 6):g}%"
+    if isinstance(value, float | int) and (shown := shown_number(value, cell.number_format or "General")):
+        return shown
     if isinstance(value, float):
         return repr(value) if value != int(value) else str(int(value))
     if isinstance(value, dt.datetime):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ragtune.records import Message
+from ragtune.text.control_tokens import break_control_tokens
 
 
 class Conversation(Protocol):
@@ -27,6 +28,6 @@ def render_chat(tokenizer: Any, messages: Sequence[Message], open_reply: bool = 
 
     Example: `<|im_start|>user` and a newline, then the question and `<|im_end|>`, in SmolLM2's template.
     """
-    turns = [{"role": message.role, "content": message.content} for message in messages]
+    turns = [{"role": message.role, "content": break_control_tokens(message.content)} for message in messages]
     text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_reply)
     return text

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ragtune.answer.controls import NEUTRAL, Controls
-from ragtune.answer.passages import Search, find_passages, hits_needed, search_text, select_passages
+from ragtune.answer.lines import LineSimilarity
+from ragtune.answer.passages import Search, find_passages, hits_needed, search_text, select_passages, with_lines
 from ragtune.answer.prompt import REFUSAL, build_messages, passage_text, passages_in, target_text, user_text
 from ragtune.draws import draw
 from ragtune.model.examples.example import TrainingExample
@@ -80,9 +81,11 @@ class ExampleBuilder:
         settings: AnswerSettings,
         seed: int,
         mixture: Mixture = DEFAULT,
+        similarity: LineSimilarity | None = None,
     ) -> None:
         self.chunks: Mapping[str, Chunk] = {chunk.id: chunk for chunk in chunks}
         self.search, self.settings, self.seed, self.mixture = search, settings, seed, mixture
+        self.similarity = similarity
 
     def build(
         self, items: Sequence[SplitItem], together: int = 1, limit: int | None = None, progress: Progress = silent
@@ -110,7 +113,7 @@ class ExampleBuilder:
                 continue
             example = self.conversation(turn, lesson)
             if lesson.style == NEUTRAL and not turn.history:
-                example = self.with_siblings(example, turn, lesson, waiting, together - 1)
+                example = self.with_siblings(example, lesson, waiting, together - 1)
             joined.update(sibling.pair_id for sibling in example.siblings)
             examples.append(example)
             if draw(self.seed, "talk", item.pair.id) < self.mixture.small_talk:
@@ -167,7 +170,7 @@ class ExampleBuilder:
         share = self.mixture.removed_share(pair.kind)
         return pair.answerable and draw(self.seed, "removed", pair.id) < share
 
-    def passages_without_answer(self, turn: Turn, count: int) -> list[Hit]:
+    def passages_without_answer(self, turn: Turn, style: Controls) -> list[Hit]:
         """Return the passages to show after removing the pair's document and every passage that has its answer.
 
         The whole document goes, because another of its passages may answer in other words.
@@ -176,22 +179,34 @@ class ExampleBuilder:
         others = [
             hit for hit in turn.hits if hit.chunk.document_id != document_id and not _has_answer(hit.chunk, turn.pair)
         ]
-        return select_passages(turn.search_text, others, count)
+        return self._selected(turn, others, style)
 
-    def passages_with_answer(self, turn: Turn, count: int) -> list[Hit]:
-        """Return the passages to show, the right one among them.
+    def passages_with_answer(self, turn: Turn, style: Controls) -> list[Hit]:
+        """Return the passages to show, the right one among them unless none of its lines is chosen.
 
         If the search missed it, it is put in at a random place. Otherwise some lists are shuffled.
         """
-        pair = turn.pair
-        passages = select_passages(turn.search_text, turn.hits, count)
-        if self._answer_number(pair, passages) is None:
-            passages = [hit for hit in passages if hit.chunk.id != pair.chunk_id][: count - 1]
+        pair, count = turn.pair, style.passages(self.settings.passages)
+        passages = select_passages(turn.search_text, turn.hits, count, self.similarity)
+        if not any(hit.chunk.id == pair.chunk_id for hit in passages) and not self._is_shown(turn, passages, style):
+            passages = passages[: count - 1]
             place = int(draw(self.seed, "place", pair.id) * (len(passages) + 1))
             passages.insert(place, Hit(self.chunks[pair.chunk_id], 0.0))
         elif draw(self.seed, "shuffle", pair.id) < self.mixture.shuffled:
             passages.sort(key=lambda hit: draw(self.seed, "order", pair.id, hit.chunk.id))
-        return self._with_evidence(pair, passages)
+        return self._with_lines(turn, self._with_evidence(pair, passages), style)
+
+    def _is_shown(self, turn: Turn, passages: Sequence[Hit], style: Controls) -> bool:
+        return self._answer_number(turn.pair, self._with_lines(turn, passages, style)) is not None
+
+    def _selected(self, turn: Turn, hits: Sequence[Hit], style: Controls) -> list[Hit]:
+        """Return the passages that serving shows for these hits."""
+        count = style.passages(self.settings.passages)
+        return self._with_lines(turn, select_passages(turn.search_text, hits, count, self.similarity), style)
+
+    def _with_lines(self, turn: Turn, hits: Sequence[Hit], style: Controls) -> list[Hit]:
+        words = style.shown_words(self.settings.shown_words)
+        return with_lines(turn.search_text, hits, words, self.similarity)
 
     def _answer_number(self, pair: QAPair, passages: Sequence[Hit]) -> int | None:
         """Return the number of the passage that shows the answer: the pair's chunk, else the first of its document.
@@ -200,7 +215,7 @@ class ExampleBuilder:
         """
         same_document = None
         for number, hit in enumerate(passages, 1):
-            passage = self._on_one_line(hit, number, pair.question)
+            passage = _on_one_line(hit, number)
             if collapse_whitespace(pair.answer) not in passage and not _has_free_answer(pair):
                 continue
             if hit.chunk.id == pair.chunk_id:
@@ -219,10 +234,6 @@ class ExampleBuilder:
             if chunk_id in self.chunks and not is_shown and replaceable:
                 passages[replaceable[-1]] = Hit(self.chunks[chunk_id], 0.0)
         return passages
-
-    def _on_one_line(self, hit: Hit, number: int, question: str) -> str:
-        """Return a passage as the prompt shows it, on one line."""
-        return collapse_whitespace(passage_text(hit.chunk, number, question, self.settings.passage_words))
 
     # Styles
 
@@ -255,28 +266,26 @@ class ExampleBuilder:
         return self._lesson_in(last, turn)
 
     def _lesson_in(self, style: Controls, turn: Turn) -> Lesson | None:
-        pair, count = turn.pair, style.passages(self.settings.passages)
+        pair = turn.pair
         if not pair.answerable:
-            return Lesson(select_passages(turn.search_text, turn.hits, count), REFUSAL, None, style)
+            return Lesson(self._selected(turn, turn.hits, style), REFUSAL, None, style)
         if pair.chunk_id not in self.chunks:
             return None
         if self.is_removed(pair):
-            return Lesson(self.passages_without_answer(turn, count), REFUSAL, None, style)
-        passages = self.passages_with_answer(turn, count)
+            return Lesson(self.passages_without_answer(turn, style), REFUSAL, None, style)
+        passages = self.passages_with_answer(turn, style)
         number = self._answer_number(pair, passages)
         if number is None:
             return None
         hit = passages[number - 1]
         # A style may add more of the chunk than the answer. In another chunk of the document, the answer's span is off.
         chunk = self.chunks[pair.chunk_id] if hit.chunk.id == pair.chunk_id else None
-        target = styled_target(pair, chunk, self._on_one_line(hit, number, pair.question), number, style)
+        target = styled_target(pair, chunk, _on_one_line(hit, number), number, style)
         return Lesson(passages, target, number, style)
 
     def conversation(self, turn: Turn, lesson: Lesson) -> TrainingExample:
         """Return the messages of one example: what the product would send, then the target."""
-        messages = build_messages(
-            turn.pair.question, lesson.passages, turn.history, lesson.style, self.settings.passage_words
-        )
+        messages = build_messages(turn.pair.question, lesson.passages, turn.history, lesson.style)
         return TrainingExample((*messages, Message("assistant", lesson.target)), turn.pair.id, turn.pair.kind)
 
     # Shared prompts
@@ -298,7 +307,7 @@ class ExampleBuilder:
         )
 
     def with_siblings(
-        self, example: TrainingExample, turn: Turn, lesson: Lesson, waiting: WaitingPairs, limit: int
+        self, example: TrainingExample, lesson: Lesson, waiting: WaitingPairs, limit: int
     ) -> TrainingExample:
         """Return the example with up to `limit` waiting pairs that its passages answer, or are known not to answer.
 
@@ -307,7 +316,7 @@ class ExampleBuilder:
         """
         candidates: list[tuple[int, int, QAPair]] = []
         for number, hit in enumerate(lesson.passages, 1):
-            passage = self._on_one_line(hit, number, turn.pair.question)
+            passage = _on_one_line(hit, number)
             pairs = [
                 pair
                 for pair in waiting.of_chunk(hit.chunk.id)
@@ -337,8 +346,9 @@ class ExampleBuilder:
         is_later = draw(self.seed, "talk later", turn.pair.id) < self.mixture.small_talk_later
         if is_later and not turn.history:
             history = (Message("user", turn.pair.question), example.messages[-1])
-        passages = find_passages(self.search, phrase, history, self.settings.passages)
-        messages = build_messages(phrase, passages, history, NEUTRAL, self.settings.passage_words)
+        count, words = self.settings.passages, self.settings.shown_words
+        passages = find_passages(self.search, phrase, history, count, words, self.similarity)
+        messages = build_messages(phrase, passages, history, NEUTRAL)
         return TrainingExample((*messages, Message("assistant", reply)), turn.pair.id, "talk")
 
 
@@ -349,3 +359,8 @@ def _has_free_answer(pair: QAPair) -> bool:
 
 def _has_answer(chunk: Chunk, pair: QAPair) -> bool:
     return collapse_whitespace(pair.answer).lower() in collapse_whitespace(chunk.text).lower()
+
+
+def _on_one_line(hit: Hit, number: int) -> str:
+    """Return a passage as the prompt shows it, on one line."""
+    return collapse_whitespace(passage_text(hit, number))

@@ -174,7 +174,7 @@ def _tokenized(
         raise DatasetError(
             f"None of the {len(examples)} training examples fits into {settings.max_tokens} tokens.",
             expected="conversations that end with an assistant's message",
-            fix="raise training.max_tokens or lower answer.passage_words",
+            fix="raise training.max_tokens or lower answer.shown_words",
         )
     validation_rows, _ = tokenize(tokenizer, validation[: settings.validation_examples], settings.max_tokens)
     return TrainingData(tokenizer, rows, validation_rows), dropped

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ragtune.errors import RegistryError
+from ragtune.store.mlflow_files import SCHEME, make_portable, store_files
 
 
 class Tracker:
@@ -33,8 +34,7 @@ class Tracker:
 class MlflowTracker(Tracker):
     """Records in an MLflow server or database.
 
-    If the experiment does not exist it is created with `artifacts` as its folder for files; None leaves the choice
-    to the server.
+    Files go to the folder `artifacts`, which MLflow knows by a relative name; None leaves them to the server.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class MlflowTracker(Tracker):
         if self.url.startswith("sqlite:///"):
             Path(self.url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         try:
+            make_portable(self.url)
             self._client = MlflowClient(tracking_uri=self.url)
             experiment_id = self._experiment_id()
             if run_id and run_id in {run.info.run_id for run in self._client.search_runs([experiment_id])}:
@@ -83,7 +84,11 @@ class MlflowTracker(Tracker):
 
     def log_artifacts(self, folder: Path) -> None:
         """Store a copy of the folder with the run."""
-        self._client.log_artifacts(self.run_id, str(folder), "adapter")
+        uri = self._client.get_run(self.run_id).info.artifact_uri
+        if self.artifacts is not None and uri.startswith(SCHEME):
+            store_files(folder, uri, "adapter", self.artifacts)
+        else:
+            self._client.log_artifacts(self.run_id, str(folder), "adapter")
 
     def end(self, failed: bool = False) -> None:
         """Close the run as finished or failed."""
@@ -95,5 +100,4 @@ class MlflowTracker(Tracker):
             return str(experiment.experiment_id)
         if self.artifacts is None:
             return str(self._client.create_experiment(self.experiment))
-        self.artifacts.mkdir(parents=True, exist_ok=True)
-        return str(self._client.create_experiment(self.experiment, artifact_location=self.artifacts.resolve().as_uri()))
+        return str(self._client.create_experiment(self.experiment, artifact_location=SCHEME))

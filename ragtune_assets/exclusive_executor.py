@@ -1,14 +1,15 @@
-"""One build at a time in a home: `ragtune materialize` and the runs of Dagster take the same lock.
+"""The executor of Dagster's runs, which waits for the lock of the home.
 
 `ragtune materialize` fails at once if the lock is taken, because a person is there to decide. A run of Dagster waits:
-the daemon starts runs by itself and would lose them. The lock belongs to the process that orchestrates the run, and
-the operating system releases it when that process ends, however it ends.
+the daemon starts runs by itself and would lose them. The lock belongs to the process that orchestrates the run.
 """
 
+import ctypes
+import multiprocessing
 import os
+import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +17,15 @@ import dagster as dg
 from dagster._core.errors import raise_execution_interrupts
 
 from ragtune.errors import ResourceError
+from ragtune.store.home_lock import exclusive
+from ragtune_assets.dead_runs import alive, close_dead_runs, free_slots
 
-LOCK = "materialize.lock"
-HOLDER = "materialize.pid"
-"""Holds the process id of the holder in its first line, and what that process is in its second."""
+_PR_SET_PDEATHSIG = 1
+"""The number of `prctl` that asks for a signal when the parent ends."""
 _POLL_SECONDS = 1.0
 """How long a freed lock may stay unnoticed. Chosen by hand; not sensitive."""
 _NOTICE_SECONDS = 60.0
 """How often a waiting run says what it waits for. Chosen by hand; not sensitive."""
-
-
-@contextmanager
-def exclusive(home: Path, holder: str = "`ragtune materialize`") -> Iterator[None]:
-    """Hold the home for one build; raise ResourceError that names the process that holds it."""
-    from filelock import FileLock, Timeout
-
-    home.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(home / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        pid, name = _holder(home)
-        raise ResourceError(
-            f"Process {pid}{name} is already building the graph in {home}.",
-            expected="one build at a time in a home",
-            fix=f"wait for it, end it (`kill {pid}`, or Terminate in Dagster), or set RAGTUNE_HOME to another folder",
-        ) from error
-    try:
-        (home / HOLDER).write_text(f"{os.getpid()}\n{holder}\n")
-        yield
-    finally:
-        (home / HOLDER).unlink(missing_ok=True)
-        lock.release()
 
 
 def exclusive_executor(home: Path) -> dg.ExecutorDefinition:
@@ -68,6 +46,19 @@ def exclusive_executor(home: Path) -> dg.ExecutorDefinition:
     return one_build_at_a_time.configured({"max_concurrent": 1})
 
 
+def end_with_the_run() -> None:
+    """Have Linux kill this process when the process of the run ends, if this one executes a step for it.
+
+    Otherwise a step would go on after a kill of its run, and write while the next build does.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return  # the run executes its steps in its own process
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if not parent.is_alive():
+        os.kill(os.getpid(), signal.SIGKILL)  # it ended before the kernel knew
+
+
 class _ExclusiveExecutor(dg.Executor):
     """Holds the lock of a home while another executor runs a plan."""
 
@@ -77,7 +68,11 @@ class _ExclusiveExecutor(dg.Executor):
     def execute(self, plan_context, execution_plan):
         """Wait for the lock, then yield the events of the other executor."""
         with ExitStack() as stack:
+            stack.enter_context(alive(self.home, plan_context.run_id))
             self._wait(stack, plan_context)
+            # Who holds a slot of a pool holds the lock, too, and that is this run now.
+            close_dead_runs(plan_context.instance, self.home)
+            free_slots(plan_context.instance, but_of=plan_context.run_id)
             yield from self.executor.execute(plan_context, execution_plan)
 
     def _wait(self, stack: ExitStack, plan_context) -> None:
@@ -103,10 +98,3 @@ class _ExclusiveExecutor(dg.Executor):
     def step_dependency_config(self):
         """The dependencies between steps as the other executor handles them."""
         return self.executor.step_dependency_config
-
-
-def _holder(home: Path) -> tuple[str, str]:
-    """Return the process id and the name of the holder; it may not have written them yet."""
-    file = home / HOLDER
-    lines = file.read_text().splitlines() if file.is_file() else []
-    return (lines[0] if lines else "unknown"), (f" ({lines[1]})" if len(lines) > 1 else "")

@@ -1,0 +1,69 @@
+"""What in a home needs a person's attention: collects the problems of the disk, the asset graph and the gateway."""
+
+import json
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+from ragtune.errors import RagTuneError
+from ragtune.settings import Settings, child_environment
+from ragtune.store.problems import Problem, problems_on_disk
+from ragtune_serving.client import GatewayClient
+
+_SECONDS = 120.0
+"""How long to wait for the asset wing: it imports Dagster, which takes seconds, and more on a busy machine."""
+_RESTARTS = 3
+"""Restarts of an engine that are a problem. Chosen by hand: one or two happen if memory is short for a moment."""
+
+
+def problems(settings: Settings, gateway: dict[str, Any]) -> list[Problem]:
+    """Return everything that needs a person, the worst first; `gateway` is what the gateway's `/status` returned."""
+    found = [
+        *problems_on_disk(settings, shutil.disk_usage(settings.home).free),
+        *problems_of_graph(settings),
+        *problems_of_gateway(gateway),
+    ]
+    order = ("full", "broken", "stuck", "failed", "worse", "refused", "stale")
+    return sorted(found, key=lambda problem: order.index(problem.kind))
+
+
+def gateway_status(settings: Settings) -> dict[str, Any]:
+    """Return what the gateway's `/status` says, with its URL; if it does not answer, its error."""
+    try:
+        client = GatewayClient(settings)
+        return {"url": client.url, **client.status()}
+    except RagTuneError as error:
+        return {"url": "", "live": None, "error": error.found}
+
+
+def problems_of_graph(settings: Settings) -> list[Problem]:
+    """Return what the asset wing reports; a problem in itself if it cannot."""
+    if not (settings.home / "dagster").is_dir():
+        return []
+    # In a process of its own, because the wings do not import each other.
+    environment = child_environment(RAGTUNE_HOME=str(settings.home))
+    command = [sys.executable, "-m", "ragtune_assets.health"]
+    try:
+        reply = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        return [Problem("stuck", "Dagster", f"Dagster's files gave no answer in {_SECONDS:.0f} s", "run it again")]
+    if reply.returncode:
+        reason = (reply.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return [Problem("broken", "Dagster", f"the asset graph cannot be read: {reason}", "run `ragtune doctor`")]
+    return [Problem(**row) for row in json.loads(reply.stdout.splitlines()[-1])]
+
+
+def problems_of_gateway(gateway: dict[str, Any]) -> list[Problem]:
+    """Return the engines that restart again and again, and a champion that the gateway refuses."""
+    found = []
+    for role in ("live", "next", "comparison"):
+        engine = gateway.get(role) or {}
+        if engine.get("restarts", 0) >= _RESTARTS:
+            what = f"the engine of version {engine['version']} restarted {engine['restarts']} times: {engine['error']}"
+            found.append(Problem("broken", f"engine {engine['version']}", what, "see the logs of the home"))
+    live, champion = gateway.get("live") or {}, gateway.get("champion")
+    if live and champion and gateway.get("error") and live.get("version") != champion:
+        what = f"version {champion} is the champion, but {live['version']} is served: {gateway['error']}"
+        found.append(Problem("broken", "gateway", what, "run `ragtune rollback`, or fix what the message names"))
+    return found

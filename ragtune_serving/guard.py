@@ -1,0 +1,87 @@
+"""What every request passes first: keys, the size of the body, HEAD and OPTIONS, trailing slashes, web origins."""
+
+from collections.abc import Sequence
+
+from fastapi import FastAPI, Response
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import compile_path
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ragtune_serving.keys import ROLES, KeyStore, allows, bearer
+from ragtune_serving.problems import problem
+
+LARGEST_BODY = 4 << 20
+"""Bytes of a request. Chosen by hand: a prompt of 8,192 tokens is some 40 KiB, so this only stops abuse."""
+BODY_TOO_LARGE = f"The body is larger than {LARGEST_BODY >> 20} MiB."
+OPEN_PATHS = ("/health/liveliness", "/health/readiness", "/openapi.json", "/docs")
+"""Paths that need no key."""
+_RATE_HEADERS = tuple(
+    f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset") for kind in ("requests", "tokens")
+)
+
+
+class Guard:
+    """Refuses requests without an accepted key, and bodies that are too large, before anything else reads them."""
+
+    def __init__(self, app: FastAPI, keys: KeyStore) -> None:
+        self.app, self.keys = app, keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 401, 403 or 413, or pass the request on with its key in `scope["ragtune_key"]`."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        scope["ragtune_key"] = self.keys.find(bearer(headers.get("authorization", "")))
+        if scope["method"] == "OPTIONS":
+            await self._options(scope)(scope, receive, send)
+            return
+        if scope["method"] == "HEAD":
+            scope["method"] = "GET"  # the server sends no body, because it still knows that the method is HEAD
+        if refusal := self._refusal(scope, headers):
+            await refusal(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _refusal(self, scope: Scope, headers: dict[str, str]) -> Response | None:
+        path, key = scope["path"], scope["ragtune_key"]
+        is_open = path in OPEN_PATHS or path.startswith("/docs/")
+        if key is None and not is_open:
+            message = (
+                "The key is missing or not accepted. Send 'Authorization: Bearer KEY'; the local key is in "
+                "RAGTUNE_HOME/keys/client.key."
+            )
+            return problem(401, message, headers={"WWW-Authenticate": "Bearer"})
+        if not is_open and not key.may_call(path):
+            roles = ", ".join(role for role, starts in ROLES.items() if allows(starts, path))
+            return problem(403, f"The role of this key, {key.role}, may not call {path}. Roles that may: {roles}.")
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) > LARGEST_BODY:  # FastAPI refuses chunked bodies while it reads them
+            return problem(413, BODY_TOO_LARGE)
+        return None
+
+    def _options(self, scope: Scope) -> Response:
+        """Return the methods of a route; they are public in the API description."""
+        methods: set[str] = set()
+        for path, operations in self.app.openapi()["paths"].items():
+            if compile_path(path)[0].match(scope["path"]):
+                methods |= {method.upper() for method in operations}
+        if not methods:
+            return problem(404, f"There is no {scope['path']} here.")
+        methods |= {"OPTIONS", *(["HEAD"] if "GET" in methods else [])}
+        return Response(status_code=204, headers={"Allow": ", ".join(sorted(methods))})
+
+
+def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """Return the app, callable by web pages of these origins; nothing changes if there are none."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["Retry-After", *_RATE_HEADERS],
+    )

@@ -1,0 +1,138 @@
+"""Roles, limits and filters of keys over HTTP, and embeddings."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import openai
+import pytest
+
+from ragtune_serving.limits import Limits
+from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.served_gateway import QUESTION, ServedGateway, index_documents
+from tests.test_recorder import until
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    index_documents(home)
+    upstream = ScriptedUpstream()
+    served = ServedGateway(home, upstream, gateway={"limits": {"requests_per_minute": 10_000}})
+    yield served
+    served.close()
+    upstream.close()
+
+
+def client(gateway, name: str, **fields) -> openai.OpenAI:
+    key = gateway.keys.create(name, **fields)
+    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0)
+
+
+def ask(client: openai.OpenAI, **fields):
+    messages = [{"role": "user", "content": QUESTION}]
+    return client.chat.completions.create(model="ragtune", messages=messages, **fields)
+
+
+def test_a_role_opens_its_routes_and_the_error_names_the_roles_that_open_others(gateway):
+    application = client(gateway, "shop")
+    assert ask(application).choices[0].message.content
+    with pytest.raises(openai.PermissionDeniedError, match="Roles that may: operator, admin"):
+        application.get("http://x/status".replace("http://x", gateway.url), cast_to=object)
+    with pytest.raises(openai.PermissionDeniedError, match="reviewer"):
+        ask(client(gateway, "ann", role="reviewer"))
+
+
+def test_a_revoked_key_is_refused_at_once(gateway):
+    soon_gone = client(gateway, "soon gone")
+    assert ask(soon_gone)
+    gateway.keys.revoke("soon gone")
+    with pytest.raises(openai.AuthenticationError):
+        ask(soon_gone)
+
+
+def test_a_key_with_a_filter_sees_only_its_passages_and_cannot_widen_it(gateway):
+    restricted = client(gateway, "restricted", filter_={"title": "shop.empty"})
+    reply = ask(restricted)
+    assert [citation["title"] for citation in reply.ragtune["citations"]] == ["shop.empty"]
+    ask(restricted, extra_body={"ragtune": {"filter": {"title": "shop.empty"}}})
+    with pytest.raises(openai.BadRequestError, match=r"sees only title=shop\.empty"):
+        ask(restricted, extra_body={"ragtune": {"filter": {"title": "shop.total"}}})
+
+
+def test_sixty_four_clients_at_once_never_pass_the_limit_and_learn_when_to_come_back(gateway):
+    limited = client(gateway, "limited", limits=Limits(requests_per_minute=10))
+
+    def status(_: int) -> tuple[int, dict]:
+        try:
+            answer = limited.chat.completions.with_raw_response.create(
+                model="ragtune", messages=[{"role": "user", "content": QUESTION}]
+            )
+        except openai.RateLimitError as error:
+            return error.status_code, dict(error.response.headers)
+        return answer.status_code, dict(answer.headers)
+
+    before = len(gateway.upstream.requests)
+    with ThreadPoolExecutor(64) as pool:
+        results = list(pool.map(status, range(64)))
+    assert [code for code, _ in results].count(200) == 10
+    assert len(gateway.upstream.requests) == before + 10
+    assert all(1 <= int(headers["retry-after"]) <= 60 for code, headers in results if code == 429)
+    remaining = sorted(int(headers["x-ratelimit-remaining-requests"]) for code, headers in results if code == 200)
+    assert remaining == list(range(10))
+    assert gateway.metric('ragtune_requests_total{model="ragtune",outcome="limited"}') == 54
+
+
+def test_requests_at_once_are_limited_and_a_client_that_goes_away_makes_room(gateway):
+    key = gateway.keys.create("single", limits=Limits(concurrency=1))
+    gateway.upstream.behaviours = ["endless"]
+    impatient = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0, timeout=1.0)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ask, impatient)
+        until(lambda: gateway.upstream.running == 1)
+        with pytest.raises(openai.RateLimitError, match="1 requests under way"):
+            ask(openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0))
+        with pytest.raises(openai.APITimeoutError):
+            waiting.result()
+    patient = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=3)
+    for _ in range(3):
+        assert list(ask(patient, stream=True))
+
+
+def test_tokens_are_limited_by_what_an_answer_may_become(gateway):
+    small = client(gateway, "small", limits=Limits(tokens_per_minute=800))
+    with pytest.raises(openai.BadRequestError, match="this key may use 800 a minute"):
+        ask(small, max_tokens=900)
+    reply = small.chat.completions.with_raw_response.create(
+        model="ragtune", messages=[{"role": "user", "content": QUESTION}], max_tokens=300
+    )
+    assert reply.headers["x-ratelimit-limit-tokens"] == "800"
+    assert int(reply.headers["x-ratelimit-remaining-tokens"]) < 500
+
+
+def test_embeddings_are_those_of_the_index_in_both_formats(gateway):
+    texts = ["the price of the cart", "a session of thirty minutes"]
+    as_client = gateway.client().embeddings.create(model="ragtune-embedder", input=texts)  # base64 by default
+    vectors = np.array([item.embedding for item in as_client.data])
+    assert vectors.shape == (2, 384)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1], abs=1e-3)
+    ours = gateway.services.grounding.embedder().embed(texts)
+    assert vectors == pytest.approx(ours, abs=1e-3)
+    as_floats = gateway.client().embeddings.create(model="ragtune-embedder", input=texts[0], encoding_format="float")
+    assert as_floats.data[0].embedding == pytest.approx(list(ours[0]), abs=1e-3)
+    assert as_floats.usage.prompt_tokens == 7
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"model": "ada"}, "ragtune-embedder"),
+        ({"dimensions": 5}, "384"),
+        ({"input": []}, "input"),
+        ({"input": [[1, 2]]}, "input"),
+    ],
+)
+def test_a_wrong_request_for_embeddings_is_a_400(gateway, fields, word):
+    body = {"model": "ragtune-embedder", "input": "x", **fields}
+    answer = gateway.request("POST", "/v1/embeddings", json=body)
+    assert answer.status_code == 400
+    assert word in answer.json()["error"]["message"]

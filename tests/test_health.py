@@ -1,0 +1,143 @@
+"""What `ragtune status` and `ragtune doctor` say about a home in trouble."""
+
+import json
+from dataclasses import replace
+
+import dagster as dg
+import pytest
+from typer.testing import CliRunner
+
+from ragtune.errors import ResourceError
+from ragtune.records import RetrievalRow
+from ragtune.settings import Settings, load_settings
+from ragtune.store.home_lock import exclusive
+from ragtune.store.problems import problems_on_disk
+from ragtune.store.registry import ModelRegistry
+from ragtune.store.warehouse import Warehouse
+from ragtune_assets.dead_runs import alive
+from ragtune_assets.health import problems
+from ragtune_serving.attention import problems_of_gateway, problems_of_graph
+from ragtune_serving.cli import app
+from tests.support.releases import released
+
+PLENTY = 1 << 50
+
+
+@pytest.fixture
+def settings(tmp_path) -> Settings:
+    (tmp_path / "home").mkdir()
+    return load_settings({"home": tmp_path / "home"})
+
+
+def definitions(breaks: bool, version: str = "1") -> dg.Definitions:
+    @dg.asset(code_version="1")
+    def root() -> None: ...
+
+    @dg.asset(deps=[root], code_version=version)
+    def leaf() -> None:
+        if breaks:
+            raise ResourceError("The disk is full.", fix="free some space")
+
+    return dg.Definitions([root, leaf])
+
+
+def build(instance: dg.DagsterInstance, defs: dg.Definitions) -> str:
+    job = defs.resolve_implicit_global_asset_job_def()
+    keys = [dg.AssetKey("root"), dg.AssetKey("leaf")]
+    return job.execute_in_process(instance=instance, asset_selection=keys, raise_on_error=False).run_id
+
+
+def test_a_failed_asset_is_named_with_its_reason_until_it_is_built(settings):
+    with dg.DagsterInstance.ephemeral() as instance:
+        run_id = build(instance, definitions(breaks=True))
+        (problem,) = problems(instance, settings, definitions(breaks=True))
+        assert (problem.kind, problem.subject) == ("failed", "leaf")
+        assert run_id[:8] in problem.what
+        assert "The disk is full." in problem.what
+        assert "it asks again in 1 minutes" in problem.fix
+        build(instance, definitions(breaks=True))
+        assert "2 runs of leaf failed" in problems(instance, settings, definitions(breaks=True))[0].what
+        build(instance, definitions(breaks=False))
+        assert [found.kind for found in problems(instance, settings, definitions(breaks=False))] == ["stale"]
+
+
+def test_a_run_without_a_process_is_stuck_and_one_with_a_process_is_not(settings, monkeypatch):
+    import time
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = definitions(breaks=False).resolve_implicit_global_asset_job_def()
+        run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 600)
+        with alive(settings.home, run.run_id):
+            assert problems(instance, settings, definitions(breaks=False)) == []
+        (problem,) = problems(instance, settings, definitions(breaks=False))
+        assert problem.what == f"run {run.run_id[:8]} has no process any more"
+
+
+ROW = RetrievalRow(
+    run_id="r",
+    measured_at="2026-01-01",
+    index_sha256="i",
+    dataset_sha256="d",
+    embedder="minilm",
+    chunks=10,
+    n=100,
+    recall_1=0.8,
+    recall_5=0.9,
+    recall_10=0.95,
+    mrr_10=0.85,
+    ndcg_10=0.85,
+    p50_ms=10.0,
+    p95_ms=20.0,
+    index_bytes=1000,
+)
+
+
+def test_a_search_that_got_worse_and_a_full_disk_are_problems(settings):
+    warehouse = Warehouse(settings.home / "warehouse.duckdb")
+    warehouse.append([ROW])
+    assert problems_on_disk(settings, PLENTY) == []
+    warehouse.append([replace(ROW, recall_10=0.85, p95_ms=50.0)])
+    found = problems_on_disk(settings, 1 << 30)
+    assert [problem.kind for problem in found] == ["full", "worse", "worse"]
+    assert "1.0 GiB are free" in found[0].what
+    assert "recall@10 fell from 0.950 to 0.850" in found[1].what
+    assert "up to 50 ms instead of 20 ms" in found[2].what
+
+
+def test_a_gateway_with_an_engine_that_restarts_and_a_champion_that_it_refuses_is_a_problem():
+    engine = {"version": "3", "restarts": 0, "error": ""}
+    assert problems_of_gateway({"live": engine, "champion": "3", "error": ""}) == []
+    assert problems_of_gateway({"live": None, "error": "no gateway"}) == []
+    restarting = {**engine, "restarts": 5, "error": "out of memory"}
+    (problem,) = problems_of_gateway({"live": restarting, "champion": "3", "error": ""})
+    assert "the engine of version 3 restarted 5 times: out of memory" in problem.what
+    (problem,) = problems_of_gateway({"live": engine, "champion": "4", "error": "a file is missing"})
+    assert "version 4 is the champion, but 3 is served: a file is missing" in problem.what
+
+
+def test_an_asset_graph_that_cannot_be_read_is_a_problem_itself(settings, monkeypatch):
+    assert problems_of_graph(settings) == []
+    (settings.home / "dagster").mkdir()
+    monkeypatch.setenv("RAGTUNE_SEED", "many")
+    (problem,) = problems_of_graph(settings)
+    assert problem.what.startswith("the asset graph cannot be read: ")
+
+
+def test_status_shows_a_broken_version_who_builds_and_what_uses_the_disk(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("RAGTUNE_HOME", str(settings.home))
+    monkeypatch.chdir(tmp_path)
+    registry = ModelRegistry(settings)
+    folder = released(settings.home)
+    registry.move("champion", registry.register(folder))
+    (folder / "w8a8" / "model.safetensors").unlink()
+    with exclusive(settings.home, "a test"):
+        report = json.loads(CliRunner().invoke(app, ["status", "--json"], catch_exceptions=False).stdout)
+        text = CliRunner().invoke(app, ["status"], catch_exceptions=False).stdout
+    assert report["aliases"]["champion"] == "1"
+    assert report["building"].endswith("(a test)")
+    assert report["disk"]["used"]["models"] > 0
+    assert [problem["subject"] for problem in report["problems"]] == ["version 1"]
+    assert "version 1 (champion) cannot be served: w8a8/model.safetensors" in text
+    assert "how to fix: run `ragtune rollback`" in text
