@@ -72,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 defs = build_definitions(settings)
                 drifts = {"search_index": partial(index_drift, settings, store)}
                 notes = {"lora_adapter": partial(gate_note, settings, store)}
-                materialize(defs, store, instance, chosen.select or ["*"], chosen.force, drifts, notes, MIN_STEP_BYTES)
+                selection = chosen.select or ["*"]
+                materialize(defs, store, instance, selection, chosen.force, drifts, MIN_STEP_BYTES, notes)
     except RagTuneError as error:
         LOGGER.error("%s", error)
         return 1
@@ -97,14 +98,14 @@ def materialize(
     select: Sequence[str] = ("*",),
     force: bool = False,
     drifts: Mapping[str, Callable[[], str]] = MappingProxyType({}),
-    notes: Mapping[str, Callable[[], str]] = MappingProxyType({}),
     step_bytes: int = 0,
+    notes: Mapping[str, Callable[[], str]] = MappingProxyType({}),
 ) -> list[str]:
     """Build what is stale in the selection and return the names that ran, in order.
 
     `drifts` is for assets whose artefact lies outside the store: each function returns why the artefact is no longer
-    what was built, or "". `notes` returns what a person should know before an expensive asset is built. `step_bytes`
-    must be free on the disk before each step.
+    what was built, or "". `step_bytes` must be free on the disk before each step. `notes` returns what a person should
+    know before an expensive asset is built.
 
     Raises RagTuneError that names the failing asset or check and the reason.
     """

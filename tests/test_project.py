@@ -40,6 +40,13 @@ def test_a_source_is_written_with_its_absolute_path_and_no_example_is_made(folde
     assert not (folder / "project" / "documents").exists()
 
 
+def test_existing_questions_alone_are_written_next_to_a_new_folder_for_documents(folder):
+    init("project", "--source", "pairs:faq.csv")
+    written = yaml.safe_load((folder / "project" / "ragtune.yaml").read_text())
+    assert written["sources"] == ["folder:documents", f"pairs:{folder}/faq.csv"]
+    assert (folder / "project" / "documents" / "example.md").is_file()
+
+
 def test_a_source_that_is_not_there_is_named(folder):
     (folder / "here").mkdir()
     printed = init("project", "--source", "folder:manuals", "--source", "folder:here")
@@ -52,13 +59,6 @@ def test_what_is_no_source_is_refused_and_nothing_is_written(folder):
     with pytest.raises(SourceError, match="write folder:manuals"):
         init("project", "--source", "manuals")
     assert not (folder / "project").exists()
-
-
-def test_existing_questions_alone_are_written_next_to_a_new_folder_for_documents(folder):
-    init("project", "--source", "pairs:faq.csv")
-    written = yaml.safe_load((folder / "project" / "ragtune.yaml").read_text())
-    assert written["sources"] == ["folder:documents", f"pairs:{folder}/faq.csv"]
-    assert (folder / "project" / "documents" / "example.md").is_file()
 
 
 def test_an_existing_project_is_not_overwritten(folder):

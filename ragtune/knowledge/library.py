@@ -15,13 +15,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 from ragtune.errors import SettingsError, SourceError
-from ragtune.knowledge.sources import (
-    Corpus,
-    join_corpora,
-    read_source,
-    source_state,
-    without_password,
-)
+from ragtune.knowledge.sources import Corpus, join_corpora, read_source, source_state, without_password
 from ragtune.ports import Progress, silent
 from ragtune.records import Document, ExistingPair, QuarantinedDocument, content_id
 from ragtune.settings import LOCAL_SOURCES, Settings

@@ -121,7 +121,7 @@ def read_source(spec: str, progress: Progress = silent) -> Corpus:
 def is_source(spec: str) -> bool:
     """Return whether a source is written in one of the known ways; what it names may be missing."""
     scheme, _, rest = spec.strip().partition(":")
-    return bool(scheme and rest) and (scheme in ("package", "jsonl", "folder") or rest.startswith("//"))
+    return bool(scheme and rest) and (scheme in ("package", *LOCAL_SOURCES) or rest.startswith("//"))
 
 
 def unknown_source(spec: str) -> SourceError:

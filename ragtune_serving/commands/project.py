@@ -32,9 +32,8 @@ def init(
         if not is_source(spec):
             raise unknown_source(spec)
     own_folder = all(spec.startswith("pairs:") for spec in source)
-    own = [_absolute(spec) for spec in source]
-    specs = [*([f"folder:{DOCUMENTS}"] if own_folder else []), *own]
-    settings_text = profile_text(profile, specs)
+    specs = [_absolute(spec) for spec in source]
+    settings_text = profile_text(profile, [*([f"folder:{DOCUMENTS}"] if own_folder else []), *specs])
     file = folder / SETTINGS_FILE
     if file.exists():
         raise SettingsError(
@@ -50,7 +49,7 @@ def init(
     file.write_text(settings_text)
     _write_ignore_file(folder / ".gitignore")
     out.print(next_steps(folder, own_folder), markup=False)
-    for path in filter(None, map(_missing_path, own)):
+    for path in filter(None, map(_missing_path, specs)):
         err.print(f"There is no {path} yet. Create it before `ragtune index`, or correct `sources`.", markup=False)
 
 
@@ -86,7 +85,7 @@ def _absolute(spec: str) -> str:
 def _missing_path(spec: str) -> Path | None:
     """Return the folder or file of a source if it does not exist; other kinds of sources are not looked up."""
     kind, _, path = spec.partition(":")
-    return Path(path) if kind in ("folder", "jsonl") and not Path(path).exists() else None
+    return Path(path) if kind in LOCAL_SOURCES and not Path(path).exists() else None
 
 
 def _profile_files() -> list[Path]:
