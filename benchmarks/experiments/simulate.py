@@ -2,8 +2,8 @@
 
 Run: python -m benchmarks.experiments.simulate [--runs 2000] [--only NAME]
 Writes simulation.json next to itself, one cell after the other. Every cell has a seed of its own, which the file holds.
-Looks are taken every 50 responses up to the budget. The rules are those of `ragtune.experiments`. They are compared with
-a z-test for one look that is used at every look.
+Looks are taken every 50 responses up to the budget. The rules are those of `ragtune.experiments`. They are
+compared with a z-test for one look that is used at every look.
 """
 
 import argparse
