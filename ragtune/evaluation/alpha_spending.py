@@ -25,7 +25,8 @@ POWER = 0.8
 PLANNED_SPREAD = 0.36
 """Standard deviation of a question's gain that `evaluation.gate_items: 0` plans with.
 
-It is that of two models which are right or wrong and disagree on 13% of the questions; chosen by hand. The page of the
+It is that of two models which are right or wrong and disagree on 13% of the questions (0.351 and 12.5% in
+benchmarks/experiments/gate.json, rounded up). The page of the
 gate says how many questions the spread of the models at hand needs.
 """
 
