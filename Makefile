@@ -2,7 +2,7 @@
 #
 #   PYTHON       the interpreter that creates the environments (3.11 or later)
 #   ENGINE       cpu or cuda: which build of vLLM goes into .venv-vllm
-#   QUESTIONS    a folder with the public question sets, for `make grounding` and `make grounding-people`
+#   QUESTIONS    a folder with the public question sets, for `make grounding-people`
 #   TORCH_INDEX  an extra package index for torch, such as the one with PyTorch's CPU builds
 #
 # `make test` also runs in the background: `nohup make test > test.log &`.
@@ -36,9 +36,7 @@ test: install ## check style, types and import contracts, then run all tests
 up: install ## run Dagster, MLflow, the engine and the gateway until Ctrl-C
 	@$(bin)/ragtune up
 
-grounding: install ## train the default model's adapter from scratch (takes hours; QUESTIONS=DIR: see its model card)
-	@test -d "$(QUESTIONS)" || { echo "QUESTIONS='$(QUESTIONS)' is no folder. Expected: the question sets that \
-	  ragtune/model/smollm2_grounded/MODEL_CARD.md names. How to fix: make grounding QUESTIONS=DIR"; exit 1; }
+grounding: install ## train the default model's adapter from scratch (takes hours; needs python3.11-doc)
 	@RAGTUNE_TRAINING__START_FROM= RAGTUNE_TRAINING__MINUTES=65 RAGTUNE_TRAINING__LEARNING_RATE=1.0e-3 \
 	  $(MAKE) --no-print-directory grounding-round
 	@$(MAKE) --no-print-directory grounding-round
@@ -48,11 +46,11 @@ grounding: install ## train the default model's adapter from scratch (takes hour
 	  RAGTUNE_DATASET__UNANSWERABLE_SHARE=0.2 $(MAKE) --no-print-directory grounding-round share=0.7
 	@RAGTUNE_SEED=21 RAGTUNE_TRAINING__MINUTES=20 RAGTUNE_TRAINING__LEARNING_RATE=4.0e-4 \
 	  RAGTUNE_DATASET__UNANSWERABLE_SHARE=0.2 $(MAKE) --no-print-directory grounding-round
-	@$(MAKE) --no-print-directory grounding-people
 
-grounding-people: install ## train the shipped adapter on people's questions, the last round of `make grounding` (an hour)
+grounding-people: install ## train the shipped adapter further on people's questions into .grounding/people (QUESTIONS=DIR)
+	@test -d "$(QUESTIONS)" || { echo "QUESTIONS='$(QUESTIONS)' is no folder. Expected: the question sets that \
+	  ragtune/model/smollm2_grounded/MODEL_CARD.md names. How to fix: make grounding-people QUESTIONS=DIR"; exit 1; }
 	@RAGTUNE_CONFIG=grounding/people.yaml $(bin)/python -m grounding.train "$(QUESTIONS)"
-	@$(bin)/python -m ragtune.model.training.adapters .grounding/people/adapter ragtune/model/smollm2_grounded $(share)
 
 grounding-round:
 	@RAGTUNE_CONFIG=grounding/ragtune.yaml $(bin)/python -m ragtune_assets.materialize --select '*lora_adapter'
