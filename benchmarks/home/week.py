@@ -183,7 +183,7 @@ class Week:
         free = shutil.disk_usage(self.folder).free
         try:
             with ballast.open("wb") as stream:
-                for _ in range(free >> 20):
+                for _ in range((free >> 20) + 1):  # the last one does not fit
                     stream.write(b"x" * (1 << 20))
         except OSError as error:
             self.note("the disk is full", error=str(error))
