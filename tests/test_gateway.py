@@ -98,7 +98,7 @@ def test_a_stream_ends_with_the_citations(gateway):
     chunks = list(stream)
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     assert "price of everything" in text
-    assert len(chunks) > 5
+    assert len(chunks) >= 3  # the role, the first sentence as soon as it is complete, and the end
     assert not hasattr(chunks[0], "ragtune")
     last = chunks[-1]
     assert last.ragtune["citations"][0]["number"] == 1
