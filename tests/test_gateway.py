@@ -320,7 +320,7 @@ def test_the_command_line_asks_one_question_and_a_batch(gateway, tmp_path):
     first_run = answers.read_text()
     rows = [json.loads(line) for line in first_run.splitlines()]
     assert [row["id"] for row in rows] == [f"q{i}" for i in range(12)]
-    assert set(rows[0]) == {"id", "answer", "refused", "citations", "model_version", "latency_ms"}
+    assert set(rows[0]) == {"id", "answer", "refused", "quoted", "citations", "model_version", "latency_ms"}
     first_five = "".join(line + "\n" for line in first_run.splitlines()[:5])
     answers.write_text(first_five + '{"id": "q5", "answ')
     again = gateway.cli("ask", "--questions", str(questions), "--answers", str(answers))
