@@ -98,7 +98,7 @@ def test_a_stream_ends_with_the_citations(gateway):
     chunks = list(stream)
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     assert "price of everything" in text
-    assert len(chunks) > 5
+    assert len(chunks) >= 3  # the role, the first sentence as soon as it is complete, and the end
     assert not hasattr(chunks[0], "ragtune")
     last = chunks[-1]
     assert last.ragtune["citations"][0]["number"] == 1
@@ -320,7 +320,7 @@ def test_the_command_line_asks_one_question_and_a_batch(gateway, tmp_path):
     first_run = answers.read_text()
     rows = [json.loads(line) for line in first_run.splitlines()]
     assert [row["id"] for row in rows] == [f"q{i}" for i in range(12)]
-    assert set(rows[0]) == {"id", "answer", "refused", "citations", "model_version", "latency_ms"}
+    assert set(rows[0]) == {"id", "answer", "refused", "quoted", "citations", "model_version", "latency_ms"}
     first_five = "".join(line + "\n" for line in first_run.splitlines()[:5])
     answers.write_text(first_five + '{"id": "q5", "answ')
     again = gateway.cli("ask", "--questions", str(questions), "--answers", str(answers))
