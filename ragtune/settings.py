@@ -190,7 +190,7 @@ class AnswerSettings(Section):
     shown_words: int = Field(150, ge=20)
     max_tokens: int = Field(96, ge=1)
     refused_share: float = Field(0.05, ge=0, le=1, description="share of answerable questions that may be refused")
-    model_refuses: float = Field(0.77, ge=0, le=1, description="share of answerable questions that the model refuses")
+    model_refuses: float = Field(0.08, ge=0, le=1, description="share of answerable questions that the model refuses")
     quotations: bool = Field(True, description="quote a sentence if the model refuses or has no support")
     dials: dict[str, float] = Field(default_factory=dict)
     switches: dict[str, bool] = Field(default_factory=dict)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from ragtune.errors import EngineError, RagTuneError
+from ragtune.errors import EngineError, RagTuneError, RegistryError
 from ragtune.ports import Engine, RunningEngine
 from ragtune.records import RegisteredModel
 from ragtune.settings import Settings
@@ -143,7 +143,11 @@ class Deployment:
         if self.settings.engine.backend == "openai":
             name = self.settings.engine.model or "provider"
             return ServedModel(name=name, version="provider", folder=Path(), precision="")
-        champion = self.registry.alias("champion")
+        try:
+            champion = self.registry.alias("champion")
+        except RegistryError as error:
+            self._report(f"The champion is not served. {error}")
+            champion = None
         self.champion = champion.version if champion else None
         if champion is None or self._still_refused(champion):
             return self._base_model() if self.live is None and self.coming is None else None

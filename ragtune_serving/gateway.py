@@ -121,7 +121,7 @@ def serve(settings: Settings) -> None:
 
     endpoint = endpoint_file(settings)
     endpoint.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(settings.home / "gateway" / "serve.lock", timeout=0)
+    lock = FileLock(settings.home / "gateway" / "serve.lock", timeout=1)
     try:
         lock.acquire()
     except Timeout as error:
