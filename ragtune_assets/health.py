@@ -34,6 +34,7 @@ def problems(instance: dg.DagsterInstance, settings: Settings, defs: dg.Definiti
     failed = {problem.subject for problem in failures}
     return [
         *_stuck(instance, settings, records),
+        *_waiting_feedback(instance, settings),
         *failures,
         *_stale(instance, settings, defs, failed),
         *_refused(instance),

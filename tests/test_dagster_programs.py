@@ -95,7 +95,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 @pytest.mark.graph
 def test_the_pages_of_dagster_build_an_asset_and_the_daemon_lets_a_sensor_fire(settings, ask):
     assert ask("{ shouldShowNux }") == {"shouldShowNux": False}, "nobody is invited to a newsletter"
-    launched = ask(RUN, assets=[{"path": ["raw_documents"]}])["launchRun"]
+    launched = ask(RUN, assets=[{"path": ["raw_documents"]}, {"path": ["existing_pairs"]}])["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
 
     def by_sensor() -> dict[str, tuple[str, str]]:

@@ -54,7 +54,9 @@ def test_a_stream_arrives_in_pieces_and_ends_with_the_result_of_the_checks(gatew
         model="ragtune", messages=[{"role": "user", "content": "How long does a session last?"}], stream=True
     )
     chunks = list(stream)
-    assert len(chunks) > 5
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert len(chunks) >= 3
+    assert text
     assert chunks[-1].ragtune["response_id"] == chunks[0].id
 
 

@@ -1,5 +1,5 @@
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -103,6 +103,10 @@ class FoundIndex:
 
     def versions(self) -> dict[str, tuple[str, str]]:
         return {chunk.id: (chunk.document_id, "v") for chunk in self.chunks}
+
+    def search_many(self, texts: Sequence[str], limit: int, where: Mapping[str, str] | None = None) -> list[list[Hit]]:
+        assert where is None
+        return [self.search(text, limit) for text in texts]
 
     def search(self, text: str, limit: int) -> list[Hit]:
         ids = {chunk_id for question, chunk_id in self.answering.items() if question in text}

@@ -11,7 +11,7 @@ from ragtune.evaluation.power import SPREAD, gate_power, questions_needed
 from ragtune.records import QAPair, ScoredAnswer, SplitItem
 from ragtune.settings import EvaluationSettings
 
-SETTINGS = EvaluationSettings()
+SETTINGS = EvaluationSettings(gate_looks=1)
 
 
 def items(written: int, people: int = 0, documents: int = 10_000, split: str = "gate") -> list[SplitItem]:
@@ -38,7 +38,7 @@ def test_a_gain_of_five_points_takes_134_questions_and_one_of_ten_takes_67() -> 
 
 
 def test_many_questions_find_what_the_normal_approximation_says() -> None:
-    power = gate_power(items(100_000), EvaluationSettings(gate_items=40_000), 17)
+    power = gate_power(items(100_000), EvaluationSettings(gate_items=40_000, gate_looks=1), 17)
     assert power.smallest_gain == pytest.approx(2.4865 * SPREAD / math.sqrt(40_000), rel=1e-3)
     assert power.is_enough
 

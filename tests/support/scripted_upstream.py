@@ -113,13 +113,13 @@ class ScriptedUpstream:
         return JSONResponse({"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": []})
 
     async def hangs_up_first(self, body: dict) -> Response:
-        return StreamingResponse(self._hang_up(body, 0), media_type="text/event-stream")
+        return StreamingResponse(self._hang_up(body, []), media_type="text/event-stream")
 
     async def hangs_up_in_the_middle(self, body: dict) -> Response:
-        return StreamingResponse(self._hang_up(body, 3), media_type="text/event-stream")
+        return StreamingResponse(self._hang_up(body, [*self.words, "And", "more"]), media_type="text/event-stream")
 
     async def error_in_the_middle(self, body: dict) -> Response:
-        return StreamingResponse(self._break(body, 3), media_type="text/event-stream")
+        return StreamingResponse(self._break(body, [*self.words, "And", "more"]), media_type="text/event-stream")
 
     def _reply(self, body: dict, pause: float = 0.0) -> Response:
         if body.get("stream"):
@@ -143,14 +143,14 @@ class ScriptedUpstream:
         yield f"data: {json.dumps({**self._head(body), 'choices': [], 'usage': USAGE})}\n\n"
         yield "data: [DONE]\n\n"
 
-    async def _hang_up(self, body: dict, words: int) -> AsyncIterator[str]:
-        for word in self.words[:words]:
+    async def _hang_up(self, body: dict, words: list[str]) -> AsyncIterator[str]:
+        for word in words:
             yield self._frame(body, {"content": word + " "})
             await asyncio.sleep(0.05)
         # The response was promised in chunks; ending here without the last chunk is a broken connection.
         raise ConnectionResetError("this test server hangs up")
 
-    async def _break(self, body: dict, words: int) -> AsyncIterator[str]:
-        for word in self.words[:words]:
+    async def _break(self, body: dict, words: list[str]) -> AsyncIterator[str]:
+        for word in words:
             yield self._frame(body, {"content": word + " "})
         yield f"data: {json.dumps({'error': {'message': 'the engine died', 'code': 500}})}\n\n"

@@ -80,7 +80,8 @@ class StepPlan:
         It is the lowest of the warm-up while the speed is measured, so that it does not depend on the plan. Then it
         rises linearly during the warm-up and falls linearly to the end.
         """
-        if step < MEASURED_STEPS or not self.total:
+        # The rate of the step after the measured ones is set just before the plan is made.
+        if step <= MEASURED_STEPS or not self.total:
             return _LOWEST_WARMUP
         warmup = max(MEASURED_STEPS, round(self.warmup_share * self.total))
         if step < warmup:
