@@ -25,8 +25,8 @@ _SENTENCE_END = re.compile(rf"[.!?؟。！？][\"'”’»)\]]*{_MARKS}\s$|\n\s*
 class Delivery:
     """What becomes of one answer.
 
-    `kind` is None until the first sentence is complete. `own_words` is what the model contributed to the text, and
-    `quotation` the quoted sentence, "" if there is none.
+    `kind` is None until the first sentence is complete, unless there are no passages. `own_words` is what the model
+    contributed to the text, and `quotation` the quoted sentence, "" if there is none.
     """
 
     def __init__(
@@ -44,7 +44,8 @@ class Delivery:
         self._held_back = ""
         self._spaces = ""
         self._ended = False
-        self.kind: Kind | None = None
+        # Without passages there is nothing to decide, so nothing has to wait.
+        self.kind: Kind | None = Kind.ANSWER if passages is None else None
         self.text = ""
         self.own_words = ""
         self.quotation = ""
@@ -108,6 +109,8 @@ class Delivery:
     def _emit(self, text: str) -> str:
         """Return the text to show now; white space waits for what comes after it, so that none ends the answer."""
         text = self._spaces + text
+        if not self.text:
+            text = text.lstrip()
         shown = text.rstrip()
         self._spaces = text[len(shown) :]
         self.text += shown
