@@ -22,28 +22,13 @@ from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets.contenders import BASE, CANDIDATE, AnswerSet, choose_contenders
 from ragtune_assets.release import gate, gate_check
+from tests.support.scored_answers import scored_answer
 
 SETTINGS = EvaluationSettings(gate_looks=4)
 
 
 def answers(values) -> tuple[ScoredAnswer, ...]:
-    return tuple(
-        ScoredAnswer(
-            pair_id=f"p{i}",
-            question="q",
-            expected="e",
-            answer="a",
-            kind="k",
-            answerable=True,
-            refused=False,
-            retrieved=True,
-            cited=(),
-            metrics={"token_f1": float(value)},
-            latency_ms=1.0,
-            document_id=f"d{i}",
-        )
-        for i, value in enumerate(values)
-    )
+    return tuple(scored_answer(i, value) for i, value in enumerate(values))
 
 
 def look(number: int, questions=("a", "b"), promoted: bool = False):

@@ -8,28 +8,13 @@ from ragtune.errors import DatasetError, SettingsError
 from ragtune.evaluation.gate import GateEntry, decide, paired_gain, sign_flip_p_value
 from ragtune.records import ScoredAnswer
 from ragtune.settings import EvaluationSettings
+from tests.support.scored_answers import scored_answer
 
 SETTINGS = EvaluationSettings(gate_looks=1)
 
 
 def answers(values, metric: str = "token_f1") -> list[ScoredAnswer]:
-    return [
-        ScoredAnswer(
-            pair_id=f"p{i}",
-            question="q",
-            expected="e",
-            answer="a",
-            kind="k",
-            answerable=True,
-            refused=False,
-            retrieved=True,
-            cited=(),
-            metrics={metric: float(value)},
-            latency_ms=1.0,
-            document_id=f"d{i}",
-        )
-        for i, value in enumerate(values)
-    ]
+    return [scored_answer(i, value, metric=metric) for i, value in enumerate(values)]
 
 
 def verdict(live, candidate, **changes):

@@ -8,8 +8,9 @@ import pytest
 from ragtune.evaluation.gate import paired_gain, sign_test_needs
 from ragtune.evaluation.held_out import chosen, resampling_groups
 from ragtune.evaluation.power import SPREAD, gate_power, questions_needed
-from ragtune.records import QAPair, ScoredAnswer, SplitItem
+from ragtune.records import QAPair, SplitItem
 from ragtune.settings import EvaluationSettings
+from tests.support.scored_answers import scored_answer
 
 SETTINGS = EvaluationSettings(gate_looks=1)
 
@@ -57,39 +58,20 @@ def test_fewer_than_five_documents_can_never_promote_and_the_message_says_so() -
     power = gate_power(items(40, documents=4), SETTINGS, 17)
     assert math.isinf(power.smallest_gain)
     assert "too few to show any gain" in str(power)
-    answers = [answer(0.0, f"d{number % 4}", number) for number in range(40)]
-    better = [answer(1.0, f"d{number % 4}", number) for number in range(40)]
+    answers = [scored_answer(number, 0.0, f"d{number % 4}") for number in range(40)]
+    better = [scored_answer(number, 1.0, f"d{number % 4}") for number in range(40)]
     assert paired_gain(answers, better, "token_f1").p_value > SETTINGS.alpha
-
-
-def answer(value: float, document: str, number: int) -> ScoredAnswer:
-    return ScoredAnswer(
-        pair_id=f"p{number}",
-        question="q",
-        expected="e",
-        answer="a",
-        kind="k",
-        answerable=True,
-        refused=False,
-        retrieved=True,
-        cited=(),
-        metrics={"token_f1": value},
-        latency_ms=1.0,
-        document_id=document,
-    )
 
 
 def test_the_gain_that_is_announced_is_found_in_four_of_five_trainings() -> None:
     """120 questions: 0.056 is announced; models that gain it, as 0 or 1 a question, pass in about 80% of cases."""
     power = gate_power(items(120), SETTINGS, 17)
     rng = np.random.default_rng(5)
-    live = [answer(0.0, f"d{number}", number) for number in range(120)]
+    live = [scored_answer(number, 0.0) for number in range(120)]
     passed = 0
     for _ in range(200):
         improved = rng.random(120) < power.smallest_gain
-        gain = paired_gain(
-            live, [answer(float(up), f"d{n}", n) for n, up in enumerate(improved)], "token_f1", 0.05, 300
-        )
+        gain = paired_gain(live, [scored_answer(n, up) for n, up in enumerate(improved)], "token_f1", 0.05, 300)
         passed += gain.low > 0 and gain.p_value <= 0.05
     # 80% of 200 with a standard error of 3 points; three of these are allowed.
     assert 0.71 <= passed / 200 <= 0.89

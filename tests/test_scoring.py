@@ -8,6 +8,7 @@ from ragtune.evaluation.scoring import ScoreIdentity, score_model, summarise
 from ragtune.records import QAPair, ScoredAnswer
 from ragtune.settings import AnswerSettings
 from tests.support.answering_fakes import ListRetriever, ScriptedChat, chunk
+from tests.support.scored_answers import scored_answer
 
 PAIRS = [
     QAPair(
@@ -25,23 +26,7 @@ RETRIEVER = ListRetriever([chunk(f"c{i}", f"The item{i} has value {i} today.") f
 
 def scored(values: list[float], documents: int = 0, metric: str = "token_f1") -> list[ScoredAnswer]:
     names = [f"d{i % documents}" if documents else f"d{i}" for i in range(len(values))]
-    return [
-        ScoredAnswer(
-            pair_id=f"p{i}",
-            question="q",
-            expected="e",
-            answer="a",
-            kind="k",
-            answerable=True,
-            refused=False,
-            retrieved=True,
-            cited=(),
-            metrics={metric: value},
-            latency_ms=1.0,
-            document_id=names[i],
-        )
-        for i, value in enumerate(values)
-    ]
+    return [scored_answer(i, values[i], names[i], metric) for i, value in enumerate(values)]
 
 
 def summary(answers: list[ScoredAnswer], seed: int = 17):
