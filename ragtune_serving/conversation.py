@@ -28,7 +28,10 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A prepared question that fits into the context: `left_out` old turns are missing, the rest has these tokens."""
+    """A prepared question whose prompt fits into the context.
+
+    `left_out` is the number of old turns that were left out, `prompt_tokens` the length of what remains.
+    """
 
     prepared: Prepared
     left_out: int

@@ -42,7 +42,7 @@ def disk_bytes(folder: Path) -> int:
 
 
 def _sizes(paths: list[Path], seen: set[tuple[int, int]]) -> Iterator[int]:
-    """Yield the bytes on disk of every file that was not seen before."""
+    """Yield the bytes on disk of every file below the paths; a file with two names (a hard link) counts once."""
     for path in paths:
         for file in [path] if path.is_file() else path.rglob("*"):
             try:

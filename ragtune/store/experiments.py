@@ -170,7 +170,11 @@ class ExperimentStore:
         return next((experiment for experiment in self.list() if not experiment.stopped), None)
 
     def expose(self, experiment: Experiment, response_id: str, unit: str, arm: int, shares: Sequence[float]) -> None:
-        """Record that a response was given to a unit by the model of an arm; `shares` are those of all arms now."""
+        """Record which arm's model wrote a response, and for whom.
+
+        `unit` names the person, or the key and conversation, that always gets the same arm. `shares` are the shares of
+        all arms at this moment, because a ramp changes them.
+        """
         values = {
             "experiment": experiment.id,
             "response_id": response_id,

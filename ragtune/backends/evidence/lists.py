@@ -110,7 +110,7 @@ def right_units(units: Sequence[Unit], context: str, answer: str) -> frozenset[i
 
 
 class ListMaker:
-    """Makes the list of a question."""
+    """Makes training lists: a question with texts of which some answer it and the others only look as if they did."""
 
     def __init__(self, questions: Sequence[Question], embedder: Embedder) -> None:
         self.questions = list(questions)

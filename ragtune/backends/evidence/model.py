@@ -34,8 +34,8 @@ KEPT_UNITS = 32768
 class Calibration:
     """How a cosine becomes a probability, and which probabilities answerable questions reach.
 
-    The probability is 1 / (1 + exp(-(slope * cosine + intercept))) (Platt 1999). `curve` holds pairs (share of
-    answerable questions, probability): the best unit of that share of them lies below that probability.
+    The probability is 1 / (1 + exp(-(slope * cosine + intercept))) (Platt 1999). `curve` holds pairs (share,
+    probability): for that share of answerable questions, no text of the passages reaches that probability.
     """
 
     slope: float
