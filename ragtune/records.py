@@ -448,7 +448,12 @@ class RetrievalRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseRecord:
-    """An answer of the gateway, stored so that feedback can refer to it."""
+    """An answer of the gateway, stored so that feedback can refer to it.
+
+    `key` is the name of the API key that asked, and `user` the end user that the request names, or else the key.
+    `warnings` are the problems that the checks found, and `dials` the dials and switches of the request that are not
+    neutral. `evidence` is the largest probability that a passage answers the question, or None if nobody asked.
+    """
 
     id: str
     created_at: str
@@ -461,6 +466,10 @@ class ResponseRecord:
     refused: bool
     user: str = ""
     latency_ms: float = 0.0
+    key: str = ""
+    warnings: tuple[str, ...] = ()
+    dials: dict[str, float] = field(default_factory=dict)
+    evidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -483,9 +492,11 @@ class FeedbackEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exposure:
-    """A response that was given to a unit (a user or a conversation) of an experiment, by the model of its arm.
+    """A request of a unit (a user or a conversation) of an experiment, and the arm that the unit is assigned to.
 
-    `arm` is 0 for the control; `shares` are the shares of all arms at that time.
+    `arm` is 0 for the control; `shares` are the shares of all arms at that time. `failure` is "" if the arm's model
+    answered, `replaced` if another model answered because it could not, and `failed` if nobody answered.
+    `sequence` is 0 before it is stored.
     """
 
     sequence: int
@@ -495,6 +506,7 @@ class Exposure:
     arm: int
     shares: tuple[float, ...]
     created_at: str
+    failure: Literal["", "replaced", "failed"] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

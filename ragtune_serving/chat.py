@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from ragtune.answer.answering import Answerer, Prepared, as_written
-from ragtune.answer.controls import Controls, with_controls
+from ragtune.answer.controls import Controls, changed_controls, with_controls
 from ragtune.errors import RagTuneError, SettingsError
 from ragtune.records import Answer, Completion, ResponseRecord
 from ragtune.settings import Settings
@@ -82,6 +82,7 @@ class Exchange:
     response_id: str
     model: str
     user: str
+    key: str
     engine: SupervisedEngine
     route: str
     answerer: Answerer
@@ -239,6 +240,7 @@ class ChatService:
             response_id=response_id,
             model=request.model,
             user=request.user or key.name,
+            key=key.name,
             reserved_tokens=fitted.prompt_tokens + parameters["max_tokens"],
             engine=engine,
             route=route,
@@ -316,6 +318,10 @@ class ChatService:
                 refused=answer.refused,
                 user=exchange.user,
                 latency_ms=round(answer.completion.total_seconds * 1000, 1),
+                key=exchange.key,
+                warnings=answer.warnings,
+                dials=changed_controls(exchange.prepared.controls),
+                evidence=max((round(item.probability, 4) for item in exchange.prepared.evidence), default=None),
             )
         )
 

@@ -68,8 +68,13 @@ def serve(store, log, count: int, likes: dict[str, bool], first: int = 0) -> Non
         log.add(record.id, "up" if likes[way.version] else "down")
 
 
+WINDOW_HOURS = 0.1
+"""Six minutes: longer than a busy machine takes between a response and its verdict."""
+
+
 def later() -> datetime:
-    return datetime.now(UTC) + timedelta(seconds=1)
+    """Return a time at which the window of every user has passed."""
+    return datetime.now(UTC) + timedelta(hours=2 * WINDOW_HOURS)
 
 
 def test_an_experiment_is_read_back_as_it_was_started(store):
@@ -136,7 +141,7 @@ def test_a_response_belongs_to_one_arm_only(store):
 
 
 def test_verdicts_on_responses_decide_and_the_decision_is_replayed_from_the_log(store, log):
-    experiment = store.start("first", replace(DESIGN, window_hours=0.0001), 1.0)
+    experiment = store.start("first", replace(DESIGN, window_hours=WINDOW_HOURS), 1.0)
     serve(store, log, 60, {"1": False, "2": True})
     status = status_now(experiment, store, log, later())
     (candidate,) = status.candidates
@@ -155,7 +160,7 @@ def test_verdicts_on_responses_decide_and_the_decision_is_replayed_from_the_log(
 
 
 def test_responses_beyond_the_budget_change_nothing(store, log):
-    experiment = store.start("first", replace(DESIGN, budget=20, window_hours=0.0001), 1.0)
+    experiment = store.start("first", replace(DESIGN, budget=20, window_hours=WINDOW_HOURS), 1.0)
     serve(store, log, 20, {"1": True, "2": True})
     before = status_now(experiment, store, log, later()).candidates[0].comparison
     serve(store, log, 20, {"1": False, "2": True}, first=20)

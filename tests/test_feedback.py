@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from ragtune.errors import FeedbackError
 from ragtune.records import FeedbackEvent, ResponseRecord
@@ -35,6 +36,19 @@ def test_a_recorded_response_is_read_back_unchanged(log):
     log.record_response(RESPONSE)
     assert log.response("r1") == RESPONSE
     assert log.response("r2") is None
+
+
+def test_a_log_of_an_earlier_release_keeps_its_rows_and_takes_new_ones(log, database_url):
+    log.record_response(RESPONSE)
+    engine = sa.create_engine(database_url)
+    with engine.begin() as connection:
+        for column in ("key", "warnings", "dials", "evidence"):
+            connection.exec_driver_sql(f"ALTER TABLE responses DROP COLUMN {column}")
+    engine.dispose()
+    full = replace(RESPONSE, id="r2", key="app", warnings=("odd",), dials={"depth": 0.9}, evidence=0.25)
+    with closing(FeedbackLog(database_url)) as opened, closing(FeedbackLog(database_url)) as again:
+        opened.record_response(full)
+        assert again.responses(["r1", "r2"]) == {"r1": RESPONSE, "r2": full}
 
 
 def test_a_verdict_carries_what_it_is_about(log):

@@ -54,6 +54,15 @@ class Controls:
 NEUTRAL = Controls()
 
 
+def changed_controls(controls: Controls) -> dict[str, float]:
+    """Return the dials and switches that are not neutral; a switch that is on is 1.0."""
+    return {
+        name: float(value)
+        for name in (*DIALS, *SWITCHES)
+        if (value := getattr(controls, name)) != getattr(NEUTRAL, name)
+    }
+
+
 def with_controls(
     base: Controls, dials: Mapping[str, Any] | None = None, switches: Mapping[str, Any] | None = None
 ) -> Controls:

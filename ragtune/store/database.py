@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 _SQLITE = "sqlite:///"
 # The number of PostgreSQL's advisory lock is arbitrary; all our writers have to use the same one.
@@ -15,6 +15,8 @@ _ALONE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lo
 
 def open_database(url: str, tables: sa.MetaData) -> sa.Engine:
     """Return an engine for a SQLAlchemy URL. Create the tables, and the folder of a SQLite file, if they are missing.
+
+    A table of an earlier release gets the columns that it lacks; they need a `server_default` for the rows in it.
 
     Raises:
         SQLAlchemyError: the URL is invalid or the server does not answer.
@@ -35,9 +37,25 @@ def open_database(url: str, tables: sa.MetaData) -> sa.Engine:
             connection.exec_driver_sql(_ALONE["postgresql"])
         for table in tables.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
+            _add_missing_columns(connection, table)
             for index in sorted(table.indexes, key=lambda index: str(index.name)):
                 connection.execute(CreateIndex(index, if_not_exists=True))
     return engine
+
+
+def _add_missing_columns(connection: sa.Connection, table: sa.Table) -> None:
+    """Add the columns that a table from an earlier release does not have."""
+    present = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+    quote = connection.dialect.identifier_preparer.quote
+    for column in table.columns:
+        if column.name in present:
+            continue
+        definition = CreateColumn(column).compile(dialect=connection.dialect)
+        try:
+            connection.exec_driver_sql(f"ALTER TABLE {quote(table.name)} ADD COLUMN {definition}")
+        except sa.exc.OperationalError as error:
+            if "duplicate column" not in str(error.orig):  # another process added it to a SQLite file meanwhile
+                raise
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import json
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -43,6 +43,7 @@ _exposures = sa.Table(
     sa.Column("arm", sa.Integer, nullable=False),
     sa.Column("shares", sa.Text, nullable=False),
     sa.Column("created_at", sa.String(40), nullable=False),
+    sa.Column("failure", sa.String(10), nullable=False, server_default=""),
     sqlite_autoincrement=True,
 )
 
@@ -170,21 +171,25 @@ class ExperimentStore:
         return next((experiment for experiment in self.list() if not experiment.stopped), None)
 
     def expose(self, experiment: Experiment, response_id: str, unit: str, arm: int, shares: Sequence[float]) -> None:
-        """Record which arm's model wrote a response, and for whom.
+        """Record which arm's model wrote a response, and for whom; `Exposure` says what the arguments mean."""
+        self.record_exposures(
+            [
+                Exposure(
+                    sequence=0,
+                    experiment=experiment.id,
+                    response_id=response_id,
+                    unit=unit,
+                    arm=arm,
+                    shares=tuple(shares),
+                    created_at=now(),
+                )
+            ]
+        )
 
-        `unit` names the person, or the key and conversation, that always gets the same arm. `shares` are the shares of
-        all arms at this moment, because a ramp changes them.
-        """
-        values = {
-            "experiment": experiment.id,
-            "response_id": response_id,
-            "unit": unit,
-            "arm": arm,
-            "shares": json.dumps(list(shares)),
-            "created_at": now(),
-        }
+    def record_exposures(self, exposures: "Sequence[Exposure]") -> None:
+        """Add exposures, all of them or, on an error of the database, none; their sequence numbers are drawn."""
         with exclusive_transaction(self._engine) as connection:
-            connection.execute(_exposures.insert().values(**values))
+            insert_exposures(connection, exposures)
 
     def exposures(self, experiment: Experiment, up_to: int | None = None) -> "Sequence[Exposure]":
         """Return the exposures of an experiment, oldest first; with `up_to` only up to that sequence number."""
@@ -210,6 +215,14 @@ class ExperimentStore:
                 )
             _add(connection, experiment.id, name, kind, content)
         return self.get(name)
+
+
+def insert_exposures(connection: sa.Connection, exposures: Sequence[Exposure]) -> None:
+    """Add exposures within a transaction, which has to be exclusive so that readers see them in order."""
+    for exposure in exposures:
+        values = {**asdict(exposure), "shares": json.dumps(exposure.shares)}
+        del values["sequence"]
+        connection.execute(_exposures.insert().values(**values))
 
 
 def _add(connection: sa.Connection, experiment: str, name: str, kind: EventKind, content: Mapping[str, Any]) -> None:

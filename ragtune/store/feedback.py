@@ -13,13 +13,16 @@ from typing import Any, cast
 import sqlalchemy as sa
 
 from ragtune.errors import FeedbackError
-from ragtune.records import FeedbackEvent, ResponseRecord
+from ragtune.records import Exposure, FeedbackEvent, ResponseRecord
 from ragtune.store.database import exclusive_transaction, open_database
+from ragtune.store.experiments import insert_exposures
 from ragtune.store.timestamps import now
 
 RATINGS = ("up", "down")
 LONGEST_TEXT = 8000
 """Characters in a correction or a comment. Chosen by hand: a few pages."""
+_JSON = ("chunk_ids", "cited_chunk_ids", "warnings", "dials")
+"""Columns of lists and mappings, which are stored as JSON."""
 _IDS_PER_QUERY = 500
 """Below the 999 variables that old versions of SQLite allow in a statement."""
 
@@ -38,6 +41,10 @@ _responses = sa.Table(
     sa.Column("refused", sa.Boolean, nullable=False),
     sa.Column("user", sa.String(200), nullable=False),
     sa.Column("latency_ms", sa.Float, nullable=False),
+    sa.Column("key", sa.String(200), nullable=False, server_default=""),
+    sa.Column("warnings", sa.Text, nullable=False, server_default="[]"),
+    sa.Column("dials", sa.Text, nullable=False, server_default="{}"),
+    sa.Column("evidence", sa.Float),
 )
 _feedback = sa.Table(
     "feedback",
@@ -72,14 +79,19 @@ class FeedbackLog:
         """Add a response of the gateway."""
         self.record_responses([response])
 
-    def record_responses(self, responses: Sequence[ResponseRecord]) -> None:
-        """Add responses of the gateway, all of them or, on an error of the database, none."""
+    def record_responses(self, responses: Sequence[ResponseRecord], exposures: Sequence[Exposure] = ()) -> None:
+        """Add responses of the gateway with their exposures, all of them or, on an error of the database, none.
+
+        Exposures need the tables of an `ExperimentStore` in the same database.
+        """
         rows = [asdict(response) for response in responses]
         for row in rows:
-            for name in ("chunk_ids", "cited_chunk_ids"):
+            for name in _JSON:
                 row[name] = json.dumps(row[name])
-        with self._engine.begin() as connection:
-            connection.execute(_responses.insert(), rows)
+        with exclusive_transaction(self._engine) as connection:
+            if rows:
+                connection.execute(_responses.insert(), rows)
+            insert_exposures(connection, exposures)
 
     def response(self, response_id: str) -> ResponseRecord | None:
         """Return a recorded response, or None if there is none with this id."""
@@ -179,7 +191,8 @@ class FeedbackLog:
 
 def _with_tuples(row: sa.RowMapping) -> dict[str, Any]:
     values: dict[str, Any] = dict(row)
-    for name in ("chunk_ids", "cited_chunk_ids"):
-        items: Sequence[str] = json.loads(values[name])
-        values[name] = tuple(items)
+    for name in _JSON:
+        if name in values:
+            value = json.loads(values[name])
+            values[name] = tuple(value) if isinstance(value, list) else value
     return values
