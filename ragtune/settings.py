@@ -269,6 +269,13 @@ class FeedbackSettings(Section):
     retrain_after: int = Field(20, ge=1)
 
 
+class ExperimentSettings(Section):
+    """How a gateway runs experiments by itself."""
+
+    look_seconds: float = Field(60.0, gt=0, description="pause between two looks at the running experiment")
+    promote: bool = Field(False, description="whether the winner of a new experiment becomes champion by itself")
+
+
 class TrackingSettings(Section):
     """MLflow. An empty URL means SQLite in the home."""
 
@@ -336,6 +343,7 @@ class Settings(BaseSettings):
     benchmark: BenchmarkSettings = BenchmarkSettings()
     gateway: GatewaySettings = GatewaySettings()
     feedback: FeedbackSettings = FeedbackSettings()
+    experiments: ExperimentSettings = ExperimentSettings()
     tracking: TrackingSettings = TrackingSettings()
     ports: PortSettings = PortSettings()
     retention: RetentionSettings = RetentionSettings()

@@ -64,6 +64,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "warehouse": _lazy(lambda: _warehouse(settings)),
         "feedback_log": _lazy(lambda: _feedback_log(settings)),
         "reviews": _lazy(lambda: _reviews(settings)),
+        "experiments": _lazy(lambda: _experiments(settings)),
     }
 
 
@@ -110,3 +111,9 @@ def _reviews(settings: Settings) -> Any:
     from ragtune.dataset.reviews.store import ReviewStore
 
     return ReviewStore(settings.feedback_url)
+
+
+def _experiments(settings: Settings) -> Any:
+    from ragtune.store.experiments import ExperimentStore
+
+    return ExperimentStore(settings.feedback_url)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from ragtune.errors import RagTuneError, SettingsError
+from ragtune_serving.experiment_schema import ExperimentRequest, ShadowRequest
 from ragtune_serving.guard import BODY_TOO_LARGE, LARGEST_BODY, OPEN_PATHS
 from ragtune_serving.limits import LimitError
 from ragtune_serving.problems import RETRY_SECONDS, explain, problem
@@ -25,9 +26,11 @@ ABOUT = "Answers from your documents, OpenAI-compatible. Send `Authorization: Be
 _BODIES: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/embeddings": EmbeddingRequest,
+    "/v1/experiments": ExperimentRequest,
     "/v1/feedback": FeedbackRequest,
     "/v1/review/assignments": AssignmentRequest,
     "/v1/review/decisions": ReviewRequest,
+    "/v1/shadows": ShadowRequest,
 }
 logger = logging.getLogger(__name__)
 

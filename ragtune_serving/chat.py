@@ -7,7 +7,7 @@ the answer is complete, so that a swap of models never cuts an answer off.
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
@@ -15,9 +15,11 @@ from typing import Any, TypeVar
 
 from ragtune.answer.answering import Answerer, Prepared, as_written
 from ragtune.answer.controls import Controls, changed_controls, with_controls
-from ragtune.errors import RagTuneError, SettingsError
+from ragtune.errors import EngineError, RagTuneError, SettingsError
+from ragtune.experiments.shadow import Mirror
 from ragtune.records import Answer, Completion, ResponseRecord
 from ragtune.settings import Settings
+from ragtune.store.shadows import Side
 from ragtune.store.timestamps import now
 from ragtune.text.control_tokens import break_control_tokens
 from ragtune_serving.conversation import (
@@ -31,6 +33,7 @@ from ragtune_serving.conversation import (
 )
 from ragtune_serving.deployment import Deployment
 from ragtune_serving.engine import SupervisedEngine
+from ragtune_serving.experiment_traffic import ExperimentTraffic, Placement
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.instructions import read_instructions
 from ragtune_serving.keys import Key
@@ -39,6 +42,7 @@ from ragtune_serving.metrics import Metrics
 from ragtune_serving.recorder import ResponseRecorder
 from ragtune_serving.routing import EngineRouter, Piece
 from ragtune_serving.schema import ChatRequest, CitedPassage, ClosestPassage, RagTuneField, Usage
+from ragtune_serving.shadowing import AnsweredRequest, Shadowing, side
 
 _THREADS = 16
 """Requests whose retrieval or checking may run at once; chosen by hand, not sensitive: each takes milliseconds."""
@@ -76,7 +80,7 @@ class Exchange:
     """One request in progress.
 
     `notes` are warnings about the request itself; `started` is a time of `perf_counter`; `reserved_tokens` are those of
-    the prompt and of the longest answer.
+    the prompt and of the longest answer. `placement` is the arm of an experiment, None outside of one.
     """
 
     response_id: str
@@ -91,6 +95,7 @@ class Exchange:
     notes: tuple[str, ...]
     started: float
     reserved_tokens: int
+    placement: Placement | None = None
 
 
 def new_response_id() -> str:
@@ -109,8 +114,11 @@ class ChatService:
         router: EngineRouter,
         recorder: ResponseRecorder,
         metrics: Metrics,
+        traffic: ExperimentTraffic,
+        shadowing: Shadowing,
     ) -> None:
         self.settings, self.deployment, self.grounding = settings, deployment, grounding
+        self.traffic, self.shadowing = traffic, shadowing
         self.router, self.recorder, self.metrics = router, recorder, metrics
         self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="answering")
 
@@ -144,13 +152,14 @@ class ChatService:
         prepared = exchange.prepared
         messages = [{"role": turn.role, "content": break_control_tokens(turn.content)} for turn in prepared.messages]
         outcome = "broken"
+        answered: Side | None = None
         try:
             delivery = exchange.answerer.delivery(prepared)
             text, finish_reason, usage, fallback, first_token = "", "", (0, 0), "", 0.0
             if prepared.refused_at_once:
                 generated = _nothing()
             else:
-                generated = self.router.generate(exchange.route, messages, exchange.parameters, bool(request.stream))
+                generated = self._pieces(exchange, messages, bool(request.stream))
             async with aclosing(generated):
                 async for piece in generated:
                     if piece.text:
@@ -174,10 +183,10 @@ class ChatService:
                 finish_reason=finish_reason or "stop",
             )
             answer = await self._in_thread(lambda: exchange.answerer.finish(prepared, completion))
-            version = f"fallback:{fallback}" if fallback else exchange.engine.model.version
-            self._record(exchange, answer, version)
+            version = _version(exchange, fallback)
+            outcome, answered = "answered", side(answer, version)
+            self._record(exchange, answer, version, bool(fallback))
             self._count(exchange, answer, streamed=bool(request.stream))
-            outcome = "answered"
             yield _closing(exchange, answer, version)
         except SettingsError:
             outcome = "refused"
@@ -188,19 +197,78 @@ class ChatService:
         finally:
             exchange.engine.release()
             self.metrics.requests.labels(exchange.model, outcome).inc()
+            if exchange.placement and outcome in ("failed", "broken"):
+                self._expose(exchange.placement, exchange.response_id, outcome)
+            if answered and exchange.model == "ragtune" and not prepared.refused_at_once:
+                self._offer_mirror(exchange, messages, answered)
+
+    def _offer_mirror(self, exchange: Exchange, messages: Sequence[Mapping[str, str]], live: Side) -> None:
+        """Offer a request that is answered to the versions of a shadow deployment."""
+        request = AnsweredRequest(
+            user=exchange.user,
+            answerer=exchange.answerer,
+            prepared=exchange.prepared,
+            messages=messages,
+            parameters=exchange.parameters,
+            live=live,
+        )
+        mirror = Mirror(exchange.response_id, exchange.key, exchange.reserved_tokens, request)
+        self.shadowing.offer(live.version, mirror)
+
+    async def _pieces(
+        self, exchange: Exchange, messages: Sequence[Mapping[str, str]], stream: bool
+    ) -> AsyncGenerator[Piece, None]:
+        """Yield the generated text; the control writes it if a candidate's engine fails before the first word."""
+        place, begun = exchange.placement, False
+        try:
+            async with aclosing(self.router.generate(exchange.route, messages, exchange.parameters, stream)) as pieces:
+                async for piece in pieces:
+                    begun = begun or bool(piece.text)
+                    yield piece
+            return
+        except EngineError:
+            if begun or place is None or not place.can_replace():
+                raise
+            place.replaced = True
+        place.control.hold()
+        try:
+            route = place.control.route
+            async with aclosing(self.router.generate(route, messages, exchange.parameters, stream)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        finally:
+            place.control.release()
+
+    def _expose(
+        self,
+        place: Placement,
+        response_id: str,
+        outcome: str,
+        record: ResponseRecord | None = None,
+        other: bool = False,
+    ) -> None:
+        """Record what became of a request of an experiment; `other` says that a fallback answered."""
+        exposure = place.exposure(response_id, outcome, other)
+        self.recorder.add(record, exposure)
+        self.metrics.arms.labels(place.experiment.name, place.way.version, exposure.failure or "answered").inc()
 
     async def _admit(self, request: ChatRequest, response_id: str, key: Key, allowance: Allowance) -> Exchange:
         """Return the exchange, which holds its engine; count a request that cannot be answered."""
         try:
             conversation = read_conversation(request.messages)
-            engine = await self._in_thread(lambda: self.deployment.engine_for(request.model))
+            place = None
+            if request.model == "ragtune":
+                place = self.traffic.place(request.user or "", key.name, conversation, self.deployment.engine_of)
+            engine = place.engine if place else await self._in_thread(lambda: self.deployment.engine_for(request.model))
             engine.hold()
             try:
                 exchange = await self._prepare(request, conversation, engine, response_id, key)
                 allowance.charge(exchange.reserved_tokens)
-                return exchange
-            except BaseException:
+                return replace(exchange, placement=place)
+            except BaseException as error:
                 engine.release()
+                if place and isinstance(error, EngineError):
+                    self._expose(place, response_id, "failed")
                 raise
         except SettingsError:
             self.metrics.requests.labels(request.model, "refused").inc()
@@ -304,26 +372,28 @@ class ChatService:
             await asyncio.sleep(_POLL_SECONDS)
         return engine.route
 
-    def _record(self, exchange: Exchange, answer: Answer, version: str) -> None:
-        self.recorder.add(
-            ResponseRecord(
-                id=exchange.response_id,
-                created_at=now(),
-                question=exchange.prepared.question,
-                answer=answer.text,
-                model=exchange.model,
-                model_version=version,
-                chunk_ids=tuple(hit.chunk.id for hit in answer.passages),
-                cited_chunk_ids=tuple(citation.chunk_id for citation in answer.citations),
-                refused=answer.refused,
-                user=exchange.user,
-                latency_ms=round(answer.completion.total_seconds * 1000, 1),
-                key=exchange.key,
-                warnings=answer.warnings,
-                dials=changed_controls(exchange.prepared.controls),
-                evidence=max((round(item.probability, 4) for item in exchange.prepared.evidence), default=None),
-            )
+    def _record(self, exchange: Exchange, answer: Answer, version: str, by_fallback: bool) -> None:
+        record = ResponseRecord(
+            id=exchange.response_id,
+            created_at=now(),
+            question=exchange.prepared.question,
+            answer=answer.text,
+            model=exchange.model,
+            model_version=version,
+            chunk_ids=tuple(hit.chunk.id for hit in answer.passages),
+            cited_chunk_ids=tuple(citation.chunk_id for citation in answer.citations),
+            refused=answer.refused,
+            user=exchange.user,
+            latency_ms=round(answer.completion.total_seconds * 1000, 1),
+            key=exchange.key,
+            warnings=answer.warnings,
+            dials=changed_controls(exchange.prepared.controls),
+            evidence=max((round(item.probability, 4) for item in exchange.prepared.evidence), default=None),
         )
+        if exchange.placement:
+            self._expose(exchange.placement, exchange.response_id, "answered", record, by_fallback)
+        else:
+            self.recorder.add(record)
 
     def _count(self, exchange: Exchange, answer: Answer, streamed: bool) -> None:
         metrics, model = self.metrics, exchange.model
@@ -352,6 +422,14 @@ def _filter(key: Key, requested: Mapping[str, str]) -> dict[str, str]:
                 fix=f"leave {name} out of ragtune.filter",
             )
     return {**requested, **key.filter}
+
+
+def _version(exchange: Exchange, fallback: str) -> str:
+    """Return the version that wrote an answer."""
+    if fallback:
+        return f"fallback:{fallback}"
+    place = exchange.placement
+    return (place.control if place and place.replaced else exchange.engine).model.version
 
 
 async def _nothing() -> AsyncGenerator[Piece, None]:

@@ -14,6 +14,7 @@ from ragtune_serving.commands import (
     demo,
     documents,
     experiment,
+    feedback,
     keys,
     library,
     models,
@@ -21,6 +22,7 @@ from ragtune_serving.commands import (
     prune,
     review,
     running,
+    shadow,
     state,
 )
 
@@ -53,6 +55,8 @@ app.add_typer(review.app, name="review")
 app.add_typer(models.app, name="models")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(experiment.app, name="experiment")
+app.add_typer(shadow.app, name="shadow")
+app.add_typer(feedback.app, name="feedback")
 
 
 def main() -> None:

@@ -1,14 +1,14 @@
 """Decides which engine answers which model name, and follows the registry without a restart.
 
 A new champion is verified and started while the old one still serves. Requests move to it once it
-answers. The old engine stops after its last request.
+answers. The old engine stops after its last request. The versions of an experiment have engines of their own.
 """
 
 import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,11 +40,13 @@ class Publisher(Protocol):
 
 
 class Deployment:
-    """The live engine, and the comparison engine as long as somebody uses it.
+    """The live engine, the engines of an experiment, and the comparison engine as long as somebody uses it.
 
-    `champion` is the version that the registry names; `coming` is the engine that will become live once it is ready;
-    `error` is the last problem with following the registry, or "". A champion whose files fail verification is tried
-    again as soon as they change; one whose engine does not start is tried again after growing pauses.
+    `needed` returns the versions that need an engine in addition to the champion, such as those of an experiment;
+    `arm_errors` says why one of them has none. `champion` is the version that the registry names; `coming` is the
+    engine that will become live once it is ready; `error` is the last problem with following the registry, or "". A
+    champion whose files fail verification is tried again as soon as they change; one whose engine does not start is
+    tried again after growing pauses.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Deployment:
         base: Callable[[], Path],
         publisher: Publisher,
         pace: Pace | None = None,
+        needed: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self.settings, self.registry = settings, registry
         self.live: SupervisedEngine | None = None
@@ -62,6 +65,9 @@ class Deployment:
         self.error = ""
         self._engine, self._base, self._publisher, self._pace = engine, base, publisher, pace
         self.coming: SupervisedEngine | None = None
+        self.arm_errors: dict[str, str] = {}
+        self._needed = needed
+        self._arms: dict[str, SupervisedEngine] = {}
         self._comparison: SupervisedEngine | None = None
         self._refused: dict[str, tuple[tuple[str, int, int], ...]] = {}
         self._count = itertools.count(1)
@@ -79,7 +85,7 @@ class Deployment:
         if self._thread.is_alive():
             self._thread.join(_STOP_SECONDS)
         with self._lock:
-            engines = [engine for engine in (self.live, self.coming, self._comparison) if engine]
+            engines = self._engines()
         threads = [threading.Thread(target=engine.stop) for engine in engines]
         for thread in threads:
             thread.start()
@@ -101,12 +107,26 @@ class Deployment:
                 self._comparison = self._start(self._base_model())
             return self._comparison
 
+    def engine_of(self, version: str) -> SupervisedEngine | None:
+        """Return the engine that serves a version, or None; it may be starting."""
+        with self._lock:
+            engines = [engine for engine in self._engines() if engine is not self._comparison]
+        return next((engine for engine in engines if engine.model.version == version), None)
+
+    @property
+    def idle(self) -> bool:
+        """Return whether no request holds any engine."""
+        with self._lock:
+            return not any(engine.in_flight for engine in self._engines())
+
     def status(self) -> dict[str, Any]:
         """Return the state of every engine, the champion and the last error, as plain values."""
         return {
             "live": _describe(self.live),
             "next": _describe(self.coming),
             "comparison": _describe(self._comparison),
+            "arms": [description for engine in list(self._arms.values()) if (description := _describe(engine))],
+            "arm_errors": list(self.arm_errors.values()),
             "champion": self.champion,
             "error": self.error,
         }
@@ -135,8 +155,51 @@ class Deployment:
                     threading.Thread(target=self.coming.stop, daemon=True).start()
                     self.coming = None
                 if self.live is None or self.live.model.name != target.name:
-                    self.coming = self._start(target)
+                    self.coming = self._arms.pop(target.version, None) or self._start(target)
+            self._follow_arms()
             self._stop_idle_comparison()
+
+    def _follow_arms(self) -> None:
+        """Start the engines that an experiment needs, and stop those that it no longer needs."""
+        needed = set(self._needed())
+        for version in [version for version in self._arms if version not in needed]:
+            self._drain(self._arms.pop(version))
+        self.arm_errors = {version: error for version, error in self.arm_errors.items() if version in needed}
+        if self.live is None and self.coming is None:
+            return
+        for version in sorted(needed):
+            if self.engine_of(version) is not None:
+                continue
+            try:
+                model = self._arm(version)
+                if model is None:
+                    continue
+                self._arms[version] = self._start(model)
+                self.arm_errors.pop(version, None)
+            except RagTuneError as error:
+                message = f"Version {version} of the experiment is not served. {error}"
+                if self.arm_errors.get(version) != message:
+                    logger.error(message)
+                self.arm_errors[version] = message
+
+    def _arm(self, version: str) -> ServedModel | None:
+        """Return the verified model of a version, or None if its files failed before and have not changed since.
+
+        Raises RagTuneError if it cannot be served.
+        """
+        if self.settings.engine.backend == "openai":
+            raise EngineError("The engine is somebody else's server.", "engine.backend to be one that RagTune starts")
+        released = self.registry.version(version)
+        if self._still_refused(released):
+            return None
+        model, files = self._of_champion(released), _state_of_files(Path(released.folder))
+        try:
+            verify(Path(released.folder))
+        except RegistryError:
+            self._refused[version] = files
+            raise
+        self._refused.pop(version, None)
+        return model
 
     def _target(self) -> ServedModel | None:
         """Return the model that should be live, or None to keep the one that is."""
@@ -196,8 +259,17 @@ class Deployment:
     def _swap(self, coming: SupervisedEngine) -> None:
         old, self.live, self.coming = self.live, coming, None
         logger.info("version %s is live", coming.model.version)
-        if old is not None:
-            threading.Thread(target=old.drain, args=(DRAIN_SECONDS,), daemon=True).start()
+        if old is not None and old.model.version in self._needed():
+            self._arms[old.model.version] = old
+        elif old is not None:
+            self._drain(old)
+
+    def _drain(self, engine: SupervisedEngine) -> None:
+        threading.Thread(target=engine.drain, args=(DRAIN_SECONDS,), daemon=True).start()
+
+    def _engines(self) -> list[SupervisedEngine]:
+        engines = (self.live, self.coming, self._comparison, *self._arms.values())
+        return [engine for engine in engines if engine is not None]
 
     def _stop_idle_comparison(self) -> None:
         engine = self._comparison

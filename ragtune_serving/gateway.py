@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -19,14 +19,20 @@ from starlette.types import ASGIApp
 
 from ragtune.errors import ResourceError
 from ragtune.knowledge.retrieval import Retriever
+from ragtune.ports import Engine
 from ragtune.settings import Settings, prepare_process
 from ragtune.store.artifacts import ArtifactStore, write_json
+from ragtune.store.experiments import ExperimentStore
 from ragtune.store.feedback import FeedbackLog
 from ragtune.store.registry import ModelRegistry
+from ragtune.store.shadows import ShadowStore
 from ragtune_serving.address import check_port, endpoint_file, http_url, listen
 from ragtune_serving.api import build_api
 from ragtune_serving.chat import ChatService
 from ragtune_serving.deployment import Deployment
+from ragtune_serving.engine import Pace
+from ragtune_serving.experiment_control import ExperimentControl
+from ragtune_serving.experiment_traffic import ExperimentTraffic
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.guard import Guard, with_cors
 from ragtune_serving.keys import KeyStore
@@ -37,6 +43,7 @@ from ragtune_serving.recorder import ResponseRecorder
 from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.routes import Services
 from ragtune_serving.routing import EngineRouter
+from ragtune_serving.shadowing import Shadowing
 
 _DRAIN_SECONDS = 10
 """How long uvicorn waits for open answers when the gateway stops; chosen by hand, not sensitive."""
@@ -67,6 +74,19 @@ def build_services(settings: Settings) -> Services:
             evidence.probabilities("warm up", ["warm up"])
         return retriever
 
+    grounding = Grounding(settings, open_retriever, similarity, evidence)
+    return services_over(settings, engine_from(settings), ModelRegistry(settings), base, grounding)
+
+
+def services_over(
+    settings: Settings,
+    engine: Engine,
+    registry: ModelRegistry,
+    base: Callable[[], Path],
+    grounding: Grounding,
+    pace: Pace | None = None,
+) -> Services:
+    """Return the services of the gateway over these back ends; `base` returns the folder of the base model."""
     # uvicorn, which vLLM runs on, closes a connection that was idle for 5 seconds. LiteLLM would keep it for 120, and a
     # request that is sent at that moment fails. Under load a connection is used again within milliseconds anyway.
     prepare_process(LITELLM_LOG="ERROR", AIOHTTP_KEEPALIVE_TIMEOUT="1")
@@ -74,12 +94,18 @@ def build_services(settings: Settings) -> Services:
     for name in ("LiteLLM", "LiteLLM Router"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
-    deployment = Deployment(settings, engine_from(settings), ModelRegistry(settings), base, router)
-    grounding = Grounding(settings, open_retriever, similarity, evidence)
     log, metrics = FeedbackLog(settings.feedback_url), Metrics()
+    store = ExperimentStore(settings.feedback_url)
+    traffic = ExperimentTraffic(store, settings.gateway.poll_seconds)
+    shadowing = Shadowing(ShadowStore(settings.feedback_url), settings.gateway.poll_seconds)
+
+    def needed() -> tuple[str, ...]:
+        return (*traffic.versions(), *shadowing.versions())
+
+    deployment = Deployment(settings, engine, registry, base, router, pace, needed)
     recorder = ResponseRecorder(log)
     return Services(
-        chat=ChatService(settings, deployment, grounding, router, recorder, metrics),
+        chat=ChatService(settings, deployment, grounding, router, recorder, metrics, traffic, shadowing),
         deployment=deployment,
         grounding=grounding,
         log=log,
@@ -89,6 +115,7 @@ def build_services(settings: Settings) -> Services:
         metrics=metrics,
         started=time.time(),
         reviews=ReviewDesk(settings),
+        experiments=ExperimentControl(settings, store, shadowing.store, log, registry),
     )
 
 
@@ -99,16 +126,28 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         services.chat.router.start()
         services.grounding.start()
+        await asyncio.to_thread(services.chat.traffic.start)
+        await asyncio.to_thread(services.chat.shadowing.start)
         services.deployment.start()
+        services.experiments.start()
+        mirroring = asyncio.create_task(services.chat.shadowing.work(services.deployment, services.chat.router))
         try:
             yield
         finally:
+            mirroring.cancel()
+            with suppress(asyncio.CancelledError):
+                await mirroring
+            await asyncio.to_thread(services.chat.shadowing.stop)
             services.grounding.stop()
+            await asyncio.to_thread(services.experiments.stop)
             await asyncio.to_thread(services.deployment.stop)
+            await asyncio.to_thread(services.chat.traffic.stop)
             await services.chat.router.stop()
             await asyncio.to_thread(services.recorder.close)
             services.ledger.close()
             services.log.close()
+            services.chat.traffic.store.close()
+            services.chat.shadowing.store.close()
             services.reviews.reviews.close()
 
     return with_cors(Guard(build_api(services, lifespan), keys), settings.gateway.cors_origins)

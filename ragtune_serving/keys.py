@@ -26,7 +26,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "application": _ASKING,
     "annotator": ("/v1/models", "/v1/review/pairs", "/v1/review/assignments", "/v1/review/decisions"),
     "reviewer": ("/v1/models", "/v1/feedback", "/v1/review"),
-    "operator": (*_ASKING, "/status", "/metrics"),
+    "operator": (*_ASKING, "/v1/experiments", "/v1/shadows", "/status", "/metrics"),
     "admin": ("/",),
 }
 """{role: the beginnings of the paths that it may call}."""

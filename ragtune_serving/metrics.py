@@ -3,6 +3,8 @@
 They have their own registry, so that metrics of libraries do not appear among them.
 """
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 # Bucket bounds are chosen by hand: dense where a CPU answers (0.3 to 3 s) and searches (5 to 50 ms).
@@ -39,6 +41,18 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        self.arms = Counter(
+            "ragtune_experiment_requests",
+            "Requests of the running experiment",
+            ["experiment", "version", "outcome"],
+            registry=self.registry,
+        )
+        self.mirrors = Gauge(
+            "ragtune_shadow_requests",
+            "Requests that were sampled to be mirrored, and what became of them, since the gateway started",
+            ["version", "state"],
+            registry=self.registry,
+        )
         self.feedback = Counter("ragtune_feedback", "Feedback verdicts", ["rating"], registry=self.registry)
         self.log_pending = Gauge(
             "ragtune_log_pending", "Responses that are not written to the feedback log yet", registry=self.registry
@@ -58,6 +72,13 @@ class Metrics:
         self.model.labels(version, precision).set(1)
         self.ready.set(int(ready))
         self.restarts.set(restarts)
+
+    def show_mirrors(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """Set the gauges of a shadow deployment: {version: {state: requests}}."""
+        self.mirrors.clear()
+        for version, states in counts.items():
+            for state, count in states.items():
+                self.mirrors.labels(version, state).set(count)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

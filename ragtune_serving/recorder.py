@@ -4,10 +4,11 @@ import logging
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from ragtune.records import ResponseRecord
+from ragtune.records import Exposure, ResponseRecord
 from ragtune.store.feedback import FeedbackLog
 
 MOST_PENDING = 10_000
@@ -21,6 +22,19 @@ _CLOSE_SECONDS = 5.0
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is written of a request: its response, its exposure to an experiment, or both."""
+
+    record: ResponseRecord | None
+    exposure: Exposure | None
+
+    @property
+    def id(self) -> str:
+        """The id of the response."""
+        return self.record.id if self.record else self.exposure.response_id if self.exposure else ""
+
+
 class ResponseRecorder:
     """Takes responses at once and writes them in a thread.
 
@@ -30,7 +44,7 @@ class ResponseRecorder:
     def __init__(self, log: FeedbackLog, most_pending: int = MOST_PENDING) -> None:
         self.error, self.dropped = "", 0
         self._log, self._most_pending = log, most_pending
-        self._pending: deque[ResponseRecord] = deque()
+        self._pending: deque[Entry] = deque()
         self._changed = threading.Condition()
         self._ending = False
         self._thread = threading.Thread(target=self._write, name="record-responses", daemon=True)
@@ -41,19 +55,22 @@ class ResponseRecorder:
         """Return the number of responses that are not written yet."""
         return len(self._pending)
 
-    def add(self, record: ResponseRecord) -> None:
-        """Take a response; never wait for the disk, never fail."""
+    def add(self, record: ResponseRecord | None, exposure: Exposure | None = None) -> None:
+        """Take a response with its exposure to an experiment; without a response only the exposure is written.
+
+        It never waits for the disk and never fails.
+        """
         with self._changed:
             if len(self._pending) >= self._most_pending:
                 self._pending.popleft()
                 self.dropped += 1
-            self._pending.append(record)
+            self._pending.append(Entry(record, exposure))
             self._changed.notify_all()
 
     def holds(self, response_id: str, wait: float) -> bool:
         """Wait up to `wait` seconds until a response is written; return whether it still is not."""
         with self._changed:
-            return not self._changed.wait_for(lambda: all(r.id != response_id for r in self._pending), wait)
+            return not self._changed.wait_for(lambda: all(entry.id != response_id for entry in self._pending), wait)
 
     def counts(self) -> tuple[int, int] | None:
         """Return the numbers of recorded responses and verdicts, or None if the log cannot be read."""
@@ -91,22 +108,23 @@ class ResponseRecorder:
                 continue
             self._report("")
             pause = _FIRST_PAUSE
-            stored = {record.id for record in batch}
+            stored = {entry.id for entry in batch}
             with self._changed:
                 while self._pending and self._pending[0].id in stored:
                     self._pending.popleft()
                 self._changed.notify_all()
 
-    def _store(self, batch: list[ResponseRecord]) -> None:
+    def _store(self, batch: list[Entry]) -> None:
         """Write a batch; a response that the database refuses for what it contains is dropped and logged."""
         try:
-            self._log.record_responses(batch)
+            records = [entry.record for entry in batch if entry.record]
+            self._log.record_responses(records, [entry.exposure for entry in batch if entry.exposure])
         except sa.exc.OperationalError:
             raise
         except (sa.exc.SQLAlchemyError, ValueError) as error:
             if len(batch) > 1:
-                for record in batch:
-                    self._store([record])
+                for entry in batch:
+                    self._store([entry])
                 return
             self.dropped += 1
             logger.error("response %s cannot be recorded: %s", batch[0].id, type(error).__name__)

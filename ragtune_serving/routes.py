@@ -11,10 +11,12 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 
 from ragtune.errors import FeedbackError
-from ragtune.store.feedback import FeedbackLog
+from ragtune.store.feedback import FeedbackLog, thumb_of
 from ragtune_serving.chat import ChatService, new_response_id
 from ragtune_serving.deployment import MODELS, Deployment
 from ragtune_serving.embedding_routes import add_embedding_route
+from ragtune_serving.experiment_control import ExperimentControl
+from ragtune_serving.experiment_routes import add_experiment_routes
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.limits import Limits, UsageLedger
 from ragtune_serving.metrics import Metrics
@@ -54,6 +56,8 @@ _ANSWER: Responses = {
 }
 
 
+_OWN_ONLY = ("application",)
+"""Roles that rate only what their own key got; the others are people who look at answers of all keys."""
 _RECORD_SECONDS = 2.0
 """How long feedback waits for its response to be recorded, which takes milliseconds; chosen by hand."""
 
@@ -72,6 +76,7 @@ class Services:
     metrics: Metrics
     started: float
     reviews: ReviewDesk
+    experiments: ExperimentControl
 
 
 def routes(services: Services) -> APIRouter:
@@ -82,6 +87,7 @@ def routes(services: Services) -> APIRouter:
     _add_state(router, services)
     add_embedding_route(router, services.grounding, {**_BAD_FIELD, **_NO_KEY, **_TOO_LARGE, **_UNAVAILABLE})
     add_review_routes(router, services.reviews)
+    add_experiment_routes(router, services.experiments)
     return router
 
 
@@ -133,11 +139,17 @@ def _add_feedback(router: APIRouter, services: Services) -> None:
     def feedback(body: FeedbackRequest, request: Request) -> FeedbackResponse | Response:
         if services.recorder.holds(body.response_id, _RECORD_SECONDS):
             raise FeedbackError("The response is not recorded yet.", fix="try again when the log can be written")
-        if services.log.response(body.response_id) is None:
-            return problem(404, f"There is no response '{body.response_id}'.", "response_id")
-        user = request.scope["ragtune_key"].name
+        key = request.scope["ragtune_key"]
+        response = services.log.response(body.response_id)
+        # Whether somebody else got such a response is none of the key's business.
+        if response is None or (response.key not in ("", key.name) and key.role in _OWN_ONLY):
+            return problem(404, f"This key got no response '{body.response_id}'.", "response_id")
         try:
-            event, new = services.log.add_once(body.response_id, body.rating, body.correction, body.comment, user)
+            stars = body.rating if isinstance(body.rating, int) else 0
+            rating = thumb_of(stars) if isinstance(body.rating, int) else body.rating
+            event, new = services.log.add_once(
+                body.response_id, rating, body.correction, body.comment, key.name, stars, body.tags
+            )
         except FeedbackError as error:
             return problem(400, str(error))
         if new:
@@ -147,6 +159,8 @@ def _add_feedback(router: APIRouter, services: Services) -> None:
             sequence=event.sequence,
             response_id=event.response_id,
             rating=event.rating,
+            stars=event.stars,
+            tags=list(event.tags),
             created_at=event.created_at,
             model_version=event.model_version,
         )
@@ -201,6 +215,7 @@ def _add_state(router: APIRouter, services: Services) -> None:
         live = deployment.live
         if live is not None:
             services.metrics.show_live(live.model.version, live.model.precision, live.ready, live.restarts)
+        services.metrics.show_mirrors(services.chat.shadowing.counts())
         services.metrics.log_pending.set(services.recorder.pending)
         services.metrics.log_dropped.set(services.recorder.dropped)
         return PlainTextResponse(services.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from ragtune.answer.controls import DIALS, SWITCHES
-from ragtune.store.feedback import LONGEST_TEXT
+from ragtune.store.feedback import LONGEST_TAG, LONGEST_TEXT, MOST_STARS, MOST_TAGS
 
 FORMAT = 1
 """Version of the fields `ragtune`, feedback and status. Raise it when a field changes its meaning or goes away."""
@@ -356,9 +356,14 @@ class FeedbackRequest(Shape):
     """A verdict on one response."""
 
     response_id: str = Field(min_length=1, description="`ragtune.response_id` of the response")
-    rating: Literal["up", "down"]
+    rating: Literal["up", "down"] | Annotated[int, Field(ge=1, le=MOST_STARS)] = Field(
+        description="`up`, `down`, or 1 to 5 stars"
+    )
     correction: str = Field("", max_length=LONGEST_TEXT, description="the right answer")
     comment: str = Field("", max_length=LONGEST_TEXT)
+    tags: list[Annotated[str, Field(min_length=1, max_length=LONGEST_TAG)]] = Field(
+        default_factory=list, max_length=MOST_TAGS, description="words of your own, such as `wrong unit`"
+    )
 
 
 class FeedbackResponse(BaseModel):
@@ -367,7 +372,9 @@ class FeedbackResponse(BaseModel):
     id: str
     sequence: int = Field(description="grows with every verdict")
     response_id: str
-    rating: Literal["up", "down"]
+    rating: Literal["up", "neutral", "down"] = Field(description="4 and 5 stars are `up`, 1 and 2 `down`, 3 `neutral`")
+    stars: int = Field(description="1 to 5, or 0 for a thumb")
+    tags: list[str]
     created_at: str
     model_version: str
 
@@ -494,6 +501,8 @@ class Status(BaseModel):
     live: dict[str, Any] | None
     next: dict[str, Any] | None = Field(description="the engine that will become live")
     comparison: dict[str, Any] | None
+    arms: list[dict[str, Any]] = Field(description="engines that an experiment needs in addition to the live one")
+    arm_errors: list[str] = Field(description="why a version of the experiment has no engine")
     champion: str | None = Field(description="the registry's champion; it becomes live once its engine answers")
     retrieval: bool
     responses: int | None = Field(description="null if the feedback log cannot be read")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ragtune_serving import schema
+from ragtune_serving import experiment_schema, schema
 from ragtune_serving.api import build_api
 from ragtune_serving.guard import OPEN_PATHS
 from ragtune_serving.metrics import Metrics
@@ -13,7 +13,7 @@ from ragtune_serving.routes import Services, routes
 
 TEXT = Path(__file__).parents[1].joinpath("docs", "api.md").read_text()
 
-SERVICES = Services(None, None, None, None, None, None, None, Metrics(), 0.0, None)
+SERVICES = Services(None, None, None, None, None, None, None, Metrics(), 0.0, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,16 @@ def test_the_document_the_description_and_the_routes_are_the_same(api):
         schema.ReviewerProgress,
         schema.Readiness,
         schema.Status,
+        experiment_schema.ExperimentRequest,
+        experiment_schema.ExperimentAction,
+        experiment_schema.ExperimentCandidate,
+        experiment_schema.ExperimentReport,
+        experiment_schema.ExperimentList,
+        experiment_schema.ExperimentReplay,
+        experiment_schema.ShadowRequest,
+        experiment_schema.ShadowVersion,
+        experiment_schema.ShadowReport,
+        experiment_schema.ShadowList,
     ],
 )
 def test_every_field_is_in_the_document(shape):

@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from ragtune.errors import ExperimentError, SettingsError
 from ragtune.experiments.assignment import arm_of
+from ragtune.experiments.control import replay_decision
 from ragtune.experiments.routing import route
-from ragtune.experiments.status import replay, status_now
+from ragtune.experiments.status import status_now
 from ragtune.records import ResponseRecord
 from ragtune.settings import load_settings
 from ragtune.store.experiments import ExperimentDesign, ExperimentStore
@@ -150,13 +151,13 @@ def test_verdicts_on_responses_decide_and_the_decision_is_replayed_from_the_log(
     assert sum(candidate.users.assigned) == sum(candidate.users.rated) == status.responses == 60
     assert status.is_balanced
     stopped = store.stop("first", "better", status.decision())
-    recorded, again = replay(stopped, store, log)
+    recorded, again = replay_decision(stopped, store, log)
     assert recorded == again
 
     # A verdict that comes after the decision does not change the replay.
     for number in range(60):
         log.add(f"r{number}", "down")
-    assert replay(stopped, store, log) == (recorded, again)
+    assert replay_decision(stopped, store, log) == (recorded, again)
 
 
 def test_responses_beyond_the_budget_change_nothing(store, log):

@@ -158,6 +158,20 @@ def first_declaration(differences: "Floats", plan: Plan, alpha: float) -> tuple[
     return (declaration if after else "undecided"), after, p_value(none)
 
 
+def falls_below(differences: Sequence[float], tolerance: float, plan: Plan, candidates: int = 1) -> int:
+    """Return after how many blocks it was clear that the mean difference is below `-tolerance`; 0 if it is not.
+
+    It holds at every look, at the level `plan.alpha / candidates`.
+    """
+    import numpy as np
+
+    values = np.asarray(differences, dtype=np.float64)
+    if not len(values):
+        return 0
+    both = capital(values, -tolerance, plan.smallest_difference)
+    return _first(both.down >= threshold(plan.alpha / candidates))
+
+
 def _first(reached: "Flags") -> int:
     """Return the position, from 1, of the first True, or 0 if there is none."""
     return int(reached.argmax()) + 1 if reached.any() else 0

@@ -5,6 +5,7 @@ over the user's responses. Each user enters once, when a fixed time has passed s
 order of the first responses. If users entered when they had answered enough, quick and happy ones would come first.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,30 +16,92 @@ SLOWEST_MS = 10_000.0
 """Latency with the outcome 0; slower responses count the same, because outcomes are bounded. Chosen by hand."""
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """What is compared. `value` returns the outcome of a response in [0, 1]; None for `thumbs`, which people give.
+FOLLOW_UP_SECONDS = 300.0
+"""A user who asks again within this time is taken to follow up on the answer. Chosen by hand, not measured."""
 
-    A difference of 1 in the outcome is a difference of `scale` in the unit that people read.
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request of an experiment, its response (None if there is none), and the seconds until the user asks again.
+
+    `asked_again_after` is infinite if the user has not asked again.
+    """
+
+    exposure: Exposure
+    response: ResponseRecord | None
+    asked_again_after: float = math.inf
+
+    @property
+    def answer(self) -> ResponseRecord | None:
+        """The response if the model of the arm wrote it, otherwise None."""
+        return None if self.exposure.failure else self.response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """What is compared, as an outcome in [0, 1] of a request; larger is better.
+
+    Either `value` returns it from the request, `seconds_later` after the answer, or `verdict` from what a person said
+    about it. Both return None for a request that does not count. A difference of 1 in the outcome is a difference of
+    `scale` in the unit that people read.
     """
 
     name: str
     text: str
-    unit: str
-    scale: float
-    value: Callable[[ResponseRecord], float] | None = None
+    unit: str = "points"
+    scale: float = 100
+    value: Callable[[Request], float | None] | None = None
+    verdict: Callable[[FeedbackEvent], float | None] | None = None
+    seconds_later: float = 0.0
+
+
+def _of_answer(outcome: Callable[[ResponseRecord], float]) -> Callable[[Request], float | None]:
+    return lambda request: outcome(request.answer) if request.answer else None
 
 
 _METRICS = (
-    Metric("thumbs", "share of thumbs up", "points", 100),
-    Metric("answered", "share of answers that are no refusal", "points", 100, lambda r: float(not r.refused)),
-    Metric("cited", "share of answers with a citation", "points", 100, lambda r: float(bool(r.cited_chunk_ids))),
     Metric(
-        "speed",
-        "time saved per answer",
-        "seconds",
-        SLOWEST_MS / 1000,
-        lambda r: 1 - min(max(r.latency_ms, 0.0), SLOWEST_MS) / SLOWEST_MS,
+        name="thumbs",
+        text="share of thumbs up",
+        verdict=lambda event: {"up": 1.0, "down": 0.0}.get(event.rating),
+    ),
+    Metric(
+        name="uncorrected",
+        text="share of rated answers that nobody corrected",
+        verdict=lambda event: float(not event.correction),
+    ),
+    Metric(
+        name="answered",
+        text="share of answers that are no refusal",
+        value=_of_answer(lambda response: float(not response.refused)),
+    ),
+    Metric(
+        name="cited",
+        text="share of answers with a citation",
+        value=_of_answer(lambda response: float(bool(response.cited_chunk_ids))),
+    ),
+    Metric(
+        name="sound",
+        text="share of answers without a warning of the checks",
+        value=_of_answer(lambda response: float(not response.warnings)),
+    ),
+    Metric(
+        name="settled",
+        text="share of answers after which the user does not ask again at once",
+        value=lambda request: float(request.asked_again_after > FOLLOW_UP_SECONDS) if request.answer else None,
+        seconds_later=FOLLOW_UP_SECONDS,
+    ),
+    Metric(
+        name="delivered",
+        text="share of requests that the version itself answered to the end",
+        value=lambda request: float(not request.exposure.failure),
+    ),
+    Metric(
+        name="speed",
+        text="time saved per answer",
+        unit="seconds",
+        scale=SLOWEST_MS / 1000,
+        value=_of_answer(lambda response: 1 - min(max(response.latency_ms, 0.0), SLOWEST_MS) / SLOWEST_MS),
     ),
 )
 METRICS = {metric.name: metric for metric in _METRICS}
@@ -94,25 +157,47 @@ def observations(
     events: Sequence[FeedbackEvent],
     candidate: int = 1,
 ) -> list[Observation]:
-    """Return the responses to users of the control and of one candidate, oldest first, with their outcomes."""
-    verdicts: dict[str, list[tuple[datetime, float]]] = {}
+    """Return the requests of users of the control and of one candidate, oldest first, with their outcomes."""
+    verdicts: dict[str, list[FeedbackEvent]] = {}
     for event in events:
-        verdicts.setdefault(event.response_id, []).append(
-            (datetime.fromisoformat(event.created_at), float(event.rating == "up"))
-        )
+        verdicts.setdefault(event.response_id, []).append(event)
     result = []
-    for exposure in sorted(exposures, key=lambda exposure: (exposure.created_at, exposure.sequence)):
-        if exposure.arm not in (0, candidate) or exposure.response_id not in responses:
+    for request in _requests(exposures, responses):
+        exposure = request.exposure
+        if exposure.arm not in (0, candidate):
             continue
         at = datetime.fromisoformat(exposure.created_at)
-        if metric.value is None:
-            outcomes = tuple(verdicts.get(exposure.response_id, ()))
-        else:
-            outcomes = ((at, metric.value(responses[exposure.response_id])),)
-        shares = (exposure.shares[0], exposure.shares[candidate])
-        arm = int(exposure.arm == candidate)
-        result.append(Observation(user=exposure.unit, arm=arm, shares=shares, at=at, outcomes=outcomes))
+        values: list[tuple[datetime, float | None]] = []
+        if metric.value is not None:
+            values = [(at + timedelta(seconds=metric.seconds_later), metric.value(request))]
+        elif metric.verdict is not None and request.answer is not None:
+            own = verdicts.get(exposure.response_id, [])
+            values = [(datetime.fromisoformat(event.created_at), metric.verdict(event)) for event in own]
+        elif metric.verdict is not None:
+            continue  # nobody can rate what the version did not answer
+        result.append(
+            Observation(
+                user=exposure.unit,
+                arm=int(exposure.arm == candidate),
+                shares=(exposure.shares[0], exposure.shares[candidate]),
+                at=at,
+                outcomes=tuple((time, value) for time, value in values if value is not None),
+            )
+        )
     return result
+
+
+def _requests(exposures: Sequence[Exposure], responses: Mapping[str, ResponseRecord]) -> list[Request]:
+    """Return the requests, oldest first."""
+    result: list[Request] = []
+    next_of: dict[str, datetime] = {}
+    for exposure in sorted(exposures, key=lambda exposure: (exposure.created_at, exposure.sequence), reverse=True):
+        at = datetime.fromisoformat(exposure.created_at)
+        later = next_of.get(exposure.unit)
+        gap = (later - at).total_seconds() if later else math.inf
+        result.append(Request(exposure, responses.get(exposure.response_id), gap))
+        next_of[exposure.unit] = at
+    return result[::-1]
 
 
 def users_at(seen: Sequence[Observation], now: datetime, window: timedelta, missing: float | None = None) -> Users:

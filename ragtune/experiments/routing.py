@@ -1,8 +1,4 @@
-"""Which model answers a request while an experiment runs: a pure function that a gateway calls for each request.
-
-The gateway does not call it yet. A caller asks `route`, lets the model of the route answer, and then records the
-response with `ExperimentStore.expose`.
-"""
+"""Which model answers a request while an experiment runs: a pure function that a gateway calls for each request."""
 
 from dataclasses import dataclass
 

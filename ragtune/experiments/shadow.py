@@ -1,7 +1,7 @@
 """Decides which live requests a second model answers as well, and keeps account of every one of them.
 
 A gateway offers each request after its user has the answer, and a worker takes waiting ones when the engine is idle.
-Nothing here waits: a full queue drops the request and counts it. The gateway does not mirror requests yet.
+Nothing here waits: a full queue drops the request and counts it.
 """
 
 import threading
@@ -55,6 +55,11 @@ class MirrorCounts:
     mirrored: int
     dropped: Mapping[DropReason, int]
 
+    def plain(self) -> dict[str, int]:
+        """Return the counts as one mapping; the reasons for dropping are prefixed with `dropped: `."""
+        numbers = {"sampled": self.sampled, "waiting": self.waiting, "running": self.running, "mirrored": self.mirrored}
+        return {**numbers, **{f"dropped: {reason}": count for reason, count in sorted(self.dropped.items())}}
+
 
 class MirrorQueue:
     """Sampled requests of one candidate in the order in which they came. All methods may be called by any thread."""
@@ -91,6 +96,15 @@ class MirrorQueue:
             mirror = self._waiting.popleft()
             self._running.add(mirror.response_id)
             return mirror
+
+    def put_back(self, mirror: Mirror) -> None:
+        """Let a taken request wait again, before all others; it is dropped if the queue was stopped meanwhile."""
+        with self._lock:
+            self._running.remove(mirror.response_id)
+            if self._stopped:
+                self._dropped["stopped"] += 1
+            else:
+                self._waiting.appendleft(mirror)
 
     def finish(self, mirror: Mirror, succeeded: bool) -> None:
         """Count a taken request as mirrored or as failed; raise KeyError if it was not taken or is finished."""

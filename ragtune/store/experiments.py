@@ -19,7 +19,7 @@ from ragtune.records import Exposure
 from ragtune.store.database import exclusive_transaction, open_database
 from ragtune.store.timestamps import now
 
-EventKind = Literal["start", "ramp", "stop"]
+EventKind = Literal["start", "ramp", "pause", "resume", "stop"]
 
 _tables = sa.MetaData()
 _events = sa.Table(
@@ -56,6 +56,10 @@ class ExperimentDesign:
     `smallest_difference` and `margin` are on the scale of the outcome (0.05 is 5 points). `budget` is the number of
     responses after which it ends undecided. Responses and verdicts count within `window_hours` of a user's first
     response. A response that nobody rated is left out, or counts as `missing` says.
+
+    `guardrails` are pairs of a metric and of the loss on the outcome's scale that it may have. They count each user
+    once in every `guardrail_minutes`. The ramp takes its next step when `users_per_step` more users have come.
+    `promote` says that a winner becomes champion by itself.
     """
 
     versions: tuple[str, ...]
@@ -68,11 +72,15 @@ class ExperimentDesign:
     window_hours: float
     missing: float | None = None
     salt: str = ""
+    guardrails: tuple[tuple[str, float], ...] = ()
+    guardrail_minutes: float = 10.0
+    users_per_step: int = 100
+    promote: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ExperimentEvent:
-    """A start, a step of the ramp or a stop, with what it says."""
+    """A start, a step of the ramp, a pause, its end or a stop, with what it says."""
 
     sequence: int
     created_at: str
@@ -94,6 +102,11 @@ class Experiment:
     def stopped(self) -> bool:
         """Whether it has ended."""
         return self.events[-1].kind == "stop"
+
+    @property
+    def paused(self) -> bool:
+        """Whether every user gets the control until a person resumes or stops it."""
+        return [event.kind for event in self.events if event.kind != "ramp"][-1] == "pause"
 
     @property
     def started_at(self) -> str:
@@ -143,6 +156,18 @@ class ExperimentStore:
     def set_ramp(self, name: str, ramp: float, reason: str) -> Experiment:
         """Record another share of all candidates together, in (0, 1]; `stop` lists the errors."""
         return self._add_to_running(name, "ramp", {"ramp": ramp, "reason": reason})
+
+    def pause(self, name: str, reason: str) -> Experiment:
+        """Give every user the control until `resume`; a second pause changes nothing. `stop` lists the errors."""
+        experiment = self.get(name)
+        return experiment if experiment.paused else self._add_to_running(name, "pause", {"reason": reason})
+
+    def resume(self, name: str, reason: str) -> Experiment:
+        """End a pause; `stop` lists the errors."""
+        experiment = self.get(name)
+        if not experiment.paused and not experiment.stopped:
+            return experiment
+        return self._add_to_running(name, "resume", {"reason": reason})
 
     def stop(self, name: str, reason: str, decision: Mapping[str, Any]) -> Experiment:
         """Stop an experiment for good and record its decision.
@@ -245,6 +270,7 @@ def _experiment(rows: Sequence[sa.RowMapping]) -> Experiment:
     ramp = [event.content["ramp"] for event in events if "ramp" in event.content][-1]
     fixed = {name: value for name, value in events[0].content.items() if name != "ramp"}
     fixed |= {name: tuple(fixed[name]) for name in ("versions", "weights")}
+    fixed["guardrails"] = tuple((name, loss) for name, loss in fixed.get("guardrails", ()))
     return Experiment(
         id=rows[0]["experiment"], name=rows[0]["name"], design=ExperimentDesign(**fixed), ramp=ramp, events=events
     )

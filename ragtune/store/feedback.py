@@ -18,10 +18,13 @@ from ragtune.store.database import exclusive_transaction, open_database
 from ragtune.store.experiments import insert_exposures
 from ragtune.store.timestamps import now
 
-RATINGS = ("up", "down")
+RATINGS = ("up", "neutral", "down")
+MOST_STARS = 5
+MOST_TAGS, LONGEST_TAG = 10, 50
+"""Tags of a verdict, and characters of a tag. Chosen by hand."""
 LONGEST_TEXT = 8000
 """Characters in a correction or a comment. Chosen by hand: a few pages."""
-_JSON = ("chunk_ids", "cited_chunk_ids", "warnings", "dials")
+_JSON = ("chunk_ids", "cited_chunk_ids", "warnings", "dials", "tags")
 """Columns of lists and mappings, which are stored as JSON."""
 _IDS_PER_QUERY = 500
 """Below the 999 variables that old versions of SQLite allow in a statement."""
@@ -57,6 +60,8 @@ _feedback = sa.Table(
     sa.Column("correction", sa.Text, nullable=False),
     sa.Column("comment", sa.Text, nullable=False),
     sa.Column("user", sa.String(200), nullable=False),
+    sa.Column("stars", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("tags", sa.Text, nullable=False, server_default="[]"),
     sqlite_autoincrement=True,
 )
 
@@ -87,7 +92,8 @@ class FeedbackLog:
         rows = [asdict(response) for response in responses]
         for row in rows:
             for name in _JSON:
-                row[name] = json.dumps(row[name])
+                if name in row:
+                    row[name] = json.dumps(row[name])
         with exclusive_transaction(self._engine) as connection:
             if rows:
                 connection.execute(_responses.insert(), rows)
@@ -110,13 +116,27 @@ class FeedbackLog:
         return found
 
     def add(
-        self, response_id: str, rating: str, correction: str = "", comment: str = "", user: str = ""
+        self,
+        response_id: str,
+        rating: str,
+        correction: str = "",
+        comment: str = "",
+        user: str = "",
+        stars: int = 0,
+        tags: Sequence[str] = (),
     ) -> FeedbackEvent:
         """Add a verdict on a recorded response and return it with its sequence number; see `add_once`."""
-        return self.add_once(response_id, rating, correction, comment, user)[0]
+        return self.add_once(response_id, rating, correction, comment, user, stars, tags)[0]
 
     def add_once(
-        self, response_id: str, rating: str, correction: str = "", comment: str = "", user: str = ""
+        self,
+        response_id: str,
+        rating: str,
+        correction: str = "",
+        comment: str = "",
+        user: str = "",
+        stars: int = 0,
+        tags: Sequence[str] = (),
     ) -> tuple[FeedbackEvent, bool]:
         """Add a verdict on a recorded response; return it with its sequence number, and whether it is new.
 
@@ -128,6 +148,10 @@ class FeedbackLog:
         """
         if rating not in RATINGS:
             raise FeedbackError(f"The rating is {rating!r}.", expected=" or ".join(RATINGS))
+        if stars and rating != thumb_of(stars):
+            raise FeedbackError(f"{stars} stars are rated {rating!r}.", expected=f"{thumb_of(stars)!r}")
+        if len(tags) > MOST_TAGS or any(not 0 < len(tag) <= LONGEST_TAG for tag in tags):
+            raise FeedbackError("The tags are too many or too long.", f"{MOST_TAGS} of 1 to {LONGEST_TAG} characters")
         for name, text in (("correction", correction), ("comment", comment)):
             if len(text) > LONGEST_TEXT:
                 raise FeedbackError(f"The {name} has {len(text)} characters.", expected=f"at most {LONGEST_TEXT}")
@@ -144,6 +168,8 @@ class FeedbackLog:
             "correction": correction.strip(),
             "comment": comment.strip(),
             "user": user,
+            "stars": stars,
+            "tags": json.dumps(list(tags)),
         }
         with exclusive_transaction(self._engine) as connection:
             newest = connection.execute(
@@ -152,7 +178,8 @@ class FeedbackLog:
                 .order_by(_feedback.c.sequence.desc())
                 .limit(1)
             ).mappings().first()  # fmt: skip
-            if newest and all(newest[name] == values[name] for name in ("rating", "correction", "comment")):
+            same = ("rating", "correction", "comment", "stars", "tags")
+            if newest and all(newest[name] == values[name] for name in same):
                 sequence = int(newest["sequence"])
             else:
                 inserted = connection.execute(_feedback.insert().values(**values))
@@ -173,6 +200,13 @@ class FeedbackLog:
             rows = connection.execute(query.limit(limit) if limit else query).mappings().all()
         return [FeedbackEvent(**_with_tuples(row)) for row in rows]
 
+    def all_responses(self, since: str = "") -> list[ResponseRecord]:
+        """Return the responses that were given at or after a time (UTC, ISO 8601), oldest first."""
+        query = sa.select(_responses).where(_responses.c.created_at >= since)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(_responses.c.created_at, _responses.c.id)).mappings().all()
+        return [ResponseRecord(**_with_tuples(row)) for row in rows]
+
     def count_since(self, sequence: int) -> int:
         """Return the number of verdicts after a sequence number."""
         query = sa.select(sa.func.count()).select_from(_feedback).where(_feedback.c.sequence > sequence)
@@ -187,6 +221,14 @@ class FeedbackLog:
     def close(self) -> None:
         """Close all connections. The log opens new ones if it is used again."""
         self._engine.dispose()
+
+
+def thumb_of(stars: int) -> str:
+    """Return the rating that a number of stars stands for; raise FeedbackError if it is not 1 to 5."""
+    if not 1 <= stars <= MOST_STARS:
+        raise FeedbackError(f"The rating has {stars} stars.", expected=f"1 to {MOST_STARS}")
+    middle = (MOST_STARS + 1) / 2
+    return "neutral" if stars == middle else "up" if stars > middle else "down"
 
 
 def _with_tuples(row: sa.RowMapping) -> dict[str, Any]:

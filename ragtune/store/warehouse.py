@@ -13,13 +13,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ragtune.errors import ResourceError
-from ragtune.records import BenchmarkRow, GateDecision, GateLook, RetrievalRow, Score, ScoredAnswer
+from ragtune.records import (
+    BenchmarkRow,
+    ExperimentDecision,
+    ExperimentResult,
+    FeedbackTrend,
+    GateDecision,
+    GateLook,
+    RetrievalRow,
+    Score,
+    ScoredAnswer,
+)
 from ragtune.store.timestamps import now
 
 if TYPE_CHECKING:
     import duckdb
 
-Row = TypeVar("Row", Score, BenchmarkRow, GateDecision, GateLook, RetrievalRow)
+Row = TypeVar(
+    "Row",
+    Score,
+    BenchmarkRow,
+    GateDecision,
+    GateLook,
+    RetrievalRow,
+    ExperimentResult,
+    ExperimentDecision,
+    FeedbackTrend,
+)
 
 _TYPES = {str: "VARCHAR", float: "DOUBLE", int: "BIGINT", bool: "BOOLEAN"}
 _TABLES: dict[type[Any], str] = {
@@ -28,18 +48,23 @@ _TABLES: dict[type[Any], str] = {
     GateDecision: "decisions",
     GateLook: "gate_looks",
     RetrievalRow: "retrieval",
+    ExperimentResult: "experiment_results",
+    ExperimentDecision: "experiment_decisions",
+    FeedbackTrend: "feedback_trends",
 }
 _NEWEST = {
     "newest_scores": ("scores", "model, precision, metric, split, origin"),
     "newest_benchmarks": ("benchmarks", "model, precision, concurrency"),
     "newest_decision": ("decisions", ""),
+    "newest_experiment_results": ("experiment_results", "experiment, version, metric"),
+    "newest_feedback_trends": ("feedback_trends", "kind, name"),
 }
 _WAIT_SECONDS = 30.0
 """How long to wait for another process. Chosen by hand; a transaction takes well under a second."""
 
 
 class Warehouse:
-    """Tables `scores`, `benchmarks`, `decisions`, `gate_looks`, `retrieval`, `answers`; views of the newest rows."""
+    """Tables of all numbers, named in `_TABLES` with `answers` in addition; views of the newest rows."""
 
     def __init__(self, path: Path, wait_seconds: float = _WAIT_SECONDS) -> None:
         self.path, self.wait_seconds = path, wait_seconds
@@ -50,7 +75,10 @@ class Warehouse:
         | Sequence[BenchmarkRow]
         | Sequence[GateDecision]
         | Sequence[GateLook]
-        | Sequence[RetrievalRow],
+        | Sequence[RetrievalRow]
+        | Sequence[ExperimentResult]
+        | Sequence[ExperimentDecision]
+        | Sequence[FeedbackTrend],
     ) -> None:
         """Add rows of one kind in one transaction, with the current time."""
         if not rows:
@@ -91,6 +119,11 @@ class Warehouse:
     def retrieval(self) -> list[RetrievalRow]:
         """Return all measurements of the index, oldest first."""
         return self._read(RetrievalRow, "retrieval")
+
+    def experiment_decisions(self) -> list[ExperimentDecision]:
+        """Return how all experiments ended, oldest first."""
+        self._insert("experiment_decisions", [], [])  # creates the table in a file from an earlier release
+        return self._read(ExperimentDecision, "experiment_decisions")
 
     def query(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Return the column names and rows of a read-only query."""

@@ -1,4 +1,4 @@
-"""`experiment`: starts and stops comparisons of models on real users, and says where they stand."""
+"""`experiment`: starts, pauses and stops comparisons of models on real users, and says where they stand."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -6,13 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from ragtune.errors import ExperimentError, SettingsError
-from ragtune.experiments.assignment import shares_at
-from ragtune.experiments.comparison import Plan
+from ragtune.experiments.assignment import RAMP, shares_at
+from ragtune.experiments.control import replay_decision, run_once
 from ragtune.experiments.outcomes import METRICS
-from ragtune.experiments.status import ExperimentStatus, replay, status_now
+from ragtune.experiments.ramp import USERS_PER_STEP
+from ragtune.experiments.starting import Wish
+from ragtune.experiments.starting import start as start_experiment
+from ragtune.experiments.status import ExperimentStatus, status_now
 from ragtune.settings import Settings, load_settings
-from ragtune.store.experiments import Experiment, ExperimentDesign, ExperimentStore
+from ragtune.store.experiments import Experiment, ExperimentStore
 from ragtune.store.feedback import FeedbackLog
 from ragtune.store.registry import ModelRegistry
 from ragtune_serving.terminal import out, print_json
@@ -28,45 +30,36 @@ def start(
     candidate: Annotated[list[str], typer.Option(help="a version in the registry; may be repeated")],
     control: Annotated[str, typer.Option(help="the version to compare with; default: the champion")] = "",
     share: Annotated[float, typer.Option(help="final share of users of all candidates together")] = 0.5,
-    ramp: Annotated[float, typer.Option(help="share of users of all candidates together now")] = 0.01,
+    ramp: Annotated[float, typer.Option(help="share of users of all candidates together at first")] = RAMP[0],
     metric: Annotated[str, typer.Option(help=f"what decides: {', '.join(METRICS)}")] = "thumbs",
     smallest: Annotated[float, typer.Option(help="smallest difference worth having, in points or seconds")] = 5.0,
     margin: Annotated[float, typer.Option(help="largest difference that counts as equivalent")] = 2.0,
     budget: Annotated[int, typer.Option(min=1, help="responses after which it ends undecided")] = 10_000,
     window_hours: Annotated[float, typer.Option(min=0, help="hours in which a user's responses count")] = 24.0,
     missing_as_zero: Annotated[bool, typer.Option(help="count a missing verdict as thumbs down")] = False,
+    users_per_step: Annotated[int, typer.Option(min=1, help="users before the ramp's next step")] = USERS_PER_STEP,
+    promote: Annotated[
+        bool | None, typer.Option(help="make a winner champion; default: the setting experiments.promote")
+    ] = None,
 ) -> None:
-    """Start an experiment. The gateway does not route by it yet: see docs/howto/experiments.md."""
+    """Start an experiment. A running gateway follows within seconds, and starts the engines that it needs."""
     settings = load_settings()
-    if metric not in METRICS:
-        raise SettingsError(f"There is no metric '{metric}'.", f"one of {', '.join(METRICS)}")
-    registry = ModelRegistry(settings)
-    if not control:
-        champion = registry.alias("champion")
-        if champion is None:
-            raise ExperimentError("There is no champion.", "a version to compare with", "give --control VERSION")
-        control = champion.version
-    versions = (control, *candidate)
-    if len(set(versions)) < len(versions):
-        raise SettingsError(f"The versions are {', '.join(versions)}.", "different versions")
-    for version in versions:
-        registry.version(version)
-    scale = METRICS[metric].scale
-    plan = Plan(smallest / scale, margin / scale)
-    weights = (1 - share, *(share / len(candidate) for _ in candidate))
-    shares_at(weights, ramp)
-    design = ExperimentDesign(
-        versions=versions,
-        weights=weights,
+    wish = Wish(
+        name=name,
+        candidates=candidate,
+        control=control,
+        share=share,
+        ramp=ramp,
         metric=metric,
-        smallest_difference=plan.smallest_difference,
-        margin=plan.margin,
-        alpha=plan.alpha,
+        smallest=smallest,
+        margin=margin,
         budget=budget,
         window_hours=window_hours,
-        missing=0.0 if missing_as_zero else None,
+        missing_as_zero=missing_as_zero,
+        users_per_step=users_per_step,
+        promote=settings.experiments.promote if promote is None else promote,
     )
-    experiment = _store(settings).start(name, design, ramp)
+    experiment = start_experiment(wish, settings, ModelRegistry(settings), _store(settings))
     out.print(f"Started '{experiment.name}': {_versions(experiment)}, {experiment.ramp:.0%} of users for candidates.")
 
 
@@ -82,6 +75,8 @@ def status(name: Name, json_: Json = False) -> None:
             print_json(content)
             return
         out.print(f"'{name}' was stopped at {experiment.events[-1].created_at}: {content['reason']}.")
+        if promotion := content["decision"].get("promotion"):
+            out.print(promotion)
         for row in content["decision"]["candidates"]:
             out.print(f"version {row['version']}: {row['declaration']}, difference {row['difference']:+.4f}")
         return
@@ -103,6 +98,44 @@ def stop(name: Name, reason: Annotated[str, typer.Option(help="why, for the log"
     out.print("\n".join([*_lines(experiment, now), f"Stopped '{name}'."]))
 
 
+@app.command("pause")
+def pause(name: Name, reason: Annotated[str, typer.Option(help="why, for the log")] = "paused by hand") -> None:
+    """Give every user the control until `resume`."""
+    _store(load_settings()).pause(name, reason)
+    out.print(f"'{name}' is paused: every user gets the control.")
+
+
+@app.command("resume")
+def resume(name: Name, reason: Annotated[str, typer.Option(help="why, for the log")] = "resumed by hand") -> None:
+    """End a pause; users get their arms back. The ratio of the arms is tested from now on."""
+    _store(load_settings()).resume(name, reason)
+    out.print(f"'{name}' goes on.")
+
+
+@app.command("ramp")
+def ramp_(
+    name: Name,
+    share: Annotated[float, typer.Argument(help="share of users of all candidates together, above 0, at most 1")],
+    reason: Annotated[str, typer.Option(help="why, for the log")] = "set by hand",
+) -> None:
+    """Set the share of the candidates by hand."""
+    store = _store(load_settings())
+    shares_at(store.get(name).design.weights, share)
+    experiment = store.set_ramp(name, share, reason)
+    out.print(f"'{name}': {experiment.ramp:.0%} of users for candidates.")
+
+
+@app.command("look")
+def look(json_: Json = False) -> None:
+    """Look at the running experiment once and do what has to be done, as a running gateway does every minute."""
+    settings = load_settings()
+    advice = run_once(_store(settings), _log(settings), ModelRegistry(settings), datetime.now(UTC))
+    if json_:
+        print_json(None if advice is None else asdict(advice))
+        return
+    out.print(f"{advice.action}: {advice.reason}" if advice else "No experiment runs.")
+
+
 @app.command("list")
 def list_(json_: Json = False) -> None:
     """List all experiments, oldest first."""
@@ -112,7 +145,7 @@ def list_(json_: Json = False) -> None:
         print_json(rows)
         return
     for experiment in experiments:
-        state = "stopped" if experiment.stopped else "running"
+        state = "stopped" if experiment.stopped else "paused" if experiment.paused else "running"
         out.print(f"{experiment.name:<20} {state}  {experiment.started_at}  {_versions(experiment)}")
 
 
@@ -122,11 +155,7 @@ def replay_(name: Name) -> None:
     settings = load_settings()
     store = _store(settings)
     experiment = store.get(name)
-    if not experiment.stopped:
-        raise ExperimentError(
-            f"'{name}' is running.", "a stopped experiment", f"run `ragtune experiment status {name}`"
-        )
-    recorded, again = replay(experiment, store, _log(settings))
+    recorded, again = replay_decision(experiment, store, _log(settings))
     if recorded != again:
         print_json({"recorded": recorded, "replayed": again})
         raise typer.Exit(1)
@@ -153,7 +182,8 @@ def _design(experiment: Experiment) -> dict[str, Any]:
 def _lines(experiment: Experiment, now: ExperimentStatus) -> list[str]:
     """Return what a person reads about an experiment."""
     design = experiment.design
-    lines = [f"{_versions(experiment)}, {now.responses} of {design.budget} responses"]
+    shown = "paused, every user gets the control" if experiment.paused else f"{experiment.ramp:.0%} of users"
+    lines = [f"{_versions(experiment)} ({shown}), {now.responses} of {design.budget} responses"]
     if not now.is_balanced:
         lines.append(
             "Do not trust this: the arms do not have the users that they should have "
@@ -167,6 +197,8 @@ def _lines(experiment: Experiment, now: ExperimentStatus) -> list[str]:
             f"rated {_rate(users.rated[0], users.responses[0])} and {_rate(users.rated[1], users.responses[1])} "
             f"of responses, {sum(users.late)} verdicts too late"
         )
+        if candidate.harm:
+            lines.append(f"  worse than allowed: {', '.join(candidate.harm)}")
         lines += [f"  also: {words}" for words in candidate.words[1:]]
     return lines
 

@@ -1,0 +1,144 @@
+"""`feedback`: says what people think of the answers, what the documents lack, and what became of a verdict."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from ragtune.dataset.feedback_trace import FeedbackTrace, feedback_of_version, trace_feedback
+from ragtune.evaluation.feedback_trends import rated_responses, trends, worst, worst_questions
+from ragtune.evaluation.question_gaps import question_gaps
+from ragtune.ports import Embedder
+from ragtune.records import Chunk, FeedbackTrend, QuestionGap, SplitItem
+from ragtune.settings import Settings, load_settings
+from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.feedback import FeedbackLog
+from ragtune.store.registry import ModelRegistry
+from ragtune_serving.terminal import out, print_json
+
+app = typer.Typer(help="What people think of the answers.", no_args_is_help=True)
+Json = Annotated[bool, typer.Option("--json", help="print as JSON")]
+_KINDS = {
+    "all": "all responses",
+    "version": "by model version",
+    "topic": "by topic",
+    "source": "by source",
+    "dial": "by dial",
+    "day": "by day",
+}
+_MOST = 10
+
+
+@app.command("report")
+def report(
+    days: Annotated[int, typer.Option(min=0, help="responses of the last days; 0: all")] = 0,
+    gaps: Annotated[bool, typer.Option(help="group the questions that the documents do not answer")] = True,
+    json_: Json = False,
+) -> None:
+    """Show who rates, what they like, the worst documents and questions, and what the documents do not hold."""
+    settings = load_settings()
+    log = FeedbackLog(settings.feedback_url)
+    since = (datetime.now(UTC) - timedelta(days=days)).isoformat() if days else ""
+    responses = log.all_responses(since)
+    rated = rated_responses(responses, log.events())
+    groups = trends(rated, _chunks(settings))
+    missing = question_gaps(responses, _embedder(settings)) if gaps and responses else []
+    questions = worst_questions(rated, _MOST)
+    if json_:
+        print_json(
+            {
+                "trends": [asdict(trend) for trend in groups],
+                "worst_questions": [{"question": q, "down": down, "responses": n} for q, down, n in questions],
+                "gaps": [asdict(gap) for gap in missing],
+            }
+        )
+        return
+    out.print("\n".join(_lines(groups, questions, missing)) if responses else "Nobody has asked anything yet.")
+
+
+@app.command("trace")
+def trace(
+    feedback_id: Annotated[str, typer.Argument(help="the id of a verdict, or a version with --version")],
+    version: Annotated[bool, typer.Option("--version", help="list the verdicts that a version learned from")] = False,
+    json_: Json = False,
+) -> None:
+    """Follow a verdict to its training pair and to the versions that learned from it, or a version back to verdicts."""
+    settings = load_settings()
+    log, registry = FeedbackLog(settings.feedback_url), ModelRegistry(settings)
+    events = log.events()
+    if version:
+        learned = feedback_of_version(registry.version(feedback_id), events)
+        if json_:
+            print_json([asdict(event) for event in learned])
+            return
+        for event in learned:
+            out.print(f"{event.id}  {event.created_at}  {event.question} -> {event.correction}")
+        return
+    ids = [event.response_id for event in events if event.id == feedback_id]
+    found = trace_feedback(feedback_id, events, log.responses(ids), _items(settings), registry.versions())
+    if json_:
+        print_json(asdict(found))
+        return
+    out.print("\n".join(_trace_lines(found)))
+
+
+def _chunks(settings: Settings) -> dict[str, Chunk]:
+    store = ArtifactStore(settings.home / "artifacts")
+    ref = store.current("chunks")
+    return {chunk.id: chunk for chunk in store.read_records(ref, Chunk)} if ref else {}
+
+
+def _items(settings: Settings) -> list[SplitItem]:
+    store = ArtifactStore(settings.home / "artifacts")
+    ref = store.current("qa_splits")
+    return store.read_records(ref, SplitItem) if ref else []
+
+
+def _embedder(settings: Settings) -> Embedder:
+    from ragtune.backends.catalog import embedder_from
+
+    return embedder_from(settings)
+
+
+def _lines(groups: list[FeedbackTrend], questions: list[tuple[str, int, int]], gaps: list[QuestionGap]) -> list[str]:
+    """Return what a person reads."""
+    lines: list[str] = []
+    for kind, title in _KINDS.items():
+        own = [trend for trend in groups if trend.kind == kind][-_MOST:]
+        lines += [title, *(f"  {_line(trend)}" for trend in own)]
+    if bad := worst(groups, "document", _MOST):
+        lines += ["documents that people like least", *(f"  {_line(trend)}" for trend in bad)]
+    if questions:
+        lines.append("questions with the most thumbs down")
+        lines += [f"  {down} of {total}: {question}" for question, down, total in questions]
+    if gaps:
+        lines.append("what people ask and the documents do not answer")
+        lines += [f"  {_gap_line(gap)}" for gap in gaps[:_MOST]]
+    return lines
+
+
+def _line(trend: FeedbackTrend) -> str:
+    name = f"{trend.name}: " if trend.name else ""
+    share = f"{trend.rated / trend.responses:.0%} of {trend.responses} rated, {trend.refused} refused"
+    if not trend.rated:
+        return f"{name}{share}"
+    return f"{name}{trend.value:.0%} up [{trend.low:.0%}, {trend.high:.0%}] by {trend.users} users; {share}"
+
+
+def _gap_line(gap: QuestionGap) -> str:
+    more = " (more than before)" if gap.recent > 2 * gap.expected else ""
+    return f"{gap.count} times by {gap.users} users{more}: {gap.question}"
+
+
+def _trace_lines(found: FeedbackTrace) -> list[str]:
+    event = found.event
+    version = found.response.model_version if found.response else "unknown"
+    lines = [
+        f"{event.id}: {event.rating} by {event.user or 'somebody'} at {event.created_at}",
+        f"  question: {event.question}",
+        f"  answered by version {version}; correction: {event.correction or 'none'}",
+    ]
+    lines += [f"  pair {pair.id} ({split}): {pair.question} -> {pair.answer}" for pair, split in found.pairs]
+    lines += [f"  learned by version {version}" for version in found.versions]
+    return lines if found.pairs or found.versions else [*lines, "  no pair of the current dataset comes from it"]
