@@ -74,9 +74,10 @@ def test_a_full_queue_drops_and_mirrored_and_dropped_are_all_that_was_sampled(ga
     deployment.live.release()
     counts = settled(gateway, "2")
     assert counts["sampled"] == counts["mirrored"] + sum(dropped(counts).values()) == 6
-    assert f'ragtune_shadow_requests{{state="mirrored",version="2"}} {counts["mirrored"]}.0' in gateway.request(
-        "GET", "/metrics"
-    ).text
+    assert (
+        f'ragtune_shadow_requests{{state="mirrored",version="2"}} {counts["mirrored"]}.0'
+        in gateway.request("GET", "/metrics").text
+    )
     gateway.services.chat.shadowing.store.stop("next")
     until(lambda: gateway.services.chat.shadowing.shadow is None)
     assert gateway.services.chat.shadowing.store.counts(shadow, "2") == counts

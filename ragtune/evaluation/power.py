@@ -5,18 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ragtune.evaluation import alpha_spending
-from ragtune.evaluation.alpha_spending import POWER, alpha_of_look, gate_items
+from ragtune.evaluation.alpha_spending import PLANNED_SPREAD, POWER, alpha_of_look, gate_items
 from ragtune.evaluation.gate import decisive_number, sign_test_needs, smallest_detectable_gain
 from ragtune.evaluation.held_out import chosen, resampling_groups
 from ragtune.records import SplitItem
 from ragtune.settings import EvaluationSettings
 
-SPREAD = 0.19
-"""Standard deviation of the difference of two models' token F1 to the same question, as resampling by document sees it.
-
-benchmarks/default_model/answers.json: the gain of the fine-tuned over the base model on n = 500 questions has a 95%
-interval of -0.033 to 0.000, so the standard error is 0.033 / (2 * 1.96) = 0.0084 and the spread 0.0084 * sqrt(500).
-"""
 WORTH_SHOWING = 0.05
 """A gain that is worth a training: five points, the goal of the project's own trainings."""
 ENOUGH = 0.1
@@ -65,7 +59,7 @@ def gate_power(items: Sequence[SplitItem], settings: EvaluationSettings, seed: i
     """Return what a gate on these items could show before any model has answered.
 
     The test is one-sided at the level of one look; see `smallest_detectable_gain` for the formula. The spread of the
-    differences is that of an earlier measurement.
+    differences is the one that `gate_items: 0` plans with.
     """
     gate = chosen(items, "gate", gate_items(settings), seed)
     by_people = sum(pair.origin != "writer" for pair in gate)
@@ -75,7 +69,7 @@ def gate_power(items: Sequence[SplitItem], settings: EvaluationSettings, seed: i
     is_possible = of_gate >= sign_test_needs(alpha)
     smallest = math.inf
     if is_possible:
-        smallest = smallest_detectable_gain(SPREAD / math.sqrt(deciding), deciding, alpha)
+        smallest = smallest_detectable_gain(PLANNED_SPREAD / math.sqrt(deciding), deciding, alpha)
         smallest = smallest if smallest <= 1 else math.inf
     return GatePower(
         questions=len(gate),
@@ -90,8 +84,8 @@ def gate_power(items: Sequence[SplitItem], settings: EvaluationSettings, seed: i
 def questions_needed(gain: float, alpha: float, power: float = POWER) -> int:
     """Return how many questions a one-sided paired test takes to find a gain.
 
-    That is the number for the spread of `SPREAD`, and at least as many as the bound of `smallest_detectable_gain` for
+    That is the number for `PLANNED_SPREAD`, and at least as many as the bound of `smallest_detectable_gain` for
     few questions asks.
     """
     few = math.ceil(smallest_detectable_gain(0.0, 1, alpha, power) / gain)
-    return max(alpha_spending.questions_needed(gain, SPREAD, alpha, power), few)
+    return max(alpha_spending.questions_needed(gain, PLANNED_SPREAD, alpha, power), few)

@@ -1,0 +1,114 @@
+"""Measures what mirroring adds to the latency of users: the same gateway with and without it, interleaved in one run.
+
+    python -m benchmarks.serving.mirroring [--rounds 20] [--requests 100]
+
+The engines are mock servers that answer at once. Every round asks the same questions without mirroring, with all
+requests mirrored to a second version when the engines are idle, and with all of them mirrored at once, in an order that
+rotates. Writes mirroring.json next to this script. The gateway, the engines and the client share one process, so what
+is compared are the differences between the rows, not their sizes.
+
+Goal: mirroring when idle adds less than 1 ms to p50.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+
+from benchmarks.serving.mock_gateway import Mocked, mock_home
+from benchmarks.serving.overhead import percentile
+from ragtune.evaluation.benchmark import hardware
+from ragtune.store.shadows import ShadowDesign
+
+PATHS = {"no mirroring": None, "mirrored when idle": True, "mirrored at once": False}
+"""{path: whether mirrors wait until the engines are idle, None without mirroring}."""
+
+
+def main() -> None:
+    """Measure and write `mirroring.json`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--requests", type=int, default=100, help="requests of each path in a round")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+    seconds: dict[str, list[float]] = defaultdict(list)
+    counts: dict[str, dict[str, int]] = {}
+    with (
+        TemporaryDirectory(prefix="ragtune-mirroring-") as folder,
+        Mocked(mock_home(Path(folder)), {}) as gateway,
+        httpx.Client(headers={"Authorization": f"Bearer {gateway.key}"}, timeout=120) as client,
+    ):
+        _ask(client, gateway.url, options.requests)  # so that no path pays for imports and first connections
+        for number in range(options.rounds):
+            for place in range(len(PATHS)):
+                path = list(PATHS)[(place + number) % len(PATHS)]
+                seconds[path] += _measure(client, gateway, path, number, options.requests, counts)
+            print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
+    rows = [
+        {
+            "path": path,
+            "n": len(seconds[path]),
+            "p50_ms": percentile(seconds[path], 0.5),
+            "p99_ms": percentile(seconds[path], 0.99),
+            "added_p50_ms": round(percentile(seconds[path], 0.5) - percentile(seconds["no mirroring"], 0.5), 2),
+            "counts": counts.get(path, {}),
+        }
+        for path in PATHS
+    ]
+    result = {
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python", "-m", "benchmarks.serving.mirroring", *sys.argv[1:]]),
+        "hardware": hardware(),
+        "load_average_at_the_end": [round(value, 2) for value in os.getloadavg()],
+        "results": rows,
+    }
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(rows, indent=1))
+
+
+def _measure(
+    client: httpx.Client, gateway: Mocked, path: str, number: int, requests: int, counts: dict[str, dict[str, int]]
+) -> list[float]:
+    """Return the seconds of each request of a path in one round; add its counts to `counts`."""
+    shadowing = gateway.services.chat.shadowing
+    when_idle = PATHS[path]
+    if when_idle is None:
+        return _ask(client, gateway.url, requests)
+    design = ShadowDesign(versions=("2",), share=1.0, queue=requests, when_idle=when_idle)
+    shadow = shadowing.store.start(f"{path} {number}", design)
+    shadowing.refresh()
+    while (engine := gateway.services.deployment.engine_of("2")) is None or not engine.ready:
+        time.sleep(0.05)
+    measured = _ask(client, gateway.url, requests)
+    while (now := shadowing.counts()["2"])["waiting"] + now["running"]:
+        time.sleep(0.05)
+    shadowing.store.stop(shadow.name)
+    shadowing.refresh()
+    total = counts.setdefault(path, defaultdict(int))
+    for name, count in now.items():
+        total[name] += count
+    return measured
+
+
+def _ask(client: httpx.Client, url: str, requests: int) -> list[float]:
+    """Ask one question after the other and return the seconds of each."""
+    seconds = []
+    for number in range(requests):
+        body = {"model": "ragtune", "messages": [{"role": "user", "content": f"What is number {number}?"}]}
+        began = time.perf_counter()
+        answer = client.post(f"{url}/v1/chat/completions", json=body)
+        seconds.append(time.perf_counter() - began)
+        if answer.status_code != httpx.codes.OK:
+            raise SystemExit(f"The gateway answered {answer.status_code}: {answer.text}")
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
