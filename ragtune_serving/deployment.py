@@ -145,6 +145,7 @@ class Deployment:
     def _step(self) -> None:
         """Take one step towards serving the version that the registry names."""
         target = self._target()
+        arms = self._missing_arms()  # it reads weights, so nobody may wait for it
         with self._lock:
             coming = self.coming
             if coming is not None and coming.ready:
@@ -156,31 +157,36 @@ class Deployment:
                     self.coming = None
                 if self.live is None or self.live.model.name != target.name:
                     self.coming = self._arms.pop(target.version, None) or self._start(target)
-            self._follow_arms()
+            self._follow_arms(arms)
             self._stop_idle_comparison()
 
-    def _follow_arms(self) -> None:
-        """Start the engines that an experiment needs, and stop those that it no longer needs."""
+    def _follow_arms(self, missing: Collection[ServedModel]) -> None:
+        """Start engines for the missing models of an experiment, and stop those that are no longer needed."""
         needed = set(self._needed())
         for version in [version for version in self._arms if version not in needed]:
             self._drain(self._arms.pop(version))
+        for model in missing:
+            if self.engine_of(model.version) is None and model.version in needed:
+                self._arms[model.version] = self._start(model)
+
+    def _missing_arms(self) -> list[ServedModel]:
+        """Return the models that an experiment needs and that have no engine, except those that cannot be served."""
+        needed = set(self._needed())
         self.arm_errors = {version: error for version, error in self.arm_errors.items() if version in needed}
         if self.live is None and self.coming is None:
-            return
-        for version in sorted(needed):
-            if self.engine_of(version) is not None:
-                continue
+            return []
+        missing = []
+        for version in sorted(version for version in needed if self.engine_of(version) is None):
             try:
-                model = self._arm(version)
-                if model is None:
-                    continue
-                self._arms[version] = self._start(model)
-                self.arm_errors.pop(version, None)
+                if (model := self._arm(version)) is not None:
+                    missing.append(model)
+                    self.arm_errors.pop(version, None)
             except RagTuneError as error:
                 message = f"Version {version} of the experiment is not served. {error}"
                 if self.arm_errors.get(version) != message:
                     logger.error(message)
                 self.arm_errors[version] = message
+        return missing
 
     def _arm(self, version: str) -> ServedModel | None:
         """Return the verified model of a version, or None if its files failed before and have not changed since.

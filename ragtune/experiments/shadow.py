@@ -58,7 +58,7 @@ class MirrorCounts:
     def plain(self) -> dict[str, int]:
         """Return the counts as one mapping; the reasons for dropping are prefixed with `dropped: `."""
         numbers = {"sampled": self.sampled, "waiting": self.waiting, "running": self.running, "mirrored": self.mirrored}
-        return {**numbers, **{f"dropped: {reason}": count for reason, count in sorted(self.dropped.items())}}
+        return {**numbers, **{f"dropped: {reason}": count for reason, count in sorted(self.dropped.items()) if count}}
 
 
 class MirrorQueue:

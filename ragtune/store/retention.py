@@ -12,6 +12,7 @@ from ragtune.store.disk_use import disk_bytes
 from ragtune.store.home_lock import exclusive
 from ragtune.store.mlflow_files import delete_run
 from ragtune.store.registry import ModelRegistry, RegistryEntry, read_manifest
+from ragtune.store.versions_in_use import versions_in_use
 
 _DAY = 24 * 3600.0
 
@@ -43,7 +44,7 @@ def disposable(settings: Settings, now: float | None = None) -> list[Disposable]
     now = time.time() if now is None else now
     registry = ModelRegistry(settings)
     entries = registry.entries()
-    gone = prunable(entries, settings.retention.models)
+    gone = prunable(entries, settings.retention.models, versions_in_use(settings))
     kept = [entry for entry in entries if entry not in gone and not entry.problem]
     return [
         *_models(gone),
@@ -75,9 +76,12 @@ def delete(settings: Settings, items: Iterable[Disposable]) -> None:
                 item.path.unlink(missing_ok=True)
 
 
-def prunable(entries: Iterable[RegistryEntry], keep: int) -> list[RegistryEntry]:
-    """Return the versions without a name, except the newest `keep` that can be served; the oldest come first."""
-    unnamed = [entry for entry in entries if not entry.aliases]
+def prunable(entries: Iterable[RegistryEntry], keep: int, in_use: frozenset[str] = frozenset()) -> list[RegistryEntry]:
+    """Return the versions without a name, except the newest `keep` that can be served; the oldest come first.
+
+    Those `in_use` by an experiment or a shadow deployment stay as well.
+    """
+    unnamed = [entry for entry in entries if not entry.aliases and entry.version not in in_use]
     servable = [entry for entry in unnamed if not entry.problem]
     kept = servable[len(servable) - keep :] if keep else []
     return [entry for entry in unnamed if entry not in kept]

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
+from ragtune.errors import RegistryError
 from ragtune.settings import load_settings
 from ragtune.store.disk_use import disk_bytes, in_words
 from ragtune.store.registry import ModelRegistry, RegistryEntry
 from ragtune.store.retention import prunable
+from ragtune.store.versions_in_use import versions_in_use
 from ragtune_serving.terminal import out, print_json
 
 app = typer.Typer(help="Look at the released versions, and delete old ones.", no_args_is_help=True)
@@ -34,7 +36,13 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="print as JSON")] =
 @app.command("remove")
 def remove(version: Annotated[str, typer.Argument(help="number of the version")]) -> None:
     """Delete a version and its weights; one that is live, previous or in an experiment is refused."""
-    folder = ModelRegistry(load_settings()).remove(version)
+    settings = load_settings()
+    if version in versions_in_use(settings):
+        raise RegistryError(
+            f"Version {version} is in a running experiment or shadow deployment.",
+            fix="stop it first: `ragtune experiment list` and `ragtune shadow list` show the names",
+        )
+    folder = ModelRegistry(settings).remove(version)
     out.print(
         f"Deleted version {version}" + (f" and {folder}." if folder else "; its folder is used elsewhere or gone.")
     )
@@ -46,8 +54,9 @@ def prune(
     dry_run: DryRun = False,
 ) -> None:
     """Delete old versions; those that are live, previous or in an experiment stay, and so do the newest."""
-    registry = ModelRegistry(load_settings())
-    old = prunable(registry.entries(), keep)
+    settings = load_settings()
+    registry = ModelRegistry(settings)
+    old = prunable(registry.entries(), keep, versions_in_use(settings))
     for entry in old:
         size = in_words(_bytes(entry))
         if not dry_run:
