@@ -16,6 +16,7 @@ from ragtune.settings import Settings
 from ragtune.store.experiments import ExperimentStore
 from ragtune.store.feedback import FeedbackLog
 from ragtune.store.registry import ModelRegistry
+from ragtune.store.shadows import ShadowStore
 
 _STOP_SECONDS = 5.0
 """How long `stop` waits for a look in progress, which takes well under a second; chosen by hand."""
@@ -28,8 +29,15 @@ class ExperimentControl:
     A lock in the home keeps two processes from looking at the same moment.
     """
 
-    def __init__(self, settings: Settings, store: ExperimentStore, log: FeedbackLog, registry: ModelRegistry) -> None:
-        self.settings, self.store, self.log, self.registry = settings, store, log, registry
+    def __init__(
+        self,
+        settings: Settings,
+        store: ExperimentStore,
+        shadows: ShadowStore,
+        log: FeedbackLog,
+        registry: ModelRegistry,
+    ) -> None:
+        self.settings, self.store, self.shadows, self.log, self.registry = settings, store, shadows, log, registry
         self.error = ""
         self._lock = FileLock(settings.home / "gateway" / "experiments.lock", timeout=0)
         self._ending = threading.Event()

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,10 +153,9 @@ class Shadowing:
         while True:
             await asyncio.sleep(_POLL_SECONDS)
             shadow, candidates = self.shadow, self._candidates
-            if not deployment.idle:
+            if shadow is None or not deployment.idle:
                 idle_since = time.monotonic()
-            when_idle = shadow is not None and shadow.design.when_idle
-            if shadow is None or (when_idle and time.monotonic() - idle_since < _CALM_SECONDS):
+            if shadow is None or (shadow.design.when_idle and time.monotonic() - idle_since < _CALM_SECONDS):
                 continue
             for candidate in candidates:
                 engine = deployment.engine_of(candidate.version)
@@ -181,8 +180,7 @@ class Shadowing:
                 await asyncio.wait([task], timeout=_POLL_SECONDS)
                 if not task.done() and shadow.design.when_idle and not deployment.idle:
                     task.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await task
+                    await asyncio.wait([task])
                     candidate.queue.put_back(mirror)
                     return
             pair = task.result()

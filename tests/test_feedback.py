@@ -88,7 +88,7 @@ def test_a_verdict_on_an_unknown_response_is_refused(log):
 
 def test_an_unknown_rating_is_refused_with_the_valid_ones(log):
     log.record_response(RESPONSE)
-    with pytest.raises(FeedbackError, match="up or down"):
+    with pytest.raises(FeedbackError, match="up or neutral or down"):
         log.add("r1", "meh")
 
 

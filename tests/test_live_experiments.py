@@ -8,6 +8,7 @@ import pytest
 
 from ragtune.experiments.routing import route
 from ragtune.store.experiments import ExperimentDesign, ExperimentStore
+from ragtune_serving.conversation import Conversation
 from tests.support.live_gateway import ListRegistry, LiveGateway, ThreadEngine, until
 
 DESIGN = ExperimentDesign(
@@ -32,12 +33,12 @@ def gateway(tmp_path):
 
 
 def start(gateway, **changes) -> ExperimentStore:
-    """Start an experiment and wait until its engines answer."""
-    store = gateway.services.chat.traffic.store
-    store.start("live", replace(DESIGN, **changes), 1.0)
-    until(lambda: gateway.services.chat.traffic.running)
-    gateway.wait_for("1", "2")
-    return store
+    """Start an experiment and wait until requests are assigned."""
+    traffic = gateway.services.chat.traffic
+    traffic.store.start("live", replace(DESIGN, **changes), 1.0)
+    question = Conversation("Hello?", (), "")
+    until(lambda: traffic.place("somebody", "key", question, gateway.services.deployment.engine_of))
+    return traffic.store
 
 
 def version_of(answer: httpx.Response) -> str:
