@@ -58,12 +58,14 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "index": _lazy(lambda: _index(settings)),
         "retriever": _lazy(lambda: _retriever(settings)),
         "similarity": _lazy(lambda: _catalog().line_similarity_from(settings)),
+        "tokens": _lazy(lambda: _catalog().token_embedder_from(settings)),
         "evidence": _lazy(lambda: _catalog().evidence_from(settings)),
         "engine": _lazy(lambda: _catalog().engine_from(settings)),
         "registry": _lazy(lambda: _registry(settings)),
         "warehouse": _lazy(lambda: _warehouse(settings)),
         "feedback_log": _lazy(lambda: _feedback_log(settings)),
         "reviews": _lazy(lambda: _reviews(settings)),
+        "studies": _lazy(lambda: _studies(settings)),
     }
 
 
@@ -110,3 +112,9 @@ def _reviews(settings: Settings) -> Any:
     from ragtune.dataset.reviews.store import ReviewStore
 
     return ReviewStore(settings.feedback_url)
+
+
+def _studies(settings: Settings) -> Any:
+    from ragtune.evaluation.studies.store import StudyStore
+
+    return StudyStore(settings.feedback_url)

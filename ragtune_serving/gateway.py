@@ -37,6 +37,7 @@ from ragtune_serving.recorder import ResponseRecorder
 from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.routes import Services
 from ragtune_serving.routing import EngineRouter
+from ragtune_serving.studies import StudyDesk
 
 _DRAIN_SECONDS = 10
 """How long uvicorn waits for open answers when the gateway stops; chosen by hand, not sensitive."""
@@ -89,6 +90,7 @@ def build_services(settings: Settings) -> Services:
         metrics=metrics,
         started=time.time(),
         reviews=ReviewDesk(settings),
+        studies=StudyDesk(settings),
     )
 
 
@@ -110,6 +112,7 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
             services.ledger.close()
             services.log.close()
             services.reviews.reviews.close()
+            services.studies.store.close()
 
     return with_cors(Guard(build_api(services, lifespan), keys), settings.gateway.cors_origins)
 

@@ -35,6 +35,8 @@ from ragtune_serving.schema import (
     Status,
 )
 from ragtune_serving.streaming import ClientGone, respond
+from ragtune_serving.studies import StudyDesk
+from ragtune_serving.study_routes import add_study_routes
 
 Responses = dict[int | str, dict[str, Any]]
 _NO_KEY: Responses = {
@@ -72,6 +74,7 @@ class Services:
     metrics: Metrics
     started: float
     reviews: ReviewDesk
+    studies: StudyDesk
 
 
 def routes(services: Services) -> APIRouter:
@@ -82,6 +85,7 @@ def routes(services: Services) -> APIRouter:
     _add_state(router, services)
     add_embedding_route(router, services.grounding, {**_BAD_FIELD, **_NO_KEY, **_TOO_LARGE, **_UNAVAILABLE})
     add_review_routes(router, services.reviews)
+    add_study_routes(router, services.studies)
     return router
 
 

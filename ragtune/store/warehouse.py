@@ -13,13 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ragtune.errors import ResourceError
-from ragtune.records import BenchmarkRow, GateDecision, GateLook, RetrievalRow, Score, ScoredAnswer
+from ragtune.records import (
+    AgreementRow,
+    BenchmarkRow,
+    GateDecision,
+    GateLook,
+    RatedModel,
+    RetrievalRow,
+    Score,
+    ScoredAnswer,
+)
 from ragtune.store.timestamps import now
 
 if TYPE_CHECKING:
     import duckdb
 
-Row = TypeVar("Row", Score, BenchmarkRow, GateDecision, GateLook, RetrievalRow)
+Row = TypeVar("Row", Score, BenchmarkRow, GateDecision, GateLook, RetrievalRow, RatedModel, AgreementRow)
 
 _TYPES = {str: "VARCHAR", float: "DOUBLE", int: "BIGINT", bool: "BOOLEAN"}
 _TABLES: dict[type[Any], str] = {
@@ -28,18 +37,24 @@ _TABLES: dict[type[Any], str] = {
     GateDecision: "decisions",
     GateLook: "gate_looks",
     RetrievalRow: "retrieval",
+    RatedModel: "rated_models",
+    AgreementRow: "agreement",
 }
 _NEWEST = {
-    "newest_scores": ("scores", "model, precision, metric, split, origin"),
+    "newest_scores": ("scores", "model, precision, metric, split, origin, part"),
     "newest_benchmarks": ("benchmarks", "model, precision, concurrency"),
     "newest_decision": ("decisions", ""),
+    "newest_rated_models": ("rated_models", "study, model, question"),
+    "newest_agreement": ("agreement", "study, question, annotators"),
 }
+_JSON_COLUMNS = ("cited", "cited_texts", "metrics")
+"""Columns of `answers` that hold lists and mappings."""
 _WAIT_SECONDS = 30.0
 """How long to wait for another process. Chosen by hand; a transaction takes well under a second."""
 
 
 class Warehouse:
-    """Tables `scores`, `benchmarks`, `decisions`, `gate_looks`, `retrieval`, `answers`; views of the newest rows."""
+    """Tables of scores, benchmarks, decisions, looks, retrieval, answers and ratings; views of the newest rows."""
 
     def __init__(self, path: Path, wait_seconds: float = _WAIT_SECONDS) -> None:
         self.path, self.wait_seconds = path, wait_seconds
@@ -50,7 +65,9 @@ class Warehouse:
         | Sequence[BenchmarkRow]
         | Sequence[GateDecision]
         | Sequence[GateLook]
-        | Sequence[RetrievalRow],
+        | Sequence[RetrievalRow]
+        | Sequence[RatedModel]
+        | Sequence[AgreementRow],
     ) -> None:
         """Add rows of one kind in one transaction, with the current time."""
         if not rows:
@@ -67,12 +84,12 @@ class Warehouse:
         names = ["recorded_at", "run", "model", "precision", "split", *own]
         rows = []
         for answer in answers:
-            plain = {**asdict(answer), "cited": json.dumps(answer.cited), "metrics": json.dumps(answer.metrics)}
+            plain = {**asdict(answer), **{name: json.dumps(getattr(answer, name)) for name in _JSON_COLUMNS}}
             rows.append([recorded_at, run, model, precision, split, *plain.values()])
         self._insert("answers", names, rows)
 
     def scores(self, newest: bool = True) -> list[Score]:
-        """Return the newest score per model, precision, metric, split and origin; all scores if not `newest`."""
+        """Return the newest score per model, precision, metric, split, origin and part; all scores if not `newest`."""
         return self._read(Score, "newest_scores" if newest else "scores")
 
     def benchmarks(self, newest: bool = True) -> list[BenchmarkRow]:
@@ -91,6 +108,11 @@ class Warehouse:
     def retrieval(self) -> list[RetrievalRow]:
         """Return all measurements of the index, oldest first."""
         return self._read(RetrievalRow, "retrieval")
+
+    def agreements(self) -> list[AgreementRow]:
+        """Return the newest agreement per study, question and annotators."""
+        self._insert("agreement", [], [])  # creates the table in a file from an earlier release
+        return self._read(AgreementRow, "newest_agreement")
 
     def query(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Return the column names and rows of a read-only query."""
@@ -157,7 +179,8 @@ def _schema() -> list[str]:
         "pair_id VARCHAR, question VARCHAR, expected VARCHAR, answer VARCHAR, kind VARCHAR, answerable BOOLEAN, "
         "refused BOOLEAN, retrieved BOOLEAN, cited JSON, metrics JSON, latency_ms DOUBLE, document_id VARCHAR)"
     )
-    added = [field for field in fields(ScoredAnswer) if field.name in ("origin", "group")]
+    added = [field for field in fields(ScoredAnswer) if field.name in ("origin", "group", "scored_text")]
+    statements.append("ALTER TABLE answers ADD COLUMN IF NOT EXISTS cited_texts JSON DEFAULT '[]'")
     statements += [f"ALTER TABLE answers ADD COLUMN IF NOT EXISTS {_column_with_default(field)}" for field in added]
     for view, (table, keys) in _NEWEST.items():
         partition = f"PARTITION BY {keys} " if keys else ""
