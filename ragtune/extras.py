@@ -15,12 +15,16 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "dataset": ("great_expectations", "pandas", "presidio_analyzer", "tldextract"),
     "train": ("accelerate", "datasets", "gguf", "peft", "transformers", "trl"),
     "quantize": ("llmcompressor",),
+    "evaluate": ("jinja2", "krippendorff", "rouge_score", "sacrebleu"),
     "graph": ("dagster", "dagster_webserver", "duckdb", "matplotlib"),
     "serve": ("fastapi", "httptools", "mlflow", "prometheus_client", "uvicorn", "uvloop"),
 }
 """{extra: the modules that it brings}. A module that several extras bring is listed under the one to recommend."""
 
-INCLUDED: dict[str, tuple[str, ...]] = {"graph": ("dataset", "llm", "quantize", "train"), "serve": ("llm",)}
+INCLUDED: dict[str, tuple[str, ...]] = {
+    "graph": ("dataset", "evaluate", "llm", "quantize", "train"),
+    "serve": ("evaluate", "llm"),
+}
 """{extra: other extras that it brings}."""
 
 

@@ -64,7 +64,7 @@ class LanguageModel(Generic[Reply]):
             raise DatasetError(
                 "No language model is configured.",
                 expected="a LiteLLM model name such as openai/NAME or ollama/NAME",
-                fix="set dataset.writer.model or dataset.judge.model",
+                fix="set dataset.writer.model, dataset.judge.model or evaluation.judge.model",
             )
         self.settings, self.shape, self.cache, self.seed = settings, shape, cache, seed
         self.usage = Usage()
@@ -96,7 +96,7 @@ class LanguageModel(Generic[Reply]):
             raise DatasetError(
                 f"All {self.usage.failed} requests to {self.settings.model} failed: {self.usage.last_error}",
                 expected="a model that answers with JSON",
-                fix="check model, url and api_key of dataset.writer or dataset.judge",
+                fix="check model, url and api_key of dataset.writer, dataset.judge or evaluation.judge",
             )
         return replies
 

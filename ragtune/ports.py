@@ -54,6 +54,17 @@ class Embedder(ABC):
         return self.embed(questions)
 
 
+class TokenEmbedder(Embedder):
+    """An embedder that also gives a vector per token."""
+
+    @abstractmethod
+    def token_vectors(self, texts: Sequence[str]) -> "list[Vectors]":
+        """Return for each text its token vectors: an array of shape (tokens, dimension) with rows of length 1.
+
+        Tokens that the tokenizer adds, such as [CLS], are left out; an empty text has no token.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class IndexQuery:
     """A query to a search index: by `vector` if there is one, otherwise by the words of `text`.
@@ -219,5 +230,6 @@ __all__ = [
     "Progress",
     "RunningEngine",
     "SearchIndex",
+    "TokenEmbedder",
     "silent",
 ]

@@ -313,6 +313,8 @@ class ScoredAnswer:
 
     `retrieved` says whether the right passage was among those shown; `cited` holds the ids of the cited chunks.
     `origin` is who asked the question. `group` names what the answer is resampled with; "" is its document.
+    `scored_text` is what was compared with the expected answer: the model's own words or the quotation, without
+    citation marks, "" for a refusal. `cited_texts` are the cited passages, in the order of `cited`.
     """
 
     pair_id: str
@@ -329,6 +331,19 @@ class ScoredAnswer:
     document_id: str = ""
     origin: str = "writer"
     group: str = ""
+    scored_text: str = ""
+    cited_texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSet:
+    """The scored answers of one model to the questions of one split."""
+
+    model: str
+    precision: str
+    version: str
+    split: Split
+    answers: tuple[ScoredAnswer, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,7 +351,8 @@ class Score:
     """A metric's mean over n answers with its 95% interval, and what it was measured on.
 
     `signature` names how the metric counts, so that scores are compared only if they count alike. `origin` limits the
-    score to the questions of people, feedback or the writers; "" is all of them.
+    score to the questions of people, feedback or the writers, and `part` to a part of them such as `kind=default` or
+    `topic=billing`; "" is all of them.
     """
 
     model: str
@@ -352,6 +368,41 @@ class Score:
     seed: int
     signature: str
     origin: str = ""
+    part: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatedModel:
+    """What annotators of a study say of a model on one question: a mean from 0 (no) to 1 (yes) over n items.
+
+    For a comparison `model` is `B over A` and the value is from -1 (A always wins) to 1 (B always wins).
+    """
+
+    study: str
+    model: str
+    question: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreementRow:
+    """The agreement of the annotators of a study on one question; `annotators` are joined by commas."""
+
+    study: str
+    question: str
+    annotators: str
+    items: int
+    percent: float
+    kappa: float
+    alpha: float
+    alpha_low: float
+    alpha_high: float
+    ac2: float
+    ac2_low: float
+    ac2_high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

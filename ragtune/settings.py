@@ -196,6 +196,13 @@ class AnswerSettings(Section):
     switches: dict[str, bool] = Field(default_factory=dict)
 
 
+class AnswerJudgeSettings(ModelSettings):
+    """A language model that judges answers of the live model and the candidate, in addition to the evidence model."""
+
+    temperature: float = Field(0.0, ge=0, le=2)
+    max_calls: int = Field(2000, ge=1)
+
+
 class EvaluationSettings(Section):
     """How many held-out questions are asked, and when a candidate is promoted."""
 
@@ -217,6 +224,7 @@ class EvaluationSettings(Section):
     metric: str = "token_f1"
     alpha: float = Field(0.05, gt=0, lt=0.5)
     bootstrap_samples: int = Field(2000, ge=100)
+    judge: AnswerJudgeSettings = AnswerJudgeSettings()
 
 
 class BenchmarkSettings(Section):

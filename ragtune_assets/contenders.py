@@ -1,29 +1,17 @@
 """Chooses which models answer which held-out questions: those of the test are reported, those of the gate decide."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ragtune.errors import DatasetError
 from ragtune.evaluation.alpha_spending import gate_items
 from ragtune.evaluation.held_out import Contender, held_out
 from ragtune.model.base.capacity import chosen_device, fastest_precision
-from ragtune.records import ArtifactRef, Precision, QAPair, RegisteredModel, ScoredAnswer, Split, SplitItem
+from ragtune.records import AnswerSet, ArtifactRef, Precision, QAPair, RegisteredModel, Split, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 
 RAW, BASE, CANDIDATE, LIVE = "raw", "base", "fine-tuned", "champion"
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerSet:
-    """The scored answers of one model to the questions of one split."""
-
-    model: str
-    precision: str
-    version: str
-    split: Split
-    answers: tuple[ScoredAnswer, ...]
 
 
 def served_precision(settings: Settings) -> Precision:

@@ -11,15 +11,17 @@ from ragtune.answer.lines import LineSimilarity
 from ragtune.evaluation import out_of_domain
 from ragtune.evaluation.alpha_spending import spent_questions
 from ragtune.evaluation.benchmark import Load, MeasuredModel, folder_bytes, run_loads
-from ragtune.evaluation.gate import paired_gain
+from ragtune.evaluation.gate import ModelGain, bleu_gain, paired_gain
 from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers, held_out, resampling_groups
 from ragtune.evaluation.retrieval import RetrievalRun, measure_retrieval
-from ragtune.evaluation.scoring import ScoreIdentity, summarise
+from ragtune.evaluation.scoring import ScoreIdentity, question_parts, summarise
+from ragtune.evaluation.text_metrics import BLEU, with_text_metrics
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.model.base.capacity import chosen_device, reads_int4
 from ragtune.model.base.pretrained import raw_model
-from ragtune.ports import Engine, EvidenceModel
+from ragtune.ports import Engine, EvidenceModel, TokenEmbedder
 from ragtune.records import (
+    AnswerSet,
     ArtifactRef,
     BenchmarkRow,
     Chunk,
@@ -37,13 +39,15 @@ from ragtune.store.registry import ModelRegistry
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets import pages
 from ragtune_assets.asset import asset
-from ragtune_assets.contenders import BASE, CANDIDATE, RAW, AnswerSet, choose_contenders, precision_folders
+from ragtune_assets.contenders import BASE, CANDIDATE, RAW, choose_contenders, precision_folders
 from ragtune_assets.display import materialized
 from ragtune_assets.progress import LoggedProgress
 
 OWNERS = ["team:evaluation"]
 _GAIN_ALPHA = 0.025
 """One-sided level of the shown gains: both bounds together give the usual 95% interval."""
+SHOWN_GAINS = ("refusal_accuracy", "citation", "rouge_l", "chrf", "bertscore_f1", BLEU)
+"""Metrics whose gains are shown next to that of the gate's metric, so that one that moves alone is noticed."""
 _ENGINES_ON_A_CPU = 2
 """Models that answer at the same time on a CPU: one computes while the other waits.
 
@@ -119,6 +123,7 @@ def eval_answers(
     retriever: dg.ResourceParam[Retriever],
     similarity: dg.ResourceParam[LineSimilarity],
     evidence: dg.ResourceParam[EvidenceModel],
+    tokens: dg.ResourceParam[TokenEmbedder],
     engine: dg.ResourceParam[Engine],
     registry: dg.ResourceParam[ModelRegistry],
     warehouse: dg.ResourceParam[Warehouse],
@@ -137,7 +142,7 @@ def eval_answers(
     outside = Exam(fixed, exam_context(out_of_domain_questions, settings))
     exams: dict[Split, Exam] = {"test": domain, "gate": domain, "out_of_domain": outside}
     answers = HeldOutAnswers(engine, exams, store, settings.evaluation, settings.seed, LoggedProgress())
-    sets = answer_sets(answers, models, settings, resampling_groups(items))
+    sets = answer_sets(answers, models, settings, resampling_groups(items), tokens)
     return materialized(store.write_records("eval_answers", sets), pages.answers_page(sets))
 
 
@@ -152,13 +157,15 @@ def eval_scores(
     context: dg.AssetExecutionContext,
     eval_answers: ArtifactRef,
     qa_splits: ArtifactRef,
+    chunks: ArtifactRef,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
     warehouse: dg.ResourceParam[Warehouse],
 ) -> dg.MaterializeResult[ArtifactRef]:
     """Every score with n and its 95% interval, appended to the warehouse together with the answers behind it."""
     sets = store.read_records(eval_answers, AnswerSet)
-    scores = [score for answers in sets for score in scores_of(answers, qa_splits.sha256, settings)]
+    parts = question_parts(store.read_records(qa_splits, SplitItem), store.read_records(chunks, Chunk))
+    scores = [score for answers in sets for score in scores_of(answers, qa_splits.sha256, settings, parts)]
     for answers in sets:
         warehouse.append_answers(context.run.run_id, answers.model, answers.precision, answers.split, answers.answers)
     warehouse.append(scores)
@@ -212,13 +219,26 @@ def exam_context(passages: ArtifactRef, settings: Settings) -> str:
 
 
 def answer_sets(
-    answers: HeldOutAnswers, models: Sequence[Contender], settings: Settings, groups: Mapping[str, str]
+    answers: HeldOutAnswers,
+    models: Sequence[Contender],
+    settings: Settings,
+    groups: Mapping[str, str],
+    tokens: TokenEmbedder,
 ) -> list[AnswerSet]:
-    """Return the answers of each model to the questions of each split; `groups` names what they are resampled with."""
+    """Return the answers of each model to the questions of each split, with all metrics.
+
+    `groups` names what they are resampled with.
+    """
     default = _ENGINES_ON_A_CPU if chosen_device(settings.device) == "cpu" else 1
     by_model = answers.of_all(models, settings.evaluation.models_at_once or default)
     return [
-        AnswerSet(model.model, model.precision, model.version, split, tuple(_in_groups(scored, groups)))
+        AnswerSet(
+            model.model,
+            model.precision,
+            model.version,
+            split,
+            tuple(with_text_metrics(_in_groups(scored, groups), tokens)),
+        )
         for model, by_split in zip(models, by_model, strict=True)
         for split, scored in by_split.items()
     ]
@@ -262,8 +282,10 @@ def precision_name(precision: str, settings: Settings) -> str:
     return "w4a16 unpacked" if unpacked else precision
 
 
-def scores_of(answers: AnswerSet, dataset_sha256: str, settings: Settings) -> list[Score]:
-    """Return the scores of one model on one split."""
+def scores_of(
+    answers: AnswerSet, dataset_sha256: str, settings: Settings, parts: Mapping[str, Mapping[str, str]]
+) -> list[Score]:
+    """Return the scores of one model on one split; see `summarise` for `parts`."""
     identity = ScoreIdentity(
         model=answers.model,
         precision=answers.precision,
@@ -272,35 +294,40 @@ def scores_of(answers: AnswerSet, dataset_sha256: str, settings: Settings) -> li
         model_version=answers.version,
         seed=settings.seed,
     )
-    return summarise(answers.answers, identity, settings.evaluation.bootstrap_samples)
+    return summarise(answers.answers, identity, settings.evaluation.bootstrap_samples, parts)
 
 
-def gains(sets: Sequence[AnswerSet], settings: Settings) -> list[tuple[str, str, str, str, float, str, int]]:
+def gains(sets: Sequence[AnswerSet], settings: Settings) -> list[ModelGain]:
     """Return what models gain over others on the test, paired by question.
 
-    Every model is compared with the raw and the base model. The candidate's rounded weights are compared with its
-    unrounded ones too, also by their citations.
+    Every model is compared with the raw and the base model, and the candidate's rounded weights with its unrounded
+    ones.
     """
     test = [answers for answers in sets if answers.split == "test"]
-    metric = settings.evaluation.metric
     rows = []
     for before in test:
         for after in test:
-            if before.model in (RAW, BASE) and after.model not in (RAW, before.model):
-                rows.append(gain_row(before, after, metric, settings.seed))
-    candidates = [answers for answers in test if answers.model == CANDIDATE]
-    cited = ["citation"] if any("citation" in a.metrics for c in candidates for a in c.answers) else []
-    for before in candidates:
-        for after in candidates:
-            if before.precision == "bf16" and after.precision != "bf16":
-                rows += [gain_row(before, after, name, settings.seed) for name in dict.fromkeys((metric, *cited))]
+            is_older = before.model in (RAW, BASE) and after.model not in (RAW, before.model)
+            is_rounded = before.model == after.model == CANDIDATE and before.precision == "bf16" != after.precision
+            if is_older or is_rounded:
+                names = shown_gains(before.answers, settings.evaluation.metric)
+                rows += [gain_of(before, after, name, settings.seed) for name in names]
     return rows
 
 
-def gain_row(before: AnswerSet, after: AnswerSet, metric: str, seed: int) -> tuple[str, str, str, str, float, str, int]:
-    """Return the gain of `after` over `before` with its interval, as a row of a table."""
+def shown_gains(answers: Sequence[ScoredAnswer], metric: str) -> list[str]:
+    """Return the metrics whose gains are shown, of those that apply to one of the answers; the gate's comes first."""
+    present = {name for answer in answers for name in answer.metrics}
+    present |= {BLEU} if "chrf" in present else set()
+    return [name for name in dict.fromkeys((metric, *SHOWN_GAINS)) if name in present]
+
+
+def gain_of(before: AnswerSet, after: AnswerSet, metric: str, seed: int) -> ModelGain:
+    """Return the gain of `after` over `before` with its 95% interval."""
     # The raw model answers the first questions only.
     answers = after.answers[: len(before.answers)]
-    gain = paired_gain(before.answers, answers, metric, alpha=_GAIN_ALPHA, seed=seed)
-    interval = f"{gain.low:+.3f} to {gain.high:+.3f}"
-    return f"{before.model} {before.precision}", after.model, after.precision, gain.metric, gain.gain, interval, gain.n
+    if metric == BLEU:
+        gain = bleu_gain(before.answers, answers, alpha=_GAIN_ALPHA, seed=seed)
+    else:
+        gain = paired_gain(before.answers, answers, metric, alpha=_GAIN_ALPHA, seed=seed)
+    return ModelGain(f"{before.model} {before.precision}", after.model, after.precision, gain)

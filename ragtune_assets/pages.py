@@ -21,7 +21,11 @@ from ragtune.dataset.publishing import diff_items
 from ragtune.dataset.reviews.decisions import REVIEWED, Decision
 from ragtune.dataset.reviews.outcome import ReviewOutcome
 from ragtune.dataset.splits import topic_balance, widest_gap
+from ragtune.evaluation.agreement import Agreement
+from ragtune.evaluation.gate import ModelGain
+from ragtune.evaluation.judges import Judgement
 from ragtune.evaluation.out_of_domain import OutOfDomainQuestion
+from ragtune.evaluation.report.pages import MARKDOWN_NAME
 from ragtune.knowledge.library import Library
 from ragtune.knowledge.sources import Corpus
 from ragtune.model.training.report import AdapterReport
@@ -29,6 +33,7 @@ from ragtune.ports import PairWriter
 from ragtune.records import (
     ORIGINS,
     SPLITS,
+    AnswerSet,
     ArtifactRef,
     BenchmarkRow,
     Chunk,
@@ -37,11 +42,11 @@ from ragtune.records import (
     GateDecision,
     ModelManifest,
     QAPair,
+    RatedModel,
     RetrievalRow,
     Score,
     SplitItem,
 )
-from ragtune_assets.contenders import AnswerSet
 from ragtune_assets.display import curve, histogram, place_in_home, score_bars, table
 
 Page = dict[str, Any]
@@ -263,17 +268,61 @@ def answers_page(sets: Sequence[AnswerSet]) -> Page:
     return {"preview": table(["model", "precision", "split", "question", "expected", "answer"], rows)}
 
 
-def scores_page(scores: Sequence[Score], gains: Sequence[tuple[object, ...]]) -> Page:
+def scores_page(scores: Sequence[Score], gains: Sequence[ModelGain]) -> Page:
     """Show every score with its interval, a plot of those on the test, and the paired gains."""
-    test = [score for score in scores if score.split == "test" and not score.origin]
+    test = [score for score in scores if score.split == "test" and not score.origin and not score.part]
     rows = [
         (s.split, s.origin or "all", s.model, s.precision, s.metric, s.value, f"{s.low:.3f} to {s.high:.3f}", s.n)
         for s in scores
+        if not s.part
+    ]
+    by_part = [
+        (s.split, s.part, s.model, s.precision, s.metric, s.value, f"{s.low:.3f} to {s.high:.3f}", s.n)
+        for s in scores
+        if s.part
+    ]
+    compared = [
+        (
+            *(g.over, g.model, g.precision, g.gain.metric, g.gain.gain),
+            *(f"{g.gain.low:+.3f} to {g.gain.high:+.3f}", g.gain.smallest_detectable_gain, g.gain.n),
+        )
+        for g in gains
     ]
     return {
         "plot": score_bars(test, "Held-out test, with 95% intervals"),
         "scores": table(["split", "questions", "model", "precision", "metric", "value", "95% interval", "n"], rows),
-        "gains": table(["over", "model", "precision", "metric", "gain", "95% interval", "n"], gains),
+        "by part": table(["split", "part", "model", "precision", "metric", "value", "95% interval", "n"], by_part),
+        "gains": table(["over", "model", "precision", "metric", "gain", "95% interval", "found from", "n"], compared),
+        "signatures": table(["signature"], [(name,) for name in sorted({score.signature for score in scores})]),
+    }
+
+
+def judgements_page(judgements: Sequence[Judgement], usage: Mapping[str, Any]) -> Page:
+    """Show what each judge says on average; it counts only after the comparison with people in the report."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for judgement in judgements:
+        groups.setdefault((judgement.judge, judgement.question), []).append(judgement.score)
+    rows = [(*group, sum(scores) / len(scores), len(scores)) for group, scores in sorted(groups.items())]
+    return {"judges": table(["judge", "question", "mean score, not calibrated", "n"], rows), **usage}
+
+
+def ratings_page(models: Sequence[RatedModel], agreements: Sequence[Agreement], raters: str) -> Page:
+    """Show what annotators say of the models, and how far they agree."""
+    rated = [(m.study, m.model, m.question, m.value, f"{m.low:.3f} to {m.high:.3f}", m.n) for m in models]
+    agreed = [(a.question, ", ".join(a.annotators), a.items, a.percent, str(a.alpha), str(a.ac2)) for a in agreements]
+    return {
+        "rated by": raters or "nobody yet: see `ragtune evaluate create`",
+        "models": table(["study", "model", "question", "value", "95% interval", "n"], rated),
+        "agreement": table(["question", "annotators", "items", "equal", "alpha", "AC2"], agreed),
+    }
+
+
+def report_page(page: Path) -> Page:
+    """Show the report itself and where its page is."""
+    return {
+        "report": dg.MetadataValue.md(page.with_name(MARKDOWN_NAME).read_text()),
+        "page": place_in_home(str(page)),
+        "open": f"`ragtune report` prints where {page.name} is",
     }
 
 

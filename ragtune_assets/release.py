@@ -14,6 +14,7 @@ from ragtune.evaluation.alpha_spending import gate_look, refusals_on
 from ragtune.evaluation.gate import GateEntry, decide
 from ragtune.model.training.report import read_report
 from ragtune.records import (
+    AnswerSet,
     ArtifactRef,
     GateDecision,
     GateLook,
@@ -29,7 +30,7 @@ from ragtune.store.registry import FORMAT, ModelRegistry, assemble
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets import pages
 from ragtune_assets.asset import asset
-from ragtune_assets.contenders import BASE, CANDIDATE, RAW, AnswerSet, gate_sets, precision_folders, served_precision
+from ragtune_assets.contenders import BASE, CANDIDATE, RAW, gate_sets, precision_folders, served_precision
 from ragtune_assets.display import materialized
 from ragtune_assets.model import learnt_corrections
 
@@ -162,7 +163,7 @@ def describe(
         served_precision=served_precision(settings),
         precisions={},
         files={},
-        scores=tuple(asdict(score) for score in scores if score.model in (RAW, BASE, CANDIDATE)),
+        scores=tuple(asdict(score) for score in scores if score.model in (RAW, BASE, CANDIDATE) and not score.part),
         gate=asdict(decision),
         mlflow_run_id=report.mlflow_run_id,
         packages={name: version(name) for name in PACKAGES},

@@ -58,6 +58,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "index": _lazy(lambda: _index(settings)),
         "retriever": _lazy(lambda: _retriever(settings)),
         "similarity": _lazy(lambda: _catalog().line_similarity_from(settings)),
+        "tokens": _lazy(lambda: _catalog().token_embedder_from(settings)),
         "evidence": _lazy(lambda: _catalog().evidence_from(settings)),
         "engine": _lazy(lambda: _catalog().engine_from(settings)),
         "registry": _lazy(lambda: _registry(settings)),
@@ -65,6 +66,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "feedback_log": _lazy(lambda: _feedback_log(settings)),
         "reviews": _lazy(lambda: _reviews(settings)),
         "experiments": _lazy(lambda: _experiments(settings)),
+        "studies": _lazy(lambda: _studies(settings)),
     }
 
 
@@ -117,3 +119,9 @@ def _experiments(settings: Settings) -> Any:
     from ragtune.store.experiments import ExperimentStore
 
     return ExperimentStore(settings.feedback_url)
+
+
+def _studies(settings: Settings) -> Any:
+    from ragtune.evaluation.studies.store import StudyStore
+
+    return StudyStore(settings.feedback_url)

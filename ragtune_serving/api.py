@@ -20,6 +20,7 @@ from ragtune_serving.limits import LimitError
 from ragtune_serving.problems import RETRY_SECONDS, explain, problem
 from ragtune_serving.routes import Services, documentation, routes
 from ragtune_serving.schema import AssignmentRequest, ChatRequest, EmbeddingRequest, FeedbackRequest, ReviewRequest
+from ragtune_serving.study_schema import AdjudicationRequest, RatingRequest
 
 TITLE = "RagTune gateway"
 ABOUT = "Answers from your documents, OpenAI-compatible. Send `Authorization: Bearer KEY`."
@@ -31,6 +32,8 @@ _BODIES: dict[str, type[BaseModel]] = {
     "/v1/review/assignments": AssignmentRequest,
     "/v1/review/decisions": ReviewRequest,
     "/v1/shadows": ShadowRequest,
+    "/v1/studies/adjudications": AdjudicationRequest,
+    "/v1/studies/ratings": RatingRequest,
 }
 logger = logging.getLogger(__name__)
 

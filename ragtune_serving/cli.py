@@ -13,6 +13,7 @@ from ragtune_serving.commands import (
     dataset,
     demo,
     documents,
+    evaluate,
     experiment,
     feedback,
     keys,
@@ -20,10 +21,12 @@ from ragtune_serving.commands import (
     models,
     project,
     prune,
+    report,
     review,
     running,
     shadow,
     state,
+    validate,
 )
 
 app = typer.Typer(
@@ -43,6 +46,8 @@ for command in (
     state.status,
     state.rollback,
     state.doctor,
+    report.report,
+    validate.validate,
     prune.prune,
     alerts.alerts,
     demo.demo,
@@ -52,6 +57,7 @@ app.add_typer(library.documents, name="documents")
 app.add_typer(library.sources, name="sources")
 app.add_typer(keys.app, name="keys")
 app.add_typer(review.app, name="review")
+app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(models.app, name="models")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(experiment.app, name="experiment")

@@ -44,6 +44,7 @@ from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.routes import Services
 from ragtune_serving.routing import EngineRouter
 from ragtune_serving.shadowing import Shadowing
+from ragtune_serving.studies import StudyDesk
 
 _DRAIN_SECONDS = 10
 """How long uvicorn waits for open answers when the gateway stops; chosen by hand, not sensitive."""
@@ -116,6 +117,7 @@ def services_over(
         started=time.time(),
         reviews=ReviewDesk(settings),
         experiments=ExperimentControl(settings, store, shadowing.store, log, registry),
+        studies=StudyDesk(settings),
     )
 
 
@@ -149,6 +151,7 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
             services.chat.traffic.store.close()
             services.chat.shadowing.store.close()
             services.reviews.reviews.close()
+            services.studies.store.close()
 
     return with_cors(Guard(build_api(services, lifespan), keys), settings.gateway.cors_origins)
 

@@ -24,8 +24,11 @@ from ragtune_serving.limits import Limits
 _ASKING = ("/v1/chat/completions", "/v1/models", "/v1/embeddings", "/v1/feedback")
 ROLES: dict[str, tuple[str, ...]] = {
     "application": _ASKING,
-    "annotator": ("/v1/models", "/v1/review/pairs", "/v1/review/assignments", "/v1/review/decisions"),
-    "reviewer": ("/v1/models", "/v1/feedback", "/v1/review"),
+    "annotator": (
+        *("/v1/models", "/v1/review/pairs", "/v1/review/assignments", "/v1/review/decisions"),
+        *("/v1/studies/mine", "/v1/studies/tasks", "/v1/studies/ratings"),
+    ),
+    "reviewer": ("/v1/models", "/v1/feedback", "/v1/review", "/v1/studies"),
     "operator": (*_ASKING, "/v1/experiments", "/v1/shadows", "/status", "/metrics"),
     "admin": ("/",),
 }

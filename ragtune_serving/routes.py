@@ -37,6 +37,8 @@ from ragtune_serving.schema import (
     Status,
 )
 from ragtune_serving.streaming import ClientGone, respond
+from ragtune_serving.studies import StudyDesk
+from ragtune_serving.study_routes import add_study_routes
 
 Responses = dict[int | str, dict[str, Any]]
 _NO_KEY: Responses = {
@@ -76,6 +78,7 @@ class Services:
     metrics: Metrics
     started: float
     reviews: ReviewDesk
+    studies: StudyDesk
     experiments: ExperimentControl
 
 
@@ -88,6 +91,7 @@ def routes(services: Services) -> APIRouter:
     add_embedding_route(router, services.grounding, {**_BAD_FIELD, **_NO_KEY, **_TOO_LARGE, **_UNAVAILABLE})
     add_review_routes(router, services.reviews)
     add_experiment_routes(router, services.experiments)
+    add_study_routes(router, services.studies)
     return router
 
 

@@ -16,11 +16,11 @@ from ragtune.evaluation.alpha_spending import (
     spent_questions,
 )
 from ragtune.evaluation.gate import GateEntry, decide
-from ragtune.records import QAPair, ScoredAnswer, SplitItem
+from ragtune.records import AnswerSet, QAPair, ScoredAnswer, SplitItem
 from ragtune.settings import EvaluationSettings, Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.warehouse import Warehouse
-from ragtune_assets.contenders import BASE, CANDIDATE, AnswerSet, choose_contenders
+from ragtune_assets.contenders import BASE, CANDIDATE, choose_contenders
 from ragtune_assets.release import gate, gate_check
 from tests.support.scored_answers import scored_answer
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ragtune_serving import experiment_schema, schema
+from ragtune_serving import experiment_schema, schema, study_schema
 from ragtune_serving.api import build_api
 from ragtune_serving.guard import OPEN_PATHS
 from ragtune_serving.metrics import Metrics
@@ -13,7 +13,7 @@ from ragtune_serving.routes import Services, routes
 
 TEXT = Path(__file__).parents[1].joinpath("docs", "api.md").read_text()
 
-SERVICES = Services(None, None, None, None, None, None, None, Metrics(), 0.0, None, None)
+SERVICES = Services(None, None, None, None, None, None, None, Metrics(), 0.0, None, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,19 @@ def test_the_document_the_description_and_the_routes_are_the_same(api):
         schema.ReviewRequest,
         schema.ReviewResponse,
         schema.ReviewProgress,
+        study_schema.StudyCard,
+        study_schema.StudyTasks,
+        study_schema.StudyTask,
+        study_schema.ShownText,
+        study_schema.RatingRequest,
+        study_schema.RatingResponse,
+        study_schema.StudyReport,
+        study_schema.AgreementOn,
+        study_schema.Coefficient,
+        study_schema.DisputedItem,
+        study_schema.RatedModelShape,
+        study_schema.AdjudicationRequest,
+        study_schema.AdjudicationResponse,
         schema.ReviewerProgress,
         schema.Readiness,
         schema.Status,
@@ -82,6 +95,7 @@ def test_every_request_field_in_the_document_exists():
     tables = TEXT.split("| request field | meaning |")[1:]
     names = ("ChatRequest", "EmbeddingRequest", "FeedbackRequest", "AssignmentRequest", "ReviewRequest")
     shapes = [getattr(schema, name) for name in names]
+    shapes += [study_schema.RatingRequest, study_schema.AdjudicationRequest]
     for table, shape in zip(tables, shapes, strict=True):
         rows = re.findall(r"^\| `(\w+)` \|", table.split("\n\n")[0], re.MULTILINE)
         assert rows == list(shape.model_fields)

@@ -10,7 +10,7 @@ import pytest
 
 from ragtune.records import ArtifactRef, Score
 from ragtune.settings import load_settings
-from ragtune_assets import dataset, evaluation, experiments, feedback, knowledge, model, release
+from ragtune_assets import dataset, evaluation, experiments, feedback, knowledge, model, release, report
 from ragtune_assets.asset import _SOURCE
 from ragtune_assets.definitions import build_definitions
 from ragtune_assets.display import curve, histogram, materialized, score_bars, table
@@ -24,11 +24,12 @@ GROUPS = {
         "out_of_domain_questions",
         "eval_answers",
         "eval_scores",
+        "judgements",
         "benchmark_runs",
         "benchmark_tables",
     },
-    "release": {"released_model"},
-    "feedback": {"feedback_events", "review_decisions", "feedback_trends", "unanswered_questions"},
+    "release": {"released_model", "candidate_report"},
+    "feedback": {"feedback_events", "review_decisions", "answer_ratings", "feedback_trends", "unanswered_questions"},
     "experiments": {"experiment_results", "experiment_decisions"},
 }
 
@@ -53,7 +54,7 @@ def test_no_asset_reads_what_lies_downstream_of_it(tmp_path):
     assert deps["quality_report"] == deps["qa_dataset"]
 
 
-@pytest.mark.parametrize("module", [knowledge, dataset, model, evaluation, release, feedback, experiments])
+@pytest.mark.parametrize("module", [knowledge, dataset, model, evaluation, release, feedback, report, experiments])
 def test_the_body_of_an_asset_has_at_most_15_lines(module):
     for node in ast.parse(Path(module.__file__).read_text()).body:
         decorators = [ast.unparse(decorator) for decorator in getattr(node, "decorator_list", [])]
@@ -75,7 +76,7 @@ def test_work_on_a_gpu_and_on_duckdb_is_in_its_pool(tmp_path):
     pools = {key.to_user_string(): asset.op.pool for asset in assets if asset.is_executable for key in asset.keys}
     gpu = {"lora_adapter", "merged_model", "quantized_model", "eval_answers", "benchmark_runs"}
     assert {name for name, pool in pools.items() if pool == "gpu"} == gpu
-    duckdb = {"retrieval_scores", "eval_scores", "benchmark_tables", "released_model"}
+    duckdb = {"retrieval_scores", "eval_scores", "benchmark_tables", "released_model", "answer_ratings"}
     assert {name for name, pool in pools.items() if pool == "duckdb"} == duckdb
 
 
@@ -95,6 +96,7 @@ def test_work_on_a_gpu_and_on_duckdb_is_in_its_pool(tmp_path):
                 "replay_questions",
                 "eval_answers",
                 "benchmark_runs",
+                "candidate_report",
             },
         ),
     ],
@@ -129,7 +131,8 @@ def test_the_code_version_of_an_asset_covers_what_it_calls_and_nothing_that_it_o
 
 def test_only_roots_lack_an_automation_condition(tmp_path):
     roots = {name for name, spec in specs(tmp_path).items() if spec.automation_condition is None}
-    assert roots == {"raw_documents", "existing_pairs", "base_model", "feedback_events", "review_decisions"}
+    others = {"feedback_events", "review_decisions", "answer_ratings"}
+    assert roots == {"raw_documents", "existing_pairs", "base_model", *others}
 
 
 def test_every_sensor_is_on_from_the_start(tmp_path):

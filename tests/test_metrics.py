@@ -85,10 +85,14 @@ def test_a_sentence_is_supported_by_any_document_that_contains_it():
 def test_a_refusal_of_an_answerable_question_scores_nothing():
     metrics = metrics_of(REFUSAL)
     assert (metrics["token_f1"], metrics["false_refusal"], metrics["retrieval_hit"]) == (0.0, 1.0, 1.0)
+    assert metrics["refusal_accuracy"] == 0.0
+    assert metrics_of("5 calls [2]")["refusal_accuracy"] == 1.0
 
 
 def test_an_unanswerable_question_is_right_only_if_refused():
-    assert metrics_of(REFUSAL, pair=UNANSWERABLE) == {"token_f1": 1.0, "exact_match": 1.0, "refusal_recall": 1.0}
+    assert metrics_of(REFUSAL, pair=UNANSWERABLE) == dict.fromkeys(
+        ("token_f1", "exact_match", "refusal_recall", "refusal_accuracy"), 1.0
+    )
     assert metrics_of("Elvis. [1]", pair=UNANSWERABLE)["token_f1"] == 0.0
 
 

@@ -26,6 +26,7 @@ from ragtune_serving.keys import KeyStore
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.routes import Services
+from ragtune_serving.studies import StudyDesk
 from tests.support.api_pages import articles, chunk, shop
 
 CHUNKS = [chunk(document) for document in [*shop(), *articles(12)]]
@@ -45,7 +46,8 @@ class Served:
         settings = load_settings({"home": home, "dataset": dataset})
         self.keys = KeyStore(home / "keys")
         self.desk = ReviewDesk(settings)
-        services = Services(None, None, None, None, None, None, None, Metrics(), 0.0, self.desk)
+        nothing = [None] * 7
+        services = Services(*nothing, Metrics(), 0.0, self.desk, StudyDesk(settings), None)
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         config = uvicorn.Config(Guard(build_api(services), self.keys), log_level="warning", ws="none")

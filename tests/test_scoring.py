@@ -1,11 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ragtune.answer.answering import Answerer
 from ragtune.errors import DatasetError, EngineError
 from ragtune.evaluation.resampling import mean_interval
-from ragtune.evaluation.scoring import ScoreIdentity, score_model, summarise
-from ragtune.records import QAPair, ScoredAnswer
+from ragtune.evaluation.scoring import ScoreIdentity, question_parts, score_model, summarise
+from ragtune.records import QAPair, ScoredAnswer, SplitItem
 from ragtune.settings import AnswerSettings
 from tests.support.answering_fakes import ListRetriever, ScriptedChat, chunk
 from tests.support.scored_answers import scored_answer
@@ -29,11 +31,11 @@ def scored(values: list[float], documents: int = 0, metric: str = "token_f1") ->
     return [scored_answer(i, values[i], names[i], metric) for i, value in enumerate(values)]
 
 
+IDENTITY = ScoreIdentity(model="m", precision="bf16", split="test", dataset_sha256="d", model_version="3", seed=17)
+
+
 def summary(answers: list[ScoredAnswer], seed: int = 17):
-    identity = ScoreIdentity(
-        model="m", precision="bf16", split="test", dataset_sha256="d", model_version="3", seed=seed
-    )
-    return summarise(answers, identity)
+    return summarise(answers, replace(IDENTITY, seed=seed))
 
 
 def test_answers_come_back_in_the_order_of_the_questions_with_their_citations():
@@ -75,13 +77,14 @@ def test_nothing_to_score_is_an_error_and_not_a_score_of_zero():
 
 def test_a_score_carries_its_interval_and_everything_that_identifies_it():
     values = [0.0, 1.0] * 50
-    (score,) = summary(scored(values))
+    score, of_writers = summary(scored(values))
     assert (score.value, score.n, score.model_version, score.seed, score.split) == (0.5, 100, "3", 17, "test")
     # By the normal approximation: 0.5 -+ 1.96 * sqrt(0.25 / 100).
     assert score.low == pytest.approx(0.402, abs=0.02)
     assert score.high == pytest.approx(0.598, abs=0.02)
     assert score.signature.startswith("token_f1|v1|")
     assert "bootstrap" in score.signature
+    assert of_writers == replace(score, origin="writer")
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
@@ -100,6 +103,33 @@ def test_a_perfect_score_over_few_items_is_not_certain():
     mean, low, high = mean_interval([1.0] * 20, [str(i) for i in range(20)], 2000, 0)
     assert (mean, high) == (1.0, 1.0)
     assert low == pytest.approx(0.839, abs=0.001)  # Wilson: 1 / (1 + 1.96^2 / 20)
+
+
+def test_the_questions_of_writers_people_and_feedback_are_reported_apart_and_together():
+    answers = [
+        replace(answer, origin=origin)
+        for answer, origin in zip(scored([1.0, 0.0, 0.5]), ("people", "writer", "feedback"), strict=True)
+    ]
+    values = {(score.origin, score.value, score.n) for score in summary(answers)}
+    assert values == {("", 0.5, 3), ("people", 1.0, 1), ("writer", 0.0, 1), ("feedback", 0.5, 1)}
+
+
+def test_accuracy_is_reported_by_kind_topic_and_language_with_small_parts_together():
+    answers = [
+        replace(answer, kind="what" if number < 6 else "why")
+        for number, answer in enumerate(scored([1.0] * 6 + [0.0] * 6))
+    ]
+    parts = {f"p{number}": {"topic": f"t{number}", "language": "en"} for number in range(12)}
+    by_part = {score.part: (score.value, score.n) for score in summarise(answers, IDENTITY, 100, parts) if score.part}
+    assert by_part == {"kind=what": (1.0, 6), "kind=why": (0.0, 6), "topic=other": (0.5, 12)}
+
+
+def test_a_question_has_the_topic_and_source_of_its_passage_and_its_own_language():
+    pair = replace(PAIRS[0], question="Wann schließt die Tür und wie lange ist das Büro offen?")
+    passage = replace(chunk("c0", "The door closes."), topic="doors")
+    parts = question_parts([SplitItem(pair, "test", "c"), SplitItem(PAIRS[1], "test", "c")], [passage])
+    assert parts["p0"] == {"topic": "doors", "source": "folder:docs", "language": "de"}
+    assert parts["p1"] == {"topic": "", "source": "", "language": "en"}
 
 
 def test_a_metric_counts_only_the_items_it_applies_to():

@@ -23,12 +23,11 @@ from ragtune.evaluation.resampling import mean_interval
 from ragtune.evaluation.scoring import score_model
 from ragtune.model.base.pretrained import raw_model
 from ragtune.ports import ChatModel, Embedder
-from ragtune.records import Completion, Message, ScoredAnswer, SplitItem
+from ragtune.records import AnswerSet, Completion, Message, ScoredAnswer, SplitItem
 from ragtune.settings import child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.text.sentences import sentence_spans
 from ragtune.text.whitespace import collapse_whitespace
-from ragtune_assets.contenders import AnswerSet
 
 HERE = Path(__file__).parent
 SAMPLES = 2000

@@ -10,8 +10,9 @@ from ragtune.backends.engines import OpenAIEngine, VllmEngine
 from ragtune.backends.evidence.model import packaged_evidence
 from ragtune.backends.lance_index import LanceIndex
 from ragtune.backends.minilm import MiniLmEmbedder
+from ragtune.backends.minilm_tokens import MiniLmTokens
 from ragtune.knowledge.retrieval import Retriever, SearchLog, no_log, search_log
-from ragtune.ports import Embedder, Engine, EvidenceModel, Progress, SearchIndex, silent
+from ragtune.ports import Embedder, Engine, EvidenceModel, Progress, SearchIndex, TokenEmbedder, silent
 from ragtune.settings import EmbedderSettings, Settings
 
 
@@ -35,6 +36,16 @@ def _embedder(settings: EmbedderSettings, threads: int, device: str, allow_downl
 def line_similarity_from(settings: Settings) -> LineSimilarity:
     """Return what compares lines with questions: always the packaged MiniLM, whatever embeds the passages."""
     return _line_similarity(settings.threads or os.cpu_count() or 1, settings.device)
+
+
+def token_embedder_from(settings: Settings) -> TokenEmbedder:
+    """Return what compares answers with expected ones: always the packaged MiniLM, so that scores stay comparable."""
+    return _token_embedder(settings.threads or os.cpu_count() or 1)
+
+
+@lru_cache(maxsize=1)
+def _token_embedder(threads: int) -> TokenEmbedder:
+    return MiniLmTokens(threads)
 
 
 def evidence_from(settings: Settings) -> EvidenceModel:

@@ -16,6 +16,7 @@ from ragtune.errors import DatasetError, SettingsError
 from ragtune.evaluation.alpha_spending import POWER, alpha_left, alpha_of_look, questions_needed
 from ragtune.evaluation.metrics import METRICS
 from ragtune.evaluation.resampling import bootstrap_means, cluster_totals
+from ragtune.evaluation.text_metrics import BLEU, bleu_counts, corpus_bleu, resampled_bleu
 from ragtune.records import ORIGINS, GateDecision, ScoredAnswer
 from ragtune.settings import EvaluationSettings
 
@@ -51,6 +52,16 @@ class PairedGain:
     standard_error: float
     p_value: float
     n: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelGain:
+    """The gain of a model at a precision over another one, named with its precision, such as `base bf16`."""
+
+    over: str
+    model: str
+    precision: str
+    gain: PairedGain
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +185,41 @@ def paired_gain(
         standard_error=standard_error,
         p_value=sign_flip_p_value(sums, seed, samples),
         n=len(differences),
+    )
+
+
+def bleu_gain(
+    before: Sequence[ScoredAnswer],
+    after: Sequence[ScoredAnswer],
+    alpha: float = 0.05,
+    samples: int = 2000,
+    seed: int = 0,
+) -> PairedGain:
+    """Return the gain in corpus BLEU with its interval: both models are resampled by the same documents (Koehn 2004).
+
+    The p-value is the share of resamples without a gain.
+    """
+    import numpy as np
+
+    # The pairs of chrF are those of BLEU: the answerable questions.
+    _, documents = _differences(before, after, "chrf")
+    order = {answer.pair_id: place for place, answer in enumerate(before)}
+    old, new = (
+        bleu_counts([answer for answer in sorted(answers, key=lambda a: order[a.pair_id]) if "chrf" in answer.metrics])
+        for answers in (before, after)
+    )
+    differences = resampled_bleu(new, documents, samples, seed) - resampled_bleu(old, documents, samples, seed)
+    low, high = _bounds(differences, alpha)
+    standard_error = float(differences.std())
+    return PairedGain(
+        metric=BLEU,
+        gain=corpus_bleu(new.sum(axis=0)) - corpus_bleu(old.sum(axis=0)),
+        low=low,
+        high=high,
+        smallest_detectable_gain=smallest_detectable_gain(standard_error, len(documents), alpha),
+        standard_error=standard_error,
+        p_value=float((1 + np.sum(differences <= 0)) / (1 + samples)),
+        n=len(documents),
     )
 
 

@@ -1,19 +1,24 @@
 """Metrics of one answer; each has a signature that names how it counts.
 
 Token F1 and exact match follow SQuAD (Rajpurkar et al. 2016), but split API text into identifiers and signed numbers.
-Unanswerable questions count as in SQuAD 2.0 (Rajpurkar et al. 2018): 1 for a refusal, otherwise 0.
+Unanswerable questions count as in SQuAD 2.0 (Rajpurkar et al. 2018): 1 for a refusal, otherwise 0. A refused answerable
+question scores 0 in every metric of words, so that no metric is undefined. Metrics that need a library or an embedder
+are in text_metrics.py.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 
-from ragtune.answer.citations import answer_tokens, occurs_in
+from ragtune.answer.citations import answer_tokens, occurs_in, without_citations
 from ragtune.records import Answer, Hit, QAPair
 
 # An expected answer with at least this many words counts as a sentence; see `holds_answer`. Chosen by hand, not
 # measured.
 _SENTENCE_WORDS = 6
 _WORDS = "lower,no-marks,no-articles,words=identifiers-and-signed-numbers"
+
+TEXT_METRICS = ("chrf", "rouge_1", "rouge_l", "similarity", "bertscore_f1")
+"""Metrics of text_metrics.py with a value per question."""
 
 # Stored with every score and hashed into the keys of stored answers: raise the version of a metric that changes.
 SIGNATURES = {
@@ -23,9 +28,11 @@ SIGNATURES = {
     "citation": "citation|v2|right-passage-cited/passages-cited|answerable-only",
     "refusal_recall": "refusal_recall|v1|refused|unanswerable-only",
     "false_refusal": "false_refusal|v1|refused|answerable-only",
+    "refusal_accuracy": "refusal_accuracy|v1|answered-if-answerable,refused-if-not",
     "retrieval_hit": "retrieval_hit|v2|right-passage-among-passages|answerable-only",
 }
-METRICS = tuple(SIGNATURES)
+METRICS = (*SIGNATURES, *TEXT_METRICS)
+"""Every metric with a value per question."""
 
 
 def token_f1(expected: str, answer: str) -> float:
@@ -60,27 +67,36 @@ def holds_answer(pair: QAPair, document_id: str, chunk_id: str, text: str) -> bo
 
 
 def measure(pair: QAPair, answer: Answer, with_retrieval: bool = True) -> dict[str, float]:
-    """Return the metrics that apply to the pair, by their names in `SIGNATURES`.
+    """Return the metrics of `SIGNATURES` that apply to the pair.
 
     Without retrieval there are no passages, so `citation` and `retrieval_hit` are left out.
     """
     if not pair.answerable:
         score = float(answer.refused)
-        return {"token_f1": score, "exact_match": score, "refusal_recall": score}
-    # A quotation that follows the model's own words would count as superfluous words.
-    text = "" if answer.refused else answer.own_words or answer.quotation
+        return {"token_f1": score, "exact_match": score, "refusal_recall": score, "refusal_accuracy": score}
+    text = scored_text(answer)
     f1 = token_f1(pair.answer, text)
     metrics = {
         "token_f1": f1,
         "exact_match": exact_match(pair.answer, text),
         "answerable_f1": f1,
         "false_refusal": float(answer.refused),
+        "refusal_accuracy": float(not answer.refused),
     }
     if with_retrieval:
         matches = [holds_answer(pair, c.document_id, c.chunk_id, c.text) for c in answer.citations]
         metrics["citation"] = sum(matches) / len(matches) if matches else 0.0
         metrics["retrieval_hit"] = float(retrieves_answer(pair, answer.passages))
     return metrics
+
+
+def scored_text(answer: Answer) -> str:
+    """Return the text that is compared with the expected answer: the model's own words, or else the quotation.
+
+    It has no citation marks, and it is empty for a refusal. A quotation that follows the model's own words would count
+    as superfluous words.
+    """
+    return "" if answer.refused else without_citations(answer.own_words or answer.quotation)
 
 
 def retrieves_answer(pair: QAPair, passages: Sequence[Hit]) -> bool:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
+    Integers = npt.NDArray[np.int64]
 
 
 def cluster_totals(values: Sequence[float], clusters: Sequence[str]) -> tuple["Floats", "Floats"]:
@@ -21,18 +22,30 @@ def cluster_totals(values: Sequence[float], clusters: Sequence[str]) -> tuple["F
     """
     import numpy as np
 
-    names = [name or f"\0{i}" for i, name in enumerate(clusters)]
-    _, index = np.unique(names, return_inverse=True)
+    index = cluster_index(clusters)
     weights = np.asarray(values, dtype=np.float64)
     return np.bincount(index, weights=weights).astype(np.float64), np.bincount(index).astype(np.float64)
 
 
-def bootstrap_means(sums: "Floats", counts: "Floats", samples: int, seed: int) -> "Floats":
-    """Return the means of `samples` resamples of the clusters, shape (samples,)."""
+def cluster_index(clusters: Sequence[str]) -> "Integers":
+    """Return the number of each value's cluster, from 0; an empty name is a cluster by itself."""
     import numpy as np
 
-    rng = np.random.default_rng(seed)
-    indices = rng.integers(0, len(sums), size=(samples, len(sums)))
+    names = [name or f"\0{i}" for i, name in enumerate(clusters)]
+    _, index = np.unique(names, return_inverse=True)
+    return index.astype(np.int64)
+
+
+def cluster_draws(clusters: int, samples: int, seed: int) -> "Integers":
+    """Return which clusters each resample holds, shape (samples, clusters)."""
+    import numpy as np
+
+    return np.random.default_rng(seed).integers(0, clusters, size=(samples, clusters))
+
+
+def bootstrap_means(sums: "Floats", counts: "Floats", samples: int, seed: int) -> "Floats":
+    """Return the means of `samples` resamples of the clusters, shape (samples,)."""
+    indices = cluster_draws(len(sums), samples, seed)
     means: Floats = sums[indices].sum(axis=1) / counts[indices].sum(axis=1)
     return means
 

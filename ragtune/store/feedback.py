@@ -115,6 +115,12 @@ class FeedbackLog:
                     found[row["id"]] = ResponseRecord(**_with_tuples(row))
         return found
 
+    def newest_responses(self, limit: int) -> list[ResponseRecord]:
+        """Return the newest recorded responses, the newest first."""
+        query = sa.select(_responses).order_by(_responses.c.created_at.desc(), _responses.c.id).limit(limit)
+        with self._engine.connect() as connection:
+            return [ResponseRecord(**_with_tuples(row)) for row in connection.execute(query).mappings()]
+
     def add(
         self,
         response_id: str,

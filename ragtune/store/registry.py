@@ -284,6 +284,11 @@ class ModelRegistry:
             )
             return str(version.version)
 
+    def tag(self, version: str, name: str, value: str) -> None:
+        """Add a tag to a version, which MLflow shows on its page."""
+        with self._writing() as client:
+            client.set_model_version_tag(self.name, version, name, value)
+
     def move(self, alias: Alias, version: str) -> RegisteredModel:
         """Point the alias at a version. If it is `champion`, the old champion becomes `previous`."""
         _check_alias(alias)

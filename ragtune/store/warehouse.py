@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ragtune.errors import ResourceError
 from ragtune.records import (
+    AgreementRow,
     BenchmarkRow,
     ExperimentDecision,
     ExperimentResult,
     FeedbackTrend,
     GateDecision,
     GateLook,
+    RatedModel,
     RetrievalRow,
     Score,
     ScoredAnswer,
@@ -39,6 +41,8 @@ Row = TypeVar(
     ExperimentResult,
     ExperimentDecision,
     FeedbackTrend,
+    RatedModel,
+    AgreementRow,
 )
 
 _TYPES = {str: "VARCHAR", float: "DOUBLE", int: "BIGINT", bool: "BOOLEAN"}
@@ -51,14 +55,20 @@ _TABLES: dict[type[Any], str] = {
     ExperimentResult: "experiment_results",
     ExperimentDecision: "experiment_decisions",
     FeedbackTrend: "feedback_trends",
+    RatedModel: "rated_models",
+    AgreementRow: "agreement",
 }
 _NEWEST = {
-    "newest_scores": ("scores", "model, precision, metric, split, origin"),
+    "newest_scores": ("scores", "model, precision, metric, split, origin, part"),
     "newest_benchmarks": ("benchmarks", "model, precision, concurrency"),
     "newest_decision": ("decisions", ""),
     "newest_experiment_results": ("experiment_results", "experiment, version, metric"),
     "newest_feedback_trends": ("feedback_trends", "kind, name"),
+    "newest_rated_models": ("rated_models", "study, model, question"),
+    "newest_agreement": ("agreement", "study, question, annotators"),
 }
+_JSON_COLUMNS = ("cited", "cited_texts", "metrics")
+"""Columns of `answers` that hold lists and mappings."""
 _WAIT_SECONDS = 30.0
 """How long to wait for another process. Chosen by hand; a transaction takes well under a second."""
 
@@ -78,7 +88,9 @@ class Warehouse:
         | Sequence[RetrievalRow]
         | Sequence[ExperimentResult]
         | Sequence[ExperimentDecision]
-        | Sequence[FeedbackTrend],
+        | Sequence[FeedbackTrend]
+        | Sequence[RatedModel]
+        | Sequence[AgreementRow],
     ) -> None:
         """Add rows of one kind in one transaction, with the current time."""
         if not rows:
@@ -95,12 +107,12 @@ class Warehouse:
         names = ["recorded_at", "run", "model", "precision", "split", *own]
         rows = []
         for answer in answers:
-            plain = {**asdict(answer), "cited": json.dumps(answer.cited), "metrics": json.dumps(answer.metrics)}
+            plain = {**asdict(answer), **{name: json.dumps(getattr(answer, name)) for name in _JSON_COLUMNS}}
             rows.append([recorded_at, run, model, precision, split, *plain.values()])
         self._insert("answers", names, rows)
 
     def scores(self, newest: bool = True) -> list[Score]:
-        """Return the newest score per model, precision, metric, split and origin; all scores if not `newest`."""
+        """Return the newest score per model, precision, metric, split, origin and part; all scores if not `newest`."""
         return self._read(Score, "newest_scores" if newest else "scores")
 
     def benchmarks(self, newest: bool = True) -> list[BenchmarkRow]:
@@ -124,6 +136,11 @@ class Warehouse:
         """Return how all experiments ended, oldest first."""
         self._insert("experiment_decisions", [], [])  # creates the table in a file from an earlier release
         return self._read(ExperimentDecision, "experiment_decisions")
+
+    def agreements(self) -> list[AgreementRow]:
+        """Return the newest agreement per study, question and annotators."""
+        self._insert("agreement", [], [])  # creates the table in a file from an earlier release
+        return self._read(AgreementRow, "newest_agreement")
 
     def query(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Return the column names and rows of a read-only query."""
@@ -190,7 +207,8 @@ def _schema() -> list[str]:
         "pair_id VARCHAR, question VARCHAR, expected VARCHAR, answer VARCHAR, kind VARCHAR, answerable BOOLEAN, "
         "refused BOOLEAN, retrieved BOOLEAN, cited JSON, metrics JSON, latency_ms DOUBLE, document_id VARCHAR)"
     )
-    added = [field for field in fields(ScoredAnswer) if field.name in ("origin", "group")]
+    added = [field for field in fields(ScoredAnswer) if field.name in ("origin", "group", "scored_text")]
+    statements.append("ALTER TABLE answers ADD COLUMN IF NOT EXISTS cited_texts JSON DEFAULT '[]'")
     statements += [f"ALTER TABLE answers ADD COLUMN IF NOT EXISTS {_column_with_default(field)}" for field in added]
     for view, (table, keys) in _NEWEST.items():
         partition = f"PARTITION BY {keys} " if keys else ""

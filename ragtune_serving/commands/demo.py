@@ -71,7 +71,8 @@ def demo_questions(settings: Settings) -> list[QAPair]:
 def report(settings: Settings) -> None:
     """Print the scores with n and interval, the newest decision, and what to do next."""
     warehouse = Warehouse(settings.home / "warehouse.duckdb")
-    out.print(score_table([score for score in warehouse.scores() if score.split == "test" and not score.origin]))
+    scores = [score for score in warehouse.scores() if score.split == "test" and not score.origin and not score.part]
+    out.print(score_table(scores))
     decisions = warehouse.decisions()
     if decisions:
         last = decisions[-1]

@@ -57,7 +57,7 @@ def export_pairs(
         if is_csv:
             writer = csv.DictWriter(stream, fieldnames=[*PAIR_COLUMNS, *REVIEW_COLUMNS])
             writer.writeheader()
-            writer.writerows({name: _protect(value) for name, value in row.items()} for row in rows)
+            writer.writerows({name: protected(value) for name, value in row.items()} for row in rows)
         else:
             stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return len(rows)
@@ -240,7 +240,7 @@ def _is_csv(path: Path) -> bool:
     return path.suffix.lower() == ".csv"
 
 
-def _protect(value: str) -> str:
+def protected(value: str) -> str:
     """Return the value, with an apostrophe in front if a spreadsheet would not read it as text.
 
     That is what may be a formula, a number, a date or a truth value.

@@ -24,8 +24,8 @@ class Tracker:
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Record numbers of one step."""
 
-    def log_artifacts(self, folder: Path) -> None:
-        """Store a copy of the folder with the run."""
+    def log_artifacts(self, folder: Path, name: str = "adapter") -> None:
+        """Store a copy of the folder with the run, under this name."""
 
     def end(self, failed: bool = False) -> None:
         """Close the run."""
@@ -82,13 +82,13 @@ class MlflowTracker(Tracker):
         now = int(time.time() * 1000)
         self._client.log_batch(self.run_id, metrics=[Metric(k, v, now, step) for k, v in metrics.items()])
 
-    def log_artifacts(self, folder: Path) -> None:
-        """Store a copy of the folder with the run."""
+    def log_artifacts(self, folder: Path, name: str = "adapter") -> None:
+        """Store a copy of the folder with the run, under this name."""
         uri = self._client.get_run(self.run_id).info.artifact_uri
         if self.artifacts is not None and uri.startswith(SCHEME):
-            store_files(folder, uri, "adapter", self.artifacts)
+            store_files(folder, uri, name, self.artifacts)
         else:
-            self._client.log_artifacts(self.run_id, str(folder), "adapter")
+            self._client.log_artifacts(self.run_id, str(folder), name)
 
     def end(self, failed: bool = False) -> None:
         """Close the run as finished or failed."""

@@ -1,0 +1,105 @@
+"""The studies of one home: makes them from stored answers, and shows annotators their tasks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ragtune.errors import DatasetError, SettingsError
+from ragtune.evaluation.studies.items import (
+    answers_of,
+    model_names,
+    pairwise_items,
+    rating_items,
+    read_answers,
+    traffic_items,
+)
+from ragtune.evaluation.studies.store import StudyStore
+from ragtune.evaluation.studies.study import GUIDELINES, Mode, Study, StudyItem
+from ragtune.records import AnswerSet, Chunk, ScoredAnswer
+from ragtune.settings import Settings
+from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.feedback import FeedbackLog
+
+_OFFERED = 10
+"""Live answers that are read for each that is wanted, so that the sample is not only the newest. Chosen by hand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyPlan:
+    """What a study is made of: `models` or `files` (one or two of them), or live traffic if both are empty.
+
+    `split` is the one whose answers are taken; `count` limits the items.
+    """
+
+    name: str
+    mode: Mode
+    models: tuple[str, ...] = ()
+    split: str = "test"
+    files: tuple[Path, ...] = ()
+    count: int = 60
+    guideline: str = ""
+
+
+class StudyDesk:
+    """The studies of one home, in the database of the feedback."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = StudyStore(settings.feedback_url)
+        self._artifacts = ArtifactStore(settings.home / "artifacts")
+
+    def create(self, plan: StudyPlan) -> tuple[Study, int]:
+        """Store a study and return it with the number of its items.
+
+        Raises:
+            SettingsError: the plan does not fit the mode.
+            DatasetError: there are no such answers, or the name is taken.
+        """
+        if plan.models and plan.files:
+            raise SettingsError("Both models and files are given.", "answers of models, of files, or of live traffic")
+        sources = plan.models or tuple(file.stem for file in plan.files)
+        if plan.mode == "pairwise" and len(sources) != 2:
+            raise SettingsError(f"A comparison of {len(sources)} sources.", "two models or two files to compare")
+        study = Study(
+            name=plan.name,
+            mode=plan.mode,
+            guideline=plan.guideline or GUIDELINES[plan.mode],
+            source=f"{', '.join(sources)} on {plan.split}" if sources else "live traffic",
+            seed=self.settings.seed,
+        )
+        items = self._items(plan, sources)
+        return self.store.create(study, items), len(items)
+
+    def models(self, split: str) -> list[str]:
+        """Return the models whose answers to the questions of a split are stored."""
+        return model_names(self._sets(), split)
+
+    def _items(self, plan: StudyPlan, sources: Sequence[str]) -> list[StudyItem]:
+        seed = self.settings.seed
+        if not sources:
+            return self._traffic(plan.count, seed)
+        answers: list[list[ScoredAnswer]] = [read_answers(file) for file in plan.files]
+        if plan.models:
+            sets = self._sets()
+            answers = [answers_of(sets, model, plan.split) for model in plan.models]
+        if plan.mode == "pairwise":
+            return pairwise_items(answers[0], answers[1], (sources[0], sources[1]), plan.count, seed)
+        return rating_items(dict(zip(sources, answers, strict=True)), plan.count, seed)
+
+    def _traffic(self, count: int, seed: int) -> list[StudyItem]:
+        log = FeedbackLog(self.settings.feedback_url)
+        try:
+            responses = log.newest_responses(_OFFERED * count)
+        finally:
+            log.close()
+        ref = self._artifacts.current("chunks")
+        return traffic_items(responses, self._artifacts.read_records(ref, Chunk) if ref else [], count, seed)
+
+    def _sets(self) -> list[AnswerSet]:
+        ref = self._artifacts.current("eval_answers")
+        if ref is None:
+            raise DatasetError(
+                "There are no answers to held-out questions yet.",
+                fix="run `ragtune materialize`, or take answers of live traffic or of files",
+            )
+        return self._artifacts.read_records(ref, AnswerSet)

@@ -1,0 +1,122 @@
+"""What the assets of judges, people and the report compute, without a graph around them."""
+
+from dataclasses import replace
+
+import pytest
+
+from ragtune.evaluation.judges import RUBRIC, answer_key
+from ragtune.evaluation.report.content import build_report
+from ragtune.evaluation.report.pages import HTML_NAME, report_folder, write_report
+from ragtune.evaluation.studies.items import rating_items
+from ragtune.evaluation.studies.results import people_labels, study_results
+from ragtune.evaluation.studies.store import StudyStore
+from ragtune.evaluation.studies.study import GUIDELINES, Study
+from ragtune.records import AnswerSet
+from ragtune.settings import load_settings
+from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.warehouse import Warehouse
+from ragtune_assets.evaluation import gains
+from ragtune_assets.report import AnswerRatings, Judged, agreement_rows, answer_ratings_of, judge, measured
+from ragtune_serving.cli import app
+from tests.support.answering_fakes import WordEvidence
+from tests.support.measured_candidate import measured_candidate
+from tests.support.releases import manifest
+from tests.test_studies import answers
+
+
+def sets(split="gate") -> tuple[AnswerSet, AnswerSet]:
+    live = tuple(replace(answer, scored_text=answer.answer) for answer in answers("old"))
+    candidate = tuple(replace(answer, scored_text=answer.answer) for answer in answers("new"))
+    return AnswerSet("base", "bf16", "base", split, live), AnswerSet("fine-tuned", "w8a8", "4f1b", split, candidate)
+
+
+@pytest.fixture
+def studied(tmp_path):
+    """A study that two people rated: ada says yes to everything, bob too but for one answer."""
+    store = StudyStore(f"sqlite:///{tmp_path / 'studies.db'}")
+    items = rating_items({"fine-tuned w8a8": answers("new")}, 20, seed=1)
+    store.create(Study(name="spring", mode="rating", guideline=GUIDELINES["rating"], source="tests", seed=1), items)
+    store.assign("spring", ["ada", "bob"], 2)
+    for name in ("ada", "bob"):
+        for task in store.open_tasks("spring", name):
+            choice = "no" if name == "bob" and task.item_id == items[0].id else "yes"
+            store.rate(task.id, name, dict.fromkeys(RUBRIC, choice))
+    yield store
+    store.close()
+
+
+def test_without_a_language_model_the_evidence_model_judges_both_models(tmp_path):
+    judged = judge(sets(), WordEvidence(), load_settings({"home": tmp_path}))
+    assert {j.judge for j in judged.judgements} == {"evidence model words"}
+    assert len(judged.judgements) == 2 * 2 * 20
+    assert (judged.preferences, judged.usage) == ((), {})
+    store = ArtifactStore(tmp_path / "artifacts")
+    assert store.read_records(store.write_records("judgements", [judged]), Judged) == [judged]
+
+
+def test_ratings_travel_to_the_report_and_the_warehouse(studied, tmp_path):
+    result = study_results(studied, "spring")
+    ratings = answer_ratings_of([result], people_labels(studied))
+    assert ratings.raters == "spring: 40 ratings of 20 items by ada, bob"
+    assert len(ratings.labels) == 19 * len(RUBRIC)
+    store = ArtifactStore(tmp_path / "artifacts")
+    assert store.read_records(store.write_records("answer_ratings", [ratings]), AnswerRatings) == [ratings]
+    warehouse = Warehouse(tmp_path / "w.duckdb")
+    warehouse.append(ratings.models)
+    warehouse.append(agreement_rows(result))
+    _, rows = warehouse.query("SELECT question, percent FROM newest_agreement WHERE annotators = 'ada, bob'")
+    assert sorted(rows) == sorted((question, 0.95) for question in RUBRIC)
+    _, rows = warehouse.query("SELECT model, n FROM newest_rated_models WHERE question = 'correct'")
+    assert rows == [("fine-tuned w8a8", 20)]
+
+
+def test_gains_are_shown_over_older_models_and_by_rounding_for_the_metrics_that_apply(tmp_path):
+    compared = [
+        AnswerSet("base", "bf16", "base", "test", tuple(answers("old"))),
+        AnswerSet("fine-tuned", "bf16", "4f1b", "test", tuple(answers("new"))),
+        AnswerSet("fine-tuned", "w8a8", "4f1b", "test", tuple(answers("new"))),
+        *sets("gate"),
+    ]
+    rows = gains(compared, load_settings({"home": tmp_path}))
+    assert [(row.over, row.model, row.precision, row.gain.metric) for row in rows] == [
+        ("base bf16", "fine-tuned", "bf16", "token_f1"),
+        ("base bf16", "fine-tuned", "w8a8", "token_f1"),
+        ("fine-tuned bf16", "fine-tuned", "w8a8", "token_f1"),
+    ]
+
+
+def test_a_home_without_studies_has_ratings_of_nobody(tmp_path):
+    store = StudyStore(f"sqlite:///{tmp_path / 'studies.db'}")
+    assert answer_ratings_of([], people_labels(store)) == AnswerRatings((), (), (), "")
+    store.close()
+
+
+def test_what_is_known_of_a_candidate_compares_its_judges_with_people(studied, tmp_path):
+    settings = load_settings({"home": tmp_path})
+    ratings = answer_ratings_of([study_results(studied, "spring")], people_labels(studied))
+    judged = judge(sets(), WordEvidence(), settings)
+    decision = measured_candidate().decision
+    described = replace(manifest(), gate={name: getattr(decision, name) for name in decision.__dataclass_fields__})
+    known = measured("4", described, sets(), [], [], [], judged, ratings, settings)
+    assert known.models == ("base bf16", "fine-tuned w8a8")
+    assert {c.question: c.confusion.n for c in known.calibrations} == {"correct": 19, "supported": 19}
+    assert not any(c.counts for c in known.calibrations)
+    assert answer_key("q1?", "new says 1") in {label.answer_key for label in ratings.labels}
+    assert "19 rated answers; 40 are needed" in str(build_report(known))
+
+
+def test_the_command_prints_where_the_newest_report_is_and_what_to_do(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path))
+    missing = CliRunner().invoke(app, ["report"])
+    assert "There is no report about a candidate" in str(missing.exception)
+    for version in ("9", "10"):
+        write_report(build_report(replace(measured_candidate(), version=version)), report_folder(tmp_path, version))
+    printed = CliRunner().invoke(app, ["report"]).stdout
+    assert printed.splitlines()[0] == str(tmp_path / "reports" / "10" / HTML_NAME)
+    assert "# Version 10: promoted" in printed
+    assert "## What to do next" in printed
+    assert "## Scores" not in printed
+    assert "## Scores" in CliRunner().invoke(app, ["report", "9", "--markdown"]).stdout
+    assert "version 8" in str(CliRunner().invoke(app, ["report", "8"]).exception)
