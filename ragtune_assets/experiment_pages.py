@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ragtune.evaluation.feedback_trends import worst
-from ragtune.records import ExperimentDecision, ExperimentResult, FeedbackTrend, QuestionGap
+from ragtune.store.report_rows import ExperimentDecision, ExperimentResult, FeedbackTrend, QuestionGap
 from ragtune_assets.display import curve, table
 
 Page = dict[str, Any]

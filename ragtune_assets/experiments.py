@@ -8,10 +8,11 @@ from ragtune.evaluation.feedback_trends import rated_responses, trends, worst_qu
 from ragtune.evaluation.question_gaps import question_gaps
 from ragtune.experiments.results import all_decisions, all_results
 from ragtune.ports import Embedder
-from ragtune.records import ArtifactRef, Chunk, ExperimentDecision
+from ragtune.records import ArtifactRef, Chunk
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.experiments import ExperimentStore
 from ragtune.store.feedback import FeedbackLog
+from ragtune.store.report_rows import ExperimentDecision
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets import experiment_pages as pages
 from ragtune_assets.asset import asset

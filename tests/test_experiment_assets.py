@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from ragtune.experiments.control import run_once
-from ragtune.records import ArtifactRef, ExperimentDecision, ExperimentResult
+from ragtune.records import ArtifactRef
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.report_rows import ExperimentDecision, ExperimentResult
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets.experiments import (
     experiment_decisions,

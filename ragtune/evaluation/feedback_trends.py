@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ragtune.records import Chunk, FeedbackEvent, FeedbackTrend, ResponseRecord
+from ragtune.records import Chunk, FeedbackEvent, ResponseRecord
+from ragtune.store.report_rows import FeedbackTrend
 
 Z = 1.959964
 """Standard normal quantile of a two-sided 95% interval."""

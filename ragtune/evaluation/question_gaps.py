@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ragtune.ports import Embedder
-from ragtune.records import QuestionGap, ResponseRecord
+from ragtune.records import ResponseRecord
+from ragtune.store.report_rows import QuestionGap
 
 if TYPE_CHECKING:
     import numpy as np

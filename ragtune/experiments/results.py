@@ -7,9 +7,9 @@ from datetime import datetime
 from ragtune.experiments.control import replay_decision
 from ragtune.experiments.outcomes import METRICS
 from ragtune.experiments.status import Look, compare_on, look_again, look_now
-from ragtune.records import ExperimentDecision, ExperimentResult
 from ragtune.store.experiments import Experiment, ExperimentStore
 from ragtune.store.feedback import FeedbackLog
+from ragtune.store.report_rows import ExperimentDecision, ExperimentResult
 
 
 def all_results(store: ExperimentStore, log: FeedbackLog, at: datetime) -> list[ExperimentResult]:

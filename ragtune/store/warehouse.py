@@ -16,9 +16,6 @@ from ragtune.errors import ResourceError
 from ragtune.records import (
     AgreementRow,
     BenchmarkRow,
-    ExperimentDecision,
-    ExperimentResult,
-    FeedbackTrend,
     GateDecision,
     GateLook,
     RatedModel,
@@ -26,6 +23,7 @@ from ragtune.records import (
     Score,
     ScoredAnswer,
 )
+from ragtune.store.report_rows import ExperimentDecision, ExperimentResult, FeedbackTrend
 from ragtune.store.timestamps import now
 
 if TYPE_CHECKING:

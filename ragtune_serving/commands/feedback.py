@@ -10,11 +10,12 @@ from ragtune.dataset.feedback_trace import FeedbackTrace, feedback_of_version, t
 from ragtune.evaluation.feedback_trends import rated_responses, trends, worst, worst_questions
 from ragtune.evaluation.question_gaps import question_gaps
 from ragtune.ports import Embedder
-from ragtune.records import Chunk, FeedbackTrend, QuestionGap, SplitItem
+from ragtune.records import Chunk, SplitItem
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
 from ragtune.store.registry import ModelRegistry
+from ragtune.store.report_rows import FeedbackTrend, QuestionGap
 from ragtune_serving.terminal import out, print_json
 
 app = typer.Typer(help="What people think of the answers.", no_args_is_help=True)

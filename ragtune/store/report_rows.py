@@ -1,0 +1,79 @@
+"""The rows of reports about experiments and feedback, as artefacts and the warehouse keep them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedbackTrend:
+    """What feedback says about a group of responses.
+
+    `kind` says what is grouped by (`all`, `day`, `version`, `topic`, `source`, `dial`, `document`), `name` is the
+    group. `value` is the share of thumbs up, a mean over the users who rated, with its 95% interval.
+    """
+
+    kind: str
+    name: str
+    responses: int
+    rated: int
+    users: int
+    value: float
+    low: float
+    high: float
+    corrections: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionGap:
+    """Questions that are alike and that the documents do not answer; `question` is the one nearest to all others.
+
+    `recent` counts those of the last part of the time that the report covers, and `expected` how many of them there
+    would be if they came evenly.
+    """
+
+    question: str
+    count: int
+    users: int
+    first_at: str
+    last_at: str
+    recent: int
+    expected: float
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentResult:
+    """How a candidate of an experiment compares with the control on one metric; differences are in its `unit`.
+
+    `path` is a JSON list of (blocks, low, high) over time, for the metric that decides.
+    """
+
+    experiment: str
+    state: str
+    version: str
+    control: str
+    metric: str
+    decides: bool
+    declaration: str
+    difference: float
+    low: float
+    high: float
+    unit: str
+    p_value: float
+    users_control: int
+    users_candidate: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentDecision:
+    """How an experiment ended; `replayed` says whether its logs give the same decision again."""
+
+    experiment: str
+    stopped_at: str
+    versions: str
+    metric: str
+    reason: str
+    winner: str
+    promotion: str
+    replayed: bool
