@@ -14,7 +14,13 @@ from pathlib import Path
 from grounding.collection import STORIES, Collection, build_collection
 from ragtune.answer.lines import LineSimilarity
 from ragtune.answer.passages import hits_needed
-from ragtune.backends.catalog import embedder_from, line_similarity_from, retriever_over, search_index_from
+from ragtune.backends.catalog import (
+    embedder_from,
+    evidence_from,
+    line_similarity_from,
+    retriever_over,
+    search_index_from,
+)
 from ragtune.draws import draw
 from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.retrieval import Retriever
@@ -24,6 +30,7 @@ from ragtune.model.examples.builder import ExampleBuilder
 from ragtune.model.examples.example import TrainingExample
 from ragtune.model.training.sft import TrainingJob, train_adapter
 from ragtune.model.training.tracking import MlflowTracker
+from ragtune.ports import EvidenceModel
 from ragtune.records import QAPair, SplitItem
 from ragtune.settings import Settings, load_settings, prepare_process
 from ragtune.store.artifacts import ArtifactStore
@@ -58,13 +65,17 @@ def main() -> None:
     update_index(index, embedder, collection.chunks, report_progress)
     retriever = retriever_over(index, embedder, settings)
     similarity = LineSimilarity(line_similarity_from(settings).embedder, kept_chunks=len(collection.chunks))
-    conversations = build_conversations(collection, retriever, similarity, settings)
+    conversations = build_conversations(collection, retriever, similarity, evidence_from(settings), settings)
     describe(conversations)
     train(conversations, settings, options.out or settings.home / "adapter")
 
 
 def build_conversations(
-    collection: Collection, retriever: Retriever, similarity: LineSimilarity | None, settings: Settings
+    collection: Collection,
+    retriever: Retriever,
+    similarity: LineSimilarity | None,
+    evidence: EvidenceModel | None,
+    settings: Settings,
 ) -> Conversations:
     """Return the conversations for training and validation; a title is in one of them only."""
     seed = settings.seed
@@ -79,7 +90,9 @@ def build_conversations(
 
     def conversations(pairs: Sequence[QAPair], together: int) -> list[TrainingExample]:
         search = batched_search(retriever, [pair.question for pair in pairs], hits_needed(settings.answer.passages))
-        builder = ExampleBuilder(collection.chunks, search, settings.answer, seed, similarity=similarity)
+        builder = ExampleBuilder(
+            collection.chunks, search, settings.answer, seed, similarity=similarity, evidence=evidence
+        )
         items = [SplitItem(pair, "train", pair.document_id) for pair in pairs]
         return builder.build(items, together, progress=report_progress)
 
