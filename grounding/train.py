@@ -8,7 +8,7 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grounding.collection import STORIES, Collection, build_collection
@@ -28,6 +28,7 @@ from ragtune.model.base.capacity import Machine
 from ragtune.model.base.pretrained import resolve_base_model
 from ragtune.model.examples.builder import ExampleBuilder
 from ragtune.model.examples.example import TrainingExample
+from ragtune.model.examples.mixture import DEFAULT
 from ragtune.model.training.sft import TrainingJob, train_adapter
 from ragtune.model.training.tracking import MlflowTracker
 from ragtune.ports import EvidenceModel
@@ -40,6 +41,10 @@ _TEMPLATE_SHARE = 0.3
 """Share of the training pairs that the rule-based writer makes; at most a third, so that people's wording leads."""
 _VALIDATION_SHARE = 0.04
 """Titles and pages whose questions only validate. Chosen by hand: they give some hundred questions."""
+
+_ANSWERED = replace(DEFAULT, removed_lines=0.0, missed=0.0)
+"""People's questions are never refused in training: a small model learns the share of refusals and not the passages
+(docs/decisions/peoples-questions.md). Evidence decides about refusals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ def build_conversations(
     seed = settings.seed
     people = collection.people
     held_out = {pair.document_id for pair in people if draw(seed, "validation", pair.document_id) < _VALIDATION_SHARE}
-    training = [pair for pair in people if pair.document_id not in held_out]
+    training = [pair for pair in people if pair.answerable and pair.document_id not in held_out]
     count = round(len(training) * _TEMPLATE_SHARE / (1 - _TEMPLATE_SHARE))
     templates = [pair for pair in collection.templates if pair.document_id not in held_out]
     templates = sorted(templates, key=lambda pair: draw(seed, "template", pair.id))[:count]
@@ -91,7 +96,7 @@ def build_conversations(
     def conversations(pairs: Sequence[QAPair], together: int) -> list[TrainingExample]:
         search = batched_search(retriever, [pair.question for pair in pairs], hits_needed(settings.answer.passages))
         builder = ExampleBuilder(
-            collection.chunks, search, settings.answer, seed, similarity=similarity, evidence=evidence
+            collection.chunks, search, settings.answer, seed, _ANSWERED, similarity=similarity, evidence=evidence
         )
         items = [SplitItem(pair, "train", pair.document_id) for pair in pairs]
         return builder.build(items, together, progress=report_progress)
