@@ -1,5 +1,7 @@
 """Tests of the decision to answer, quote or refuse."""
 
+from dataclasses import replace
+
 import pytest
 
 from ragtune.answer.decision import Kind, Rules, decide, quotation_text, refuses_at_once, rules_for
@@ -39,6 +41,12 @@ def test_the_evidence_decides_what_becomes_of_the_models_sentence(
     sentence: str, refused: bool, rules: Rules, kind: Kind
 ):
     assert decide(sentence, refused, QUESTION, [BEST, OTHER], rules) is kind
+
+
+@pytest.mark.parametrize(("probability", "kind"), [(0.5, Kind.QUOTATION), (0.7, Kind.ANSWER_AND_QUOTATION)])
+def test_an_answer_from_a_unit_that_is_much_less_likely_than_the_best_is_replaced(probability: float, kind: Kind):
+    evidence = [BEST, replace(OTHER, probability=probability)]
+    assert decide("Half shelves are not sold. [1]", False, QUESTION, evidence, RULES) is kind
 
 
 class ShareIsThreshold(WordEvidence):

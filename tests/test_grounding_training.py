@@ -101,6 +101,6 @@ def test_stories_never_validate(conversations) -> None:
     collection, _ = conversations
     stories = [replace(each, kind="fairytale") for each in collection.people]
     built = train.build_conversations(
-        replace(collection, people=stories), FirstFive(collection.chunks), None, Settings()
+        replace(collection, people=stories), FirstFive(collection.chunks), None, None, Settings()
     )
     assert built.validation == []
