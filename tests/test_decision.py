@@ -58,7 +58,14 @@ class ShareIsThreshold(WordEvidence):
 
 @pytest.mark.parametrize(
     ("refused_share", "model_refuses", "threshold", "doubtful"),
-    [(0.1, 0.8, 0.02, 0.1), (0.1, 0.2, 0.02, 0.4), (0.1, 0.0, 0.02, 0.8), (0.0, 0.5, 0.0, 0.0), (1.0, 1.0, 0.2, 0.8)],
+    [
+        (0.1, 0.8, 0.02, 0.1),
+        (0.1, 0.2, 0.02, 0.4),
+        (0.1, 0.02, 0.02, 1.0),
+        (0.1, 0.0, 0.02, 1.0),
+        (0.0, 0.5, 0.0, 0.0),
+        (1.0, 1.0, 0.2, 0.8),
+    ],
 )
 def test_refusals_of_a_model_that_seldom_refuses_count_more(
     refused_share: float, model_refuses: float, threshold: float, doubtful: float

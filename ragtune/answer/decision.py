@@ -85,13 +85,14 @@ def rules_for(
 
     `model_refuses` is the share of answerable questions that the language model refuses by itself. A fifth of
     `refused_share` goes to questions whatever the model writes, the rest to those that it refuses, so that its
-    refusals count more the fewer they are.
+    refusals count more the fewer they are, and all of them if they are few enough.
     """
     sure = refused_share * _SURE_PART
-    rest = (refused_share - sure) / max(model_refuses, refused_share) if refused_share else 0.0
+    rest = refused_share - sure
+    doubtful = rest / model_refuses if model_refuses > rest else float(rest > 0)
     return Rules(
         threshold=model.threshold(sure),
-        doubtful=model.threshold(max(sure, rest)),
+        doubtful=model.threshold(max(sure, doubtful)),
         strict=strict,
         quotations=quotations,
     )
