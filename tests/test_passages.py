@@ -123,7 +123,7 @@ def test_training_evaluation_and_serving_show_the_same_prompt_for_the_same_hits(
     mixture = Mixture(
         removed=0.0, removed_how_to=0.0, styled=0.0, shuffled=0.0, follow_up=0.5, shortened=1.0, small_talk=0.0
     )
-    evidence = WordEvidence()
+    evidence = WordEvidence(least=0.0)
     builder = ExampleBuilder(chunks, retriever.search, settings.answer, 1, mixture, evidence=evidence)
     prompts = [example.messages[:-1] for example in builder.build(items)]
     assert all("\nClosest sentences:\n- " in prompt[-1].content for prompt in prompts)
