@@ -8,13 +8,19 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grounding.collection import STORIES, Collection, build_collection
 from ragtune.answer.lines import LineSimilarity
 from ragtune.answer.passages import hits_needed
-from ragtune.backends.catalog import embedder_from, line_similarity_from, retriever_over, search_index_from
+from ragtune.backends.catalog import (
+    embedder_from,
+    evidence_from,
+    line_similarity_from,
+    retriever_over,
+    search_index_from,
+)
 from ragtune.draws import draw
 from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.retrieval import Retriever
@@ -22,8 +28,10 @@ from ragtune.model.base.capacity import Machine
 from ragtune.model.base.pretrained import resolve_base_model
 from ragtune.model.examples.builder import ExampleBuilder
 from ragtune.model.examples.example import TrainingExample
+from ragtune.model.examples.mixture import DEFAULT
 from ragtune.model.training.sft import TrainingJob, train_adapter
 from ragtune.model.training.tracking import MlflowTracker
+from ragtune.ports import EvidenceModel
 from ragtune.records import QAPair, SplitItem
 from ragtune.settings import Settings, load_settings, prepare_process
 from ragtune.store.artifacts import ArtifactStore
@@ -33,6 +41,10 @@ _TEMPLATE_SHARE = 0.3
 """Share of the training pairs that the rule-based writer makes; at most a third, so that people's wording leads."""
 _VALIDATION_SHARE = 0.04
 """Titles and pages whose questions only validate. Chosen by hand: they give some hundred questions."""
+
+_ANSWERED = replace(DEFAULT, removed_lines=0.0, missed=0.0)
+"""People's questions are never refused in training: a small model learns the share of refusals and not the passages
+(docs/decisions/peoples-questions.md). Evidence decides about refusals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +70,23 @@ def main() -> None:
     update_index(index, embedder, collection.chunks, report_progress)
     retriever = retriever_over(index, embedder, settings)
     similarity = LineSimilarity(line_similarity_from(settings).embedder, kept_chunks=len(collection.chunks))
-    conversations = build_conversations(collection, retriever, similarity, settings)
+    conversations = build_conversations(collection, retriever, similarity, evidence_from(settings), settings)
     describe(conversations)
     train(conversations, settings, options.out or settings.home / "adapter")
 
 
 def build_conversations(
-    collection: Collection, retriever: Retriever, similarity: LineSimilarity | None, settings: Settings
+    collection: Collection,
+    retriever: Retriever,
+    similarity: LineSimilarity | None,
+    evidence: EvidenceModel | None,
+    settings: Settings,
 ) -> Conversations:
     """Return the conversations for training and validation; a title is in one of them only."""
     seed = settings.seed
     people = collection.people
     held_out = {pair.document_id for pair in people if draw(seed, "validation", pair.document_id) < _VALIDATION_SHARE}
-    training = [pair for pair in people if pair.document_id not in held_out]
+    training = [pair for pair in people if pair.answerable and pair.document_id not in held_out]
     count = round(len(training) * _TEMPLATE_SHARE / (1 - _TEMPLATE_SHARE))
     templates = [pair for pair in collection.templates if pair.document_id not in held_out]
     templates = sorted(templates, key=lambda pair: draw(seed, "template", pair.id))[:count]
@@ -79,7 +95,9 @@ def build_conversations(
 
     def conversations(pairs: Sequence[QAPair], together: int) -> list[TrainingExample]:
         search = batched_search(retriever, [pair.question for pair in pairs], hits_needed(settings.answer.passages))
-        builder = ExampleBuilder(collection.chunks, search, settings.answer, seed, similarity=similarity)
+        builder = ExampleBuilder(
+            collection.chunks, search, settings.answer, seed, _ANSWERED, similarity=similarity, evidence=evidence
+        )
         items = [SplitItem(pair, "train", pair.document_id) for pair in pairs]
         return builder.build(items, together, progress=report_progress)
 

@@ -188,9 +188,10 @@ class AnswerSettings(Section):
 
     passages: int = Field(6, ge=1, le=20)
     shown_words: int = Field(150, ge=20)
+    pointed_out: int = Field(3, ge=0, description="sentences closest to the question that the prompt repeats")
     max_tokens: int = Field(96, ge=1)
     refused_share: float = Field(0.05, ge=0, le=1, description="share of answerable questions that may be refused")
-    model_refuses: float = Field(0.08, ge=0, le=1, description="share of answerable questions that the model refuses")
+    model_refuses: float = Field(0.01, ge=0, le=1, description="share of answerable questions that the model refuses")
     quotations: bool = Field(True, description="quote a sentence if the model refuses or has no support")
     dials: dict[str, float] = Field(default_factory=dict)
     switches: dict[str, bool] = Field(default_factory=dict)

@@ -190,10 +190,11 @@ def benchmark_runs(
     store: dg.ResourceParam[ArtifactStore],
     retriever: dg.ResourceParam[Retriever],
     similarity: dg.ResourceParam[LineSimilarity],
+    evidence: dg.ResourceParam[EvidenceModel],
     engine: dg.ResourceParam[Engine],
 ) -> dg.MaterializeResult[ArtifactRef]:
     """Latency, throughput and memory of each precision at each concurrency, with prompts like those of users."""
-    prompts = benchmark_prompts(store.read_records(qa_splits, SplitItem), retriever, similarity, settings)
+    prompts = benchmark_prompts(store.read_records(qa_splits, SplitItem), retriever, similarity, evidence, settings)
     folders = precision_folders(store, merged_model, quantized_model)
     version, run_id = quantized_model.sha256[:12], context.run.run_id[:8]
     rows = benchmark(engine, folders, prompts, version, run_id, settings)
@@ -249,11 +250,15 @@ def _in_groups(answers: Sequence[ScoredAnswer], groups: Mapping[str, str]) -> li
 
 
 def benchmark_prompts(
-    items: Sequence[SplitItem], retriever: Retriever, similarity: LineSimilarity, settings: Settings
+    items: Sequence[SplitItem],
+    retriever: Retriever,
+    similarity: LineSimilarity,
+    evidence: EvidenceModel,
+    settings: Settings,
 ) -> list[tuple[Message, ...]]:
     """Return one prompt per request that the benchmark sends, from test questions."""
     count = settings.benchmark.requests * len(settings.benchmark.concurrency)
-    answerer = Answerer(retriever, settings.answer, similarity)
+    answerer = Answerer(retriever, settings.answer, similarity, evidence)
     return [answerer.prepare(pair.question).messages for pair in held_out(items, "test", count, settings.seed)]
 
 

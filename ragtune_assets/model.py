@@ -28,6 +28,7 @@ from ragtune.model.examples.tokens import STRETCH
 from ragtune.model.training.report import REPORT, AdapterReport
 from ragtune.model.training.sft import TrainingJob, train_adapter
 from ragtune.model.training.tracking import MlflowTracker
+from ragtune.ports import EvidenceModel
 from ragtune.records import ArtifactRef, Chunk, Document, Hit, Split, SplitItem, content_id
 from ragtune.settings import Settings, TrainingSettings
 from ragtune.store.artifacts import ArtifactStore, files_sha256, folder_files, write_json
@@ -89,6 +90,7 @@ def lora_adapter(
     store: dg.ResourceParam[ArtifactStore],
     retriever: dg.ResourceParam[Retriever],
     similarity: dg.ResourceParam[LineSimilarity],
+    evidence: dg.ResourceParam[EvidenceModel],
 ) -> dg.MaterializeResult[ArtifactRef]:
     """A LoRA adapter for grounded answers, trained by TRL and tracked by MLflow; interrupted training resumes.
 
@@ -99,10 +101,10 @@ def lora_adapter(
     passages = store.read_records(chunks, Chunk)
     replay = store.read_records(replay_questions, out_of_domain.OutOfDomainQuestion)
     together = settings.training.together
-    training = examples(items, "train", passages, retriever, similarity, settings, together)
-    training = with_replay(training, replay, "train", similarity, settings, together)
-    validation = examples(items, "validation", passages, retriever, similarity, settings)
-    validation = with_replay(validation, replay, "validation", similarity, settings)
+    training = examples(items, "train", passages, retriever, similarity, evidence, settings, together)
+    training = with_replay(training, replay, "train", similarity, evidence, settings, together)
+    validation = examples(items, "validation", passages, retriever, similarity, evidence, settings)
+    validation = with_replay(validation, replay, "validation", similarity, evidence, settings)
     ref, report = train(store, base_model, training, validation, settings)
     return materialized(ref, pages.adapter_page(report, settings.mlflow_pages))
 
@@ -135,11 +137,12 @@ def quantized_model(
     store: dg.ResourceParam[ArtifactStore],
     retriever: dg.ResourceParam[Retriever],
     similarity: dg.ResourceParam[LineSimilarity],
+    evidence: dg.ResourceParam[EvidenceModel],
 ):
     """INT4 by GPTQ and INT8, both from the same merge, calibrated on training conversations."""
     items, passages = store.read_records(qa_splits, SplitItem), store.read_records(chunks, Chunk)
     sample = calibration_sample(items, settings)
-    conversations = examples(sample, "train", passages, retriever, similarity, settings)
+    conversations = examples(sample, "train", passages, retriever, similarity, evidence, settings)
     merged, progress = store.folder(merged_model), LoggedProgress()
     machine = Machine(settings.device, settings.threads)
     with store.stage("quantized_model") as folder:
@@ -163,6 +166,7 @@ def examples(
     chunks: Sequence[Chunk],
     retriever: Retriever,
     similarity: LineSimilarity,
+    evidence: EvidenceModel,
     settings: Settings,
     together: int = 1,
 ) -> list[TrainingExample]:
@@ -177,7 +181,7 @@ def examples(
     limit = example_limit(settings.training, split)
     pairs = pairs[: together * limit]
     search = batched_search(retriever, [item.pair.question for item in pairs], hits_needed(settings.answer.passages))
-    builder = ExampleBuilder(chunks, search, settings.answer, settings.seed, similarity=similarity)
+    builder = ExampleBuilder(chunks, search, settings.answer, settings.seed, similarity=similarity, evidence=evidence)
     conversations = builder.build(pairs, together, limit, LoggedProgress())
     return sorted(conversations, key=lambda example: example.kind != CORRECTION)
 
@@ -213,6 +217,7 @@ def with_replay(
     replay: Sequence[out_of_domain.OutOfDomainQuestion],
     split: Split,
     similarity: LineSimilarity,
+    evidence: EvidenceModel,
     settings: Settings,
     together: int = 1,
 ) -> list[TrainingExample]:
@@ -225,9 +230,8 @@ def with_replay(
     passages = {chunk.id: chunk for question in questions for chunk in question.passages}
     items = [SplitItem(question.pair, split, question.pair.document_id) for question in questions]
     search = out_of_domain.FixedPassages(questions).search
-    others = ExampleBuilder(passages.values(), search, settings.answer, settings.seed, REPLAY, similarity).build(
-        items, together
-    )
+    builder = ExampleBuilder(passages.values(), search, settings.answer, settings.seed, REPLAY, similarity, evidence)
+    others = builder.build(items, together)
     limit = example_limit(settings.training, split)
     return interleave(conversations, others, settings.training.replay_share, limit)
 

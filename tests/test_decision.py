@@ -1,5 +1,7 @@
 """Tests of the decision to answer, quote or refuse."""
 
+from dataclasses import replace
+
 import pytest
 
 from ragtune.answer.decision import Kind, Rules, decide, quotation_text, refuses_at_once, rules_for
@@ -41,6 +43,12 @@ def test_the_evidence_decides_what_becomes_of_the_models_sentence(
     assert decide(sentence, refused, QUESTION, [BEST, OTHER], rules) is kind
 
 
+@pytest.mark.parametrize(("probability", "kind"), [(0.5, Kind.QUOTATION), (0.7, Kind.ANSWER_AND_QUOTATION)])
+def test_an_answer_from_a_unit_that_is_much_less_likely_than_the_best_is_replaced(probability: float, kind: Kind):
+    evidence = [BEST, replace(OTHER, probability=probability)]
+    assert decide("Half shelves are not sold. [1]", False, QUESTION, evidence, RULES) is kind
+
+
 class ShareIsThreshold(WordEvidence):
     """The threshold of a share is the share itself, so that a test can read it off."""
 
@@ -50,7 +58,14 @@ class ShareIsThreshold(WordEvidence):
 
 @pytest.mark.parametrize(
     ("refused_share", "model_refuses", "threshold", "doubtful"),
-    [(0.1, 0.8, 0.02, 0.1), (0.1, 0.2, 0.02, 0.4), (0.1, 0.0, 0.02, 0.8), (0.0, 0.5, 0.0, 0.0), (1.0, 1.0, 0.2, 0.8)],
+    [
+        (0.1, 0.8, 0.02, 0.1),
+        (0.1, 0.2, 0.02, 0.4),
+        (0.1, 0.02, 0.02, 1.0),
+        (0.1, 0.0, 0.02, 1.0),
+        (0.0, 0.5, 0.0, 0.0),
+        (1.0, 1.0, 0.2, 0.8),
+    ],
 )
 def test_refusals_of_a_model_that_seldom_refuses_count_more(
     refused_share: float, model_refuses: float, threshold: float, doubtful: float

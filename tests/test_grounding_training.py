@@ -11,6 +11,7 @@ from ragtune.knowledge.retrieval import Retriever
 from ragtune.model.examples.builder import PEOPLE
 from ragtune.records import Chunk, Hit, QAPair
 from ragtune.settings import Settings
+from tests.support.answering_fakes import WordEvidence
 
 TEXT = "The ferry costs {n} marks. A bicycle costs {m} marks more. The last ferry leaves at six."
 
@@ -58,12 +59,13 @@ def pair(about: Chunk, answer: str, **changes: str) -> QAPair:
 def conversations() -> tuple[Collection, train.Conversations]:
     chunks = [chunk(number) for number in range(120)]
     people = [pair(about, f"A bicycle costs {number + 1} marks more.") for number, about in enumerate(chunks)]
+    people += [replace(asked, id=f"{asked.id}-no", answerable=False, answer="") for asked in people[::4]]
     templates = [
         pair(about, "The last ferry leaves at six.", kind="statement", writer="extractive") for about in chunks
     ]
     collection = Collection(chunks, people, templates, Counter())
     # Without a similarity shared words choose the lines, and no embedder is needed.
-    built = train.build_conversations(collection, FirstFive(chunks), None, Settings())
+    built = train.build_conversations(collection, FirstFive(chunks), None, WordEvidence(), Settings())
     return collection, built
 
 
@@ -74,6 +76,13 @@ def test_questions_about_a_validation_title_are_not_trained_on(conversations) ->
     trained = {document_of[example.pair_id] for prompt in built.train for example in (prompt, *prompt.siblings)}
     assert validated
     assert not validated & trained
+
+
+def test_no_question_by_people_is_refused_in_training(conversations) -> None:
+    _, built = conversations
+    asked = [example for prompt in built.train for example in (prompt, *prompt.siblings) if example.kind == "web"]
+    assert len(asked) > 50
+    assert all("bicycle costs" in example.messages[-1].content for example in asked)
 
 
 def test_validation_questions_have_evidence_to_look_for(conversations) -> None:
@@ -92,6 +101,6 @@ def test_stories_never_validate(conversations) -> None:
     collection, _ = conversations
     stories = [replace(each, kind="fairytale") for each in collection.people]
     built = train.build_conversations(
-        replace(collection, people=stories), FirstFive(collection.chunks), None, Settings()
+        replace(collection, people=stories), FirstFive(collection.chunks), None, None, Settings()
     )
     assert built.validation == []

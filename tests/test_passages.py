@@ -12,7 +12,7 @@ from ragtune.model.examples.mixture import Mixture
 from ragtune.records import Chunk, Hit, Message, SplitItem
 from ragtune.settings import load_settings
 from ragtune_serving.grounding import Grounding
-from tests.support.answering_fakes import ScriptedChat
+from tests.support.answering_fakes import ScriptedChat, WordEvidence
 from tests.support.api_pages import articles, chunk, shop
 
 TEXTS = {
@@ -114,7 +114,7 @@ class FoundIndex:
         return [Hit(chunk, 1.0 / (1 + place)) for place, chunk in enumerate(ranked[:limit])]
 
 
-def test_training_evaluation_and_serving_show_the_same_passages_for_the_same_hits(tmp_path) -> None:
+def test_training_evaluation_and_serving_show_the_same_prompt_for_the_same_hits(tmp_path) -> None:
     settings = load_settings({"home": tmp_path, "gateway": {"poll_seconds": 0.02}, "answer": {"shown_words": 600}})
     chunks = [chunk(document) for document in [*shop(), *articles(12)]]
     items = [SplitItem(pair, "train", "c") for pair in ExtractiveWriter(4).write(chunks)]
@@ -123,12 +123,14 @@ def test_training_evaluation_and_serving_show_the_same_passages_for_the_same_hit
     mixture = Mixture(
         removed=0.0, removed_how_to=0.0, styled=0.0, shuffled=0.0, follow_up=0.5, shortened=1.0, small_talk=0.0
     )
-    examples = ExampleBuilder(chunks, retriever.search, settings.answer, 1, mixture).build(items)
-    prompts = [example.messages[:-1] for example in examples]
+    evidence = WordEvidence(least=0.0)
+    builder = ExampleBuilder(chunks, retriever.search, settings.answer, 1, mixture, evidence=evidence)
+    prompts = [example.messages[:-1] for example in builder.build(items)]
+    assert all("\nClosest sentences:\n- " in prompt[-1].content for prompt in prompts)
     assert any(len(prompt) == 2 for prompt in prompts)
     assert any(search_text(question_in(prompt), prompt[1:-1]) != question_in(prompt) for prompt in prompts)
 
-    grounding = Grounding(settings, lambda: retriever)
+    grounding = Grounding(settings, lambda: retriever, evidence=evidence)
     grounding.start()
     while not grounding.present:
         time.sleep(0.01)
@@ -137,10 +139,10 @@ def test_training_evaluation_and_serving_show_the_same_passages_for_the_same_hit
     assert [served.prepare(question_in(prompt), prompt[1:-1]).messages for prompt in prompts] == prompts
 
     chat = ScriptedChat(lambda messages: "Yes. [1]")
-    score_model([item.pair for item in items], RememberingAnswerer(retriever, settings.answer), chat)
+    score_model([item.pair for item in items], RememberingAnswerer(retriever, settings.answer, evidence=evidence), chat)
     evaluated = {call["messages"] for call in chat.calls}
     assert {prompt for prompt in prompts if len(prompt) == 2} <= evaluated
 
 
 def question_in(prompt: tuple[Message, ...]) -> str:
-    return prompt[-1].content.rpartition("Question: ")[2]
+    return prompt[-1].content.rpartition("Question: ")[2].partition("\n")[0]

@@ -6,6 +6,7 @@ import pytest
 
 from ragtune.answer import prompt
 from ragtune.answer.controls import NEUTRAL, Controls
+from ragtune.answer.evidence import Evidence
 from ragtune.answer.prompt import (
     REFUSAL,
     SYSTEM,
@@ -17,6 +18,7 @@ from ragtune.answer.prompt import (
     user_text,
 )
 from ragtune.answer.small_talk import SMALL_TALK
+from ragtune.answer.units import Unit
 from ragtune.knowledge.excerpts import choose_lines
 from ragtune.records import Message
 from ragtune.text.words import content_words
@@ -38,6 +40,13 @@ def test_passages_are_numbered_in_their_order_and_the_question_comes_last():
     system, user = build_messages("What is b?", hits(chunk("a", "A is one."), chunk("b", "B is two.")))
     assert (system.role, system.content) == ("system", SYSTEM)
     assert user.content == "[1] a\nA is one.\n\n[2] b\nB is two.\n\nQuestion: What is b?"
+
+
+def test_the_closest_sentences_come_after_the_question_with_the_numbers_of_their_passages():
+    closest = [Evidence(Unit("B is two.", "b"), 2, 0.9), Evidence(Unit("A is one.", "a"), 1, 0.4)]
+    _, user = build_messages("What is b?", hits(chunk("a", "A is one.")), closest=closest)
+    assert user.content.endswith("\n\nQuestion: What is b?\nClosest sentences:\n- B is two. [2]\n- A is one. [1]")
+    assert passages_in(user.content) == "[1] a\nA is one."
 
 
 def test_history_is_between_the_system_text_and_the_passages():

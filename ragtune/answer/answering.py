@@ -91,7 +91,7 @@ class Answerer:
             retrieval_ms = (time.perf_counter() - started) * 1000
         return Prepared(
             question=question,
-            messages=build_messages(question, passages, history, controls),
+            messages=build_messages(question, passages, history, controls, evidence[: self.settings.pointed_out]),
             passages=passages,
             max_tokens=controls.max_tokens(self.settings.max_tokens),
             temperature=controls.temperature,

@@ -10,10 +10,12 @@ import json
 from collections.abc import Sequence
 
 from ragtune.answer.controls import NEUTRAL, Controls
+from ragtune.answer.evidence import Evidence
+from ragtune.answer.units import Unit
 from ragtune.records import Chunk, Hit, Message
 from ragtune.text.whitespace import collapse_whitespace
 
-PROMPT_VERSION = 1
+PROMPT_VERSION = 2
 REFUSAL = "I could not find this in the documents."
 SYSTEM_RAW = "Answer the question briefly."
 NO_PASSAGES = "(no passages were found)"
@@ -21,6 +23,7 @@ NO_PASSAGES = "(no passages were found)"
 _LOW, _HIGH = 0.3, 0.7
 """Positions of a dial below and above which the system text asks for another style. Chosen by hand, not measured."""
 _QUESTION_HEAD = "\n\nQuestion: "
+_CLOSEST_HEAD = "\nClosest sentences:"
 _HEAD = "Answer the question briefly from the numbered passages. "
 _CITE = "End each sentence with the number of its passage, like [1]. "
 _STRICT = f"If the passages do not hold the answer, say: {REFUSAL}"
@@ -33,22 +36,26 @@ def build_messages(
     passages: Sequence[Hit] | None,
     history: Sequence[Message] = (),
     controls: Controls = NEUTRAL,
+    closest: Sequence[Evidence] = (),
 ) -> tuple[Message, ...]:
     """Return the messages for one question: the system text, the history, then the passages with the question.
 
     `passages` are in the order of their numbers; the first is `[1]`. None asks the model without retrieval. An empty
-    sequence tells it that the search found nothing.
+    sequence tells it that the search found nothing. `closest` are the sentences that the prompt points out.
     """
     if passages is None:
         return (Message("system", _system_text_without_passages(controls)), *history, Message("user", question.strip()))
     texts = [passage_text(hit, number) for number, hit in enumerate(passages, 1)]
-    user = user_text("\n\n".join(texts or [NO_PASSAGES]), question)
+    user = user_text("\n\n".join(texts or [NO_PASSAGES]), question, closest)
     return (Message("system", system_text(controls)), *history, Message("user", user))
 
 
-def user_text(passages: str, question: str) -> str:
-    """Return the text of the user's message: the rendered passages, then the question."""
-    return f"{passages}{_QUESTION_HEAD}{question.strip()}"
+def user_text(passages: str, question: str, closest: Sequence[Evidence] = ()) -> str:
+    """Return the text of the user's message: the rendered passages, the question, and the sentences closest to it."""
+    text = f"{passages}{_QUESTION_HEAD}{question.strip()}"
+    if closest:
+        text += _CLOSEST_HEAD + "".join(f"\n- {item.unit.text} [{item.number}]" for item in closest)
+    return text
 
 
 def passages_in(text: str) -> str:
@@ -107,7 +114,8 @@ def prompt_sha256() -> str:
         for hits in (None, [], [Hit(chunk, 1.0)])
         for controls in (NEUTRAL, expert, newcomer)
     ]
-    payload = [PROMPT_VERSION, REFUSAL, target_text("a", 1), rendered]
+    closest = Evidence(Unit("A sentence.", "A heading"), 1, 1.0)
+    payload = [PROMPT_VERSION, REFUSAL, target_text("a", 1), rendered, user_text("", "What?", [closest])]
     return hashlib.sha256(json.dumps(payload, ensure_ascii=False).encode()).hexdigest()
 
 

@@ -115,8 +115,8 @@ class EvidenceJudge:
     """Judges `correct` and `supported` by the evidence model; refusals are not judged.
 
     Supported is the mean of two things for the unit of the cited passages that has most of both: the share of the
-    answer's words that it holds, and how likely it goes with the answer. Correct is the mean of how likely the answer
-    goes with the question and how likely it goes with the question followed by the expected answer.
+    answer's words that it holds, and how likely it goes with the answer. Correct is how likely the answer goes with the
+    question followed by the expected answer; docs/decisions/judges-are-calibrated.md compares that with alternatives.
     """
 
     def __init__(self, evidence: EvidenceModel) -> None:
@@ -142,9 +142,8 @@ class EvidenceJudge:
 
     def correct(self, answer: ScoredAnswer) -> float:
         """Return from 0 to 1 how likely the answer is right, given the expected one."""
-        [alone] = self.evidence.probabilities(answer.question, [answer.scored_text])
-        [expected] = self.evidence.probabilities(f"{answer.question} {answer.expected}", [answer.scored_text])
-        return (alone + expected) / 2
+        [probability] = self.evidence.probabilities(f"{answer.question} {answer.expected}", [answer.scored_text])
+        return probability
 
     def supported(self, answer: ScoredAnswer) -> float:
         """Return from 0 to 1 how well a unit of the cited passages supports the answer; 0 without a citation."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ragtune.answer.controls import NEUTRAL, Controls
+from ragtune.answer.evidence import Evidence, rank_evidence
 from ragtune.answer.lines import LineSimilarity
 from ragtune.answer.passages import Search, find_passages, hits_needed, search_text, select_passages, with_lines
 from ragtune.answer.prompt import REFUSAL, build_messages, passage_text, passages_in, target_text, user_text
@@ -19,7 +20,7 @@ from ragtune.model.examples.mixture import DEFAULT, Mixture
 from ragtune.model.examples.order import mix_kinds
 from ragtune.model.examples.styles import REFUSAL_STYLES, REWORDING_STYLES, UNCHANGED_STYLES, styled_target
 from ragtune.model.examples.talk import choose_small_talk, short_form
-from ragtune.ports import Progress, silent
+from ragtune.ports import EvidenceModel, Progress, silent
 from ragtune.records import Chunk, Hit, Message, QAPair, SplitItem
 from ragtune.settings import AnswerSettings
 from ragtune.text.sentences import line_sentence_spans
@@ -79,6 +80,7 @@ class ExampleBuilder:
     """Builds training conversations; equal pairs, hits, seed and mixture give equal conversations.
 
     Every choice is a seeded draw by the pair's id, so that adding a pair does not change the choices for the others.
+    `similarity` and `evidence` have to be those of serving: they choose the lines shown and the sentences pointed out.
     """
 
     def __init__(
@@ -89,10 +91,11 @@ class ExampleBuilder:
         seed: int,
         mixture: Mixture = DEFAULT,
         similarity: LineSimilarity | None = None,
+        evidence: EvidenceModel | None = None,
     ) -> None:
         self.chunks: Mapping[str, Chunk] = {chunk.id: chunk for chunk in chunks}
         self.search, self.settings, self.seed, self.mixture = search, settings, seed, mixture
-        self.similarity = similarity
+        self.similarity, self.evidence = similarity, evidence
 
     def build(
         self, items: Sequence[SplitItem], together: int = 1, limit: int | None = None, progress: Progress = silent
@@ -334,11 +337,18 @@ class ExampleBuilder:
 
     def conversation(self, turn: Turn, lesson: Lesson) -> TrainingExample:
         """Return the messages of one example: what the product would send, then the target."""
-        messages = build_messages(turn.pair.question, lesson.passages, turn.history, lesson.style)
+        closest = self.closest(turn.search_text, lesson.passages)
+        messages = build_messages(turn.pair.question, lesson.passages, turn.history, lesson.style, closest)
         evidence = "" if lesson.number is None else self.evidence_of(turn.pair)
         return TrainingExample(
             (*messages, Message("assistant", lesson.target)), turn.pair.id, turn.pair.kind, evidence=evidence
         )
+
+    def closest(self, text: str, passages: Sequence[Hit]) -> tuple[Evidence, ...]:
+        """Return the sentences of the passages that the prompt points out for a question; none without evidence."""
+        if self.evidence is None or not self.settings.pointed_out:
+            return ()
+        return rank_evidence(self.evidence, text, passages)[: self.settings.pointed_out]
 
     # Shared prompts
 
@@ -380,7 +390,8 @@ class ExampleBuilder:
         siblings = []
         system, user, _ = example.messages
         for _, number, pair in candidates[:limit]:
-            question = Message("user", user_text(passages_in(user.content), pair.question))
+            closest = self.closest(pair.question, lesson.passages)
+            question = Message("user", user_text(passages_in(user.content), pair.question, closest))
             target = Message("assistant", target_text(pair.answer, number if pair.answerable else None))
             siblings.append(TrainingExample((system, question, target), pair.id, pair.kind))
             waiting.remove(pair)
@@ -400,7 +411,8 @@ class ExampleBuilder:
             history = (Message("user", turn.pair.question), example.messages[-1])
         count, words = self.settings.passages, self.settings.shown_words
         passages = find_passages(self.search, phrase, history, count, words, self.similarity)
-        messages = build_messages(phrase, passages, history, NEUTRAL)
+        closest = self.closest(search_text(phrase, history), passages)
+        messages = build_messages(phrase, passages, history, NEUTRAL, closest)
         return TrainingExample((*messages, Message("assistant", reply)), turn.pair.id, "talk")
 
 
