@@ -77,6 +77,7 @@ def test_work_on_a_gpu_and_on_duckdb_is_in_its_pool(tmp_path):
     gpu = {"lora_adapter", "merged_model", "quantized_model", "eval_answers", "benchmark_runs"}
     assert {name for name, pool in pools.items() if pool == "gpu"} == gpu
     duckdb = {"retrieval_scores", "eval_scores", "benchmark_tables", "released_model", "answer_ratings"}
+    duckdb |= {"experiment_results", "experiment_decisions", "feedback_trends"}
     assert {name for name, pool in pools.items() if pool == "duckdb"} == duckdb
 
 

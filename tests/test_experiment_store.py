@@ -237,7 +237,7 @@ def test_a_winner_becomes_champion_in_the_registry_and_rollback_takes_it_back(ho
 
 
 def test_a_start_with_what_does_not_exist_is_refused(home):
-    with pytest.raises(SettingsError, match="one of thumbs, answered"):
+    with pytest.raises(SettingsError, match="one of thumbs, uncorrected, answered"):
         invoke("start", "b", "--candidate", "2", "--metric", "joy")
     with pytest.raises(SettingsError, match="different versions"):
         invoke("start", "b", "--candidate", "1")
