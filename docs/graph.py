@@ -18,6 +18,7 @@ COLOURS = {
     "model": "#e9def7",
     "evaluation": "#fff3c9",
     "release": "#f9d9dd",
+    "experiments": "#d6f0ef",
 }
 WIDTH, HEIGHT, ACROSS, DOWN = 2.9, 0.5, 3.4, 1.05
 

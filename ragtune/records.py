@@ -12,6 +12,7 @@ from typing import Any, Literal
 Split = Literal["train", "validation", "gate", "test", "out_of_domain"]
 Precision = Literal["bf16", "w4a16", "w8a8"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "gate", "test")
+ExposureFailure = Literal["", "replaced", "failed", "left"]
 Origin = Literal["people", "feedback", "writer"]
 ORIGINS: tuple[Origin, ...] = ("people", "feedback", "writer")
 
@@ -551,8 +552,8 @@ class Exposure:
     """A request of a unit (a user or a conversation) of an experiment, and the arm that the unit is assigned to.
 
     `arm` is 0 for the control; `shares` are the shares of all arms at that time. `failure` is "" if the arm's model
-    answered, `replaced` if another model answered because it could not, and `failed` if nobody answered.
-    `sequence` is 0 before it is stored.
+    answered, `replaced` if another model answered because it could not, `failed` if nobody answered, and `left` if the
+    client went away before the end. `sequence` is 0 before it is stored.
     """
 
     sequence: int
@@ -562,7 +563,7 @@ class Exposure:
     arm: int
     shares: tuple[float, ...]
     created_at: str
-    failure: Literal["", "replaced", "failed"] = ""
+    failure: ExposureFailure = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

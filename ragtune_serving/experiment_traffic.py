@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from ragtune.errors import RagTuneError
 from ragtune.experiments.routing import Route, route
-from ragtune.records import Exposure, content_id
+from ragtune.records import Exposure, ExposureFailure, content_id
 from ragtune.store.experiments import Experiment, ExperimentStore
 from ragtune.store.timestamps import now
 from ragtune_serving.conversation import Conversation
@@ -46,7 +46,9 @@ class Placement:
 
     def exposure(self, response_id: str, outcome: str, by_fallback: bool = False) -> Exposure:
         """Return the exposure of a request whose outcome is `answered`, `failed` or `broken` (the client left)."""
-        failure = "failed" if outcome == "failed" else "left" if outcome == "broken" else ""
+        failure: ExposureFailure = "replaced" if self.replaced or by_fallback else ""
+        if outcome in ("failed", "broken"):
+            failure = "failed" if outcome == "failed" else "left"
         return Exposure(
             sequence=0,
             experiment=self.experiment.id,
@@ -55,7 +57,7 @@ class Placement:
             arm=self.way.arm,
             shares=self.way.shares,
             created_at=self.created_at,
-            failure=failure or ("replaced" if self.replaced or by_fallback else ""),
+            failure=failure,
         )
 
 
