@@ -224,10 +224,6 @@ def measured(
 def link_in_mlflow(folder: Path, version: str, run_id: str, settings: Settings, registry: ModelRegistry) -> None:
     """Store the report with the run that trained the candidate, and name it in a tag of the version."""
     registry.tag(version, "report", folder.relative_to(settings.home).as_posix())
-    if not run_id:
-        return
-    tracking = settings.tracking
-    tracker = MlflowTracker(settings.tracking_url, tracking.experiment, f"version {version}", settings.run_files)
-    if tracker.start(run_id) == run_id:
-        tracker.log_artifacts(folder, "report")
-    tracker.end()
+    if run_id:
+        url, experiment = settings.tracking_url, settings.tracking.experiment
+        MlflowTracker(url, experiment, f"version {version}", settings.run_files).attach(run_id, folder, "report")

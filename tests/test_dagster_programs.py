@@ -24,7 +24,9 @@ RUN = """mutation ($assets: [AssetKeyInput!]!) {
                assetSelection: $assets},
     runConfigData: "{}"}) {
     __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+    ... on InvalidSubsetError { message }
     ... on RunConfigValidationInvalid { errors { message } } } }"""
+ASSETS = "{ assetNodes { assetKey { path } } }"
 RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }"
 
 
@@ -95,6 +97,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 @pytest.mark.graph
 def test_the_pages_of_dagster_build_an_asset_and_the_daemon_lets_a_sensor_fire(settings, ask):
     assert ask("{ shouldShowNux }") == {"shouldShowNux": False}, "nobody is invited to a newsletter"
+    wait_for(lambda: ask(ASSETS)["assetNodes"], "the code location")
     launched = ask(RUN, assets=[{"path": ["raw_documents"]}, {"path": ["existing_pairs"]}])["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
 

@@ -1,7 +1,8 @@
 """What the assets of judges, people and the report compute, without a graph around them."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import dagster as dg
 import pytest
 
 from ragtune.evaluation.judges import RUBRIC, answer_key
@@ -11,16 +12,28 @@ from ragtune.evaluation.studies.items import rating_items
 from ragtune.evaluation.studies.results import people_labels, study_results
 from ragtune.evaluation.studies.store import StudyStore
 from ragtune.evaluation.studies.study import GUIDELINES, Study
+from ragtune.model.training.tracking import MlflowTracker
 from ragtune.records import AnswerSet
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.registry import ModelRegistry
 from ragtune.store.warehouse import Warehouse
+from ragtune_assets import dataset, evaluation, feedback, knowledge, model, release, report
 from ragtune_assets.evaluation import gains
-from ragtune_assets.report import AnswerRatings, Judged, agreement_rows, answer_ratings_of, judge, measured
+from ragtune_assets.release import Release
+from ragtune_assets.report import (
+    AnswerRatings,
+    Judged,
+    agreement_rows,
+    answer_ratings_of,
+    judge,
+    measured,
+)
+from ragtune_assets.resources import build_resources
 from ragtune_serving.cli import app
 from tests.support.answering_fakes import WordEvidence
 from tests.support.measured_candidate import measured_candidate
-from tests.support.releases import manifest
+from tests.support.releases import manifest, released
 from tests.test_studies import answers
 
 
@@ -103,6 +116,48 @@ def test_what_is_known_of_a_candidate_compares_its_judges_with_people(studied, t
     assert not any(c.counts for c in known.calibrations)
     assert answer_key("q1?", "new says 1") in {label.answer_key for label in ratings.labels}
     assert "19 rated answers; 40 are needed" in str(build_report(known))
+
+
+def test_the_assets_write_a_page_that_dagster_and_mlflow_link_to(tmp_path, give_mlflow, studied):
+    from mlflow import MlflowClient
+
+    give_mlflow(tmp_path)
+    studied.close()
+    settings = load_settings({"home": tmp_path, "feedback": {"url": f"sqlite:///{tmp_path / 'studies.db'}"}})
+    known = measured_candidate()
+    registry = ModelRegistry(settings)
+    tracker = MlflowTracker(settings.tracking_url, "ragtune", "training", settings.run_files)
+    run = tracker.start()
+    tracker.end()
+    number = registry.register(released(tmp_path, gate=asdict(known.decision), mlflow_run_id=run))
+    store = ArtifactStore(tmp_path / "artifacts")
+    test = [replace(answers_of, split="test") for answers_of in sets()]
+    for name, records in (
+        ("eval_answers", [*sets(), *test]),
+        ("eval_scores", known.scores),
+        ("released_model", [Release(number, "models/x", True, "better")]),
+        ("benchmark_tables", known.benchmarks),
+    ):
+        store.set_current(store.write_records(name, records))
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            dg.load_assets_from_modules([knowledge, dataset, model, evaluation, release, feedback, report]),
+            selection=["judgements", "answer_ratings", "candidate_report"],
+            instance=instance,
+            resources={**build_resources(settings), "evidence": WordEvidence()},
+        )
+    page = report_folder(tmp_path, number) / HTML_NAME
+    assert "20 items by ada, bob" in page.read_text()
+    (event,) = result.asset_materializations_for_node("candidate_report")
+    assert event.metadata["page"].value == f"reports/{number}/{HTML_NAME}"
+    assert event.metadata["report"].value.startswith(f"# Version {number}: promoted")
+    [version] = MlflowClient(tracking_uri=settings.tracking_url).search_model_versions("")
+    assert version.tags["report"] == f"reports/{number}"
+    assert len(list(settings.run_files.glob(f"**/report/{HTML_NAME}"))) == 1
+    assert not tracker.attach("0" * 32, page.parent, "report")
+    assert len(MlflowClient(tracking_uri=settings.tracking_url).search_runs(["1"])) == 1
+    [(rows,)] = Warehouse(tmp_path / "warehouse.duckdb").query("SELECT count(*) FROM rated_models")[1]
+    assert rows == len(RUBRIC)
 
 
 def test_the_command_prints_where_the_newest_report_is_and_what_to_do(tmp_path, monkeypatch):

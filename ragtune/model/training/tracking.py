@@ -90,6 +90,22 @@ class MlflowTracker(Tracker):
         else:
             self._client.log_artifacts(self.run_id, str(folder), name)
 
+    def attach(self, run_id: str, folder: Path, name: str) -> bool:
+        """Store a copy of the folder with a run that may be finished; return whether there is such a run."""
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        self._client = MlflowClient(tracking_uri=self.url)
+        try:
+            self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+        self.run_id = run_id
+        self.log_artifacts(folder, name)
+        return True
+
     def end(self, failed: bool = False) -> None:
         """Close the run as finished or failed."""
         self._client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")
