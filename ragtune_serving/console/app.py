@@ -6,15 +6,17 @@ set of routes, limits and checks.
 """
 
 import hmac
+import logging
 from urllib.parse import quote, urlsplit
 
+import sqlalchemy
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ragtune.errors import RagTuneError
+from ragtune.errors import FeedbackError, RagTuneError
 from ragtune.knowledge.catalogue import Catalogue
 from ragtune.settings import Settings
 from ragtune_serving.console.asking import add_ask_pages
@@ -31,6 +33,7 @@ from ragtune_serving.problems import problem
 from ragtune_serving.routes import Services
 
 ROOT = "/console"
+logger = logging.getLogger(__name__)
 _API = f"{ROOT}/v1/"
 _OPEN = (f"{ROOT}/sign-in", f"{ROOT}/static")
 """What nobody has to sign in for."""
@@ -134,9 +137,13 @@ def _build_pages(services: Services, settings: Settings, keys: KeyStore, session
     async def failed(request: Request, error: RagTuneError) -> Response:
         if request.headers.get("hx-request"):
             return problem(503, str(error))
-        return render(
-            request, "message.html", 503, title="This cannot be shown now", message=error.found, fix=error.fix
-        )
+        title = "This cannot be shown now"
+        return render(request, "message.html", 503, title=title, message=error.found, fix=error.fix)
+
+    @app.exception_handler(sqlalchemy.exc.OperationalError)
+    async def away(request: Request, error: sqlalchemy.exc.OperationalError) -> Response:
+        logger.warning("%s: the database does not answer: %s", request.url.path, error.orig)
+        return await failed(request, FeedbackError("The database does not answer.", fix="try again in a moment"))
 
     return app
 

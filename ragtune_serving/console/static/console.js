@@ -65,6 +65,8 @@ document.addEventListener("htmx:responseError", (event) => {
   showBanner(message);
 });
 
+document.querySelector(".bar nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 document.getElementById("sign-out")?.addEventListener("click", async () => {
   try {
     await call("/console/sign-out", {});
@@ -98,6 +100,8 @@ async function openPassage(address) {
   } catch (error) { body.textContent = error.message; }
 }
 
+const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+
 // Charts: data-chart has {"x": [...], "labels": [...] or null, "series": [{"label", "values"}], "unit"}.
 function drawCharts(root) {
   for (const element of root.querySelectorAll("[data-chart]:not([data-drawn])")) {
@@ -111,11 +115,11 @@ function drawCharts(root) {
       width: element.clientWidth - 16, height: 184, cursor: { drag: { x: false, y: false } },
       scales: { x: { time: !chart.labels }, y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.1 : 1] } },
       axes: [
-        { ...axis, ...(chart.labels ? { values: (_, ticks) => ticks.map((tick) => chart.labels[tick] ?? "") } : {}) },
+        { ...axis, values: (_, ticks) => ticks.map((tick) => (chart.labels ? chart.labels[tick] ?? "" : clock(tick))) },
         { ...axis, size: 56 },
       ],
       series: [
-        chart.labels ? { value: (_, place) => chart.labels[place] ?? "" } : {},
+        { label: "at", value: (_, at) => (at == null ? "–" : chart.labels ? chart.labels[at] ?? "" : clock(at)) },
         ...chart.series.map((series, number) => ({
           label: series.label, stroke: colours[number], width: 2, points: { show: chart.x.length < 40 },
           value: (_, value) => (value == null ? "–" : `${value} ${chart.unit ?? ""}`),
