@@ -46,7 +46,6 @@ def add_candidate_pages(app: FastAPI, services: Services, settings: Settings) ->
     """Add the page Candidates."""
     registry = ModelRegistry(settings)
     warehouse_file = settings.home / "warehouse.duckdb"
-    experiments = ExperimentStore(settings.feedback_url)
 
     def decisions() -> list[GateDecision]:
         return Warehouse(warehouse_file, _PATIENCE_SECONDS).decisions() if warehouse_file.is_file() else []
@@ -61,7 +60,6 @@ def add_candidate_pages(app: FastAPI, services: Services, settings: Settings) ->
     @app.get("/console/candidates")
     def candidates(request: Request) -> Response:
         rows = versions()
-        compared = [_compared(one, experiments, services) for one in reversed(experiments.list())]
         live = services.deployment.live
         return render(
             request,
@@ -70,7 +68,7 @@ def add_candidate_pages(app: FastAPI, services: Services, settings: Settings) ->
             live=live.model.version if live else "",
             previous=next((row.entry.version for row in rows if "previous" in row.entry.aliases), ""),
             champion=next((row.entry.version for row in rows if "champion" in row.entry.aliases), ""),
-            compared=compared,
+            compared=_compared(settings, services),
             may_change=session_of(request).key.may_call(_CHANGING),
         )
 
@@ -103,9 +101,17 @@ def add_candidate_pages(app: FastAPI, services: Services, settings: Settings) ->
         return Response(headers={"HX-Refresh": "true"})
 
 
-def _compared(experiment: Experiment, store: ExperimentStore, services: Services) -> Compared:
-    is_running = not experiment.stopped
-    return Compared(experiment, status_now(experiment, store, services.log, datetime.now(UTC)) if is_running else None)
+def _compared(settings: Settings, services: Services) -> list[Compared]:
+    """Return all experiments, the newest first."""
+    store = ExperimentStore(settings.feedback_url)
+    try:
+        at = datetime.now(UTC)
+        return [
+            Compared(one, None if one.stopped else status_now(one, store, services.log, at))
+            for one in reversed(store.list())
+        ]
+    finally:
+        store.close()
 
 
 def _scores(file: Path, version: str, manifest: ModelManifest | None) -> list[dict[str, Any]]:
