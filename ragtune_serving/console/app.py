@@ -33,10 +33,11 @@ from ragtune_serving.problems import problem
 from ragtune_serving.routes import Services
 
 ROOT = "/console"
-logger = logging.getLogger(__name__)
 _API = f"{ROOT}/v1/"
 _OPEN = (f"{ROOT}/sign-in", f"{ROOT}/static")
 """What nobody has to sign in for."""
+_EVERY_ROLE = (ROOT, f"{ROOT}/sign-out")
+"""What every session may call."""
 _SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -46,6 +47,7 @@ _SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+logger = logging.getLogger(__name__)
 
 
 class Console:
@@ -78,7 +80,7 @@ class Console:
             api_path = path.removeprefix(ROOT)
             api_scope = {**scope, "path": api_path, "raw_path": api_path.encode(), "ragtune_key": session.key}
             await self._guarded(api_scope, receive, send)
-        elif session is not None and not is_open and path != ROOT and not session.key.may_call(path):
+        elif session is not None and not is_open and path not in _EVERY_ROLE and not session.key.may_call(path):
             await self._forbidden(scope)(scope, receive, send)
         else:
             await self._pages(scope, receive, send)

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -74,15 +75,13 @@ class Browser:
 
     def until(self, condition: Callable[[], Found | None], what: str = "the condition") -> Found:
         """Wait until the condition returns something; fail with what the page shows."""
-        from selenium.common.exceptions import StaleElementReferenceException
-
         end = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < end:
             try:
                 if found := condition():
                     return found
-            except StaleElementReferenceException:
-                continue
+            except (NoSuchElementException, StaleElementReferenceException):
+                found = None
             time.sleep(0.05)
         raise AssertionError(f"waited for {what}; the page shows: {self.driver.find_element(By.TAG_NAME, 'body').text}")
 
