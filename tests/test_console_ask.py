@@ -144,7 +144,8 @@ def test_dials_switches_and_the_conversation_reach_the_model(browser, upstream):
     sent = upstream.requests[-1]
     assert sent["temperature"] == 0.7
     assert "What does a technician sign?" in str(sent["messages"])
-    assert browser.all(".answer")[1].find_elements("css selector", "button.mark") == []
+    systems = [request["messages"][0]["content"] for request in upstream.requests[-2:]]
+    assert ["number of its passage" in system for system in systems] == [True, False]
 
 
 def test_two_models_answer_next_to_each_other(browser):

@@ -76,7 +76,7 @@ def release_three(gateway: ConsoleGateway) -> None:
     """Release versions 1 to 3; 2 is the champion, 1 the previous one, and the gate refused 3."""
     home = gateway.settings.home
     for number in (1, 2, 3):
-        gateway.registry.register(released(home, f"weights {number}".encode(), seed=number))
+        gateway.registry.register(released(home, f"{number} weights".encode(), seed=number))
     gateway.registry.move("champion", "1")
     gateway.registry.move("champion", "2")
     warehouse = Warehouse(home / "warehouse.duckdb")

@@ -11,7 +11,7 @@ from ragtune.knowledge.library import Library
 from ragtune.records import RetrievalRow
 from ragtune.settings import load_settings
 from ragtune.store.warehouse import Warehouse
-from ragtune_serving.console.documents import account, excerpt
+from ragtune_serving.console.documents import excerpt
 from tests.support.browser import browser_at
 from tests.support.console_gateway import ConsoleGateway
 from tests.support.scripted_upstream import ScriptedUpstream
@@ -123,13 +123,13 @@ def test_a_search_explains_its_scores_by_the_ranks_of_its_lists(gateway):
     assert f"{2 / 61:.4f}" in page
 
 
-def test_the_account_of_words_adds_up(gateway):
-    catalogue = Catalogue(gateway.settings)
-    entry = catalogue.by_origin("comment.html")
-    document = catalogue.document(entry)
-    words = account(document)
-    assert sum(words.values()) == document.words
-    assert (words["in the document"] > 0, words["lost"], len(words)) == (True, 0, 3)
+def test_a_document_shows_what_became_of_its_words(gateway):
+    rita = Visitor(gateway.url, gateway.key("rita", "reviewer"))
+    entry = Catalogue(gateway.settings).by_origin("comment.html")
+    page = rita.get(f"/console/documents/{entry.id}").text
+    assert 'left out: comment</th><td class="number">4<' in page
+    assert "left out on purpose" in page
+    assert 'lost</th><td class="number ">0<' in page
 
 
 def test_the_catalogue_follows_the_library(tmp_path):
@@ -142,7 +142,7 @@ def test_the_catalogue_follows_the_library(tmp_path):
     library = Library(settings)
     library.read()
     (entry,) = catalogue.contents().entries
-    assert (entry.title, entry.removed, catalogue.document(entry).text) == ("One", False, "# One\n\nFirst.\n")
+    assert (entry.title, entry.removed, catalogue.document(entry).text) == ("One", False, "# One\n\nFirst.")
     (documents / "two.md").write_text("# Two\n\nSecond.\n")
     library.read()
     assert [one.title for one in catalogue.contents().entries] == ["One", "Two"]

@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
+from ragtune.knowledge.audit import account
 from ragtune.knowledge.catalogue import Catalogue, CatalogueEntry, matches
 from ragtune.ports import IndexQuery
 from ragtune.records import Chunk, Document
@@ -66,7 +67,7 @@ def _page(
     }
     if is_part:
         return render(request, "document_part.html", **values)
-    return render(request, "document.html", chunks=chunks, account=account(document), **values)
+    return render(request, "document.html", chunks=chunks, account=account(document, chunks), **values)
 
 
 def passages_of(services: Services, document: Document) -> list[Chunk]:
@@ -91,17 +92,6 @@ def excerpt(document: Document, chunk: Chunk | None, words: str) -> Excerpt:
     start, end = span
     first, last = max(0, start - _AROUND), min(len(text), end + _AROUND)
     return Excerpt(text[first:start], marked(text[start:end], words), text[end:last], cut=first > 0 or last < len(text))
-
-
-def account(document: Document) -> dict[str, int]:
-    """Return how many words of the file are in the document, left out for which reason, or lost; empty if unknown."""
-    if not document.words:
-        return {}
-    left_out: dict[str, int] = {}
-    for part in document.left_out:
-        left_out[part.reason] = left_out.get(part.reason, 0) + len(part.text.split())
-    kept = max(0, document.words - document.lost_words - sum(left_out.values()))
-    return {"in the document": kept, **left_out, "lost": document.lost_words}
 
 
 def _span(text: str, chunk: Chunk) -> tuple[int, int] | None:

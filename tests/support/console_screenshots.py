@@ -55,7 +55,7 @@ def fill(gateway: ConsoleGateway) -> None:
     home = gateway.settings.home
     registry, warehouse = ModelRegistry(gateway.settings), Warehouse(home / "warehouse.duckdb")
     for number in (1, 2, 3):
-        registry.register(released(home, f"weights {number}".encode(), seed=16 + number))
+        registry.register(released(home, f"{number} weights".encode(), seed=16 + number))
         if number < 3:
             registry.move("champion", str(number))
     decisions = [_decision("2", 0.046, 0.012, promoted=True), _decision("3", 0.011, -0.024, promoted=False)]

@@ -33,8 +33,8 @@ function edit(open) {
 }
 function startEditing() {
   edit(true);
+  for (const name of ["question", "answer"]) field(name).setSelectionRange(field(name).value.length, field(name).value.length);
   field("question").focus();
-  field("question").setSelectionRange(field("question").value.length, field("question").value.length);
 }
 function showPair() {
   shownAt = performance.now();
