@@ -103,6 +103,10 @@ def add_knowledge_pages(app: FastAPI, services: Services, settings: Settings, ca
         rows = [one for one in catalogue.contents().sources if wanted in (None, one.spec)]
         return render(request, "knowledge_sources.html", **_common("sources"), rows=rows)
 
+    _add_search(app, services, settings)
+
+
+def _add_search(app: FastAPI, services: Services, settings: Settings) -> None:
     @app.get("/console/knowledge/search")
     def search(request: Request, q: str = "") -> Response:
         values: dict[str, Any] = {"q": q, "hits": [], "names": [], "k": settings.index.rrf_k, "error": None}
