@@ -29,6 +29,7 @@ from ragtune_serving.recorder import ResponseRecorder
 from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.routes import Services
 from ragtune_serving.routing import EngineRouter
+from ragtune_serving.studies import StudyDesk
 from tests.support.answering_fakes import WordEvidence
 from tests.support.counting_embedder import CountingEmbedder
 from tests.support.scripted_upstream import ScriptedUpstream, ServedApp
@@ -98,4 +99,5 @@ class ConsoleGateway:
             metrics=metrics,
             started=time.time(),
             reviews=ReviewDesk(settings),
+            studies=StudyDesk(settings),
         )
