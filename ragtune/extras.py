@@ -17,7 +17,17 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "quantize": ("llmcompressor",),
     "evaluate": ("jinja2", "krippendorff", "rouge_score", "sacrebleu"),
     "graph": ("dagster", "dagster_webserver", "duckdb", "matplotlib"),
-    "serve": ("fastapi", "httptools", "mlflow", "prometheus_client", "uvicorn", "uvloop"),
+    "serve": (
+        "fastapi",
+        "httptools",
+        "itsdangerous",
+        "jinja2",
+        "mlflow",
+        "prometheus_client",
+        "python_multipart",
+        "uvicorn",
+        "uvloop",
+    ),
 }
 """{extra: the modules that it brings}. A module that several extras bring is listed under the one to recommend."""
 

@@ -29,6 +29,7 @@ from ragtune.store.shadows import ShadowStore
 from ragtune_serving.address import check_port, endpoint_file, http_url, listen
 from ragtune_serving.api import build_api
 from ragtune_serving.chat import ChatService
+from ragtune_serving.console.app import with_console
 from ragtune_serving.deployment import Deployment
 from ragtune_serving.engine import Pace
 from ragtune_serving.experiment_control import ExperimentControl
@@ -153,7 +154,8 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
             services.reviews.reviews.close()
             services.studies.store.close()
 
-    return with_cors(Guard(build_api(services, lifespan), keys), settings.gateway.cors_origins)
+    guarded = Guard(build_api(services, lifespan), keys)
+    return with_console(with_cors(guarded, settings.gateway.cors_origins), guarded, services, settings, keys)
 
 
 def serve(settings: Settings) -> None:
@@ -179,7 +181,7 @@ def serve(settings: Settings) -> None:
         listener = listen(settings.gateway.host, settings.gateway.port)
         url = http_url(*listener.getsockname()[:2])
         write_json(endpoint, {"url": url})
-        sys.stderr.write(f"Gateway at {url}/v1 (API: {url}/docs)\n")
+        sys.stderr.write(f"Gateway at {url}/v1 (console: {url}/console, API: {url}/docs)\n")
         # After its shutdown uvicorn raises the signal again. Python's default for SIGTERM would end the process
         # there, without reaching `finally`.
         signal.signal(signal.SIGTERM, _exit)

@@ -80,9 +80,13 @@ class Grounding:
 
     def embedder(self) -> Embedder:
         """Return the embedder of the index; raise SearchIndexError if it is not loaded yet."""
+        return self.retriever().embedder
+
+    def retriever(self) -> Retriever:
+        """Return the retriever behind the answers; raise SearchIndexError if it is not loaded yet."""
         if self._opened is None:
             raise self._not_ready()
-        return self._opened.embedder
+        return self._opened
 
     def start(self) -> None:
         """Start to look for an index in the background."""

@@ -34,7 +34,8 @@ class Guard:
             return
         scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        scope["ragtune_key"] = self.keys.find(bearer(headers.get("authorization", "")))
+        # The console has found the key by a session.
+        scope["ragtune_key"] = scope.get("ragtune_key") or self.keys.find(bearer(headers.get("authorization", "")))
         if scope["method"] == "OPTIONS":
             await self._options(scope)(scope, receive, send)
             return

@@ -21,15 +21,20 @@ from ragtune.store.artifacts import write_json
 from ragtune.store.timestamps import now
 from ragtune_serving.limits import Limits
 
-_ASKING = ("/v1/chat/completions", "/v1/models", "/v1/embeddings", "/v1/feedback")
+_ASKING = ("/v1/chat/completions", "/v1/models", "/v1/embeddings", "/v1/feedback", "/console/ask", "/console/documents")
+_REVIEWING = (
+    *("/v1/models", "/console/reviews", "/console/documents"),
+    *("/v1/review/pairs", "/v1/review/assignments", "/v1/review/decisions"),
+    *("/v1/studies/mine", "/v1/studies/tasks", "/v1/studies/ratings"),
+)
 ROLES: dict[str, tuple[str, ...]] = {
     "application": _ASKING,
-    "annotator": (
-        *("/v1/models", "/v1/review/pairs", "/v1/review/assignments", "/v1/review/decisions"),
-        *("/v1/studies/mine", "/v1/studies/tasks", "/v1/studies/ratings"),
+    "annotator": _REVIEWING,
+    "reviewer": (*_REVIEWING, "/v1/feedback", "/v1/review", "/v1/studies", "/console/knowledge"),
+    "operator": (
+        *(*_ASKING, "/v1/experiments", "/v1/shadows", "/status", "/metrics"),
+        *("/console/knowledge", "/console/candidates", "/console/health"),
     ),
-    "reviewer": ("/v1/models", "/v1/feedback", "/v1/review", "/v1/studies"),
-    "operator": (*_ASKING, "/v1/experiments", "/v1/shadows", "/status", "/metrics"),
     "admin": ("/",),
 }
 """{role: the beginnings of the paths that it may call}."""

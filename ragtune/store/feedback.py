@@ -7,7 +7,7 @@ database in WAL mode by default, or PostgreSQL by URL.
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -64,6 +64,15 @@ _feedback = sa.Table(
     sa.Column("tags", sa.Text, nullable=False, server_default="[]"),
     sqlite_autoincrement=True,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What a response says about the load: when it was given, how long it took, and whether it is a refusal."""
+
+    created_at: str
+    latency_ms: float
+    refused: bool
 
 
 class FeedbackLog:
@@ -223,6 +232,24 @@ class FeedbackLog:
         """Return the number of recorded responses."""
         with self._engine.connect() as connection:
             return int(connection.execute(sa.select(sa.func.count()).select_from(_responses)).scalar_one())
+
+    def activity(self, since: str, limit: int) -> list[Activity]:
+        """Return the newest responses after a time (UTC, ISO 8601), at most `limit`, oldest first."""
+        columns = [_responses.c[field.name] for field in fields(Activity)]
+        query = sa.select(*columns).where(_responses.c.created_at >= since)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(_responses.c.created_at.desc()).limit(limit)).all()
+        return [Activity(*row) for row in reversed(rows)]
+
+    def verdicts_by_day(self) -> dict[str, dict[str, int]]:
+        """Return {day (ISO 8601): {rating: number of verdicts}}, oldest first."""
+        day = sa.func.substr(_feedback.c.created_at, 1, 10)
+        query = sa.select(day, _feedback.c.rating, sa.func.count()).group_by(day, _feedback.c.rating).order_by(day)
+        days: dict[str, dict[str, int]] = {}
+        with self._engine.connect() as connection:
+            for date, rating, number in connection.execute(query):
+                days.setdefault(date, dict.fromkeys(RATINGS, 0))[rating] = int(number)
+        return days
 
     def close(self) -> None:
         """Close all connections. The log opens new ones if it is used again."""

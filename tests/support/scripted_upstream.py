@@ -21,9 +21,9 @@ ENGINE_400 = "Engine says: this prompt is odd."
 class ServedApp:
     """An ASGI app behind uvicorn on a free loopback port, in a thread."""
 
-    def __init__(self, app, host: str = "127.0.0.1") -> None:
+    def __init__(self, app, host: str = "127.0.0.1", port: int = 0) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.socket = socket.create_server((host, 0), family=family)
+        self.socket = socket.create_server((host, port), family=family)
         self.url = f"http://{host}:{self.socket.getsockname()[1]}"
         self.server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=2))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
