@@ -14,22 +14,13 @@ from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.library import Library
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.records import Chunk, QAPair
-from ragtune.settings import Settings, load_settings, prepare_process
+from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
-from ragtune.store.feedback import FeedbackLog
 from ragtune.store.registry import ModelRegistry
-from ragtune_serving.chat import ChatService
-from ragtune_serving.deployment import Deployment
-from ragtune_serving.gateway import build_app
+from ragtune_serving.gateway import build_app, services_over
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.keys import KeyStore
-from ragtune_serving.limits import Limits, UsageLedger
-from ragtune_serving.metrics import Metrics
-from ragtune_serving.recorder import ResponseRecorder
-from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.routes import Services
-from ragtune_serving.routing import EngineRouter
-from ragtune_serving.studies import StudyDesk
 from tests.support.answering_fakes import WordEvidence
 from tests.support.counting_embedder import CountingEmbedder
 from tests.support.scripted_upstream import ScriptedUpstream, ServedApp
@@ -80,24 +71,7 @@ class ConsoleGateway:
 
     def _services(self) -> Services:
         settings = self.settings
-        prepare_process(LITELLM_LOG="ERROR")
-        router = EngineRouter(settings.gateway)
-        deployment = Deployment(settings, engine_from(settings), ModelRegistry(settings), Path, router)
         grounding = Grounding(
             settings, lambda: Retriever(self.index, self.embedder, settings.index), evidence=WordEvidence()
         )
-        log, metrics = FeedbackLog(settings.feedback_url), Metrics()
-        recorder = ResponseRecorder(log)
-        return Services(
-            chat=ChatService(settings, deployment, grounding, router, recorder, metrics),
-            deployment=deployment,
-            grounding=grounding,
-            log=log,
-            recorder=recorder,
-            ledger=UsageLedger(settings.home / "gateway" / "usage.db"),
-            limits=Limits(),
-            metrics=metrics,
-            started=time.time(),
-            reviews=ReviewDesk(settings),
-            studies=StudyDesk(settings),
-        )
+        return services_over(settings, engine_from(settings), ModelRegistry(settings), Path, grounding)
