@@ -146,8 +146,8 @@ class ChatService:
         try:
             delivery = exchange.answerer.delivery(prepared)
             text, finish_reason, usage, fallback, first_token = "", "", (0, 0), "", 0.0
-            if prepared.refused_at_once:
-                generated = _nothing()
+            if prepared.known_text is not None:
+                generated = _known(prepared.known_text)
             else:
                 generated = self.router.generate(exchange.route, messages, exchange.parameters, bool(request.stream))
             async with aclosing(generated):
@@ -348,11 +348,9 @@ def _filter(key: Key, requested: Mapping[str, str]) -> dict[str, str]:
     return {**requested, **key.filter}
 
 
-async def _nothing() -> AsyncGenerator[Piece, None]:
-    """Yield no piece: the answer is a refusal whatever the model would write."""
-    pieces: tuple[Piece, ...] = ()
-    for piece in pieces:
-        yield piece
+async def _known(text: str) -> AsyncGenerator[Piece, None]:
+    """Yield the text that stands for the model's, so that no engine is asked."""
+    yield Piece(text)
 
 
 def _closing(exchange: Exchange, answer: Answer, version: str) -> Closing:
@@ -379,6 +377,7 @@ def _closing(exchange: Exchange, answer: Answer, version: str) -> Closing:
         quoted=answer.quoted,
         quotation=answer.quotation,
         closest=[ClosestPassage(**asdict(passage)) for passage in answer.closest],
+        language=answer.language,
         warnings=[*answer.warnings, *exchange.notes],
         retrieval_ms=round(answer.retrieval_ms, 2),
     )
