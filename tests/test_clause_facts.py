@@ -172,13 +172,13 @@ def test_a_capital_stays_only_on_a_name():
     ("sentence", "question", "answer"),
     [
         (
-            "The scanner’s lamp supports “night” labels of every size.",
-            "What does the scanner's lamp support in Parcelware?",
-            "“night” labels of every size.",
+            "The lamp supports the driver’s “night” labels of every size.",
+            "What does the lamp support in Parcelware?",
+            "the driver’s “night” labels of every size.",
         ),
         (
             "Écran panels require a steady supply of power.",
-            "What do Écran panels require in Parcelware?",
+            "What do écran panels require in Parcelware?",
             "a steady supply of power.",
         ),
         (

@@ -77,7 +77,7 @@ def test_a_refusal_is_delivered_in_the_language_of_the_question():
 
 def test_warnings_come_in_the_language_of_the_question():
     result = answer("Wann schließt die Mensa?", "Um 14 Uhr. [3]", quotations=False)
-    assert result.warnings == ("Sie nennt Textstelle 3, die es nicht gibt.", "Sie nennt keine Textstelle.")
+    assert result.warnings == ("Sie nannte Textstelle 3, aber die Worte stehen in Textstelle 1.",)
 
 
 def test_a_language_without_a_pack_is_answered_in_english_sentences_and_says_so():
@@ -110,7 +110,7 @@ def test_the_settings_may_name_the_file_of_a_pack(tmp_path: Path):
 
 @pytest.mark.parametrize("setting", ["language", "prompt_language"])
 def test_a_language_without_a_pack_in_the_settings_is_an_error_that_lists_the_packs(setting):
-    with pytest.raises(SettingsError, match=rf"`answer\.{setting}` has 'xx'.*de, en, fr"):
+    with pytest.raises(SettingsError, match=rf"(?s)`answer\.{setting}` has 'xx'.*de, en, fr"):
         Languages(AnswerSettings(**{setting: "xx"}))
 
 
@@ -139,13 +139,18 @@ def test_a_model_that_is_trained_here_reads_the_english_prompt(tmp_path: Path):
         ("Danke!", "de", "Gern geschehen."),
         ("merci beaucoup", "fr", "Je vous en prie."),
         ("thanks", "en", "You are welcome."),
-        ("ok", "de", "Gut. Fragen Sie mich jederzeit wieder."),
     ],
 )
 def test_small_talk_is_answered_in_its_language_without_the_model(question, language, reply):
     chat = ScriptedChat(lambda messages: pytest.fail("the model was asked"))
     result = answerer().answer(question, chat)
     assert (result.text, result.language, result.warnings, result.refused) == (reply, language, (), False)
+
+
+def test_a_phrase_of_several_languages_is_answered_in_that_of_the_conversation():
+    history = (Message("user", "Wann schließt die Mensa und was kostet es?"),)
+    assert answerer().prepare("ok", history).reply == "Gut. Fragen Sie mich jederzeit wieder."
+    assert answerer().prepare("ok").reply == "Good. Ask me again whenever you like."
 
 
 def test_small_talk_without_documents_goes_to_the_model():

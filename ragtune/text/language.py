@@ -15,6 +15,7 @@ _CLEAR_LEAD = 2
 # Languages in one script, of which a question may show only the letters of the other.
 _ONE_SCRIPT = ({"ru", "uk"}, {"ja", "zh"})
 _CODE_BLOCK = re.compile(r"```.*?```", re.DOTALL)
+_INLINE_CODE = re.compile(r"`[^`]*`")
 _SPACED_WORD = re.compile(r"[^\s`'’\"(),;:!?]+")
 _SCRIPTS = (
     ("ja", r"[\u3040-\u30ff]"),
@@ -72,7 +73,7 @@ def likely_language(question: str, expected: str) -> str:
 
     A question has few words, and many common words belong to several languages: `in` is English, German and Dutch.
     """
-    sample = _sample(question)
+    sample = _INLINE_CODE.sub(" ", _sample(question))
     if language := _language_of_script(sample):
         return expected if {language, expected} in _ONE_SCRIPT else language
     votes, words = _votes(sample)
