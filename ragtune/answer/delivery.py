@@ -42,7 +42,7 @@ class Delivery:
         self._citations = citations and bool(passages)
         self._frame = frame
         # The packaged model writes English whatever the language of the question.
-        self._packs = {pack.code: pack for pack in (ENGLISH, frame.pack)}.values()
+        self._packs = (ENGLISH, frame.pack)
         self._corrector = CitationCorrector(passages or () if citations else ())
         self._held_back = ""
         self._spaces = ""

@@ -28,14 +28,10 @@ class Languages:
 
     def __init__(self, settings: AnswerSettings) -> None:
         self._packs = packs(settings.language_packs)
-        self._fixed = None if settings.language == "auto" else self._pack("language", settings.language)
+        self._fixed = self._pack("language", settings.language)
         # With "en" the prompt is the one that models are trained on, whatever packs the settings name.
-        fixed_prompts = {"auto": None, "en": ENGLISH}
-        self._prompt = (
-            fixed_prompts[settings.prompt_language]
-            if settings.prompt_language in fixed_prompts
-            else self._pack("prompt_language", settings.prompt_language)
-        )
+        is_trained = settings.prompt_language == ENGLISH.code
+        self._prompt = ENGLISH if is_trained else self._pack("prompt_language", settings.prompt_language)
 
     def frame(self, question: str, history: Sequence[Message] = (), passages: Sequence[Hit] = ()) -> Frame:
         """Return the language of a question; `history` holds the turns before it, `passages` what was found for it."""
@@ -62,8 +58,10 @@ class Languages:
         """Return the pack whose prompt the model reads for a question in this language."""
         return self._prompt or frame.pack
 
-    def _pack(self, setting: str, name: str) -> LanguagePack:
-        """Return the pack with this code, or in this file."""
+    def _pack(self, setting: str, name: str) -> LanguagePack | None:
+        """Return the pack with this code, or in this file; None for `auto`."""
+        if name == "auto":
+            return None
         if Path(name).suffix:
             return read_pack(Path(name).expanduser())
         if name not in self._packs:
