@@ -350,7 +350,7 @@ def _filter(key: Key, requested: Mapping[str, str]) -> dict[str, str]:
 
 async def _known(text: str) -> AsyncGenerator[Piece, None]:
     """Yield the text that stands for the model's, so that no engine is asked."""
-    yield Piece(text)
+    yield Piece(text=text)
 
 
 def _closing(exchange: Exchange, answer: Answer, version: str) -> Closing:
