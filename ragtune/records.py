@@ -288,7 +288,7 @@ class Answer:
     `citations` are the passages that the text cites, `passages` all that were shown to the model, `warnings`
     the problems that the check found. `own_words` is the part of the text that the model wrote; `quotation` is the
     sentence of a passage that follows it or stands in its place, "" if nothing is quoted. `closest` has the passages
-    to look at if the answer is a refusal.
+    to look at if the answer is a refusal. `language` is the question's, an ISO 639-1 code.
     """
 
     text: str
@@ -301,6 +301,7 @@ class Answer:
     own_words: str = ""
     quotation: str = ""
     closest: tuple[ClosestPassage, ...] = ()
+    language: str = "en"
 
     @property
     def quoted(self) -> bool:

@@ -193,6 +193,11 @@ class AnswerSettings(Section):
     refused_share: float = Field(0.05, ge=0, le=1, description="share of answerable questions that may be refused")
     model_refuses: float = Field(0.01, ge=0, le=1, description="share of answerable questions that the model refuses")
     quotations: bool = Field(True, description="quote a sentence if the model refuses or has no support")
+    language: str = Field(
+        "auto", min_length=2, description="language of the sentences around answers, or a pack's file"
+    )
+    prompt_language: str = Field("en", min_length=2, description="language of the prompt; auto: that of the answer")
+    language_packs: tuple[str, ...] = Field((), description="files of further language packs")
     dials: dict[str, float] = Field(default_factory=dict)
     switches: dict[str, bool] = Field(default_factory=dict)
 
@@ -464,6 +469,13 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         settings = Settings(**dict(overrides or {}))
     except ValidationError as error:
         raise SettingsError(_explain(error), fix=f"correct {file} or the RAGTUNE_* environment variable") from error
+    if settings.answer.prompt_language != "en" and settings.engine.backend != "openai":
+        raise SettingsError(
+            f"`answer.prompt_language` has {settings.answer.prompt_language!r}, but the model is trained on the "
+            "English prompt.",
+            "en, unless `engine.backend: openai` names a server with a model of its own",
+            "set answer.language instead for the sentences around the answers",
+        )
     return settings.model_copy(update={"home": _usable_home(settings.home.expanduser().resolve())})
 
 

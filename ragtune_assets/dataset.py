@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from ragtune.dataset.checks.expectations import ExpectationResult
+from ragtune.dataset.checks.expectations import ENOUGH_PAIRS, ExpectationResult
 from ragtune.dataset.checks.paraphrases import cached_embedder, paraphrase_pairs, with_nearness
 from ragtune.dataset.checks.quality import QualityReport, Scorer, check_pairs
 from ragtune.dataset.checks.retrievability import with_retrievability
@@ -242,13 +242,20 @@ def _expectation_check(
     report: QualityReport, severity: str, name: str, level: dg.AssetCheckSeverity, missing: str = ""
 ) -> dg.AssetCheckResult:
     results = [result for result in report.results if result.severity == severity]
-    failed = [f"{r.name}: found {r.observed}, expected {r.expected}" for r in results if not r.success]
+    failed = [result for result in results if not result.success]
+    # `missing` says the same about the number of pairs, with the reason and a way out.
+    others = [
+        f"{result.name}: found {result.observed}, expected {result.expected}"
+        for result in failed
+        if not (missing and result.name == ENOUGH_PAIRS)
+    ]
+    reasons = [*([missing] if missing else []), *([f"Failed: {'; '.join(others)}."] if others else [])]
     return dg.AssetCheckResult(
         passed=not failed,
         check_name=name,
         asset_key="qa_dataset",
         severity=level,
-        description=" ".join([*([missing] if missing else []), f"Failed: {'; '.join(failed)}."]) if failed else None,
+        description=" ".join(reasons) if failed else None,
         metadata={"expectations": pages.expectations_table(results)},
     )
 

@@ -16,6 +16,7 @@ from ragtune.dataset.checks.expectations import ExpectationResult
 from ragtune.dataset.checks.quality import QualityReport
 from ragtune.dataset.corrections import Corrections
 from ragtune.dataset.existing import Match
+from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.llm.writer import LLMWriter
 from ragtune.dataset.publishing import diff_items
 from ragtune.dataset.reviews.decisions import REVIEWED, Decision
@@ -142,6 +143,10 @@ def candidates_page(
         "preview": _pairs([*corrections.pairs, *existing, *pairs]),
     }
     for writer in writers:
+        if isinstance(writer, ExtractiveWriter) and writer.unread:
+            page["passages that the rules do not read: they write English only"] = table(
+                ["language", "passages"], writer.unread.most_common()
+            )
         if isinstance(writer, LLMWriter):
             page |= writer.usage.labelled("writer")
             page["writer dropped"] = table(["question", "why"], writer.dropped[:_SOME])

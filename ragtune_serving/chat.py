@@ -156,8 +156,8 @@ class ChatService:
         try:
             delivery = exchange.answerer.delivery(prepared)
             text, finish_reason, usage, fallback, first_token = "", "", (0, 0), "", 0.0
-            if prepared.refused_at_once:
-                generated = _nothing()
+            if prepared.known_text is not None:
+                generated = _known(prepared.known_text)
             else:
                 generated = self._pieces(exchange, messages, bool(request.stream))
             async with aclosing(generated):
@@ -199,7 +199,7 @@ class ChatService:
             self.metrics.requests.labels(exchange.model, outcome).inc()
             if exchange.placement and outcome in ("failed", "broken"):
                 self._expose(exchange.placement, exchange.response_id, outcome)
-            if answered and exchange.model == "ragtune" and not prepared.refused_at_once:
+            if answered and exchange.model == "ragtune" and prepared.known_text is None:
                 self._offer_mirror(exchange, messages, answered)
 
     def _offer_mirror(self, exchange: Exchange, messages: Sequence[Mapping[str, str]], live: Side) -> None:
@@ -432,11 +432,9 @@ def _version(exchange: Exchange, fallback: str) -> str:
     return (place.control if place and place.replaced else exchange.engine).model.version
 
 
-async def _nothing() -> AsyncGenerator[Piece, None]:
-    """Yield no piece: the answer is a refusal whatever the model would write."""
-    pieces: tuple[Piece, ...] = ()
-    for piece in pieces:
-        yield piece
+async def _known(text: str) -> AsyncGenerator[Piece, None]:
+    """Yield the text that stands for the model's, so that no engine is asked."""
+    yield Piece(text=text)
 
 
 def _closing(exchange: Exchange, answer: Answer, version: str) -> Closing:
@@ -463,6 +461,7 @@ def _closing(exchange: Exchange, answer: Answer, version: str) -> Closing:
         quoted=answer.quoted,
         quotation=answer.quotation,
         closest=[ClosestPassage(**asdict(passage)) for passage in answer.closest],
+        language=answer.language,
         warnings=[*answer.warnings, *exchange.notes],
         retrieval_ms=round(answer.retrieval_ms, 2),
     )

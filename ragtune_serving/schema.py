@@ -229,6 +229,7 @@ class RagTuneField(BaseModel):
     quoted: bool = Field(description="the text has a sentence of the documents, marked as a quotation")
     quotation: str = Field(description="that sentence; empty if nothing is quoted")
     closest: list[ClosestPassage] = Field(description="up to three passages to look at after a refusal, best first")
+    language: str = Field(description="language of the question, an ISO 639-1 code; see docs/howto/languages.md")
     warnings: list[str] = Field(description="problems that the checks of the answer found")
     retrieval_ms: float
 

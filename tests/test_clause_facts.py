@@ -166,3 +166,31 @@ def test_a_capital_stays_only_on_a_name():
     assert questions("Mode supports four kinds of parcels.")[0][0] == "What does mode support in Parcelware?"
     as_name = questions("Mode supports four kinds of parcels.", before="Ask for Mode when in doubt. ")
     assert as_name[0][0] == "What does Mode support in Parcelware?"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "question", "answer"),
+    [
+        (
+            "The lamp supports the driver’s “night” labels of every size.",
+            "What does the lamp support in Parcelware?",
+            "the driver’s “night” labels of every size.",
+        ),
+        (
+            "Écran panels require a steady supply of power.",
+            "What do écran panels require in Parcelware?",
+            "a steady supply of power.",
+        ),
+        (
+            "The Café ramp supports loads of 40 °C and 3 µm – never more.",
+            "What does the Café ramp support in Parcelware?",
+            "loads of 40 °C and 3 µm – never more.",
+        ),
+    ],
+)
+def test_no_sentence_is_lost_because_of_a_letter_or_a_quote_that_is_not_ascii(sentence, question, answer):
+    assert questions(sentence) == [(question, answer)]
+
+
+def test_a_sentence_with_arrows_or_pictures_gives_no_question():
+    assert questions("The ramp supports parcels → pallets of every size.") == []

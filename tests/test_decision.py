@@ -6,6 +6,7 @@ import pytest
 
 from ragtune.answer.decision import Kind, Rules, decide, quotation_text, refuses_at_once, rules_for
 from ragtune.answer.evidence import Evidence
+from ragtune.answer.language_packs import ENGLISH, packs
 from ragtune.answer.prompt import REFUSAL
 from ragtune.answer.small_talk import SMALL_TALK
 from ragtune.answer.units import Unit
@@ -98,7 +99,6 @@ def test_small_talk_is_left_to_the_model(phrase: str):
     assert not refuses_at_once(phrase, [BEST], Rules(threshold=0.9))
 
 
-def test_a_quotation_is_marked_in_the_language_of_its_document():
-    assert quotation_text(OTHER, "en") == 'From the documents: "Half shelves are not sold." [1]'
-    assert quotation_text(OTHER, "de") == "Aus den Dokumenten: „Half shelves are not sold.“ [1]"
-    assert quotation_text(OTHER, "xx") == quotation_text(OTHER, "en")
+def test_a_quotation_is_marked_in_the_language_of_the_pack():
+    assert quotation_text(OTHER, ENGLISH) == 'From the documents: "Half shelves are not sold." [1]'
+    assert quotation_text(OTHER, packs()["de"]) == "Aus den Dokumenten: „Half shelves are not sold.“ [1]"

@@ -1,5 +1,6 @@
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -378,3 +379,28 @@ def test_few_definitions_are_asked_for_that_the_best_sentence_answers():
     definitions = [pair for pair in write_pairs([chunk(page) for page in pages]) if pair.kind == "definition"]
     # 15% of 80 are 12, with a standard deviation of 3.2.
     assert 4 <= len(definitions) <= 24
+
+
+def test_accents_and_typographic_signs_cost_neither_rows_nor_terms_nor_the_letters_of_a_title():
+    text = (
+        "# Café Müller’s menu\n\n| Dish | Description |\n| --- | --- |\n"
+        "| crème brûlée | a cream under burnt sugar |\n| → | the dish of the day |\n\n"
+        "- **Éclair**: a long pastry with coffee cream inside.\n- **🍰 Tart**: a flat cake with fruit on it.\n"
+    )
+    page = chunk(document("Café Müller’s menu", text, "prose"))
+    pairs = [pair for seed in range(40) for pair in write_pairs([page], seed)]
+    rows = {pair.question for pair in pairs if pair.kind == "table"}
+    assert rows
+    assert all("crème brûlée" in question for question in rows)
+    terms = " ".join(pair.question for pair in pairs if pair.kind == "list_item")
+    assert "Éclair" in terms
+    assert "Tart" in terms
+    assert "🍰" not in terms
+    assert any("in Café Müller's menu" in pair.question for pair in pairs)
+
+
+def test_a_heading_with_an_accent_is_asked_about():
+    text = "## Opening the crèche\n\nOpen the crèche at seven with the key that hangs behind the door of the kitchen.\n"
+    page = replace(chunk(document("Parcelware", text, "prose")), heading_path=("Parcelware", "Opening the crèche"))
+    pairs = [pair for seed in range(40) for pair in write_pairs([page], seed)]
+    assert any("open the crèche" in pair.question for pair in pairs)

@@ -43,6 +43,7 @@ def test_a_refusal_or_an_invention_becomes_a_quotation_and_an_answer_is_followed
     assert (field["quoted"], field["quotation"], field["refused"]) == (True, DOCUMENTS["total"], False)
     assert [citation["number"] for citation in field["citations"]] == [1]
     assert field["closest"] == []
+    assert field["language"] == "en"
 
 
 def test_json_is_delivered_as_the_model_wrote_it(gateway):
@@ -72,3 +73,15 @@ def test_the_text_stays_as_it_is_without_strict_grounding(gateway):
     answer = gateway.ask(ragtune={"switches": {"strict_grounding": False}}).json()
     assert answer["choices"][0]["message"]["content"].strip() == "Penguins govern. [1]"
     assert QUESTION in gateway.upstream.requests[-1]["messages"][-1]["content"]
+
+
+def test_a_german_question_is_quoted_in_german_and_small_talk_needs_no_engine(gateway):
+    gateway.upstream.words = REFUSAL.split()
+    plain, streamed, field = texts(gateway, content="Was ist der Preis von `shop.cart.total` und wie ist er?")
+    assert plain == streamed == f"Aus den Dokumenten: „{DOCUMENTS['total']}“ [1]"
+    assert (field["language"], field["warnings"]) == ("de", [])
+    asked = len(gateway.upstream.requests)
+    plain, streamed, field = texts(gateway, content="Vielen Dank!")
+    assert plain == streamed == "Gern geschehen."
+    assert (field["language"], field["refused"], field["warnings"]) == ("de", False, [])
+    assert len(gateway.upstream.requests) == asked

@@ -44,5 +44,11 @@ def test_too_few_pairs_are_told_with_numbers_and_a_way_out() -> None:
 def test_a_collection_in_another_language_hears_that_the_writer_writes_english_only() -> None:
     german = [replace(chunk(f"c{number}", "Der Kahn liegt am Steg."), language="de") for number in range(8)]
     message = shortage([PAIR], german, DatasetSettings())
-    assert "The rule-based writer writes English only, and 8 passages are in other languages." in message
-    assert "dataset.writer.model" in message
+    assert message.startswith(
+        "The rule-based writer writes English only, and 8 of the 8 passages are in other languages"
+    )
+    assert "(de). Let a language model write pairs in their language (`dataset.writer.model`)" in message
+    assert "ragtune sources add pairs:FILE" in message
+    assert "Add documents" not in message
+    with_model = DatasetSettings.model_validate({"writer": {"model": "openai/m"}})
+    assert "English only" not in shortage([PAIR], german, with_model)

@@ -88,3 +88,11 @@ def test_progress_ends_at_the_total(open_writer: Open) -> None:
     steps: list[tuple[int, int]] = []
     open_writer(1).write(CHUNKS, lambda what, done, total: steps.append((done, total)))
     assert steps[-1] == (len(CHUNKS), len(CHUNKS))
+
+
+def test_the_rules_read_english_only_and_count_what_they_leave_out() -> None:
+    german = [replace(chunk, language="de") for chunk in CHUNKS[:3]]
+    writer = ExtractiveWriter(3)
+    assert {pair.chunk_id for pair in writer.write([*german, *CHUNKS[3:]])} <= {chunk.id for chunk in CHUNKS[3:]}
+    assert writer.unread == {"de": 3}
+    assert writer.write(german) == []

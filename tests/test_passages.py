@@ -87,7 +87,7 @@ def test_a_search_asks_for_more_hits_than_are_shown() -> None:
         limits.append(limit)
         return HITS[:limit]
 
-    passages = find_passages(search, "What is StatusBar for?", (), 2, 600)
+    passages = find_passages(search, "What is StatusBar for?", 2, 600)
     assert [hit.chunk.title for hit in passages] == ["rich.status.StatusBar", "A guide"]
     assert limits == [hits_needed(2)]
     assert hits_needed(2) > 2

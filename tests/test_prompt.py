@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from ragtune.answer import prompt
 from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.evidence import Evidence
+from ragtune.answer.language_packs import ENGLISH, packs
 from ragtune.answer.prompt import (
     REFUSAL,
-    SYSTEM,
     build_messages,
     passages_in,
     prompt_sha256,
@@ -23,6 +22,11 @@ from ragtune.knowledge.excerpts import choose_lines
 from ragtune.records import Message
 from ragtune.text.words import content_words
 from tests.support.answering_fakes import chunk, hits
+
+SYSTEM = (
+    "Answer the question briefly from the numbered passages. End each sentence with the number of its passage, like "
+    "[1]. If the passages do not hold the answer, say: I could not find this in the documents."
+)
 
 LONG = "\n".join(
     ["`pkg.call(name, limit=5)`  (function)", "", "Calls it often.", "", "Parameters:"]
@@ -208,8 +212,22 @@ def test_the_passages_can_be_read_back_from_the_users_message():
     assert passages_in(user_text("[1] a\nA is one.", "What is a?")) == "[1] a\nA is one."
 
 
-def test_the_prompt_hash_changes_with_the_prompt(monkeypatch: pytest.MonkeyPatch):
-    before = prompt_sha256()
-    assert before == prompt_sha256()
-    monkeypatch.setattr(prompt, "_CITE", "Cite. ")
-    assert prompt_sha256() != before
+def test_the_prompt_hash_is_that_of_the_manifests_and_changes_with_the_prompt():
+    # Released versions carry this hash: it stays the same as long as the English prompt does.
+    assert prompt_sha256() == "dfd435a8ad0725a8e98bf5c11db337dccf946d437bc988560748f81897306783"
+    texts = ENGLISH.prompt.model_copy(update={"cite": "Cite."})
+    assert prompt_sha256(ENGLISH.model_copy(update={"prompt": texts})) != prompt_sha256()
+
+
+def test_the_prompt_can_be_in_the_language_of_another_pack():
+    closest = [Evidence(Unit("Das Pfand beträgt 30 €.", "Geräte"), 1, 0.9)]
+    german = packs()["de"]
+    system, user = build_messages("Was kostet es?", hits(chunk("Geräte", "Text.")), closest=closest, pack=german)
+    assert system.content == (
+        "Beantworte die Frage kurz aus den nummerierten Textstellen. Beende jeden Satz mit der Nummer seiner "
+        "Textstelle, zum Beispiel [1]. Wenn die Antwort nicht in den Textstellen steht, sage: Das konnte ich in den "
+        "Dokumenten nicht finden."
+    )
+    assert user.content.endswith("Frage: Was kostet es?\nSätze, die am besten passen:\n- Das Pfand beträgt 30 €. [1]")
+    detailed = build_messages("Was kostet es?", None, controls=Controls(depth=1.0), pack=german)
+    assert detailed[0].content == "Beantworte die Frage kurz. Erkläre es ausführlich."

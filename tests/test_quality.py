@@ -51,6 +51,14 @@ def test_a_pair_may_be_in_the_language_of_its_passage():
     )
 
 
+def test_a_pair_in_a_script_without_spaces_has_words_and_edges_anywhere():
+    text = "この食堂は午後二時に閉まります。犬は外で待ちます。"
+    page = replace(PAGE, text=text, title="食堂", heading_path=("食堂",), language="ja")
+    pair = replace(PAIR, question="この食堂はいつ閉まりますか？", answer="午後二時に", span=(5, 10))
+    assert rejection_reason(pair, page) == ""
+    assert rejection_reason(replace(pair, answer=text * 20, writer="llm"), page) == "the answer is longer than 60 words"
+
+
 def test_an_answer_cut_inside_a_word_is_rejected():
     start, end = PAIR.span
     short = replace(PAIR, span=(start, end - 3), answer=" ".join(PAGE.text[start : end - 3].split()))

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.questions.measure import plain, read_lines
 from ragtune.answer.lines import LineSimilarity
-from ragtune.answer.passages import find_passages
+from ragtune.answer.passages import find_passages, search_text
 from ragtune.backends.catalog import line_similarity_from, retriever_from
 from ragtune.evaluation.resampling import mean_interval
 from ragtune.knowledge.retrieval import Retriever
@@ -65,7 +65,8 @@ def measure(
     held, lengths = [], []
     for question in questions:
         history = [Message(**turn) for turn in question["history"]]
-        hits = find_passages(retriever.search, question["question"], history, count, words, similarity)
+        text = search_text(question["question"], history)
+        hits = find_passages(retriever.search, text, count, words, similarity)
         shown = [f"{hit.chunk.title} {hit.chunk.text if hit.lines is None else hit.lines}" for hit in hits]
         held.append(float(any(answer in plain(text) for text in shown for answer in wanted(question))))
         lengths.append(sum(len(text.split()) for text in shown))

@@ -2,7 +2,7 @@
 
 Offline evaluation and the gateway both use it, so that offline scores describe what users get. The gateway
 generates the text itself: it calls `prepare` before, sends what `delivery` returns, and calls `finish` after. If
-`Prepared.refused_at_once` is set, nothing has to be generated.
+`Prepared.known_text` is not None, nothing has to be generated.
 """
 
 import threading
@@ -15,9 +15,11 @@ from ragtune.answer.controls import NEUTRAL, Controls, with_controls
 from ragtune.answer.decision import Rules, refuses_at_once, rules_for
 from ragtune.answer.delivery import Delivery
 from ragtune.answer.evidence import Evidence, rank_evidence
+from ragtune.answer.language_packs import ENGLISH_FRAME, Frame
 from ragtune.answer.lines import LineSimilarity
 from ragtune.answer.passages import SupportsSearch, find_passages, search_text
 from ragtune.answer.prompt import build_messages
+from ragtune.answer.question_language import Languages
 from ragtune.errors import SettingsError
 from ragtune.ports import ChatModel, EvidenceModel
 from ragtune.records import Answer, Completion, Hit, Message
@@ -26,7 +28,7 @@ from ragtune.settings import AnswerSettings
 NOT_GENERATED = Completion(
     text="", prompt_tokens=0, completion_tokens=0, first_token_seconds=0.0, total_seconds=0.0, finish_reason="stop"
 )
-"""Stands for the model's text if a question is refused before anything is generated."""
+"""Stands for the model's reply if the answer is known before anything is generated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,7 @@ class Prepared:
 
     `passages` is None if the model answers without retrieval. `evidence` ranks the units of the passages, and `rules`
     say what may be delivered. If `refused_at_once` is set, the answer is a refusal whatever the model would write.
+    `reply` is the answer to a phrase of small talk, "" for any other question. `frame` is the question's language.
     """
 
     question: str
@@ -47,6 +50,13 @@ class Prepared:
     evidence: tuple[Evidence, ...] = ()
     rules: Rules = AS_WRITTEN
     refused_at_once: bool = False
+    reply: str = ""
+    frame: Frame = ENGLISH_FRAME
+
+    @property
+    def known_text(self) -> str | None:
+        """What stands for the model's text if the answer is known without it; None if the model has to write."""
+        return self.reply or ("" if self.refused_at_once else None)
 
 
 class Answerer:
@@ -65,6 +75,7 @@ class Answerer:
     ) -> None:
         self.retriever, self.settings, self.similarity, self.evidence = retriever, settings, similarity, evidence
         self.controls = with_controls(NEUTRAL, settings.dials, settings.switches)
+        self.languages = Languages(settings)
 
     def prepare(self, question: str, history: Sequence[Message] = (), controls: Controls | None = None) -> Prepared:
         """Search for a question and return the messages for the model.
@@ -78,20 +89,29 @@ class Answerer:
         passages: tuple[Hit, ...] | None = None
         evidence: tuple[Evidence, ...] = ()
         rules = AS_WRITTEN
-        retrieval_ms = 0.0
+        retrieval_ms, reply = 0.0, ""
+        frame = self.languages.frame(question, history)
         if self.retriever is not None:
             started = time.perf_counter()
             count = controls.passages(self.settings.passages)
             words = controls.shown_words(self.settings.shown_words)
-            hits = find_passages(self.retriever.search, question, history, count, words, self.similarity)
-            passages = tuple(hits)
+            text = search_text(question, history, frame)
+            passages = tuple(find_passages(self.retriever.search, text, count, words, self.similarity))
+            frame, reply = self.languages.small_talk(question, self.languages.frame(question, history, passages))
             if self.evidence is not None:
-                evidence = rank_evidence(self.evidence, search_text(question, history), passages)
+                evidence = rank_evidence(self.evidence, text, passages)
                 rules = self._rules(self.evidence, controls)
             retrieval_ms = (time.perf_counter() - started) * 1000
         return Prepared(
             question=question,
-            messages=build_messages(question, passages, history, controls, evidence[: self.settings.pointed_out]),
+            messages=build_messages(
+                question,
+                passages,
+                history,
+                controls,
+                evidence[: self.settings.pointed_out],
+                self.languages.prompt_pack(frame),
+            ),
             passages=passages,
             max_tokens=controls.max_tokens(self.settings.max_tokens),
             temperature=controls.temperature,
@@ -99,13 +119,21 @@ class Answerer:
             controls=controls,
             evidence=evidence,
             rules=rules,
-            refused_at_once=passages is not None and refuses_at_once(question, evidence, rules),
+            refused_at_once=passages is not None and refuses_at_once(question, evidence, rules, frame.language),
+            reply=reply,
+            frame=frame,
         )
 
     def delivery(self, prepared: Prepared) -> Delivery:
         """Return what turns the pieces of the model's text into the text to send; one object for each answer."""
-        citations = prepared.controls.citations
-        return Delivery(prepared.question, prepared.passages, prepared.evidence, prepared.rules, citations=citations)
+        return Delivery(
+            prepared.question,
+            prepared.passages,
+            prepared.evidence,
+            prepared.rules,
+            citations=prepared.controls.citations,
+            frame=prepared.frame,
+        )
 
     def finish(self, prepared: Prepared, completion: Completion) -> Answer:
         """Return the checked answer for the text that the model generated."""
@@ -117,6 +145,7 @@ class Answerer:
             prepared.controls,
             prepared.evidence,
             prepared.rules,
+            prepared.frame,
         )
 
     def answer(
@@ -167,11 +196,11 @@ class RememberingAnswerer(Answerer):
 
 def as_written(prepared: Prepared) -> Prepared:
     """Return the prepared question so that its answer is delivered as the model writes it, such as JSON."""
-    return replace(prepared, evidence=(), rules=AS_WRITTEN, refused_at_once=False)
+    return replace(prepared, evidence=(), rules=AS_WRITTEN, refused_at_once=False, reply="")
 
 
 def generate(chat: ChatModel, prepared: Prepared, seed: int = 0) -> Completion:
-    """Generate the text for a prepared question; a question that is refused at once costs nothing."""
-    if prepared.refused_at_once:
-        return NOT_GENERATED
+    """Generate the text for a prepared question, unless it is known without the model."""
+    if prepared.known_text is not None:
+        return replace(NOT_GENERATED, text=prepared.known_text)
     return chat.complete(prepared.messages, max_tokens=prepared.max_tokens, temperature=prepared.temperature, seed=seed)

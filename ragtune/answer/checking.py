@@ -7,8 +7,9 @@ from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.decision import Rules
 from ragtune.answer.delivery import Delivery
 from ragtune.answer.evidence import Evidence, closest_passages
+from ragtune.answer.language_packs import ENGLISH, ENGLISH_FRAME, Frame
+from ragtune.answer.question_language import NO_PACK
 from ragtune.answer.refusals import is_refusal
-from ragtune.answer.small_talk import REPLIES
 from ragtune.records import Answer, Citation, Completion, Hit
 from ragtune.text.words import content_words
 
@@ -26,26 +27,29 @@ def check_answer(
     controls: Controls = NEUTRAL,
     evidence: Sequence[Evidence] = (),
     rules: Rules = AS_WRITTEN,
+    frame: Frame = ENGLISH_FRAME,
 ) -> Answer:
     """Return what people get for the text that the model wrote, with its citations and warnings."""
     hits = tuple(passages or ())
-    delivery = Delivery(question, passages, evidence, rules, citations=controls.citations)
+    delivery = Delivery(question, passages, evidence, rules, citations=controls.citations, frame=frame)
     delivery.feed(completion.text)
     delivery.end()
     text = delivery.text
-    refused = is_refusal(text)
-    warnings = []
+    refused = is_refusal(text, (ENGLISH, frame.pack))
+    texts = frame.pack.warnings
+    warnings = [NO_PACK.format(language=frame.language)] if frame.is_foreign else []
     if not text:
-        warnings.append("The model answered nothing.")
+        warnings.append(texts.empty)
     if completion.finish_reason == "length" and delivery.own_words:
-        warnings.append("The answer was cut off at its length limit.")
+        warnings.append(texts.cut_off)
     warnings += [
-        f"It cited passage {cited}, but the words are in passage {corrected}."
+        texts.corrected.format(cited=cited, corrected=corrected)
         for cited, corrected in dict.fromkeys(delivery.corrections)
     ]
+    is_small_talk = text in ENGLISH.replies | frame.pack.replies
     # A refusal, a quotation and small talk make no claim in the model's own words.
-    if passages is not None and delivery.own_words and not refused and text not in REPLIES:
-        warnings += _grounding_warnings(question, delivery.own_words, hits, controls)
+    if passages is not None and delivery.own_words and not refused and not is_small_talk:
+        warnings += _grounding_warnings(question, delivery.own_words, hits, controls, frame)
     return Answer(
         text=text,
         citations=tuple(_citation(n, hits[n - 1]) for n in cited_numbers(text) if 1 <= n <= len(hits)),
@@ -57,46 +61,50 @@ def check_answer(
         own_words=delivery.own_words,
         quotation=delivery.quotation,
         closest=closest_passages(evidence, hits) if refused else (),
+        language=frame.language,
     )
 
 
-def grounded_share(question: str, text: str, passages: Sequence[Hit]) -> float:
+def grounded_share(question: str, text: str, passages: Sequence[Hit], language: str = "en") -> float:
     """Return the share of the answer's content words that are in its passages, not counting words of the question.
 
     Its passages are the cited ones, or all of them if it cites none. An answer that only repeats the question
-    counts as grounded (1.0).
+    counts as grounded (1.0). `language` says which words carry no meaning.
     """
-    words = content_words(without_citations(text)) - content_words(question)
+    words = content_words(without_citations(text), language) - content_words(question, language)
     if not words:
         return 1.0
     cited = [passages[n - 1] for n in cited_numbers(text) if 1 <= n <= len(passages)]
     passage_words: set[str] = set()
     for hit in cited or passages:
-        passage_words |= content_words(hit.chunk.embedded_text)
+        passage_words |= content_words(hit.chunk.embedded_text, language)
     return len(words & passage_words) / len(words)
 
 
-def _grounding_warnings(question: str, text: str, hits: Sequence[Hit], controls: Controls) -> Iterator[str]:
+def _grounding_warnings(
+    question: str, text: str, hits: Sequence[Hit], controls: Controls, frame: Frame
+) -> Iterator[str]:
     """Yield a warning for each way in which the passages do not support the answer."""
+    texts = frame.pack.warnings
     numbers = cited_numbers(text)
     existing = [n for n in numbers if 1 <= n <= len(hits)]
     for n in numbers:
         if n not in existing:
-            yield f"It cites passage {n}, which does not exist."
+            yield texts.nonexistent.format(number=n)
     if controls.citations and not existing:
-        yield "It cites no passage."
-    share = grounded_share(question, text, hits)
+        yield texts.uncited
+    share = grounded_share(question, text, hits, frame.language)
     if controls.strict_grounding and share < GROUNDED_SHARE:
-        yield f"Only {share:.0%} of its words are in its passages."
+        yield texts.unsupported.format(percent=f"{100 * share:.0f}")
     for n in existing:
-        if not _shares_a_word(question, hits[n - 1]):
-            yield f"Passage {n}, which it cites, has no word of the question."
+        if not _shares_a_word(question, hits[n - 1], frame.language):
+            yield texts.unrelated.format(number=n)
 
 
-def _shares_a_word(question: str, hit: Hit) -> bool:
+def _shares_a_word(question: str, hit: Hit, language: str) -> bool:
     """Return whether the passage has a content word of the question, or the question has no content words."""
-    words = content_words(question)
-    return not words or bool(words & content_words(hit.chunk.embedded_text))
+    words = content_words(question, language)
+    return not words or bool(words & content_words(hit.chunk.embedded_text, language))
 
 
 def _citation(number: int, hit: Hit) -> Citation:

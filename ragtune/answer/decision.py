@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ragtune.answer.evidence import Evidence, support_of
+from ragtune.answer.language_packs import LanguagePack
 from ragtune.ports import EvidenceModel
 from ragtune.text.words import content_words
 
@@ -23,14 +24,9 @@ quoted instead. Of 34 such answers 8 were right and 1 was where the best unit wa
 (docs/decisions/answer-quote-or-refuse.md)."""
 SMALL_TALK_WORDS = 3
 """A question with at most this many content words may be small talk, which needs no evidence: "Are you a bot?" has one.
-Every phrase in small_talk.py has at most three."""
+Every phrase in languages/en.yaml has at most three."""
 _SURE_PART = 0.2
 """Part of the refused share that does not depend on the model. Chosen by hand, not measured."""
-_QUOTATION = {
-    "de": "Aus den Dokumenten: „{text}“ [{number}]",
-    "fr": "D’après les documents : « {text} » [{number}]",
-    "en": 'From the documents: "{text}" [{number}]',
-}
 
 
 class Kind(Enum):
@@ -56,13 +52,15 @@ class Rules:
     quotations: bool = True
 
 
-def refuses_at_once(question: str, evidence: Sequence[Evidence], rules: Rules) -> bool:
+def refuses_at_once(question: str, evidence: Sequence[Evidence], rules: Rules, language: str = "en") -> bool:
     """Return whether the refusal is certain before the model has written anything."""
-    may_be_small_talk = len(content_words(question)) <= SMALL_TALK_WORDS
+    may_be_small_talk = len(content_words(question, language)) <= SMALL_TALK_WORDS
     return rules.strict and not may_be_small_talk and not _enough(evidence, rules)
 
 
-def decide(sentence: str, refused: bool, question: str, evidence: Sequence[Evidence], rules: Rules) -> Kind:
+def decide(
+    sentence: str, refused: bool, question: str, evidence: Sequence[Evidence], rules: Rules, language: str = "en"
+) -> Kind:
     """Return what to deliver if the model's answer begins with this sentence; `refused` says that it is a refusal."""
     if not rules.strict:
         return Kind.ANSWER
@@ -73,7 +71,7 @@ def decide(sentence: str, refused: bool, question: str, evidence: Sequence[Evide
         return Kind.QUOTATION if rules.quotations and not doubtful else Kind.REFUSAL
     if not rules.quotations:
         return Kind.ANSWER
-    share, support = support_of(sentence, question, evidence)
+    share, support = support_of(sentence, question, evidence, language)
     is_supported = share >= SUPPORTED_SHARE and support is not None and not _is_much_likelier(evidence[0], support)
     return Kind.ANSWER_AND_QUOTATION if is_supported else Kind.QUOTATION
 
@@ -98,10 +96,9 @@ def rules_for(
     )
 
 
-def quotation_text(evidence: Evidence, language: str) -> str:
+def quotation_text(evidence: Evidence, pack: LanguagePack) -> str:
     """Return the sentence of the documents, marked as a quotation with the number of its passage."""
-    form = _QUOTATION.get(language, _QUOTATION["en"])
-    return form.format(text=evidence.unit.text, number=evidence.number)
+    return pack.quotation.format(text=evidence.unit.text, number=evidence.number)
 
 
 def _is_much_likelier(best: Evidence, other: Evidence) -> bool:

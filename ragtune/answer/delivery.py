@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from ragtune.answer.citations import CitationCorrector, cited_numbers
 from ragtune.answer.decision import MOST_WORDS, Kind, Rules, decide, quotation_text
 from ragtune.answer.evidence import Evidence, support_of
-from ragtune.answer.prompt import REFUSAL
+from ragtune.answer.language_packs import ENGLISH, ENGLISH_FRAME, Frame
 from ragtune.answer.refusals import is_refusal
-from ragtune.answer.small_talk import REPLIES
 from ragtune.records import Hit
 from ragtune.text.normal_form import normalize_for_search
 from ragtune.text.sentences import sentence_spans
@@ -37,9 +36,13 @@ class Delivery:
         rules: Rules,
         *,
         citations: bool = True,
+        frame: Frame = ENGLISH_FRAME,
     ) -> None:
         self._question, self._passages, self._evidence, self._rules = question, passages, evidence, rules
         self._citations = citations and bool(passages)
+        self._frame = frame
+        # The packaged model writes English whatever the language of the question.
+        self._packs = (ENGLISH, frame.pack)
         self._corrector = CitationCorrector(passages or () if citations else ())
         self._held_back = ""
         self._spaces = ""
@@ -94,17 +97,17 @@ class Delivery:
         sentence, self._held_back = self._held_back, ""
         self.kind = self._kind_for(sentence.strip())
         if self.kind is Kind.REFUSAL:
-            self.text = REFUSAL
-            return REFUSAL
+            self.text = self._frame.pack.refusal
+            return self.text
         if self.kind is Kind.QUOTATION:
             return self._quote("")
         return self._emit(self._corrector.feed(sentence.lstrip()))
 
     def _kind_for(self, sentence: str) -> Kind:
-        if self._passages is None or _is_small_talk(sentence):
+        if self._passages is None or self._is_small_talk(sentence):
             return Kind.ANSWER
-        refused = not sentence or is_refusal(sentence)
-        return decide(sentence, refused, self._question, self._evidence, self._rules)
+        refused = not sentence or self._is_refusal(sentence)
+        return decide(sentence, refused, self._question, self._evidence, self._rules, self._frame.language)
 
     def _emit(self, text: str) -> str:
         """Return the text to show now; white space waits for what comes after it, so that none ends the answer."""
@@ -118,8 +121,7 @@ class Delivery:
 
     def _quote(self, joint: str) -> str:
         best = self._evidence[0]
-        language = (self._passages or ())[best.number - 1].chunk.language
-        quotation = joint + quotation_text(best, language)
+        quotation = joint + quotation_text(best, self._frame.pack)
         self.quotation = best.unit.text
         self.text += quotation
         return quotation
@@ -128,28 +130,30 @@ class Delivery:
         """Return whether the best sentence says more than the answer and both fit into the words that are judged."""
         best = self._evidence[0]
         said = _plain(self.own_words)
-        fits = len(self.own_words.split()) + len(quotation_text(best, "en").split()) <= MOST_WORDS
+        fits = len(self.own_words.split()) + len(quotation_text(best, self._frame.pack).split()) <= MOST_WORDS
         return fits and _plain(best.unit.text) not in said
 
     def _is_claim(self) -> bool:
-        return bool(self.text) and not is_refusal(self.text) and not _is_small_talk(self.text)
+        return bool(self.text) and not self._is_refusal(self.text) and not self._is_small_talk(self.text)
+
+    def _is_refusal(self, text: str) -> bool:
+        return is_refusal(text, self._packs)
+
+    def _is_small_talk(self, text: str) -> bool:
+        """Return whether the text is a reply to small talk, or the beginning of one."""
+        return bool(text) and any(reply.startswith(text) for pack in self._packs for reply in pack.replies)
 
     def _cites(self) -> bool:
         return any(1 <= number <= len(self._passages or ()) for number in cited_numbers(self.text))
 
     def _cite(self) -> str:
         """Return the citation mark of the passage that supports the answer; "" if none does."""
-        _, evidence = support_of(self.text, self._question, self._evidence)
+        _, evidence = support_of(self.text, self._question, self._evidence, self._frame.language)
         if evidence is None:
             return ""
         mark = f" [{evidence.number}]"
         self.text += mark
         return mark
-
-
-def _is_small_talk(text: str) -> bool:
-    """Return whether the text is a reply to small talk, or the beginning of one."""
-    return bool(text) and any(reply.startswith(text) for reply in REPLIES - {REFUSAL})
 
 
 def _plain(text: str) -> str:

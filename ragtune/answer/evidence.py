@@ -44,18 +44,20 @@ def rank_evidence(model: EvidenceModel, question: str, passages: Sequence[Hit]) 
     return tuple(sorted(evidence, key=lambda item: (-item.probability, item.number)))
 
 
-def support_of(text: str, question: str, evidence: Sequence[Evidence]) -> tuple[float, Evidence | None]:
+def support_of(
+    text: str, question: str, evidence: Sequence[Evidence], language: str = "en"
+) -> tuple[float, Evidence | None]:
     """Return the largest share of the text's content words that one unit holds, and the most probable such unit.
 
     Words of the question do not count, because every answer may repeat them. A text without other words, such as
-    "Yes.", is supported by the best unit.
+    "Yes.", is supported by the best unit. `language` says which words carry no meaning.
     """
     if not evidence:
         return 0.0, None
-    words = content_words(without_citations(text)) - content_words(question)
+    words = content_words(without_citations(text), language) - content_words(question, language)
     if not words:
         return 1.0, evidence[0]
-    shares = [len(words & content_words(item.unit.scored_text)) / len(words) for item in evidence]
+    shares = [len(words & content_words(item.unit.scored_text, language)) / len(words) for item in evidence]
     best = max(range(len(evidence)), key=lambda place: (shares[place], -place))
     return shares[best], evidence[best]
 

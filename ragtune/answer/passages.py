@@ -3,7 +3,7 @@
 Training, evaluation and serving all choose passages here, so that a model is trained on what it will see, and
 offline scores describe what users get. There are five steps:
 
-1. Build the search text from the question and the turns before it.
+1. Build the search text from the question and the turns before it, by the follow-up words of its language.
 2. Search for a few more hits than are needed.
 3. Keep the hits about what the question names (measured in
    docs/decisions/passages-of-what-is-named.md).
@@ -17,10 +17,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from ragtune.answer.language_packs import ENGLISH_FRAME, Frame
 from ragtune.answer.lines import LineSimilarity
 from ragtune.knowledge.excerpts import choose_lines
 from ragtune.knowledge.names import names_in, object_names, shortest_name
 from ragtune.records import Hit, Message
+from ragtune.text.normal_form import normalize_for_search
 from ragtune.text.words import content_words
 
 Search = Callable[[str, int], list[Hit]]
@@ -32,7 +34,6 @@ _FOLLOW_UP_WORDS = 4
 """A question with fewer content words needs the question before it. Chosen by hand, not measured."""
 _REFERENCE_WORDS = 10
 """A longer question names its subject itself, even if it says "it" somewhere. Chosen by hand, not measured."""
-_REFERENCE = re.compile(r"^(?:and|what about|how about)\b|\b(?:it|its|there|that one|this one)\b", re.IGNORECASE)
 
 
 class SupportsSearch(Protocol):
@@ -43,15 +44,9 @@ class SupportsSearch(Protocol):
 
 
 def find_passages(
-    search: Search,
-    question: str,
-    history: Sequence[Message],
-    count: int,
-    words: int,
-    similarity: LineSimilarity | None = None,
+    search: Search, text: str, count: int, words: int, similarity: LineSimilarity | None = None
 ) -> list[Hit]:
-    """Search for a question and return the passages to show, best first: at most `count` with about `words` words."""
-    text = search_text(question, history)
+    """Search for a text and return the passages to show, best first: at most `count` with about `words` words."""
     hits = select_passages(text, search(text, hits_needed(count)), count, similarity)
     return with_lines(text, hits, words, similarity)
 
@@ -67,14 +62,15 @@ def with_lines(text: str, hits: Sequence[Hit], words: int, similarity: LineSimil
     return [replace(hit, lines=shown) for hit, shown in zip(hits, lines, strict=True) if shown]
 
 
-def search_text(question: str, history: Sequence[Message] = ()) -> str:
+def search_text(question: str, history: Sequence[Message] = (), frame: Frame = ENGLISH_FRAME) -> str:
     """Return the text to search for: the question, preceded by the user's previous one if it is a follow-up.
 
     A follow-up has few content words, or is short and refers back: "And if I leave out max_iter?"
     """
     earlier = [turn.content for turn in history if turn.role == "user"]
-    has_few_words = len(content_words(question)) < _FOLLOW_UP_WORDS
-    refers_back = len(question.split()) <= _REFERENCE_WORDS and _REFERENCE.search(question.strip())
+    has_few_words = len(content_words(question, frame.language)) < _FOLLOW_UP_WORDS
+    is_short = len(question.split()) <= _REFERENCE_WORDS
+    refers_back = is_short and frame.pack.refers_back.search(normalize_for_search(question).strip())
     return f"{earlier[-1]} {question}" if earlier and (has_few_words or refers_back) else question
 
 

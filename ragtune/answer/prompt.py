@@ -1,8 +1,8 @@
 """The one prompt: training, evaluation and serving all build their messages here.
 
 The system text comes first and is the same for every question, so that an engine with a prefix cache processes
-it once. It is short because every token costs time on a CPU. The shipped reading adapter was trained on exactly
-these texts: changing one means training it again.
+it once. It is short because every token costs time on a CPU. The texts come from a language pack. The shipped reading
+adapter was trained on exactly those of the English one: changing one means training it again.
 """
 
 import hashlib
@@ -11,24 +11,16 @@ from collections.abc import Sequence
 
 from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.evidence import Evidence
+from ragtune.answer.language_packs import ENGLISH, LanguagePack
 from ragtune.answer.units import Unit
 from ragtune.records import Chunk, Hit, Message
 from ragtune.text.whitespace import collapse_whitespace
 
 PROMPT_VERSION = 2
-REFUSAL = "I could not find this in the documents."
-SYSTEM_RAW = "Answer the question briefly."
-NO_PASSAGES = "(no passages were found)"
+REFUSAL = ENGLISH.refusal
 
 _LOW, _HIGH = 0.3, 0.7
 """Positions of a dial below and above which the system text asks for another style. Chosen by hand, not measured."""
-_QUESTION_HEAD = "\n\nQuestion: "
-_CLOSEST_HEAD = "\nClosest sentences:"
-_HEAD = "Answer the question briefly from the numbered passages. "
-_CITE = "End each sentence with the number of its passage, like [1]. "
-_STRICT = f"If the passages do not hold the answer, say: {REFUSAL}"
-_FREE = "If the passages do not hold the answer, answer from what you know and say so."
-SYSTEM = _HEAD + _CITE + _STRICT
 
 
 def build_messages(
@@ -37,6 +29,7 @@ def build_messages(
     history: Sequence[Message] = (),
     controls: Controls = NEUTRAL,
     closest: Sequence[Evidence] = (),
+    pack: LanguagePack = ENGLISH,
 ) -> tuple[Message, ...]:
     """Return the messages for one question: the system text, the history, then the passages with the question.
 
@@ -44,23 +37,24 @@ def build_messages(
     sequence tells it that the search found nothing. `closest` are the sentences that the prompt points out.
     """
     if passages is None:
-        return (Message("system", _system_text_without_passages(controls)), *history, Message("user", question.strip()))
+        system = " ".join([pack.prompt.without_passages, *_style_sentences(controls, pack)])
+        return (Message("system", system), *history, Message("user", question.strip()))
     texts = [passage_text(hit, number) for number, hit in enumerate(passages, 1)]
-    user = user_text("\n\n".join(texts or [NO_PASSAGES]), question, closest)
-    return (Message("system", system_text(controls)), *history, Message("user", user))
+    user = user_text("\n\n".join(texts or [pack.prompt.nothing_found]), question, closest, pack)
+    return (Message("system", system_text(controls, pack)), *history, Message("user", user))
 
 
-def user_text(passages: str, question: str, closest: Sequence[Evidence] = ()) -> str:
+def user_text(passages: str, question: str, closest: Sequence[Evidence] = (), pack: LanguagePack = ENGLISH) -> str:
     """Return the text of the user's message: the rendered passages, the question, and the sentences closest to it."""
-    text = f"{passages}{_QUESTION_HEAD}{question.strip()}"
+    text = f"{passages}{_question_head(pack)}{question.strip()}"
     if closest:
-        text += _CLOSEST_HEAD + "".join(f"\n- {item.unit.text} [{item.number}]" for item in closest)
+        text += f"\n{pack.prompt.closest}" + "".join(f"\n- {item.unit.text} [{item.number}]" for item in closest)
     return text
 
 
 def passages_in(text: str) -> str:
-    """Return the rendered passages of a text that `user_text` made."""
-    return text.rpartition(_QUESTION_HEAD)[0]
+    """Return the rendered passages of a text that `user_text` made with the English pack."""
+    return text.rpartition(_question_head(ENGLISH))[0]
 
 
 def passage_text(hit: Hit, number: int) -> str:
@@ -69,10 +63,14 @@ def passage_text(hit: Hit, number: int) -> str:
     return f"[{number}] {head}\n{hit.chunk.text.strip() if hit.lines is None else hit.lines}"
 
 
-def system_text(controls: Controls = NEUTRAL) -> str:
-    """Return the system text for these controls; for the neutral ones it is exactly `SYSTEM`."""
-    text = _HEAD + (_CITE if controls.citations else "") + (_STRICT if controls.strict_grounding else _FREE)
-    return " ".join([text, *_style_sentences(controls)])
+def system_text(controls: Controls = NEUTRAL, pack: LanguagePack = ENGLISH) -> str:
+    """Return the system text for these controls."""
+    texts = pack.prompt
+    sentences = [texts.numbered]
+    if controls.citations:
+        sentences.append(texts.cite)
+    sentences.append(texts.strict.format(refusal=pack.refusal) if controls.strict_grounding else texts.free)
+    return " ".join([*sentences, *_style_sentences(controls, pack)])
 
 
 def target_text(answer: str, passage_number: int | None) -> str:
@@ -88,8 +86,8 @@ def target_text(answer: str, passage_number: int | None) -> str:
     return answer if passage_number is None else f"{answer} [{passage_number}]"
 
 
-def prompt_sha256() -> str:
-    """Return a hash that changes with anything that shapes a prompt, including how passages are trimmed."""
+def prompt_sha256(pack: LanguagePack = ENGLISH) -> str:
+    """Return a hash that changes with anything that shapes a prompt of the pack."""
     chunk = Chunk(
         id="c",
         document_id="d",
@@ -109,35 +107,37 @@ def prompt_sha256() -> str:
         strict_grounding=False,
     )
     newcomer = Controls(depth=0.0, creativity=0.0, technical_level=0.0)
+    question = "What is the default of `limit`?"
     rendered = [
-        [message.content for message in build_messages("What is the default of `limit`?", hits, controls=controls)]
+        [message.content for message in build_messages(question, hits, controls=controls, pack=pack)]
         for hits in (None, [], [Hit(chunk, 1.0)])
         for controls in (NEUTRAL, expert, newcomer)
     ]
     closest = Evidence(Unit("A sentence.", "A heading"), 1, 1.0)
-    payload = [PROMPT_VERSION, REFUSAL, target_text("a", 1), rendered, user_text("", "What?", [closest])]
+    payload = [PROMPT_VERSION, pack.refusal, target_text("a", 1), rendered, user_text("", "What?", [closest], pack)]
     return hashlib.sha256(json.dumps(payload, ensure_ascii=False).encode()).hexdigest()
 
 
-def _system_text_without_passages(controls: Controls) -> str:
-    return " ".join([SYSTEM_RAW, *_style_sentences(controls)])
+def _question_head(pack: LanguagePack) -> str:
+    return f"\n\n{pack.prompt.question} "
 
 
-def _style_sentences(controls: Controls) -> list[str]:
+def _style_sentences(controls: Controls, pack: LanguagePack) -> list[str]:
     """Return the sentences that non-neutral controls add to the system text."""
+    texts = pack.prompt
     lines = []
     if controls.depth < _LOW:
-        lines.append("Use as few words as you can.")
+        lines.append(texts.brief)
     elif controls.depth > _HIGH:
-        lines.append("Explain in detail.")
+        lines.append(texts.detailed)
     if controls.technical_level < _LOW:
-        lines.append("Use plain words for a newcomer.")
+        lines.append(texts.newcomer)
     elif controls.technical_level > _HIGH:
-        lines.append("Use precise technical terms for an expert.")
+        lines.append(texts.expert)
     if controls.examples:
-        lines.append("Give an example.")
+        lines.append(texts.example)
     if controls.step_by_step:
-        lines.append("Explain step by step.")
+        lines.append(texts.steps)
     return lines
 
 

@@ -1,21 +1,16 @@
 """Recognises a refusal in the text that a model wrote."""
 
-import re
+from collections.abc import Iterable
 
 from ragtune.answer.citations import without_citations
-from ragtune.answer.prompt import REFUSAL
+from ragtune.answer.language_packs import ENGLISH, LanguagePack
 from ragtune.text.sentences import split_sentences
 
-_REFUSALS = re.compile(
-    r"\b(i|we) (could not|couldn't|cannot|can't|can not|am unable to|are unable to|did not|didn't) (find|answer)\b"
-    r"|^(sorry|unable to (find|answer)|(the|an|no) (answer|information)( to this)? (could not|cannot|can't) be found)\b"
-    r"|not (mentioned|found|stated|given|provided) in the (documents|passages|document)"
-    r"|(do not|does not|don't|doesn't) (hold|contain|have|provide) the answer",
-    re.IGNORECASE,
-)
 
+def is_refusal(text: str, packs: Iterable[LanguagePack] = (ENGLISH,)) -> bool:
+    """Return whether the answer is a refusal in the language of one of the packs.
 
-def is_refusal(text: str) -> bool:
-    """Return whether the answer is the trained refusal, or its first sentence says that there is no answer."""
+    It has the sentence that the model is trained on, or its first sentence says that there is no answer.
+    """
     first_sentence = next(iter(split_sentences(without_citations(text))), "")
-    return REFUSAL.rstrip(".").lower() in text.lower() or bool(_REFUSALS.search(first_sentence))
+    return any(pack.is_refusal(text, first_sentence) for pack in packs)

@@ -12,6 +12,7 @@ from ragtune.dataset.answer_spans import closest_sentence, literal_span
 from ragtune.dataset.checks.quality import LEAST_SHARE_IN_CHUNK, LONGEST_ANSWER_WORDS
 from ragtune.ports import Progress, silent
 from ragtune.records import Chunk, ExistingPair, Hit, QAPair, content_id
+from ragtune.text.segments import word_count
 from ragtune.text.sentences import split_sentences
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune.text.words import content_words
@@ -103,12 +104,12 @@ def _query(pair: ExistingPair, answer: str) -> str:
 def _first_sentences(answer: str) -> str:
     """Return the answer, or as many of its first sentences as an answer may have words; "" if not even one fits."""
     text = collapse_whitespace(answer)
-    if len(text.split()) <= LONGEST_ANSWER_WORDS:
+    if word_count(text) <= LONGEST_ANSWER_WORDS:
         return text
     kept = ""
     for sentence in split_sentences(answer):
         longer = collapse_whitespace(f"{kept} {sentence}")
-        if len(longer.split()) > LONGEST_ANSWER_WORDS:
+        if word_count(longer) > LONGEST_ANSWER_WORDS:
             break
         kept = longer
     return kept

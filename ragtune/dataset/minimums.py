@@ -46,14 +46,21 @@ def shortage(pairs: Sequence[QAPair], chunks: Sequence[Chunk], settings: Dataset
         f"The {len(passages)} passages gave {len(pairs)} question and answer pairs ({origins['writer']} written, "
         f"{existing} by people), and training needs {needed}."
     ]
-    languages = Counter(chunk.language for chunk in passages)
-    foreign = len(passages) - languages["en"]
-    if foreign * 2 > len(passages) and not settings.writer.model:
-        sentences.append(f"The rule-based writer writes English only, and {foreign} passages are in other languages.")
-    sentences.append(
-        "Add documents, add existing questions and answers (`ragtune sources add pairs:FILE`), or let a language model "
-        "write pairs (`dataset.writer.model`)."
-    )
+    languages = Counter(chunk.language for chunk in passages if chunk.language != "en")
+    if languages.total() * 2 > len(passages) and not settings.writer.model:
+        names = ", ".join(name for name, _ in languages.most_common(3))
+        sentences = [
+            f"The rule-based writer writes English only, and {languages.total()} of the {len(passages)} passages are "
+            f"in other languages ({names}).",
+            "Let a language model write pairs in their language (`dataset.writer.model`), or add existing questions "
+            "and answers (`ragtune sources add pairs:FILE`).",
+            *sentences,
+        ]
+    else:
+        sentences.append(
+            "Add documents, add existing questions and answers (`ragtune sources add pairs:FILE`), or let a language "
+            "model write pairs (`dataset.writer.model`)."
+        )
     if settings.min_pairs > FEWEST_PAIRS:
         sentences.append("Or lower `dataset.min_pairs`.")
     return " ".join([*sentences, "Search and answers work without any of this."])

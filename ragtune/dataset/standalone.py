@@ -1,6 +1,7 @@
 """Judges whether a piece of text can stand as an answer without the text around it."""
 
 import re
+import unicodedata
 
 from ragtune.text.sentences import Span, brackets_closed, sentence_spans
 from ragtune.text.whitespace import collapse_whitespace
@@ -17,6 +18,7 @@ _REFERENCE = re.compile(
     r"|above\b|below\b)",
     re.IGNORECASE,
 )
+_SIGNS_OF_PROSE = frozenset("‘’‚“”„«»‹›–—‐‑·°×±€£¥§")
 _DEICTIC = re.compile(
     r"^(?:this|that|these|those|it|its|they|he|she|we|note|also|however|therefore|thus|hence|then|otherwise|instead"
     r"|similarly|additionally|furthermore|moreover|but|and|or|so|here|there|such|same|same as|ditto|alias|see|e\.g"
@@ -27,7 +29,7 @@ _DANGLING = re.compile(
     r"\b(?:these|this|call|by|with|to|the|a|an|as|are|is|and|or|like|use|run|do|of|for|from|in|e\.g)[.:]?$",
     re.IGNORECASE,
 )
-_BRACKETED = re.compile(r"\): |^\w+ \(`|(?:^|\s)\[\w+\]|(?<![\w*`'\"(])([*_])(?=[A-Za-z0-9])[^*_`]*\1(?![\w*])")
+_BRACKETED = re.compile(r"\): |^\w+ \(`|(?:^|\s)\[\w+\]|(?<![\w*`'\"(])([*_])(?=[^\W_])[^*_`]*\1(?![\w*])")
 _TYPE_LABEL = re.compile(
     r"`?(?!(?:Note|Warning|Example|Tip|Important|Deprecated|Status)\b)"
     r"[\w.]*(?:\[(?:[^\[\]\n]|\[(?:[^\[\]\n]|\[[^\[\]\n]*\])*\])*\])?`?:\s+(?=[A-Z`])"
@@ -55,7 +57,15 @@ def stands_alone(answer: str, fewest: int = 3, most: int = 34) -> bool:
         return False
     if _DANGLING.search(answer) or _BRACKETED.search(answer):
         return False
-    return clean(answer) and answer[0] not in "-*|>#=()]},.;:" and bool(re.search(r"[A-Za-z]{3}", answer))
+    return clean(answer) and answer[0] not in "-*|>#=()]},.;:" and bool(re.search(r"[^\W\d_]{3}", answer))
+
+
+def is_running_text(text: str) -> bool:
+    """Return whether the text has only letters of any script, digits and the signs of prose: no arrows, no pictures."""
+    return text.isascii() or all(
+        character.isascii() or character in _SIGNS_OF_PROSE or unicodedata.category(character)[0] in "LMN"
+        for character in text
+    )
 
 
 def clean(text: str) -> bool:

@@ -11,7 +11,11 @@ _SCRIPT_SHARE = 0.3
 _SCRIPT_SHARES = {"uk": 0.02, "ja": 0.1}
 _FEWEST_VOTES = 3
 _VOTE_SHARE = 0.08
+_CLEAR_LEAD = 2
+# Languages in one script, of which a question may show only the letters of the other.
+_ONE_SCRIPT = ({"ru", "uk"}, {"ja", "zh"})
 _CODE_BLOCK = re.compile(r"```.*?```", re.DOTALL)
+_INLINE_CODE = re.compile(r"`[^`]*`")
 _SPACED_WORD = re.compile(r"[^\s`'’\"(),;:!?]+")
 _SCRIPTS = (
     ("ja", r"[\u3040-\u30ff]"),
@@ -56,18 +60,46 @@ _COMMON_WORDS = {language: frozenset(words.split()) for language, words in COMMO
 
 def guess_language(text: str, fallback: str = "en") -> str:
     """Return an ISO 639-1 code, or `fallback` if the text is too short or too mixed to decide."""
-    sample = _CODE_BLOCK.sub(" ", text[: 2 * _SAMPLE_CHARACTERS])[:_SAMPLE_CHARACTERS]
-    letters = sum(character.isalpha() for character in sample)
-    if not letters:
-        return fallback
-    for language, pattern in _SCRIPTS:
-        share = len(re.findall(pattern, sample)) / letters
-        if share > _SCRIPT_SHARES.get(language, _SCRIPT_SHARE):
-            return language
-    # Identifiers with digits, dots or underscores belong to no language.
-    counts = Counter(word for word in _SPACED_WORD.findall(sample.lower()) if word.rstrip(".").isalpha())
-    votes = {
-        language: sum(counts[word] + counts[f"{word}."] for word in words) for language, words in _COMMON_WORDS.items()
-    }
+    sample = _sample(text)
+    if language := _language_of_script(sample):
+        return language
+    votes, words = _votes(sample)
     best = max(votes, key=lambda language: votes[language])
-    return best if votes[best] >= max(_FEWEST_VOTES, _VOTE_SHARE * counts.total()) else fallback
+    return best if votes[best] >= max(_FEWEST_VOTES, _VOTE_SHARE * words) else fallback
+
+
+def likely_language(question: str, expected: str) -> str:
+    """Return the language of a question: `expected`, unless the words of one other language are clearly more.
+
+    A question has few words, and many common words belong to several languages: `in` is English, German and Dutch.
+    """
+    sample = _INLINE_CODE.sub(" ", _sample(question))
+    if language := _language_of_script(sample):
+        return expected if {language, expected} in _ONE_SCRIPT else language
+    votes, words = _votes(sample)
+    best, second = sorted(votes, key=lambda language: -votes[language])[:2]
+    lead = votes[best] - votes.get(expected, 0)
+    is_clear = lead >= _CLEAR_LEAD and votes[best] > votes[second] and votes[best] >= _VOTE_SHARE * words
+    return best if is_clear else expected
+
+
+def _sample(text: str) -> str:
+    return _CODE_BLOCK.sub(" ", text[: 2 * _SAMPLE_CHARACTERS])[:_SAMPLE_CHARACTERS]
+
+
+def _language_of_script(sample: str) -> str:
+    """Return the language that is written in the script of the text, or "" for Latin script."""
+    letters = sum(character.isalpha() for character in sample)
+    for language, pattern in _SCRIPTS:
+        if letters and len(re.findall(pattern, sample)) / letters > _SCRIPT_SHARES.get(language, _SCRIPT_SHARE):
+            return language
+    return ""
+
+
+def _votes(sample: str) -> tuple[dict[str, int], int]:
+    """Return how many of the words each language has among its common words, and how many words there are."""
+    # Identifiers with digits, dots or underscores belong to no language.
+    words = (word.rstrip(".") for word in _SPACED_WORD.findall(sample.lower()))
+    counts = Counter(word for word in words if word.isalpha())
+    votes = {language: sum(counts[word] for word in words) for language, words in _COMMON_WORDS.items()}
+    return votes, counts.total()

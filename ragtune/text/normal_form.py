@@ -26,6 +26,14 @@ _SIGNS = str.maketrans(
 )
 
 
+_QUOTES = str.maketrans({**dict.fromkeys("‘’‚‛ʼ＇", "'"), **dict.fromkeys("“”„‟＂", '"'), **dict.fromkeys("‐‑", "-")})
+
+
+def straight_quotes(text: str) -> str:
+    """Return the text with straight quotes and plain hyphens; every character keeps its place."""
+    return text.translate(_QUOTES)
+
+
 def normalize_for_search(text: str) -> str:
     """Return the text as search compares it: Unicode form NFKC, straight quotes, no invisible characters.
 

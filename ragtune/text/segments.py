@@ -30,6 +30,16 @@ def split_words(text: str) -> list[str]:
     return [part for word in word_pattern().findall(text) for part in segment(word)]
 
 
+def word_count(text: str) -> int:
+    """Return how many words a text has: the pieces between spaces, or more in a script without spaces."""
+    return sum(1 if piece.isascii() else sum(1 for _ in segment(piece)) for piece in text.split())
+
+
+def is_unspaced(character: str) -> bool:
+    """Return whether the character belongs to a script that writes no spaces between words."""
+    return _UNSPACED_RUN.match(character) is not None
+
+
 def segment(word: str) -> Iterator[str]:
     """Yield the words in a run of letters and digits: itself, or several in a script without spaces."""
     if word.isascii():

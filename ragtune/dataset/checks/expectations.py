@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from ragtune.dataset.minimums import within_chance
 from ragtune.records import QAPair
 from ragtune.settings import DatasetSettings
+from ragtune.text.segments import word_count
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Severity = Literal["critical", "warning"]
+ENOUGH_PAIRS = "enough pairs"
+"""Name of the expectation that counts the pairs; `minimums.shortage` says what to do if it fails."""
 # The limits here and in `_expectations` were chosen by hand, far from what a healthy dataset shows. docs/dataset.md
 # ("Figures") has the values of one corpus, such as 1.3% for the most frequent wording.
 MAX_TEMPLATE_SHARE = 0.10
@@ -69,8 +72,8 @@ def _pairs_frame(pairs: Sequence[QAPair]) -> "pd.DataFrame":
             "id": pair.id,
             "question": pair.question,
             "kind": pair.kind,
-            "question_words": len(pair.question.split()),
-            "answer_words": len(pair.answer.split()) if pair.answerable else 1,
+            "question_words": word_count(pair.question),
+            "answer_words": word_count(pair.answer) if pair.answerable else 1,
             "span": pair.span[1] - pair.span[0],
             **{name: pair.scores.get(name, 0.0) for name in ("grounded", "self_contained", "relevant")},
         }
@@ -98,7 +101,7 @@ def _expectations(settings: DatasetSettings, least: int, n: int, written: int) -
     unanswerable = settings.unanswerable_share
     margin = within_chance(unanswerable, n) - unanswerable + 0.1
     return [
-        _Expectation("enough pairs", "critical", "pairs", "", {"min_value": least}),
+        _Expectation(ENOUGH_PAIRS, "critical", "pairs", "", {"min_value": least}),
         _Expectation("every pair once", "critical", "pairs", "id", {}),
         _Expectation("every question once", "critical", "pairs", "question", {}),
         _Expectation("answers stand in their chunks", "critical", "pairs", "grounded", {"min_value": 0.5}),

@@ -18,6 +18,7 @@ from ragtune.dataset.standalone import clean
 from ragtune.records import Chunk, QAPair
 from ragtune.settings import DatasetSettings
 from ragtune.text.language import guess_language
+from ragtune.text.segments import is_unspaced, word_count
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune.text.words import content_words
 
@@ -39,7 +40,7 @@ _POINTING_OF_PEOPLE = re.compile(_POINTING_NOUN, re.IGNORECASE)
 # Words that have no place in documentation; a short list of our own, in English only.
 _TOXIC = re.compile(r"\b(?:fuck\w*|shit\w*|bitch\w*|asshole|cunt|nigg\w+|faggot|retard(?:ed)?|whore)\b", re.IGNORECASE)
 _IMPERATIVES = ("give", "list", "summarise", "summarize", "define", "show", "compare", "who", "is", "are", "does", "do")
-_ASKS = re.compile(rf"\?$|^(?:{'|'.join(sorted({*first_question_words(), *_IMPERATIVES}))})\b", re.IGNORECASE)
+_ASKS = re.compile(rf"[?？؟]$|^(?:{'|'.join(sorted({*first_question_words(), *_IMPERATIVES}))})\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ def rejection_reason(pair: QAPair, chunk: Chunk | None) -> str:
     private, is_written = personal_data(f"{question} {answer}"), pair.origin == "writer"
     pointing = _POINTING if is_written else _POINTING_OF_PEOPLE
     checks = (
-        (not 2 <= len(question.split()) <= 60, "the question is too short or too long"),
+        (not 2 <= word_count(question) <= 60, "the question is too short or too long"),
         (is_written and not _ASKS.search(question), "the question asks nothing"),
         (bool(pointing.search(question)), "the question points at text that the reader cannot see"),
         (is_written and question.count("`") % 2 == 1, "the question has broken markup"),
@@ -149,7 +150,7 @@ def _answer_rejection_reason(pair: QAPair, chunk: Chunk, answer: str) -> str:
         return "an unanswerable pair has an answer" if answer or pair.span != (0, 0) else ""
     if not answer:
         return "the answer is empty"
-    if len(answer.split()) > LONGEST_ANSWER_WORDS:
+    if word_count(answer) > LONGEST_ANSWER_WORDS:
         return f"the answer is longer than {LONGEST_ANSWER_WORDS} words"
     if gives_away(pair.question, answer):
         return "the question gives the answer away"
@@ -171,8 +172,8 @@ def gives_away(question: str, answer: str) -> bool:
 
 def _splits_word(text: str, start: int, end: int) -> bool:
     """Return whether the span begins or ends inside a word of the text."""
-    before, after = text[start - 1 : start], text[end : end + 1]
-    return (before.isalnum() and text[start].isalnum()) or (after.isalnum() and text[end - 1].isalnum())
+    edges = (text[start - 1 : start + 1] if start else "", text[end - 1 : end + 1])
+    return any(len(edge) == 2 and edge.isalnum() and not any(map(is_unspaced, edge)) for edge in edges)
 
 
 def _is_foreign(question: str, answer: str, passage: str) -> bool:

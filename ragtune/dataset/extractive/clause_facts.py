@@ -44,7 +44,8 @@ from ragtune.dataset.extractive.clause_patterns import (
     YOU_CAN_BY,
 )
 from ragtune.dataset.extractive.fact import Fact
-from ragtune.dataset.standalone import says_something_new, stands_alone
+from ragtune.dataset.standalone import is_running_text, says_something_new, stands_alone
+from ragtune.text.normal_form import straight_quotes
 from ragtune.text.sentences import Span
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune.text.words import content_words
@@ -87,7 +88,11 @@ def clause_facts(text: str, span: Span, place: str, read_subject: SubjectReader,
     """
     offsets = _collapsed_offsets(text, span)
     body = "".join(" " if text[offset].isspace() else text[offset] for offset in offsets).rstrip(".")
-    if not body.isascii() or _is_unclear(body):
+    if not is_running_text(body):
+        return
+    # The patterns and questions have straight quotes; the answer keeps those of the text.
+    body = straight_quotes(body)
+    if _is_unclear(body):
         return
     clause = _read_clause(body, _Surroundings(place, title, read_subject))
     if clause is None:

@@ -43,7 +43,7 @@ BACKWARD = re.compile(
 # Which ones are meant, the page says elsewhere.
 UNSPECIFIED = re.compile(r"\bthe (?:provided|appropriate|corresponding|relevant|necessary|desired) \w+")
 _SUBJECT = (
-    r"(?P<subject>(?:(?:The|A|An|All|Any|Each|Every|Most|Some|Both) )?[`A-Za-z][\w`.\-/+@=()\[\]]*"
+    r"(?P<subject>(?:(?:The|A|An|All|Any|Each|Every|Most|Some|Both) )?(?:`|[^\W\d_])[\w`.\-/+@=()\[\]]*"
     r"(?: (?:of|and|in|for|from) (?:the |an? |all |any )?[`\w][\w`.\-/+]*| [`\w][\w`.\-/+@]*){0,5}?)"
 )
 _LEAD = r"(?:(?P<default>By default), )?"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from ragtune.dataset.extractive.fact import Fact
-from ragtune.dataset.standalone import clean, says_something_new, stands_alone
+from ragtune.dataset.standalone import clean, is_running_text, says_something_new, stands_alone
 from ragtune.text.sentences import Span, sentence_spans
 
 # The limits below (words of a term, characters of a key, words of a cell) were chosen by hand; none was measured.
@@ -37,8 +37,8 @@ def list_item_facts(text: str, start: int, end: int, place: str) -> Iterator[Fac
         return
     span = next(sentence_spans(text, start + item.end(), end), None)
     # Without a picture in front: `🚀 Fast start`.
-    term = re.sub(r"^[^\x20-\x7e]+\s*", "", (item["bold"] or item["code"]).strip()).rstrip(":.")
-    if span is None or not 1 <= len(term.split()) <= 5 or not re.search(r"[A-Za-z]{2}", term):
+    term = re.sub(r"^[^\w\x20-\x7e]+\s*", "", (item["bold"] or item["code"]).strip()).rstrip(":.")
+    if span is None or not 1 <= len(term.split()) <= 5 or not re.search(r"[^\W\d_]{2}", term):
         return
     answer = text[span[0] : span[1]]
     continues_term = re.match(r"(?:for|with|of|in|to|on|by|from)\b", answer)
@@ -98,7 +98,7 @@ def _cell_text(text: str, cell: Span) -> str:
 
 
 def _is_row_key(key: str) -> bool:
-    return key.isascii() and 2 < len(key) <= 50 and key not in _NO_ROW_KEYS
+    return is_running_text(key) and 2 < len(key) <= 50 and key not in _NO_ROW_KEYS
 
 
 def _is_column(column: str) -> bool:
@@ -107,7 +107,7 @@ def _is_column(column: str) -> bool:
 
 def _is_usable_cell(value: str) -> bool:
     """Return whether a cell can be an answer: one to 25 words of clean text."""
-    if not 1 <= len(value.split()) <= 25 or not re.search(r"[A-Za-z0-9]{2}", value):
+    if not 1 <= len(value.split()) <= 25 or not re.search(r"[^\W_]{2}", value):
         return False
     return clean(value) and not _UNUSABLE_CELL.search(value)
 

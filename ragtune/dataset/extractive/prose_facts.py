@@ -20,7 +20,7 @@ from ragtune.dataset.extractive.fact import Fact
 from ragtune.dataset.extractive.list_facts import list_item_facts, table_facts
 from ragtune.dataset.extractive.subjects import in_question, is_askable, is_order, needed_place, with_small_article
 from ragtune.dataset.extractive.verbs import VERBS
-from ragtune.dataset.standalone import says_something_new, stands_alone
+from ragtune.dataset.standalone import is_running_text, says_something_new, stands_alone
 from ragtune.records import Chunk
 from ragtune.text.sentences import Span, sentence_spans
 from ragtune.text.whitespace import collapse_whitespace
@@ -28,7 +28,7 @@ from ragtune.text.words import content_words
 
 # The limits in these patterns and rules (words of a subject, characters of a condition, new words of an answer) were
 # chosen by hand; none was measured.
-_NOUN_PHRASE = r"(?:(?:The|A|An) )?(?:[`A-Za-z][\w`.\-/+]*)(?: [`A-Za-z][\w`.\-/+]*){0,4}"
+_NOUN_PHRASE = r"(?:(?:The|A|An) )?(?:(?:`|[^\W\d_])[\w`.\-/+]*)(?: (?:`|[^\W\d_])[\w`.\-/+]*){0,4}"
 # `A branch is a shop that keeps its own stock`
 _DEFINITION = re.compile(
     rf"^(?P<subject>{_NOUN_PHRASE}) (?P<be>is|are) "
@@ -37,7 +37,7 @@ _DEFINITION = re.compile(
 )
 # `The night shift has two drivers`
 _REMARK = re.compile(
-    r"^(?P<subject>(?:(?:The|A|An) )?[`A-Za-z][\w`.\-/+]*(?: [`A-Za-z][\w`.\-/+]*){0,3}?) "
+    r"^(?P<subject>(?:(?:The|A|An) )?(?:`|[^\W\d_])[\w`.\-/+]*(?: (?:`|[^\W\d_])[\w`.\-/+]*){0,3}?) "
     r"(?P<rest>(?:is|are|was|can|may|must|should|will|has|have|cannot) .+)$",
     re.DOTALL,
 )
@@ -163,7 +163,8 @@ def _askable_heading(chunk: Chunk) -> str:
         return ""
     heading = re.sub(r"^[\d.]+\s+|[`*#]", "", chunk.heading_path[-1]).strip().rstrip(":")
     words = heading.split()
-    return "" if is_generic_title(heading) or not 1 < len(words) <= 9 or not heading.isascii() else heading
+    is_subject = 1 < len(words) <= 9 and is_running_text(heading) and not is_generic_title(heading)
+    return heading if is_subject else ""
 
 
 def _first_sentence(text: str) -> Span | None:

@@ -42,7 +42,7 @@ def is_askable(phrase: str) -> bool:
         return False
     if any(word in ("that", "which", "and", "or", "is", "of") for word in words):
         return False
-    return bool(re.search(r"[A-Za-z]{3}", phrase)) and phrase.count("`") % 2 == 0
+    return bool(re.search(r"[^\W\d_]{3}", phrase)) and phrase.count("`") % 2 == 0
 
 
 def _runs_on(phrase: str) -> bool:

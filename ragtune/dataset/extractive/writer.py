@@ -33,6 +33,7 @@ from ragtune.dataset.extractive.verbs import in_plain_nouns, with_s_ending, with
 from ragtune.draws import choose, draw
 from ragtune.ports import PairWriter, Progress, silent
 from ragtune.records import Chunk, QAPair, content_id
+from ragtune.text.normal_form import straight_quotes
 from ragtune.text.whitespace import collapse_whitespace
 
 # How often a class is asked for by its words, and an action in everyday nouns and with another verb. Chosen by hand,
@@ -49,6 +50,8 @@ _IDENTIFIER_SLOTS = ("parameter", "exception")
 # Templates that describe an object and ask for its name, and the slot with the description.
 _DESCRIPTION_SLOTS = {"how_to.api": "action", "how_to.thing": "thing"}
 _TERM_KINDS = ("definition", "list_item")
+LANGUAGE = "en"
+"""The language of the patterns and templates. Questions in it about text in another one would teach nothing useful."""
 _LONGEST_PLACE = 9
 """Words of a title that fits into a question. Chosen by hand, not sensitive."""
 
@@ -76,7 +79,9 @@ class _ProsePage:
 
 
 class ExtractiveWriter(PairWriter):
-    """Asks about what the chunks state, a few questions for each chunk.
+    """Asks about what the chunks state, a few questions for each chunk; it reads English chunks only.
+
+    After a call of `write`, `unread` counts the other chunks by their language.
 
     Args:
         limit_per_chunk: Most answerable questions for one chunk.
@@ -89,10 +94,13 @@ class ExtractiveWriter(PairWriter):
         self.seed = seed
         self.limit_per_chunk = limit_per_chunk
         self.unanswerable_share = unanswerable_share
+        self.unread: Counter[str] = Counter()
 
     def write(self, chunks: Sequence[Chunk], progress: Progress = silent) -> list[QAPair]:
         """Return pairs whose answers are spans of their chunks, in the order of the chunks, each question once."""
-        pages = [self._read_page(document) for document in _documents(chunks)]
+        self.unread = Counter(chunk.language for chunk in chunks if chunk.language != LANGUAGE)
+        english = [chunk for chunk in chunks if chunk.language == LANGUAGE]
+        pages = [self._read_page(document) for document in _documents(english)]
         objects = [page.owner for page in pages if isinstance(page, _ApiPage)]
         names, neighbours = ObjectNames(objects), Neighbours(objects, self.seed)
         terms = Terms([term for page in pages if isinstance(page, _ProsePage) for term in page.terms], self.seed)
@@ -239,7 +247,7 @@ def _place(chunk: Chunk) -> str:
     """Return ` in TITLE` for a chunk of prose, or "" if neither title nor topic says what the text is about."""
     for title in (chunk.title.removesuffix(" (package)"), chunk.topic):
         # Without a subtitle and without pictures: `Parcelware: sorts mail 📦`.
-        name = re.sub(r"[^\x20-\x7e]", "", re.split(r": | [—–-] ", title)[0]).strip(" :!?.#")
+        name = re.sub(r"[^\w\x20-\x7e]", "", straight_quotes(re.split(r": | [—–-] ", title)[0])).strip(" :!?.#")
         if len(name.split()) <= _LONGEST_PLACE and not is_generic_title(name) and not title.rstrip().endswith("?"):
             return f" in {name}"
     return ""

@@ -17,6 +17,7 @@ from ragtune.language_model import LanguageModel, Usage
 from ragtune.ports import PairWriter, Progress, silent
 from ragtune.records import Chunk, Message, QAPair, content_id
 from ragtune.settings import WriterSettings
+from ragtune.text.segments import word_count
 from ragtune.text.whitespace import collapse_whitespace
 
 Kind = Literal["fact", "definition", "procedure", "reason", "comparison", "condition", "multi", "unanswerable"]
@@ -32,7 +33,8 @@ Write {count} items about the passages. Rules:
 - `quotes` holds the exact words of the passages that prove the answer, one quote per passage used.
 - Mix the kinds and difficulties: fact, definition, procedure, reason, comparison, condition.{together}
 - {absent}
-- `paraphrase` asks the same in quite different words."""
+- `paraphrase` asks the same in quite different words.
+- Questions and answers are in the language of the passages."""
 _TOGETHER = " Write at least one item of kind multi that needs two passages."
 _ABSENT = (
     "One item has kind unanswerable: a plausible question on the subject that the passages do not answer, "
@@ -134,7 +136,7 @@ class LLMWriter(PairWriter):
             return []
         chunk, span = quotes[0] if answerable else (group[0], (0, 0))
         evidence = tuple(sorted({other.id for other, _ in quotes if other.id != chunk.id})) if answerable else ()
-        questions = [item.question, *([item.paraphrase] if len(item.paraphrase.split()) > 3 else [])]
+        questions = [item.question, *([item.paraphrase] if word_count(item.paraphrase) > 3 else [])]
         answer = collapse_whitespace(item.answer)
         return [
             QAPair(

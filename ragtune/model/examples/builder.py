@@ -410,8 +410,9 @@ class ExampleBuilder:
         if is_later and not turn.history:
             history = (Message("user", turn.pair.question), example.messages[-1])
         count, words = self.settings.passages, self.settings.shown_words
-        passages = find_passages(self.search, phrase, history, count, words, self.similarity)
-        closest = self.closest(search_text(phrase, history), passages)
+        text = search_text(phrase, history)
+        passages = find_passages(self.search, text, count, words, self.similarity)
+        closest = self.closest(text, passages)
         messages = build_messages(phrase, passages, history, NEUTRAL, closest)
         return TrainingExample((*messages, Message("assistant", reply)), turn.pair.id, "talk")
 

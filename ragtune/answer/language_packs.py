@@ -1,0 +1,204 @@
+"""Language packs: what the answering path says, and what it expects people and models to say, in one language.
+
+A pack is a YAML file. Those of English, German and French come with the package; docs/howto/languages.md says how to
+write another one. The question's language chooses the pack (question_language.py).
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from string import Formatter
+from typing import Annotated
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from ragtune.errors import SettingsError
+from ragtune.text.normal_form import normalize_for_search
+from ragtune.text.segments import split_words
+
+
+def _with_places(*names: str) -> AfterValidator:
+    """Return a validator of a sentence that has exactly these places, such as `{text}` and `{number}`."""
+
+    def check(sentence: str) -> str:
+        places = {name for _, name, _, _ in Formatter().parse(sentence) if name is not None}
+        if places != set(names):
+            found, expected = (", ".join(f"{{{name}}}" for name in sorted(group)) for group in (places, names))
+            raise ValueError(f"the places in it are {found or 'none'}, and must be {expected}")
+        return sentence
+
+    return AfterValidator(check)
+
+
+def _pattern(text: str) -> str:
+    """Return the text if it is a regular expression."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"it is no regular expression: {error}") from error
+    return text
+
+
+Text = Annotated[str, Field(min_length=1)]
+Passage = Annotated[str, _with_places("number")]
+
+
+class Part(BaseModel):
+    """A part of a pack. An unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PromptTexts(Part):
+    """What the model reads: the sentences of the system text, and the heads of the parts of the user's message."""
+
+    numbered: Text
+    cite: Text
+    strict: Annotated[str, _with_places("refusal")]
+    free: Text
+    without_passages: Text
+    nothing_found: Text
+    question: Text
+    closest: Text
+    brief: Text
+    detailed: Text
+    newcomer: Text
+    expert: Text
+    example: Text
+    steps: Text
+
+
+class WarningTexts(Part):
+    """What the checks of an answer say."""
+
+    empty: Text
+    cut_off: Text
+    corrected: Annotated[str, _with_places("cited", "corrected")]
+    nonexistent: Passage
+    uncited: Text
+    unsupported: Annotated[str, _with_places("percent")]
+    unrelated: Passage
+
+
+class FollowUpWords(Part):
+    """Words of a short question that needs the question before it: those that begin it, and those inside it."""
+
+    begins: tuple[Text, ...] = Field(min_length=1)
+    refers_back: tuple[Text, ...] = Field(min_length=1)
+
+
+class SmallTalk(Part):
+    """What people say besides questions, and the reply."""
+
+    phrases: tuple[Text, ...] = Field(min_length=1)
+    reply: Text
+
+
+class LanguagePack(Part):
+    """Everything in one language; `code` is its ISO 639-1 code.
+
+    `refusal_forms` are regular expressions. They are searched, without regard to case, in the first sentence of what a
+    model wrote, with straight quotes. `off_topic` are questions about no document, which the model learns to refuse.
+    """
+
+    code: str = Field(pattern="^[a-z]{2,3}$")
+    name: Text
+    prompt: PromptTexts
+    refusal: Text
+    refusal_forms: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(min_length=1)
+    quotation: Annotated[str, _with_places("text", "number")]
+    warnings: WarningTexts
+    follow_up: FollowUpWords
+    small_talk: tuple[SmallTalk, ...] = Field(min_length=1)
+    off_topic: tuple[Text, ...] = ()
+
+    @cached_property
+    def replies(self) -> frozenset[str]:
+        """The replies to small talk."""
+        return frozenset(group.reply for group in self.small_talk)
+
+    @cached_property
+    def refers_back(self) -> re.Pattern[str]:
+        """Matches a question that begins like a follow-up, or has a word that refers back."""
+        begins, inside = (
+            "|".join(map(re.escape, words)) for words in (self.follow_up.begins, self.follow_up.refers_back)
+        )
+        return re.compile(rf"^(?:{begins})\b|\b(?:{inside})\b", re.IGNORECASE)
+
+    @cached_property
+    def _refusals(self) -> re.Pattern[str]:
+        return re.compile("|".join(self.refusal_forms), re.IGNORECASE)
+
+    @cached_property
+    def _reply_by_phrase(self) -> Mapping[str, str]:
+        return {_spoken(phrase): group.reply for group in self.small_talk for phrase in group.phrases}
+
+    def reply_to(self, question: str) -> str:
+        """Return the reply to a phrase of small talk, whatever its punctuation and case; "" for anything else."""
+        return self._reply_by_phrase.get(_spoken(question), "")
+
+    def is_refusal(self, text: str, first_sentence: str) -> bool:
+        """Return whether the text has the refusal of this language, or its first sentence has one of its forms."""
+        refusal = normalize_for_search(self.refusal).rstrip(".").lower()
+        return refusal in normalize_for_search(text).lower() or bool(
+            self._refusals.search(normalize_for_search(first_sentence))
+        )
+
+
+@cache
+def read_pack(path: Path) -> LanguagePack:
+    """Return the pack in a file, which is read once; raise SettingsError that names the file and the wrong fields."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(
+            f"The language pack {path} cannot be read: {error}.", "a YAML file in UTF-8", f"begin with a copy of {_EN}"
+        ) from error
+    try:
+        return LanguagePack.model_validate(content)
+    except ValidationError as error:
+        problems = [f"field '{'.'.join(map(str, item['loc']))}': {item['msg']}" for item in error.errors()]
+        raise SettingsError(
+            f"The language pack {path} is wrong. " + "; ".join(problems) + ".",
+            f"the fields of {_EN}",
+            "docs/howto/languages.md describes each field",
+        ) from error
+
+
+def packs(paths: Iterable[str] = ()) -> dict[str, LanguagePack]:
+    """Return the packs by their codes: those of the package, then those in the files, which may replace them."""
+    files = sorted((Path(__file__).parent / "languages").glob("*.yaml"))
+    files += [Path(path).expanduser() for path in paths]
+    return {pack.code: pack for pack in map(read_pack, files)}
+
+
+def _spoken(text: str) -> str:
+    """Return the words of a phrase, in lower case and without punctuation."""
+    return " ".join(split_words(normalize_for_search(text).casefold()))
+
+
+_EN = Path(__file__).parent / "languages/en.yaml"
+ENGLISH = read_pack(_EN)
+"""The pack of the prompt that the shipped reading adapter was trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The language of a question (ISO 639-1), and the pack whose sentences stand around the answer.
+
+    The pack is English if there is none for the language.
+    """
+
+    language: str
+    pack: LanguagePack
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether there is no pack for the language."""
+        return self.language != self.pack.code
+
+
+ENGLISH_FRAME = Frame(ENGLISH.code, ENGLISH)
