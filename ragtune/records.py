@@ -6,6 +6,7 @@ strings cannot be checked by reading it.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -280,6 +281,14 @@ class ClosestPassage:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a check found wrong with an answer; ragtune/answer/failures.py lists the reasons."""
+
+    reason: str
+    detail: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """A checked answer.
@@ -288,6 +297,8 @@ class Answer:
     the problems that the check found. `own_words` is the part of the text that the model wrote; `quotation` is the
     sentence of a passage that follows it or stands in its place, "" if nothing is quoted. `closest` has the passages
     to look at if the answer is a refusal. `language` is the question's, an ISO 639-1 code.
+    `support` says how far the passages support its own words (0 to 1), and
+    `failures` what is wrong with them; `tries` are the failures of earlier texts that were not delivered.
     """
 
     text: str
@@ -301,6 +312,9 @@ class Answer:
     quotation: str = ""
     closest: tuple[ClosestPassage, ...] = ()
     language: str = "en"
+    support: float = 1.0
+    failures: tuple[Failure, ...] = ()
+    tries: tuple[tuple[Failure, ...], ...] = ()
 
     @property
     def quoted(self) -> bool:
@@ -500,7 +514,12 @@ class RetrievalRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseRecord:
-    """An answer of the gateway, stored so that feedback can refer to it."""
+    """An answer of the gateway, stored so that feedback can refer to it.
+
+    `checks` holds, as JSON values, how far the passages support it (`support`), what is wrong with it (`failures`, by
+    reason), why earlier texts were not delivered (`replaced`), and whether it came from the cache (`cached`). It is
+    empty for responses of earlier versions.
+    """
 
     id: str
     created_at: str
@@ -513,6 +532,7 @@ class ResponseRecord:
     refused: bool
     user: str = ""
     latency_ms: float = 0.0
+    checks: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,11 +6,12 @@ This is the composition root of the serving wing: it alone chooses back ends.
 import asyncio
 import logging
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -27,38 +28,39 @@ from ragtune_serving.address import check_port, endpoint_file, http_url, listen
 from ragtune_serving.api import build_api
 from ragtune_serving.chat import ChatService
 from ragtune_serving.console.app import with_console
-from ragtune_serving.deployment import Deployment
+from ragtune_serving.deployment import Deployment, Engines, Publisher
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.guard import Guard, with_cors
 from ragtune_serving.keys import KeyStore
-from ragtune_serving.limits import Limits, UsageLedger
+from ragtune_serving.ledgers import ledger_from
+from ragtune_serving.limits import Limits
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.processes import ctrl_c_is_off, how_to_stop
 from ragtune_serving.recorder import ResponseRecorder
+from ragtune_serving.response_cache import cache_from
 from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.routes import Services
 from ragtune_serving.routing import EngineRouter
+from ragtune_serving.shared_engines import Announcer, FollowedDeployment, SharedEngines
 from ragtune_serving.studies import StudyDesk
+from ragtune_serving.workers import metrics_folder, run_workers
 
 _DRAIN_SECONDS = 10
 """How long uvicorn waits for open answers when the gateway stops; chosen by hand, not sensitive."""
+_GAUGE_SECONDS = 1.0
+"""Between two updates of the gauges of the log; Prometheus asks every 15 seconds or so. Chosen by hand."""
 SignalHandler = Callable[[int, FrameType | None], None]
 
 
-def build_services(settings: Settings) -> Services:
-    """Return the services of the gateway, with the back ends that the settings name."""
-    from ragtune.backends.catalog import engine_from, evidence_from, line_similarity_from, retriever_from
-    from ragtune.model.base.pretrained import resolve_base_model
+def build_services(settings: Settings, shared: SharedEngines | None = None) -> Services:
+    """Return the services of the gateway, with the back ends that the settings name.
 
-    store = ArtifactStore(settings.home / "artifacts")
+    With `shared` it is a worker, which uses the engines of another process.
+    """
+    from ragtune.backends.catalog import evidence_from, line_similarity_from, retriever_from
+
     # Two threads that import transformers at the same moment break its lazy modules.
     loading = threading.Lock()
-
-    def base() -> Path:
-        with loading:
-            ref = store.current("base_model") or resolve_base_model(settings.base_model, store)
-        return store.folder(ref)
-
     similarity, evidence = line_similarity_from(settings), evidence_from(settings)
 
     def open_retriever() -> Retriever:
@@ -76,23 +78,43 @@ def build_services(settings: Settings) -> Services:
     for name in ("LiteLLM", "LiteLLM Router"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
-    deployment = Deployment(settings, engine_from(settings), ModelRegistry(settings), base, router)
+    deployment: Engines = FollowedDeployment(shared, router) if shared else _deployment(settings, router, loading)
     grounding = Grounding(settings, open_retriever, similarity, evidence)
-    log, metrics = FeedbackLog(settings.feedback_url), Metrics()
+    log, metrics = FeedbackLog(settings.feedback_url), Metrics(metrics_folder(settings) if shared else None)
     recorder = ResponseRecorder(log)
     return Services(
-        chat=ChatService(settings, deployment, grounding, router, recorder, metrics),
+        chat=ChatService(settings, deployment, grounding, router, recorder, metrics, cache_from(settings)),
         deployment=deployment,
         grounding=grounding,
         log=log,
         recorder=recorder,
-        ledger=UsageLedger(settings.home / "gateway" / "usage.db"),
+        ledger=ledger_from(settings),
         limits=Limits(**settings.gateway.limits.model_dump()),
         metrics=metrics,
         started=time.time(),
         reviews=ReviewDesk(settings),
         studies=StudyDesk(settings),
     )
+
+
+def _deployment(
+    settings: Settings,
+    publisher: Publisher,
+    loading: AbstractContextManager[object] | None = None,
+    held: Callable[[str], bool] | None = None,
+) -> Deployment:
+    """Return the engines of this process; `loading` is held while the base model is loaded."""
+    from ragtune.backends.catalog import engine_from
+    from ragtune.model.base.pretrained import resolve_base_model
+
+    store = ArtifactStore(settings.home / "artifacts")
+
+    def base() -> Path:
+        with loading or nullcontext():
+            ref = store.current("base_model") or resolve_base_model(settings.base_model, store)
+        return store.folder(ref)
+
+    return Deployment(settings, engine_from(settings), ModelRegistry(settings), base, publisher, held=held)
 
 
 def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp:
@@ -103,14 +125,18 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
         services.chat.router.start()
         services.grounding.start()
         services.deployment.start()
+        gauges = asyncio.ensure_future(_show_log(services))
         try:
             yield
         finally:
+            gauges.cancel()
             services.grounding.stop()
             await asyncio.to_thread(services.deployment.stop)
             await services.chat.router.stop()
+            if services.chat.cache is not None:
+                await services.chat.cache.close()
             await asyncio.to_thread(services.recorder.close)
-            services.ledger.close()
+            await services.ledger.close()
             services.log.close()
             services.reviews.reviews.close()
             services.studies.store.close()
@@ -119,9 +145,15 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
     return with_console(with_cors(guarded, settings.gateway.cors_origins), guarded, services, settings, keys)
 
 
+async def _show_log(services: Services) -> None:
+    """Keep the gauges of the log up to date, because another worker may be the one that is asked for metrics."""
+    while True:
+        services.metrics.show_log(services.recorder.pending, services.recorder.dropped)
+        await asyncio.sleep(_GAUGE_SECONDS)
+
+
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; raise ResourceError if the port is in use or the home is served already."""
-    import uvicorn
     from filelock import FileLock, Timeout
 
     endpoint = endpoint_file(settings)
@@ -138,25 +170,37 @@ def serve(settings: Settings) -> None:
         check_port(settings.gateway.host, settings.gateway.port, "gateway.port")
         keys = KeyStore(settings.home / "keys")
         _show_once(keys.ensure())
-        app = build_app(build_services(settings), settings, keys)
         listener = listen(settings.gateway.host, settings.gateway.port)
         url = http_url(*listener.getsockname()[:2])
         write_json(endpoint, {"url": url})
         sys.stderr.write(f"Gateway at {url}/v1 (console: {url}/console, API: {url}/docs)\n")
-        # After its shutdown uvicorn raises the signal again. Python's default for SIGTERM would end the process
-        # there, without reaching `finally`.
-        signal.signal(signal.SIGTERM, _exit)
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=_DRAIN_SECONDS, ws="none"
-        )
-        server = uvicorn.Server(config)
         sys.stderr.write(how_to_stop("the gateway") + "\n")
-        if ctrl_c_is_off():
-            server.handle_exit = _except_ctrl_c(server.handle_exit)  # type: ignore[assignment, method-assign]
         try:
-            server.run(sockets=[listener])
+            if settings.gateway.workers > 1:
+                shared = SharedEngines(settings.home / "gateway")
+                announcer = Announcer(shared)
+                deployment = _deployment(settings, announcer, held=shared.held)
+                run_workers(settings, listener, deployment, announcer, shared)
+            else:
+                run_app(build_app(build_services(settings), settings, keys), listener)
         finally:
             endpoint.unlink(missing_ok=True)
+
+
+def run_app(app: ASGIApp, listener: socket.socket) -> None:
+    """Answer requests in this process until SIGINT or SIGTERM."""
+    import uvicorn
+
+    # After its shutdown uvicorn raises the signal again. Python's default for SIGTERM would end the process
+    # there, without reaching `finally`.
+    signal.signal(signal.SIGTERM, _exit)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=_DRAIN_SECONDS, ws="none"
+    )
+    server = uvicorn.Server(config)
+    if ctrl_c_is_off():
+        server.handle_exit = _except_ctrl_c(server.handle_exit)  # type: ignore[assignment, method-assign]
+    server.run(sockets=[listener])
 
 
 def _except_ctrl_c(handle: SignalHandler) -> SignalHandler:

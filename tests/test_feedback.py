@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from ragtune.errors import FeedbackError
 from ragtune.records import FeedbackEvent, ResponseRecord
@@ -21,6 +22,7 @@ RESPONSE = ResponseRecord(
     chunk_ids=("a", "b"),
     cited_chunk_ids=("a",),
     refused=False,
+    checks={"support": 0.8, "failures": {"numbers": "It says 4."}, "replaced": [], "cached": False},
 )
 
 
@@ -35,6 +37,29 @@ def test_a_recorded_response_is_read_back_unchanged(log):
     log.record_response(RESPONSE)
     assert log.response("r1") == RESPONSE
     assert log.response("r2") is None
+
+
+def test_a_log_of_an_earlier_version_is_read_and_written_after_a_column_came(database_url):
+    with closing(FeedbackLog(database_url)) as log:
+        log.record_response(RESPONSE)
+        log.add("r1", "up", user="ann")
+    engine = sa.create_engine(database_url)
+    with engine.begin() as connection:  # as version 0.1 made it
+        connection.execute(sa.text("ALTER TABLE responses DROP COLUMN checks"))
+    engine.dispose()
+    opening = threading.Barrier(4)
+
+    def open_again(number: int) -> None:
+        opening.wait()
+        with closing(FeedbackLog(database_url)) as log:
+            log.record_response(replace(RESPONSE, id=f"new-{number}"))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(open_again, range(4)))
+    with closing(FeedbackLog(database_url)) as log:
+        assert log.response("r1") == replace(RESPONSE, checks={})
+        assert log.response("new-3") == replace(RESPONSE, id="new-3")
+        assert [event.response_id for event in log.events()] == ["r1"]
 
 
 def test_a_verdict_carries_what_it_is_about(log):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 _SQLITE = "sqlite:///"
 # The number of PostgreSQL's advisory lock is arbitrary; all our writers have to use the same one.
@@ -15,6 +15,8 @@ _ALONE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lo
 
 def open_database(url: str, tables: sa.MetaData) -> sa.Engine:
     """Return an engine for a SQLAlchemy URL. Create the tables, and the folder of a SQLite file, if they are missing.
+
+    A column that a table of an earlier version lacks is added; it needs a `server_default`.
 
     Raises:
         SQLAlchemyError: the URL is invalid or the server does not answer.
@@ -37,7 +39,24 @@ def open_database(url: str, tables: sa.MetaData) -> sa.Engine:
             connection.execute(CreateTable(table, if_not_exists=True))
             for index in sorted(table.indexes, key=lambda index: str(index.name)):
                 connection.execute(CreateIndex(index, if_not_exists=True))
+    if _missing_columns(engine, tables):
+        with exclusive_transaction(engine) as connection:
+            for column in _missing_columns(connection, tables):  # again, because another process may have added them
+                definition = CreateColumn(column).compile(dialect=engine.dialect)
+                name = engine.dialect.identifier_preparer.format_table(column.table)
+                connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {definition}")
     return engine
+
+
+def _missing_columns(bind: sa.Engine | sa.Connection, tables: sa.MetaData) -> list[sa.Column[Any]]:
+    """Return the columns that the tables of the database lack."""
+    stored = sa.inspect(bind)
+    return [
+        column
+        for table in tables.sorted_tables
+        for column in table.columns
+        if column.name not in {found["name"] for found in stored.get_columns(table.name)}
+    ]
 
 
 @contextmanager

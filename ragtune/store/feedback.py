@@ -38,6 +38,8 @@ _responses = sa.Table(
     sa.Column("refused", sa.Boolean, nullable=False),
     sa.Column("user", sa.String(200), nullable=False),
     sa.Column("latency_ms", sa.Float, nullable=False),
+    # Since version 0.2; a log of an earlier one gets it with this default.
+    sa.Column("checks", sa.Text, nullable=False, server_default="{}"),
 )
 _feedback = sa.Table(
     "feedback",
@@ -85,7 +87,7 @@ class FeedbackLog:
         """Add responses of the gateway, all of them or, on an error of the database, none."""
         rows = [asdict(response) for response in responses]
         for row in rows:
-            for name in ("chunk_ids", "cited_chunk_ids"):
+            for name in ("chunk_ids", "cited_chunk_ids", "checks"):
                 row[name] = json.dumps(row[name])
         with self._engine.begin() as connection:
             connection.execute(_responses.insert(), rows)
@@ -215,4 +217,6 @@ def _with_tuples(row: sa.RowMapping) -> dict[str, Any]:
     for name in ("chunk_ids", "cited_chunk_ids"):
         items: Sequence[str] = json.loads(values[name])
         values[name] = tuple(items)
+    if "checks" in values:
+        values["checks"] = json.loads(values["checks"])
     return values
