@@ -23,7 +23,8 @@ from ragtune_serving.deployment import Deployment
 from ragtune_serving.gateway import build_app
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.keys import KeyStore
-from ragtune_serving.limits import Limits, UsageLedger
+from ragtune_serving.ledgers import SqliteLedger
+from ragtune_serving.limits import Limits
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.recorder import ResponseRecorder
 from ragtune_serving.reviewing import ReviewDesk
@@ -94,7 +95,7 @@ class ConsoleGateway:
             grounding=grounding,
             log=log,
             recorder=recorder,
-            ledger=UsageLedger(settings.home / "gateway" / "usage.db"),
+            ledger=SqliteLedger(settings.home / "gateway" / "usage.db"),
             limits=Limits(),
             metrics=metrics,
             started=time.time(),
