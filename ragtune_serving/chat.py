@@ -450,6 +450,21 @@ def _filter(key: Key, requested: Mapping[str, str]) -> dict[str, str]:
     return {**requested, **key.filter}
 
 
+def _asked_for(
+    request: ChatRequest, conversation: Conversation, controls: Controls, where: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return all of a request that shapes its answer, as JSON values."""
+    names = ("max_completion_tokens", "max_tokens", "temperature", "seed", *_PASSED_ON, "ignored")
+    return {
+        **{name: getattr(request, name) for name in names},
+        "model": request.model,
+        "conversation": asdict(conversation),
+        "controls": asdict(controls),
+        "filter": dict(where),
+        "response_format": request.response_format.model_dump() if request.response_format else None,
+    }
+
+
 async def _known(text: str) -> AsyncGenerator[Piece, None]:
     """Yield the text that stands for the model's, so that no engine is asked."""
     yield Piece(text=text)
