@@ -96,6 +96,13 @@ class SearchIndex(ABC):
         """
 
     @abstractmethod
+    def state(self) -> str:
+        """Return a text that changes whenever readers see other chunks; "" before the first update. It takes no scan.
+
+        An index that was deleted and built again has another state, too.
+        """
+
+    @abstractmethod
     def vectors(self, ids: Sequence[str]) -> "dict[str, npt.NDArray[np.float32]]":
         """Return the stored vectors of these chunks."""
 

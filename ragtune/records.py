@@ -6,6 +6,7 @@ strings cannot be checked by reading it.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -281,6 +282,14 @@ class ClosestPassage:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a check found wrong with an answer; ragtune/answer/failures.py lists the reasons."""
+
+    reason: str
+    detail: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """A checked answer.
@@ -289,6 +298,8 @@ class Answer:
     the problems that the check found. `own_words` is the part of the text that the model wrote; `quotation` is the
     sentence of a passage that follows it or stands in its place, "" if nothing is quoted. `closest` has the passages
     to look at if the answer is a refusal. `language` is the question's, an ISO 639-1 code.
+    `support` says how far the passages support its own words (0 to 1), and
+    `failures` what is wrong with them; `tries` are the failures of earlier texts that were not delivered.
     """
 
     text: str
@@ -302,6 +313,9 @@ class Answer:
     quotation: str = ""
     closest: tuple[ClosestPassage, ...] = ()
     language: str = "en"
+    support: float = 1.0
+    failures: tuple[Failure, ...] = ()
+    tries: tuple[tuple[Failure, ...], ...] = ()
 
     @property
     def quoted(self) -> bool:
@@ -504,8 +518,12 @@ class ResponseRecord:
     """An answer of the gateway, stored so that feedback can refer to it.
 
     `key` is the name of the API key that asked, and `user` the end user that the request names, or else the key.
-    `warnings` are the problems that the checks found, and `dials` the dials and switches of the request that are not
-    neutral. `evidence` is the largest probability that a passage answers the question, or None if nobody asked.
+    `dials` are the dials and switches of the request that are not neutral. `evidence` is the largest probability that a
+    passage answers the question, or None if nobody asked.
+
+    `checks` holds, as JSON values, how far the passages support it (`support`), what is wrong with it (`failures`, by
+    reason), why earlier texts were not delivered (`replaced`), and whether it came from the cache (`cached`). It is
+    empty for responses of earlier versions.
     """
 
     id: str
@@ -520,9 +538,9 @@ class ResponseRecord:
     user: str = ""
     latency_ms: float = 0.0
     key: str = ""
-    warnings: tuple[str, ...] = ()
-    dials: dict[str, float] = field(default_factory=dict)
+    dials: Mapping[str, float] = field(default_factory=dict)
     evidence: float | None = None
+    checks: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -255,6 +255,15 @@ class LimitSettings(Section):
     requests_per_minute: int = Field(0, ge=0)
     tokens_per_minute: int = Field(0, ge=0)
     concurrency: int = Field(0, ge=0)
+    tokens_per_day: int = Field(0, ge=0)
+
+
+class CacheSettings(Section):
+    """Answers that are kept for exactly the same question; `entries` and `megabytes` bound those in memory."""
+
+    entries: int = Field(2000, ge=0, description="0: no cache")
+    megabytes: int = Field(64, ge=1, description="size of all answers in memory, or of the largest one in Redis")
+    seconds: float = Field(3600.0, gt=0, description="how long an answer is kept")
 
 
 class GatewaySettings(Section):
@@ -262,6 +271,7 @@ class GatewaySettings(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
+    workers: int = Field(1, ge=1, le=64, description="processes that answer requests; the engines run once")
     poll_seconds: float = Field(2.0, gt=0)
     comparison_idle_seconds: float = Field(600.0, gt=0)
     retries: int = Field(1, ge=0, le=10, description="further attempts of a call that failed")
@@ -273,6 +283,8 @@ class GatewaySettings(Section):
         None, description="whether the model gets an application's system messages; None: not the packaged model"
     )
     limits: LimitSettings = LimitSettings()
+    cache: CacheSettings = CacheSettings()
+    redis_url: str = Field("", description="a Redis server for cached answers and for limits; empty: this machine")
     cors_origins: tuple[str, ...] = Field((), description="origins of web pages that may call the gateway")
 
 

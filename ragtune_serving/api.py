@@ -99,7 +99,7 @@ def _format_errors(app: FastAPI) -> None:
 
     @app.exception_handler(LimitError)
     async def limited(_: Request, error: LimitError) -> Response:
-        return problem(429, str(error), headers={"Retry-After": str(error.retry_after)})
+        return problem(429, str(error), headers={**error.headers, "Retry-After": str(error.retry_after)})
 
     @app.exception_handler(RagTuneError)
     async def unavailable(request: Request, error: RagTuneError) -> Response:

@@ -5,23 +5,25 @@ the answer is complete, so that a swap of models never cuts an answer off.
 """
 
 import asyncio
+import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
-from ragtune.answer.answering import Answerer, Prepared, as_written
+from ragtune.answer.answering import Answerer, Prepared, acceptable, as_json, second_try
 from ragtune.answer.controls import Controls, changed_controls, with_controls
 from ragtune.errors import EngineError, RagTuneError, SettingsError
 from ragtune.experiments.shadow import Mirror
-from ragtune.records import Answer, Completion, ResponseRecord
+from ragtune.records import Answer, ResponseRecord
 from ragtune.settings import Settings
 from ragtune.store.shadows import Side
 from ragtune.store.timestamps import now
 from ragtune.text.control_tokens import break_control_tokens
+from ragtune_serving.answer_parts import AnswerParts, Closing, Delta, closing_of
 from ragtune_serving.conversation import (
     Conversation,
     CountTokens,
@@ -31,17 +33,20 @@ from ragtune_serving.conversation import (
     read_conversation,
     token_counter,
 )
-from ragtune_serving.deployment import Deployment
-from ragtune_serving.engine import SupervisedEngine
+from ragtune_serving.deployment import Engines
+from ragtune_serving.engine import ServingEngine
 from ragtune_serving.experiment_traffic import ExperimentTraffic, Placement
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.instructions import read_instructions
 from ragtune_serving.keys import Key
-from ragtune_serving.limits import Allowance, LimitError
+from ragtune_serving.ledgers import Allowance
+from ragtune_serving.limits import LimitError
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.recorder import ResponseRecorder
-from ragtune_serving.routing import EngineRouter, Piece
-from ragtune_serving.schema import ChatRequest, CitedPassage, ClosestPassage, RagTuneField, Usage
+from ragtune_serving.response_cache import AnswerKeys, ResponseCache, StoredAnswer
+from ragtune_serving.routing import EngineRouter, Generation, Piece
+from ragtune_serving.schema import ChatRequest, RagTuneField
+from ragtune_serving.schema import Controls as RequestControls
 from ragtune_serving.shadowing import AnsweredRequest, Shadowing, side
 
 _THREADS = 16
@@ -53,49 +58,44 @@ _VERBOSITY = {"low": 0.2, "medium": 0.5, "high": 0.8}
 _PASSED_ON = ("top_p", "stop", "presence_penalty", "frequency_penalty", "logit_bias")
 """Fields of the request that the engine gets as they are."""
 Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """The next part of the answer as it is sent."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a request asks for, before anything is searched for.
 
-    text: str
+    `instructions` is the text that the model gets of the application's; `notes` are warnings about the request itself;
+    `cache_key` is "" if the answer must not come from the cache; `started` is a time of `perf_counter`. `placement` is
+    the arm of an experiment, None outside of one.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """The end of an answer: why it ended, its tokens, and the result of the checks."""
-
-    finish_reason: str
-    usage: Usage
-    ragtune: RagTuneField
-
-
-AnswerParts = AsyncGenerator[Delta | Closing, None]
-"""The text of an answer in parts, and its closing last."""
+    response_id: str
+    user: str
+    key: str
+    engine: ServingEngine
+    answerer: Answerer
+    conversation: Conversation
+    controls: Controls
+    instructions: str
+    notes: tuple[str, ...]
+    index_state: str
+    cache_key: str
+    started: float
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """One request in progress.
+    """One request in progress; `reserved_tokens` are those of the prompt and of the longest answer."""
 
-    `notes` are warnings about the request itself; `started` is a time of `perf_counter`; `reserved_tokens` are those of
-    the prompt and of the longest answer. `placement` is the arm of an experiment, None outside of one.
-    """
-
-    response_id: str
+    plan: Plan
     model: str
-    user: str
-    key: str
-    engine: SupervisedEngine
     route: str
-    answerer: Answerer
     prepared: Prepared
     parameters: dict[str, Any]
     notes: tuple[str, ...]
-    started: float
     reserved_tokens: int
-    placement: Placement | None = None
 
 
 def new_response_id() -> str:
@@ -109,17 +109,19 @@ class ChatService:
     def __init__(
         self,
         settings: Settings,
-        deployment: Deployment,
+        deployment: Engines,
         grounding: Grounding,
         router: EngineRouter,
         recorder: ResponseRecorder,
         metrics: Metrics,
         traffic: ExperimentTraffic,
         shadowing: Shadowing,
+        cache: ResponseCache | None = None,
     ) -> None:
         self.settings, self.deployment, self.grounding = settings, deployment, grounding
+        self.router, self.recorder, self.metrics, self.cache = router, recorder, metrics, cache
         self.traffic, self.shadowing = traffic, shadowing
-        self.router, self.recorder, self.metrics = router, recorder, metrics
+        self._keys = AnswerKeys(settings)
         self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="answering")
 
     async def answer(self, request: ChatRequest, response_id: str, key: Key, allowance: Allowance) -> AnswerParts:
@@ -132,62 +134,62 @@ class ChatService:
         """
         used: int | None = None
         try:
-            # Not in a thread: if the client left meanwhile, nobody would take back what the thread then counts.
-            allowance.begin()
-            exchange = await self._admit(request, response_id, key, allowance)
-            async with aclosing(self._generated(exchange, request)) as parts:
+            await allowance.begin()
+            with self._counting_failures(request.model):
+                plan = await self._plan(request, response_id, key)
+            stored = await self._stored(plan)
+            if stored is not None:
+                used = 0  # the engine wrote nothing
+                await allowance.settle(used)
+                for part in self._replayed(stored, plan, request):
+                    yield part
+                return
+            exchange = await self._admit(plan, request, allowance)
+            async with aclosing(self._generated(exchange, request, allowance)) as parts:
                 async for part in parts:
                     used = exchange.reserved_tokens
                     if isinstance(part, Closing):  # before it is sent: a client may ask again at once
-                        allowance.settle(part.usage.total_tokens)
+                        await allowance.settle(part.usage.total_tokens)
                     yield part
         except LimitError:
             self.metrics.requests.labels(request.model, "limited").inc()
             raise
         finally:
-            allowance.settle(used)
+            await allowance.settle(used)
 
-    async def _generated(self, exchange: Exchange, request: ChatRequest) -> AnswerParts:
+    async def _generated(self, exchange: Exchange, request: ChatRequest, allowance: Allowance) -> AnswerParts:
         """Yield the parts of an answer; release its engine, and count how it ended."""
-        prepared = exchange.prepared
-        messages = [{"role": turn.role, "content": break_control_tokens(turn.content)} for turn in prepared.messages]
+        prepared, plan = exchange.prepared, exchange.plan
         outcome = "broken"
         answered: Side | None = None
         try:
-            delivery = exchange.answerer.delivery(prepared)
-            text, finish_reason, usage, fallback, first_token = "", "", (0, 0), "", 0.0
-            if prepared.known_text is not None:
-                generated = _known(prepared.known_text)
-            else:
-                generated = self._pieces(exchange, messages, bool(request.stream))
-            async with aclosing(generated):
-                async for piece in generated:
-                    if piece.text:
-                        first_token = first_token or time.perf_counter()
-                        text += piece.text
+            if request.stream:
+                generation = Generation(plan.started)
+                delivery = plan.answerer.delivery(prepared)
+                async with aclosing(self._pieces(exchange, exchange.parameters, stream=True)) as pieces:
+                    async for piece in pieces:
+                        generation.add(piece)
                         if sendable := delivery.feed(piece.text):
                             yield Delta(sendable)
-                    finish_reason = piece.finish_reason or finish_reason
-                    fallback = piece.fallback or fallback
-                    if piece.prompt_tokens:
-                        usage = piece.prompt_tokens, piece.completion_tokens
-            if rest := delivery.end():
-                yield Delta(rest)
-            finished = time.perf_counter()
-            completion = Completion(
-                text=text,
-                prompt_tokens=usage[0],
-                completion_tokens=usage[1],
-                first_token_seconds=(first_token or finished) - exchange.started,
-                total_seconds=finished - exchange.started,
-                finish_reason=finish_reason or "stop",
-            )
-            answer = await self._in_thread(lambda: exchange.answerer.finish(prepared, completion))
-            version = _version(exchange, fallback)
+                if rest := delivery.end():
+                    yield Delta(rest)
+                completion, fallback = generation.completion(), generation.fallback
+                answer = await self._in_thread(lambda: plan.answerer.finish(prepared, completion))
+            else:
+                answer, fallback = await self._concluded(exchange, allowance)
+                yield Delta(answer.text)
+            version = _version(plan, fallback)
+            closing = closing_of(answer, plan.response_id, version, exchange.notes)
+            chunk_ids = tuple(hit.chunk.id for hit in answer.passages)
+            seconds = answer.completion.total_seconds
             outcome, answered = "answered", side(answer, version)
-            self._record(exchange, answer, version, bool(fallback))
+            self._record(
+                plan, request.model, answer.text, chunk_ids, closing.ragtune, seconds, _best_evidence(prepared)
+            )
             self._count(exchange, answer, streamed=bool(request.stream))
-            yield _closing(exchange, answer, version)
+            if not fallback and acceptable(prepared, answer):
+                await self._keep(exchange, answer.text, closing)
+            yield closing
         except SettingsError:
             outcome = "refused"
             raise
@@ -195,33 +197,81 @@ class ChatService:
             outcome = "failed"
             raise
         finally:
-            exchange.engine.release()
+            plan.engine.release()
             self.metrics.requests.labels(exchange.model, outcome).inc()
-            if exchange.placement and outcome in ("failed", "broken"):
-                self._expose(exchange.placement, exchange.response_id, outcome)
+            if plan.placement and outcome in ("failed", "broken"):
+                self._expose(plan.placement, plan.response_id, outcome)
             if answered and exchange.model == "ragtune" and prepared.known_text is None:
-                self._offer_mirror(exchange, messages, answered)
+                self._offer_mirror(exchange, answered)
 
-    def _offer_mirror(self, exchange: Exchange, messages: Sequence[Mapping[str, str]], live: Side) -> None:
+    def _offer_mirror(self, exchange: Exchange, live: Side) -> None:
         """Offer a request that is answered to the versions of a shadow deployment."""
+        plan = exchange.plan
         request = AnsweredRequest(
-            user=exchange.user,
-            answerer=exchange.answerer,
+            user=plan.user,
+            answerer=plan.answerer,
             prepared=exchange.prepared,
-            messages=messages,
+            messages=_messages(exchange.prepared),
             parameters=exchange.parameters,
             live=live,
         )
-        mirror = Mirror(exchange.response_id, exchange.key, exchange.reserved_tokens, request)
-        self.shadowing.offer(live.version, mirror)
+        self.shadowing.offer(live.version, Mirror(plan.response_id, plan.key, exchange.reserved_tokens, request))
+
+    def _expose(self, place: Placement, response_id: str, outcome: str, record: ResponseRecord | None = None) -> None:
+        """Record what became of a request of an experiment."""
+        by_fallback = record is not None and record.model_version.startswith("fallback:")
+        exposure = place.exposure(response_id, outcome, by_fallback)
+        self.recorder.add(record, exposure)
+        self.metrics.arms.labels(place.experiment.name, place.way.version, exposure.failure or "answered").inc()
+
+    async def _concluded(self, exchange: Exchange, allowance: Allowance) -> tuple[Answer, str]:
+        """Return the answer that people get, and the name of the fallback that wrote it or "".
+
+        An answer that fails its checks is written once more with other settings, if the key's limits allow it.
+        """
+        prepared, answerer = exchange.prepared, exchange.plan.answerer
+        first = await self._whole(exchange, exchange.parameters, exchange.plan.started)
+        answer = await self._in_thread(lambda: answerer.finish(prepared, first.completion()))
+        if acceptable(prepared, answer):
+            return answer, first.fallback
+        parameters = {
+            **exchange.parameters,
+            "temperature": max(exchange.parameters["temperature"], second_try(prepared).temperature),
+            "seed": (exchange.parameters["seed"] + 1) % 2**63,
+        }
+        second, fallback = None, first.fallback
+        try:
+            await allowance.charge(2 * exchange.reserved_tokens)
+            again = await self._whole(exchange, parameters, time.perf_counter())
+            second = await self._in_thread(lambda: answerer.finish(prepared, again.completion()))
+            fallback = again.fallback or fallback
+        except RagTuneError as error:
+            logger.warning("no second try for an answer that failed its checks: %s", error)
+        return await self._in_thread(lambda: answerer.instead(prepared, answer, second)), fallback
+
+    async def _whole(self, exchange: Exchange, parameters: Mapping[str, Any], started: float) -> Generation:
+        """Return a whole generated text."""
+        generation = Generation(started)
+        async with aclosing(self._pieces(exchange, parameters, stream=False)) as pieces:
+            async for piece in pieces:
+                generation.add(piece)
+        return generation
 
     async def _pieces(
-        self, exchange: Exchange, messages: Sequence[Mapping[str, str]], stream: bool
+        self, exchange: Exchange, parameters: Mapping[str, Any], stream: bool
     ) -> AsyncGenerator[Piece, None]:
-        """Yield the generated text; the control writes it if a candidate's engine fails before the first word."""
-        place, begun = exchange.placement, False
+        """Yield the generated text; the control writes it if a candidate's engine fails before the first word.
+
+        A text that is known already costs nothing.
+        """
+        place, begun = exchange.plan.placement, False
+        if exchange.prepared.known_text is not None:
+            yield Piece(text=exchange.prepared.known_text)
+            return
+        messages = _messages(exchange.prepared)
         try:
-            async with aclosing(self.router.generate(exchange.route, messages, exchange.parameters, stream)) as pieces:
+            route = place.control.route if place and place.replaced else exchange.route
+            async with aclosing(self.router.generate(route, messages, parameters, stream)) as pieces:
                 async for piece in pieces:
                     begun = begun or bool(piece.text)
                     yield piece
@@ -232,67 +282,120 @@ class ChatService:
             place.replaced = True
         place.control.hold()
         try:
-            route = place.control.route
-            async with aclosing(self.router.generate(route, messages, exchange.parameters, stream)) as pieces:
+            async with aclosing(self.router.generate(place.control.route, messages, parameters, stream)) as pieces:
                 async for piece in pieces:
                     yield piece
         finally:
             place.control.release()
 
-    def _expose(
-        self,
-        place: Placement,
-        response_id: str,
-        outcome: str,
-        record: ResponseRecord | None = None,
-        other: bool = False,
-    ) -> None:
-        """Record what became of a request of an experiment; `other` says that a fallback answered."""
-        exposure = place.exposure(response_id, outcome, other)
-        self.recorder.add(record, exposure)
-        self.metrics.arms.labels(place.experiment.name, place.way.version, exposure.failure or "answered").inc()
-
-    async def _admit(self, request: ChatRequest, response_id: str, key: Key, allowance: Allowance) -> Exchange:
-        """Return the exchange, which holds its engine; count a request that cannot be answered."""
+    @contextmanager
+    def _counting_failures(self, model: str) -> Iterator[None]:
+        """Count a request that cannot be answered."""
         try:
-            conversation = read_conversation(request.messages)
-            place = None
-            if request.model == "ragtune":
-                place = self.traffic.place(request.user or "", key.name, conversation, self.deployment.engine_of)
-            engine = place.engine if place else await self._in_thread(lambda: self.deployment.engine_for(request.model))
-            engine.hold()
-            try:
-                exchange = await self._prepare(request, conversation, engine, response_id, key)
-                allowance.charge(exchange.reserved_tokens)
-                return replace(exchange, placement=place)
-            except BaseException as error:
-                engine.release()
-                if place and isinstance(error, EngineError):
-                    self._expose(place, response_id, "failed")
-                raise
+            yield
         except SettingsError:
-            self.metrics.requests.labels(request.model, "refused").inc()
+            self.metrics.requests.labels(model, "refused").inc()
             raise
         except LimitError:
             raise
         except RagTuneError:
-            self.metrics.requests.labels(request.model, "unavailable").inc()
+            self.metrics.requests.labels(model, "unavailable").inc()
             raise
 
-    async def _prepare(
-        self, request: ChatRequest, conversation: Conversation, engine: SupervisedEngine, response_id: str, key: Key
-    ) -> Exchange:
+    async def _plan(self, request: ChatRequest, response_id: str, key: Key) -> Plan:
+        """Return what the request asks for; nothing is searched for yet."""
         started = time.perf_counter()
-        route = await self._route(engine)
-        where = _filter(key, request.ragtune.filter if request.ragtune else {})
+        own = request.ragtune or RequestControls()
+        conversation = read_conversation(request.messages)
+        where = _filter(key, own.filter)
+        place = None
+        if request.model == "ragtune":
+            place = self.traffic.place(request.user or "", key.name, conversation, self.deployment.engine_of)
+        engine = place.engine if place else await self._in_thread(lambda: self.deployment.engine_for(request.model))
         answerer = self.grounding.answerer(request.model, where)
         controls, instructions, notes = self._style(request, conversation.instructions, answerer.controls)
-        max_tokens = request.max_completion_tokens or request.max_tokens
-        folder = engine.model.folder
-        fitted = await self._in_thread(
-            lambda: self._fitted(answerer, conversation, controls, instructions, max_tokens, token_counter(folder))
+        index_state, cache_key = "", ""
+        temperature = controls.temperature if request.temperature is None else request.temperature
+        # Who asks for variety gets it, unless a seed says that the same answer is wanted again. An experiment compares
+        # models: the control's answers have been in the cache for longer.
+        repeatable = own.cache is None and (not temperature or request.seed is not None) and place is None
+        if self.cache is not None and repeatable:
+            index_state = await self._in_thread(lambda: self.grounding.state(request.model))
+            asked = _asked_for(request, conversation, controls, where)
+            cache_key = self._keys.key(engine.model, index_state, asked)
+        return Plan(
+            response_id=response_id,
+            user=request.user or key.name,
+            key=key.name,
+            engine=engine,
+            answerer=answerer,
+            conversation=conversation,
+            controls=controls,
+            instructions=instructions,
+            notes=notes,
+            index_state=index_state,
+            cache_key=cache_key,
+            started=started,
+            placement=place,
         )
-        prepared = fitted.prepared
+
+    async def _stored(self, plan: Plan) -> StoredAnswer | None:
+        """Return the answer that the cache has, or None; count what came of it."""
+        stored = await self.cache.get(plan.cache_key) if self.cache is not None and plan.cache_key else None
+        result = "hit" if stored else "miss" if plan.cache_key else "bypassed"
+        self.metrics.cache.labels(result).inc()
+        return stored
+
+    def _replayed(self, stored: StoredAnswer, plan: Plan, request: ChatRequest) -> Iterator[Delta | Closing]:
+        """Yield a cached answer as a response of its own."""
+        seconds = time.perf_counter() - plan.started
+        field = stored.ragtune.model_copy(update={"response_id": plan.response_id, "cached": True})
+        self._record(plan, request.model, stored.text, stored.chunk_ids, field, seconds)
+        self.metrics.requests.labels(request.model, "answered").inc()
+        self.metrics.latency.labels(request.model).observe(seconds)
+        if request.stream:
+            self.metrics.first_token.labels(request.model).observe(seconds)
+        if field.refused:
+            self.metrics.refusals.labels(request.model).inc()
+        yield from map(Delta, stored.pieces())
+        yield Closing(stored.finish_reason, stored.usage, field)
+
+    async def _keep(self, exchange: Exchange, text: str, closing: Closing) -> None:
+        """Put an answer into the cache, unless the index changed while it was made."""
+        plan = exchange.plan
+        if self.cache is None or not plan.cache_key or not text:
+            return
+        if plan.index_state != await self._in_thread(lambda: self.grounding.state(exchange.model)):
+            return
+        chunk_ids = tuple(hit.chunk.id for hit in exchange.prepared.passages or ())
+        answer = StoredAnswer(
+            text=text,
+            finish_reason=closing.finish_reason,
+            usage=closing.usage,
+            ragtune=closing.ragtune,
+            chunk_ids=chunk_ids,
+        )
+        await self.cache.put(plan.cache_key, answer)
+
+    async def _admit(self, plan: Plan, request: ChatRequest, allowance: Allowance) -> Exchange:
+        """Return the exchange, which holds its engine."""
+        with self._counting_failures(request.model):
+            plan.engine.hold()
+            try:
+                exchange = await self._prepare(plan, request)
+                await allowance.charge(exchange.reserved_tokens)
+                return exchange
+            except BaseException as error:
+                plan.engine.release()
+                if plan.placement and isinstance(error, EngineError):
+                    self._expose(plan.placement, plan.response_id, "failed")
+                raise
+
+    async def _prepare(self, plan: Plan, request: ChatRequest) -> Exchange:
+        route = await self._route(plan.engine)
+        max_tokens = request.max_completion_tokens or request.max_tokens
+        fitted = await self._in_thread(lambda: self._fitted(plan, max_tokens, token_counter(plan.engine.model.folder)))
+        prepared, notes = fitted.prepared, plan.notes
         if fitted.left_out:
             notes += (f"The {fitted.left_out} oldest turns were left out: they do not fit into the context.",)
         if request.ignored:
@@ -300,42 +403,29 @@ class ChatService:
         parameters = {name: value for name in _PASSED_ON if (value := getattr(request, name)) is not None}
         if request.response_format and request.response_format.type != "text":
             parameters["response_format"] = request.response_format.model_dump(exclude_none=True)
-            prepared = as_written(prepared)
+            prepared = as_json(prepared)
         parameters["max_tokens"] = max_tokens or prepared.max_tokens
         parameters["temperature"] = prepared.temperature if request.temperature is None else request.temperature
         parameters["seed"] = self.settings.seed if request.seed is None else request.seed
         return Exchange(
-            response_id=response_id,
+            plan=plan,
             model=request.model,
-            user=request.user or key.name,
-            key=key.name,
-            reserved_tokens=fitted.prompt_tokens + parameters["max_tokens"],
-            engine=engine,
             route=route,
-            answerer=answerer,
             prepared=prepared,
             parameters=parameters,
             notes=notes,
-            started=started,
+            reserved_tokens=fitted.prompt_tokens + parameters["max_tokens"],
         )
 
-    def _fitted(
-        self,
-        answerer: Answerer,
-        conversation: Conversation,
-        controls: Controls,
-        instructions: str,
-        max_tokens: int | None,
-        count: CountTokens,
-    ) -> Fitted:
+    def _fitted(self, plan: Plan, max_tokens: int | None, count: CountTokens) -> Fitted:
         """Return the prepared question with as much of the history as fits."""
-        context = self.settings.engine.max_model_len
-        limit = max_tokens or controls.max_tokens(self.settings.answer.max_tokens)
-        check_question(conversation.question, instructions, limit, context, count)
-        prepared = answerer.prepare(conversation.question, conversation.history, controls)
-        if instructions:
+        context, conversation = self.settings.engine.max_model_len, plan.conversation
+        limit = max_tokens or plan.controls.max_tokens(self.settings.answer.max_tokens)
+        check_question(conversation.question, plan.instructions, limit, context, count)
+        prepared = plan.answerer.prepare(conversation.question, conversation.history, plan.controls)
+        if plan.instructions:
             system, *turns = prepared.messages
-            system = replace(system, content=f"{system.content}\n\n{instructions}")
+            system = replace(system, content=f"{system.content}\n\n{plan.instructions}")
             prepared = replace(prepared, messages=(system, *turns))
         return fit_history(prepared, limit, context, count)
 
@@ -358,7 +448,7 @@ class ChatService:
             notes += (f"Not followed: {' | '.join(reading.unmet)}",)
         return reading.controls, "", notes
 
-    async def _route(self, engine: SupervisedEngine) -> str:
+    async def _route(self, engine: ServingEngine) -> str:
         """Wait for a comparison engine to start; return the engine's route, or the first fallback if it is not ready.
 
         Comparison engines start at the first request, so that request has to wait. The live engine is started
@@ -372,26 +462,40 @@ class ChatService:
             await asyncio.sleep(_POLL_SECONDS)
         return engine.route
 
-    def _record(self, exchange: Exchange, answer: Answer, version: str, by_fallback: bool) -> None:
+    def _record(
+        self,
+        plan: Plan,
+        model: str,
+        text: str,
+        chunk_ids: tuple[str, ...],
+        field: RagTuneField,
+        seconds: float,
+        evidence: float | None = None,
+    ) -> None:
         record = ResponseRecord(
-            id=exchange.response_id,
+            id=plan.response_id,
             created_at=now(),
-            question=exchange.prepared.question,
-            answer=answer.text,
-            model=exchange.model,
-            model_version=version,
-            chunk_ids=tuple(hit.chunk.id for hit in answer.passages),
-            cited_chunk_ids=tuple(citation.chunk_id for citation in answer.citations),
-            refused=answer.refused,
-            user=exchange.user,
-            latency_ms=round(answer.completion.total_seconds * 1000, 1),
-            key=exchange.key,
-            warnings=answer.warnings,
-            dials=changed_controls(exchange.prepared.controls),
-            evidence=max((round(item.probability, 4) for item in exchange.prepared.evidence), default=None),
+            question=plan.conversation.question,
+            answer=text,
+            model=model,
+            model_version=field.model_version,
+            chunk_ids=chunk_ids,
+            cited_chunk_ids=tuple(citation.chunk for citation in field.citations),
+            refused=field.refused,
+            user=plan.user,
+            latency_ms=round(seconds * 1000, 1),
+            key=plan.key,
+            dials=changed_controls(plan.controls),
+            evidence=evidence,
+            checks={
+                "support": field.support,
+                "failures": {failure.reason: failure.detail for failure in field.failures},
+                "replaced": field.replaced,
+                "cached": field.cached,
+            },
         )
-        if exchange.placement:
-            self._expose(exchange.placement, exchange.response_id, "answered", record, by_fallback)
+        if plan.placement:
+            self._expose(plan.placement, plan.response_id, "answered", record)
         else:
             self.recorder.add(record)
 
@@ -406,6 +510,11 @@ class ChatService:
             metrics.refusals.labels(model).inc()
         if answer.warnings:
             metrics.warnings.inc()
+        for failure in (*(failure for failures in answer.tries for failure in failures), *answer.failures):
+            metrics.failed_checks.labels(failure.reason).inc()
+        if answer.tries:
+            way = "refusal" if answer.refused else "second try" if answer.own_words else "quotation"
+            metrics.replaced.labels(way).inc()
         metrics.tokens.labels("prompt").inc(answer.completion.prompt_tokens)
         metrics.tokens.labels("completion").inc(answer.completion.completion_tokens)
 
@@ -424,50 +533,34 @@ def _filter(key: Key, requested: Mapping[str, str]) -> dict[str, str]:
     return {**requested, **key.filter}
 
 
-def _version(exchange: Exchange, fallback: str) -> str:
+def _asked_for(
+    request: ChatRequest, conversation: Conversation, controls: Controls, where: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return all of a request that shapes its answer, as JSON values."""
+    names = ("max_completion_tokens", "max_tokens", "temperature", "seed", *_PASSED_ON, "ignored")
+    return {
+        **{name: getattr(request, name) for name in names},
+        "model": request.model,
+        "conversation": asdict(conversation),
+        "controls": asdict(controls),
+        "filter": dict(where),
+        "response_format": request.response_format.model_dump() if request.response_format else None,
+    }
+
+
+def _messages(prepared: Prepared) -> Sequence[Mapping[str, str]]:
+    """Return the prompt as the engine gets it: no content becomes a control token."""
+    return [{"role": turn.role, "content": break_control_tokens(turn.content)} for turn in prepared.messages]
+
+
+def _best_evidence(prepared: Prepared) -> float | None:
+    """Return the largest probability that a passage answers the question, or None if nobody asked."""
+    return max((round(item.probability, 4) for item in prepared.evidence), default=None)
+
+
+def _version(plan: Plan, fallback: str) -> str:
     """Return the version that wrote an answer."""
     if fallback:
         return f"fallback:{fallback}"
-    place = exchange.placement
-    return (place.control if place and place.replaced else exchange.engine).model.version
-
-
-async def _known(text: str) -> AsyncGenerator[Piece, None]:
-    """Yield the text that stands for the model's, so that no engine is asked."""
-    yield Piece(text=text)
-
-
-def _closing(exchange: Exchange, answer: Answer, version: str) -> Closing:
-    completion = answer.completion
-    citations = [
-        CitedPassage(
-            number=citation.number,
-            document=citation.document_id,
-            chunk=citation.chunk_id,
-            title=citation.title,
-            text=citation.text,
-            source=citation.source,
-            headings=list(citation.headings),
-            page=citation.page,
-            start=citation.start,
-        )
-        for citation in answer.citations
-    ]
-    field = RagTuneField(
-        response_id=exchange.response_id,
-        model_version=version,
-        citations=citations,
-        refused=answer.refused,
-        quoted=answer.quoted,
-        quotation=answer.quotation,
-        closest=[ClosestPassage(**asdict(passage)) for passage in answer.closest],
-        language=answer.language,
-        warnings=[*answer.warnings, *exchange.notes],
-        retrieval_ms=round(answer.retrieval_ms, 2),
-    )
-    usage = Usage(
-        prompt_tokens=completion.prompt_tokens,
-        completion_tokens=completion.completion_tokens,
-        total_tokens=completion.prompt_tokens + completion.completion_tokens,
-    )
-    return Closing(completion.finish_reason, usage, field)
+    place = plan.placement
+    return (place.control if place and place.replaced else plan.engine).model.version

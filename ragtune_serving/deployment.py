@@ -17,7 +17,7 @@ from ragtune.ports import Engine, RunningEngine
 from ragtune.records import RegisteredModel
 from ragtune.settings import Settings
 from ragtune.store.registry import ModelRegistry, verify
-from ragtune_serving.engine import Pace, ServedModel, SupervisedEngine
+from ragtune_serving.engine import EngineAddress, Pace, ServedModel, ServingEngine, SupervisedEngine
 
 MODELS = {
     "ragtune": "the released model with retrieval and citations",
@@ -32,11 +32,50 @@ _STOP_SECONDS = 5.0
 logger = logging.getLogger(__name__)
 
 
-class Publisher(Protocol):
-    """Routes requests to running engines: the gateway's router."""
+Needed = Callable[[], Collection[str]]
+"""Returns the versions that need an engine in addition to the champion, such as those of an experiment."""
 
-    def publish(self, route: str, running: RunningEngine | None) -> None:
+
+class Publisher(Protocol):
+    """Routes requests to running engines: the gateway's router, or what tells it to the workers."""
+
+    def publish(self, route: str, running: RunningEngine | EngineAddress | None) -> None:
         """Send requests for this route to this engine from now on; remove the route if it is None."""
+
+
+class Engines(Protocol):
+    """The engines as requests see them: of this process, or of the one that runs them for several workers."""
+
+    @property
+    def live(self) -> ServingEngine | None:
+        """The engine that answers `ragtune`."""
+
+    @property
+    def coming(self) -> ServingEngine | None:
+        """The engine that will become live once it is ready."""
+
+    @property
+    def error(self) -> str:
+        """The last problem with following the registry, or ""."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request holds any engine."""
+
+    def engine_for(self, model: str) -> ServingEngine:
+        """Return the engine for a model name, which may still be starting; raise EngineError if there is none yet."""
+
+    def engine_of(self, version: str) -> ServingEngine | None:
+        """Return the engine that serves a version, or None; it may be starting."""
+
+    def status(self) -> dict[str, Any]:
+        """Return the state of every engine, the champion and the last error, as plain values."""
+
+    def start(self) -> None:
+        """Begin to follow what is served."""
+
+    def stop(self) -> None:
+        """Stop following; end what this process started."""
 
 
 class Deployment:
@@ -57,9 +96,10 @@ class Deployment:
         base: Callable[[], Path],
         publisher: Publisher,
         pace: Pace | None = None,
-        needed: Callable[[], Collection[str]] = tuple,
+        needed: Needed = tuple,
+        held: Callable[[str], bool] | None = None,
     ) -> None:
-        self.settings, self.registry = settings, registry
+        self.settings, self.registry, self._held = settings, registry, held
         self.live: SupervisedEngine | None = None
         self.champion: str | None = None
         self.error = ""
@@ -122,14 +162,25 @@ class Deployment:
     def status(self) -> dict[str, Any]:
         """Return the state of every engine, the champion and the last error, as plain values."""
         return {
-            "live": _describe(self.live),
-            "next": _describe(self.coming),
-            "comparison": _describe(self._comparison),
-            "arms": [description for engine in list(self._arms.values()) if (description := _describe(engine))],
+            "live": describe(self.live),
+            "next": describe(self.coming),
+            "comparison": describe(self._comparison),
+            "arms": [description for engine in list(self._arms.values()) if (description := describe(engine))],
             "arm_errors": list(self.arm_errors.values()),
             "champion": self.champion,
             "error": self.error,
         }
+
+    @property
+    def arms(self) -> list[SupervisedEngine]:
+        """Return the engines of an experiment in addition to the live one."""
+        with self._lock:
+            return list(self._arms.values())
+
+    @property
+    def comparison(self) -> SupervisedEngine | None:
+        """Return the engine for `ragtune-base` and `ragtune-raw`, if it was started."""
+        return self._comparison
 
     def _follow(self) -> None:
         while not self._ending.is_set():
@@ -258,7 +309,7 @@ class Deployment:
     def _start(self, model: ServedModel) -> SupervisedEngine:
         logger.info("starting an engine for %s", model.name)
         route = f"{model.name}#{next(self._count)}"
-        engine = SupervisedEngine(self._engine, model, route, self._publisher.publish, self._pace)
+        engine = SupervisedEngine(self._engine, model, route, self._publisher.publish, self._pace, self._held)
         engine.start()
         return engine
 
@@ -299,7 +350,8 @@ def _state_of_files(folder: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
-def _describe(engine: SupervisedEngine | None) -> dict[str, Any] | None:
+def describe(engine: ServingEngine | None) -> dict[str, Any] | None:
+    """Return the state of an engine as plain values, or None if there is none."""
     if engine is None:
         return None
     return {

@@ -39,6 +39,7 @@ class Pace:
         first_pause: before the first restart; each further pause is twice as long.
         longest_pause: the limit of that growth.
         calm: an engine that ran for longer starts again with the first pause.
+        handover: until nobody chooses an engine any more that was replaced; workers learn of it within milliseconds.
     """
 
     watch: float = 1.0
@@ -46,38 +47,30 @@ class Pace:
     first_pause: float = 1.0
     longest_pause: float = 60.0
     calm: float = 60.0
+    handover: float = 1.0
 
 
-class SupervisedEngine:
-    """Serves one model under its own route name until it is stopped.
+@dataclass(frozen=True, slots=True)
+class EngineAddress:
+    """Where a running engine takes requests, and the name under which it offers its model."""
 
-    The supervising thread calls `on_change(route, running)` when the engine answers, and `on_change(route, None)`
-    when it no longer does.
-    """
+    url: str
+    api_key: str
+    model_name: str
 
-    def __init__(
-        self,
-        engine: Engine,
-        model: ServedModel,
-        route: str,
-        on_change: Callable[[str, RunningEngine | None], None],
-        pace: Pace | None = None,
-    ) -> None:
+
+class ServingEngine:
+    """An engine as requests see it: its model, its route, whether it is ready, and who holds it."""
+
+    def __init__(self, model: ServedModel, route: str) -> None:
         self.model, self.route = model, route
         self.state: State = "starting"
         self.error = ""
         self.restarts = 0
         self.since = time.time()
         self.last_used = time.monotonic()
-        self._engine, self._on_change, self._pace = engine, on_change, pace or Pace()
         self._in_flight = 0
         self._lock = threading.Lock()
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._supervise, name=f"engine-{route}", daemon=True)
-
-    def start(self) -> None:
-        """Start to launch the engine in the background."""
-        self._thread.start()
 
     @property
     def ready(self) -> bool:
@@ -101,10 +94,54 @@ class SupervisedEngine:
             self._in_flight -= 1
             self.last_used = time.monotonic()
 
+    def unavailable(self) -> EngineError:
+        """Return the error that says why the engine takes no requests now."""
+        activity = {"starting": "is starting", "restarting": "stopped and is being restarted"}
+        message = f"The engine for model version {self.model.version} {activity.get(self.state, 'is stopping')}."
+        if self.error:
+            message += f" Last error: {self.error}"
+        return EngineError(message, fix="try again in a few seconds; `ragtune status` shows its state")
+
+
+class SupervisedEngine(ServingEngine):
+    """Serves one model under its own route name until it is stopped.
+
+    The supervising thread calls `on_change(route, running)` when the engine answers, and `on_change(route, None)`
+    when it no longer does. `held(route)` says whether a request of another process holds the engine.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: ServedModel,
+        route: str,
+        on_change: Callable[[str, RunningEngine | None], None],
+        pace: Pace | None = None,
+        held: Callable[[str], bool] | None = None,
+    ) -> None:
+        super().__init__(model, route)
+        self._engine, self._on_change, self._pace = engine, on_change, pace or Pace()
+        self._held = held or (lambda _: False)
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._supervise, name=f"engine-{route}", daemon=True)
+
+    def start(self) -> None:
+        """Start to launch the engine in the background."""
+        self._thread.start()
+
+    @property
+    def in_flight(self) -> int:
+        """Return the number of requests that hold the engine; those of other processes count as one."""
+        return self._in_flight or int(self._held(self.route))
+
     def drain(self, seconds: float) -> None:
-        """Wait until no request holds the engine, but at most `seconds`, then stop it."""
+        """Wait until no request holds the engine, but at most `seconds`, then stop it.
+
+        It waits for `Pace.handover` first, for requests that chose the engine and do not hold it yet.
+        """
         end = time.monotonic() + seconds
-        while self._in_flight and time.monotonic() < end and not self._ending.is_set():
+        self._ending.wait(min(seconds, self._pace.handover))
+        while self.in_flight and time.monotonic() < end and not self._ending.is_set():
             time.sleep(0.05)
         self.stop()
 
@@ -150,11 +187,3 @@ class SupervisedEngine:
             self.state = "stopped" if self._ending.is_set() else "restarting"
             self._on_change(self.route, None)
             running.stop()
-
-    def unavailable(self) -> EngineError:
-        """Return the error that says why the engine takes no requests now."""
-        activity = {"starting": "is starting", "restarting": "stopped and is being restarted"}
-        message = f"The engine for model version {self.model.version} {activity.get(self.state, 'is stopping')}."
-        if self.error:
-            message += f" Last error: {self.error}"
-        return EngineError(message, fix="try again in a few seconds; `ragtune status` shows its state")

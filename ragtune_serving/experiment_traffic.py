@@ -17,9 +17,9 @@ from ragtune.records import Exposure, ExposureFailure, content_id
 from ragtune.store.experiments import Experiment, ExperimentStore
 from ragtune.store.timestamps import now
 from ragtune_serving.conversation import Conversation
-from ragtune_serving.engine import SupervisedEngine
+from ragtune_serving.engine import ServingEngine
 
-FindEngine = Callable[[str], SupervisedEngine | None]
+FindEngine = Callable[[str], ServingEngine | None]
 """Returns the engine that serves a version, or None if there is none."""
 _STOP_SECONDS = 5.0
 """How long `stop` waits for the thread, which sleeps no longer than one poll."""
@@ -35,8 +35,8 @@ class Placement:
 
     experiment: Experiment
     way: Route
-    engine: SupervisedEngine
-    control: SupervisedEngine
+    engine: ServingEngine
+    control: ServingEngine
     replaced: bool = False
     created_at: str = field(default_factory=now)
 

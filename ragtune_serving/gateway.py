@@ -6,11 +6,12 @@ This is the composition root of the serving wing: it alone chooses back ends.
 import asyncio
 import logging
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -19,7 +20,6 @@ from starlette.types import ASGIApp
 
 from ragtune.errors import ResourceError
 from ragtune.knowledge.retrieval import Retriever
-from ragtune.ports import Engine
 from ragtune.settings import Settings, prepare_process
 from ragtune.store.artifacts import ArtifactStore, write_json
 from ragtune.store.experiments import ExperimentStore
@@ -30,42 +30,42 @@ from ragtune_serving.address import check_port, endpoint_file, http_url, listen
 from ragtune_serving.api import build_api
 from ragtune_serving.chat import ChatService
 from ragtune_serving.console.app import with_console
-from ragtune_serving.deployment import Deployment
-from ragtune_serving.engine import Pace
+from ragtune_serving.deployment import Deployment, Engines, Needed, Publisher
 from ragtune_serving.experiment_control import ExperimentControl
 from ragtune_serving.experiment_traffic import ExperimentTraffic
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.guard import Guard, with_cors
 from ragtune_serving.keys import KeyStore
-from ragtune_serving.limits import Limits, UsageLedger
+from ragtune_serving.ledgers import ledger_from
+from ragtune_serving.limits import Limits
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.processes import ctrl_c_is_off, how_to_stop
 from ragtune_serving.recorder import ResponseRecorder
+from ragtune_serving.response_cache import cache_from
 from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.routes import Services
 from ragtune_serving.routing import EngineRouter
 from ragtune_serving.shadowing import Shadowing
+from ragtune_serving.shared_engines import Announcer, FollowedDeployment, SharedEngines
 from ragtune_serving.studies import StudyDesk
+from ragtune_serving.workers import metrics_folder, run_workers
 
 _DRAIN_SECONDS = 10
 """How long uvicorn waits for open answers when the gateway stops; chosen by hand, not sensitive."""
+_GAUGE_SECONDS = 1.0
+"""Between two updates of the gauges of the log; Prometheus asks every 15 seconds or so. Chosen by hand."""
 SignalHandler = Callable[[int, FrameType | None], None]
 
 
-def build_services(settings: Settings) -> Services:
-    """Return the services of the gateway, with the back ends that the settings name."""
-    from ragtune.backends.catalog import engine_from, evidence_from, line_similarity_from, retriever_from
-    from ragtune.model.base.pretrained import resolve_base_model
+def build_services(settings: Settings, shared: SharedEngines | None = None) -> Services:
+    """Return the services of the gateway, with the back ends that the settings name.
 
-    store = ArtifactStore(settings.home / "artifacts")
+    With `shared` it is a worker, which uses the engines of another process.
+    """
+    from ragtune.backends.catalog import evidence_from, line_similarity_from, retriever_from
+
     # Two threads that import transformers at the same moment break its lazy modules.
     loading = threading.Lock()
-
-    def base() -> Path:
-        with loading:
-            ref = store.current("base_model") or resolve_base_model(settings.base_model, store)
-        return store.folder(ref)
-
     similarity, evidence = line_similarity_from(settings), evidence_from(settings)
 
     def open_retriever() -> Retriever:
@@ -76,19 +76,26 @@ def build_services(settings: Settings) -> Services:
             evidence.probabilities("warm up", ["warm up"])
         return retriever
 
+    def engines(publisher: Publisher, needed: Needed) -> Engines:
+        return FollowedDeployment(shared, publisher) if shared else _deployment(settings, publisher, needed, loading)
+
     grounding = Grounding(settings, open_retriever, similarity, evidence)
-    return services_over(settings, engine_from(settings), ModelRegistry(settings), base, grounding)
+    folder = metrics_folder(settings) if shared else None
+    return services_over(settings, grounding, ModelRegistry(settings), engines, folder)
 
 
 def services_over(
     settings: Settings,
-    engine: Engine,
-    registry: ModelRegistry,
-    base: Callable[[], Path],
     grounding: Grounding,
-    pace: Pace | None = None,
+    registry: ModelRegistry,
+    engines: Callable[[Publisher, Needed], Engines],
+    shared_metrics: Path | None = None,
 ) -> Services:
-    """Return the services of the gateway over these back ends; `base` returns the folder of the base model."""
+    """Return the services of the gateway over these back ends.
+
+    `engines` returns the engines that publish their routes to the router; it gets what returns the versions that an
+    experiment needs. `shared_metrics` is the folder in which several workers count together.
+    """
     # uvicorn, which vLLM runs on, closes a connection that was idle for 5 seconds. LiteLLM would keep it for 120, and a
     # request that is sent at that moment fails. Under load a connection is used again within milliseconds anyway.
     prepare_process(LITELLM_LOG="ERROR", AIOHTTP_KEEPALIVE_TIMEOUT="1")
@@ -96,30 +103,54 @@ def services_over(
     for name in ("LiteLLM", "LiteLLM Router"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
-    log, metrics = FeedbackLog(settings.feedback_url), Metrics()
-    store = ExperimentStore(settings.feedback_url)
-    traffic = ExperimentTraffic(store, settings.gateway.poll_seconds)
-    shadowing = Shadowing(ShadowStore(settings.feedback_url), settings.gateway.poll_seconds)
-
-    def needed() -> tuple[str, ...]:
-        return (*traffic.versions(), *shadowing.versions())
-
-    deployment = Deployment(settings, engine, registry, base, router, pace, needed)
+    log, metrics = FeedbackLog(settings.feedback_url), Metrics(shared_metrics)
+    traffic, shadowing = _followers(settings)
+    deployment = engines(router, lambda: (*traffic.versions(), *shadowing.versions()))
     recorder = ResponseRecorder(log)
+    cache = cache_from(settings)
     return Services(
-        chat=ChatService(settings, deployment, grounding, router, recorder, metrics, traffic, shadowing),
+        chat=ChatService(settings, deployment, grounding, router, recorder, metrics, traffic, shadowing, cache),
         deployment=deployment,
         grounding=grounding,
         log=log,
         recorder=recorder,
-        ledger=UsageLedger(settings.home / "gateway" / "usage.db"),
+        ledger=ledger_from(settings),
         limits=Limits(**settings.gateway.limits.model_dump()),
         metrics=metrics,
         started=time.time(),
         reviews=ReviewDesk(settings),
-        experiments=ExperimentControl(settings, store, shadowing.store, log, registry),
+        experiments=ExperimentControl(settings, traffic.store, shadowing.store, log, registry),
         studies=StudyDesk(settings),
     )
+
+
+def _followers(settings: Settings) -> tuple[ExperimentTraffic, Shadowing]:
+    """Return what follows the logs of experiments and of shadow deployments."""
+    url, poll_seconds = settings.feedback_url, settings.gateway.poll_seconds
+    shadowing = Shadowing(ShadowStore(url), poll_seconds, settings.gateway.workers)
+    return ExperimentTraffic(ExperimentStore(url), poll_seconds), shadowing
+
+
+def _deployment(
+    settings: Settings,
+    publisher: Publisher,
+    needed: Needed,
+    loading: AbstractContextManager[object] | None = None,
+    held: Callable[[str], bool] | None = None,
+) -> Deployment:
+    """Return the engines of this process; `loading` is held while the base model is loaded."""
+    from ragtune.backends.catalog import engine_from
+    from ragtune.model.base.pretrained import resolve_base_model
+
+    store = ArtifactStore(settings.home / "artifacts")
+
+    def base() -> Path:
+        with loading or nullcontext():
+            ref = store.current("base_model") or resolve_base_model(settings.base_model, store)
+        return store.folder(ref)
+
+    registry = ModelRegistry(settings)
+    return Deployment(settings, engine_from(settings), registry, base, publisher, needed=needed, held=held)
 
 
 def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp:
@@ -133,10 +164,12 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
         await asyncio.to_thread(services.chat.shadowing.start)
         services.deployment.start()
         services.experiments.start()
+        gauges = asyncio.ensure_future(_show_log(services))
         mirroring = asyncio.create_task(services.chat.shadowing.work(services.deployment, services.chat.router))
         try:
             yield
         finally:
+            gauges.cancel()
             mirroring.cancel()
             with suppress(asyncio.CancelledError):
                 await mirroring
@@ -146,8 +179,10 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
             await asyncio.to_thread(services.deployment.stop)
             await asyncio.to_thread(services.chat.traffic.stop)
             await services.chat.router.stop()
+            if services.chat.cache is not None:
+                await services.chat.cache.close()
             await asyncio.to_thread(services.recorder.close)
-            services.ledger.close()
+            await services.ledger.close()
             services.log.close()
             services.chat.traffic.store.close()
             services.chat.shadowing.store.close()
@@ -158,9 +193,15 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
     return with_console(with_cors(guarded, settings.gateway.cors_origins), guarded, services, settings, keys)
 
 
+async def _show_log(services: Services) -> None:
+    """Keep the gauges of the log up to date, because another worker may be the one that is asked for metrics."""
+    while True:
+        services.metrics.show_log(services.recorder.pending, services.recorder.dropped)
+        await asyncio.sleep(_GAUGE_SECONDS)
+
+
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; raise ResourceError if the port is in use or the home is served already."""
-    import uvicorn
     from filelock import FileLock, Timeout
 
     endpoint = endpoint_file(settings)
@@ -177,25 +218,46 @@ def serve(settings: Settings) -> None:
         check_port(settings.gateway.host, settings.gateway.port, "gateway.port")
         keys = KeyStore(settings.home / "keys")
         _show_once(keys.ensure())
-        app = build_app(build_services(settings), settings, keys)
         listener = listen(settings.gateway.host, settings.gateway.port)
         url = http_url(*listener.getsockname()[:2])
         write_json(endpoint, {"url": url})
         sys.stderr.write(f"Gateway at {url}/v1 (console: {url}/console, API: {url}/docs)\n")
-        # After its shutdown uvicorn raises the signal again. Python's default for SIGTERM would end the process
-        # there, without reaching `finally`.
-        signal.signal(signal.SIGTERM, _exit)
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=_DRAIN_SECONDS, ws="none"
-        )
-        server = uvicorn.Server(config)
         sys.stderr.write(how_to_stop("the gateway") + "\n")
-        if ctrl_c_is_off():
-            server.handle_exit = _except_ctrl_c(server.handle_exit)  # type: ignore[assignment, method-assign]
         try:
-            server.run(sockets=[listener])
+            if settings.gateway.workers > 1:
+                shared = SharedEngines(settings.home / "gateway")
+                announcer = Announcer(shared)
+                traffic, shadowing = _followers(settings)
+                traffic.start()
+                shadowing.start()
+
+                def needed() -> tuple[str, ...]:
+                    return (*traffic.versions(), *shadowing.versions())
+
+                deployment = _deployment(settings, announcer, needed, held=shared.held)
+                run_workers(settings, listener, deployment, announcer, shared)
+                traffic.stop()
+                shadowing.stop()
+            else:
+                run_app(build_app(build_services(settings), settings, keys), listener)
         finally:
             endpoint.unlink(missing_ok=True)
+
+
+def run_app(app: ASGIApp, listener: socket.socket) -> None:
+    """Answer requests in this process until SIGINT or SIGTERM."""
+    import uvicorn
+
+    # After its shutdown uvicorn raises the signal again. Python's default for SIGTERM would end the process
+    # there, without reaching `finally`.
+    signal.signal(signal.SIGTERM, _exit)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=_DRAIN_SECONDS, ws="none"
+    )
+    server = uvicorn.Server(config)
+    if ctrl_c_is_off():
+        server.handle_exit = _except_ctrl_c(server.handle_exit)  # type: ignore[assignment, method-assign]
+    server.run(sockets=[listener])
 
 
 def _except_ctrl_c(handle: SignalHandler) -> SignalHandler:

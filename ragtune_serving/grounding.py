@@ -78,6 +78,12 @@ class Grounding:
         search = RestrictedSearch(self._searches, where) if where else self._searches
         return Answerer(search, self._settings.answer, self._similarity, self._evidence)
 
+    def state(self, model: str) -> str:
+        """Return what readers of the index see, as text (`SearchIndex.state`); "" if answers are not grounded."""
+        if model == "ragtune-raw" or self._searches is None or self._opened is None:
+            return ""
+        return self._opened.index.state()
+
     def embedder(self) -> Embedder:
         """Return the embedder of the index; raise SearchIndexError if it is not loaded yet."""
         return self.retriever().embedder

@@ -16,7 +16,9 @@ BODY_TOO_LARGE = f"The body is larger than {LARGEST_BODY >> 20} MiB."
 OPEN_PATHS = ("/health/liveliness", "/health/readiness", "/openapi.json", "/docs")
 """Paths that need no key."""
 _RATE_HEADERS = tuple(
-    f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset") for kind in ("requests", "tokens")
+    f"x-ratelimit-{what}-{kind}"
+    for what in ("limit", "remaining", "reset")
+    for kind in ("requests", "tokens", "tokens-day")
 )
 
 

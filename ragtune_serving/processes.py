@@ -53,13 +53,13 @@ def how_to_stop(what: str) -> str:
     return f"Ctrl-C stops {what}."
 
 
-def _stop_signals() -> list[signal.Signals]:
+def stop_signals() -> list[signal.Signals]:
     """Return the signals on which to stop."""
     return [signal.SIGTERM] if ctrl_c_is_off() else [signal.SIGINT, signal.SIGTERM]
 
 
-def start(program: Program) -> "subprocess.Popen[bytes]":
-    """Start a program in its own process group; its output is appended to its log.
+def start(program: Program, descriptors: Sequence[int] = ()) -> "subprocess.Popen[bytes]":
+    """Start a program in its own process group; its output is appended to its log. It inherits these descriptors.
 
     If the thread that calls this ends, even by a kill of its process, Linux sends SIGTERM to the program.
     """
@@ -73,6 +73,7 @@ def start(program: Program) -> "subprocess.Popen[bytes]":
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=descriptors,
             # Safe although other threads may run: the function is loaded already, and takes no lock.
             preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0),
         )
@@ -108,7 +109,7 @@ def run_in_foreground(command: Sequence[str]) -> int:
             raise KeyboardInterrupt
         process.send_signal(number)
 
-    old_handlers = {number: signal.signal(number, pass_on) for number in _stop_signals()}
+    old_handlers = {number: signal.signal(number, pass_on) for number in stop_signals()}
     try:
         process = subprocess.Popen(command, env=child_environment(), process_group=0)
         code = process.wait()
@@ -133,7 +134,7 @@ def supervise(programs: Sequence[Program]) -> None:
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         ending.set()
 
-    old_handlers = {number: signal.signal(number, end) for number in _stop_signals()}
+    old_handlers = {number: signal.signal(number, end) for number in stop_signals()}
     running: list[tuple[Program, subprocess.Popen[bytes]]] = []
     try:
         for program in programs:

@@ -13,12 +13,13 @@ from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 from ragtune.errors import FeedbackError
 from ragtune.store.feedback import FeedbackLog, thumb_of
 from ragtune_serving.chat import ChatService, new_response_id
-from ragtune_serving.deployment import MODELS, Deployment
+from ragtune_serving.deployment import MODELS, Engines
 from ragtune_serving.embedding_routes import add_embedding_route
 from ragtune_serving.experiment_control import ExperimentControl
 from ragtune_serving.experiment_routes import add_experiment_routes
 from ragtune_serving.grounding import Grounding
-from ragtune_serving.limits import Limits, UsageLedger
+from ragtune_serving.ledgers import Ledger
+from ragtune_serving.limits import Limits
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.problems import problem
 from ragtune_serving.recorder import ResponseRecorder
@@ -69,11 +70,11 @@ class Services:
     """The objects that routes work with; `gateway.py` builds them once."""
 
     chat: ChatService
-    deployment: Deployment
+    deployment: Engines
     grounding: Grounding
     log: FeedbackLog
     recorder: ResponseRecorder
-    ledger: UsageLedger
+    ledger: Ledger
     limits: Limits
     metrics: Metrics
     started: float
@@ -220,8 +221,7 @@ def _add_state(router: APIRouter, services: Services) -> None:
         if live is not None:
             services.metrics.show_live(live.model.version, live.model.precision, live.ready, live.restarts)
         services.metrics.show_mirrors(services.chat.shadowing.counts())
-        services.metrics.log_pending.set(services.recorder.pending)
-        services.metrics.log_dropped.set(services.recorder.dropped)
+        services.metrics.show_log(services.recorder.pending, services.recorder.dropped)
         return PlainTextResponse(services.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -6,6 +6,7 @@ docs/howto/reliability.md says what a client sees in each case.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from typing import Any
 
 from ragtune.errors import EngineError, SettingsError
 from ragtune.ports import RunningEngine
+from ragtune.records import Completion
 from ragtune.settings import GatewaySettings
+from ragtune_serving.engine import EngineAddress
 
 _PUBLISH_SECONDS = 30
 """How long an engine's thread waits for the event loop to change the router; chosen by hand, not sensitive."""
@@ -36,6 +39,41 @@ class Piece:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     fallback: str = ""
+
+
+@dataclass(slots=True)
+class Generation:
+    """The text of one answer as it comes, and when: `started` is a time of `perf_counter`."""
+
+    started: float
+    text: str = ""
+    finish_reason: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    fallback: str = ""
+    first_token: float = 0.0
+
+    def add(self, piece: Piece) -> None:
+        """Add the next piece."""
+        if piece.text:
+            self.first_token = self.first_token or time.perf_counter()
+            self.text += piece.text
+        self.finish_reason = piece.finish_reason or self.finish_reason
+        self.fallback = piece.fallback or self.fallback
+        if piece.prompt_tokens:
+            self.prompt_tokens, self.completion_tokens = piece.prompt_tokens, piece.completion_tokens
+
+    def completion(self) -> Completion:
+        """Return what was generated; call it at the end."""
+        finished = time.perf_counter()
+        return Completion(
+            text=self.text,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            first_token_seconds=(self.first_token or finished) - self.started,
+            total_seconds=finished - self.started,
+            finish_reason=self.finish_reason or "stop",
+        )
 
 
 class EngineRouter:
@@ -87,13 +125,13 @@ class EngineRouter:
         for name in [name for name in clients if str(name).endswith(of_this_loop)]:
             await clients.pop(name).close()
 
-    def publish(self, route: str, running: RunningEngine | None) -> None:
+    def publish(self, route: str, running: RunningEngine | EngineAddress | None) -> None:
         """Send requests for this route to this engine; remove the route if it is None. Returns when that is done."""
         if self._loop is None or self._loop.is_closed():
             return
         asyncio.run_coroutine_threadsafe(self._apply(route, running), self._loop).result(_PUBLISH_SECONDS)
 
-    async def _apply(self, route: str, running: RunningEngine | None) -> None:
+    async def _apply(self, route: str, running: RunningEngine | EngineAddress | None) -> None:
         from litellm.types.router import Deployment, LiteLLM_Params, ModelInfo
 
         if running is None:

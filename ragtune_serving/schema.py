@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from ragtune.answer.controls import DIALS, SWITCHES
+from ragtune.answer.failures import CLAIM_REASONS, FORM_REASONS
 from ragtune.store.feedback import LONGEST_TAG, LONGEST_TEXT, MOST_STARS, MOST_TAGS
 
 FORMAT = 1
@@ -119,6 +120,7 @@ class Controls(Shape):
     filter: dict[str, str] = Field(
         default_factory=dict, description=f"passages to search, by equal value: {', '.join(FILTERS)}"
     )
+    cache: Literal["no-store"] | None = Field(None, description="no-store: no cached answer, and none is kept")
 
 
 class StreamOptions(Shape):
@@ -218,6 +220,13 @@ class ClosestPassage(BaseModel):
     score: float = Field(description="probability, from 0 to 1, that this sentence answers the question")
 
 
+class FailedCheck(BaseModel):
+    """What a check found wrong with the model's own words."""
+
+    reason: str = Field(description=", ".join((*CLAIM_REASONS, *FORM_REASONS)))
+    detail: str
+
+
 class RagTuneField(BaseModel):
     """What RagTune adds to a response, and to the closing chunks of a stream."""
 
@@ -231,6 +240,12 @@ class RagTuneField(BaseModel):
     closest: list[ClosestPassage] = Field(description="up to three passages to look at after a refusal, best first")
     language: str = Field(description="language of the question, an ISO 639-1 code; see docs/howto/languages.md")
     warnings: list[str] = Field(description="problems that the checks of the answer found")
+    support: float = Field(1.0, description="share of the words of its least supported sentence that a passage has")
+    failures: list[FailedCheck] = Field([], description="what is wrong with the text as it was delivered")
+    replaced: list[str] = Field([], description="why earlier texts of the model were not delivered")
+    cached: bool = Field(
+        False, description="an earlier answer to exactly this question; `usage` is that of the earlier one"
+    )
     retrieval_ms: float
 
 

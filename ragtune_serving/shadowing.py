@@ -21,8 +21,8 @@ from ragtune.errors import EngineError, RagTuneError
 from ragtune.experiments.shadow import Mirror, MirrorLimits, MirrorQueue
 from ragtune.records import Answer, Completion
 from ragtune.store.shadows import Shadow, ShadowPair, ShadowStore, Side
-from ragtune_serving.deployment import Deployment
-from ragtune_serving.engine import SupervisedEngine
+from ragtune_serving.deployment import Engines
+from ragtune_serving.engine import ServingEngine
 from ragtune_serving.routing import EngineRouter
 
 _CALM_SECONDS = 0.2
@@ -55,14 +55,14 @@ def side(answer: Answer, version: str) -> Side:
         answer=answer.text,
         refused=answer.refused,
         cited_chunk_ids=tuple(citation.chunk_id for citation in answer.citations),
-        warnings=answer.warnings,
+        failures=tuple(failure.reason for failures in (*answer.tries, answer.failures) for failure in failures),
         generation_ms=round(max(0.0, completion.total_seconds * 1000 - answer.retrieval_ms), 1),
         prompt_tokens=completion.prompt_tokens,
         completion_tokens=completion.completion_tokens,
     )
 
 
-async def answer_again(router: EngineRouter, mirror: Mirror, engine: SupervisedEngine) -> ShadowPair:
+async def answer_again(router: EngineRouter, mirror: Mirror, engine: ServingEngine) -> ShadowPair:
     """Let an engine answer a mirrored request, and return both answers; raise EngineError if it does not answer."""
     request: AnsweredRequest = mirror.request
     started, text, reason, usage = time.perf_counter(), "", "stop", (0, 0)
@@ -106,8 +106,9 @@ class _Candidate:
 class Shadowing:
     """The queues of the running shadow deployment, and the worker that empties them."""
 
-    def __init__(self, store: ShadowStore, poll_seconds: float) -> None:
-        self.store = store
+    def __init__(self, store: ShadowStore, poll_seconds: float, processes: int = 1) -> None:
+        """Follow the log; with several `processes` each mirrors an equal part of what the limits allow."""
+        self.store, self._processes = store, processes
         self.shadow: Shadow | None = None
         self._candidates: tuple[_Candidate, ...] = ()
         self._poll_seconds = poll_seconds
@@ -147,7 +148,7 @@ class Shadowing:
         if (running.id if running else "") != (self.shadow.id if self.shadow else ""):
             self._replace_queues(running)
 
-    async def work(self, deployment: Deployment, router: EngineRouter) -> None:
+    async def work(self, deployment: Engines, router: EngineRouter) -> None:
         """Mirror what waits, one request at a time, until it is cancelled."""
         idle_since = time.monotonic()
         while True:
@@ -171,7 +172,7 @@ class Shadowing:
         candidate: _Candidate,
         mirror: Mirror,
         answering: Awaitable[ShadowPair],
-        deployment: Deployment,
+        deployment: Engines,
     ) -> None:
         """Store one pair; give way as soon as an engine has a request of a user."""
         task = asyncio.ensure_future(answering)
@@ -219,8 +220,8 @@ class Shadowing:
         tokens = sum(pair.mirrored.prompt_tokens + pair.mirrored.completion_tokens for pair in pairs)
         limits = MirrorLimits(
             share=design.share,
-            requests=max(0, design.requests - len(pairs)),
-            tokens=max(0, design.tokens - tokens),
+            requests=max(0, design.requests - len(pairs)) // self._processes,
+            tokens=max(0, design.tokens - tokens) // self._processes,
             queue=design.queue,
             shares_of_keys=design.shares_of_keys,
         )

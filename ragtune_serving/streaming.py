@@ -13,7 +13,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.types import Send
 
 from ragtune.errors import RagTuneError
-from ragtune_serving.chat import AnswerParts, Closing, Delta
+from ragtune_serving.answer_parts import AnswerParts, Closing, Delta
 from ragtune_serving.problems import error_body
 from ragtune_serving.schema import ChatRequest, ChatResponse, Choice, ReplyMessage
 

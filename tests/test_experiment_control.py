@@ -31,7 +31,7 @@ DESIGN = ExperimentDesign(
     guardrails=GUARDRAILS,
     users_per_step=50,
 )
-GOOD = {"latency_ms": 1000.0, "refused": False, "cited_chunk_ids": ("c",), "warnings": ()}
+GOOD = {"latency_ms": 1000.0, "refused": False, "cited_chunk_ids": ("c",)}
 
 
 class World:
@@ -133,7 +133,7 @@ def test_the_next_step_is_at_most_the_final_share():
         ({}, "replaced", "delivered"),
         ({}, "left", "delivered"),
         ({"refused": True}, "", "answered"),
-        ({"warnings": ("not supported",)}, "", "sound"),
+        ({"checks": {"failures": {"unsupported": "x"}}}, "", "sound"),
         ({"latency_ms": 9000.0}, "", "speed"),
     ],
 )

@@ -22,6 +22,7 @@ RESPONSE = ResponseRecord(
     chunk_ids=("a", "b"),
     cited_chunk_ids=("a",),
     refused=False,
+    checks={"support": 0.8, "failures": {"numbers": "It says 4."}, "replaced": [], "cached": False},
 )
 
 
@@ -42,13 +43,36 @@ def test_a_log_of_an_earlier_release_keeps_its_rows_and_takes_new_ones(log, data
     log.record_response(RESPONSE)
     engine = sa.create_engine(database_url)
     with engine.begin() as connection:
-        for column in ("key", "warnings", "dials", "evidence"):
+        for column in ("key", "dials", "evidence"):
             connection.exec_driver_sql(f"ALTER TABLE responses DROP COLUMN {column}")
     engine.dispose()
-    full = replace(RESPONSE, id="r2", key="app", warnings=("odd",), dials={"depth": 0.9}, evidence=0.25)
+    full = replace(RESPONSE, id="r2", key="app", dials={"depth": 0.9}, evidence=0.25)
     with closing(FeedbackLog(database_url)) as opened, closing(FeedbackLog(database_url)) as again:
         opened.record_response(full)
         assert again.responses(["r1", "r2"]) == {"r1": RESPONSE, "r2": full}
+
+
+def test_a_log_of_an_earlier_version_is_read_and_written_after_a_column_came(database_url):
+    with closing(FeedbackLog(database_url)) as log:
+        log.record_response(RESPONSE)
+        log.add("r1", "up", user="ann")
+    engine = sa.create_engine(database_url)
+    with engine.begin() as connection:  # as version 0.1 made it
+        connection.execute(sa.text("ALTER TABLE responses DROP COLUMN checks"))
+    engine.dispose()
+    opening = threading.Barrier(4)
+
+    def open_again(number: int) -> None:
+        opening.wait()
+        with closing(FeedbackLog(database_url)) as log:
+            log.record_response(replace(RESPONSE, id=f"new-{number}"))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(open_again, range(4)))
+    with closing(FeedbackLog(database_url)) as log:
+        assert log.response("r1") == replace(RESPONSE, checks={})
+        assert log.response("new-3") == replace(RESPONSE, id="new-3")
+        assert [event.response_id for event in log.events()] == ["r1"]
 
 
 def test_a_verdict_carries_what_it_is_about(log):

@@ -5,6 +5,7 @@ import pytest
 from ragtune.answer.prompt import REFUSAL
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.served_gateway import DOCUMENTS, QUESTION, ServedGateway, index_documents
+from tests.test_recorder import until
 
 QUOTATION = f'From the documents: "{DOCUMENTS["total"]}" [1]'
 
@@ -85,3 +86,37 @@ def test_a_german_question_is_quoted_in_german_and_small_talk_needs_no_engine(ga
     assert plain == streamed == "Gern geschehen."
     assert (field["language"], field["refused"], field["warnings"]) == ("de", False, [])
     assert len(gateway.upstream.requests) == asked
+
+
+def test_a_wrong_number_is_written_again_and_then_quoted_and_a_stream_only_names_it(gateway):
+    log = gateway.services.log
+    question = "What does `shop.users.login` open, and for how long?"
+    gateway.upstream.words = ["It", "opens", "a", "session", "for", "95", "minutes.", "[1]"]
+    asked = len(gateway.upstream.requests)
+    failed = gateway.metric('ragtune_failed_checks_total{reason="numbers"}')
+    reply = gateway.ask(question).json()
+    first, second = gateway.upstream.requests[asked:]
+    assert second["temperature"] > first["temperature"] == 0
+    assert second["seed"] == first["seed"] + 1
+    assert reply["choices"][0]["message"]["content"].startswith('From the documents: "shop.users.login checks')
+    assert (reply["ragtune"]["replaced"], reply["ragtune"]["failures"]) == (["numbers"], [])
+    assert reply["usage"]["completion_tokens"] == 16, "of both texts"
+    assert gateway.metric('ragtune_failed_checks_total{reason="numbers"}') == failed + 2
+    assert gateway.metric('ragtune_replaced_answers_total{by="quotation"}') >= 1
+    until(lambda: log.response(reply["id"]) is not None)
+    assert log.response(reply["id"]).checks["replaced"] == ["numbers"]
+    field = gateway.events(question)[-1]["ragtune"]
+    assert [failure["reason"] for failure in field["failures"]] == ["numbers"]
+    until(lambda: log.response(field["response_id"]) is not None)
+    checks = log.response(field["response_id"]).checks
+    assert "95" in checks["failures"]["numbers"]
+    assert 0.6 <= checks["support"] < 1
+
+
+def test_a_second_text_that_passes_is_delivered(gateway):
+    wrong = ["It", "opens", "a", "session", "for", "95", "minutes.", "[1]"]
+    gateway.upstream.next_words = [wrong, [*wrong[:5], "thirty", *wrong[6:]]]
+    reply = gateway.ask("What does `shop.users.login` open, and for how long?").json()
+    assert reply["choices"][0]["message"]["content"].startswith("It opens a session for thirty minutes. [1]")
+    assert reply["ragtune"]["replaced"] == ["numbers"]
+    assert gateway.metric('ragtune_replaced_answers_total{by="second try"}') == 1

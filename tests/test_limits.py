@@ -1,114 +1,269 @@
-"""Limits of a key, counted by several threads and processes at once."""
+"""Limits of a key, counted by several requests and processes at once, in a file and in Redis."""
 
+import asyncio
 import subprocess
 import sys
-import threading
-from contextlib import closing
+from contextlib import asynccontextmanager
 
 import pytest
+from redis.asyncio import Redis
 
-from ragtune.errors import SettingsError
-from ragtune_serving.limits import LimitError, Limits, UsageLedger
+from ragtune.errors import ResourceError, SettingsError
+from ragtune_serving import limits as limits_module
+from ragtune_serving.ledgers import RedisLedger, SqliteLedger
+from ragtune_serving.limits import Account, CountedRequest, LimitError, Limits
+from tests.support.redis_server import redis_server
+
+NOON = 1_764_504_000.0
+"""2025-11-30 12:00 UTC."""
 
 
-@pytest.fixture
-def ledger(tmp_path):
-    with closing(UsageLedger(tmp_path / "usage.db")) as ledger:
-        yield ledger
+@pytest.fixture(params=["sqlite", "redis"])
+def opened(request, tmp_path):
+    """Return an async context manager that opens a ledger of this kind, again and again with the same counts."""
+
+    @asynccontextmanager
+    async def sqlite():
+        ledger = SqliteLedger(tmp_path / "usage.db")
+        try:
+            yield ledger
+        finally:
+            await ledger.close()
+
+    if request.param == "sqlite":
+        yield sqlite
+        return
+    with redis_server() as url:
+
+        @asynccontextmanager
+        async def redis():
+            ledger = RedisLedger(url)
+            try:
+                yield ledger
+            finally:
+                await ledger.close()
+
+        yield redis
 
 
-def begun(ledger, limits, key="ann"):
+async def begun(ledger, limits, key="ann"):
     allowance = ledger.allowance(key, limits)
-    allowance.begin()
+    await allowance.begin()
     return allowance
 
 
-def test_a_key_that_asked_often_enough_waits_for_the_rest_of_the_minute(ledger):
-    limits = Limits(requests_per_minute=3)
-    for left in (2, 1, 0):
-        allowance = begun(ledger, limits)
-        assert allowance.headers["x-ratelimit-limit-requests"] == "3"
-        assert allowance.headers["x-ratelimit-remaining-requests"] == str(left)
-        allowance.settle(10)
-    with pytest.raises(LimitError, match="3 times a minute") as error:
-        begun(ledger, limits)
-    assert 55 <= error.value.retry_after <= 60
-    begun(ledger, limits, "bob")
+def test_a_key_that_asked_often_enough_waits_for_the_rest_of_the_minute(opened):
+    async def steps() -> None:
+        limits = Limits(requests_per_minute=3)
+        async with opened() as ledger:
+            for left in (2, 1, 0):
+                allowance = await begun(ledger, limits)
+                assert allowance.headers["x-ratelimit-limit-requests"] == "3"
+                assert allowance.headers["x-ratelimit-remaining-requests"] == str(left)
+                await allowance.settle(10)
+            with pytest.raises(LimitError, match="3 times a minute") as error:
+                await begun(ledger, limits)
+            assert 50 <= error.value.retry_after <= 60
+            assert error.value.headers["x-ratelimit-remaining-requests"] == "0"
+            await begun(ledger, limits, "bob")
+
+    asyncio.run(steps())
 
 
-def test_a_minute_later_there_is_room_again(ledger, monkeypatch):
-    limits = Limits(requests_per_minute=1)
-    begun(ledger, limits).settle(10)
-    with ledger.exclusive(0.0) as connection:
-        connection.execute("UPDATE usage SET started = started - 61")
-    begun(ledger, limits)
+def test_tokens_are_reserved_before_and_settled_after(opened):
+    async def steps() -> None:
+        limits = Limits(tokens_per_minute=100)
+        async with opened() as ledger:
+            first = await begun(ledger, limits)
+            await first.charge(80)
+            assert first.headers["x-ratelimit-remaining-tokens"] == "20"
+            second = await begun(ledger, limits)
+            with pytest.raises(LimitError, match="100 tokens a minute"):
+                await second.charge(30)
+            await second.settle(None)
+            await first.settle(15)
+            third = await begun(ledger, limits)
+            await third.charge(85)
+            with pytest.raises(LimitError):
+                await begun(ledger, limits)
+
+    asyncio.run(steps())
 
 
-def test_tokens_are_reserved_before_and_settled_after(ledger):
-    limits = Limits(tokens_per_minute=100)
-    first = begun(ledger, limits)
-    first.charge(80)
-    assert first.headers["x-ratelimit-remaining-tokens"] == "20"
-    second = begun(ledger, limits)
-    with pytest.raises(LimitError, match="100 tokens a minute"):
-        second.charge(30)
-    second.settle(None)
-    first.settle(15)
-    third = begun(ledger, limits)
-    third.charge(85)
-    with pytest.raises(LimitError):
-        begun(ledger, limits)
+def test_a_budget_of_a_day_outlives_the_process_and_counts_what_is_reserved(opened):
+    async def steps() -> None:
+        limits = Limits(tokens_per_day=100)
+        async with opened() as ledger:
+            first = await begun(ledger, limits)
+            await first.charge(90)
+            with pytest.raises(LimitError, match="100 tokens a day"):
+                await (await begun(ledger, limits)).charge(11)
+            await first.settle(60)
+        async with opened() as ledger:
+            last = await begun(ledger, limits)
+            assert last.headers["x-ratelimit-remaining-tokens-day"] == "40"
+            with pytest.raises(LimitError, match="100 tokens a day") as error:
+                await last.charge(41)
+            assert 1 <= error.value.retry_after <= 86_400
+            with pytest.raises(SettingsError, match="this key may use 100 a day"):
+                await last.charge(101)
+
+    asyncio.run(steps())
 
 
-def test_a_request_that_can_never_fit_is_wrong_and_not_late(ledger):
+def test_requests_at_once_are_limited_and_an_ended_one_makes_room(opened):
+    async def steps() -> None:
+        limits = Limits(concurrency=2)
+        async with opened() as ledger:
+            first, second = await begun(ledger, limits), await begun(ledger, limits)
+            with pytest.raises(LimitError, match="2 requests under way"):
+                await begun(ledger, limits)
+            await first.settle(None)
+            await (await begun(ledger, limits)).settle(5)
+            await second.settle(5)
+            assert await begun(ledger, limits)
+
+    asyncio.run(steps())
+
+
+def test_sixty_four_requests_at_once_never_pass_a_limit(opened):
+    async def ask(ledger, limits: Limits) -> str:
+        allowance = ledger.allowance("ann", limits)
+        try:
+            await allowance.begin()
+            await allowance.charge(10)
+        except LimitError:
+            await allowance.settle(None)
+            return "limited"
+        return "passed"
+
+    async def steps(limits: Limits) -> list[str]:
+        async with opened() as one, opened() as other:
+            return await asyncio.gather(*(ask(ledger, limits) for _ in range(32) for ledger in (one, other)))
+
+    assert asyncio.run(steps(Limits(tokens_per_day=105))).count("passed") == 10, "105 tokens, 10 each"
+
+
+def test_a_client_that_goes_away_while_it_is_counted_leaves_nothing_behind(opened):
+    async def steps() -> None:
+        limits = Limits(concurrency=1)
+        async with opened() as ledger:
+            for _ in range(5):
+                allowance = ledger.allowance("ann", limits)
+                beginning = asyncio.ensure_future(allowance.begin())
+                await asyncio.sleep(0)
+                beginning.cancel()
+                await asyncio.gather(beginning, return_exceptions=True)
+                await allowance.settle(None)
+            assert await begun(ledger, limits)
+
+    asyncio.run(steps())
+
+
+def test_without_limits_nothing_is_counted(opened):
+    async def steps() -> None:
+        async with opened() as ledger:
+            allowance = await begun(ledger, Limits())
+            await allowance.charge(10**9)
+            await allowance.settle(10**9)
+            assert allowance.headers == {}
+
+    asyncio.run(steps())
+
+
+def test_a_request_that_can_never_fit_is_wrong_and_not_late():
     with pytest.raises(SettingsError, match="up to 500 tokens"):
-        begun(ledger, Limits(tokens_per_minute=100)).charge(500)
+        Account(Limits(tokens_per_minute=100)).charge("r", 500, NOON)
 
 
-def test_requests_at_once_are_limited_and_an_ended_one_makes_room(ledger):
-    limits = Limits(concurrency=2)
-    first, second = begun(ledger, limits), begun(ledger, limits)
-    with pytest.raises(LimitError, match="2 requests under way"):
-        begun(ledger, limits)
-    first.settle(None)
-    begun(ledger, limits).settle(5)
-    second.settle(5)
-    assert begun(ledger, limits)
+def test_a_request_may_reserve_more_and_is_not_counted_twice():
+    account = Account(Limits(tokens_per_minute=100, tokens_per_day=100))
+    account.begin("r", NOON)
+    account.charge("r", 40, NOON)
+    account.charge("r", 80, NOON)
+    assert account.headers(NOON)["x-ratelimit-remaining-tokens"] == "20"
+    account.begin("other", NOON)
+    with pytest.raises(LimitError):
+        account.charge("other", 21, NOON)
 
 
-def test_a_request_of_a_killed_process_ends_with_its_lease(ledger):
-    limits = Limits(concurrency=1)
-    begun(ledger, limits)
-    with ledger.exclusive(0.0) as connection:
-        connection.execute("UPDATE usage SET started = started - 1000")
-    begun(ledger, limits)
+def test_a_minute_later_there_is_room_again_and_a_killed_process_ends_with_its_lease():
+    ended, open_ = CountedRequest(NOON, 10, running=False), CountedRequest(NOON, 10)
+    account = Account(Limits(requests_per_minute=2), {"ended": ended, "open": open_})
+    with pytest.raises(LimitError):
+        account.begin("third", NOON + 59)
+    account.begin("third", NOON + 61)
+    assert set(account.requests) == {"open", "third"}
+    account.begin("fourth", NOON + limits_module.LEASE + 1)
+    assert set(account.requests) == {"third", "fourth"}
 
 
-def test_without_limits_nothing_is_counted(ledger):
-    allowance = begun(ledger, Limits())
-    allowance.charge(10**9)
-    allowance.settle(10**9)
-    assert allowance.headers == {}
+def test_a_day_ends_at_midnight_utc():
+    account = Account(Limits(tokens_per_day=100), settled_today=100)
+    with pytest.raises(LimitError) as error:
+        account.begin("r", NOON)
+    assert error.value.retry_after == 12 * 3600
+    assert error.value.headers["x-ratelimit-reset-tokens-day"] == "43200s"
+
+
+def test_tokens_of_a_request_that_was_forgotten_still_count_for_the_day():
+    account = Account(Limits(tokens_per_day=100))
+    account.settle("gone", 30)
+    assert (account.settled_today, account.requests) == (30, {})
+
+
+def test_a_redis_that_is_away_is_an_error_that_names_the_setting():
+    async def steps() -> None:
+        with redis_server() as url:
+            ledger = RedisLedger(url)
+            allowance = await begun(ledger, Limits(concurrency=1))
+            await ledger.close()
+        with pytest.raises(ResourceError, match="redis_url"):
+            await begun(ledger, Limits(concurrency=1))
+        await allowance.settle(5)  # an answer is not lost because nobody can count it
+        await ledger.close()
+
+    asyncio.run(steps())
+
+
+def test_an_account_in_redis_goes_after_two_days():
+    async def steps(url: str) -> int:
+        ledger, client = RedisLedger(url), Redis.from_url(url)
+        await begun(ledger, Limits(tokens_per_day=100))
+        left = await client.ttl("ragtune:usage:ann")
+        await ledger.close()
+        await client.aclose()
+        return left
+
+    with redis_server() as url:
+        assert 86_400 < asyncio.run(steps(url)) <= 2 * 86_400
 
 
 CLIENT = """
+import asyncio
 import sys
 from pathlib import Path
-from ragtune_serving.limits import LimitError, Limits, UsageLedger
-ledger = UsageLedger(Path(sys.argv[1]))
-limits, passed = Limits(requests_per_minute=50, tokens_per_minute=300), 0
+from ragtune_serving.ledgers import SqliteLedger
+from ragtune_serving.limits import LimitError, Limits
+ledger = SqliteLedger(Path(sys.argv[1]))
+limits = Limits(requests_per_minute=50, tokens_per_minute=300)
 print("ready", flush=True)
 sys.stdin.readline()
-for _ in range(40):
+
+async def ask():
     allowance = ledger.allowance("ann", limits)
     try:
-        allowance.begin()
-        allowance.charge(10)
+        await allowance.begin()
+        await allowance.charge(10)
     except LimitError:
-        allowance.settle(None)
-    else:
-        passed += 1
-print(passed)
+        await allowance.settle(None)
+        return 0
+    return 1
+
+async def main():
+    print(sum([await ask() for _ in range(40)]))
+
+asyncio.run(main())
 """
 
 
@@ -121,24 +276,3 @@ def test_four_processes_together_never_pass_a_limit(tmp_path):
         process.stdin.flush()
     passed = [int(process.communicate(timeout=120)[0]) for process in running]
     assert sum(passed) == 30, "300 tokens a minute, 10 each"
-
-
-def test_sixty_four_threads_together_never_pass_a_limit(ledger):
-    limits = Limits(concurrency=5)
-    outcomes = []
-    ready = threading.Barrier(64)
-
-    def ask() -> None:
-        ready.wait()
-        try:
-            begun(ledger, limits)
-            outcomes.append("passed")
-        except LimitError:
-            outcomes.append("limited")
-
-    threads = [threading.Thread(target=ask) for _ in range(64)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (outcomes.count("passed"), outcomes.count("limited")) == (5, 59)

@@ -62,6 +62,18 @@ def titles(index: SearchIndex, text: str, **options: object) -> list[str]:
     return [hit.chunk.title for hit in index.search_text(text, 10, **options)]  # type: ignore[arg-type]
 
 
+def test_the_state_changes_with_what_readers_see_and_with_nothing_else(open_index: Open) -> None:
+    index, reader = open_index(), open_index()
+    assert reader.state() == ""
+    index.apply(ALL, [])
+    first = reader.state()
+    assert first
+    reader.search_text("herrings", 3)
+    assert reader.state() == index.state() == first
+    index.apply([], [FISH.id])
+    assert reader.state() not in ("", first)
+
+
 def test_an_index_never_built_is_empty_and_finds_nothing(open_index: Open) -> None:
     index = open_index()
     assert index.versions() == {}

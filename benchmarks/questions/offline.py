@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def answer_all(
     def answer(question: Question) -> dict[str, Any]:
         history = [Message(turn["role"], turn["content"]) for turn in question["history"]]
         prepared = answerer.prepare(question["question"], history)
+        again = None  # an earlier run has no text of a second try
         if stored := texts.get(question["id"]):
             completion = _completion(stored)
         elif chat is None:
@@ -71,8 +73,11 @@ def answer_all(
         else:
             # What the model would write counts, too, if the product refuses before it writes.
             completion = generate(chat, replace(prepared, refused_at_once=False))
+            again = partial(generate, chat, seed=1)
         best = most_similar_unit(prepared, search_text(question["question"], history), embedder)
-        return row_of(question["id"], answerer.finish(prepared, completion), best, chat.name if chat else "stored")
+        answer = answerer.conclude(prepared, completion, again)
+        answer = replace(answer, completion=replace(answer.completion, text=completion.text))
+        return row_of(question["id"], answer, best, chat.name if chat else "stored")
 
     with ThreadPoolExecutor(concurrency) as pool:
         yield from pool.map(answer, questions)
@@ -88,6 +93,7 @@ def row_of(question_id: str, answer: Answer, best: str, model: str) -> dict[str,
         "refused": answer.refused,
         "own_words": answer.own_words,
         "quoted": answer.quoted,
+        "failures": [[failure.reason for failure in failures] for failures in (*answer.tries, answer.failures)],
         "cited": [
             {"source": citation.source, "headings": list(citation.headings), "text": citation.text}
             for citation in answer.citations

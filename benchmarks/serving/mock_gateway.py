@@ -26,6 +26,7 @@ from ragtune.ports import Engine, RunningEngine
 from ragtune.records import ModelManifest
 from ragtune.settings import load_settings
 from ragtune.store.registry import ModelRegistry, assemble
+from ragtune_serving.deployment import Deployment, Needed, Publisher
 from ragtune_serving.gateway import build_app, services_over
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.keys import KeyStore
@@ -99,7 +100,11 @@ class Mocked:
         without_index = Grounding(self.settings, lambda: SimpleNamespace(index=SimpleNamespace(versions=list)))  # type: ignore[arg-type, return-value]
         base = home / "base"
         base.mkdir(exist_ok=True)
-        self.services = services_over(self.settings, self.engine, self.registry, lambda: base, without_index)
+
+        def engines(publisher: Publisher, needed: Needed) -> Deployment:
+            return Deployment(self.settings, self.engine, self.registry, lambda: base, publisher, needed=needed)
+
+        self.services = services_over(self.settings, without_index, self.registry, engines)
         self.served = ServedApp(build_app(self.services, self.settings, keys))
         self.url = self.served.url
 

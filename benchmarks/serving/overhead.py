@@ -97,6 +97,7 @@ def targets(home: Path) -> Iterator[list[Target]]:
         RAGTUNE_ENGINE__URL=f"{engine}/v1",
         RAGTUNE_ENGINE__MODEL=MODEL,
         RAGTUNE_GATEWAY__PORT=str(ports[2]),
+        RAGTUNE_GATEWAY__CACHE__ENTRIES="0",  # the same questions come again and again
     )
     (home / "ragtune.yaml").write_text("sources: []\n")
     cli = [sys.executable, "-m", "ragtune_serving.cli"]

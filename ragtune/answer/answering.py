@@ -7,7 +7,7 @@ generates the text itself: it calls `prepare` before, sends what `delivery` retu
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ragtune.answer.checking import AS_WRITTEN, check_answer
@@ -15,6 +15,7 @@ from ragtune.answer.controls import NEUTRAL, Controls, with_controls
 from ragtune.answer.decision import Rules, refuses_at_once, rules_for
 from ragtune.answer.delivery import Delivery
 from ragtune.answer.evidence import Evidence, rank_evidence
+from ragtune.answer.failures import REPLACED
 from ragtune.answer.language_packs import ENGLISH_FRAME, Frame
 from ragtune.answer.lines import LineSimilarity
 from ragtune.answer.passages import SupportsSearch, find_passages, search_text
@@ -29,6 +30,8 @@ NOT_GENERATED = Completion(
     text="", prompt_tokens=0, completion_tokens=0, first_token_seconds=0.0, total_seconds=0.0, finish_reason="stop"
 )
 """Stands for the model's reply if the answer is known before anything is generated."""
+_SECOND_TEMPERATURE = 0.4
+"""Of the second try, because a greedy one would write the same again. Chosen by hand: varied, but not wild."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,7 @@ class Prepared:
     `passages` is None if the model answers without retrieval. `evidence` ranks the units of the passages, and `rules`
     say what may be delivered. If `refused_at_once` is set, the answer is a refusal whatever the model would write.
     `reply` is the answer to a phrase of small talk, "" for any other question. `frame` is the question's language.
+    `as_json` says that the answer has to be JSON.
     """
 
     question: str
@@ -52,6 +56,7 @@ class Prepared:
     refused_at_once: bool = False
     reply: str = ""
     frame: Frame = ENGLISH_FRAME
+    as_json: bool = False
 
     @property
     def known_text(self) -> str | None:
@@ -146,7 +151,35 @@ class Answerer:
             prepared.evidence,
             prepared.rules,
             prepared.frame,
+            prepared.as_json,
         )
+
+    def conclude(
+        self, prepared: Prepared, completion: Completion, again: Callable[[Prepared], Completion] | None = None
+    ) -> Answer:
+        """Return what people get: the answer, if its checks pass, or else what `instead` returns.
+
+        `again` generates once more from what `second_try` returns; without it there is no second try.
+        """
+        answer = self.finish(prepared, completion)
+        if acceptable(prepared, answer):
+            return answer
+        second = self.finish(prepared, again(second_try(prepared))) if again else None
+        return self.instead(prepared, answer, second)
+
+    def instead(self, prepared: Prepared, answer: Answer, second: Answer | None) -> Answer:
+        """Return what is delivered instead of an answer that failed its checks.
+
+        The second answer, if it is acceptable; or else the best sentence of the passages, marked as a quotation, or a
+        refusal with the closest passages. Its tokens are those of both answers.
+        """
+        completion = _sum_of(answer.completion, second.completion) if second else answer.completion
+        if second and acceptable(prepared, second):
+            return replace(second, completion=completion, tries=(answer.failures,))
+        tries = (answer.failures, second.failures) if second else (answer.failures,)
+        # An empty text is decided like a refusal of the model: by a quotation if the evidence allows one.
+        quotation = self.finish(prepared, replace(completion, text="", finish_reason="stop"))
+        return replace(quotation, completion=replace(completion, finish_reason="stop"), tries=tries)
 
     def answer(
         self,
@@ -158,7 +191,8 @@ class Answerer:
     ) -> Answer:
         """Return the checked answer to one question; raise EngineError if the engine fails."""
         prepared = self.prepare(question, history, controls)
-        return self.finish(prepared, generate(chat, prepared, seed))
+        completion = generate(chat, prepared, seed)
+        return self.conclude(prepared, completion, lambda again: generate(chat, again, seed + 1))
 
     def _rules(self, model: EvidenceModel, controls: Controls) -> Rules:
         return rules_for(
@@ -194,9 +228,23 @@ class RememberingAnswerer(Answerer):
             return self._prepared[question]
 
 
-def as_written(prepared: Prepared) -> Prepared:
-    """Return the prepared question so that its answer is delivered as the model writes it, such as JSON."""
-    return replace(prepared, evidence=(), rules=AS_WRITTEN, refused_at_once=False, reply="")
+def as_json(prepared: Prepared) -> Prepared:
+    """Return the prepared question so that its answer is delivered as the model writes it, which has to be JSON."""
+    return replace(prepared, evidence=(), rules=AS_WRITTEN, refused_at_once=False, reply="", as_json=True)
+
+
+def acceptable(prepared: Prepared, answer: Answer) -> bool:
+    """Return whether an answer may be delivered, by the failures that its checks found.
+
+    Without `strict` and `quotations` the model's text is delivered whatever the checks say.
+    """
+    replaces = prepared.rules.strict and prepared.rules.quotations
+    return not (replaces and any(failure.reason in REPLACED for failure in answer.failures))
+
+
+def second_try(prepared: Prepared) -> Prepared:
+    """Return the prepared question with other settings, after an answer that failed its checks."""
+    return replace(prepared, temperature=max(prepared.temperature, _SECOND_TEMPERATURE))
 
 
 def generate(chat: ChatModel, prepared: Prepared, seed: int = 0) -> Completion:
@@ -204,3 +252,13 @@ def generate(chat: ChatModel, prepared: Prepared, seed: int = 0) -> Completion:
     if prepared.known_text is not None:
         return replace(NOT_GENERATED, text=prepared.known_text)
     return chat.complete(prepared.messages, max_tokens=prepared.max_tokens, temperature=prepared.temperature, seed=seed)
+
+
+def _sum_of(first: Completion, second: Completion) -> Completion:
+    """Return the second completion with the tokens and the time of both."""
+    return replace(
+        second,
+        prompt_tokens=first.prompt_tokens + second.prompt_tokens,
+        completion_tokens=first.completion_tokens + second.completion_tokens,
+        total_seconds=first.total_seconds + second.total_seconds,
+    )

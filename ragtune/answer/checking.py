@@ -7,6 +7,7 @@ from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.decision import Rules
 from ragtune.answer.delivery import Delivery
 from ragtune.answer.evidence import Evidence, closest_passages
+from ragtune.answer.failures import find_failures, format_failures
 from ragtune.answer.language_packs import ENGLISH, ENGLISH_FRAME, Frame
 from ragtune.answer.question_language import NO_PACK
 from ragtune.answer.refusals import is_refusal
@@ -28,8 +29,9 @@ def check_answer(
     evidence: Sequence[Evidence] = (),
     rules: Rules = AS_WRITTEN,
     frame: Frame = ENGLISH_FRAME,
+    as_json: bool = False,
 ) -> Answer:
-    """Return what people get for the text that the model wrote, with its citations and warnings."""
+    """Return what people get for the text that the model wrote, with its citations, warnings and failures."""
     hits = tuple(passages or ())
     delivery = Delivery(question, passages, evidence, rules, citations=controls.citations, frame=frame)
     delivery.feed(completion.text)
@@ -47,9 +49,13 @@ def check_answer(
         for cited, corrected in dict.fromkeys(delivery.corrections)
     ]
     is_small_talk = text in ENGLISH.replies | frame.pack.replies
+    support, failures = 1.0, format_failures(text, completion.finish_reason if delivery.own_words else "", as_json)
     # A refusal, a quotation and small talk make no claim in the model's own words.
     if passages is not None and delivery.own_words and not refused and not is_small_talk:
         warnings += _grounding_warnings(question, delivery.own_words, hits, controls, frame)
+        if evidence:
+            support, claim_failures = find_failures(delivery.own_words, question, hits, evidence)
+            failures = (*claim_failures, *failures)
     return Answer(
         text=text,
         citations=tuple(_citation(n, hits[n - 1]) for n in cited_numbers(text) if 1 <= n <= len(hits)),
@@ -62,6 +68,8 @@ def check_answer(
         quotation=delivery.quotation,
         closest=closest_passages(evidence, hits) if refused else (),
         language=frame.language,
+        support=support,
+        failures=failures,
     )
 
 

@@ -4,6 +4,7 @@ Readers search through an alias whose filter selects one generation of chunks. A
 which readers do not see, and then changes the filter in one step. The next update cleans up after a killed one.
 """
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -69,6 +70,17 @@ class ElasticIndex(SearchIndex):
         """Return {chunk id: (document id, chunk version)} of the chunks that readers see."""
         with self._explaining_errors():
             return self._retrying(self._stored_versions)
+
+    def state(self) -> str:
+        """Return the index behind the alias with its unique id, and the generation that readers see."""
+        with self._explaining_errors():
+            reply = self._client.options(ignore_status=404).indices.get(
+                index=self.name, features=["aliases", "settings"]
+            )
+        if reply.meta.status == 404:
+            return ""
+        seen = [(name, index["settings"]["index"]["uuid"], index["aliases"]) for name, index in reply.items()]
+        return json.dumps(sorted(seen, key=lambda row: str(row[0])), sort_keys=True)
 
     def vectors(self, ids: Sequence[str]) -> "dict[str, Vector]":
         """Return the stored vectors of these chunks."""

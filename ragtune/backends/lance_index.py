@@ -70,6 +70,14 @@ class LanceIndex(SearchIndex):
         rows = zip(columns["id"], columns["document_id"], columns["version"], strict=True)
         return {chunk: (document, version) for chunk, document, version in rows}
 
+    def state(self) -> str:
+        """Return which pointer file readers see: each update writes a new one."""
+        try:
+            file = (self.folder / "current.json").stat()
+        except FileNotFoundError:
+            return ""
+        return f"{file.st_mtime_ns}.{file.st_ino}"
+
     def vectors(self, ids: Sequence[str]) -> "dict[str, Vector]":
         """Return the stored vectors of these chunks."""
         import numpy as np

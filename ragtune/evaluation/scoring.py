@@ -11,7 +11,7 @@ from ragtune.evaluation.metrics import METRICS, measure, retrieves_answer, score
 from ragtune.evaluation.resampling import mean_interval
 from ragtune.evaluation.text_metrics import BLEU, bleu_interval, signature
 from ragtune.ports import ChatModel, Progress, silent
-from ragtune.records import ORIGINS, Chunk, Completion, QAPair, Score, ScoredAnswer, SplitItem
+from ragtune.records import ORIGINS, Answer, Chunk, QAPair, Score, ScoredAnswer, SplitItem
 from ragtune.text.language import guess_language
 
 PART_METRICS = ("token_f1", "exact_match", "citation", "refusal_accuracy")
@@ -50,20 +50,23 @@ def score_model(
     if not pairs:
         raise DatasetError("There is no question to score.", "at least one pair", "check evaluation.test_items")
     prepared = [answerer.prepare(pair.question) for pair in pairs]
-    completions: list[Completion | None] = [None] * len(pairs)
+    answers: list[Answer | None] = [None] * len(pairs)
+
+    def answer(prompt: Prepared) -> Answer:
+        # As in serving: an answer that fails its checks is written again, then replaced.
+        return answerer.conclude(prompt, generate(chat, prompt, seed), lambda again: generate(chat, again, seed + 1))
+
     with ThreadPoolExecutor(max_workers=concurrency) as pool:
-        futures = {pool.submit(generate, chat, prompt, seed): i for i, prompt in enumerate(prepared)}
+        futures = {pool.submit(answer, prompt): i for i, prompt in enumerate(prepared)}
         try:
             for done, future in enumerate(as_completed(futures), 1):
-                completions[futures[future]] = future.result()
+                answers[futures[future]] = future.result()
                 progress(f"answers of {chat.name}", done, len(pairs))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    rows = zip(pairs, prepared, completions, strict=True)
-    return [
-        _score_answer(pair, prompt, answerer, completion) for pair, prompt, completion in rows if completion is not None
-    ]
+    rows = zip(pairs, prepared, answers, strict=True)
+    return [_score_answer(pair, prompt, answer) for pair, prompt, answer in rows if answer is not None]
 
 
 def summarise(
@@ -155,8 +158,7 @@ def _scores(
     return scores
 
 
-def _score_answer(pair: QAPair, prompt: Prepared, answerer: Answerer, completion: Completion) -> ScoredAnswer:
-    answer = answerer.finish(prompt, completion)
+def _score_answer(pair: QAPair, prompt: Prepared, answer: Answer) -> ScoredAnswer:
     return ScoredAnswer(
         pair_id=pair.id,
         question=pair.question,
@@ -168,7 +170,7 @@ def _score_answer(pair: QAPair, prompt: Prepared, answerer: Answerer, completion
         retrieved=retrieves_answer(pair, answer.passages),
         cited=tuple(citation.chunk_id for citation in answer.citations),
         metrics=measure(pair, answer, with_retrieval=prompt.passages is not None),
-        latency_ms=prompt.retrieval_ms + completion.total_seconds * 1000,
+        latency_ms=prompt.retrieval_ms + answer.completion.total_seconds * 1000,
         document_id=pair.document_id,
         origin=pair.origin,
         scored_text=scored_text(answer),

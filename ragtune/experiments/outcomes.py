@@ -82,8 +82,10 @@ _METRICS = (
     ),
     Metric(
         name="sound",
-        text="share of answers without a warning of the checks",
-        value=_of_answer(lambda response: float(not response.warnings)),
+        text="share of answers that pass the checks at once",
+        value=_of_answer(
+            lambda response: float(not (response.checks.get("failures") or response.checks.get("replaced")))
+        ),
     ),
     Metric(
         name="settled",

@@ -36,7 +36,7 @@ def _speed(side: Side) -> float:
 _OUTCOMES: dict[str, Callable[[Side], float]] = {
     "answered": lambda side: float(not side.refused),
     "cited": lambda side: float(bool(side.cited_chunk_ids)),
-    "sound": lambda side: float(not side.warnings),
+    "sound": lambda side: float(not side.failures),
     "speed": _speed,
 }
 """{metric: outcome of one answer in [0, 1]}; larger is better in all of them."""

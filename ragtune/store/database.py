@@ -16,7 +16,7 @@ _ALONE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lo
 def open_database(url: str, tables: sa.MetaData) -> sa.Engine:
     """Return an engine for a SQLAlchemy URL. Create the tables, and the folder of a SQLite file, if they are missing.
 
-    A table of an earlier release gets the columns that it lacks; they need a `server_default` for the rows in it.
+    A column that a table of an earlier version lacks is added; it needs a `server_default`.
 
     Raises:
         SQLAlchemyError: the URL is invalid or the server does not answer.
@@ -37,25 +37,26 @@ def open_database(url: str, tables: sa.MetaData) -> sa.Engine:
             connection.exec_driver_sql(_ALONE["postgresql"])
         for table in tables.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
-            _add_missing_columns(connection, table)
             for index in sorted(table.indexes, key=lambda index: str(index.name)):
                 connection.execute(CreateIndex(index, if_not_exists=True))
+    if _missing_columns(engine, tables):
+        with exclusive_transaction(engine) as connection:
+            for column in _missing_columns(connection, tables):  # again, because another process may have added them
+                definition = CreateColumn(column).compile(dialect=engine.dialect)
+                name = engine.dialect.identifier_preparer.format_table(column.table)
+                connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {definition}")
     return engine
 
 
-def _add_missing_columns(connection: sa.Connection, table: sa.Table) -> None:
-    """Add the columns that a table from an earlier release does not have."""
-    present = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
-    quote = connection.dialect.identifier_preparer.quote
-    for column in table.columns:
-        if column.name in present:
-            continue
-        definition = CreateColumn(column).compile(dialect=connection.dialect)
-        try:
-            connection.exec_driver_sql(f"ALTER TABLE {quote(table.name)} ADD COLUMN {definition}")
-        except sa.exc.OperationalError as error:
-            if "duplicate column" not in str(error.orig):  # another process added it to a SQLite file meanwhile
-                raise
+def _missing_columns(bind: sa.Engine | sa.Connection, tables: sa.MetaData) -> list[sa.Column[Any]]:
+    """Return the columns that the tables of the database lack."""
+    stored = sa.inspect(bind)
+    return [
+        column
+        for table in tables.sorted_tables
+        for column in table.columns
+        if column.name not in {found["name"] for found in stored.get_columns(table.name)}
+    ]
 
 
 @contextmanager

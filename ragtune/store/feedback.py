@@ -24,7 +24,7 @@ MOST_TAGS, LONGEST_TAG = 10, 50
 """Tags of a verdict, and characters of a tag. Chosen by hand."""
 LONGEST_TEXT = 8000
 """Characters in a correction or a comment. Chosen by hand: a few pages."""
-_JSON = ("chunk_ids", "cited_chunk_ids", "warnings", "dials", "tags")
+_JSON = ("chunk_ids", "cited_chunk_ids", "dials", "checks", "tags")
 """Columns of lists and mappings, which are stored as JSON."""
 _IDS_PER_QUERY = 500
 """Below the 999 variables that old versions of SQLite allow in a statement."""
@@ -45,9 +45,9 @@ _responses = sa.Table(
     sa.Column("user", sa.String(200), nullable=False),
     sa.Column("latency_ms", sa.Float, nullable=False),
     sa.Column("key", sa.String(200), nullable=False, server_default=""),
-    sa.Column("warnings", sa.Text, nullable=False, server_default="[]"),
     sa.Column("dials", sa.Text, nullable=False, server_default="{}"),
     sa.Column("evidence", sa.Float),
+    sa.Column("checks", sa.Text, nullable=False, server_default="{}"),
 )
 _feedback = sa.Table(
     "feedback",

@@ -93,13 +93,17 @@ class Shadow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One of the two answers of a pair; `generation_ms` is the time without the search for passages."""
+    """One of the two answers of a pair.
+
+    `failures` are the reasons why its text, or an earlier one in its place, failed the checks. `generation_ms` is the
+    time without the search for passages.
+    """
 
     version: str
     answer: str
     refused: bool
     cited_chunk_ids: tuple[str, ...]
-    warnings: tuple[str, ...]
+    failures: tuple[str, ...]
     generation_ms: float
     prompt_tokens: int
     completion_tokens: int
@@ -256,6 +260,6 @@ def _read(connection: sa.Connection) -> list[Shadow]:
 
 def _side(text: str) -> Side:
     values: dict[str, Any] = json.loads(text)
-    for name in ("cited_chunk_ids", "warnings"):
+    for name in ("cited_chunk_ids", "failures"):
         values[name] = tuple(values[name])
     return Side(**values)

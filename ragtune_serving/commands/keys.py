@@ -31,6 +31,7 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="print as JSON")] =
                     "requests_per_minute": key.limits.requests_per_minute,
                     "tokens_per_minute": key.limits.tokens_per_minute,
                     "concurrency": key.limits.concurrency,
+                    "tokens_per_day": key.limits.tokens_per_day,
                     "filter": dict(key.filter),
                 }
                 for key in keys
@@ -50,6 +51,7 @@ def add(
     requests_per_minute: Annotated[int, typer.Option(min=0, help="0: as gateway.limits says")] = 0,
     tokens_per_minute: Annotated[int, typer.Option(min=0, help="0: as gateway.limits says")] = 0,
     concurrency: Annotated[int, typer.Option(min=0, help="requests under way at once; 0: as gateway.limits says")] = 0,
+    tokens_per_day: Annotated[int, typer.Option(min=0, help="from midnight UTC; 0: as gateway.limits says")] = 0,
     filter_: Annotated[
         list[str], typer.Option("--filter", help=f"FIELD=VALUE, with {', '.join(FILTERS)}: what the key sees")
     ] = [],  # noqa: B006
@@ -64,7 +66,7 @@ def add(
             raise SettingsError(f"--filter is {entry}.", f"FIELD=VALUE, with one of these fields: {', '.join(FILTERS)}")
         where[field] = value
     expires_at = (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds") if days else ""
-    limits = Limits(requests_per_minute, tokens_per_minute, concurrency)
+    limits = Limits(requests_per_minute, tokens_per_minute, concurrency, tokens_per_day)
     out.print(_store().create(name, role, expires_at, limits, where))
 
 

@@ -17,6 +17,7 @@ from ragtune.records import Chunk, QAPair
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
+from ragtune_serving.deployment import Deployment, Engines, Needed, Publisher
 from ragtune_serving.gateway import build_app, services_over
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.keys import KeyStore
@@ -74,4 +75,9 @@ class ConsoleGateway:
         grounding = Grounding(
             settings, lambda: Retriever(self.index, self.embedder, settings.index), evidence=WordEvidence()
         )
-        return services_over(settings, engine_from(settings), ModelRegistry(settings), Path, grounding)
+        registry = ModelRegistry(settings)
+
+        def engines(publisher: Publisher, needed: Needed) -> Engines:
+            return Deployment(settings, engine_from(settings), registry, Path, publisher, needed=needed)
+
+        return services_over(settings, grounding, registry, engines)

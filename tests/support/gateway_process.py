@@ -20,6 +20,7 @@ class Gateway:
     def __init__(self, home: Path, background: bool = False, **environment: str) -> None:
         self.home, self.port = home, free_port()
         self.environment = {**os.environ, "RAGTUNE_HOME": str(home), "RAGTUNE_GATEWAY__PORT": str(self.port)}
+        self.environment["RAGTUNE_GATEWAY__CACHE__ENTRIES"] = "0"  # tests ask the same question again
         self.environment.update(environment)
         self.log = home / "serve.out"
         self.url = f"http://127.0.0.1:{self.port}"

@@ -17,6 +17,7 @@ from ragtune.ports import ChatModel, Engine, RunningEngine
 from ragtune.records import RegisteredModel
 from ragtune.settings import Settings, load_settings
 from ragtune.store.registry import read_manifest
+from ragtune_serving.deployment import Deployment
 from ragtune_serving.engine import Pace
 from ragtune_serving.gateway import build_app, services_over
 from ragtune_serving.grounding import Grounding
@@ -119,7 +120,11 @@ class LiveGateway:
         grounding = Grounding(self.settings, lambda: SimpleNamespace(index=SimpleNamespace(versions=list)))
         base = home / "base"
         base.mkdir(exist_ok=True)
-        self.services = services_over(self.settings, engine, registry, lambda: base, grounding, PACE)
+
+        def engines(publisher, needed) -> Deployment:
+            return Deployment(self.settings, engine, registry, lambda: base, publisher, PACE, needed)
+
+        self.services = services_over(self.settings, grounding, registry, engines)
         self.served = ServedApp(build_app(self.services, self.settings, self.keys))
         self.url = self.served.url
         until(lambda: httpx.get(f"{self.url}/health/readiness").status_code == 200)

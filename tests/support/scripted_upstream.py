@@ -41,6 +41,8 @@ class ServedApp:
 class ScriptedUpstream:
     """`behaviour` is the name of a method below; `behaviours` are taken from the front first, one a request.
 
+    It answers with `words`; lists in `next_words` are taken first, one an answer.
+
     `requests` are the bodies that arrived; `running` counts those under way; `abandoned` counts the connections that
     ended before a whole answer, or with a stream.
     """
@@ -48,6 +50,7 @@ class ScriptedUpstream:
     def __init__(self, name: str = "fake", words: list[str] = WORDS) -> None:
         self.name, self.words = name, words
         self.behaviour, self.behaviours = "answer", []
+        self.next_words: list[list[str]] = []
         self.requests: list[dict] = []
         self.abandoned = self.running = 0
         routes = [
@@ -122,9 +125,10 @@ class ScriptedUpstream:
         return StreamingResponse(self._break(body, [*self.words, "And", "more"]), media_type="text/event-stream")
 
     def _reply(self, body: dict, pause: float = 0.0) -> Response:
+        words = self.next_words.pop(0) if self.next_words else self.words
         if body.get("stream"):
-            return StreamingResponse(self._frames(body, pause), media_type="text/event-stream")
-        message = {"role": "assistant", "content": " ".join(self.words)}
+            return StreamingResponse(self._frames(body, words, pause), media_type="text/event-stream")
+        message = {"role": "assistant", "content": " ".join(words)}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return JSONResponse({**self._head(body, "chat.completion"), "choices": [choice], "usage": USAGE})
 
@@ -135,8 +139,8 @@ class ScriptedUpstream:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
         return f"data: {json.dumps({**self._head(body), 'choices': [choice]})}\n\n"
 
-    async def _frames(self, body: dict, pause: float) -> AsyncIterator[str]:
-        for word in self.words:
+    async def _frames(self, body: dict, words: list[str], pause: float) -> AsyncIterator[str]:
+        for word in words:
             await asyncio.sleep(pause)
             yield self._frame(body, {"content": word + " "})
         yield self._frame(body, {}, "stop")

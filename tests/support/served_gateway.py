@@ -40,12 +40,13 @@ def index_documents(home: Path) -> None:
 class ServedGateway:
     """A gateway on a free port; keyword arguments are settings of its sections `gateway`, `engine` and so on.
 
-    Unless the section `answer` is given, the engine's text is delivered as it is.
+    Unless the section `answer` is given, the engine's text is delivered as it is. Answers are cached only if `gateway`
+    says so: most tests ask the same question again.
     """
 
     def __init__(self, home: Path, upstream: ScriptedUpstream, **sections: dict[str, Any]) -> None:
         engine = {"backend": "openai", "url": upstream.url, "model": upstream.name, **sections.pop("engine", {})}
-        gateway = {"poll_seconds": 0.1, **sections.pop("gateway", {})}
+        gateway = {"poll_seconds": 0.1, "cache": {"entries": 0}, **sections.pop("gateway", {})}
         answer = sections.pop("answer", {"quotations": False, "refused_share": 0.0})
         self.settings = load_settings(
             {"home": home, "engine": engine, "gateway": gateway, "answer": answer, **sections}
@@ -74,6 +75,11 @@ class ServedGateway:
         """Ask one question, or send these messages if `content` is a list."""
         messages = content if isinstance(content, list) else [{"role": "user", "content": content}]
         return self.request("POST", "/v1/chat/completions", json={"model": "ragtune", "messages": messages, **fields})
+
+    def ask_with(self, key: str, content: str) -> httpx.Response:
+        """Ask one question with another key."""
+        body = {"model": "ragtune", "messages": [{"role": "user", "content": content}]}
+        return self.request("POST", "/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {key}"})
 
     def leave_after(self, reached: Callable[[], bool], key: str = "", **fields) -> None:
         """Ask a question, and close the connection without reading once something was reached."""

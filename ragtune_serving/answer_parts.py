@@ -1,0 +1,67 @@
+"""The parts of an answer on their way to a client: its text in pieces, then its closing."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import asdict, dataclass
+
+from ragtune.records import Answer
+from ragtune_serving.schema import CitedPassage, ClosestPassage, FailedCheck, RagTuneField, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The next part of the answer as it is sent."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The end of an answer: why it ended, its tokens, and the result of the checks."""
+
+    finish_reason: str
+    usage: Usage
+    ragtune: RagTuneField
+
+
+AnswerParts = AsyncGenerator[Delta | Closing, None]
+"""The text of an answer in parts, and its closing last."""
+
+
+def closing_of(answer: Answer, response_id: str, version: str, notes: Sequence[str]) -> Closing:
+    """Return the end of an answer; `version` is that of the model, `notes` are warnings about the request."""
+    completion = answer.completion
+    citations = [
+        CitedPassage(
+            number=citation.number,
+            document=citation.document_id,
+            chunk=citation.chunk_id,
+            title=citation.title,
+            text=citation.text,
+            source=citation.source,
+            headings=list(citation.headings),
+            page=citation.page,
+            start=citation.start,
+        )
+        for citation in answer.citations
+    ]
+    field = RagTuneField(
+        response_id=response_id,
+        model_version=version,
+        citations=citations,
+        refused=answer.refused,
+        quoted=answer.quoted,
+        quotation=answer.quotation,
+        closest=[ClosestPassage(**asdict(passage)) for passage in answer.closest],
+        language=answer.language,
+        warnings=[*answer.warnings, *notes],
+        support=round(answer.support, 4),
+        failures=[FailedCheck(reason=failure.reason, detail=failure.detail) for failure in answer.failures],
+        replaced=list(dict.fromkeys(failure.reason for failures in answer.tries for failure in failures)),
+        retrieval_ms=round(answer.retrieval_ms, 2),
+    )
+    usage = Usage(
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        total_tokens=completion.prompt_tokens + completion.completion_tokens,
+    )
+    return Closing(completion.finish_reason, usage, field)
