@@ -23,7 +23,7 @@ _GUTTER = 1.6
 _FEWEST_ROWS = 3
 _WORDS_OF_PROSE = 4.5  # a column of prose has more words a line, a column of a table fewer
 _SAME_LINE = 0.5
-_SAME_ROW = 0.75  # cells of a table may hang a little higher or lower than those beside them
+_SAME_ROW = 0.75  # cells of a table may hang a little higher or lower than their neighbours
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def _rows(segments: Sequence[_Segment]) -> list[list[_Segment]]:
 def _joined_columns(rows: Sequence[list[_Segment]]) -> list[list[_Segment]]:
     """Return the rows of tables that the page draws column by column; everything else stays as it is.
 
-    Such columns stand beside each other, each line at the height of one line of the other, and their cells are short.
+    Such columns stand side by side, each line at the height of one line of the other, and their cells are short.
     Columns of prose have longer lines, and stay apart.
     """
     stretches: list[list[list[_Segment]]] = []
@@ -178,13 +178,13 @@ def _joined_columns(rows: Sequence[list[_Segment]]) -> list[list[_Segment]]:
 
 
 def _partners(left: Sequence[list[_Segment]], right: Sequence[list[_Segment]]) -> list[list[_Segment]]:
-    """Return the row of `left` beside each of the first rows of `right`; empty if they are not columns of one table."""
+    """Return the row of `left` next to each of the first rows of `right`; empty if they are not columns of one table."""
     partners = []
     for row in right:
-        beside = [other for other in left if abs(other[0].base - row[0].base) < _SAME_ROW * row[0].size]
-        if len(beside) != 1 or row[0].left - beside[0][-1].right < row[0].size:
+        level = [other for other in left if abs(other[0].base - row[0].base) < _SAME_ROW * row[0].size]
+        if len(level) != 1 or row[0].left - level[0][-1].right < row[0].size:
             break
-        partners += beside
+        partners += level
     if len(partners) < _FEWEST_ROWS:
         return []
     cells = [part for row in (*partners, *right[: len(partners)]) for part in row]
