@@ -178,7 +178,7 @@ def _joined_columns(rows: Sequence[list[_Segment]]) -> list[list[_Segment]]:
 
 
 def _partners(left: Sequence[list[_Segment]], right: Sequence[list[_Segment]]) -> list[list[_Segment]]:
-    """Return the row of `left` next to each of the first rows of `right`; empty if they are not columns of one table."""
+    """Return the row of `left` next to each of the first rows of `right`; empty if they are not one table."""
     partners = []
     for row in right:
         level = [other for other in left if abs(other[0].base - row[0].base) < _SAME_ROW * row[0].size]
