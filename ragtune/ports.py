@@ -155,7 +155,11 @@ class EvidenceModel(ABC):
 
     @abstractmethod
     def threshold(self, refused_share: float) -> float:
-        """Return the probability below which the best text lies for this share (0 to 1) of answerable questions."""
+        """Return the threshold below which a question is refused: the probability of its best text is lower.
+
+        Args:
+            refused_share: share (0 to 1) of answerable questions that this threshold refuses.
+        """
 
 
 class ChatModel(ABC):

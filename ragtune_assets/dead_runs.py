@@ -12,7 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from ragtune.errors import RagTuneError
+from ragtune.errors import RagTuneError, no_permission
 from ragtune.settings import load_settings
 from ragtune.store.locks import held, is_held
 from ragtune_assets.dagster_instance import open_instance
@@ -97,6 +97,9 @@ def main() -> int:
                 LOGGER.info("Run %s had no process any more and is closed as failed.", run_id[:8])
     except RagTuneError as error:
         LOGGER.error("%s", error)
+        return 1
+    except PermissionError as error:
+        LOGGER.error("%s", no_permission(error))
         return 1
     return 0
 

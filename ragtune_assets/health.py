@@ -9,7 +9,7 @@ from datetime import datetime
 
 import dagster as dg
 
-from ragtune.errors import RagTuneError
+from ragtune.errors import RagTuneError, no_permission
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
@@ -105,7 +105,7 @@ def _built_since(instance: dg.DagsterInstance, key: dg.AssetKey, attempts: Attem
 
 def _next(attempts: Attempts) -> str:
     minutes = attempts.seconds_left(time.time()) / 60
-    when = f"in {minutes:.0f} minutes" if minutes else "at its next look"
+    when = f"in {minutes:.0f} min" if minutes else "at its next look"
     return f"fix the cause and run `ragtune materialize`; if a sensor asked for it, it asks again {when}"
 
 
@@ -121,9 +121,16 @@ def _reason(instance: dg.DagsterInstance, attempts: Attempts) -> str:
             while error is not None and error.cause is not None:
                 error = error.cause
             if error is not None:
-                return error.message.strip().splitlines()[0]
+                return _in_words(error.message.strip().splitlines()[0])
     messages = [entry.dagster_event.message for entry in failures if entry.dagster_event is not None]
     return (messages[-1] or "no reason is known") if messages else "it was ended by a person"
+
+
+def _in_words(message: str) -> str:
+    """Return the first line of an error for people; Dagster has no words for a step whose process was killed."""
+    if message.endswith("ChildProcessCrashException"):
+        return "the process of the step was killed; usually memory ran out"
+    return message
 
 
 def _stale(instance: dg.DagsterInstance, settings: Settings, defs: dg.Definitions, failed: set[str]) -> list[Problem]:
@@ -161,6 +168,9 @@ def main() -> int:
             found = problems(instance, settings, build_definitions(settings))
     except RagTuneError as error:
         sys.stderr.write(f"{error}\n")
+        return 1
+    except PermissionError as error:
+        sys.stderr.write(f"{no_permission(error)}\n")
         return 1
     sys.stdout.write(json.dumps([asdict(problem) for problem in found]) + "\n")
     return 0

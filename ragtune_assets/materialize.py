@@ -255,7 +255,7 @@ def disk_full(home: Path, cause: str) -> RagTuneError:
 
 def check_room(home: Path) -> None:
     """Raise ResourceError if there is too little disk or memory to begin."""
-    require_disk(home, MIN_DISK_BYTES, "The asset graph")
+    require_disk(home, MIN_DISK_BYTES, "the asset graph")
     require_memory(MIN_MEMORY_BYTES, "The asset graph")
 
 

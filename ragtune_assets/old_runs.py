@@ -14,7 +14,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from ragtune.errors import RagTuneError
+from ragtune.errors import RagTuneError, no_permission
 from ragtune.settings import load_settings
 from ragtune_assets.dagster_instance import open_instance
 
@@ -59,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 delete_runs(instance, run_ids, settings.home / "dagster")
     except RagTuneError as error:
         sys.stderr.write(f"{error}\n")
+        return 1
+    except PermissionError as error:
+        sys.stderr.write(f"{no_permission(error)}\n")
         return 1
     sys.stdout.write(json.dumps({"runs": len(run_ids)}) + "\n")
     return 0

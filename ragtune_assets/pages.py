@@ -53,6 +53,12 @@ from ragtune_assets.display import curve, histogram, place_in_home, score_bars, 
 Page = dict[str, Any]
 STATES = "states of the sources"
 LAST_SEQUENCE = "last sequence"
+REPORTS = {
+    "report on its answers": "eval_scores",
+    "report on its speed": "benchmark_tables",
+    "report on its dataset": "quality_report",
+}
+"""The assets whose pages a release links to."""
 # How many rows a page shows: what fits on a screen, chosen by hand; not sensitive.
 _FEW, _SOME, _MANY = 4, 12, 30
 _QUARANTINED = 200
@@ -355,8 +361,8 @@ def benchmark_table(rows: Sequence[BenchmarkRow]) -> dg.MarkdownMetadataValue:
 def release_page(version: str, folder: str, manifest: ModelManifest, mlflow: str, model: str) -> Page:
     """Show the version, the gate's decision, and the scores and packages of the manifest.
 
-    Links lead to the run that trained it and to the version in the registry; `mlflow` is the URL of MLflow's pages,
-    `model` the name in the registry.
+    Links lead to the run that trained it, to the version in the registry, and to the reports on its answers, its speed
+    and its dataset; `mlflow` is the URL of MLflow's pages, `model` the name in the registry.
     """
     rows = [
         (s["model"], s["precision"], s["metric"], s["origin"] or "all", s["value"], s["n"]) for s in manifest.scores
@@ -365,6 +371,7 @@ def release_page(version: str, folder: str, manifest: ModelManifest, mlflow: str
         "version": version,
         "in the registry": dg.MetadataValue.url(f"{mlflow}/#/models/{quote(model)}/versions/{version}"),
         "mlflow run": _run_link(mlflow, manifest.mlflow_run_id),
+        **{what: dg.MetadataValue.asset(dg.AssetKey(name)) for what, name in REPORTS.items()},
         "decision": dg.MetadataValue.md(manifest.gate["reason"]),
         "champion": manifest.gate["promoted"],
         "alpha left for these questions": manifest.gate["alpha_left"],

@@ -41,16 +41,23 @@ class Change:
 class Alerts:
     """Compares the problems of now with those that people know about, and tells them the difference."""
 
-    def __init__(self, settings: Settings, look: Callable[[], Sequence[Problem]]) -> None:
+    def __init__(
+        self, settings: Settings, look: Callable[[], Sequence[Problem]], stopping: Callable[[], bool] = lambda: False
+    ) -> None:
         check(settings.alerts)
-        self.settings, self._look = settings.alerts, look
+        self.settings, self._look, self._stopping = settings.alerts, look, stopping
         self._file = settings.home / "alerts" / "known.json"
         self._home = settings.home
 
     def step(self) -> Change:
-        """Look once. If a webhook or the mail server fails, the log says so and the next step tells it again."""
+        """Look once. If a webhook or the mail server fails, the log says so and the next step tells it again.
+
+        What is seen while the platform stops is not told: half of it is ending, and would look broken.
+        """
         known = self._known()
         now = {(problem.kind, problem.subject): problem for problem in self._look()}
+        if self._stopping():
+            return Change((), ())
         change = Change(
             tuple(problem for key, problem in now.items() if key not in known),
             tuple(problem for key, problem in known.items() if key not in now),

@@ -48,6 +48,9 @@ def problems_of_graph(settings: Settings) -> list[Problem]:
         reply = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=_SECONDS)
     except subprocess.TimeoutExpired:
         return [Problem("stuck", "Dagster", f"Dagster's files gave no answer in {_SECONDS:.0f} s", "run it again")]
+    if reply.returncode < 0:
+        what = f"the look at the asset graph was ended by signal {-reply.returncode}"
+        return [Problem("broken", "Dagster", what, "free some memory, which is the usual cause, and look again")]
     if reply.returncode:
         reason = (reply.stderr.strip().splitlines() or ["no reason given"])[-1]
         return [Problem("broken", "Dagster", f"the asset graph cannot be read: {reason}", "run `ragtune doctor`")]

@@ -23,11 +23,14 @@ _KILL_SECONDS = 5.0
 """How long to wait for a killed program; the kernel needs milliseconds."""
 _WATCH_SECONDS = 0.5
 """Between two looks at the programs; chosen by hand, not sensitive."""
+_SETTLED_SECONDS = 60.0
+"""A program that cannot run, because of its settings or a port, ends within this time. Chosen by hand: imports take up
+to half of it on a busy machine."""
 _LOG_TAIL_LINES = 15
 """Lines of a failed program's log that the error shows: most of a traceback."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Program:
     """A child process to run; `environment` is added to ours."""
 
@@ -35,6 +38,14 @@ class Program:
     command: Sequence[str]
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A started program, and since when it runs, in seconds of the monotonic clock."""
+
+    process: "subprocess.Popen[bytes]"
+    since: float = field(default_factory=time.monotonic)
 
 
 def ctrl_c_is_off() -> bool:
@@ -100,13 +111,17 @@ def run_in_foreground(command: Sequence[str]) -> int:
     """Run a command on this terminal and return its exit code.
 
     The command has its own process group, so Ctrl-C reaches only this process. It is passed on, and then the command
-    may take the time it needs to stop in order. Raises ResourceError if the command is killed by a signal.
+    may take the time it needs to stop in order. If a signal that was passed on ends it at once, because it was still
+    starting, the code is the one that shells use: 128 and the number of the signal. Raises ResourceError if the
+    command is killed by another signal.
     """
     process: subprocess.Popen[bytes] | None = None
+    passed_on: set[int] = set()
 
     def pass_on(number: int, _: FrameType | None) -> None:
         if process is None:
             raise KeyboardInterrupt
+        passed_on.add(number)
         process.send_signal(number)
 
     old_handlers = {number: signal.signal(number, pass_on) for number in stop_signals()}
@@ -116,6 +131,8 @@ def run_in_foreground(command: Sequence[str]) -> int:
     finally:
         for number, handler in old_handlers.items():
             signal.signal(number, handler)
+    if -code in passed_on:
+        return 128 - code
     if code < 0:
         raise ResourceError(
             f"`{' '.join(command)}` was killed by signal {-code}.",
@@ -124,10 +141,12 @@ def run_in_foreground(command: Sequence[str]) -> int:
     return code
 
 
-def supervise(programs: Sequence[Program]) -> None:
+def supervise(programs: Sequence[Program], settled: float = _SETTLED_SECONDS) -> None:
     """Run the programs until SIGINT or SIGTERM, then stop them all.
 
-    Raises EngineError with the end of its log if a program ends by itself; the others are stopped then too.
+    A program that ran for `settled` seconds and then ends by itself, such as one that was killed because memory ran
+    out, is started again; the others do not notice. Raises EngineError with the end of its log if a program ends
+    earlier, because then it cannot run; the others are stopped then too.
     """
     ending = threading.Event()
 
@@ -135,19 +154,23 @@ def supervise(programs: Sequence[Program]) -> None:
         ending.set()
 
     old_handlers = {number: signal.signal(number, end) for number in stop_signals()}
-    running: list[tuple[Program, subprocess.Popen[bytes]]] = []
+    running: dict[Program, _Running] = {}
     try:
         for program in programs:
-            running.append((program, start(program)))
+            running[program] = _Running(start(program))
         while not ending.wait(_WATCH_SECONDS):
-            for program, process in running:
-                if process.poll() is not None:
+            for program, current in running.items():
+                if current.process.poll() is None:
+                    continue
+                message = f"{program.name} ended with code {current.process.returncode}."
+                if time.monotonic() - current.since < settled:
                     tail = "\n".join(program.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
-                    raise EngineError(
-                        f"{program.name} ended with code {process.returncode}. The end of {program.log}:\n{tail}"
-                    )
+                    raise EngineError(f"{message} The end of {program.log}:\n{tail}")
+                logging.getLogger(__name__).warning("%s It is started again. Its log: %s", message, program.log)
+                stop(current.process)  # what is left of its group, which may hold its port
+                running[program] = _Running(start(program))
     finally:
-        threads = [threading.Thread(target=stop, args=(process,)) for _, process in reversed(running)]
+        threads = [threading.Thread(target=stop, args=(current.process,)) for current in reversed(running.values())]
         for thread in threads:
             thread.start()
             time.sleep(0.05)  # the last one started gets its signal first

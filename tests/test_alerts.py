@@ -63,6 +63,19 @@ def test_a_problem_is_told_once_when_it_begins_and_once_when_it_is_over(tmp_path
     assert "1 GiB is free" in caplog.text
 
 
+def test_what_is_seen_while_the_platform_stops_is_not_told(tmp_path, hook):
+    settings = load_settings({"home": tmp_path, "alerts": {"webhook": hook.url}})
+    stopping = [False]
+
+    def look() -> list[Problem]:
+        stopping[0] = True  # a signal arrives in the middle of the look
+        return [FULL]
+
+    assert Alerts(settings, look, lambda: stopping[0]).step().began == ()
+    assert hook.bodies == []
+    assert Alerts(settings, lambda: [FULL]).step().began == (FULL,), "the next start tells it"
+
+
 def test_a_webhook_that_fails_is_tried_again(tmp_path, hook, caplog):
     settings = load_settings({"home": tmp_path, "alerts": {"webhook": hook.url}})
     hook.status = 500

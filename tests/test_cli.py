@@ -259,7 +259,29 @@ def test_up_starts_no_mlflow_ui_if_the_settings_name_a_server(home, monkeypatch)
     assert "MLflow UI" not in {program.name for program in running.platform_programs(load_settings())}
 
 
-def test_if_one_program_ends_the_others_are_stopped_and_the_error_shows_its_log(tmp_path):
+def test_a_program_that_is_killed_is_started_again_and_the_others_go_on(tmp_path, caplog):
+    counts = "echo $$ >> {file}; exec sleep 603"
+    files = [tmp_path / "killed", tmp_path / "other"]
+    programs = [
+        Program(file.name, ["sh", "-c", counts.format(file=file)], tmp_path / f"{file.name}.log") for file in files
+    ]
+
+    def kill_once_then_end() -> None:
+        while not files[0].is_file() or not files[0].read_text().strip():
+            time.sleep(0.05)
+        time.sleep(0.5)  # longer than `settled`
+        os.kill(int(files[0].read_text()), signal.SIGKILL)
+        while len(files[0].read_text().split()) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=kill_once_then_end, daemon=True).start()
+    supervise(programs, settled=0.3)
+    assert [len(file.read_text().split()) for file in files] == [2, 1]
+    assert "killed ended with code -9. It is started again." in caplog.text
+
+
+def test_if_one_program_ends_at_its_start_the_others_are_stopped_and_the_error_shows_its_log(tmp_path):
     sleeper = Program("sleeper", ["sleep", "600"], tmp_path / "a.log")
     failing = Program("failing", [sys.executable, "-c", "import time; time.sleep(0.3); 1/0"], tmp_path / "b.log")
     with pytest.raises(EngineError, match=r"failing ended with code 1(.|\n)*ZeroDivisionError"):
@@ -300,8 +322,7 @@ def test_ctrl_c_stays_off_where_a_shell_switched_it_off_and_kill_ends_the_comman
     threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
     assert run_in_foreground(["sleep", "1"]) == 0
     threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGTERM]).start()
-    with pytest.raises(ResourceError, match="was killed by signal 15"):
-        run_in_foreground(["sleep", "600"])
+    assert run_in_foreground(["sleep", "600"]) == 128 + signal.SIGTERM
 
 
 def test_a_long_command_says_how_to_stop_it(set_sigint):

@@ -14,6 +14,8 @@ from ragtune_assets import dataset, evaluation, experiments, feedback, knowledge
 from ragtune_assets.asset import _SOURCE
 from ragtune_assets.definitions import build_definitions
 from ragtune_assets.display import curve, histogram, materialized, score_bars, table
+from ragtune_assets.pages import REPORTS, release_page
+from tests.support.releases import manifest
 
 GROUPS = {
     "knowledge": {"raw_documents", "existing_pairs", "chunks", "search_index"},
@@ -179,6 +181,17 @@ def test_tables_keep_their_shape_whatever_the_cells_hold():
     markdown = table(["a", "b"], [("x | y\nz", 0.12345), ("w" * 500, "")]).md_str
     assert markdown.splitlines()[2] == "| x \\| y z | 0.123 |"
     assert all(len(line) < 200 and line.replace("\\|", "").count("|") == 3 for line in markdown.splitlines())
+
+
+def test_the_page_of_a_release_links_to_its_run_its_version_and_its_reports(tmp_path):
+    gate = {"reason": "It is better.", "promoted": True, "alpha_left": 0.02, "by_origin": ""}
+    page = release_page("3", "models/abc", manifest(gate=gate, mlflow_run_id="r7"), "http://127.0.0.1:5000", "my model")
+    assert page["mlflow run"].url == "http://127.0.0.1:5000/#/runs/r7"
+    assert page["in the registry"].url == "http://127.0.0.1:5000/#/models/my%20model/versions/3"
+    linked = {value.asset_key for value in page.values() if isinstance(value, dg.DagsterAssetMetadataValue)}
+    assets = build_definitions(load_settings({"home": tmp_path})).resolve_asset_graph().get_all_asset_keys()
+    assert {key.to_user_string() for key in linked} == set(REPORTS.values())
+    assert linked <= assets
 
 
 def test_plots_are_pictures_inside_the_metadata():

@@ -367,6 +367,30 @@ def test_aligned_cells_of_a_pdf_become_a_table() -> None:
     assert "| Steel | 12 t | 95 |" in read_bytes("ropes.pdf", pdf_file([rows])).text
 
 
+@pytest.mark.parametrize("shift", [0, 6], ids=["on one base line", "half a line lower"])
+def test_a_table_of_a_pdf_that_is_drawn_column_by_column_becomes_a_table(shift: float) -> None:
+    columns = [("Rope", "Hemp yarn", "Steel", "Nylon"), ("Load", "2 t", "12 t", "5 t"), ("Price", "14", "95", "40")]
+    cells = [
+        (72 + 120 * column, 700 - 20 * row - (shift if column else 0), 11, cell)
+        for column, texts in enumerate(columns)
+        for row, cell in enumerate(texts)
+    ]
+    page = [(72, 740, 11, "Each row is a rope."), *cells, (72, 580, 11, "All ropes are looked at in spring.")]
+    text = read_bytes("ropes.pdf", pdf_file([page])).text
+    assert text.strip().startswith("Each row is a rope.")
+    assert text.strip().endswith("All ropes are looked at in spring.")
+    assert "| Hemp yarn | 2 t | 14 |" in text
+    assert "| Steel | 12 t | 95 |" in text
+
+
+def test_lists_of_a_pdf_beside_each_other_at_other_heights_stay_apart() -> None:
+    left, right = ["Ropes", "Anchors", "Bells"], ["Monday", "Tuesday", "Friday"]
+    page = [*lines(left, step=20), *lines(right, left=330, top=710, step=30)]
+    text = " ".join(read_bytes("a.pdf", pdf_file([page])).text.split())
+    assert " ".join(left) in text
+    assert " ".join(right) in text
+
+
 @pytest.mark.parametrize("given", ["Microsoft Word - Dokument7", "untitled", "manual_final.docx", "Presentation1"])
 def test_the_title_of_a_pdf_is_the_line_in_the_largest_type_if_a_program_named_the_file(given: str) -> None:
     page = [(72, 740, 18, "Rules of the lock"), *lines(PROSE)]

@@ -1,11 +1,13 @@
 """What `ragtune status` and `ragtune doctor` say about a home in trouble."""
 
 import json
+import sys
 import time
 from dataclasses import replace
 
 import dagster as dg
 import pytest
+from dagster._core.executor.child_process_executor import ChildProcessCrashException
 from typer.testing import CliRunner
 
 from ragtune.errors import ResourceError
@@ -56,11 +58,24 @@ def test_a_failed_asset_is_named_with_its_reason_until_it_is_built(settings):
         assert (problem.kind, problem.subject) == ("failed", "leaf")
         assert run_id[:8] in problem.what
         assert "The disk is full." in problem.what
-        assert "it asks again in 1 minutes" in problem.fix
+        assert "it asks again in 1 min" in problem.fix
         build(instance, definitions(breaks=True))
         assert "2 runs of leaf failed" in problems(instance, settings, definitions(breaks=True))[0].what
         build(instance, definitions(breaks=False))
         assert [found.kind for found in problems(instance, settings, definitions(breaks=False))] == ["stale"]
+
+
+def test_a_step_whose_process_was_killed_is_explained(settings):
+    @dg.asset(code_version="1")
+    def big() -> None:
+        raise ChildProcessCrashException(pid=1, exit_code=-9)
+
+    defs = dg.Definitions([big])
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = defs.resolve_implicit_global_asset_job_def()
+        job.execute_in_process(instance=instance, asset_selection=[big.key], raise_on_error=False)
+        (problem,) = problems(instance, settings, defs)
+    assert problem.what.endswith("the process of the step was killed; usually memory ran out")
 
 
 def test_a_run_without_a_process_is_stuck_and_one_with_a_process_is_not(settings, monkeypatch):
@@ -151,6 +166,16 @@ def test_an_asset_graph_that_cannot_be_read_is_a_problem_itself(settings, monkey
     monkeypatch.setenv("RAGTUNE_SEED", "many")
     (problem,) = problems_of_graph(settings)
     assert problem.what.startswith("the asset graph cannot be read: ")
+
+
+def test_a_look_at_the_asset_graph_that_is_killed_says_so(settings, monkeypatch, tmp_path):
+    (settings.home / "dagster").mkdir()
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nkill -9 $$\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    (problem,) = problems_of_graph(settings)
+    assert problem.what == "the look at the asset graph was ended by signal 9"
 
 
 def test_status_shows_a_broken_version_who_builds_and_what_uses_the_disk(settings, monkeypatch, tmp_path):

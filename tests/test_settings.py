@@ -60,3 +60,12 @@ def test_child_processes_report_no_usage_statistics() -> None:
     assert environment["EXTRA"] == "1"
     assert environment["VLLM_NO_USAGE_STATS"] == "1"
     assert environment["OMP_WAIT_POLICY"] in {"PASSIVE", "ACTIVE"}
+
+
+def test_mlflow_starts_no_processes_for_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.environment_variables import MLFLOW_SERVER_ENABLE_JOB_EXECUTION as JOBS
+
+    monkeypatch.delenv(JOBS.name, raising=False)
+    assert JOBS.get(), "MLflow's own default, which costs eight processes"
+    monkeypatch.setenv(JOBS.name, child_environment()[JOBS.name])
+    assert not JOBS.get()

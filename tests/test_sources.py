@@ -1,5 +1,7 @@
 import json
 import os
+import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import fsspec
@@ -210,3 +212,16 @@ def test_several_sources_are_read_in_order_and_each_once(tmp_path: Path) -> None
     assert [document.source for document in corpus.documents] == specs[:2]
     assert len({document.id for document in corpus.documents}) == 2
     assert steps[-1] == (f"reading {specs[1]}", 1, 1)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/St_Johns"])
+def test_a_time_without_a_zone_is_read_alike_in_every_time_zone(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert sources._modification_time({"modified": datetime(2026, 11, 30, 12)}) == "2026-11-30T12:00:00+00:00"
+        aware = datetime(2026, 11, 30, 12, tzinfo=timezone(timedelta(hours=2)))
+        assert sources._modification_time({"LastModified": aware}) == "2026-11-30T10:00:00+00:00"
+    finally:
+        monkeypatch.undo()
+        time.tzset()

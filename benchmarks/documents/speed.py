@@ -1,22 +1,30 @@
-"""Measures how fast files are read, format by format: `python -m benchmarks.documents.speed`.
+"""Measures how fast files are read, format by format, compared with markitdown and another checkout of RagTune.
 
-Reads the same files with RagTune's readers and, if they are installed or named, with markitdown and with another
-checkout of RagTune (`--before FOLDER`). The readers take turns file by file, so that a slow minute of the machine
-hits all of them. Pages are counted as 3,000 characters of the plain text, except in PDF files, which have pages. The
-whole takes two to four minutes on two cores.
+    git worktree add --detach /tmp/before ea6e744
+    python3.11 -m venv /tmp/peers
+    /tmp/peers/bin/pip install 'markitdown[docx,pptx,xlsx,pdf]==0.1.8' beautifulsoup4==4.15.0
+    python -m benchmarks.documents.speed --peers /tmp/peers/bin/python --before /tmp/before
+
+markitdown, and BeautifulSoup, which older readers need, have an environment of their own: RagTune does not use them.
+Both comparisons are optional. The readers take turns file by file, so that a slow minute of the machine hits all of
+them. Pages are counted as 3,000 characters of the plain text, except in PDF files, which have pages. The whole takes
+two to four minutes on two cores; `--files 1` shows in seconds whether everything is in place.
 """
 
 import argparse
-import io
 import json
+import os
 import platform
 import random
 import resource
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,48 +39,59 @@ CHARACTERS_PER_PAGE = 3_000
 _LINES_PER_PAGE = 44
 _WORDS_TEXT = "harbour gate keeper lamp rope tide ferry crane bell winch buoy chart mast sail anchor pier dock hull"
 _WORDS = _WORDS_TEXT.split()
-_BEFORE = """
-import sys, time, json
-sys.path.insert(0, sys.argv[1])
-from ragtune.knowledge.readers import read_bytes
+_CHILD = """
+import io, json, sys, time
+sys.path.append({packages!r})  # last, so that the peers' own versions win
+{reader}
+print("ready", flush=True)
 for line in sys.stdin:
     path = line.strip()
     raw = open(path, "rb").read()
     began = time.perf_counter()
     try:
-        read_bytes(path, raw)
-    except ModuleNotFoundError as error:
-        # It read this format with a library that is not installed any more.
-        print(f"{path}: {error}", file=sys.stderr)
+        read(path, raw)
+    except Exception as error:  # a format that it does not read, or a library that it lacks
+        print(f"{{path}}: {{type(error).__name__}}: {{error}}"[:300], file=sys.stderr)
         print("null", flush=True)
         continue
     print(json.dumps(time.perf_counter() - began), flush=True)
+"""
+_BEFORE = """
+sys.path.insert(0, {folder!r})
+from ragtune.knowledge.readers import read_bytes as read
+"""
+_MARKITDOWN = """
+from pathlib import Path
+from markitdown import MarkItDown, StreamInfo
+converter = MarkItDown(enable_plugins=False)
+def read(path, raw):
+    converter.convert_stream(io.BytesIO(raw), stream_info=StreamInfo(extension=Path(path).suffix, charset="utf-8"))
 """
 
 
 def main() -> None:
     """Write the speeds to `speed.json`."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=12, help="generated files per format")
     parser.add_argument("--pdf", nargs="*", type=Path, default=[], help="PDF files to read as well")
+    parser.add_argument("--peers", type=Path, help="the interpreter of an environment with markitdown")
     parser.add_argument("--before", type=Path, help="another checkout of RagTune")
+    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--seed", type=int, default=17)
     options = parser.parse_args()
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         files = [*generate(Path(folder), options.files, random.Random(options.seed)), *options.pdf]
         # Before other readers are imported. This also brings the files into the cache of the file system.
         pages = [page_count(path) for path in files]
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        rows = measure(files, pages, options.before)
+        rows = measure(files, pages, options.peers, options.before)
     result = {
         "command": " ".join(["python", "-m", "benchmarks.documents.speed", *sys.argv[1:]]),
         "machine": f"{platform.processor() or platform.machine()}, one process",
         "pages_per_second": rows,
         "peak_memory_mb_of_ragtune": memory,
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 
@@ -111,16 +130,22 @@ def as_pdf(parts: "Sequence[Part]") -> bytes:
     return pdf_file([lines(page) for page in pages])
 
 
-def measure(files: list[Path], page_counts: list[float], before: Path | None) -> dict[str, dict[str, float]]:
+def measure(
+    files: list[Path], page_counts: list[float], peers: Path | None, before: Path | None
+) -> dict[str, dict[str, float]]:
     """Return pages a second by format and reader."""
     readers: dict[str, Callable[[Path], float]] = {"ragtune": read_and_audit, "ragtune without account": read_only}
-    if markitdown := markitdown_reader():
-        readers["markitdown"] = markitdown
-    child = None
+    python = str(peers or sys.executable)
+    children = {}
+    if peers:
+        children["markitdown"] = start_reader(python, _MARKITDOWN)
     if before:
-        command = [sys.executable, "-c", _BEFORE, str(before)]
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=before)
-        readers["ragtune before"] = lambda path: ask(child, path)
+        children["ragtune before"] = start_reader(python, _BEFORE.format(folder=str(before.resolve())))
+    readers |= {name: partial(ask, child) for name, child in children.items()}
+    # A first read imports libraries and builds parsers; it does not count.
+    for path in {path.suffix: path for path in files}.values():
+        for read in readers.values():
+            read(path)
     seconds: dict[str, dict[str, float]] = {}
     pages: dict[str, float] = {}
     for path, count in zip(files, page_counts, strict=True):
@@ -130,8 +155,9 @@ def measure(files: list[Path], page_counts: list[float], before: Path | None) ->
             by_format = seconds.setdefault(name, {})
             taken = read(path)
             by_format[suffix] = by_format.get(suffix, 0.0) + taken
-    if child:
+    for child in children.values():
         child.terminate()
+        child.wait()
     return {
         suffix: {name: round(count / by[suffix], 1) for name, by in seconds.items() if by[suffix] > 0}
         for suffix, count in pages.items()
@@ -154,30 +180,23 @@ def read_only(path: Path) -> float:
     return time.perf_counter() - began
 
 
-def markitdown_reader() -> Callable[[Path], float] | None:
-    """Return markitdown's reader, or None if it is not installed."""
-    try:
-        from markitdown import MarkItDown, MarkItDownException, StreamInfo
-    except ImportError:
-        return None
-    converter = MarkItDown(enable_plugins=False)
-
-    def read(path: Path) -> float:
-        raw = path.read_bytes()
-        began = time.perf_counter()
-        try:
-            converter.convert_stream(io.BytesIO(raw), stream_info=StreamInfo(extension=path.suffix, charset="utf-8"))
-        except MarkItDownException:
-            return 0.0  # it lacks the extra for this format
-        return time.perf_counter() - began
-
-    return read
+def start_reader(python: str, reader: str) -> "subprocess.Popen[str]":
+    """Start an interpreter that reads the files whose paths it gets, and answers with the seconds of each."""
+    code = _CHILD.format(packages=sysconfig.get_path("purelib"), reader=reader)
+    # Without PYTHONPATH, or this checkout would come before the other one.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [python, "-c", code]
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tempfile.gettempdir(), env=environment
+    )
+    assert child.stdout is not None
+    if child.stdout.readline().strip() != "ready":
+        raise SystemExit(f"{python} cannot import a reader; its error is above. See the commands in --help.")
+    return child
 
 
 def ask(child: Any, path: Path) -> float:
-    """Return the seconds that the other checkout takes for a file, 0.0 if it has no reader or lacks its library."""
-    if path.suffix not in (".md", ".rst", ".txt", ".html", ".pdf", ".docx"):
-        return 0.0
+    """Return the seconds that another reader takes for a file, or 0.0 if it cannot read it."""
     child.stdin.write(f"{path}\n")
     child.stdin.flush()
     return float(json.loads(child.stdout.readline()) or 0.0)

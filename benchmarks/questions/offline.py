@@ -84,7 +84,7 @@ def answer_all(
 
 
 def row_of(question_id: str, answer: Answer, best: str, model: str) -> dict[str, Any]:
-    """Return what is stored of an answer."""
+    """Return the row that the report stores for an answer."""
     return {
         "id": question_id,
         "model_text": answer.completion.text,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.retrieval.latency import alone, embedded, grown, passages_and_questions
+from benchmarks.retrieval.latency import alone, embedded, fill, passages_and_questions
 from benchmarks.retrieval.results import chunks_sha256, scratch_settings, write_results
 from ragtune.backends.catalog import embedder_from
 from ragtune.backends.lance_index import LanceIndex
@@ -42,11 +42,7 @@ def graph(settings: Settings, embedder: Embedder) -> LanceIndex:
 
 def build(settings: Settings, chunks: list[Chunk], vectors: "Vectors", size: int, seed: int) -> float:
     """Write an index with a graph and return the seconds that it took, without embedding."""
-    index = graph(settings, embedder_from(settings))
-    began = time.perf_counter()
-    with index.updating():
-        index.apply(grown(chunks, vectors, size, seed), [])
-    return time.perf_counter() - began
+    return fill(graph(settings, embedder_from(settings)), chunks, vectors, size, seed)
 
 
 def through_graph(table: Any, width: int, refine: int, probes: int = 20) -> Find:

@@ -28,6 +28,7 @@ from ragtune.evaluation.benchmark import percentile
 from ragtune.knowledge.chunking import chunk_documents
 from ragtune.knowledge.retrieval import MODES, Retriever
 from ragtune.knowledge.sources import read_sources
+from ragtune.ports import SearchIndex
 from ragtune.records import Chunk, content_id
 from ragtune.settings import ChunkingSettings, Settings, load_settings
 
@@ -61,7 +62,11 @@ def embedded(settings: Settings, chunks: list[Chunk]) -> "Vectors":
 
 def build(settings: Settings, chunks: list[Chunk], vectors: "Vectors", size: int, seed: int) -> float:
     """Write an index of `size` passages and return the seconds that it took, without embedding."""
-    index = search_index_from(settings, embedder_from(settings))
+    return fill(search_index_from(settings, embedder_from(settings)), chunks, vectors, size, seed)
+
+
+def fill(index: SearchIndex, chunks: list[Chunk], vectors: "Vectors", size: int, seed: int) -> float:
+    """Write `size` passages into an empty index and return the seconds that it took."""
     began = time.perf_counter()
     with index.updating():
         index.apply(grown(chunks, vectors, size, seed), [])

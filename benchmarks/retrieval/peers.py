@@ -42,7 +42,7 @@ def ours(source: str, settings: Settings, embedder: Embedder) -> dict[str, Any]:
 
 
 def ours_in_int8(source: str) -> dict[str, Any]:
-    """Do the same in a separate home, with the embedder in 8-bit integers."""
+    """Measure RagTune in a home of its own, with the embedder in 8-bit integers."""
     with scratch_settings() as settings:
         int8 = settings.embedder.model_copy(update={"precision": "int8"})
         int8_settings = settings.model_copy(update={"embedder": int8})

@@ -195,8 +195,9 @@ class Library:
         return corpus
 
     def states(self) -> dict[str, str]:
-        """Return {source: fingerprint} as `Corpus.states` would be after a read now, without reading.
+        """Return {source: fingerprint} of the sources as they are now, without reading them.
 
+        A source has changed if its fingerprint differs from the one in `Corpus.states` of the last read.
         A fingerprint changes if files of the source change, if documents of it are removed or restored, or if
         `languages` gives it another language. Those of packages and URLs show only the latter two. Raises SourceError
         if a folder or file is missing.

@@ -349,7 +349,9 @@ def _modification_time(details: dict[str, object]) -> str:
     for name in ("LastModified", "last_modified", "mtime", "updated", "modified", "created"):
         value = details.get(name)
         if isinstance(value, datetime):
-            return value.astimezone(UTC).isoformat(timespec="seconds")
+            # A time without a zone is UTC, or the same file would look changed on a machine in another time zone.
+            aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+            return aware.astimezone(UTC).isoformat(timespec="seconds")
         if isinstance(value, int | float):
             return _iso(value)
         if isinstance(value, str) and value:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 
-from ragtune.errors import FeedbackError
+from ragtune.errors import FeedbackError, no_permission
 from ragtune.records import Exposure, FeedbackEvent, ResponseRecord
 from ragtune.store.database import exclusive_transaction, open_database
 from ragtune.store.experiments import insert_exposures
@@ -81,6 +81,8 @@ class FeedbackLog:
     def __init__(self, url: str) -> None:
         try:
             self._engine = open_database(url, _tables)
+        except PermissionError as error:
+            raise no_permission(error) from error
         except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
             raise FeedbackError(
                 f"The feedback log cannot be opened: {error}",

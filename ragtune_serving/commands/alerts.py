@@ -22,17 +22,17 @@ def alerts(
     """Look for problems every few minutes and tell people (settings: alerts); `ragtune up` runs this too."""
     settings = load_settings()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    watcher = Alerts(settings, lambda: problems(settings, gateway_status(settings)))
+    ending = threading.Event()
+    watcher = Alerts(settings, lambda: problems(settings, gateway_status(settings)), ending.is_set)
     if once:
         out.print(watcher.step().text or "Nothing changed.")
         return
-    ending = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         ending.set()
 
     signal.signal(signal.SIGTERM, end)
-    err.print(f"Looking for problems every {settings.alerts.every_minutes:g} minutes.")
+    err.print(f"Looking for problems; minutes between two looks: {settings.alerts.every_minutes:g}.")
     while not ending.is_set():
         try:
             watcher.step()

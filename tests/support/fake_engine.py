@@ -35,16 +35,16 @@ def reply(model: str, messages: list[dict[str, str]]) -> str:
     return f"{model} answers from memory."
 
 
-def application():
+def application(name, key=KEY):
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse, StreamingResponse
     from starlette.routing import Route
 
     async def chat(request):
-        if request.headers.get("authorization") != f"Bearer {KEY}":
+        if request.headers.get("authorization") != f"Bearer {key}":
             return JSONResponse({"error": {"message": "wrong key"}}, 401)
         body = await request.json()
-        text = reply(sys.argv[2], body["messages"])
+        text = reply(name, body["messages"])
         usage = {"prompt_tokens": 7, "completion_tokens": len(text.split()), "total_tokens": 7 + len(text.split())}
         head = {"id": "upstream", "created": int(time.time()), "model": body["model"]}
         if "CRASH" in body["messages"][-1]["content"]:
@@ -67,7 +67,7 @@ def application():
         return StreamingResponse(frames(), media_type="text/event-stream")
 
     async def models(_):
-        return JSONResponse({"object": "list", "data": [{"id": sys.argv[2], "object": "model"}]})
+        return JSONResponse({"object": "list", "data": [{"id": name, "object": "model"}]})
 
     async def health(_):
         return JSONResponse({})
@@ -144,4 +144,4 @@ class FakeEngine(Engine):
 if __name__ == "__main__":
     import uvicorn
 
-    uvicorn.run(application(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    uvicorn.run(application(sys.argv[2]), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

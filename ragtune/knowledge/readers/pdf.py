@@ -104,7 +104,7 @@ def _join(before: str, line: str, breaks: bool) -> str:
 
 
 def _body(pages: Sequence[Sequence[Line]]) -> tuple[list[Line], list[LeftOut]]:
-    """Return the lines without running heads, page numbers and tables of contents, and those lines."""
+    """Return the lines to read, and what is left out: running heads, page numbers and tables of contents."""
     running, numbers = _running_lines(pages), _page_numbers(pages)
     lines: list[Line] = []
     left_out: list[LeftOut] = []

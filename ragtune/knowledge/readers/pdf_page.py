@@ -23,6 +23,7 @@ _GUTTER = 1.6
 _FEWEST_ROWS = 3
 _WORDS_OF_PROSE = 4.5  # a column of prose has more words a line, a column of a table fewer
 _SAME_LINE = 0.5
+_SAME_ROW = 0.75  # cells of a table may hang a little higher or lower than their neighbours
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class _Segment:
 
 def page_lines(page: "PdfPage", number: int) -> list[Line]:
     """Return the lines of a page in reading order: columns one after the other, aligned cells as one table."""
-    rows = _rows(_segments(page))
+    rows = _joined_columns(_rows(_segments(page)))
     lines: list[tuple[Line, float]] = []
     at = 0
     while at < len(rows):
@@ -150,6 +151,45 @@ def _rows(segments: Sequence[_Segment]) -> list[list[_Segment]]:
                 continue
         rows.append([segment])
     return rows
+
+
+def _joined_columns(rows: Sequence[list[_Segment]]) -> list[list[_Segment]]:
+    """Return the rows of tables that the page draws column by column; everything else stays as it is.
+
+    Such columns stand side by side, each line at the height of one line of the other, and their cells are short.
+    Columns of prose have longer lines, and stay apart.
+    """
+    stretches: list[list[list[_Segment]]] = []
+    for row in rows:
+        # The next column begins higher up. A stretch is what is drawn from the top to the bottom.
+        if not stretches or row[0].base > stretches[-1][-1][0].base + row[0].size:
+            stretches.append([])
+        stretches[-1].append(row)
+    joined: list[list[list[_Segment]]] = []
+    for stretch in stretches:
+        partners = _partners(joined[-1], stretch) if joined else []
+        for partner, row in zip(partners, stretch, strict=False):
+            partner += row
+        if partners:
+            joined[-1] += stretch[len(partners) :]  # what is drawn below the last column
+        else:
+            joined.append(stretch)
+    return [row for stretch in joined for row in stretch]
+
+
+def _partners(left: Sequence[list[_Segment]], right: Sequence[list[_Segment]]) -> list[list[_Segment]]:
+    """Return the row of `left` next to each of the first rows of `right`; empty if they are not one table."""
+    partners = []
+    for row in right:
+        level = [other for other in left if abs(other[0].base - row[0].base) < _SAME_ROW * row[0].size]
+        if len(level) != 1 or row[0].left - level[0][-1].right < row[0].size:
+            break
+        partners += level
+    if len(partners) < _FEWEST_ROWS:
+        return []
+    cells = [part for row in (*partners, *right[: len(partners)]) for part in row]
+    words = sum(len(part.text.split()) for part in cells) / len(cells)
+    return partners if words < _WORDS_OF_PROSE else []
 
 
 def _end_of_split_rows(rows: Sequence[list[_Segment]], start: int) -> int:

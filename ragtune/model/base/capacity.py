@@ -127,6 +127,6 @@ def require_disk(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise ResourceError(
-            f"{what} writes about {needed / GIB:.2f} GiB below {folder}, and {free / GIB:.2f} GiB are free there.",
-            fix="free some space, or set RAGTUNE_HOME to a larger disk",
+            f"About {needed / GIB:.2f} GiB below {folder} are needed for {what}, and {free / GIB:.2f} GiB are free.",
+            fix="free some space (`ragtune prune --dry-run` shows what can go), or set RAGTUNE_HOME to a larger disk",
         )

@@ -35,7 +35,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress = sil
     matrices = _lora_matrices(adapter)
     files = sorted(base.glob("*.safetensors"))
     # A tenth more than the weights, for the tokenizer and the other files; chosen by hand, not sensitive.
-    require_disk(out, int(sum(file.stat().st_size for file in files) * 1.1), "Merging")
+    require_disk(out, int(sum(file.stat().st_size for file in files) * 1.1), "merging")
     merged_names: set[str] = set()
     with atomic_folder(out) as scratch:
         copy_companions(base, scratch, leave_out=(MANIFEST,))

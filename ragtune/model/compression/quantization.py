@@ -131,7 +131,7 @@ def _compress(
     use_threads(machine.threads)
     weight_bytes = sum(path.stat().st_size for path in merged.glob("*.safetensors"))
     require_memory(weight_bytes * _MEMORY_PER_WEIGHT + GIB, "Quantising")
-    require_disk(out, weight_bytes, "Quantising")
+    require_disk(out, weight_bytes, "quantising")
     layers = _LINEAR_LAYERS * int(check_model_folder(merged)["num_hidden_layers"])
     with _log_as_progress(layers, progress):
         from llmcompressor import oneshot

@@ -76,7 +76,7 @@ def unpack_w4a16(packed: Path, out: Path) -> Path:
     [group] = config.pop("quantization_config")["config_groups"].values()
     scheme = QuantizationScheme.model_validate(group)
     files = sorted(packed.glob("*.safetensors"))
-    require_disk(out, _UNPACKED_SIZE * sum(file.stat().st_size for file in files), "Unpacking INT4")
+    require_disk(out, _UNPACKED_SIZE * sum(file.stat().st_size for file in files), "unpacking INT4")
     with atomic_folder(out) as scratch:
         copy_companions(packed, scratch, leave_out=(MANIFEST, "config.json", "model.safetensors.index.json"))
         for file in files:

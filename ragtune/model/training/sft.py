@@ -270,7 +270,7 @@ def _check_capacity(job: TrainingJob, rows: Sequence[Tokenized], device: str) ->
     layer_bytes = 2 * (12 * config["hidden_size"] + 5 * config["intermediate_size"])
     layers = 1 if job.settings.gradient_checkpointing else config["num_hidden_layers"]
     require_memory(int(weight_bytes * 1.3 + tokens * layer_bytes * layers * 1.5 + GIB), "Training", device)
-    require_disk(job.out, _CHECKPOINT_BYTES, "Training with its checkpoints")
+    require_disk(job.out, _CHECKPOINT_BYTES, "training with its checkpoints")
 
 
 def _progress_facts(trainer: Any, callback: Any) -> dict[str, Any]:
