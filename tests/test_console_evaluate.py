@@ -1,6 +1,7 @@
 """The page Evaluate in a real browser: people rate answers by keys, and see how far they agree."""
 
 import pytest
+from selenium.webdriver.common.keys import Keys
 
 from ragtune.evaluation.judges import RUBRIC
 from ragtune.evaluation.studies.results import study_results
@@ -45,7 +46,7 @@ def test_an_annotator_rates_by_keys_and_a_reviewer_sees_agreement_and_settles_an
             tasks = len(desk.store.open_tasks("spring", name))
             for left in range(tasks, 0, -1):
                 browser.shows(f"{left} left", "#rate")
-                browser.press(*[key] * len(RUBRIC), "\n")
+                browser.press(*[key] * len(RUBRIC), Keys.ENTER)
             browser.shows("You have rated everything")
             assert desk.store.open_tasks("spring", name) == []
         browser.one("[data-part=results]").click()
