@@ -97,7 +97,7 @@ async function load() {
   showTask(page.open);
 }
 
-const table = (heads, rows) => node("div", { class: "table" }, node("table", {},
+const table = (heads, rows) => node("div", { class: "table", tabindex: "0", role: "region", "aria-label": heads.join(", ") }, node("table", {},
   node("thead", {}, node("tr", {}, ...heads.map((head) => node("th", { scope: "col" }, head)))),
   node("tbody", {}, ...rows.map((row) => node("tr", {}, ...row.map((cell) => node("td", {}, cell)))))));
 
