@@ -23,7 +23,7 @@ from ragtune_serving.limits import Limits
 
 _ASKING = ("/v1/chat/completions", "/v1/models", "/v1/embeddings", "/v1/feedback", "/console/ask", "/console/documents")
 _REVIEWING = (
-    *("/v1/models", "/console/reviews", "/console/documents"),
+    *("/v1/models", "/console/reviews", "/console/evaluate", "/console/documents"),
     *("/v1/review/pairs", "/v1/review/assignments", "/v1/review/decisions"),
     *("/v1/studies/mine", "/v1/studies/tasks", "/v1/studies/ratings"),
 )

@@ -92,20 +92,21 @@ def test_the_secret_is_in_a_file_that_only_its_owner_reads_and_survives_a_restar
 
 
 def test_every_role_sees_its_pages_and_no_others(gateway):
+    names = ("ask", "reviews", "evaluate", "knowledge", "candidates", "health")
     pages = {}
     for role in ("application", "annotator", "reviewer", "operator", "admin"):
         visitor = Visitor(gateway.url, gateway.key(f"a {role}", role))
         start = visitor.get("/console").headers["location"]
         pages[role] = re.findall(r'<a href="/console/(\w+)"', visitor.get("/console/nowhere").text)
         assert start == f"/console/{pages[role][0]}"
-        refused = [name for name in ("ask", "reviews", "knowledge", "candidates", "health") if name not in pages[role]]
+        refused = [name for name in names if name not in pages[role]]
         assert {visitor.get(f"/console/{name}").status_code for name in refused} <= {403}
     assert pages == {
         "application": ["ask"],
-        "annotator": ["reviews"],
-        "reviewer": ["reviews", "knowledge"],
+        "annotator": ["reviews", "evaluate"],
+        "reviewer": ["reviews", "evaluate", "knowledge"],
         "operator": ["ask", "knowledge", "candidates", "health"],
-        "admin": ["ask", "reviews", "knowledge", "candidates", "health"],
+        "admin": ["ask", "reviews", "evaluate", "knowledge", "candidates", "health"],
     }
 
 

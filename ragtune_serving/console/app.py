@@ -22,6 +22,7 @@ from ragtune.settings import Settings
 from ragtune_serving.console.asking import add_ask_pages
 from ragtune_serving.console.candidates import add_candidate_pages
 from ragtune_serving.console.documents import add_document_pages
+from ragtune_serving.console.evaluating import add_evaluation_page
 from ragtune_serving.console.health import add_health_pages
 from ragtune_serving.console.knowledge import add_knowledge_pages
 from ragtune_serving.console.pages import pages_of, render, session_of, static_file
@@ -111,6 +112,7 @@ def _build_pages(services: Services, settings: Settings, keys: KeyStore, session
     add_ask_pages(app, services, settings)
     add_document_pages(app, services, catalogue)
     add_review_pages(app, services.reviews, keys)
+    add_evaluation_page(app)
     add_knowledge_pages(app, services, settings, catalogue)
     add_candidate_pages(app, services, settings)
     add_health_pages(app, services, settings, catalogue)

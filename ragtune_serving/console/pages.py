@@ -31,6 +31,7 @@ class Page:
 PAGES = (
     Page("ask", "Ask", "/console/ask"),
     Page("reviews", "Review pairs", "/console/reviews"),
+    Page("evaluate", "Evaluate", "/console/evaluate"),
     Page("knowledge", "Knowledge", "/console/knowledge"),
     Page("candidates", "Candidates", "/console/candidates"),
     Page("health", "Health", "/console/health"),

@@ -53,6 +53,9 @@ class Browser:
         self.driver.get(self.url + path)
 
     def sign_in(self, key: str, to: str = "/console") -> None:
+        """Sign in, also if somebody else is signed in."""
+        self.open("/console/sign-in")
+        self.driver.delete_all_cookies()
         self.open("/console/sign-in")
         self.one("#key").send_keys(key + Keys.ENTER)
         self.until(lambda: self.all("nav a"))

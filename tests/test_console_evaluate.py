@@ -1,0 +1,84 @@
+"""The page Evaluate in a real browser: people rate answers by keys, and see how far they agree."""
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from ragtune.evaluation.judges import RUBRIC
+from ragtune.evaluation.studies.results import study_results
+from ragtune.records import AnswerSet
+from ragtune.store.artifacts import ArtifactStore
+from ragtune_serving.studies import StudyPlan
+from tests.support.browser import browser_at
+from tests.support.console_gateway import ConsoleGateway
+from tests.support.scripted_upstream import ScriptedUpstream
+from tests.test_studies import answers
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def gateway(tmp_path):
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "safety.md").write_text("# Safety\n\nThe note is valid for four hours.\n")
+    upstream = ScriptedUpstream()
+    running = ConsoleGateway(tmp_path / "home", documents, upstream)
+    store = ArtifactStore(running.settings.home / "artifacts")
+    sets = [
+        AnswerSet("base", "bf16", "base", "test", tuple(answers("old"))),
+        AnswerSet("fine-tuned", "w8a8", "4f1b", "test", tuple(answers("new"))),
+    ]
+    store.set_current(store.write_records("eval_answers", sets))
+    yield running
+    running.close()
+    upstream.close()
+
+
+def test_an_annotator_rates_by_keys_and_a_reviewer_sees_agreement_and_settles_an_item(gateway):
+    desk = gateway.services.studies
+    desk.create(StudyPlan(name="spring", mode="rating", models=("base bf16",), count=4))
+    desk.store.assign("spring", ["ada", "bob"], 2)
+    with browser_at(gateway.url) as browser:
+        for name, key in (("ada", "1"), ("bob", "3")):
+            browser.sign_in(gateway.key(name, "reviewer"), "/console/evaluate")
+            browser.one("#rubric")
+            browser.check()
+            tasks = len(desk.store.open_tasks("spring", name))
+            for left in range(tasks, 0, -1):
+                browser.shows(f"{left} left", "#rate")
+                browser.press(*[key] * len(RUBRIC), Keys.ENTER)
+            browser.shows("You have rated everything")
+            assert desk.store.open_tasks("spring", name) == []
+        browser.one("[data-part=results]").click()
+        browser.shows("Agreement of all")
+        browser.shows("by ada, bob")
+        browser.check()
+        browser.one("#results .card button").click()
+        browser.shows("settled: ", "#results")
+    results = study_results(desk.store, "spring")
+    assert [one.adjudicated for one in results.disagreements if one.adjudicated]
+
+
+def test_a_comparison_shows_two_answers_without_their_models_and_keeps_a_draft(gateway):
+    desk = gateway.services.studies
+    desk.create(StudyPlan(name="duel", mode="pairwise", models=("base bf16", "fine-tuned w8a8"), count=4))
+    desk.store.assign("duel", ["ada"], 1)
+    with browser_at(gateway.url) as browser:
+        browser.sign_in(gateway.key("ada", "annotator"), "/console/evaluate")
+        browser.one("#rubric")
+        assert len(browser.all(".answers.two .card")) == 2
+        assert "fine-tuned" not in browser.text("main")
+        browser.press("1")
+        browser.until(lambda: browser.all("#rubric [aria-pressed=true]"), "the choice")
+        browser.open("/console/evaluate")
+        browser.until(lambda: browser.all("#rubric [aria-pressed=true]"), "the draft")
+        browser.check()
+        browser.press("n")
+        browser.until(lambda: not browser.all("#rubric [aria-pressed=true]"), "the next task")
+
+
+def test_without_a_study_the_page_says_how_to_make_one(gateway):
+    with browser_at(gateway.url) as browser:
+        browser.sign_in(gateway.key("ada", "annotator"), "/console/evaluate")
+        browser.shows("There is no study yet.")
+        browser.check()
