@@ -97,7 +97,7 @@ async function load() {
   showTask(page.open);
 }
 
-const table = (heads, rows) => node("div", { class: "table", tabindex: "0", role: "region", "aria-label": heads.join(", ") }, node("table", {},
+const table = (name, heads, rows) => node("div", { class: "table", tabindex: "0", role: "region", "aria-label": name }, node("table", {},
   node("thead", {}, node("tr", {}, ...heads.map((head) => node("th", { scope: "col" }, head)))),
   node("tbody", {}, ...rows.map((row) => node("tr", {}, ...row.map((cell) => node("td", {}, cell)))))));
 
@@ -105,13 +105,13 @@ async function showResults() {
   results.replaceChildren(node("p", { class: "loading" }, "Counting …"));
   if (!study()) return results.replaceChildren(empty("There is no study yet.", "ragtune evaluate create NAME makes one."));
   const report = await get(`agreement?${new URLSearchParams({ study: chooser.value })}`);
-  const agreement = (rows) => table(["Question", "Annotators", "Items", "Equal", "Alpha", "AC2", "Kappa"], rows.map((row) =>
+  const agreement = (name, rows) => table(name, ["Question", "Annotators", "Items", "Equal", "Alpha", "AC2", "Kappa"], rows.map((row) =>
     [row.question, row.annotators.join(", "), String(row.items), `${Math.round(100 * row.percent)}%`, interval(row.alpha), interval(row.ac2), interval(row.kappa)]));
   results.replaceChildren(
     node("p", { class: "muted" }, `${report.ratings} ratings of ${report.items} items by ${report.annotators.join(", ") || "nobody yet"}; ${report.cannot_judge} times “cannot judge”; ${report.repeats} tasks came back.`),
-    ...(report.models.length ? [node("h2", {}, "Models"), table(["Model", "Question", "Mean [95%]", "n"], report.models.map((row) => [row.model, row.question, interval(row), String(row.n)]))] : []),
-    ...(report.agreement.length ? [node("h2", {}, "Agreement of all"), agreement(report.agreement)] : []),
-    ...(report.pairs.length ? [node("h2", {}, "Agreement of two, the lowest first"), agreement(report.pairs)] : []),
+    ...(report.models.length ? [node("h2", {}, "Models"), table("Models", ["Model", "Question", "Mean [95%]", "n"], report.models.map((row) => [row.model, row.question, interval(row), String(row.n)]))] : []),
+    ...(report.agreement.length ? [node("h2", {}, "Agreement of all"), agreement("Agreement of all", report.agreement)] : []),
+    ...(report.pairs.length ? [node("h2", {}, "Agreement of two, the lowest first"), agreement("Agreement of two", report.pairs)] : []),
     node("h2", {}, "Disputed items"),
     ...(report.disputed.length ? report.disputed.map(disputed) : [node("p", { class: "muted" }, "Nobody disagrees.")]));
 }
@@ -125,7 +125,7 @@ function disputed(item) {
       said.textContent = `settled: ${choice}`;
     } catch (error) { showBanner(error.message); }
   };
-  return node("section", { class: "card", "aria-label": `Disputed: ${item.asked}` }, node("strong", {}, `${item.question}: ${item.asked}`),
+  return node("section", { class: "card", "aria-label": `Disputed: ${item.question}: ${item.asked}` }, node("strong", {}, `${item.question}: ${item.asked}`),
     ...item.answers.map((text) => node("p", { class: "pre" }, text)),
     node("p", { class: "muted" }, Object.entries(item.choices).map(([name, choice]) => `${name}: ${choice}`).join(", ")),
     node("div", { class: "row" }, ...finals.map((choice) => node("button", { type: "button", onclick: () => settle(choice) }, choice)), said));
