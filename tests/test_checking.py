@@ -32,6 +32,24 @@ def test_citation_marks_are_read(text: str, numbers: list[int]):
     assert cited_numbers(text) == numbers
 
 
+@pytest.mark.parametrize(
+    ("text", "controls", "warning"),
+    [
+        ("The timeout is 30 seconds. [1]", Controls(examples=True), "gives no example"),
+        ("The timeout is 30 seconds, for example. [1]", Controls(examples=True), ""),
+        ("The timeout is 30 seconds. [1]", Controls(step_by_step=True), "not in numbered steps"),
+        ("1. The timeout is 30 seconds. [1]\n2. Retries are off. [2]", Controls(step_by_step=True), ""),
+        (REFUSAL, Controls(examples=True, step_by_step=True), ""),
+        ("The timeout is 30 seconds. [1]", Controls(), ""),
+    ],
+)
+def test_a_switch_that_the_answer_does_not_follow_is_a_warning(text, controls, warning):
+    found = " ".join(
+        w for w in check_answer("", PASSAGES, completion(text), controls=controls).warnings if "switch" in w
+    )
+    assert (warning in found) if warning else not found
+
+
 def test_citation_marks_are_removed_with_the_space_before_them():
     assert without_citations("It is 5 [1]. Or 6. [2]") == "It is 5. Or 6."
 

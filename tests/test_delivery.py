@@ -86,6 +86,12 @@ def test_no_mark_is_added_if_citations_are_switched_off():
     assert answer.feed("It is 30 seconds.") + answer.end() == "It is 30 seconds."
 
 
+def test_a_quotation_has_no_mark_if_citations_are_switched_off():
+    answer = delivery(citations=False)
+    assert answer.feed(REFUSAL) + answer.end() == QUOTED.removesuffix(" [2]")
+    assert answer.quotation == "The timeout of a call is 30 seconds."
+
+
 WORDS = st.sampled_from(
     ["It is", "30", "seconds", ".", ". ", "[1]", " [2]", "\n\n", " ", "e.g.", "- a", "1. ", "x[1]", "?", REFUSAL, "Hi!"]
 )

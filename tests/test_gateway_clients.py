@@ -1,9 +1,10 @@
-"""Clients that applications use, unchanged: the official openai client in all its forms, and plain curl."""
+"""Clients that applications use, unchanged: openai's, LangChain, LlamaIndex, Mistral's, Open WebUI's requests, curl."""
 
 import asyncio
 import json
 import shutil
 import subprocess
+import warnings
 
 import openai
 import pytest
@@ -100,6 +101,112 @@ def test_the_clients_errors_say_what_was_wrong(gateway):
         client.with_options(api_key="rt-wrong").models.list()
     with pytest.raises(openai.NotFoundError, match="ragtune-raw"):
         client.models.retrieve("gpt-4")
+
+
+@pytest.fixture(scope="module")
+def langchain(gateway):
+    from langchain_openai import ChatOpenAI
+
+    return ChatOpenAI(model="ragtune", base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=0)
+
+
+def test_langchain_asks_streams_and_counts_tokens(langchain):
+    reply = langchain.invoke([("system", "Be brief."), ("human", QUESTION)])
+    assert reply.content == ANSWER
+    assert reply.usage_metadata["input_tokens"] == 7
+    chunks = list(langchain.stream(QUESTION))
+    assert "".join(chunk.content for chunk in chunks).strip() == ANSWER
+    assert [chunk.usage_metadata["input_tokens"] for chunk in chunks if chunk.usage_metadata] == [7]
+    assert asyncio.run(langchain.ainvoke(QUESTION)).content == ANSWER
+
+
+def test_langchain_continues_a_conversation_with_the_reply_as_it_came(gateway, langchain):
+    reply = langchain.invoke(QUESTION)
+    again = langchain.invoke([("human", QUESTION), reply, ("human", "And what does `shop.cart.empty` do?")])
+    assert again.content
+    assert [turn["role"] for turn in gateway.upstream.requests[-1]["messages"]] == [
+        *("system", "user", "assistant", "user")
+    ]
+
+
+def test_langchain_asks_for_json_of_a_schema(gateway, langchain):
+    schema = {"title": "Price", "type": "object", "properties": {"euros": {"type": "number"}}, "required": ["euros"]}
+    words, gateway.upstream.words = gateway.upstream.words, ['{"euros":', "3}"]
+    try:
+        reply = langchain.with_structured_output(schema, method="json_schema").invoke(QUESTION)
+    finally:
+        gateway.upstream.words = words
+    assert reply == {"euros": 3}
+    assert gateway.upstream.requests[-1]["response_format"]["type"] == "json_schema"
+
+
+def test_llama_index_asks_and_streams(gateway):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about its own dependencies, when it is imported
+        from llama_index.core.llms import ChatMessage
+        from llama_index.llms.openai_like import OpenAILike
+
+    model = OpenAILike(
+        model="ragtune",
+        api_base=f"{gateway.url}/v1",
+        api_key=gateway.key,
+        is_chat_model=True,
+        context_window=2048,
+        max_retries=0,
+    )
+    messages = [ChatMessage(role="system", content="Be brief."), ChatMessage(role="user", content=QUESTION)]
+    assert model.chat(messages).message.content == ANSWER
+    assert list(model.stream_chat(messages))[-1].message.content.strip() == ANSWER
+    assert model.complete(QUESTION).text == ANSWER
+
+
+def test_mistrals_client_reads_an_answer_and_a_stream_by_its_types(gateway):
+    from mistralai.client import Mistral
+
+    with Mistral(api_key=gateway.key, server_url=gateway.url) as client:
+        assert client.chat.complete(model="ragtune", messages=MESSAGES).choices[0].message.content == ANSWER
+        with client.chat.stream(model="ragtune", messages=MESSAGES) as stream:
+            choices = [event.data.choices[0] for event in stream]
+    assert "".join(choice.delta.content or "" for choice in choices).strip() == ANSWER
+    assert [choice.finish_reason for choice in choices if choice.finish_reason] == ["stop"]
+
+
+OPEN_WEBUI_HEADERS = {
+    "Content-Type": "application/json",
+    "X-OpenWebUI-User-Name": "Ann",
+    "X-OpenWebUI-User-Id": "7",
+    "X-OpenWebUI-User-Email": "ann@app.example",
+    "X-OpenWebUI-User-Role": "admin",
+    "X-OpenWebUI-Chat-Id": "c1",
+}
+"""What Open WebUI sends (backend/open_webui/routers/openai.py): bodies are OpenAI's, users are in headers."""
+
+
+def test_open_webui_lists_models_chats_and_asks_for_a_title(gateway):
+    models = gateway.request("GET", "/v1/models", headers=OPEN_WEBUI_HEADERS).json()["data"]
+    assert {"id", "object", "owned_by"} <= set(models[0])
+    history = [
+        {"role": "system", "content": "You are helpful."},
+        {"role": "user", "content": "Hello!"},
+        {"role": "assistant", "content": "Hello, how can I help?"},
+        {"role": "user", "content": [{"type": "text", "text": QUESTION}]},
+    ]
+    # Its settings of a model end up in the body; it turns max_completion_tokens into max_tokens.
+    settings = {"temperature": 0.2, "top_p": 0.9, "max_tokens": 60, "seed": 1, "stop": ["###"], "logit_bias": {}}
+    body = {"model": "ragtune", "messages": history, "stream": True, "stream_options": {"include_usage": True}}
+    answer = gateway.request(
+        "POST", "/v1/chat/completions", headers=OPEN_WEBUI_HEADERS, content=json.dumps({**body, **settings})
+    )
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
+    chunks = [json.loads(line) for line in lines if line != "[DONE]"]
+    text = "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+    assert text.strip() == ANSWER
+    assert chunks[-1]["usage"]["prompt_tokens"] == 7
+    title = [{"role": "user", "content": "### Task:\nWrite a title of 3 to 5 words for this chat.\n<chat_history>..."}]
+    body = {"model": "ragtune", "messages": title, "stream": False, "max_tokens": 1000}
+    answer = gateway.request("POST", "/v1/chat/completions", headers=OPEN_WEBUI_HEADERS, content=json.dumps(body))
+    assert answer.json()["choices"][0]["message"]["content"]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")

@@ -11,6 +11,7 @@ from ragtune.answer.failures import find_failures, format_failures
 from ragtune.answer.language_packs import ENGLISH, ENGLISH_FRAME, Frame
 from ragtune.answer.question_language import NO_PACK
 from ragtune.answer.refusals import is_refusal
+from ragtune.answer.styles import unmet_switches
 from ragtune.records import Answer, Citation, Completion, Hit
 from ragtune.text.words import content_words
 
@@ -49,6 +50,8 @@ def check_answer(
         for cited, corrected in dict.fromkeys(delivery.corrections)
     ]
     is_small_talk = text in ENGLISH.replies | frame.pack.replies
+    if text and not refused and not is_small_talk:
+        warnings += unmet_switches(text, controls)
     support, failures = 1.0, format_failures(text, completion.finish_reason if delivery.own_words else "", as_json)
     # A refusal, a quotation and small talk make no claim in the model's own words.
     if passages is not None and delivery.own_words and not refused and not is_small_talk:

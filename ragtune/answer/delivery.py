@@ -121,10 +121,12 @@ class Delivery:
 
     def _quote(self, joint: str) -> str:
         best = self._evidence[0]
-        quotation = joint + quotation_text(best, self._frame.pack)
+        quotation = quotation_text(best, self._frame.pack)
+        if not self._citations:
+            quotation = quotation.removesuffix(f" [{best.number}]")
         self.quotation = best.unit.text
-        self.text += quotation
-        return quotation
+        self.text += joint + quotation
+        return joint + quotation
 
     def _quotation_helps(self) -> bool:
         """Return whether the best sentence says more than the answer and both fit into the words that are judged."""
