@@ -30,6 +30,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
         "uvicorn",
         "uvloop",
     ),
+    "gpu": ("pynvml",),
+    "tracing": ("opentelemetry",),
 }
 """{extra: the modules that it brings}. A module that several extras bring is listed under the one to recommend."""
 

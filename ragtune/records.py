@@ -318,6 +318,15 @@ class Answer:
     tries: tuple[tuple[Failure, ...], ...] = ()
 
     @property
+    def kind(self) -> Literal["answer", "answer_and_quotation", "quotation", "refusal"]:
+        """What people get: the model's own words, a quotation, both, or a refusal."""
+        if self.refused:
+            return "refusal"
+        if self.quotation:
+            return "answer_and_quotation" if self.own_words else "quotation"
+        return "answer"
+
+    @property
     def quoted(self) -> bool:
         """Whether a sentence of a passage is quoted."""
         return bool(self.quotation)

@@ -282,6 +282,12 @@ class GatewaySettings(Section):
     system_messages: bool | None = Field(
         None, description="whether the model gets an application's system messages; None: not the packaged model"
     )
+    engine_metrics: bool | None = Field(
+        None, description="whether /metrics has the metrics of the engine; None: of engines that the gateway started"
+    )
+    log_format: Literal["text", "json"] = Field("text", description="json: JSON lines, one more for every request")
+    log_content: bool = Field(False, description="whether questions and answers are written into logs and traces")
+    traces_url: str = Field("", description="collector that speaks OTLP over HTTP, for traces; empty: none")
     limits: LimitSettings = LimitSettings()
     cache: CacheSettings = CacheSettings()
     redis_url: str = Field("", description="a Redis server for cached answers and for limits; empty: this machine")
@@ -403,6 +409,13 @@ class Settings(BaseSettings):
         if self.gateway.system_messages is not None:
             return self.gateway.system_messages
         return self.engine.backend == "openai" or not self.base_model.name.startswith("smollm2")
+
+    @property
+    def scrapes_engines(self) -> bool:
+        """Whether /metrics has the engines' own metrics: by default if the gateway started them."""
+        if self.gateway.engine_metrics is not None:
+            return self.gateway.engine_metrics
+        return self.engine.backend != "openai"
 
     @property
     def tracking_url(self) -> str:

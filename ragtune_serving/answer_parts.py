@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from ragtune.records import Answer
+from ragtune_serving.citation_places import cited_spans, place_url
 from ragtune_serving.schema import CitedPassage, ClosestPassage, FailedCheck, RagTuneField, Usage
 
 
@@ -30,6 +32,7 @@ AnswerParts = AsyncGenerator[Delta | Closing, None]
 def closing_of(answer: Answer, response_id: str, version: str, notes: Sequence[str]) -> Closing:
     """Return the end of an answer; `version` is that of the model, `notes` are warnings about the request."""
     completion = answer.completion
+    spans = cited_spans(answer.text)
     citations = [
         CitedPassage(
             number=citation.number,
@@ -41,6 +44,8 @@ def closing_of(answer: Answer, response_id: str, version: str, notes: Sequence[s
             headings=list(citation.headings),
             page=citation.page,
             start=citation.start,
+            spans=spans.get(citation.number, []),
+            url=place_url(citation.source, citation.text, answer.quotation or answer.text),
         )
         for citation in answer.citations
     ]
@@ -48,6 +53,7 @@ def closing_of(answer: Answer, response_id: str, version: str, notes: Sequence[s
         response_id=response_id,
         model_version=version,
         citations=citations,
+        delivered=answer.kind,
         refused=answer.refused,
         quoted=answer.quoted,
         quotation=answer.quotation,
@@ -65,3 +71,17 @@ def closing_of(answer: Answer, response_id: str, version: str, notes: Sequence[s
         total_tokens=completion.prompt_tokens + completion.completion_tokens,
     )
     return Closing(completion.finish_reason, usage, field)
+
+
+def facts_of(closing: Closing) -> dict[str, Any]:
+    """Return what may be logged of an answer: none of its words."""
+    field, usage = closing.ragtune, closing.usage
+    return {
+        "model_version": field.model_version,
+        "delivered": field.delivered,
+        "cached": field.cached,
+        "failures": [failure.reason for failure in field.failures],
+        "citations": len(field.citations),
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+    }

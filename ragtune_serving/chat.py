@@ -23,7 +23,7 @@ from ragtune.settings import Settings
 from ragtune.store.shadows import Side
 from ragtune.store.timestamps import now
 from ragtune.text.control_tokens import break_control_tokens
-from ragtune_serving.answer_parts import AnswerParts, Closing, Delta, closing_of
+from ragtune_serving.answer_parts import AnswerParts, Closing, Delta, closing_of, facts_of
 from ragtune_serving.conversation import (
     Conversation,
     CountTokens,
@@ -43,11 +43,13 @@ from ragtune_serving.ledgers import Allowance
 from ragtune_serving.limits import LimitError
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.recorder import ResponseRecorder
+from ragtune_serving.request_context import current_request
 from ragtune_serving.response_cache import AnswerKeys, ResponseCache, StoredAnswer
 from ragtune_serving.routing import EngineRouter, Generation, Piece
 from ragtune_serving.schema import ChatRequest, RagTuneField
 from ragtune_serving.schema import Controls as RequestControls
 from ragtune_serving.shadowing import AnsweredRequest, Shadowing, side
+from ragtune_serving.times import timed
 
 _THREADS = 16
 """Requests whose retrieval or checking may run at once; chosen by hand, not sensitive: each takes milliseconds."""
@@ -150,9 +152,11 @@ class ChatService:
                     used = exchange.reserved_tokens
                     if isinstance(part, Closing):  # before it is sent: a client may ask again at once
                         await allowance.settle(part.usage.total_tokens)
+                    sent = time.perf_counter()
                     yield part
+                    current_request().times.client += time.perf_counter() - sent
         except LimitError:
-            self.metrics.requests.labels(request.model, "limited").inc()
+            self._count_outcome(request.model, "limited")
             raise
         finally:
             await allowance.settle(used)
@@ -174,7 +178,7 @@ class ChatService:
                 if rest := delivery.end():
                     yield Delta(rest)
                 completion, fallback = generation.completion(), generation.fallback
-                answer = await self._in_thread(lambda: plan.answerer.finish(prepared, completion))
+                answer = await self._checked(lambda: plan.answerer.finish(prepared, completion))
             else:
                 answer, fallback = await self._concluded(exchange, allowance)
                 yield Delta(answer.text)
@@ -186,7 +190,11 @@ class ChatService:
             self._record(
                 plan, request.model, answer.text, chunk_ids, closing.ragtune, seconds, _best_evidence(prepared)
             )
-            self._count(exchange, answer, streamed=bool(request.stream))
+            if prepared.passages is not None:
+                self.metrics.retrieval.observe(answer.retrieval_ms)
+            times, streamed = current_request().times, bool(request.stream)
+            self.metrics.count_answer(request.model, version, answer, times, streamed=streamed)
+            self._describe(closing, exchange.prepared.question, answer.text)
             if not fallback and acceptable(prepared, answer):
                 await self._keep(exchange, answer.text, closing)
             yield closing
@@ -198,7 +206,10 @@ class ChatService:
             raise
         finally:
             plan.engine.release()
-            self.metrics.requests.labels(exchange.model, outcome).inc()
+            self._count_outcome(exchange.model, outcome)
+            if outcome != "answered":
+                seconds = time.perf_counter() - plan.started
+                self.metrics.count_failure(exchange.model, plan.engine.model.version, outcome, seconds)
             if plan.placement and outcome in ("failed", "broken"):
                 self._expose(plan.placement, plan.response_id, outcome)
             if answered and exchange.model == "ragtune" and prepared.known_text is None:
@@ -231,7 +242,7 @@ class ChatService:
         """
         prepared, answerer = exchange.prepared, exchange.plan.answerer
         first = await self._whole(exchange, exchange.parameters, exchange.plan.started)
-        answer = await self._in_thread(lambda: answerer.finish(prepared, first.completion()))
+        answer = await self._checked(lambda: answerer.finish(prepared, first.completion()))
         if acceptable(prepared, answer):
             return answer, first.fallback
         parameters = {
@@ -243,11 +254,11 @@ class ChatService:
         try:
             await allowance.charge(2 * exchange.reserved_tokens)
             again = await self._whole(exchange, parameters, time.perf_counter())
-            second = await self._in_thread(lambda: answerer.finish(prepared, again.completion()))
+            second = await self._checked(lambda: answerer.finish(prepared, again.completion()))
             fallback = again.fallback or fallback
         except RagTuneError as error:
             logger.warning("no second try for an answer that failed its checks: %s", error)
-        return await self._in_thread(lambda: answerer.instead(prepared, answer, second)), fallback
+        return await self._checked(lambda: answerer.instead(prepared, answer, second)), fallback
 
     async def _whole(self, exchange: Exchange, parameters: Mapping[str, Any], started: float) -> Generation:
         """Return a whole generated text."""
@@ -268,10 +279,11 @@ class ChatService:
         if exchange.prepared.known_text is not None:
             yield Piece(text=exchange.prepared.known_text)
             return
-        messages = _messages(exchange.prepared)
+        messages, times = _messages(exchange.prepared), current_request().times
         try:
             route = place.control.route if place and place.replaced else exchange.route
-            async with aclosing(self.router.generate(route, messages, parameters, stream)) as pieces:
+            generated = self.router.generate(route, messages, parameters, stream)
+            async with aclosing(timed(generated, times)) as pieces:
                 async for piece in pieces:
                     begun = begun or bool(piece.text)
                     yield piece
@@ -282,7 +294,8 @@ class ChatService:
             place.replaced = True
         place.control.hold()
         try:
-            async with aclosing(self.router.generate(place.control.route, messages, parameters, stream)) as pieces:
+            generated = self.router.generate(place.control.route, messages, parameters, stream)
+            async with aclosing(timed(generated, times)) as pieces:
                 async for piece in pieces:
                     yield piece
         finally:
@@ -294,17 +307,18 @@ class ChatService:
         try:
             yield
         except SettingsError:
-            self.metrics.requests.labels(model, "refused").inc()
+            self._count_outcome(model, "refused")
             raise
         except LimitError:
             raise
         except RagTuneError:
-            self.metrics.requests.labels(model, "unavailable").inc()
+            self._count_outcome(model, "unavailable")
             raise
 
     async def _plan(self, request: ChatRequest, response_id: str, key: Key) -> Plan:
         """Return what the request asks for; nothing is searched for yet."""
         started = time.perf_counter()
+        current_request().fields.update(model=request.model, stream=bool(request.stream), response_id=response_id)
         own = request.ragtune or RequestControls()
         conversation = read_conversation(request.messages)
         where = _filter(key, own.filter)
@@ -350,15 +364,24 @@ class ChatService:
         """Yield a cached answer as a response of its own."""
         seconds = time.perf_counter() - plan.started
         field = stored.ragtune.model_copy(update={"response_id": plan.response_id, "cached": True})
+        closing = Closing(stored.finish_reason, stored.usage, field)
         self._record(plan, request.model, stored.text, stored.chunk_ids, field, seconds)
-        self.metrics.requests.labels(request.model, "answered").inc()
-        self.metrics.latency.labels(request.model).observe(seconds)
-        if request.stream:
-            self.metrics.first_token.labels(request.model).observe(seconds)
-        if field.refused:
-            self.metrics.refusals.labels(request.model).inc()
+        self._count_outcome(request.model, "answered")
+        self.metrics.count_cached(request.model, field, seconds, streamed=bool(request.stream))
+        self._describe(closing, plan.conversation.question, stored.text)
         yield from map(Delta, stored.pieces())
-        yield Closing(stored.finish_reason, stored.usage, field)
+        yield closing
+
+    def _describe(self, closing: Closing, question: str, text: str) -> None:
+        """Say in the log and in the trace of this request what came of it."""
+        fields = current_request().fields
+        fields.update(facts_of(closing))
+        if self.settings.gateway.log_content:
+            fields.update(question=question, answer=text)
+
+    def _count_outcome(self, model: str, outcome: str) -> None:
+        self.metrics.requests.labels(model, outcome).inc()
+        current_request().fields["outcome"] = outcome
 
     async def _keep(self, exchange: Exchange, text: str, closing: Closing) -> None:
         """Put an answer into the cache, unless the index changed while it was made."""
@@ -392,10 +415,14 @@ class ChatService:
                 raise
 
     async def _prepare(self, plan: Plan, request: ChatRequest) -> Exchange:
+        times, asked = current_request().times, time.perf_counter()
         route = await self._route(plan.engine)
+        times.engine += time.perf_counter() - asked
         max_tokens = request.max_completion_tokens or request.max_tokens
+        asked = time.perf_counter()
         fitted = await self._in_thread(lambda: self._fitted(plan, max_tokens, token_counter(plan.engine.model.folder)))
         prepared, notes = fitted.prepared, plan.notes
+        times.add_preparation(asked, prepared.retrieval_ms / 1000)
         if fitted.left_out:
             notes += (f"The {fitted.left_out} oldest turns were left out: they do not fit into the context.",)
         if request.ignored:
@@ -499,24 +526,12 @@ class ChatService:
         else:
             self.recorder.add(record)
 
-    def _count(self, exchange: Exchange, answer: Answer, streamed: bool) -> None:
-        metrics, model = self.metrics, exchange.model
-        metrics.latency.labels(model).observe(answer.completion.total_seconds)
-        if streamed:
-            metrics.first_token.labels(model).observe(answer.completion.first_token_seconds)
-        if exchange.prepared.passages is not None:
-            metrics.retrieval.observe(answer.retrieval_ms)
-        if answer.refused:
-            metrics.refusals.labels(model).inc()
-        if answer.warnings:
-            metrics.warnings.inc()
-        for failure in (*(failure for failures in answer.tries for failure in failures), *answer.failures):
-            metrics.failed_checks.labels(failure.reason).inc()
-        if answer.tries:
-            way = "refusal" if answer.refused else "second try" if answer.own_words else "quotation"
-            metrics.replaced.labels(way).inc()
-        metrics.tokens.labels("prompt").inc(answer.completion.prompt_tokens)
-        metrics.tokens.labels("completion").inc(answer.completion.completion_tokens)
+    async def _checked(self, work: Callable[[], Result]) -> Result:
+        """Return the result of a check, which runs in a thread; its time is a stage of the request."""
+        began = time.perf_counter()
+        result = await self._in_thread(work)
+        current_request().times.add_stage("checks", began)
+        return result
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

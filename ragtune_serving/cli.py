@@ -19,6 +19,7 @@ from ragtune_serving.commands import (
     keys,
     library,
     models,
+    monitoring,
     project,
     prune,
     report,
@@ -50,6 +51,7 @@ for command in (
     validate.validate,
     prune.prune,
     alerts.alerts,
+    monitoring.monitoring,
     demo.demo,
 ):
     app.command()(command)

@@ -8,7 +8,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,6 +67,9 @@ class Engines(Protocol):
 
     def engine_of(self, version: str) -> ServingEngine | None:
         """Return the engine that serves a version, or None; it may be starting."""
+
+    def engines(self) -> Mapping[str, ServingEngine]:
+        """Return {role: engine} of those that there are; a role is `live`, `next` or `comparison`."""
 
     def status(self) -> dict[str, Any]:
         """Return the state of every engine, the champion and the last error, as plain values."""
@@ -158,6 +161,12 @@ class Deployment:
         """Return whether no request holds any engine."""
         with self._lock:
             return not any(engine.in_flight for engine in self._engines())
+
+    def engines(self) -> dict[str, ServingEngine]:
+        """Return {role: engine} of those that there are; a role is `live`, `next` or `comparison`."""
+        # Without the lock: it is called in the event loop, for which a thread that has the lock may wait.
+        roles = {"live": self.live, "next": self.coming, "comparison": self._comparison}
+        return {role: engine for role, engine in roles.items() if engine is not None}
 
     def status(self) -> dict[str, Any]:
         """Return the state of every engine, the champion and the last error, as plain values."""

@@ -60,7 +60,10 @@ class EngineAddress:
 
 
 class ServingEngine:
-    """An engine as requests see it: its model, its route, whether it is ready, and who holds it."""
+    """An engine as requests see it: its model, its route, whether it is ready, and who holds it.
+
+    `address` is where it takes requests, or None while it does not.
+    """
 
     def __init__(self, model: ServedModel, route: str) -> None:
         self.model, self.route = model, route
@@ -69,6 +72,7 @@ class ServingEngine:
         self.restarts = 0
         self.since = time.time()
         self.last_used = time.monotonic()
+        self.address: EngineAddress | None = None
         self._in_flight = 0
         self._lock = threading.Lock()
 
@@ -175,6 +179,7 @@ class SupervisedEngine(ServingEngine):
         """Serve until the engine dies or `stop` is called; return why it died, or ""."""
         try:
             self._on_change(self.route, running)
+            self.address = EngineAddress(running.url, running.api_key, running.model_name)
             self.state, self.error, self.since, self.last_used = "ready", "", time.time(), time.monotonic()
             logger.info("engine %s is ready", self.model.name)
             failures = 0
@@ -185,5 +190,6 @@ class SupervisedEngine(ServingEngine):
             return ""
         finally:
             self.state = "stopped" if self._ending.is_set() else "restarting"
+            self.address = None
             self._on_change(self.route, None)
             running.stop()

@@ -38,22 +38,26 @@ from ragtune_serving.guard import Guard, with_cors
 from ragtune_serving.keys import KeyStore
 from ragtune_serving.ledgers import ledger_from
 from ragtune_serving.limits import Limits
+from ragtune_serving.logs import log_request
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.processes import ctrl_c_is_off, how_to_stop
 from ragtune_serving.recorder import ResponseRecorder
+from ragtune_serving.request_context import RequestContexts
 from ragtune_serving.response_cache import cache_from
 from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.routes import Services
 from ragtune_serving.routing import EngineRouter
+from ragtune_serving.scrape import show_load
 from ragtune_serving.shadowing import Shadowing
 from ragtune_serving.shared_engines import Announcer, FollowedDeployment, SharedEngines
 from ragtune_serving.studies import StudyDesk
+from ragtune_serving.tracing import Tracer
 from ragtune_serving.workers import metrics_folder, run_workers
 
 _DRAIN_SECONDS = 10
 """How long uvicorn waits for open answers when the gateway stops; chosen by hand, not sensitive."""
 _GAUGE_SECONDS = 1.0
-"""Between two updates of the gauges of the log; Prometheus asks every 15 seconds or so. Chosen by hand."""
+"""Between two updates of the gauges of one worker; Prometheus asks every 15 seconds or so. Chosen by hand."""
 SignalHandler = Callable[[int, FrameType | None], None]
 
 
@@ -155,6 +159,9 @@ def _deployment(
 
 def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp:
     """Return the whole gateway as an ASGI app; its lifespan starts and stops the engines."""
+    gateway = settings.gateway
+    tracer = Tracer(gateway.traces_url) if gateway.traces_url else None
+    observers = [log_request, *([tracer.record] if tracer else [])]
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -164,7 +171,7 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
         await asyncio.to_thread(services.chat.shadowing.start)
         services.deployment.start()
         services.experiments.start()
-        gauges = asyncio.ensure_future(_show_log(services))
+        gauges = asyncio.ensure_future(_show_load(services))
         mirroring = asyncio.create_task(services.chat.shadowing.work(services.deployment, services.chat.router))
         try:
             yield
@@ -188,15 +195,18 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
             services.chat.shadowing.store.close()
             services.reviews.reviews.close()
             services.studies.store.close()
+            if tracer is not None:
+                await asyncio.to_thread(tracer.close)
 
     guarded = Guard(build_api(services, lifespan), keys)
-    return with_console(with_cors(guarded, settings.gateway.cors_origins), guarded, services, settings, keys)
+    observed = RequestContexts(guarded, *observers)
+    return with_console(with_cors(observed, gateway.cors_origins), observed, services, settings, keys)
 
 
-async def _show_log(services: Services) -> None:
-    """Keep the gauges of the log up to date, because another worker may be the one that is asked for metrics."""
+async def _show_load(services: Services) -> None:
+    """Keep the gauges of this worker up to date, because another one may be asked for metrics."""
     while True:
-        services.metrics.show_log(services.recorder.pending, services.recorder.dropped)
+        show_load(services.metrics, services.deployment, services.grounding, services.recorder)
         await asyncio.sleep(_GAUGE_SECONDS)
 
 

@@ -59,6 +59,11 @@ class Grounding:
         """Return whether answers are grounded in an index."""
         return self._searches is not None
 
+    @property
+    def waiting(self) -> int:
+        """Return the number of questions that wait for a search."""
+        return self._searches.waiting if self._searches else 0
+
     def answerer(self, model: str, where: Mapping[str, str] | None = None) -> Answerer:
         """Return the answering path for a model name; it searches only passages with the values in `where`.
 

@@ -9,6 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ragtune_serving.keys import ROLES, KeyStore, allows, bearer
 from ragtune_serving.problems import problem
+from ragtune_serving.request_context import HEADER as REQUEST_ID
+from ragtune_serving.request_context import current_request
 
 LARGEST_BODY = 4 << 20
 """Bytes of a request. Chosen by hand: a prompt of 8,192 tokens is some 40 KiB, so this only stops abuse."""
@@ -43,6 +45,8 @@ class Guard:
             return
         if scope["method"] == "HEAD":
             scope["method"] = "GET"  # the server sends no body, because it still knows that the method is HEAD
+        if scope["ragtune_key"] is not None:
+            current_request().fields["key"] = scope["ragtune_key"].name
         if refusal := self._refusal(scope, headers):
             await refusal(scope, receive, send)
             return
@@ -86,5 +90,5 @@ def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
         allow_origins=list(origins),
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
-        expose_headers=["Retry-After", *_RATE_HEADERS],
+        expose_headers=["Retry-After", REQUEST_ID, *_RATE_HEADERS],
     )

@@ -37,6 +37,7 @@ from ragtune_serving.schema import (
     Readiness,
     Status,
 )
+from ragtune_serving.scrape import scrape
 from ragtune_serving.streaming import ClientGone, respond
 from ragtune_serving.studies import StudyDesk
 from ragtune_serving.study_routes import add_study_routes
@@ -214,15 +215,13 @@ def _add_state(router: APIRouter, services: Services) -> None:
         tags=["state"],
         response_class=PlainTextResponse,
         responses=_NO_KEY,
-        summary="Prometheus metrics",
+        summary="Prometheus metrics of the gateway and of its engines",
     )
-    async def metrics() -> Response:
-        live = deployment.live
-        if live is not None:
-            services.metrics.show_live(live.model.version, live.model.precision, live.ready, live.restarts)
+    def metrics() -> Response:
         services.metrics.show_mirrors(services.chat.shadowing.counts())
-        services.metrics.show_log(services.recorder.pending, services.recorder.dropped)
-        return PlainTextResponse(services.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        of_engines = services.chat.settings.scrapes_engines
+        text = scrape(services.metrics, deployment, grounding, services.recorder, of_engines=of_engines)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def documentation(title: str) -> APIRouter:

@@ -208,6 +208,8 @@ class CitedPassage(BaseModel):
     headings: list[str] = Field(description="headings above the passage, outermost first")
     page: int = Field(description="counts from 1; 0 if the format has no pages")
     start: int = Field(description="where the passage begins in the document's text; -1 if that is not known")
+    spans: list[tuple[int, int]] = Field(description="[start, end) in the answer of each sentence that cites it")
+    url: str = Field(description="opens a browser at the place; empty if the source is no web page")
 
 
 class ClosestPassage(BaseModel):
@@ -234,6 +236,7 @@ class RagTuneField(BaseModel):
     response_id: str = Field(description="send it to /v1/feedback; equal to `id`")
     model_version: str = Field(description="registry version, `base` before the first, `provider`, or `fallback:NAME`")
     citations: list[CitedPassage]
+    delivered: Literal["answer", "answer_and_quotation", "quotation", "refusal"] = Field(description="what people get")
     refused: bool = Field(description="the documents do not contain the answer, by the evidence or by the model")
     quoted: bool = Field(description="the text has a sentence of the documents, marked as a quotation")
     quotation: str = Field(description="that sentence; empty if nothing is quoted")
@@ -249,12 +252,29 @@ class RagTuneField(BaseModel):
     retrieval_ms: float
 
 
+class UrlCitation(BaseModel):
+    """A cited web page; the indexes are characters of the answer."""
+
+    start_index: int
+    end_index: int
+    title: str
+    url: str
+
+
+class Annotation(BaseModel):
+    """A citation of a web page in OpenAI's form; `ragtune.citations` has those of all documents."""
+
+    type: Literal["url_citation"] = "url_citation"
+    url_citation: UrlCitation
+
+
 class ReplyMessage(BaseModel):
     """The assistant's turn."""
 
     role: Literal["assistant"] = "assistant"
     content: str
     refusal: None = Field(None, description="null; see `ragtune.refused`")
+    annotations: list[Annotation] = Field(default_factory=list, description="cited web pages")
 
 
 class Choice(BaseModel):

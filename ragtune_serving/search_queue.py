@@ -29,6 +29,11 @@ class SearchQueue:
         self._waiting: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="search", daemon=True).start()
 
+    @property
+    def waiting(self) -> int:
+        """Return the number of questions that wait for a search."""
+        return self._waiting.qsize()
+
     def search(self, text: str, limit: int, where: Mapping[str, str] | None = None) -> list[Hit]:
         """Return up to `limit` hits, best first; see `Retriever.search`."""
         request = _Request(text, limit, tuple(sorted((where or {}).items())))

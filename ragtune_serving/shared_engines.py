@@ -188,6 +188,12 @@ class FollowedDeployment:
         """Return whether no request of any worker holds an engine."""
         return not any(self._files.held(route) for route in list(self._engines))
 
+    def engines(self) -> dict[str, ServingEngine]:
+        """Return {role: engine} of those that there are."""
+        # Without the lock: it is called in the event loop, for which a thread that has the lock may wait.
+        roles = {"live": self.live, "next": self.coming, "comparison": self._comparison}
+        return {role: engine for role, engine in roles.items() if engine is not None}
+
     def status(self) -> dict[str, Any]:
         """Return the state of every engine, the champion and the last error; requests in flight are this worker's."""
         return {
@@ -239,6 +245,7 @@ class FollowedDeployment:
         if address is not None and self._addresses.get(route) != address:
             self._publisher.publish(route, address)
             self._addresses[route] = address
+        engine.address = address
         engine.state = entry["state"] if address or entry["state"] != "ready" else "restarting"
         engine.error, engine.restarts, engine.since = entry["error"], entry["restarts"], entry["since"]
         return engine

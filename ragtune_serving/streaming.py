@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -15,7 +15,15 @@ from starlette.types import Send
 from ragtune.errors import RagTuneError
 from ragtune_serving.answer_parts import AnswerParts, Closing, Delta
 from ragtune_serving.problems import error_body
-from ragtune_serving.schema import ChatRequest, ChatResponse, Choice, ReplyMessage
+from ragtune_serving.schema import (
+    Annotation,
+    ChatRequest,
+    ChatResponse,
+    Choice,
+    CitedPassage,
+    ReplyMessage,
+    UrlCitation,
+)
 
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
@@ -83,7 +91,8 @@ async def _whole(body: ChatRequest, response_id: str, answer: AnswerParts) -> st
             else:
                 closing = part
     assert closing is not None, "an answer without an error ends with its closing"
-    choice = Choice(message=ReplyMessage(content="".join(texts)), finish_reason=closing.finish_reason)
+    message = ReplyMessage(content="".join(texts), annotations=_annotations(closing.ragtune.citations))
+    choice = Choice(message=message, finish_reason=closing.finish_reason)
     return ChatResponse(
         id=response_id,
         created=int(time.time()),
@@ -92,6 +101,15 @@ async def _whole(body: ChatRequest, response_id: str, answer: AnswerParts) -> st
         usage=closing.usage,
         ragtune=closing.ragtune,
     ).model_dump_json()
+
+
+def _annotations(citations: Sequence[CitedPassage]) -> list[Annotation]:
+    return [
+        Annotation(url_citation=UrlCitation(start_index=start, end_index=end, title=citation.title, url=citation.url))
+        for citation in citations
+        if citation.url
+        for start, end in citation.spans
+    ]
 
 
 async def _events(

@@ -103,10 +103,10 @@ def test_every_request_field_in_the_document_exists():
 
 def test_every_metric_is_in_the_document():
     text = Metrics().text().decode()
-    names = set(re.findall(r"^# TYPE (ragtune_\w+) (?!gauge$)", text, re.MULTILINE))
-    names |= set(re.findall(r"^# TYPE (ragtune_\w+) gauge$", text, re.MULTILINE))
+    names = set(re.findall(r"^# TYPE ((?:ragtune|gen_ai)_\w+) ", text, re.MULTILINE))
     names = {name for name in names if not name.endswith("_created")}
-    assert names == set(re.findall(r"`(ragtune_\w+)`", TEXT))
+    rows = "\n".join(re.findall(r"^\| (`(?:ragtune|gen_ai)_.*?) \|", TEXT, re.MULTILINE))
+    assert names == set(re.findall(r"`(\w+)`", rows))
 
 
 def test_the_version_of_the_format_and_the_statuses_are_documented(api):

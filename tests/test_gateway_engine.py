@@ -6,8 +6,11 @@ import time
 import httpx
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.gateway_process import Gateway
+from tests.support.promql import Scrape
+from tests.test_monitoring import EXPRESSIONS
 
 pytestmark = pytest.mark.engine
 FACTS = {
@@ -58,6 +61,21 @@ def test_a_stream_arrives_in_pieces_and_ends_with_the_result_of_the_checks(gatew
     assert chunks[-1].ragtune["response_id"] == chunks[0].id
     raw = list(gateway.client.chat.completions.create(model="ragtune-raw", messages=question, stream=True))
     assert len(raw) > 5
+
+
+def test_the_engines_own_metrics_come_in_the_same_scrape(gateway):
+    text = gateway.request("GET", "/metrics").text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    (generated, *_) = families["vllm:generation_tokens"].samples
+    assert generated.value > 0
+    assert (generated.labels["role"], generated.labels["model_version"]) == ("live", "base")
+    assert {sample.value for sample in families["ragtune_engine_scraped"].samples} == {1.0}
+    memory = {sample.labels["process"]: sample.value for sample in families["ragtune_memory_bytes"].samples}
+    assert memory["engines"] > 200 << 20, "the weights alone have 269 MB"
+    assert not [name for name in families if name.startswith(("python_", "http_"))]
+    scrape = Scrape(text)
+    for expression in (one for one in EXPRESSIONS if "vllm:" in one):
+        assert scrape.problems(expression) == []
 
 
 def test_a_limit_beyond_the_model_is_a_400_with_the_message_of_the_engine(gateway):

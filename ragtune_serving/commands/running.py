@@ -1,6 +1,5 @@
 """`materialize`, `serve` and `up`: the commands that run for a long time."""
 
-import logging
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -47,9 +46,10 @@ def serve(host: Host = "", port: Port = -1) -> None:
     """Serve the current champion (before there is one, the base model) and follow the registry."""
     require("serve")
     from ragtune_serving.gateway import serve as run_gateway
+    from ragtune_serving.logs import log_to
 
     settings = with_address(load_settings(), host, port)
-    log_to(settings.home / "logs" / "gateway.log")
+    log_to(settings.home / "logs" / "gateway.log", settings.gateway.log_format)
     run_gateway(settings)
 
 
@@ -111,15 +111,3 @@ def with_address(settings: Settings, host: str, port: int) -> Settings:
     """Return the settings with another address of the gateway; an empty host or a negative port changes nothing."""
     changes = {**({"host": host} if host else {}), **({"port": port} if port >= 0 else {})}
     return settings.model_copy(update={"gateway": settings.gateway.model_copy(update=changes)})
-
-
-def log_to(file: Path) -> None:
-    """Write all warnings and our own log to a file, and our own log to stderr too."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    line_format = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(filename=file, level=logging.WARNING, format=line_format)
-    logger = logging.getLogger("ragtune_serving")
-    logger.setLevel(logging.INFO)
-    console = logging.StreamHandler()
-    console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    logger.addHandler(console)

@@ -55,7 +55,7 @@ class Gateway:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0)
 
     def request(self, method: str, path: str, **arguments) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self.key}"}
+        headers = {"Authorization": f"Bearer {self.key}", **arguments.pop("headers", {})}
         return httpx.request(method, self.url + path, headers=headers, timeout=30, **arguments)
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:

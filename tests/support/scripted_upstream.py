@@ -44,7 +44,7 @@ class ScriptedUpstream:
     It answers with `words`; lists in `next_words` are taken first, one an answer.
 
     `requests` are the bodies that arrived; `running` counts those under way; `abandoned` counts the connections that
-    ended before a whole answer, or with a stream.
+    ended before a whole answer, or with a stream; `metrics` is what its `/metrics` returns, "" for an error.
     """
 
     def __init__(self, name: str = "fake", words: list[str] = WORDS) -> None:
@@ -53,10 +53,12 @@ class ScriptedUpstream:
         self.next_words: list[list[str]] = []
         self.requests: list[dict] = []
         self.abandoned = self.running = 0
+        self.metrics = ""
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/models", self._models),
             Route("/health", lambda _: JSONResponse({})),
+            Route("/metrics", self._metrics),
         ]
         self.served = ServedApp(Starlette(routes=routes))
         self.url = f"{self.served.url}/v1"
@@ -66,6 +68,9 @@ class ScriptedUpstream:
 
     async def _models(self, _: Request) -> Response:
         return JSONResponse({"object": "list", "data": [{"id": self.name, "object": "model"}]})
+
+    async def _metrics(self, _: Request) -> Response:
+        return PlainTextResponse(self.metrics, 200 if self.metrics else 500)
 
     async def _chat(self, request: Request) -> Response:
         body = await request.json()
