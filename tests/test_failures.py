@@ -123,6 +123,21 @@ def test_after_a_second_failure_the_best_sentence_is_quoted():
     assert not answer.warnings
 
 
+class Doubtful(WordEvidence):
+    """Every question that the model refuses is doubtful."""
+
+    def threshold(self, refused_share: float) -> float:
+        return refused_share
+
+
+def test_a_failed_answer_is_quoted_even_where_a_refusal_of_the_model_stands():
+    passages = [hit.chunk for hit in PASSAGES]
+    settings = AnswerSettings(refused_share=0.05, model_refuses=0.01)
+    doubting = Answerer(ListRetriever(passages), settings, None, Doubtful())
+    assert doubting.answer(QUESTION, ScriptedChat(lambda _: REFUSAL)).refused
+    assert doubting.answer(QUESTION, ScriptedChat(lambda _: WRONG)).quoted
+
+
 def test_without_quotations_or_strict_grounding_the_text_is_delivered_and_its_failures_are_named():
     relaxed = answerer(quotations=False)
     prepared = relaxed.prepare(QUESTION)

@@ -177,8 +177,9 @@ class Answerer:
         if second and acceptable(prepared, second):
             return replace(second, completion=completion, tries=(answer.failures,))
         tries = (answer.failures, second.failures) if second else (answer.failures,)
-        # An empty text is decided like a refusal of the model: by a quotation if the evidence allows one.
-        quotation = self.finish(prepared, replace(completion, text="", finish_reason="stop"))
+        # An empty text is no refusal of the model, so it becomes a quotation if the evidence allows one.
+        quoting = replace(prepared, rules=replace(prepared.rules, doubtful=0.0))
+        quotation = self.finish(quoting, replace(completion, text="", finish_reason="stop"))
         return replace(quotation, completion=replace(completion, finish_reason="stop"), tries=tries)
 
     def answer(

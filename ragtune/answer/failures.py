@@ -29,8 +29,8 @@ REPLACED = frozenset({*CLAIM_REASONS, "repetition", "language"})
 """Failures for which an answer is replaced. A text that was cut off is right as far as it goes, and a broken JSON text
 cannot be replaced by a quotation."""
 _RELEVANT = 0.25
-"""Part of the best unit's probability that the supporting unit needs for an answer to be about the question. Chosen on
-development questions with benchmarks/questions/checks.py."""
+"""Part of the best unit's probability that the supporting unit needs for an answer to be about the question. Chosen by
+hand, not measured; benchmarks/questions/checks.py can."""
 _NEARLY_BEST = 0.15
 """Units whose share of an answer's words is at most this much below the best may be meant as well. Chosen by hand."""
 _REPEATED_WORDS, _REPEATS = 5, 3

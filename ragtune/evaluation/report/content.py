@@ -55,7 +55,7 @@ class SideBySide:
     after_score: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """A part of the report."""
 
@@ -92,7 +92,7 @@ def build_report(measured: Measured) -> Report:
     decision = measured.decision
     verdict = "promoted" if decision.promoted else "not promoted"
     sections = [
-        Section("What to do next", items=tuple(advice(measured))),
+        Section(title="What to do next", items=tuple(advice(measured))),
         _scores(measured),
         _gains(measured),
         _parts(measured),
@@ -101,7 +101,7 @@ def build_report(measured: Measured) -> Report:
         _worst(measured),
         _precision_and_speed(measured),
         _judges_and_people(measured),
-        Section("Where this comes from", tables=(_facts(measured),)),
+        Section(title="Where this comes from", tables=(_facts(measured),)),
     ]
     kept = [section for section in sections if section.text or section.items or section.plots or section.tables
             or section.answers]  # fmt: skip
@@ -177,7 +177,7 @@ def _scores(measured: Measured) -> Section:
         "Means over the held-out test questions with 95% intervals, resampled by document. Questions of writers, "
         "people and feedback are different kinds of questions: look at each."
     )
-    return Section("Scores", text if tables else "", plots, tuple(tables))
+    return Section(title="Scores", text=text if tables else "", plots=plots, tables=tuple(tables))
 
 
 def _gains(measured: Measured) -> Section:
@@ -201,7 +201,10 @@ def _gains(measured: Measured) -> Section:
     text = "Each question is compared with itself. An interval that holds zero shows no difference." if rows else ""
     by_origin = f" At the gate by origin: {measured.decision.by_origin}." if measured.decision.by_origin else ""
     return Section(
-        "Paired gains", text + by_origin, _around_zero("Paired gains", bars), (Table(header, rows),) if rows else ()
+        title="Paired gains",
+        text=text + by_origin,
+        plots=_around_zero("Paired gains", bars),
+        tables=(Table(header, rows),) if rows else (),
     )
 
 
@@ -226,7 +229,7 @@ def _parts(measured: Measured) -> Section:
         bars = tuple(Bar(s.part.partition("=")[2], s.value, s.low, s.high, s.n) for s in of_dimension)
         plots.append(Plot(f"{metric} by {dimension}", bars, 0.0, 1.0))
     text = f"{measured.models[1]} on the test questions, the worst part first." if plots else ""
-    return Section("By kind, topic, source and language", text, tuple(plots))
+    return Section(title="By kind, topic, source and language", text=text, plots=tuple(plots))
 
 
 def _refusals(measured: Measured) -> Section:
@@ -243,7 +246,11 @@ def _refusals(measured: Measured) -> Section:
         "column should be near that, the second near 1."
     )
     header = ("model", "answerable refused", "unanswerable refused", "rightly answered or refused")
-    return Section("Calibration of refusals", text if rows else "", (), (Table(header, tuple(rows)),) if rows else ())
+    return Section(
+        title="Calibration of refusals",
+        text=text if rows else "",
+        tables=(Table(header, tuple(rows)),) if rows else (),
+    )
 
 
 def _interval(score: Score | None) -> str:
@@ -277,14 +284,18 @@ def _changed(measured: Measured) -> Section:
         f"{len(measured.live)} gate questions. Those that lost most come first, then those that won most."
     )
     half = MOST_ANSWERS // 2
-    return Section("Answers that changed most", text if measured.live else "", answers=tuple(lost[:half] + won[:half]))
+    return Section(
+        title="Answers that changed most", text=text if measured.live else "", answers=tuple(lost[:half] + won[:half])
+    )
 
 
 def _worst(measured: Measured) -> Section:
     changed = {pair.question for pair in _changed(measured).answers}
     worst = sorted((p for p in side_by_side(measured) if p.question not in changed), key=lambda pair: pair.after_score)
     kept = tuple(pair for pair in worst[:MOST_ANSWERS] if pair.after_score < 0.5)
-    return Section("Worst answers of the candidate", "Those that both models get wrong." if kept else "", answers=kept)
+    return Section(
+        title="Worst answers of the candidate", text="Those that both models get wrong." if kept else "", answers=kept
+    )
 
 
 def _precision_and_speed(measured: Measured) -> Section:
@@ -323,14 +334,17 @@ def _precision_and_speed(measured: Measured) -> Section:
     text = "What rounding the weights costs, and how fast each precision is" + (f" on {hardware}." if hardware else ".")
     tables = (Table(header, rows),) if rows else ()
     return Section(
-        "Quantisation and speed", text if bars or rows else "", _around_zero("Loss by rounding", bars), tables
+        title="Quantisation and speed",
+        text=text if bars or rows else "",
+        plots=_around_zero("Loss by rounding", bars),
+        tables=tables,
     )
 
 
 def _judges_and_people(measured: Measured) -> Section:
     tables = [*_calibration_table(measured), *_agreement_table(measured), *_preference_table(measured)]
     text = measured.raters or "Nobody has rated answers of this candidate yet, so no judge counts."
-    return Section("Judges and people", text, (), tuple(tables))
+    return Section(title="Judges and people", text=text, tables=tuple(tables))
 
 
 def _calibration_table(measured: Measured) -> Iterator[Table]:
