@@ -120,7 +120,7 @@ def test_verdicts_are_counted_by_day(tmp_path):
     for rating in ("up", "down", "up"):
         log.add("r1", rating)
     (day,) = log.verdicts_by_day().items()
-    assert day == (log.events()[0].created_at[:10], {"up": 2, "down": 1})
+    assert day == (log.events()[0].created_at[:10], {"up": 2, "neutral": 0, "down": 1})
     recent = log.activity((AT - timedelta(hours=1)).isoformat(), 10)
     assert [(one.latency_ms, one.refused) for one in recent] == [(800.0, False)]
     assert len(log.activity("2000", 1)) == 1
