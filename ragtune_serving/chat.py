@@ -7,14 +7,13 @@ the answer is complete, so that a swap of models never cuts an answer off.
 import asyncio
 import logging
 import time
-import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from ragtune.answer.answering import Answerer, Prepared, acceptable, as_json, second_try
+from ragtune.answer.answering import acceptable, as_json, second_try
 from ragtune.answer.controls import Controls, changed_controls, with_controls
 from ragtune.errors import EngineError, RagTuneError, SettingsError
 from ragtune.experiments.shadow import Mirror
@@ -22,10 +21,8 @@ from ragtune.records import Answer, ResponseRecord
 from ragtune.settings import Settings
 from ragtune.store.shadows import Side
 from ragtune.store.timestamps import now
-from ragtune.text.control_tokens import break_control_tokens
 from ragtune_serving.answer_parts import AnswerParts, Closing, Delta, closing_of, facts_of
 from ragtune_serving.conversation import (
-    Conversation,
     CountTokens,
     Fitted,
     check_question,
@@ -35,6 +32,17 @@ from ragtune_serving.conversation import (
 )
 from ragtune_serving.deployment import Engines
 from ragtune_serving.engine import ServingEngine
+from ragtune_serving.exchange import (
+    PASSED_ON,
+    Exchange,
+    Plan,
+    allowed_filter,
+    asked_for,
+    best_evidence,
+    engine_messages,
+    generated_pieces,
+    version_of,
+)
 from ragtune_serving.experiment_traffic import ExperimentTraffic, Placement
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.instructions import read_instructions
@@ -45,11 +53,10 @@ from ragtune_serving.metrics import Metrics
 from ragtune_serving.recorder import ResponseRecorder
 from ragtune_serving.request_context import current_request
 from ragtune_serving.response_cache import AnswerKeys, ResponseCache, StoredAnswer
-from ragtune_serving.routing import EngineRouter, Generation, Piece
+from ragtune_serving.routing import EngineRouter, Generation
 from ragtune_serving.schema import ChatRequest, RagTuneField
 from ragtune_serving.schema import Controls as RequestControls
 from ragtune_serving.shadowing import AnsweredRequest, Shadowing, side
-from ragtune_serving.times import timed
 
 _THREADS = 16
 """Requests whose retrieval or checking may run at once; chosen by hand, not sensitive: each takes milliseconds."""
@@ -57,52 +64,8 @@ _POLL_SECONDS = 0.1
 """Between two looks at an engine that is starting, which takes tens of seconds; chosen by hand, not sensitive."""
 _VERBOSITY = {"low": 0.2, "medium": 0.5, "high": 0.8}
 """`depth` for OpenAI's field `verbosity`. Chosen by hand: the prompt reacts below 0.3, above 0.7."""
-_PASSED_ON = ("top_p", "stop", "presence_penalty", "frequency_penalty", "logit_bias")
-"""Fields of the request that the engine gets as they are."""
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a request asks for, before anything is searched for.
-
-    `instructions` is the text that the model gets of the application's; `notes` are warnings about the request itself;
-    `cache_key` is "" if the answer must not come from the cache; `started` is a time of `perf_counter`. `placement` is
-    the arm of an experiment, None outside of one.
-    """
-
-    response_id: str
-    user: str
-    key: str
-    engine: ServingEngine
-    answerer: Answerer
-    conversation: Conversation
-    controls: Controls
-    instructions: str
-    notes: tuple[str, ...]
-    index_state: str
-    cache_key: str
-    started: float
-    placement: Placement | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
-    """One request in progress; `reserved_tokens` are those of the prompt and of the longest answer."""
-
-    plan: Plan
-    model: str
-    route: str
-    prepared: Prepared
-    parameters: dict[str, Any]
-    notes: tuple[str, ...]
-    reserved_tokens: int
-
-
-def new_response_id() -> str:
-    """Return an id in OpenAI's form that no other response has."""
-    return f"chatcmpl-{uuid.uuid4().hex}"
 
 
 class ChatService:
@@ -170,7 +133,9 @@ class ChatService:
             if request.stream:
                 generation = Generation(plan.started)
                 delivery = plan.answerer.delivery(prepared)
-                async with aclosing(self._pieces(exchange, exchange.parameters, stream=True)) as pieces:
+                async with aclosing(
+                    generated_pieces(self.router, exchange, exchange.parameters, stream=True)
+                ) as pieces:
                     async for piece in pieces:
                         generation.add(piece)
                         if sendable := delivery.feed(piece.text):
@@ -182,14 +147,12 @@ class ChatService:
             else:
                 answer, fallback = await self._concluded(exchange, allowance)
                 yield Delta(answer.text)
-            version = _version(plan, fallback)
+            version = version_of(plan, fallback)
             closing = closing_of(answer, plan.response_id, version, exchange.notes)
             chunk_ids = tuple(hit.chunk.id for hit in answer.passages)
             seconds = answer.completion.total_seconds
             outcome, answered = "answered", side(answer, version)
-            self._record(
-                plan, request.model, answer.text, chunk_ids, closing.ragtune, seconds, _best_evidence(prepared)
-            )
+            self._record(plan, request.model, answer.text, chunk_ids, closing.ragtune, seconds, best_evidence(prepared))
             if prepared.passages is not None:
                 self.metrics.retrieval.observe(answer.retrieval_ms)
             times, streamed = current_request().times, bool(request.stream)
@@ -222,7 +185,7 @@ class ChatService:
             user=plan.user,
             answerer=plan.answerer,
             prepared=exchange.prepared,
-            messages=_messages(exchange.prepared),
+            messages=engine_messages(exchange.prepared),
             parameters=exchange.parameters,
             live=live,
         )
@@ -263,43 +226,10 @@ class ChatService:
     async def _whole(self, exchange: Exchange, parameters: Mapping[str, Any], started: float) -> Generation:
         """Return a whole generated text."""
         generation = Generation(started)
-        async with aclosing(self._pieces(exchange, parameters, stream=False)) as pieces:
+        async with aclosing(generated_pieces(self.router, exchange, parameters, stream=False)) as pieces:
             async for piece in pieces:
                 generation.add(piece)
         return generation
-
-    async def _pieces(
-        self, exchange: Exchange, parameters: Mapping[str, Any], stream: bool
-    ) -> AsyncGenerator[Piece, None]:
-        """Yield the generated text; the control writes it if a candidate's engine fails before the first word.
-
-        A text that is known already costs nothing.
-        """
-        place, begun = exchange.plan.placement, False
-        if exchange.prepared.known_text is not None:
-            yield Piece(text=exchange.prepared.known_text)
-            return
-        messages, times = _messages(exchange.prepared), current_request().times
-        try:
-            route = place.control.route if place and place.replaced else exchange.route
-            generated = self.router.generate(route, messages, parameters, stream)
-            async with aclosing(timed(generated, times)) as pieces:
-                async for piece in pieces:
-                    begun = begun or bool(piece.text)
-                    yield piece
-            return
-        except EngineError:
-            if begun or place is None or not place.can_replace():
-                raise
-            place.replaced = True
-        place.control.hold()
-        try:
-            generated = self.router.generate(place.control.route, messages, parameters, stream)
-            async with aclosing(timed(generated, times)) as pieces:
-                async for piece in pieces:
-                    yield piece
-        finally:
-            place.control.release()
 
     @contextmanager
     def _counting_failures(self, model: str) -> Iterator[None]:
@@ -321,7 +251,7 @@ class ChatService:
         current_request().fields.update(model=request.model, stream=bool(request.stream), response_id=response_id)
         own = request.ragtune or RequestControls()
         conversation = read_conversation(request.messages)
-        where = _filter(key, own.filter)
+        where = allowed_filter(key, own.filter)
         place = None
         if request.model == "ragtune":
             place = self.traffic.place(request.user or "", key.name, conversation, self.deployment.engine_of)
@@ -335,7 +265,7 @@ class ChatService:
         repeatable = own.cache is None and (not temperature or request.seed is not None) and place is None
         if self.cache is not None and repeatable:
             index_state = await self._in_thread(lambda: self.grounding.state(request.model))
-            asked = _asked_for(request, conversation, controls, where)
+            asked = asked_for(request, conversation, controls, where)
             cache_key = self._keys.key(engine.model, index_state, asked)
         return Plan(
             response_id=response_id,
@@ -427,7 +357,7 @@ class ChatService:
             notes += (f"The {fitted.left_out} oldest turns were left out: they do not fit into the context.",)
         if request.ignored:
             notes += (f"These fields change nothing: {', '.join(request.ignored)}.",)
-        parameters = {name: value for name in _PASSED_ON if (value := getattr(request, name)) is not None}
+        parameters = {name: value for name in PASSED_ON if (value := getattr(request, name)) is not None}
         if request.response_format and request.response_format.type != "text":
             parameters["response_format"] = request.response_format.model_dump(exclude_none=True)
             prepared = as_json(prepared)
@@ -535,47 +465,3 @@ class ChatService:
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-
-def _filter(key: Key, requested: Mapping[str, str]) -> dict[str, str]:
-    """Return the filter of a request together with that of its key, which the request cannot widen."""
-    for name, value in requested.items():
-        if key.filter.get(name, value) != value:
-            raise SettingsError(
-                f"The filter asks for {name}={value}, but this key sees only {name}={key.filter[name]}.",
-                fix=f"leave {name} out of ragtune.filter",
-            )
-    return {**requested, **key.filter}
-
-
-def _asked_for(
-    request: ChatRequest, conversation: Conversation, controls: Controls, where: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return all of a request that shapes its answer, as JSON values."""
-    names = ("max_completion_tokens", "max_tokens", "temperature", "seed", *_PASSED_ON, "ignored")
-    return {
-        **{name: getattr(request, name) for name in names},
-        "model": request.model,
-        "conversation": asdict(conversation),
-        "controls": asdict(controls),
-        "filter": dict(where),
-        "response_format": request.response_format.model_dump() if request.response_format else None,
-    }
-
-
-def _messages(prepared: Prepared) -> Sequence[Mapping[str, str]]:
-    """Return the prompt as the engine gets it: no content becomes a control token."""
-    return [{"role": turn.role, "content": break_control_tokens(turn.content)} for turn in prepared.messages]
-
-
-def _best_evidence(prepared: Prepared) -> float | None:
-    """Return the largest probability that a passage answers the question, or None if nobody asked."""
-    return max((round(item.probability, 4) for item in prepared.evidence), default=None)
-
-
-def _version(plan: Plan, fallback: str) -> str:
-    """Return the version that wrote an answer."""
-    if fallback:
-        return f"fallback:{fallback}"
-    place = plan.placement
-    return (place.control if place and place.replaced else plan.engine).model.version

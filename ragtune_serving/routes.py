@@ -12,9 +12,10 @@ from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 
 from ragtune.errors import FeedbackError
 from ragtune.store.feedback import FeedbackLog, thumb_of
-from ragtune_serving.chat import ChatService, new_response_id
+from ragtune_serving.chat import ChatService
 from ragtune_serving.deployment import MODELS, Engines
 from ragtune_serving.embedding_routes import add_embedding_route
+from ragtune_serving.exchange import new_response_id
 from ragtune_serving.experiment_control import ExperimentControl
 from ragtune_serving.experiment_routes import add_experiment_routes
 from ragtune_serving.grounding import Grounding

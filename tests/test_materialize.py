@@ -199,5 +199,5 @@ def test_too_little_disk_is_an_error_before_any_work(tmp_path, monkeypatch):
     from ragtune_assets import materialize as module
 
     monkeypatch.setattr(module, "MIN_DISK_BYTES", 1 << 60)
-    with pytest.raises(ResourceError, match="free there"):
+    with pytest.raises(ResourceError, match="are free"):
         module.check_room(tmp_path)

@@ -20,6 +20,7 @@ FIELD = RagTuneField(
     response_id="r1",
     model_version="3",
     citations=[],
+    language="en",
     delivered="answer",
     refused=False,
     quoted=False,

@@ -33,7 +33,9 @@ def engine(name: str, folder) -> ServingEngine:
 def sides(tmp_path):
     """Return the process with the engines (its deployment and announcer) and a worker with its routes."""
     files = SharedEngines(tmp_path)
-    deployment = SimpleNamespace(live=None, coming=None, comparison=None, champion=None, error="", asked=[])
+    deployment = SimpleNamespace(
+        live=None, coming=None, comparison=None, champion=None, error="", asked=[], arms=[], arm_errors={}, idle=True
+    )
     deployment.engine_for = lambda model: deployment.asked.append(model) or deployment.comparison
     announcer, routes = Announcer(files), Routes()
     worker = FollowedDeployment(files, routes)

@@ -1,0 +1,145 @@
+"""One request in progress: what it asks for, what was prepared, and the pieces that an engine generates for it."""
+
+import uuid
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ragtune.answer.answering import Answerer, Prepared
+from ragtune.answer.controls import Controls
+from ragtune.errors import EngineError, SettingsError
+from ragtune.text.control_tokens import break_control_tokens
+from ragtune_serving.conversation import (
+    Conversation,
+)
+from ragtune_serving.engine import ServingEngine
+from ragtune_serving.experiment_traffic import Placement
+from ragtune_serving.keys import Key
+from ragtune_serving.request_context import current_request
+from ragtune_serving.routing import EngineRouter, Piece
+from ragtune_serving.schema import ChatRequest
+from ragtune_serving.times import timed
+
+PASSED_ON = ("top_p", "stop", "presence_penalty", "frequency_penalty", "logit_bias")
+"""Fields of the request that the engine gets as they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a request asks for, before anything is searched for.
+
+    `instructions` is the text that the model gets of the application's; `notes` are warnings about the request itself;
+    `cache_key` is "" if the answer must not come from the cache; `started` is a time of `perf_counter`. `placement` is
+    the arm of an experiment, None outside of one.
+    """
+
+    response_id: str
+    user: str
+    key: str
+    engine: ServingEngine
+    answerer: Answerer
+    conversation: Conversation
+    controls: Controls
+    instructions: str
+    notes: tuple[str, ...]
+    index_state: str
+    cache_key: str
+    started: float
+    placement: Placement | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One request in progress; `reserved_tokens` are those of the prompt and of the longest answer."""
+
+    plan: Plan
+    model: str
+    route: str
+    prepared: Prepared
+    parameters: dict[str, Any]
+    notes: tuple[str, ...]
+    reserved_tokens: int
+
+
+def new_response_id() -> str:
+    """Return an id in OpenAI's form that no other response has."""
+    return f"chatcmpl-{uuid.uuid4().hex}"
+
+
+async def generated_pieces(
+    router: EngineRouter, exchange: Exchange, parameters: Mapping[str, Any], stream: bool
+) -> AsyncGenerator[Piece, None]:
+    """Yield the generated text; the control writes it if a candidate's engine fails before the first word.
+
+    A text that is known already costs nothing.
+    """
+    place, begun = exchange.plan.placement, False
+    if exchange.prepared.known_text is not None:
+        yield Piece(text=exchange.prepared.known_text)
+        return
+    messages, times = engine_messages(exchange.prepared), current_request().times
+    try:
+        route = place.control.route if place and place.replaced else exchange.route
+        generated = router.generate(route, messages, parameters, stream)
+        async with aclosing(timed(generated, times)) as pieces:
+            async for piece in pieces:
+                begun = begun or bool(piece.text)
+                yield piece
+        return
+    except EngineError:
+        if begun or place is None or not place.can_replace():
+            raise
+        place.replaced = True
+    place.control.hold()
+    try:
+        generated = router.generate(place.control.route, messages, parameters, stream)
+        async with aclosing(timed(generated, times)) as pieces:
+            async for piece in pieces:
+                yield piece
+    finally:
+        place.control.release()
+
+
+def allowed_filter(key: Key, requested: Mapping[str, str]) -> dict[str, str]:
+    """Return the filter of a request together with that of its key, which the request cannot widen."""
+    for name, value in requested.items():
+        if key.filter.get(name, value) != value:
+            raise SettingsError(
+                f"The filter asks for {name}={value}, but this key sees only {name}={key.filter[name]}.",
+                fix=f"leave {name} out of ragtune.filter",
+            )
+    return {**requested, **key.filter}
+
+
+def asked_for(
+    request: ChatRequest, conversation: Conversation, controls: Controls, where: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return all of a request that shapes its answer, as JSON values."""
+    names = ("max_completion_tokens", "max_tokens", "temperature", "seed", *PASSED_ON, "ignored")
+    return {
+        **{name: getattr(request, name) for name in names},
+        "model": request.model,
+        "conversation": asdict(conversation),
+        "controls": asdict(controls),
+        "filter": dict(where),
+        "response_format": request.response_format.model_dump() if request.response_format else None,
+    }
+
+
+def engine_messages(prepared: Prepared) -> Sequence[Mapping[str, str]]:
+    """Return the prompt as the engine gets it: no content becomes a control token."""
+    return [{"role": turn.role, "content": break_control_tokens(turn.content)} for turn in prepared.messages]
+
+
+def best_evidence(prepared: Prepared) -> float | None:
+    """Return the largest probability that a passage answers the question, or None if nobody asked."""
+    return max((round(item.probability, 4) for item in prepared.evidence), default=None)
+
+
+def version_of(plan: Plan, fallback: str) -> str:
+    """Return the version that wrote an answer."""
+    if fallback:
+        return f"fallback:{fallback}"
+    place = plan.placement
+    return (place.control if place and place.replaced else plan.engine).model.version
