@@ -39,7 +39,8 @@ _LANGUAGE_WORDS = 8
 """A shorter text has too few words to tell its language. Chosen by hand."""
 _NEGATED_WORDS = 4
 """Words behind a negation that it negates. Chosen by hand: "is not allowed in the hall"."""
-_MARKS_BEHIND_A_STOP = re.compile(r"([.!?؟。！？]+[\"'”’]?)((?:\s*\[\d[\d\s,]*\])+)")
+_MARK = r"\s*\[\d[\d\s,]*\]"
+_MARKS_BEHIND_A_STOP = re.compile(rf"([.!?؟。！？]+[\"'”’]?)((?:{_MARK})+)")
 _YES_OR_NO = re.compile(r"^\s*(?:yes|no|ja|nein|oui|non)\b[,.]?", re.IGNORECASE)
 _WORD = re.compile(r"[\w'’]+(?:[.:/-]\w+)*")
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:[.:]\d+)*")
