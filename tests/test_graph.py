@@ -254,7 +254,8 @@ def test_a_correction_triggers_the_sensor_and_the_next_manifest_names_it(home):
     rebuilt = [name for layer in outcome["layers"] for name in layer]
     order = ["qa_candidates", "qa_dataset", "qa_splits", "lora_adapter", "merged_model", "quantized_model"]
     assert [name for name in rebuilt if name in order] == order
-    assert "released_model" in rebuilt[rebuilt.index("quantized_model") :]
+    # The report of the candidate waits for the benchmark, which these ticks leave out.
+    assert rebuilt[-2:] == ["released_model", "experiment_results"]
     assert len(rebuilt) == len(set(rebuilt)), "nothing is built twice"
     adapter = home.ref("lora_adapter")
     assert adapter.sha256 != before.sha256
