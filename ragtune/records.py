@@ -528,7 +528,7 @@ class ResponseRecord:
 
     `key` is the name of the API key that asked, and `user` the end user that the request names, or else the key.
     `dials` are the dials and switches of the request that are not neutral. `evidence` is the largest probability that a
-    passage answers the question, or None if nobody asked.
+    passage answers the question, or None if passages were not ranked.
 
     `checks` holds, as JSON values, how far the passages support it (`support`), what is wrong with it (`failures`, by
     reason), why earlier texts were not delivered (`replaced`), and whether it came from the cache (`cached`). It is

@@ -165,8 +165,7 @@ class Deployment:
     def engines(self) -> dict[str, ServingEngine]:
         """Return {role: engine} of those that there are; a role is `live`, `next` or `comparison`."""
         # Without the lock: it is called in the event loop, for which a thread that has the lock may wait.
-        roles = {"live": self.live, "next": self.coming, "comparison": self._comparison}
-        return {role: engine for role, engine in roles.items() if engine is not None}
+        return by_role(self.live, self.coming, self._comparison)
 
     def status(self) -> dict[str, Any]:
         """Return the state of every engine, the champion and the last error, as plain values."""
@@ -357,6 +356,14 @@ def _state_of_files(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Return path, size and time of change of every file below a folder; hashing them at every poll would be slow."""
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
     return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+
+
+def by_role(
+    live: ServingEngine | None, coming: ServingEngine | None, comparison: ServingEngine | None
+) -> dict[str, ServingEngine]:
+    """Return {role: engine} of those that there are; a role is `live`, `next` or `comparison`."""
+    roles = {"live": live, "next": coming, "comparison": comparison}
+    return {role: engine for role, engine in roles.items() if engine is not None}
 
 
 def describe(engine: ServingEngine | None) -> dict[str, Any] | None:

@@ -10,9 +10,7 @@ from ragtune.answer.answering import Answerer, Prepared
 from ragtune.answer.controls import Controls
 from ragtune.errors import EngineError, SettingsError
 from ragtune.text.control_tokens import break_control_tokens
-from ragtune_serving.conversation import (
-    Conversation,
-)
+from ragtune_serving.conversation import Conversation
 from ragtune_serving.engine import ServingEngine
 from ragtune_serving.experiment_traffic import Placement
 from ragtune_serving.keys import Key
@@ -72,7 +70,7 @@ async def generated_pieces(
 ) -> AsyncGenerator[Piece, None]:
     """Yield the generated text; the control writes it if a candidate's engine fails before the first word.
 
-    A text that is known already costs nothing.
+    No engine is asked for a text that is known already, such as a certain refusal or small talk.
     """
     place, begun = exchange.plan.placement, False
     if exchange.prepared.known_text is not None:
@@ -133,7 +131,7 @@ def engine_messages(prepared: Prepared) -> Sequence[Mapping[str, str]]:
 
 
 def best_evidence(prepared: Prepared) -> float | None:
-    """Return the largest probability that a passage answers the question, or None if nobody asked."""
+    """Return the largest probability that a passage answers the question, or None if none was ranked."""
     return max((round(item.probability, 4) for item in prepared.evidence), default=None)
 
 

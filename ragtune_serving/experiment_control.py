@@ -54,7 +54,10 @@ class ExperimentControl:
             self._thread.join(_STOP_SECONDS)
 
     def look(self) -> Advice | None:
-        """Look once, and do what has to be done; None if no experiment runs or another process is looking."""
+        """Read the outcomes once, and change shares, pause, stop or promote as they say.
+
+        Returns None if no experiment runs or another process is doing it.
+        """
         try:
             with self._lock:
                 return run_once(self.store, self.log, self.registry, datetime.now(UTC))

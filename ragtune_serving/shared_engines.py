@@ -19,7 +19,7 @@ from urllib.parse import quote
 from ragtune.errors import EngineError
 from ragtune.ports import RunningEngine
 from ragtune.store.locks import is_held
-from ragtune_serving.deployment import Deployment, Publisher, describe
+from ragtune_serving.deployment import Deployment, Publisher, by_role, describe
 from ragtune_serving.engine import EngineAddress, ServedModel, ServingEngine
 
 _READ_SECONDS = 0.1
@@ -191,8 +191,7 @@ class FollowedDeployment:
     def engines(self) -> dict[str, ServingEngine]:
         """Return {role: engine} of those that there are."""
         # Without the lock: it is called in the event loop, for which a thread that has the lock may wait.
-        roles = {"live": self.live, "next": self.coming, "comparison": self._comparison}
-        return {role: engine for role, engine in roles.items() if engine is not None}
+        return by_role(self.live, self.coming, self._comparison)
 
     def status(self) -> dict[str, Any]:
         """Return the state of every engine, the champion and the last error; requests in flight are this worker's."""

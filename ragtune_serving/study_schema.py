@@ -76,7 +76,7 @@ class Coefficient(BaseModel):
 
     @classmethod
     def of(cls, estimate: Estimate) -> Self:
-        """Return the shape of an estimate."""
+        """Return an estimate as the API sends it."""
         return cls(value=estimate.value, low=estimate.low, high=estimate.high)
 
 

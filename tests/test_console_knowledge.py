@@ -180,4 +180,4 @@ def test_ten_thousand_documents_are_listed_and_found_in_less_than_a_second(tmp_p
     began = time.process_time()
     assert len(catalogue.find({}, "document 999")) == 11
     assert catalogue.document(catalogue.find({}, "Document 9999")[0]).text.startswith("The text of 9999.")
-    assert time.process_time() - began < 1  # measured: 0.03 s
+    assert time.process_time() - began < 1

@@ -231,10 +231,10 @@ def gwet_ac2(counts: "Floats", weights: "Floats") -> Estimate:
 
 
 def bootstrapped(coefficient: Callable[["npt.NDArray[np.int64]"], float], items: int, seed: int) -> Estimate:
-    """Return a coefficient of all items with the 95% percentile interval over resampled items.
+    """Return a coefficient of agreement with its 95% percentile interval over resampled items.
 
     Args:
-        coefficient: gets the numbers of the items to compute it of.
+        coefficient: computes it from the items with these numbers, from 0; a number may come several times.
         items: how many items there are.
         seed: seed of the resampling.
     """

@@ -37,6 +37,6 @@ def alerts(
         try:
             watcher.step()
         except Exception:
-            # `ragtune up` ends everything if one of its programs ends, and a look that fails is no reason for that.
+            # The log says what went wrong, and the next look may work: a database that is locked is free again soon.
             logger.exception("a look for problems failed; the next one tries again")
         ending.wait(settings.alerts.every_minutes * 60)
