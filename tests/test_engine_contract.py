@@ -101,6 +101,21 @@ def test_one_chat_answers_several_at_once(running: RunningEngine) -> None:
     assert [each - read[0] for each in read] == list(range(8))
 
 
+def test_greedy_answers_stay_the_same_beside_sampled_ones(running: RunningEngine) -> None:
+    """A batch with one sampled request must not disturb the others: vLLM's own code for a CPU does, see the plugin."""
+    with closing(running.chat()) as chat, ThreadPoolExecutor(6) as pool:
+        prompts = [counted(*range(n), *range(n)) for n in range(20, 32)]
+
+        def complete(place: int, temperature: float) -> str:
+            return chat.complete(prompts[place], max_tokens=24, temperature=temperature, seed=1).text
+
+        alone = [complete(place, 0) for place in range(len(prompts))]
+        sampled = [pool.submit(complete, place, 0.8) for place in (0, 3, 6)]
+        beside = [pool.submit(complete, place, 0) for place in range(len(prompts))]
+        assert [each.result() for each in beside] == alone
+        assert all(each.result() not in alone for each in sampled)
+
+
 def test_a_prompt_that_is_too_long_is_refused_in_the_engines_words(running: RunningEngine) -> None:
     with closing(running.chat()) as chat, pytest.raises(EngineError, match=rf"(?s){LONGEST}.*max_model_len"):
         chat.complete(counted(*range(LONGEST)), max_tokens=8, temperature=0, seed=1)

@@ -32,6 +32,8 @@ from ragtune.settings import EngineSettings, child_environment
 from ragtune.store.artifacts import file_sha256
 
 _POLL_SECONDS = 0.25
+_PLUGIN = Path(__file__).parent / "engine_plugin"
+"""On the engine's path, where vLLM finds the plugin that makes sampling right."""
 _CPU_BLOCK_TOKENS = 32
 """Requests share a prefix in whole blocks, and the system text is shorter than the 128 tokens of vLLM's CPU default."""
 _CPU_SPECULATIVE_TOKENS = 4
@@ -182,7 +184,10 @@ class VllmEngine(Engine):
         cache = self.home / "engine-cache"
         cache.mkdir(parents=True, exist_ok=True)
         threads = max(1, (self.settings.threads or len(os.sched_getaffinity(0))) // at_once)
+        # A PYTHONPATH of the user stays: it may lead to plugins of their own.
+        path = os.pathsep.join(filter(None, (str(_PLUGIN), os.environ.get("PYTHONPATH"))))
         return child_environment(
+            PYTHONPATH=path,
             VLLM_API_KEY=key,
             VLLM_CACHE_ROOT=str(cache),
             TORCHINDUCTOR_CACHE_DIR=str(cache / "inductor"),
