@@ -476,6 +476,11 @@ def child_environment(**extra: str) -> dict[str, str]:
     return {**quiet, **os.environ, **extra}
 
 
+def python_path(first: Path) -> str:
+    """Return a PYTHONPATH for a child process: the folder `first`, then what the variable holds already."""
+    return os.pathsep.join(filter(None, (str(first), os.environ.get("PYTHONPATH"))))
+
+
 def prepare_process(**extra: str) -> None:
     """Apply the defaults of `child_environment` and `extra` to this process. Call it before heavy libraries load."""
     for name, value in child_environment().items():

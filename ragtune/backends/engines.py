@@ -28,7 +28,7 @@ from ragtune.model.base.capacity import arithmetic, reads_int4
 from ragtune.model.compression.weights import PACKED, storage_format, unpack_w4a16
 from ragtune.ports import ChatModel, Engine, Progress, RunningEngine, silent
 from ragtune.records import content_id
-from ragtune.settings import EngineSettings, child_environment
+from ragtune.settings import EngineSettings, child_environment, python_path
 from ragtune.store.artifacts import file_sha256
 
 _POLL_SECONDS = 0.25
@@ -184,10 +184,8 @@ class VllmEngine(Engine):
         cache = self.home / "engine-cache"
         cache.mkdir(parents=True, exist_ok=True)
         threads = max(1, (self.settings.threads or len(os.sched_getaffinity(0))) // at_once)
-        # A PYTHONPATH of the user stays: it may lead to plugins of their own.
-        path = os.pathsep.join(filter(None, (str(_PLUGIN), os.environ.get("PYTHONPATH"))))
         return child_environment(
-            PYTHONPATH=path,
+            PYTHONPATH=python_path(_PLUGIN),
             VLLM_API_KEY=key,
             VLLM_CACHE_ROOT=str(cache),
             TORCHINDUCTOR_CACHE_DIR=str(cache / "inductor"),

@@ -2,7 +2,7 @@
 
 vLLM 0.32 computes the temperature of each guessed token in a copy that it drops, so a batch with one request above
 temperature 0 divides all its logits by what happens to stand in memory, and every answer of the batch is noise
-(docs/decisions/sampling-with-guessed-tokens.md). The engine finds the plugin by the folder beside this file, which
+(docs/decisions/sampling-with-guessed-tokens.md). The engine finds the plugin by the folder next to this file, which
 `VllmEngine.environment` puts on its path.
 """
 
