@@ -26,7 +26,7 @@ SMALL_TALK_WORDS = 3
 """A question with at most this many content words may be small talk, which needs no evidence: "Are you a bot?" has one.
 Every phrase in languages/en.yaml has at most three."""
 _SURE_PART = 0.2
-"""Part of the refused share that does not depend on the model. Chosen by hand, not measured."""
+"""Least part of the refused share that does not depend on the model. Chosen by hand, not measured."""
 
 
 class Kind(Enum):
@@ -81,13 +81,13 @@ def rules_for(
 ) -> Rules:
     """Return the rules under which about `refused_share` of answerable questions are refused.
 
-    `model_refuses` is the share of answerable questions that the language model refuses by itself. A fifth of
-    `refused_share` goes to questions whatever the model writes, the rest to those that it refuses, so that its
-    refusals count more the fewer they are, and all of them if they are few enough.
+    `model_refuses` is the share of answerable questions that the language model refuses by itself. If that is little,
+    all its refusals stand, and the evidence alone refuses what they leave of `refused_share`. Otherwise a fifth of
+    `refused_share` goes to questions whatever the model writes, and the rest to the least likely ones that it refuses.
     """
-    sure = refused_share * _SURE_PART
+    sure = max(refused_share * _SURE_PART, refused_share - model_refuses)
     rest = refused_share - sure
-    doubtful = rest / model_refuses if model_refuses > rest else float(rest > 0)
+    doubtful = rest / model_refuses if model_refuses > rest else float(refused_share > 0)
     return Rules(
         threshold=model.threshold(sure),
         doubtful=model.threshold(max(sure, doubtful)),
