@@ -192,6 +192,7 @@ class AnswerSettings(Section):
     max_tokens: int = Field(96, ge=1)
     refused_share: float = Field(0.05, ge=0, le=1, description="share of answerable questions that may be refused")
     model_refuses: float = Field(0.01, ge=0, le=1, description="share of answerable questions that the model refuses")
+    model_refuses_foreign: float = Field(0.3, ge=0, le=1, description="the same of questions that are not English")
     quotations: bool = Field(True, description="quote a sentence if the model refuses or has no support")
     language: str = Field(
         "auto", min_length=2, description="language of the sentences around answers, or a pack's file"

@@ -66,6 +66,19 @@ def test_a_quotation_in_place_of_a_refusal_is_marked_in_the_language_of_the_ques
     assert (result.language, result.warnings, result.refused) == ("de", (), False)
 
 
+def test_a_refusal_of_the_model_counts_less_in_a_language_that_it_was_not_trained_on():
+    """The packaged model refuses more than half of the German questions that the passages answer."""
+
+    class ShareIsThreshold(WordEvidence):
+        def threshold(self, refused_share: float) -> float:
+            return refused_share
+
+    settings = AnswerSettings(refused_share=0.2, model_refuses=0.0, model_refuses_foreign=0.8)
+    asked = Answerer(ListRetriever((GERMAN,)), settings, evidence=ShareIsThreshold())
+    assert asked.prepare("When does the canteen close?").rules.doubtful == pytest.approx(1.0)
+    assert asked.prepare("Wann schließt die Mensa?").rules.doubtful == pytest.approx(0.2)
+
+
 def test_a_refusal_is_delivered_in_the_language_of_the_question():
     result = answer("Wie viele Pinguine regieren die Mensa seit dem letzten Winter?")
     assert result.text == "Das konnte ich in den Dokumenten nicht finden."

@@ -105,7 +105,7 @@ class Answerer:
             frame, reply = self.languages.small_talk(question, self.languages.frame(question, history, passages))
             if self.evidence is not None:
                 evidence = rank_evidence(self.evidence, text, passages)
-                rules = self._rules(self.evidence, controls)
+                rules = self._rules(self.evidence, controls, frame)
             retrieval_ms = (time.perf_counter() - started) * 1000
         return Prepared(
             question=question,
@@ -195,11 +195,12 @@ class Answerer:
         completion = generate(chat, prepared, seed)
         return self.conclude(prepared, completion, lambda again: generate(chat, again, seed + 1))
 
-    def _rules(self, model: EvidenceModel, controls: Controls) -> Rules:
+    def _rules(self, model: EvidenceModel, controls: Controls, frame: Frame) -> Rules:
+        is_english = frame.language == "en"
         return rules_for(
             model,
             self.settings.refused_share,
-            self.settings.model_refuses,
+            self.settings.model_refuses if is_english else self.settings.model_refuses_foreign,
             strict=controls.strict_grounding,
             quotations=self.settings.quotations,
         )
