@@ -141,7 +141,7 @@ RESTRUCTURED = [
     ("an unknown directive keeps its content", ".. tabs::\n\n   .. tab:: Linux\n\n      Use apt.\n", "Use apt."),
     ("an unknown role shows its words", "Call :py:func:`~a.b.open_gate` now.", "Call `open_gate` now."),
     ("a role with a title shows the title", "See :ref:`the list <ports>`.", "See the list."),
-    ("a directive that docutils cannot read stays as written", ".. image:: a.png\n   :nonsense: 1\n", ":nonsense: 1"),
+    ("a directive that docutils cannot read stays as written", ".. list-table::\n\n   * - a\n   * - b\n     - c\n", "* - a"),
     ("a footnote stays", "Paid [1]_.\n\n.. [1] In cash.\n", "[^1]: In cash."),
     ("a version note says what it is", ".. versionadded:: 3.1\n   The lamp.\n", "New in version 3.1: The lamp."),
     ("code keeps its language", ".. code-block:: sh\n   :linenos:\n\n   ls -l\n", "```sh\nls -l\n```"),

@@ -72,6 +72,9 @@ def markdown_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
         # Nobody nests so deep on purpose, and the parser would leave words out.
         plain = re.split(r"\n(?:[ \t]*\n)+", text)
         return [Block("paragraph", part.strip("\n")) for part in plain if part.strip()], []
+    for token in tokens:
+        if token.type == "ordered_list_open" and token.markup == ")":
+            token.attrJoin("class", "list-mark-bracket")
     page = parser.renderer.render(tokens, parser.options, environment)
     unused = [name[1:] for name, place in environment.get("footnotes", {}).get("refs", {}).items() if place < 0]
     if unused:

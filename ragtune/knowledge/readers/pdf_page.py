@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ragtune.knowledge.readers.dom import table_text
+from ragtune.knowledge.readers.marks import table_text
 
 if TYPE_CHECKING:
     from pypdfium2 import PdfPage
