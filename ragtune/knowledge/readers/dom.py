@@ -379,8 +379,9 @@ def _is_hidden(node: Any) -> bool:
 
 def _is_verse(node: Any) -> bool:
     """Return whether an element is a line of a verse, or a verse in a verse, as docutils sets them."""
-    kind = node.get("class")
-    return kind == "line" or (kind == "line-block" and node.getparent().get("class") == "line-block")
+    return node.get("class") == "line" or (
+        node.get("class") == "line-block" and bool(node.getparent().get("class") == "line-block")
+    )
 
 
 def _list_of(node: Any) -> _Container:
