@@ -29,10 +29,11 @@ _WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_])+")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
 _ENTITY = re.compile(r"&#?\w+;")
 _RAISED = re.compile(r"<sup>([^<>]*)</sup>")
-_INLINE_TAG = re.compile(r"</?(?:a|b|code|em|font|i|kbd|small|span|strong|sub|sup|tt|u|wbr)\b[^<>]*>")
+_INLINE_TAG = re.compile(r"</?(?:a|b|em|font|i|small|span|strong|sub|sup|u|wbr)\b[^<>]*>")
 _TAG = re.compile(
-    r"</?(?:article|aside|blockquote|br|caption|center|col|colgroup|dd|del|details|div|dl|dt|figcaption|figure|h[1-6]|hr"
-    r"|img|ins|li|main|nav|ol|p|pre|s|section|summary|table|tbody|td|tfoot|th|thead|tr|ul)\b[^<>]*>"
+    r"</?(?:article|aside|blockquote|br|caption|center|code|col|colgroup|dd|del|details|div|dl|dt|figcaption|figure"
+    r"|h[1-6]|hr|img|ins|kbd|li|main|nav|ol|p|pre|s|samp|section|summary|table|tbody|td|tfoot|th|thead|tr|tt|ul)"
+    r"\b[^<>]*>"
 )
 # Names of directives, options and roles: markup that is spelled in words.
 _RST_MARKUP = re.compile(r"(?m)^\s*(?:[*-] +)*\.\. +(?:\|[^|\n]+\| +)?[\w:-]+::|^\s+:[\w-]+:(?=\s|$)|\[#[\w.-]*\]")
@@ -40,7 +41,7 @@ _RST_ROLE = re.compile(r":([\w:+.-]+):`([^`]*)`")
 _RST_SUBSTITUTION = re.compile(r"(?m)^[ \t]*\.\. +\|([^|\n]+)\| +[\w-]+::")
 # Of Markdown: `2. ` at the beginning of an item, `[label]: address`, `[^note]`, and `[words][label]`.
 _LIST_NUMBER = re.compile(r"(?m)^([ \t>*+-]*)\d{1,9}[.)](?=\s)")
-_LABEL_DEFINITION = re.compile(r"(?m)^[ \t>]*\[(?!\^)((?:\\.|[^\]\[\\\n])+)\]:(?=[ \t]*\S)")
+_LABEL_DEFINITION = re.compile(r"(?m)^[ \t>]*\[(?!\^)((?:\\.|[^\]\[\\\n])+)\]:(?=[ \t]*\n?[ \t]*\S)")
 _NOTE_LABEL = re.compile(r"\[\^[^\]\s]+\]")
 _LABEL_USE = re.compile(r"\]\[((?:\\.|[^\]\[\\])+)\]")
 _ESCAPE = re.compile("\x1b\\[[\\d;]*m")  # of a terminal's colours
@@ -186,10 +187,10 @@ def _label(text: str) -> str:
 
 def _restructured_text(raw: bytes) -> str:
     """Return a reStructuredText file without the names of roles, directives, options and substitutions."""
-    text = _raw_text(raw.replace(b"\\ ", b""))
+    text = decode(raw).replace("\\ ", "")
     for name in _RST_SUBSTITUTION.findall(text):
         text = text.replace(f"|{name}|", " ")
-    return _RST_MARKUP.sub(" ", _RST_ROLE.sub(_role_words, text))
+    return _raw_text(_RST_MARKUP.sub(" ", _RST_ROLE.sub(_role_words, text)).encode())
 
 
 def _role_words(role: re.Match[str]) -> str:

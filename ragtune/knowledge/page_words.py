@@ -8,7 +8,8 @@ from ragtune.knowledge.readers.elements import INLINE
 from ragtune.knowledge.readers.html_tables import LINE_NUMBERS
 from ragtune.knowledge.readers.marks import superscript
 
-_JOINED = INLINE - {"rt", "template", "noscript", "svg", "select", "button"}
+_CODE = frozenset({"code", "kbd", "samp", "tt"})
+_JOINED = INLINE - _CODE - {"button", "noscript", "rt", "select", "svg", "template"}
 """Elements within a word. Some others are in a line, too, but what they say stands for itself."""
 _SILENT = frozenset({"script", "style", "annotation", "annotation-xml"})
 _SCRIPTS = frozenset({"msup", "msub", "msubsup", "munder", "mover", "munderover"})
@@ -34,6 +35,7 @@ class _PageWords(HTMLParser):
         self.parts: list[str] = []
         self._silent = 0
         self._raised = 0
+        self._code = 0
         self._apart: list[str] = []
         self._formula: list[tuple[str, bool]] = []  # the open elements, and whether each has a part already
 
@@ -49,8 +51,11 @@ class _PageWords(HTMLParser):
             self._apart.append(tag)
             self.parts.append(" ")
         self._part(tag)
+        self._code += tag in _CODE
 
     def handle_endtag(self, tag: str) -> None:
+        if tag in _CODE:
+            self._code = max(self._code - 1, 0)
         if tag in _SILENT:
             self._silent = max(self._silent - 1, 0)
         if any(name == tag for name, _ in self._formula):
@@ -83,5 +88,5 @@ class _PageWords(HTMLParser):
         self._formula.append((tag, False))
 
     def _part(self, tag: str) -> None:
-        if tag not in _JOINED and not self._formula:
+        if tag not in _JOINED and not self._formula and (tag not in _CODE or self._code == 0):
             self.parts.append(" ")

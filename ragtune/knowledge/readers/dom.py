@@ -254,13 +254,20 @@ class DomReader:
         return superscript(words) if tag == "sup" else words
 
     def _code(self, node: Any) -> None:
-        """Add the lines of a `<pre>` without the numbers that count them."""
-        numbers = [inner for inner in node.iter("span", "a", "i") if counts_lines(inner)]
-        for number in numbers:
-            self._leave_out("line numbers", text_of(number))
-            for inner in number.iter():
-                inner.text, inner.tail = "", inner.tail if inner is number else ""
-        self._add("code", code_block(text_of(node, breaks=True), _language_of(node)))
+        """Add the lines of a `<pre>`, without the numbers that count them and without buttons such as "Copy"."""
+        parts: list[str] = []
+        walk = etree.iterwalk(node, events=("start", "end", "comment", "pi"))
+        for event, inner in walk:
+            if event != "start":
+                parts.append((inner.tail or "") if inner is not node else "")
+            elif inner.tag == "button" or (inner is not node and counts_lines(inner)):
+                self._leave_out("button" if inner.tag == "button" else "line numbers", text_of(inner))
+                walk.skip_subtree()
+            else:
+                # A second `<code>` is the same once more, in another language.
+                is_another = inner.tag == "code" and inner.getparent() is node and any(part.strip() for part in parts)
+                parts += ["\n" if inner.tag == "br" or is_another else "", inner.text or ""]
+        self._add("code", code_block("".join(parts), _language_of(node)))
 
     def _drawing(self, drawing: Any) -> None:
         """Keep the words that a drawing shows; its title and description are those of a picture."""

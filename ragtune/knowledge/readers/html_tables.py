@@ -76,7 +76,8 @@ def is_layout(table: Any) -> bool:
 
 def counts_lines(node: Any) -> bool:
     """Return whether an element holds nothing but the numbers of the lines of a listing."""
-    return LINE_NUMBERS.search(node.get("class") or "") is not None
+    is_marked = LINE_NUMBERS.search(node.get("class") or "") is not None
+    return is_marked and not text_of(node).strip("0123456789 \t\r\n")
 
 
 def listing(table: Any) -> tuple[str, str] | None:

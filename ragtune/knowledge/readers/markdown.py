@@ -89,9 +89,11 @@ def markdown_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
         mark = next(place for place in range(len(blocks) - 1, -1, -1) if blocks[place].kind == "paragraph")
         del blocks[mark]
     used = {one.text for one in reader.left_out}
-    for reference in environment.get("references", {}).values():
+    # Of two definitions of one label the first counts, and a link has shown it already.
+    again = environment.get("duplicate_refs", [])
+    for reference in (*environment.get("references", {}).values(), *again):
         words = [str(reference.get(name) or "") for name in ("href", "title")]
-        if hidden := " ".join(part for part in words if part and part not in used):
+        if hidden := " ".join(part for part in words if part and (reference in again or part not in used)):
             reader.left_out.append(LeftOut(reason="link target", text=hidden))
     reader.left_out += _unseen_words(tokens, text, blocks)
     return blocks, reader.left_out

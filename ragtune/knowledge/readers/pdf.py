@@ -170,10 +170,10 @@ def _heads_of_page(page: Sequence[Line], running: set[str], step: float) -> set[
     below = [place for place in range(max(ends, 0), len(page)) if page[place].text in running]
     below = [place for place in below if not page[place].is_table]
     is_tight = [0 < line.drop <= _WIDER * step * line.size for line in page]
-    if above and above[-1] + 1 < len(page) and is_tight[above[-1] + 1]:
-        above = []
-    if below and below[0] > 0 and is_tight[below[0]]:
-        below = []
+    while above and above[-1] + 1 < len(page) and is_tight[above[-1] + 1]:
+        above.pop()
+    while below and below[0] > 0 and is_tight[below[0]]:
+        below.pop(0)
     return {*above, *below}
 
 
