@@ -28,7 +28,7 @@ from ragtune.evaluation.judges import Judgement
 from ragtune.evaluation.out_of_domain import OutOfDomainQuestion
 from ragtune.evaluation.report.pages import MARKDOWN_NAME
 from ragtune.knowledge.library import Library
-from ragtune.knowledge.sources import Corpus
+from ragtune.knowledge.sources import Corpus, describe_ignored
 from ragtune.model.training.report import AdapterReport
 from ragtune.ports import PairWriter
 from ragtune.records import (
@@ -73,6 +73,7 @@ def documents_page(library: Library, corpus: Corpus) -> Page:
     return {
         "sources": table(["source", "documents", "existing pairs", "not readable", "read at"], shelves),
         "quarantine": table(["source", "path", "reason"], quarantine),
+        "files without a reader": describe_ignored(corpus.ignored) or "none",
         "removed": table(["id", "path", "since"], removed),
         STATES: dg.MetadataValue.json(corpus.states),
         "preview": table(["title", "kind", "text"], preview),

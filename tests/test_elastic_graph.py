@@ -1,10 +1,12 @@
-"""The whole path over a real Elasticsearch: the asset graph, an update, a swap of the index, and an answer."""
+"""The whole path over a real Elasticsearch: every asset, an update, a swap of the index, and `ragtune ask`."""
 
+import json
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -15,15 +17,14 @@ from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.knowledge.indexing import update_index
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.records import Chunk, RetrievalRow
-from ragtune.settings import Settings, load_settings
+from ragtune.settings import Settings, child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
 from ragtune_assets import dataset, feedback, knowledge
 from ragtune_assets.evaluation import retrieval_scores
 from ragtune_assets.materialize import materialize
 from ragtune_assets.resources import build_resources
-from ragtune_serving.client import GatewayClient
-from ragtune_serving.commands.asking import as_row
+from tests import test_graph
 from tests.support.counting_embedder import CountingEmbedder
 from tests.support.elastic import elastic_url
 from tests.support.fake_engine import RunningFake
@@ -132,9 +133,14 @@ def test_the_graph_is_built_and_its_retrieval_measured(home: Home) -> None:
     assert row.index_bytes > 0
 
 
-def test_the_gateway_answers_and_follows_an_update_of_one_document(
-    home: Home, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def asked(gateway: Gateway, question: str) -> dict[str, Any]:
+    """Return what `ragtune ask --json` prints."""
+    done = gateway.cli("ask", question, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_ask_answers_and_follows_an_update_of_one_document(home: Home, tmp_path: Path) -> None:
     index = home.settings.index
     engine = RunningFake("fake", tmp_path / "engine.log")
     gateway = Gateway(
@@ -150,18 +156,16 @@ def test_the_gateway_answers_and_follows_an_update_of_one_document(
     question = "How often does the harbour bell ring before the ferry leaves?"
     try:
         gateway.wait()
-        client = GatewayClient(home.settings.model_copy(update={"gateway_url": gateway.url}))
-        request.addfinalizer(client.close)
-        before = client.ask(question)
-        assert "rings three times" in before.text
-        (citation,) = as_row("q", before)["citations"]
+        before = asked(gateway, question)
+        assert "rings three times" in before["answer"]
+        (citation,) = before["citations"]
         assert citation["source"] == "bell.txt"
         (home.docs / "bell.txt").write_text(BELL.format("seven"))
         home.build("raw_documents", "chunks", "search_index")
         assert home.metadata("search_index")["embedded"] == 1
-        after = client.ask(question)
-        assert "rings seven times" in after.text
-        assert (after.fields["citations"][0]["page"], after.fields["citations"][0]["start"]) == (0, 0)
+        after = asked(gateway, question)
+        assert "rings seven times" in after["answer"]
+        assert (after["citations"][0]["page"], after["citations"][0]["start"]) == (0, 0)
     finally:
         gateway.kill()
         engine.stop()
@@ -195,3 +199,21 @@ def test_a_new_embedder_gets_an_index_of_its_own_which_replaces_the_old_one_in_o
     assert hit.chunk.origin == "gate.txt"
     update_index(new, other, passages[1:])
     assert existing_indices(own.index.url, name) == {after}, "the next update removes the old index"
+
+
+@pytest.mark.graph
+@pytest.mark.engine
+@pytest.mark.skipif(not test_graph.ENGINE.is_file(), reason=f"there is no engine environment at {test_graph.ENGINE}")
+def test_every_asset_is_built(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = f"{name}-whole"
+    over = {"RAGTUNE_INDEX__BACKEND": "elasticsearch", "RAGTUNE_INDEX__URL": elastic_url(), "RAGTUNE_INDEX__NAME": own}
+    for variable, value in {**test_graph.SMALL, **over, "RAGTUNE_HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(variable, value)
+    whole = test_graph.Home(load_settings(), child_environment())
+    assert len(test_graph.built(whole.materialize())) == 31
+    chunks = whole.store.read_records(whole.ref("chunks"), Chunk)
+    embedder = embedder_from(whole.settings)
+    with closing(search_index_from(whole.settings, embedder)) as index:
+        assert set(index.versions()) == {chunk.id for chunk in chunks if not chunk.duplicate_of}
+    assert not (tmp_path / "index").exists(), "nothing is in the embedded index"
+    assert len(whole.registry.versions()) == 1

@@ -149,7 +149,9 @@ def test_a_blank_cell_changes_no_other_cell_and_blank_rows_and_columns_leave() -
     ):
         book.active.append(row)
     text = read_bytes("a.xlsx", saved(book)).text
-    assert text.endswith("| Ship | Units | Done |\n| Elsa | 12 | TRUE |\n| Ida |  | FALSE |")
+    assert text.endswith(
+        "PROGRESS\n\n| Ship | Units | Done |\n| --- | --- | --- |\n| Elsa | 12 | TRUE |\n| Ida |  | FALSE |"
+    )
     assert "NaN" not in text
 
 

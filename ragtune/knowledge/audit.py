@@ -5,20 +5,20 @@ parser, the XML of an office file, PDFium's text, patterns), so that a reader ca
 """
 
 import html
-import io
 import json
 import re
 import unicodedata
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from ragtune.knowledge.office_words import EXTRACTORS as OFFICE_EXTRACTORS
 from ragtune.knowledge.page_words import page_words
 from ragtune.knowledge.pandoc_words import EXTRACTORS as PANDOC_EXTRACTORS
 from ragtune.knowledge.readers.encoding import decode
+from ragtune.knowledge.readers.marks import superscript
 from ragtune.knowledge.readers.reading import Reading
 from ragtune.knowledge.readers.web_page import decode_page
 from ragtune.records import Chunk, Document
@@ -28,28 +28,34 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\u
 _WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_])+")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
 _ENTITY = re.compile(r"&#?\w+;")
-_SUPERSCRIPT = re.compile(r"<sup>([+−–-]?\d+)</sup>")
-_CHART = re.compile(r"ppt/charts/chart[^/]*\.xml")
-_NAMES, _CACHED = re.compile(r"<c:strCache>.*?</c:strCache>", re.DOTALL), re.compile(r"<c:v>([^<]*)</c:v>")
-_WORD_POWER = re.compile(r'(<w:vertAlign w:val="superscript"/>(?:(?!</w:r>).)*?<w:t\b[^>]*>)([+−–-]?\d+)(?=</w:t>)')
-_INLINE_TAG = re.compile(r"</?(?:a|b|code|em|font|i|kbd|small|span|strong|sub|sup|tt|u|wbr)\b[^<>]*>")
+_RAISED = re.compile(r"<sup>([^<>]*)</sup>")
+_INLINE_TAG = re.compile(r"</?(?:a|b|em|font|i|small|span|strong|sub|sup|u|wbr)\b[^<>]*>")
 _TAG = re.compile(
-    r"</?(?:article|aside|blockquote|br|caption|center|col|colgroup|dd|del|details|div|dl|dt|figcaption|figure|h[1-6]|hr"
-    r"|img|ins|li|main|nav|ol|p|pre|s|section|summary|table|tbody|td|tfoot|th|thead|tr|ul)\b[^<>]*>"
+    r"</?(?:article|aside|blockquote|br|caption|center|code|col|colgroup|dd|del|details|div|dl|dt|figcaption|figure"
+    r"|h[1-6]|hr|img|ins|kbd|li|main|nav|ol|p|pre|s|samp|section|summary|table|tbody|td|tfoot|th|thead|tr|tt|ul)"
+    r"\b[^<>]*>"
 )
 # Names of directives, options and roles: markup that is spelled in words.
-_RST_MARKUP = re.compile(
-    r"(?m)^\s*(?:[*-] +)*\.\. +(?:\|[^|\n]+\| +)?[\w:-]+::|^\s+:[\w-]+:(?=\s|$)|:[\w:+.-]+:(?=`)|\[#[\w.-]*\]"
-)
+_RST_MARKUP = re.compile(r"(?m)^\s*(?:[*-] +)*\.\. +(?:\|[^|\n]+\| +)?[\w:-]+::|^\s+:[\w-]+:(?=\s|$)|\[#[\w.-]*\]")
+_RST_ROLE = re.compile(r":([\w:+.-]+):`([^`]*)`")
+_RST_SUBSTITUTION = re.compile(r"(?m)^[ \t]*\.\. +\|([^|\n]+)\| +[\w-]+::")
 # Of Markdown: `2. ` at the beginning of an item, `[label]: address`, `[^note]`, and `[words][label]`.
 _LIST_NUMBER = re.compile(r"(?m)^([ \t>*+-]*)\d{1,9}[.)](?=\s)")
-_LABEL_DEFINITION = re.compile(r"(?m)^[ \t>]*\[(?!\^)((?:\\.|[^\]\[\\\n])+)\]:(?=[ \t]*\S)")
+_LABEL_DEFINITION = re.compile(r"(?m)^[ \t>]*\[(?!\^)((?:\\.|[^\]\[\\\n])+)\]:(?=[ \t]*\n?[ \t]*\S)")
 _NOTE_LABEL = re.compile(r"\[\^[^\]\s]+\]")
 _LABEL_USE = re.compile(r"\]\[((?:\\.|[^\]\[\\])+)\]")
 _ESCAPE = re.compile("\x1b\\[[\\d;]*m")  # of a terminal's colours
 _REPEATED = "repeated in the document"
 # A hyphen at the end of a line, also as PDFium marks it: whether the word is one or two is not for this module to say.
 _BROKEN_WORD = re.compile(r"[^\W_]+(?:[\x02\ufffe]|-\s*\n)[^\W_]+")
+
+# PDFium's text knows nothing of raised digits, and puts a space where the size of the type changes.
+_WAYS_TO_SET_DIGITS: tuple[Callable[[str], str], ...] = (
+    lambda text: text.replace("^", ""),
+    lambda text: re.sub(r"\^|(?<=[^\W\d_])(?=\d)", " ", text),
+    lambda text: re.sub(r"(?<=\d)(?=[^\W\d_])", " ", text),
+    lambda text: re.sub(r"(?<=\d)(?=[^\W\d_])|(?<=[^\W\d_])(?=\d)", " ", text),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +92,11 @@ def count_words(text: str) -> Counter[str]:
 def audit(path: str, raw: bytes, reading: Reading) -> tuple[int, tuple[str, ...]]:
     """Return how many words a file has, and all those that are neither in the reading nor left out by it."""
     source = count_words(_source_text(path, raw))
-    lost = source - count_words(reading.text) - count_words(reading.title)
+    found = count_words(reading.text)
+    lost = source - found - count_words(reading.title)
+    if lost and path.lower().endswith(".pdf"):
+        for way in _WAYS_TO_SET_DIGITS:
+            lost -= count_words(way(reading.text)) - found
     for part in reading.left_out:
         if not lost:
             break
@@ -153,9 +163,13 @@ def _source_text(path: str, raw: bytes) -> str:
 
 def _raw_text(raw: bytes) -> str:
     """Return a text file without the tags of HTML in it; with its entities as the characters they stand for."""
-    text = _SUPERSCRIPT.sub(r" \1 ", decode(raw))
+    text = _RAISED.sub(_apart_if_exponent, decode(raw))
     text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), _TAG.sub(" ", _INLINE_TAG.sub("", text)))
     return text.replace("_", " ")
+
+
+def _apart_if_exponent(raised: re.Match[str]) -> str:
+    return raised[1] if superscript(raised[1]) == raised[1] else f" {raised[1]} "
 
 
 def _markdown_text(raw: bytes) -> str:
@@ -172,7 +186,16 @@ def _label(text: str) -> str:
 
 
 def _restructured_text(raw: bytes) -> str:
-    return _RST_MARKUP.sub(" ", _raw_text(raw.replace(b"\\ ", b"")))
+    """Return a reStructuredText file without the names of roles, directives, options and substitutions."""
+    text = decode(raw).replace("\\ ", "")
+    for name in _RST_SUBSTITUTION.findall(text):
+        text = text.replace(f"|{name}|", " ")
+    return _raw_text(_RST_MARKUP.sub(" ", _RST_ROLE.sub(_role_words, text)).encode())
+
+
+def _role_words(role: re.Match[str]) -> str:
+    is_exponent = role[1] in ("sup", "superscript") and superscript(role[2]) != role[2]
+    return f" {role[2]} " if is_exponent else role[2]
 
 
 def _notebook_text(raw: bytes) -> str:
@@ -182,7 +205,7 @@ def _notebook_text(raw: bytes) -> str:
 def _strings(value: Any, name: str = "") -> Iterator[str]:
     """Yield what the cells of a notebook say: `source`, `text`, and one of the forms in which an output is kept."""
     if isinstance(value, str):
-        if name in ("source", "text", "text/plain", "text/markdown"):
+        if name in ("source", "text", "text/plain", "text/markdown", "text/latex"):
             yield value
         elif name == "text/html":
             yield page_words(value)
@@ -192,7 +215,7 @@ def _strings(value: Any, name: str = "") -> Iterator[str]:
         # An output says the same in several forms; those with words in them are in this order.
         forms = [
             form
-            for form in ("text/markdown", "text/html", "text/plain")
+            for form in ("text/markdown", "text/html", "text/latex", "text/plain")
             if "".join(_strings(value.get(form), form)).strip()
         ]
         for key, part in value.items():
@@ -203,46 +226,8 @@ def _strings(value: Any, name: str = "") -> Iterator[str]:
             yield from _strings(part, name)
 
 
-def _office_text(raw: bytes, parts: str, text: str) -> str:
-    """Return the text in the elements named `text` of the parts whose names match."""
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        names = [name for name in archive.namelist() if re.fullmatch(parts, name)]
-        pages = [archive.read(name).decode("utf-8", "replace") for name in names]
-    element = re.compile(rf"<{text}(?:\s[^>]*)?>([^<]*)</{text}>")
-    return html.unescape(" ".join(words for page in pages for words in element.findall(page)))
-
-
-def _workbook_text(raw: bytes) -> str:
-    cells = _office_text(raw, r"xl/(?:sharedStrings|worksheets/sheet\d+)\.xml", text="t")
-    boxes = _office_text(raw, r"xl/drawings/drawing\d+\.xml", text="a:t")
-    return f"{cells} {boxes}"
-
-
-def _slides_text(raw: bytes) -> str:
-    """Return the text of slides, notes, charts and diagrams, with the names of a chart's series and categories."""
-    parts = r"ppt/(?:slides|notesSlides|charts|diagrams)/(?!drawing)\w+\.xml"
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        charts = [archive.read(name).decode("utf-8", "replace") for name in archive.namelist() if _CHART.match(name)]
-    # Each series repeats the names of the categories.
-    names = [name for chart in charts for name in dict.fromkeys(_CACHED.findall("".join(_NAMES.findall(chart))))]
-    return " ".join([_office_text(raw, parts, text="a:t"), html.unescape(" ".join(names))])
-
-
 def _web_page_text(raw: bytes) -> str:
     return page_words(decode_page(raw))
-
-
-def _word_text(raw: bytes) -> str:
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        names = [
-            name for name in archive.namelist() if re.fullmatch(r"word/(?:document|footnotes|endnotes)\.xml", name)
-        ]
-        parts = [archive.read(name).decode("utf-8", "replace") for name in names]
-    page = _WORD_POWER.sub(r"\1 \2 ", " ".join(parts))
-    # The parts of a formula are apart: an exponent is not a part of its base's word.
-    page = re.sub(r"<m:(?:num|sub|sup|deg|fName)>|</m:(?:e|num|den|sup|sub|deg|fName|lim)>", " ", page)
-    runs = re.sub(r"</w:p>|<w:(?:tab|br|cr)\b[^>]*/>|</w:tc>", " ", page)
-    return html.unescape(re.sub(r"<w:(?:delText|instrText)\b.*?</w:(?:delText|instrText)>|<[^>]+>", "", runs))
 
 
 def _pdf_text(raw: bytes) -> str:
@@ -252,25 +237,46 @@ def _pdf_text(raw: bytes) -> str:
     (`benchmarks/documents/speed.json`).
     """
     import pypdfium2
+    from pypdfium2 import raw as pdfium
 
     document = pypdfium2.PdfDocument(raw)
-    pages = [page.get_textpage().get_text_range() for page in document]
+    if document.get_formtype() != pdfium.FORMTYPE_NONE:
+        document.init_forms()
+    pages = []
+    for number in range(len(document)):
+        page = document[number]
+        if _has_words_over_it(page):
+            pdfium.FPDFPage_Flatten(page, pdfium.FLAT_NORMALDISPLAY)
+            page.close()
+            page = document[number]
+        pages.append(page.get_textpage().get_text_range())
     document.close()
     return _BROKEN_WORD.sub(" ", "\n".join(pages))
+
+
+def _has_words_over_it(page: Any) -> bool:
+    """Return whether fields of a form, or words, are drawn over a page; PDFium can make them a part of it."""
+    from pypdfium2 import raw as pdfium
+
+    for number in range(pdfium.FPDFPage_GetAnnotCount(page)):
+        annotation = pdfium.FPDFPage_GetAnnot(page, number)
+        kind = pdfium.FPDFAnnot_GetSubtype(annotation)
+        pdfium.FPDFPage_CloseAnnot(annotation)
+        if kind in (pdfium.FPDF_ANNOT_WIDGET, pdfium.FPDF_ANNOT_FREETEXT, pdfium.FPDF_ANNOT_STAMP):
+            return True
+    return False
 
 
 _EXTRACTORS: dict[str, Callable[[bytes], str]] = {
     ".html": _web_page_text,
     ".htm": _web_page_text,
     ".xhtml": _web_page_text,
-    ".docx": _word_text,
     ".pdf": _pdf_text,
     ".md": _markdown_text,
     ".markdown": _markdown_text,
     ".mdx": _markdown_text,
     ".rst": _restructured_text,
     ".ipynb": _notebook_text,
-    ".xlsx": _workbook_text,
-    ".pptx": _slides_text,
+    **OFFICE_EXTRACTORS,
     **PANDOC_EXTRACTORS,
 }

@@ -7,10 +7,11 @@ sources that were read, and a JSON lines file for each of them has its documents
 import difflib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -51,7 +52,8 @@ class Decisions:
 class Shelf:
     """The documents or existing pairs last read from one source, including documents that a person removed.
 
-    `read_at` is in UTC. `state` is the fingerprint that the source's files had when the read began.
+    `read_at` is in UTC. `state` is the fingerprint that the source's files had when the read began. `ignored` is
+    {ending: files that no reader reads}.
     """
 
     spec: str
@@ -60,6 +62,7 @@ class Shelf:
     documents: tuple[Document, ...]
     quarantine: tuple[QuarantinedDocument, ...]
     pairs: tuple[ExistingPair, ...] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
 
 Named = TypeVar("Named", Document, RemovedDocument)
@@ -230,6 +233,10 @@ class Library:
         """Return the document, removed or not, with this id, path or title; raise SourceError as `remove` does."""
         return _pick(name, [doc for shelf in self._existing_shelves() for doc in shelf.documents], "document")
 
+    def ignored(self) -> dict[str, int]:
+        """Return {ending: files that no reader reads} of the last read; raise SourceError if there was no read yet."""
+        return dict(sum((Counter(shelf.ignored) for shelf in self._existing_shelves()), Counter()))
+
     def quarantine(self) -> list[QuarantinedDocument]:
         """Return what the last read could not read, with the reasons; raise SourceError if there was no read yet."""
         return [bad for shelf in self._existing_shelves() for bad in shelf.quarantine]
@@ -284,13 +291,15 @@ class Library:
             )
         return shelves
 
-    def _load_shelf(self, row: dict[str, str]) -> Shelf:
+    def _load_shelf(self, row: dict[str, Any]) -> Shelf:
         lines = [json.loads(line) for line in (self.folder / row["file"]).read_text().splitlines()]
         quarantine = tuple(QuarantinedDocument(**line) for line in lines if "reason" in line)
         pairs = tuple(ExistingPair(**line) for line in lines if "question" in line)
         others = (line for line in lines if "reason" not in line and "question" not in line)
         documents = tuple(map(_DOCUMENT.validate_python, others))
-        return Shelf(row["spec"], row["read_at"], row["state"], documents, quarantine, pairs)
+        # A home of an earlier release does not say what was ignored.
+        ignored = row.get("ignored", {})
+        return Shelf(row["spec"], row["read_at"], row["state"], documents, quarantine, pairs, ignored)
 
     def _write_shelves(self, shelves: Sequence[Shelf]) -> None:
         """Replace what `shelves` returns; write only new documents. If a source comes twice, the last one counts."""
@@ -299,7 +308,8 @@ class Library:
         old_rows = json.loads(path.read_text()) if path.is_file() else []
         for shelf in shelves:
             name = f"{content_id(_canonical(shelf.spec))}.jsonl"
-            rows[name] = {"spec": shelf.spec, "read_at": shelf.read_at, "state": shelf.state, "file": name}
+            facts = {"spec": shelf.spec, "read_at": shelf.read_at, "state": shelf.state, "file": name}
+            rows[name] = {**facts, "ignored": dict(shelf.ignored)}
             if rows[name] not in old_rows:
                 records: list[Document | QuarantinedDocument | ExistingPair] = [
                     *shelf.documents,
@@ -316,11 +326,11 @@ def _read_shelf(spec: str, progress: Progress) -> Shelf:
     state = source_state(spec)
     corpus = read_source(spec, progress)
     documents, quarantine, pairs = tuple(corpus.documents), tuple(corpus.quarantine), tuple(corpus.pairs)
-    return Shelf(without_password(spec), now(), state, documents, quarantine, pairs)
+    return Shelf(without_password(spec), now(), state, documents, quarantine, pairs, corpus.ignored)
 
 
 def _corpus(shelf: Shelf) -> Corpus:
-    return Corpus([*shelf.documents], [*shelf.quarantine], [*shelf.pairs])
+    return Corpus([*shelf.documents], [*shelf.quarantine], [*shelf.pairs], Counter(shelf.ignored))
 
 
 def _canonical(spec: str) -> str:

@@ -7,7 +7,7 @@ be read at all is an error.
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -37,12 +37,14 @@ _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", ".git"}
 class Corpus:
     """The documents and existing pairs of all sources, and what could not be read.
 
-    `states` is {source: fingerprint}; `Library.read` fills it in.
+    `ignored` is {ending: files that no reader reads}, with "" for files without an ending. `states` is
+    {source: fingerprint}; `Library.read` fills it in.
     """
 
     documents: list[Document] = field(default_factory=list)
     quarantine: list[QuarantinedDocument] = field(default_factory=list)
     pairs: list[ExistingPair] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
     states: dict[str, str] = field(default_factory=dict)
 
 
@@ -80,6 +82,7 @@ def join_corpora(parts: Sequence[Corpus], specs: Sequence[str]) -> Corpus:
         [document for part in parts for document in part.documents],
         [document for part in parts for document in part.quarantine],
         [pair for part in parts for pair in part.pairs],
+        sum((part.ignored for part in parts), Counter()),
     )
     if not corpus.documents and corpus.pairs and all(spec.strip().startswith("pairs:") for spec in specs):
         raise SourceError(
@@ -146,6 +149,15 @@ def source_state(spec: str) -> str:
     return content_id(*(f"{file.path} {file.size} {file.stamp}" for file in watched))
 
 
+def describe_ignored(ignored: Mapping[str, int]) -> str:
+    """Return the numbers of files that no reader reads, with what to do about some; "" if there are none."""
+    names = {".doc": ".docx", ".dot": ".docx", ".ppt": ".pptx", ".rtf": ".docx", ".xls": ".xlsx"}
+    advice = {ending: f" (save as {name})" for ending, name in names.items()}
+    advice |= dict.fromkeys((".7z", ".gz", ".rar", ".tar", ".tgz", ".zip"), " (unpack)")
+    kinds = sorted(ignored.items(), key=lambda kind: (-kind[1], kind[0]))
+    return ", ".join(f"{count} {kind or 'without an ending'}{advice.get(kind, '')}" for kind, count in kinds)
+
+
 def _is_document(file: _File) -> bool:
     return can_read(file.path) or file.path.lower().endswith(".jsonl")
 
@@ -153,9 +165,11 @@ def _is_document(file: _File) -> bool:
 def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corpus:
     corpus = Corpus()
     readable = [file for file in files if file.problem or _is_document(file)]
+    corpus.ignored.update(
+        PurePosixPath(file.path).suffix.lower() for file in files if not file.problem and not _is_document(file)
+    )
     if not readable:
-        kinds = Counter(PurePosixPath(file.path).suffix or "no suffix" for file in files)
-        contents = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+        contents = ", ".join(f"{count} {kind or 'no suffix'}" for kind, count in corpus.ignored.most_common(5))
         raise SourceError(
             f"{source} holds no readable document ({contents or 'it is empty'}).",
             expected="Markdown, reStructuredText, text, HTML, PDF, Office, CSV, notebook, source code or JSONL files",

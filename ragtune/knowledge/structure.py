@@ -16,6 +16,8 @@ CountTokens = Callable[[Sequence[str]], list[int]]
 _HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*#*\s*$")
 _FENCE = re.compile(r"^\s*(```+|~~~+)")
 _ITEM = re.compile(r"^(\s*)(?:[-*+•]|\d+[.)])\s+")
+# In what is known to be a list, letters and Roman numbers count too. Elsewhere `A. Smith` is a person.
+_LIST_ITEM = re.compile(r"^(\s*)(?:[-*+•]|\(?(?:\d+|[A-Za-z]|[ivxlcdm]+|[IVXLCDM]+)[.)])\s+")
 _BAR = re.compile(r"(?<!\\)\|")
 _LABEL = re.compile(r"^(Parameters|Attributes|Values|Returns|Yields|Raises|Examples|Methods|Bases):(?:\s|$)")
 
@@ -115,8 +117,8 @@ def section_tree(text: str, spans: Sequence[BlockSpan]) -> Section:
     return root
 
 
-def _groups(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield runs of lines that belong together, with their kind."""
+def _groups(lines: list[str], item: re.Pattern[str] = _ITEM) -> Iterator[tuple[str, list[str]]]:
+    """Yield runs of lines that belong together, with their kind; `item` matches the beginning of a list item."""
     at = 0
     while at < len(lines):
         line = lines[at]
@@ -137,9 +139,9 @@ def _groups(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
             while end < len(lines) and lines[end].lstrip().startswith("|"):
                 end += 1
         else:
-            kind = "list" if _ITEM.match(line) else "paragraph"
-            end = _text_end(lines, at, kind)
-            if kind == "paragraph" and any(_ITEM.match(part) for part in lines[at + 1 : end]):
+            kind = "list" if item.match(line) else "paragraph"
+            end = _text_end(lines, at, kind, item)
+            if kind == "paragraph" and any(item.match(part) for part in lines[at + 1 : end]):
                 kind = "list"
         if end == at + 2 and kind == "paragraph" and re.fullmatch(r"=+|-{3,}", lines[at + 1].strip()):
             yield "heading", [("# " if lines[at + 1].strip()[0] == "=" else "## ") + line.strip()]
@@ -148,15 +150,15 @@ def _groups(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
         at = end
 
 
-def _text_end(lines: list[str], at: int, kind: str) -> int:
+def _text_end(lines: list[str], at: int, kind: str, item: re.Pattern[str]) -> int:
     """Return the line at which a paragraph or list ends; a list goes on over blank lines and into indented code."""
     end = at + 1
     while end < len(lines):
         line = lines[end]
         if not line.strip():
             following = next((part for part in lines[end:] if part.strip()), "")
-            goes_on = following.startswith("  ") and (kind == "list" or _ITEM.match(lines[end - 1]) is not None)
-            if not (goes_on or (kind == "list" and _ITEM.match(following))):
+            goes_on = following.startswith("  ") and (kind == "list" or item.match(lines[end - 1]) is not None)
+            if not (goes_on or (kind == "list" and item.match(following))):
                 return end
         elif _HEADING.match(line) or (line.lstrip().startswith("|") and kind != "list"):
             return end
@@ -166,7 +168,7 @@ def _text_end(lines: list[str], at: int, kind: str) -> int:
             end += 1
             while end < len(lines) and not lines[end].strip().startswith(fence[1]):
                 end += 1
-        elif _ITEM.match(line) and kind == "paragraph" and not line.startswith(" "):
+        elif item.match(line) and kind == "paragraph" and not line.startswith(" "):
             kind = "list"
         end += 1
     return end
@@ -223,21 +225,22 @@ def _groups_of(item: str) -> list[Block]:
     """Return the blocks inside a long list item: its text, nested lists, code."""
     lines = item.split("\n")
     end = 1
-    while end < len(lines) and lines[end].strip() and not (_ITEM.match(lines[end]) or _FENCE.match(lines[end])):
+    while end < len(lines) and lines[end].strip() and not (_LIST_ITEM.match(lines[end]) or _FENCE.match(lines[end])):
         end += 1
     rest = lines[end:]
     margin = min((len(line) - len(line.lstrip()) for line in rest if line.strip()), default=0)
-    inner = [Block("\n".join(group).rstrip(), kind) for kind, group in _groups([line[margin:] for line in rest])]
+    rest = [line[margin:] for line in rest]
+    inner = [Block("\n".join(group).rstrip(), kind) for kind, group in _groups(rest, _LIST_ITEM)]
     return [Block("\n".join(lines[:end])), *inner]
 
 
 def _items(text: str) -> list[str]:
     lines = text.split("\n")
-    margins = [len(match[1]) for line in lines if (match := _ITEM.match(line))]
+    margins = [len(match[1]) for line in lines if (match := _LIST_ITEM.match(line))]
     margin = min(margins, default=0)
     items: list[list[str]] = [[]]
     for line in lines:
-        match = _ITEM.match(line)
+        match = _LIST_ITEM.match(line)
         if match and len(match[1]) == margin and items[-1]:
             items.append([])
         items[-1].append(line)

@@ -40,8 +40,8 @@ _ABBREVIATED = "|".join(re.escape(word) for words in ABBREVIATIONS.values() for 
 _LONGEST_ABBREVIATION = max(len(word) for words in ABBREVIATIONS.values() for word in words)
 # An abbreviation or an initial ("J. Smith").
 _ABBREVIATION = re.compile(rf"\b(?:{_ABBREVIATED}|[A-Z])\.$")
-# The number of a list item ("1. Install it").
-_ITEM_NUMBER = re.compile(r"\(?\d+\.")
+# The number of a list item ("1. Install it", "b. Run it").
+_ITEM_NUMBER = re.compile(r"\(?(?:\d+|[a-z]|[ivxlc]+)\.")
 # "1. Install it. 2. Run it."
 _NUMBERED = re.compile(r"\(?\d{1,2}[.)] ")
 # Scripts without spaces have none behind a sentence either.

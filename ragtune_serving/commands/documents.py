@@ -38,6 +38,7 @@ def index(
 ) -> None:
     """Build or update the search index; only passages that changed are embedded."""
     from ragtune.knowledge.library import Library
+    from ragtune.knowledge.sources import describe_ignored
 
     settings = load_settings()
     started = time.monotonic()
@@ -46,11 +47,14 @@ def index(
         update = bring_up_to_date(settings, corpus.documents, progress)
     for document in corpus.quarantine:
         err.print(f"Left out {document.path}: {document.reason}")
+    if corpus.ignored:
+        err.print(f"No reader for: {describe_ignored(corpus.ignored)}")
     counts = {
         **asdict(update),
         "documents": len(corpus.documents),
         "existing_pairs": len(corpus.pairs),
         "left_out": len(corpus.quarantine),
+        "ignored": dict(corpus.ignored),
         "seconds": round(time.monotonic() - started, 3),
     }
     if json_:

@@ -9,7 +9,7 @@ import typer
 from ragtune.knowledge.audit import Account, account_all
 from ragtune.knowledge.duplicates import same_under_other_titles
 from ragtune.knowledge.library import Library, RemovedDocument
-from ragtune.knowledge.sources import without_password
+from ragtune.knowledge.sources import describe_ignored, without_password
 from ragtune.records import Chunk, Document, IndexUpdate
 from ragtune.settings import SOURCE_FORMS, Settings, load_settings
 from ragtune.text.whitespace import collapse_whitespace
@@ -151,14 +151,17 @@ def restore(names: Names, json_: Json = False) -> None:
 
 @documents.command()
 def quarantine(json_: Json = False) -> None:
-    """List the documents that could not be read, with the reasons."""
-    unreadable = Library(load_settings()).quarantine()
+    """List the documents that could not be read, with the reasons, and the kinds of files that have no reader."""
+    library = Library(load_settings())
+    unreadable = library.quarantine()
     if json_:
         print_json([asdict(document) for document in unreadable])
         return
     for document in unreadable:
         out.print(f"{document.path}  ({document.source})\n   {document.reason}")
     out.print(f"Not readable: {len(unreadable)}", style="dim")
+    if ignored := describe_ignored(library.ignored()):
+        out.print(f"No reader for: {ignored}", style="dim")
 
 
 @sources.command("list")
@@ -171,7 +174,8 @@ def list_sources(json_: Json = False) -> None:
         return
     for row in rows:
         contents = f"{row['documents']} documents" if not row["pairs"] else f"{row['pairs']} existing pairs"
-        counts = f"{contents}, {row['quarantined']} not readable, read {row['read_at']}"
+        no_reader = f", {row['ignored']} without a reader" if row["ignored"] else ""
+        counts = f"{contents}, {row['quarantined']} not readable{no_reader}, read {row['read_at']}"
         out.print(f"{row['source']}  ({row['named_in']})  {counts if row['read_at'] else 'never read'}")
 
 
@@ -228,6 +232,7 @@ def source_rows(library: Library) -> list[dict[str, Any]]:
                 "documents": len(shelf.documents) if shelf else 0,
                 "pairs": len(shelf.pairs) if shelf else 0,
                 "quarantined": len(shelf.quarantine) if shelf else 0,
+                "ignored": sum(shelf.ignored.values()) if shelf else 0,
                 "read_at": shelf.read_at if shelf else "",
             }
         )

@@ -4,7 +4,7 @@ from typing import Any
 
 from lxml import etree
 
-from ragtune.knowledge.readers.dom import table_text
+from ragtune.knowledge.readers.marks import table_text
 from ragtune.text.whitespace import collapse_whitespace
 
 _C = "{http://schemas.openxmlformats.org/drawingml/2006/chart}"
@@ -19,10 +19,15 @@ def chart_title(chart: bytes) -> str:
 
 
 def chart_tables(chart: bytes) -> list[str]:
-    """Return the data of a chart as Markdown tables: a row per category, a column per series.
+    """Return the data of a chart as Markdown tables."""
+    return [table_text(rows, head) for rows, head in chart_rows(chart)]
 
-    Series with the same categories share a table. The values are those that the file keeps from the last time the
-    chart was drawn.
+
+def chart_rows(chart: bytes) -> list[tuple[list[list[str]], bool]]:
+    """Return the data of a chart: (rows of cells, whether the first names the columns) for each table.
+
+    A table has a row per category and a column per series. Series with the same categories share a table. The values
+    are those that the file keeps from the last time the chart was drawn.
     """
     columns: list[tuple[dict[int, str], list[tuple[str, dict[int, str]]]]] = []
     for series in _parse(chart).iter(f"{_C}ser"):
@@ -31,7 +36,7 @@ def chart_tables(chart: bytes) -> list[str]:
         if not columns or columns[-1][0] != categories:
             columns.append((categories, []))
         columns[-1][1].append((_label(series), values))
-    return [table for categories, series in columns if (table := _table(categories, series))]
+    return [_rows(categories, series) for categories, series in columns if categories or any(map(_values, series))]
 
 
 def diagram_items(diagram: bytes) -> list[str]:
@@ -48,11 +53,15 @@ def _label(series: Any) -> str:
     return collapse_whitespace(" ".join(name.itertext(f"{_C}v"))) if name is not None else ""
 
 
-def _table(categories: dict[int, str], series: list[tuple[str, dict[int, str]]]) -> str:
+def _values(series: tuple[str, dict[int, str]]) -> dict[int, str]:
+    return series[1]
+
+
+def _rows(categories: dict[int, str], series: list[tuple[str, dict[int, str]]]) -> tuple[list[list[str]], bool]:
     places = sorted({place for _, values in series for place in values} | set(categories))
     rows = [[categories.get(place, ""), *(values.get(place, "") for _, values in series)] for place in places]
     labels = [label for label, _ in series]
-    return table_text([["", *labels], *rows] if any(labels) else rows, head=any(labels)) if rows else ""
+    return ([["", *labels], *rows] if any(labels) else rows), any(labels)
 
 
 def _points(data: Any) -> dict[int, str]:

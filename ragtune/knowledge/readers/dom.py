@@ -5,54 +5,52 @@ Everything visible is kept, except for what `_FURNITURE` and `_FIELDS` list; wha
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from lxml import etree, html
 
 from ragtune.knowledge.blocks import Block
+from ragtune.knowledge.readers.elements import HEADINGS, INLINE, is_inside, text_of, whole_number, words_of
+from ragtune.knowledge.readers.html_tables import counts_lines, grid, is_layout, listing
+from ragtune.knowledge.readers.marks import code_block, code_span, superscript, table_text, written_number
+from ragtune.knowledge.readers.mathml import mathml_text
 from ragtune.records import LeftOut
 
-_FURNITURE = {"nav": "navigation", "footer": "page footer", "button": "button"}
-_FIELDS = {"input", "select", "textarea", "datalist", "option", "optgroup"}
-_SILENT = {"script", "style", "template", "noscript", "svg", "head", "canvas", "object", "embed", "iframe", "audio"}
-_SILENT |= {"video", "map", "annotation", "annotation-xml", "link", "meta", "colgroup", "rp"}
+_FURNITURE = {"nav": "navigation", "button": "button"}
+_FIELDS = {"select", "textarea", "datalist", "option", "optgroup", "input"}
+# What a page shows in place of something else, or not at all.
+_UNSEEN = {"noscript": "shown without scripts only", "template": "template"}
+_UNSEEN |= dict.fromkeys(("audio", "canvas", "embed", "iframe", "map", "object", "video"), "shown in place of media")
+_SILENT = {"script", "style", "head", "annotation", "annotation-xml", "link", "meta", "colgroup", "rp"}
 _ROLES = {"navigation": "navigation", "search": "search box", "contentinfo": "page footer", "banner": "page header"}
-_HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_OWN_PARTS = ("main", "article", "section", "blockquote", "figure", "details", "dialog", "td")
+"""Elements whose header, footer and side notes belong to the text."""
 _CODE = {"code", "kbd", "samp", "tt"}
+_LINES = {"pre", "listing", "xmp", "plaintext"}
 _STRUCK = {"del", "s", "strike"}
-_INLINE = {"a", "abbr", "b", "bdi", "bdo", "big", "cite", "data", "dfn", "em", "font", "i", "ins", "label", "mark"}
-_INLINE |= {
-    "input",
-    "meter",
-    "output",
-    "progress",
-    "q",
-    "ruby",
-    "rt",
-    "small",
-    "span",
-    "strong",
-    "time",
-    "u",
-    "var",
-    "wbr",
+_LIST_FORMS = {
+    form: name
+    for name, forms in (
+        ("lowerLetter", ("a", "loweralpha")),
+        ("upperLetter", ("A", "upperalpha")),
+        ("lowerRoman", ("i", "lowerroman")),
+        ("upperRoman", ("I", "upperroman")),
+    )
+    for form in forms
 }
-_INLINE |= {"math", "mi", "mn", "mo", "mrow", "msup", "msub", "mfrac", "semantics", "nobr", "acronym", "blink"}
+"""How a list counts, by HTML's attribute `type` or by the class that docutils writes."""
+LIST_MARKS = {"list-mark-bracket": "{})", "list-mark-brackets": "({})"}
+"""{class: what stands around the numbers of a list}, as readers of other formats write it."""
 _BACK_ARROWS = frozenset("↑↩⤴︎↵^ ")
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
 _PERMALINK = re.compile(r"\b(?:headerlink|anchor|hash-link|permalink)\b")
 _WRAPPER = re.compile(rb"</?(?:div|section|span|font|center|b|i|em|strong|small|big)\b[^<>]*>", re.IGNORECASE)
 _LITERAL = re.compile(r"\bliteral\b")
+_CLASSIFIER = re.compile(r"\bclassifier\b")  # docutils' class of the kind that follows a term
 _LABEL = re.compile(r"\badmonition-title\b")
-_POWER = re.compile(r"[+−–-]?\d[\d.,]*|[a-z]|[+−–-]?\d*[a-z]")
 # The class of a documented object's signature in Sphinx's pages. The signature is read as a heading of this level.
 _SIGNATURE, _SIGNATURE_LEVEL = re.compile(r"\bsig\b"), 6
-_MOST_COLUMNS = 1_000  # what `colspan` and `rowspan` may ask for; browsers stop at the same number
-# Both bound what a small page can grow to; chosen by hand, ten times what the largest tables of manuals need.
-_MOST_REPEATED = 300_000  # characters that the merged cells of one table repeat
-_MOST_PADDED = 1_000_000  # cells of a table whose short rows are filled up
 _DEEPEST_MARKS = 20  # lists and quotations nested deeper get no further marks or indentation; chosen by hand
 
 
@@ -64,6 +62,9 @@ class _Container:
     blocks: list[Block] = field(default_factory=list)
     items: list[str] = field(default_factory=list)
     number: int = 0
+    step: int = 1
+    form: str = "decimal"
+    mark: str = "{}."
 
 
 class DomReader:
@@ -108,13 +109,15 @@ class DomReader:
             self._inline.append("[ ] " if node.get("checked") is None else "[x] ")
             return False
         if reason := self._reason_to_leave_out(node):
-            self._leave_out(reason, text_of(node))
+            self._leave_out(reason, words_of(node))
             return False
         if tag in _SILENT:
+            if tag == "script" and (node.get("type") or "").startswith("math/"):
+                self._text(rf"\({text_of(node).strip()}\)")
             return False
-        if tag in _HEADINGS:
+        if tag in HEADINGS:
             self._flush()
-            self._heading = _HEADINGS[tag]
+            self._heading = HEADINGS[tag]
         elif tag == "dt" and _SIGNATURE.search(node.get("class") or ""):
             self._flush()
             self._heading = _SIGNATURE_LEVEL
@@ -131,24 +134,43 @@ class DomReader:
         elif tag in ("sup", "sub"):
             self._inline.append(self._raised_text(node, tag))
             return False
+        elif tag == "math":
+            self._inline.append(mathml_text(node))
+            return False
+        elif tag == "svg":
+            self._drawing(node)
+            return False
+        elif tag == "rt":
+            # The brackets are those of `<rp>`, for programs that set no small letters above others.
+            self._inline.append(f"({words})" if (words := words_of(node)) else "")
+            return False
+        elif _is_verse(node):
+            self._inline.append("\n")
+        elif tag == "span" and _CLASSIFIER.search(node.get("class") or ""):
+            self._inline.append(" : ")
         elif tag in _STRUCK:
             self._inline.append("~~")
         elif tag == "a":
             return self._link(node)
-        elif tag == "pre":
+        elif tag in _LINES:
             self._flush()
-            self._add("code", code_block(text_of(node, breaks=True), _language_of(node)))
+            self._code(node)
             return False
-        elif tag == "table" and not _is_layout(node):
+        elif tag == "table" and (code := listing(node)) is not None:
+            self._flush()
+            self._add("code", code_block(code[0], _language_of(next(node.iter("pre"), node))))
+            self._leave_out("line numbers", code[1])
+            return False
+        elif tag == "table" and not is_layout(node):
             self._flush()
             self._table(node)
             return False
         elif tag in ("ul", "ol", "menu", "dir"):
             self._flush()
-            self._open.append(_Container("ol" if tag == "ol" else "ul", number=_whole(node.get("start"), 1)))
+            self._open.append(_list_of(node))
         elif tag == "li":
             self._flush()
-            self._open.append(_Container("li", number=_whole(node.get("value"), -1)))
+            self._open.append(_Container("li", number=whole_number(node.get("value"), -1)))
         elif tag == "blockquote":
             self._flush()
             self._open.append(_Container("quote"))
@@ -158,13 +180,13 @@ class DomReader:
         elif (tag == "p" and _LABEL.search(node.get("class") or "")) or (tag == "dt" and _is_field(node)):
             self._flush()
             self._is_label = True
-        elif tag not in _INLINE:
+        elif tag not in INLINE:
             self._flush()
         return True
 
     def _end(self, node: Any) -> None:
         tag = node.tag
-        if tag in _HEADINGS or tag == "dt":
+        if tag in HEADINGS or tag == "dt":
             self._flush()
             self._heading = 0
         elif tag in _STRUCK:
@@ -187,7 +209,7 @@ class DomReader:
         elif node.get("role") == "doc-footnote" and self._open[-1].tag == "note":
             self._flush()
             self._note("\n\n".join(block.shown for block in self._open.pop().blocks))
-        elif tag not in _INLINE and tag not in _CODE and tag not in ("sup", "sub", "br", "img"):
+        elif tag not in INLINE and tag != "br" and not _is_verse(node):
             self._flush()
 
     def _reason_to_leave_out(self, node: Any) -> str:
@@ -195,17 +217,13 @@ class DomReader:
         if tag in _FIELDS:
             return "form field"
         role = _ROLES.get(node.get("role") or "")
-        if tag in _FURNITURE or role:
-            return role or _FURNITURE[tag]
-        if tag == "header" and not _inside(node, ("main", "article", "section")):
-            return "" if next(node.iter("h1"), None) is not None else "page header"
-        if tag == "aside" and not _inside(node, ("main", "article", "section")):
-            return "side column"
-        if node.get("hidden") is not None or node.get("aria-hidden") == "true":
-            return "hidden"
-        if _HIDDEN_STYLE.search(node.get("style") or ""):
-            return "hidden"
-        return ""
+        if tag in _FURNITURE or tag in _UNSEEN or role:
+            return role or _FURNITURE.get(tag) or _UNSEEN[tag]
+        if tag in ("header", "footer", "aside") and not is_inside(node, _OWN_PARTS):
+            if tag == "header":
+                return "" if next(node.iter("h1"), None) is not None else "page header"
+            return "side column" if tag == "aside" else "page footer"
+        return "hidden" if _is_hidden(node) else ""
 
     def _leave_out(self, reason: str, text: str) -> None:
         text = " ".join(text.split())
@@ -230,12 +248,33 @@ class DomReader:
     def _raised_text(self, node: Any, tag: str) -> str:
         """Return superscript as `^6`, ordinals and subscript as plain text, a footnote's mark as `[^1]`."""
         words = " ".join(text_of(node).split())
-        link = next(node.iter("a"), None)
+        link = next(node.iter("a"), next(node.iterancestors("a"), None))
         if link is not None and (link.get("href") or "").startswith("#"):
             return f"[^{words.strip('[]')}]" if words.strip("[]") else ""
-        if tag == "sup" and _POWER.fullmatch(words):
-            return f"^{words}"
-        return words
+        return superscript(words) if tag == "sup" else words
+
+    def _code(self, node: Any) -> None:
+        """Add the lines of a `<pre>`, without the numbers that count them and without buttons such as "Copy"."""
+        parts: list[str] = []
+        walk = etree.iterwalk(node, events=("start", "end", "comment", "pi"))
+        for event, inner in walk:
+            if event != "start":
+                parts.append((inner.tail or "") if inner is not node else "")
+            elif inner.tag == "button" or (inner is not node and counts_lines(inner)):
+                self._leave_out("button" if inner.tag == "button" else "line numbers", text_of(inner))
+                walk.skip_subtree()
+            else:
+                # A second `<code>` is the same once more, in another language.
+                is_another = inner.tag == "code" and inner.getparent() is node and any(part.strip() for part in parts)
+                parts += ["\n" if inner.tag == "br" or is_another else "", inner.text or ""]
+        self._add("code", code_block("".join(parts), _language_of(node)))
+
+    def _drawing(self, drawing: Any) -> None:
+        """Keep the words that a drawing shows; its title and description are those of a picture."""
+        for part in drawing.iter("title", "desc"):
+            self._leave_out("image", text_of(part))
+        for part in drawing.iter("text", "foreignobject"):
+            self._text(f" {words_of(part)} ")
 
     def _close_item(self, name: str) -> None:
         item = self._open.pop()
@@ -251,8 +290,8 @@ class DomReader:
             return
         if item.number >= 0 and outer.tag == "ol":
             outer.number = item.number
-        mark = f"{outer.number}. " if outer.tag == "ol" else "- "
-        outer.number += 1
+        mark = f"{outer.mark.format(written_number(outer.number, outer.form))} " if outer.tag == "ol" else "- "
+        outer.number += outer.step
         if texts and len(self._open) > _DEEPEST_MARKS:
             outer.items.append(mark + _tight(item.blocks))
         elif texts:
@@ -275,7 +314,7 @@ class DomReader:
             # Words between the cells are moved in front of the table, as browsers do it.
             loose = [part.text, *(child.tail for child in part)]
             self._add("paragraph", " ".join(" ".join(words or "" for words in loose).split()))
-        rows, head = _grid(table, self._cell)
+        rows, head = grid(table, self._cell)
         self._add("table", table_text(rows, head))
 
     def _cell(self, cell: Any) -> str:
@@ -306,12 +345,17 @@ class DomReader:
     def _add(self, kind: Any, text: str, level: int = 0) -> None:
         if not text.strip():
             return
+        outer = self._open[-1]
+        if outer.tag in ("ul", "ol"):
+            # Words, or another list, that stand between the items.
+            outer.items += [f"  {line}" if kind == "list" else line for line in text.split("\n")]
+            return
         label, self._label = self._label, ""
         if label and kind == "paragraph":
             text = label + text
         elif label:
-            self._open[-1].blocks.append(Block("paragraph", label.strip(), page=self._page))
-        self._open[-1].blocks.append(Block(kind, text, level, self._page))
+            outer.blocks.append(Block("paragraph", label.strip(), page=self._page))
+        outer.blocks.append(Block(kind, text, level, self._page))
 
 
 def parse_fragment(page: str) -> Any:
@@ -332,117 +376,34 @@ def parse_page(page: str) -> Any:
     return root
 
 
-def text_of(node: Any, breaks: bool = False) -> str:
-    """Return the text of an element without comments; with `breaks` a `<br>` is a line end."""
-    parts: list[str] = []
-    for event, inner in etree.iterwalk(node, events=("start", "end", "comment", "pi")):
-        if event == "start":
-            if breaks and inner.tag == "br":
-                parts.append("\n")
-            parts.append(inner.text or "")
-        elif inner is not node:
-            parts.append(inner.tail or "")
-    return "".join(parts)
+def _is_hidden(node: Any) -> bool:
+    """Return whether a page never shows an element; one of several panels appears as soon as its tab is chosen."""
+    if node.get("role") == "tabpanel":
+        return False
+    said = node.get("hidden") not in (None, "until-found") or node.get("aria-hidden") == "true"
+    return said or _HIDDEN_STYLE.search(node.get("style") or "") is not None
 
 
-def code_span(text: str) -> str:
-    """Return the text as a Markdown code span; the fence is longer than any run of backticks in it."""
-    text = " ".join(text.split())
-    if not text:
-        return ""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * (longest + 1)
-    pad = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{fence}{pad}{text}{pad}{fence}"
+def _is_verse(node: Any) -> bool:
+    """Return whether an element is a line of a verse, or a verse in a verse, as docutils sets them."""
+    return node.get("class") == "line" or (
+        node.get("class") == "line-block" and bool(node.getparent().get("class") == "line-block")
+    )
 
 
-def code_block(text: str, language: str = "") -> str:
-    """Return the lines as a fenced Markdown code block."""
-    text = text.strip("\n").rstrip()
-    if not text.strip():
-        return ""
-    longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
-    fence = "`" * (longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
-
-
-def table_text(rows: list[list[str]], head: bool = True) -> str:
-    """Return a Markdown table; without `head` the first row of cells is empty.
-
-    Rows shorter than the longest are filled up with empty cells, unless the table would grow out of bounds; `|` in a
-    cell is escaped.
-    """
-    rows = [row for row in rows if any(cell.strip() for cell in row)]
-    if not rows:
-        return ""
-    width = max(map(len, rows))
-    filled = width if width * len(rows) <= _MOST_PADDED else 0
-    grid = [[cell.replace("|", "\\|") for cell in row] + [""] * (filled - len(row)) for row in rows]
-    if not head:
-        grid.insert(0, [""] * width)
-    grid.insert(1, ["---"] * width)
-    return "\n".join(f"| {' | '.join(row)} |" for row in grid)
-
-
-def _grid(table: Any, read_cell: Any) -> tuple[list[list[str]], bool]:
-    """Return the cells of a table with merged ones filled in, and whether the first row names the columns."""
-    rows: list[list[str]] = []
-    below: dict[int, tuple[int, str]] = {}
-    head, repeated = False, 0
-    for number, cells in enumerate(_rows(table)):
-        if number == 0 and cells:
-            head = _inside(cells[0], ("thead",)) or all(cell.tag == "th" for cell in cells)
-        if repeated > _MOST_REPEATED:
-            below.clear()
-        line: list[str] = []
-        waiting = iter(cells)
-        while True:
-            if len(line) in below:
-                left, text = below.pop(len(line))
-                if left > 1:
-                    below[len(line)] = (left - 1, text)
-                line.append(text)
-                repeated += len(text) + 1
-                continue
-            cell = next(waiting, None)
-            if cell is None:
-                break
-            text = read_cell(cell)
-            wide = repeated <= _MOST_REPEATED
-            for _ in range(max(min(_whole(cell.get("colspan"), 1), _MOST_COLUMNS), 1) if wide else 1):
-                if (height := min(_whole(cell.get("rowspan"), 1), _MOST_COLUMNS)) > 1:
-                    below[len(line)] = (height - 1, text)
-                line.append(text)
-                repeated += len(text) + 1
-                if repeated > _MOST_REPEATED:
-                    break
-        rows.append(line)
-    return rows, head
-
-
-def _rows(part: Any) -> Iterator[list[Any]]:
-    """Yield the cells of each row; cells that stand outside a row form one, as in browsers."""
-    loose: list[Any] = []
-    for child in part:
-        if child.tag in ("td", "th"):
-            loose.append(child)
-            continue
-        if loose and child.tag in ("tr", "thead", "tbody", "tfoot"):
-            yield loose
-            loose = []
-        if child.tag == "tr":
-            yield [cell for cell in child if cell.tag in ("td", "th")]
-        elif child.tag in ("thead", "tbody", "tfoot"):
-            yield from _rows(child)
-    if loose:
-        yield loose
-
-
-def _is_layout(table: Any) -> bool:
-    """Return whether a table only arranges a page: it holds tables or headings, or says so."""
-    if table.get("role") in ("presentation", "none"):
-        return True
-    return any(inner is not table for inner in table.iter("table", *_HEADINGS))
+def _list_of(node: Any) -> _Container:
+    """Return the container of a list, with the way it counts."""
+    if node.tag != "ol":
+        return _Container("ul")
+    names = [node.get("type") or "", *(node.get("class") or "").split()]
+    step = 1 if node.get("reversed") is None else -1
+    return _Container(
+        "ol",
+        number=whole_number(node.get("start"), 1 if step > 0 else sum(1 for _ in node.iterchildren("li"))),
+        step=step,
+        form=next((_LIST_FORMS[name] for name in names if name in _LIST_FORMS), "decimal"),
+        mark=next((LIST_MARKS[name] for name in names if name in LIST_MARKS), "{}."),
+    )
 
 
 def _tight(blocks: list[Block]) -> str:
@@ -458,10 +419,6 @@ def _is_field(term: Any) -> bool:
     return term.getparent() is not None and "field-list" in (term.getparent().get("class") or "")
 
 
-def _inside(node: Any, tags: tuple[str, ...]) -> bool:
-    return next(node.iterancestors(*tags), None) is not None
-
-
 def _language_of(pre: Any) -> str:
     if "literal-block" in (pre.get("class") or "") and pre.get("lang"):
         return str(pre.get("lang"))  # docutils
@@ -470,10 +427,3 @@ def _language_of(pre: Any) -> str:
         if match and match[1] not in ("default", "none", "text"):
             return match[1]
     return ""
-
-
-def _whole(text: str | None, default: int) -> int:
-    try:
-        return int(text or default)
-    except ValueError:
-        return default

@@ -72,6 +72,9 @@ def markdown_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
         # Nobody nests so deep on purpose, and the parser would leave words out.
         plain = re.split(r"\n(?:[ \t]*\n)+", text)
         return [Block("paragraph", part.strip("\n")) for part in plain if part.strip()], []
+    for token in tokens:
+        if token.type == "ordered_list_open" and token.markup == ")":
+            token.attrJoin("class", "list-mark-bracket")
     page = parser.renderer.render(tokens, parser.options, environment)
     unused = [name[1:] for name, place in environment.get("footnotes", {}).get("refs", {}).items() if place < 0]
     if unused:
@@ -86,9 +89,11 @@ def markdown_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
         mark = next(place for place in range(len(blocks) - 1, -1, -1) if blocks[place].kind == "paragraph")
         del blocks[mark]
     used = {one.text for one in reader.left_out}
-    for reference in environment.get("references", {}).values():
+    # Of two definitions of one label the first counts, and a link has shown it already.
+    again = environment.get("duplicate_refs", [])
+    for reference in (*environment.get("references", {}).values(), *again):
         words = [str(reference.get(name) or "") for name in ("href", "title")]
-        if hidden := " ".join(part for part in words if part and part not in used):
+        if hidden := " ".join(part for part in words if part and (reference in again or part not in used)):
             reader.left_out.append(LeftOut(reason="link target", text=hidden))
     reader.left_out += _unseen_words(tokens, text, blocks)
     return blocks, reader.left_out

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 from pathlib import PurePosixPath
 
-from ragtune.knowledge.readers.dom import DomReader, parse_page, text_of
+from ragtune.knowledge.readers.dom import DomReader, parse_page
+from ragtune.knowledge.readers.elements import text_of
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
 from ragtune.text.whitespace import collapse_whitespace
 

@@ -7,16 +7,19 @@ pages and counts up with them: other lines of digits are amounts.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from ragtune.knowledge.blocks import Block
 from ragtune.knowledge.readers.hyphens import join_broken_words
+from ragtune.knowledge.readers.pdf_annotations import page_annotations
 from ragtune.knowledge.readers.pdf_page import HYPHEN, Line, page_lines
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
 from ragtune.records import LeftOut
 
-_LEADER = re.compile(r"(?:\.\s?){5,}\s*[\divxlc]*\s*$", re.IGNORECASE)
+_LEADER = re.compile(r"(?:\.\s?){5,}\s*([\divxlc]*)\s*$", re.IGNORECASE)
+_DOTS = re.compile(r"\s*(?:\.\s?){5,}\s*")
 _NUMBERED = re.compile(r"^(\d{1,2}(?:\.\d{1,2}){0,3})\.?\s+[A-Z][A-Za-z ,'’()/&-]{2,80}$")
 _NUMBER = re.compile(r"^(\d{1,2}(?:\.\d{1,2}){0,3})\.?\s")
 _BULLET = re.compile(r"^(?:[•▪◦‣·–—*-]|\(?\d{1,2}[.)]|\(?[a-z][.)])\s+")
@@ -26,8 +29,12 @@ _NO_TITLE = re.compile(
     r"(?i)untitled.*|(?:microsoft )?(?:word|powerpoint|excel) - .*|.*\.(?:docx?|pdf|indd|tex|odt|qxd|rtf)|(?:do[ck]"
     r"ument|pr[äe]sentation|slide|folie|book|mappe)\s*\d*|print|layout \d+|.*[\\/].*"
 )
+_PAGE_OF_PAGES = r"(?i)\b(\d{1,4})\s*(?:/|of|von|de|sur|di|van|av|af|z|ze|из)\s*\d{1,4}\b"
 # The numbers here and the lengths in characters below were chosen by hand, not measured.
 _EDGE_LINES = 2
+_FRONT_PAGES = 30  # a printed number may be that much larger than the number of pages in the file
+_FEWEST_CONTENTS = 3
+_STEPS_BACK = 0.1  # the share of steps down in a table of contents, after which a list of figures may follow
 _MIN_PAGES = 3
 _FURNITURE_SHARE = 0.4
 """A line on this share of the pages is furniture; left and right pages often have different heads. Chosen by hand."""
@@ -50,7 +57,13 @@ def read_pdf(raw: bytes) -> Reading:
         raise UnreadableError(f"the PDF is damaged or locked: {error}") from error
     try:
         title = document.get_metadata_dict().get("Title", "").strip()
-        pages = [page_lines(page, number) for number, page in enumerate(document, start=1)]
+        if document.get_formtype() != pypdfium2.raw.FORMTYPE_NONE:
+            document.init_forms()
+        pages, hidden = [], []
+        for number, page in enumerate(document, start=1):
+            placed, left_out = page_annotations(document, page)
+            pages.append(page_lines(page, number, placed))
+            hidden += left_out
     except pypdfium2.PdfiumError as error:
         raise UnreadableError(f"a page of the PDF is damaged: {error}") from error
     finally:
@@ -58,7 +71,12 @@ def read_pdf(raw: bytes) -> Reading:
     blocks, left_out = rebuild(pages)
     if not title or _NO_TITLE.fullmatch(title):
         title = _title_on_the_page(pages)
-    return Reading(blocks=tuple(blocks), title=title, left_out=tuple(left_out))
+    return Reading(blocks=tuple(blocks), title=title, left_out=(*left_out, *_distinct(hidden)))
+
+
+def _distinct(parts: Sequence[LeftOut]) -> Iterator[LeftOut]:
+    """Yield each part once: pages repeat their links."""
+    yield from dict.fromkeys(parts)
 
 
 def rebuild(pages: Sequence[Sequence[Line]]) -> tuple[list[Block], list[LeftOut]]:
@@ -84,7 +102,8 @@ def rebuild(pages: Sequence[Sequence[Line]]) -> tuple[list[Block], list[LeftOut]
         elif opens or before.kind != "paragraph":
             blocks.append(Block("paragraph", re.sub(r"^[•▪◦‣·]\s*", "- ", line.text), page=line.page))
         else:
-            blocks[-1] = replace(before, text=_join(before.text, line.text, style.has_room(above, line)))
+            ends_on_purpose = (line.is_row and above.is_row) or style.has_room(above, line)
+            blocks[-1] = replace(before, text=_join(before.text, line.text, ends_on_purpose))
         fresh = level > 0 or style.ends(line) or (opens and style.is_plain_title(line, below))
         above = line
     texts = join_broken_words([block.text for block in blocks])
@@ -106,26 +125,68 @@ def _join(before: str, line: str, breaks: bool) -> str:
 def _body(pages: Sequence[Sequence[Line]]) -> tuple[list[Line], list[LeftOut]]:
     """Return the lines to read, and what is left out: running heads, page numbers and tables of contents."""
     running, numbers = _running_lines(pages), _page_numbers(pages)
+    step, has_contents = _usual_step(pages), False
     lines: list[Line] = []
     left_out: list[LeftOut] = []
     for page, number in zip(pages, numbers, strict=True):
+        heads = _heads_of_page(page, running, step)
+        has_contents = _has_contents(page, len(pages), has_contents)
         edge = {*range(_EDGE_LINES), *range(len(page) - _EDGE_LINES, len(page))}
         first = True
         for place, line in enumerate(page):
             reason = ""
-            if place in edge and line.text == number:
+            if place in edge and line.text == number and not line.is_table:
                 reason = "page number"
-            elif place in edge and not line.is_table and line.text in running:
+            elif place in heads:
                 reason = "running head"
-            elif _LEADER.search(line.text) and not line.is_table:
+            elif has_contents and _LEADER.search(line.text) and not line.is_table:
                 reason = "table of contents"
             if reason:
                 left_out.append(LeftOut(reason=reason, text=line.text))
             elif line.text:
+                if _LEADER.search(line.text) and not line.is_table:
+                    line = replace(line, text=_DOTS.sub(" ... ", line.text).strip(), is_row=True)
                 # The line above was left out, so the distance to it says nothing about the text.
                 lines.append(replace(line, drop=0.0) if first else line)
                 first = False
     return lines, left_out
+
+
+def _usual_step(pages: Sequence[Sequence[Line]]) -> float:
+    """Return the usual distance between two lines, in units of the size of their type."""
+    steps = sorted(
+        line.drop / line.size for page in pages for line in page if line.size and 0 < line.drop < 3 * line.size
+    )
+    return steps[len(steps) // 2] if steps else 0.0
+
+
+def _heads_of_page(page: Sequence[Line], running: set[str], step: float) -> set[int]:
+    """Return the places of the running heads of a page: they stand apart from the lines between them.
+
+    A line that follows the line above it as any other belongs to the text, such as the last row of a form.
+    """
+    ends = len(page) - _EDGE_LINES
+    above = [place for place, line in enumerate(page[:_EDGE_LINES]) if line.text in running and not line.is_table]
+    below = [place for place in range(max(ends, 0), len(page)) if page[place].text in running]
+    below = [place for place in below if not page[place].is_table]
+    is_tight = [0 < line.drop <= _WIDER * step * line.size for line in page]
+    while above and above[-1] + 1 < len(page) and is_tight[above[-1] + 1]:
+        above.pop()
+    while below and below[0] > 0 and is_tight[below[0]]:
+        below.pop(0)
+    return {*above, *below}
+
+
+def _has_contents(page: Sequence[Line], page_count: int, goes_on: bool) -> bool:
+    """Return whether lines with dots before a number are a table of contents: the numbers go up, as pages do.
+
+    Those of a price list go up and down. `goes_on` says that the page before has a table of contents.
+    """
+    ends = [found[1] for line in page if (found := _LEADER.search(line.text)) and not line.is_table]
+    numbers = [int(end) for end in ends if end.isdigit()]
+    steps_back = sum(after < before for before, after in pairwise(numbers))
+    are_pages = max(numbers, default=0) <= page_count + _FRONT_PAGES and steps_back <= _STEPS_BACK * len(numbers)
+    return page_count >= _MIN_PAGES and are_pages and (len(ends) >= _FEWEST_CONTENTS or (goes_on and bool(ends)))
 
 
 def _title_on_the_page(pages: Sequence[Sequence[Line]]) -> str:
@@ -208,8 +269,8 @@ def _running_lines(pages: Sequence[Sequence[Line]]) -> set[str]:
 def _page_numbers(pages: Sequence[Sequence[Line]]) -> list[str]:
     """Return each page's first or last line if it holds a number that counts up with the pages, else ""."""
     for edge in (0, -1):
-        for pattern in (r"^(\d{1,4})$", r"\s(\d{1,4})$", r"^(\d{1,4})\s"):
-            texts = [page[edge].text if page else "" for page in pages]
+        for pattern in (r"^(\d{1,4})$", r"\s(\d{1,4})$", r"^(\d{1,4})\s", _PAGE_OF_PAGES):
+            texts = ["" if not page or page[edge].is_table else page[edge].text for page in pages]
             ahead = [
                 int(number[1]) - place if (number := re.search(pattern, text)) else None
                 for place, text in enumerate(texts)

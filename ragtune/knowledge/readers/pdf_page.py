@@ -4,12 +4,15 @@ PDFium gives the characters; their boxes tell where a gap is a gutter between co
 """
 
 import ctypes
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ragtune.knowledge.readers.dom import table_text
+from ragtune.knowledge.readers.marks import superscript, table_text
+from ragtune.knowledge.readers.pdf_annotations import PlacedText
 
 if TYPE_CHECKING:
     from pypdfium2 import PdfPage
@@ -17,18 +20,26 @@ if TYPE_CHECKING:
 HYPHEN = "\u00ad"
 """Stands for the hyphen of a word that was broken at the end of a line, until it is decided whether it stays."""
 _BROKEN_WORD = re.compile("[\x02\ufffe]")
+# A letter or digit with digits behind it; what is set smaller and higher than it is an exponent.
+_WITH_DIGITS = re.compile(r"[^\W_](?: ?[+−–-]?\d+)+")
 _BOLD = re.compile(r"bold|black|heavy|demi|medi(?:um)?\b|^(?:[A-Z]{6}\+)?CMBX", re.IGNORECASE)
 # In units of the type's size. A space between words is a quarter to a half, stretched in justified text up to one.
 _GUTTER = 1.6
-_FEWEST_ROWS = 3
+_FEWEST_ROWS, _FEWEST_DIVIDED = 3, 2  # rows of a table, and rows of it with more than one cell
+_WIDEST_STEP = 4.0  # between two rows of a table; the head of a page stands further above the text
+_LONGEST_MARK = 4  # characters of a bullet or number that stands far in front of its text, such as `(iv)`
 _WORDS_OF_PROSE = 4.5  # a column of prose has more words a line, a column of a table fewer
 _SAME_LINE = 0.5
+_TURN_SAMPLE = 60  # letters that tell which way a page is drawn; chosen by hand
+# In units of the size of the letter before them: what is raised or lowered, and set smaller than it.
+_RAISED, _LOWERED, _SMALLER = 0.15, -0.08, 0.88
+_CLOSE = 0.25
 _SAME_ROW = 0.75  # cells of a table may hang a little higher or lower than their neighbours
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a page, or a whole table (`is_table`).
+    """A line of a page, or a whole table (`is_table`); `is_row` if it has cells like a table.
 
     `size` is that of its type in points. `drop` is how far below the line before it stands in points: 0 at the top of
     a page or column, and in a text without layout, where `size` is 0 too. `page` counts from 1.
@@ -40,6 +51,7 @@ class Line:
     drop: float = 0.0
     page: int = 0
     is_table: bool = False
+    is_row: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +66,104 @@ class _Segment:
     bold: bool
 
 
-def page_lines(page: "PdfPage", number: int) -> list[Line]:
-    """Return the lines of a page in reading order: columns one after the other, aligned cells as one table."""
-    rows = _joined_columns(_rows(_segments(page)))
+class _Glyphs:
+    """The characters of a page with their places, turned so that the text of the page runs from left to right.
+
+    Pages in landscape are often drawn sideways and turned by the reader of the file.
+    """
+
+    def __init__(self, page: "PdfPage") -> None:
+        from pypdfium2 import raw
+
+        self._page = page.get_textpage()
+        # Called for every character: the handle itself saves the look-ups of the object around it.
+        self._text, self._pdfium = self._page.raw, raw
+        self.count = self._page.count_chars()
+        self._turn = self._usual_turn()
+
+    def close(self) -> None:
+        """Free the page's text."""
+        self._page.close()
+
+    def codes(self) -> list[int]:
+        """Return the code points of all characters."""
+        code = self._pdfium.FPDFText_GetUnicode
+        return [code(self._text, place) for place in range(self.count)]
+
+    def is_generated(self, place: int) -> bool:
+        """Return whether PDFium has put a character in, such as a space between two distant letters."""
+        return bool(self._pdfium.FPDFText_IsGenerated(self._text, place) == 1)
+
+    def box(self, place: int) -> tuple[float, float]:
+        """Return the left and right edge of a character in points."""
+        left, right, bottom, top = ctypes.c_double(), ctypes.c_double(), ctypes.c_double(), ctypes.c_double()
+        self._pdfium.FPDFText_GetCharBox(self._text, place, left, right, bottom, top)
+        if not self._turn:
+            return left.value, right.value
+        first, last = self.turned(left.value, bottom.value)[0], self.turned(right.value, top.value)[0]
+        return min(first, last), max(first, last)
+
+    def base(self, place: int) -> float:
+        """Return the height of the line on which a character stands, in points."""
+        x, y = ctypes.c_double(), ctypes.c_double()
+        self._pdfium.FPDFText_GetCharOrigin(self._text, place, x, y)
+        return self.turned(x.value, y.value)[1]
+
+    def size(self, place: int) -> float:
+        """Return the size of a letter in points as it stands on the page."""
+        matrix = self._pdfium.FS_MATRIX()
+        self._pdfium.FPDFText_GetMatrix(self._text, place, matrix)
+        size = float(self._pdfium.FPDFText_GetFontSize(self._text, place))
+        return size * float((matrix.c**2 + matrix.d**2) ** 0.5)
+
+    def is_bold(self, place: int) -> bool:
+        """Return whether the name of a character's font says that it is bold."""
+        name, flags = ctypes.create_string_buffer(256), ctypes.c_int()
+        self._pdfium.FPDFText_GetFontInfo(self._text, place, name, len(name), flags)
+        return _BOLD.search(name.value.decode(errors="replace")) is not None
+
+    def turned(self, x: float, y: float) -> tuple[float, float]:
+        """Return a place of the page after the turn."""
+        return ((x, y), (y, -x), (-x, -y), (-y, x))[self._turn]
+
+    def _usual_turn(self) -> int:
+        """Return how many quarter turns to the left most of the page's text is drawn."""
+        angle = self._pdfium.FPDFText_GetCharAngle
+        # PDFium gives no angle to the characters that it has put in.
+        sample = range(0, self.count, self.count // _TURN_SAMPLE + 1)
+        turns = Counter(
+            round(angle(self._text, place) / (math.pi / 2)) % 4 for place in sample if not self.is_generated(place)
+        )
+        return turns.most_common(1)[0][0] if turns else 0
+
+
+def page_lines(page: "PdfPage", number: int, placed: Sequence[PlacedText] = ()) -> list[Line]:
+    """Return the lines of a page in reading order: columns one after the other, aligned cells as one table.
+
+    `placed` are lines that are written over the page, such as the values of a form.
+    """
+    glyphs = _Glyphs(page)
+    try:
+        rows = _joined_columns(_rows(_segments(glyphs)))
+        written = [_written(line, glyphs) for line in placed]
+    finally:
+        glyphs.close()
+    return [replace(line, page=number) for line in _with_drops(_arrange_rows(_with_written(rows, written)))]
+
+
+def _arrange_rows(rows: Sequence[list[_Segment]]) -> list[tuple[Line, float]]:
+    """Return the lines of rows, each with its height: what one gutter divides is put into columns or a table."""
     lines: list[tuple[Line, float]] = []
     at = 0
     while at < len(rows):
         end = _end_of_split_rows(rows, at)
-        if end - at >= _FEWEST_ROWS:
+        if end - at >= _FEWEST_ROWS and sum(len(row) > 1 for row in rows[at:end]) >= _FEWEST_DIVIDED:
             lines += _arrange(rows[at:end])
         else:
             end = at + 1
-            lines += _as_lines(rows[at])
+            lines.append(_as_line(rows[at]))
         at = end
-    return [replace(line, page=number) for line in _with_drops(lines)]
+    return lines
 
 
 def _with_drops(lines: Sequence[tuple[Line, float]]) -> list[Line]:
@@ -78,27 +174,40 @@ def _with_drops(lines: Sequence[tuple[Line, float]]) -> list[Line]:
     return result
 
 
-def _segments(page: "PdfPage") -> list[_Segment]:
-    from pypdfium2 import raw
+def _written(line: PlacedText, glyphs: _Glyphs) -> _Segment:
+    """Return a line that is written over the page as a part of it."""
+    left, base = glyphs.turned(line.left, line.base)
+    right = glyphs.turned(line.right, line.base)[0]
+    return _Segment(line.text, min(left, right), max(left, right), base, line.size, False)
 
-    text = page.get_textpage()
-    count = text.count_chars()
+
+def _with_written(rows: list[list[_Segment]], written: Sequence[_Segment]) -> list[list[_Segment]]:
+    """Return the rows with what is written over them: in the row at the same height, else below the row above it."""
+    for segment in sorted(written, key=lambda segment: -segment.base):
+        level = [row for row in rows if abs(row[0].base - segment.base) < _SAME_ROW * max(row[0].size, segment.size)]
+        if level:
+            nearest = min(level, key=lambda row: abs(row[0].base - segment.base))
+            nearest.append(segment)
+            nearest.sort(key=lambda part: part.left)
+            continue
+        above = [place for place, row in enumerate(rows) if row[0].base > segment.base]
+        rows.insert(above[-1] + 1 if above else 0, [segment])
+    return rows
+
+
+def _segments(glyphs: _Glyphs) -> list[_Segment]:
     segments: list[_Segment] = []
     places: list[tuple[int, str]] = []
-    try:
-        for place in range(count + 1):
-            code = raw.FPDFText_GetUnicode(text, place) if place < count else ord("\n")
-            if code in (10, 13):
-                segments += _split(text, places)
-                places = []
-            elif code:
-                places.append((place, chr(code)))
-    finally:
-        text.close()
+    for place, code in enumerate([*glyphs.codes(), ord("\n")]):
+        if code in (10, 13):
+            segments += _split(glyphs, places)
+            places = []
+        elif code:
+            places.append((place, chr(code)))
     return segments
 
 
-def _split(text: Any, places: Sequence[tuple[int, str]]) -> list[_Segment]:
+def _split(glyphs: _Glyphs, places: Sequence[tuple[int, str]]) -> list[_Segment]:
     """Cut a line at every gap between words that is wide enough for a gutter."""
     parts: list[list[tuple[int, str]]] = [[]]
     right = 0.0
@@ -109,28 +218,59 @@ def _split(text: Any, places: Sequence[tuple[int, str]]) -> list[_Segment]:
         following = following if character.isspace() else place
     for (place, character), following in zip(places, reversed(letters_after), strict=True):
         if character.isspace() and parts[-1]:
-            right = _box(text, parts[-1][-1][0])[1]
-            if following >= 0 and right and _box(text, following)[0] - right > _GUTTER * _size(text, following):
+            right = glyphs.box(parts[-1][-1][0])[1]
+            if following >= 0 and right and glyphs.box(following)[0] - right > _GUTTER * glyphs.size(following):
                 parts.append([])
                 continue
         parts[-1].append((place, character))
-    return [segment for part in parts if (segment := _segment(text, part)) is not None]
+    return [segment for part in parts if (segment := _segment(glyphs, part)) is not None]
 
 
-def _segment(text: Any, places: Sequence[tuple[int, str]]) -> _Segment | None:
-    words = _whole("".join(character for _, character in places))
+def _segment(glyphs: _Glyphs, places: Sequence[tuple[int, str]]) -> _Segment | None:
+    words = _whole(_with_exponents(glyphs, places))
     if not words:
         return None
     seen = [at for at, character in places if not character.isspace()]
     letters = [at for at, character in places if character.isalnum()] or seen
     return _Segment(
         text=words,
-        left=_box(text, seen[0])[0],
-        right=_box(text, seen[-1])[1],
-        base=_base(text, letters[0]),
-        size=max(_size(text, letters[0]), _size(text, letters[-1])),
-        bold=_is_bold(text, letters[0]) and _is_bold(text, letters[-1]),
+        left=glyphs.box(seen[0])[0],
+        right=glyphs.box(seen[-1])[1],
+        base=glyphs.base(letters[0]),
+        size=max(glyphs.size(letters[0]), glyphs.size(letters[-1])),
+        bold=glyphs.is_bold(letters[0]) and glyphs.is_bold(letters[-1]),
     )
+
+
+def _with_exponents(glyphs: _Glyphs, places: Sequence[tuple[int, str]]) -> str:
+    """Return the text of a line with a sign for exponents: small digits, raised above the letter before them.
+
+    Small digits that are lowered, as in H2O, follow their neighbours without the space that PDFium puts there.
+    """
+    text = "".join(character for _, character in places)
+    parts: list[str] = []
+    end = 0
+    for token in _WITH_DIGITS.finditer(text):
+        size = glyphs.size(places[token.start()][0])
+        if glyphs.size(places[token.end() - 1][0]) >= _SMALLER * size:
+            continue
+        signs = [at for at in range(token.start(), token.end()) if not text[at].isspace()]
+        first = next(at for at in signs if glyphs.size(places[at][0]) < _SMALLER * size)
+        before = signs[signs.index(first) - 1]
+        rise = (glyphs.base(places[first][0]) - glyphs.base(places[before][0])) / size
+        if _LOWERED < rise < _RAISED or not _is_close(glyphs, places[before][0], places[first][0], size):
+            continue
+        digits = text[first : token.end()]
+        parts += [text[end : before + 1], superscript(digits) if rise > 0 else digits]
+        end = token.end()
+        if rise < 0 and end + 1 < len(places) and text[end] == " " and glyphs.is_generated(places[end][0]):
+            end += _is_close(glyphs, places[end - 1][0], places[end + 1][0], size)
+    return "".join([*parts, text[end:]])
+
+
+def _is_close(glyphs: _Glyphs, left: int, right: int, size: float) -> bool:
+    """Return whether no space stands between two characters; PDFium may put one there if their sizes differ."""
+    return glyphs.box(right)[0] - glyphs.box(left)[1] < _CLOSE * size
 
 
 def _whole(text: str) -> str:
@@ -199,6 +339,8 @@ def _end_of_split_rows(rows: Sequence[list[_Segment]], start: int) -> int:
     gutter = (rows[start][0].right, rows[start][1].left)
     end = start
     while end < len(rows):
+        if end > start and rows[end - 1][0].base - rows[end][0].base > _WIDEST_STEP * rows[end][0].size:
+            break
         left = max(
             [gutter[0], *(part.right for part in rows[end] if part.left < gutter[1] and part.right <= gutter[1])]
         )
@@ -217,9 +359,10 @@ def _arrange(rows: Sequence[list[_Segment]]) -> list[tuple[Line, float]]:
     words = sum(len(part.text.split()) for part in cells) / len(cells)
     if words >= _WORDS_OF_PROSE:
         gutter = max(row[0].right for row in rows if len(row) > 1)
-        left = [part for row in rows for part in row if part.left < gutter]
-        right = [part for row in rows for part in row if part.left >= gutter]
-        return [*(_line(part) for part in left), *(_line(part) for part in right)]
+        left = [[part for part in row if part.left < gutter] for row in rows]
+        right = [[part for part in row if part.left >= gutter] for row in rows]
+        # The right part may consist of several columns.
+        return [*_arrange_rows([row for row in left if row]), *_arrange_rows([row for row in right if row])]
     starts = _columns(cells)
     grid = []
     for row in rows:
@@ -241,44 +384,9 @@ def _columns(cells: Sequence[_Segment]) -> list[float]:
     return starts
 
 
-def _as_lines(row: Sequence[_Segment]) -> list[tuple[Line, float]]:
+def _as_line(row: Sequence[_Segment]) -> tuple[Line, float]:
+    words = sum(len(part.text.split()) for part in row) / len(row)
+    is_row = len(row) > 1 and len(row[0].text) > _LONGEST_MARK and words < _WORDS_OF_PROSE
     text = " ".join(part.text for part in row)
-    return [(Line(text, max(part.size for part in row), all(part.bold for part in row)), row[0].base)]
-
-
-def _line(part: _Segment) -> tuple[Line, float]:
-    return Line(part.text, part.size, part.bold), part.base
-
-
-def _box(text: Any, place: int) -> tuple[float, float]:
-    """Return the left and right edge of a character in points."""
-    from pypdfium2 import raw
-
-    left, right, bottom, top = (ctypes.c_double() for _ in range(4))
-    raw.FPDFText_GetCharBox(text, place, left, right, bottom, top)
-    return left.value, right.value
-
-
-def _base(text: Any, place: int) -> float:
-    from pypdfium2 import raw
-
-    x, y = ctypes.c_double(), ctypes.c_double()
-    raw.FPDFText_GetCharOrigin(text, place, x, y)
-    return y.value
-
-
-def _size(text: Any, place: int) -> float:
-    """Return the size of a letter in points as it stands on the page."""
-    from pypdfium2 import raw
-
-    matrix = raw.FS_MATRIX()
-    raw.FPDFText_GetMatrix(text, place, matrix)
-    return float(raw.FPDFText_GetFontSize(text, place)) * float((matrix.c**2 + matrix.d**2) ** 0.5)
-
-
-def _is_bold(text: Any, place: int) -> bool:
-    from pypdfium2 import raw
-
-    name, flags = ctypes.create_string_buffer(256), ctypes.c_int()
-    raw.FPDFText_GetFontInfo(text, place, name, len(name), flags)
-    return _BOLD.search(name.value.decode(errors="replace")) is not None
+    size, bold = max(part.size for part in row), all(part.bold for part in row)
+    return Line(text, size, bold, is_row=is_row), row[0].base

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from ragtune.knowledge.blocks import Block
-from ragtune.knowledge.readers.dom import DomReader, parse_page
+from ragtune.knowledge.readers.dom import LIST_MARKS, DomReader, parse_page
 from ragtune.knowledge.readers.encoding import decode
 from ragtune.knowledge.readers.reading import Reading
 from ragtune.records import LeftOut
@@ -26,6 +26,7 @@ _NOT_TEXT = frozenset(
         "contents",
         "sectnum",
         "role",
+        "default-domain",
     }
 )
 """Directives that steer a build and say nothing to a reader."""
@@ -37,6 +38,13 @@ _CODE_BLOCKS = frozenset({"code", "code-block", "sourcecode", "prompt", "testcod
 _PLAIN_ROLES = frozenset(
     {"ref", "doc", "term", "numref", "guilabel", "menuselection", "abbr", "dfn", "rfc", "pep", "any", "download", "sub"}
 )
+_OBJECTS = frozenset(
+    """
+    attribute autoattribute autoclass autodata autoexception autofunction automethod automodule class cmdoption confval
+    data describe envvar exception function macro member method object option program property type
+    """.split()  # noqa: SIM905 - a list of quoted names would take as many lines
+)
+"""Directives whose argument is code."""
 _ERROR = 3  # docutils' level of what it could not read
 _VERSIONS = {
     "versionadded": "New in version",
@@ -62,7 +70,13 @@ _BLANK_LINES = re.compile(r"(\n(?:[ \t]*\n)+)")
 # Chosen by hand: 100 million characters looked through take some five seconds. A paragraph of prose costs a hundredth.
 _MOST_LOOKED_THROUGH = 100_000_000
 
+# The options of a directive, directly below it, and those whose values are shown or are listed with a picture.
+_OPTIONS = re.compile(r"(?m)^([ \t]*)\.\. +(?:\|[^|\n]+\| +)?[\w:-]+::.*\n((?:\1[ \t]+:[\w-]+:(?:[ \t].*)?\n)+)")
+_OPTION = re.compile(r":([\w-]+):[ \t]+(\S.*)")
+_SHOWN_OPTIONS = frozenset({"alt", "caption", "header", "subtitle"})
+
 _CONDITION = re.compile(r"(?m)^\s*\.\. (?:only|ifconfig):: +(.+?)\s*$")
+_CLASS = re.compile(r"(?m)^\s*\.\. (?:class|container|cssclass|raw|rst-class):: +(.+?)\s*$")
 
 
 def read_restructured_text(raw: bytes) -> Reading:
@@ -115,13 +129,19 @@ def restructured_blocks(text: str) -> tuple[list[Block], list[LeftOut]]:
         # What docutils could not read stays as it stands in the file; a mere warning is about text that was read.
         source = [node for node in message.children if isinstance(node, nodes.literal_block)]
         message.parent.replace(message, source if message["level"] >= _ERROR else [])
+    reader = DomReader()
     for passthrough in [*tree.findall(nodes.raw)]:
+        form = passthrough.get("format", "")
+        if "html" not in form.split():
+            reader.left_out.append(LeftOut(reason=f"raw {form}", text=" ".join(passthrough.astext().split())))
         # `</body>` in raw HTML would end the page.
-        kept = nodes.raw("", _WRAPPER.sub("", passthrough.astext()), format=passthrough.get("format", ""))
+        kept = nodes.raw("", _WRAPPER.sub("", passthrough.astext()), format=form)
         passthrough.parent.replace(passthrough, kept)
+    for numbered in tree.findall(nodes.enumerated_list):
+        marks = f"{numbered.get('prefix', '')}{{}}{numbered.get('suffix', '')}"
+        numbered["classes"] += [name for name, shown in LIST_MARKS.items() if shown == marks]
     tree.transform_messages = tree.parse_messages = []
     page = publish_from_doctree(tree, writer="html5", settings_overrides=settings).decode()
-    reader = DomReader()
     blocks = reader.read(parse_page(page).find("body"))
     return blocks, [*reader.left_out, *_hidden_targets(tree, text)]
 
@@ -152,8 +172,16 @@ def _hidden_targets(tree: Any, text: str) -> Iterator[LeftOut]:
     for node in tree.findall(nodes.target):
         if node.rawsource.startswith(".."):
             yield LeftOut(reason="link target", text=" ".join(node.rawsource.removeprefix("..").split()))
+    for node in tree.findall(nodes.substitution_definition):
+        yield LeftOut(reason="substitution", text=" ".join(node.rawsource.split()))
     for titled, shortened in _ROLE_TARGETS.findall(text):
         yield LeftOut(reason="link target", text=titled or shortened)
+    for _, options in _OPTIONS.findall(text):
+        for name, value in _OPTION.findall(options):
+            if name not in _SHOWN_OPTIONS:
+                yield LeftOut(reason="option", text=f"{name}: {value.strip()}")
+    for name in _CLASS.findall(text):
+        yield LeftOut(reason="option", text=name)
     for condition in _CONDITION.findall(text):
         yield LeftOut(reason="condition", text=condition)
 
@@ -175,7 +203,7 @@ def _tolerate_sphinx() -> None:
     def directive(name: str, language: Any, document: Any) -> Any:
         reader, messages = docutils_directive(name, language, document)
         if reader is not None and name not in _NOT_TEXT | _ELSEWHERE | _CODE_BLOCKS:
-            return reader, messages
+            return _with_any_option(reader), messages
         return _sphinx_directive(), []
 
     roles.role, directives.directive = role, directive
@@ -211,6 +239,14 @@ class _AnyOption(dict[str, Any]):
 
 
 @cache
+def _with_any_option(reader: Any) -> Any:
+    """Return a directive of docutils that does not refuse the options that Sphinx gives it, such as `:label:`."""
+    if not getattr(reader, "option_spec", None):
+        return reader
+    return type(reader.__name__, (reader,), {"option_spec": _AnyOption(reader.option_spec)})
+
+
+@cache
 def _sphinx_directive() -> Any:
     from docutils import nodes
     from docutils.parsers.rst import Directive
@@ -229,19 +265,25 @@ def _sphinx_directive() -> Any:
             if name in _NOT_TEXT or name in _ELSEWHERE:
                 return [nodes.comment("", f"{self.name} {self.block_text}")]
             if name in _CODE_BLOCKS:
-                code = "\n".join(self.content)
-                return [nodes.literal_block(code, code, classes=["code", f"language-{argument}"] if argument else [])]
+                return [*self.paragraph(self.options.get("caption", "")), self.code(argument)]
             body = nodes.container()
             if name in _VERSIONS:
                 version, _, rest = argument.partition(" ")
-                body += nodes.paragraph("", f"{_VERSIONS[name]} {version}{': ' + rest if rest else ''}")
-            elif name == "only":
-                pass
-            elif argument and (self.content or "(" in argument or ":" in self.name):
+                body += self.paragraph(f"{_VERSIONS[name]} {version}{': ' + rest if rest else ''}")
+            elif argument and (name in _OBJECTS or "(" in argument or ":" in self.name):
                 body += nodes.paragraph("", "", nodes.literal("", argument))
-            elif argument:
-                body += nodes.paragraph("", argument)
+            elif name != "only":
+                body += self.paragraph(argument)
             self.state.nested_parse(self.content, self.content_offset, body, match_titles=False)
             return [body]
+
+        def paragraph(self, text: str) -> list[Any]:
+            """Return the text as a paragraph with its roles read; nothing for an empty text."""
+            parts, messages = self.state.inline_text(text, self.lineno)
+            return [nodes.paragraph(text, "", *parts), *messages] if text else []
+
+        def code(self, language: str) -> Any:
+            text = "\n".join(self.content)
+            return nodes.literal_block(text, text, classes=["code", f"language-{language}"] if language else [])
 
     return SphinxDirective

@@ -2,6 +2,7 @@
 
 import csv
 import datetime as dt
+import html
 import io
 import re
 import zipfile
@@ -12,20 +13,25 @@ from lxml import etree
 
 from ragtune.knowledge.blocks import Block
 from ragtune.knowledge.readers.archives import open_archive, read_part, with_parts
-from ragtune.knowledge.readers.dom import table_text
+from ragtune.knowledge.readers.charts import chart_title
 from ragtune.knowledge.readers.encoding import decode
+from ragtune.knowledge.readers.marks import superscript, table_text
 from ragtune.knowledge.readers.number_formats import shown_number
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
+from ragtune.knowledge.readers.table_rows import SEPARATOR_LINE
 from ragtune.records import LeftOut
 from ragtune.text.whitespace import collapse_whitespace
 
 _A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 _TEXT_BOX = "{http://schemas.openxmlformats.org/drawingml/2006/spreadsheetDrawing}txBody"
 _SEPARATORS = ",;\t|"
+_NO_SEPARATOR = "\x1f"  # for a file of one column: a sign that no program writes
 # Both chosen by hand, not sensitive: the separator shows in a few lines, and Python's own limit of a cell is 131,072.
 _SAMPLE_CHARACTERS = 20_000
 _LONGEST_CELL = 64 << 20  # as large as the largest file: a cell may hold what stands in a quote that never closes
 _MERGED = re.compile(rb"""<(?:\w+:)?mergeCell\s+ref=["']([A-Z]+\d+:[A-Z]+\d+)["'][^>]*/>""")
+_UNCOMPUTED = re.compile(rb"""<c\b[^>]*?\br="([A-Z]+\d+)"[^>]*><f\b[^>]*?(?:/>|>([^<]*)</f>)(?:<v\s*/>|<v></v>)?</c>""")
+_ESCAPED_QUOTE = re.compile(r'\\"(?![,;\t|\n]|\Z)')
 # Chosen by hand: a merged cell of more than a thousand rows of a hundred columns is a frame, not a table's.
 _LARGEST_MERGE = 100_000
 # A grid of more cells than this with more than 50 empty ones to a full one is a list of cells instead.
@@ -36,36 +42,43 @@ def read_csv(raw: bytes) -> Reading:
     """Return a CSV or TSV file as one table whose first row names the columns.
 
     A line `sep=;` at the top, as Excel writes it, names the separator; else the one that fits most lines is taken.
+    Lines above the table, such as a title, are paragraphs.
     """
     text = decode(raw)
-    separator = ""
-    if text[:4].lower() == "sep=" and len(text.split("\n", 1)[0]) == len("sep=,"):
-        separator, text = text[4], text.split("\n", 1)[-1]
+    separator, left_out = "", []
+    if named := SEPARATOR_LINE.match(text):
+        separator, text = named[1], text[named.end() :]
+        left_out = [LeftOut(reason="separator line", text=named[0].strip())]
     csv.field_size_limit(_LONGEST_CELL)
+    # Some programs write `\"` for a quote in a cell, most write `""`.
+    is_escaped = _ESCAPED_QUOTE.search(text) is not None and '""' not in text
+    escape = "\\" if is_escaped else None
     try:
-        rows = list(csv.reader(io.StringIO(text), delimiter=separator or _separator(text)))
+        rows = list(csv.reader(io.StringIO(text), delimiter=separator or _separator(text), escapechar=escape))
     except csv.Error as error:
         raise UnreadableError(f"it is no table of separated values: {error}") from error
-    return Reading(blocks=_table([[collapse_whitespace(cell) for cell in row] for row in rows]))
+    table = _table([[collapse_whitespace(cell) for cell in row] for row in rows])
+    return Reading(blocks=table, left_out=tuple(left_out))
 
 
 def read_workbook(raw: bytes) -> Reading:
     """Return an Excel workbook: a heading and a table a sheet, merged cells filled in, formulas as their values.
 
-    Text boxes come first. Hidden sheets, comments and the targets of links are left out.
+    Text boxes and the titles of charts come first. Left out are hidden sheets, comments, the targets of links, what
+    stands at the edge of printed pages, and formulas whose value the file does not hold.
     """
     import openpyxl
 
     archive = open_archive(raw, "XLSX")
     try:
-        book = openpyxl.load_workbook(_without_huge_merges(raw, archive), data_only=True)
+        book = openpyxl.load_workbook(_without_huge_merges(raw, archive), data_only=True, rich_text=True)
     except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile, AttributeError, SyntaxError) as error:
         raise UnreadableError(f"the XLSX is damaged: {error}") from error
-    blocks = [Block("paragraph", text) for text in _text_boxes(archive)]
-    left_out: list[LeftOut] = []
+    blocks = [Block("paragraph", text) for text in (*_text_boxes(archive), *_chart_titles(archive))]
+    left_out = [LeftOut(reason="formula without a value", text=formula) for formula in _formulas_without_value(archive)]
     for sheet in book.worksheets:
         table = _sheet_table(sheet)
-        left_out += _notes_and_links(sheet)
+        left_out += [*_notes_and_links(sheet), *_edges(sheet)]
         if table and sheet.sheet_state != "visible":
             text = " ".join([sheet.title, *(block.text for block in table)])
             left_out.append(LeftOut(reason="hidden sheet", text=collapse_whitespace(text)))
@@ -84,6 +97,31 @@ def _text_boxes(archive: zipfile.ZipFile) -> Iterator[str]:
                 lines = (collapse_whitespace("".join(line.itertext(f"{_A}t"))) for line in box.iter(f"{_A}p"))
                 if text := "\n".join(line for line in lines if line):
                     yield text
+
+
+def _chart_titles(archive: zipfile.ZipFile) -> Iterator[str]:
+    """Yield the titles of charts; what they draw stands in the cells."""
+    for name in archive.namelist():
+        is_chart = re.fullmatch(r"xl/charts/chart\d+\.xml", name) is not None
+        if is_chart and (title := chart_title(read_part(archive, name, "XLSX") or b"<a/>")):
+            yield title
+
+
+def _formulas_without_value(archive: zipfile.ZipFile) -> Iterator[str]:
+    """Yield the formulas that no program has computed yet: a library wrote them, and the file was never opened."""
+    for name in archive.namelist():
+        if re.fullmatch(r"xl/worksheets/[^/]+\.xml", name):
+            for cell in _UNCOMPUTED.finditer(read_part(archive, name, "XLSX") or b""):
+                formula = html.unescape(cell[2].decode("utf-8", "replace"))
+                yield f"{cell[1].decode()}: ={formula}" if formula else cell[1].decode()
+
+
+def _edges(sheet: Any) -> Iterator[LeftOut]:
+    """Yield what stands at the head and foot of each printed page."""
+    for name in ("oddHeader", "oddFooter", "evenHeader", "evenFooter", "firstHeader", "firstFooter"):
+        parts = (getattr(getattr(sheet, name), side).text for side in ("left", "center", "right"))
+        if text := collapse_whitespace(" ".join(part for part in parts if part)):
+            yield LeftOut(reason="page header or footer", text=text)
 
 
 def _notes_and_links(sheet: Any) -> Iterator[LeftOut]:
@@ -141,11 +179,10 @@ def _separator(text: str) -> str:
     A separator counts half if the first line, which names the columns, has another number of them.
     """
     lines = [line for line in text[:_SAMPLE_CHARACTERS].split("\n")[:50] if line.strip()]
-    best, most = ",", 0.0
-    for candidate in _SEPARATORS:
+    candidates = [candidate for candidate in _SEPARATORS if lines and not _is_prose(lines, candidate)]
+    best, most = next(iter(candidates), _NO_SEPARATOR), 0.0
+    for candidate in candidates:
         widths = [len(row) for row in csv.reader(lines, delimiter=candidate)]
-        if not widths:
-            continue
         usual = max(set(widths), key=widths.count)
         steady = widths.count(usual) / len(widths) * (1 if widths[0] == usual else 0.5)
         if usual > 1 and steady * usual > most:
@@ -153,14 +190,27 @@ def _separator(text: str) -> str:
     return best
 
 
+def _is_prose(lines: list[str], separator: str) -> bool:
+    """Return whether a sign stands in sentences only: never in the first line, and always before a space."""
+    text = "\n".join(lines)
+    return separator not in lines[0] and text.count(separator) == text.count(f"{separator} ")
+
+
 def _table(rows: list[list[str]]) -> tuple[Block, ...]:
-    width = max((place + 1 for row in rows for place, cell in enumerate(row) if cell.strip()), default=0)
-    text = table_text([row[:width] for row in rows])
-    return (Block("table", text),) if text else ()
+    """Return the rows as a table; rows above it that say one thing, such as its title, are paragraphs."""
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    counts = [len({cell for cell in row if cell.strip()}) for row in rows]
+    titles = next((place for place, count in enumerate(counts) if count > 1), 0)
+    width = max((place + 1 for row in rows[titles:] for place, cell in enumerate(row) if cell.strip()), default=0)
+    text = table_text([row[:width] for row in rows[titles:]])
+    paragraphs = (next(cell for cell in row if cell.strip()) for row in rows[:titles])
+    return (*(Block("paragraph", words) for words in paragraphs), *((Block("table", text),) if text else ()))
 
 
 def _cell_text(cell: Any) -> str:
     """Return a cell as a spreadsheet shows it, so that search matches it; dates are written as ISO 8601."""
+    from openpyxl.utils.escape import unescape
+
     value = cell.value
     if value is None:
         return ""
@@ -173,7 +223,21 @@ def _cell_text(cell: Any) -> str:
     if isinstance(value, float):
         return repr(value) if value != int(value) else str(int(value))
     if isinstance(value, dt.datetime):
-        return value.isoformat(sep=" ", timespec="minutes").removesuffix(" 00:00")
+        return value.isoformat(sep=" ", timespec=_timespec(value)).removesuffix(" 00:00")
     if isinstance(value, dt.time):
-        return value.isoformat(timespec="minutes")
-    return collapse_whitespace(str(value))
+        return value.isoformat(timespec=_timespec(value))
+    if isinstance(value, dt.timedelta):
+        minutes, seconds = divmod(round(value.total_seconds()), 60)
+        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+    return collapse_whitespace(unescape("".join(map(_run_text, value)) if isinstance(value, list) else str(value)))
+
+
+def _run_text(run: Any) -> str:
+    """Return a part of a cell whose letters are set in several ways."""
+    if isinstance(run, str):
+        return run
+    return superscript(run.text) if run.font.vertAlign == "superscript" else str(run.text)
+
+
+def _timespec(time: dt.datetime | dt.time) -> str:
+    return "seconds" if time.second else "minutes"

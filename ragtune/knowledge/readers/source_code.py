@@ -4,8 +4,8 @@ import re
 from pathlib import PurePosixPath
 
 from ragtune.knowledge.blocks import Block
-from ragtune.knowledge.readers.dom import code_block
 from ragtune.knowledge.readers.encoding import decode
+from ragtune.knowledge.readers.marks import code_block
 from ragtune.knowledge.readers.reading import Reading
 
 LANGUAGES = {

@@ -17,7 +17,7 @@ from ragtune.errors import DatasetError
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _ZIP, _OLD_EXCEL = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 # Excel's line that names the separator; a program that does not know it may quote it or fill it up with empty cells.
-_SEPARATOR_LINE = re.compile(r"\"?sep=(.)\"?[,;\t]*(?:\n|$)", re.IGNORECASE)
+SEPARATOR_LINE = re.compile(r"\"?sep=(.)\"?[,;\t]*(?:\n|$)", re.IGNORECASE)
 _BLANK_LINES = re.compile(r"(?:[ \t,;]*\n)*")
 
 
@@ -100,7 +100,7 @@ def _csv_rows(text: str) -> Iterator[tuple[str, list[str] | str]]:
     """
     top = _BLANK_LINES.match(text)
     start = top.end() if top else 0
-    separator_line = _SEPARATOR_LINE.match(text, start)
+    separator_line = SEPARATOR_LINE.match(text, start)
     if separator_line:
         start, separator = separator_line.end(), separator_line[1]
     else:

@@ -5,8 +5,9 @@ from typing import Any
 
 from lxml import etree
 
-from ragtune.knowledge.readers.dom import DomReader, parse_page, text_of
-from ragtune.knowledge.readers.encoding import decode
+from ragtune.knowledge.readers.dom import DomReader, parse_page
+from ragtune.knowledge.readers.elements import text_of
+from ragtune.knowledge.readers.encoding import decode, decode_as_declared
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
 from ragtune.records import LeftOut
 
@@ -48,7 +49,7 @@ def decode_page(raw: bytes) -> str:
         pass
     if declared and not raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
-            return raw.decode((declared[1] or declared[2]).decode("ascii"), errors="replace")
+            return decode_as_declared(raw, (declared[1] or declared[2]).decode("ascii"))
         except (LookupError, UnicodeError):
             pass  # an encoding that nobody knows, or a codec that is none for pages, such as `idna`
     return decode(raw)

@@ -10,31 +10,26 @@ from typing import Any
 
 from lxml import etree
 
+from ragtune.knowledge.readers.word_markup import W, text_element
+
 _M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
-_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _SIMPLE = re.compile(r"-?[\w.,]*|\(.*\)")
 _PROPERTIES = "Pr"
 
 
-def write_formulas(document: bytes) -> bytes:
-    """Return a part of a Word file whose formulas are text in runs."""
-    if b"oMath" not in document:
-        return document
-    root = etree.fromstring(document)
+def write_formulas(root: Any) -> None:
+    """Write the formulas of a part of a Word file as text in runs."""
     for formula in [*root.iter(f"{_M}oMath")]:
-        run = etree.Element(f"{_W}r")
-        text = etree.SubElement(run, f"{_W}t")
-        text.text = formula_text(formula)
-        text.set("{http://www.w3.org/XML/1998/namespace}space", "preserve")
+        run = etree.Element(f"{W}r")
+        run.append(text_element(formula_text(formula)))
         run.tail = formula.tail
         formula.getparent().replace(formula, run)
     for frame in [*root.iter(f"{_M}oMathPara")]:
         # A formula on a line of its own. Several of them stand on several lines.
-        place, runs = frame.getparent().index(frame), [child for child in frame if child.tag == f"{_W}r"]
+        place, runs = frame.getparent().index(frame), [child for child in frame if child.tag == f"{W}r"]
         for run in runs[1:]:
-            run.insert(0, etree.Element(f"{_W}br"))
+            run.insert(0, etree.Element(f"{W}br"))
         frame.getparent()[place : place + 1] = runs
-    return bytes(etree.tostring(root))
 
 
 def formula_text(node: Any) -> str:
@@ -71,7 +66,7 @@ def _part(node: Any, name: str) -> str:
     return "" if part is None else formula_text(part).strip()
 
 
-def _grouped(text: str) -> str:
+def grouped(text: str) -> str:
     """Return the text in brackets, unless it is one name or number, or has brackets already."""
     return text if _SIMPLE.fullmatch(text) else f"({text})"
 
@@ -82,28 +77,28 @@ def _property(node: Any, name: str, default: str) -> str:
 
 
 def _fraction(node: Any) -> str:
-    return f"{_grouped(_part(node, 'num'))}/{_grouped(_part(node, 'den'))}"
+    return f"{grouped(_part(node, 'num'))}/{grouped(_part(node, 'den'))}"
 
 
 def _scripts(node: Any) -> str:
     """Return a base with what stands below and above it."""
     below, above = _part(node, "sub"), _part(node, "sup")
-    scripts = (f"_{_grouped(below)}" if below else "") + (f"^{_grouped(above)}" if above else "")
-    return f"{_grouped(_part(node, 'e'))}{scripts}"
+    scripts = (f"_{grouped(below)}" if below else "") + (f"^{grouped(above)}" if above else "")
+    return f"{grouped(_part(node, 'e'))}{scripts}"
 
 
 def _scripts_before(node: Any) -> str:
-    return f"_{_grouped(_part(node, 'sub'))}^{_grouped(_part(node, 'sup'))} {_part(node, 'e')}"
+    return f"_{grouped(_part(node, 'sub'))}^{grouped(_part(node, 'sup'))} {_part(node, 'e')}"
 
 
 def _root(node: Any) -> str:
     degree = _part(node, "deg")
-    return f"{f'^{_grouped(degree)}' if degree else ''}√{_grouped(_part(node, 'e'))}"
+    return f"{f'^{grouped(degree)}' if degree else ''}√{grouped(_part(node, 'e'))}"
 
 
 def _sum(node: Any) -> str:
     below, above = _part(node, "sub"), _part(node, "sup")
-    scripts = (f"_{_grouped(below)}" if below else "") + (f"^{_grouped(above)}" if above else "")
+    scripts = (f"_{grouped(below)}" if below else "") + (f"^{grouped(above)}" if above else "")
     # Word leaves the sign out if it is an integral.
     return f"{_property(node, 'chr', '∫')}{scripts} {_part(node, 'e')}"
 
@@ -120,7 +115,7 @@ def _function(node: Any) -> str:
 
 def _limit(node: Any) -> str:
     mark = "_" if _name(node) == "limLow" else "^"
-    return f"{_part(node, 'e')}{mark}{_grouped(_part(node, 'lim'))}"
+    return f"{_part(node, 'e')}{mark}{grouped(_part(node, 'lim'))}"
 
 
 def _matrix(node: Any) -> str:

@@ -11,12 +11,11 @@ from typing import Any
 
 from lxml import etree
 
-_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_ROMAN = {"m": 1000, "cm": 900, "d": 500, "cd": 400, "c": 100, "xc": 90, "l": 50, "xl": 40, "x": 10}
-_ROMAN |= {"ix": 9, "v": 5, "iv": 4, "i": 1}
+from ragtune.knowledge.readers.marks import written_number
+from ragtune.knowledge.readers.word_markup import W, parse_part, text_element
+
 _UNNUMBERED = {"bullet", "none"}
 _LEVELS = 9
-_FRAMES = tuple(f"{_W}{name}" for name in ("fldSimple", "customXml", "moveTo", "dir", "bdo"))
 
 
 @dataclass(slots=True)
@@ -45,48 +44,42 @@ class WordNumbers:
         self._lists: dict[str, _List] = {}
         self._instances: dict[str, tuple[str, dict[int, int]]] = {}
         self._started: set[str] = set()
-        self._styles = _numbered_styles(etree.fromstring(styles)) if styles else {}
+        self._styles = _numbered_styles(parse_part(styles)) if styles else {}
         if numbering:
-            self._read(etree.fromstring(numbering))
+            self._read(parse_part(numbering))
 
-    def write_into(self, document: bytes) -> bytes:
-        """Return `word/document.xml` with the numbers as text; bulleted paragraphs stay lists."""
-        root = etree.fromstring(document)
-        for frame in [*root.iter(*_FRAMES)]:
-            # mammoth drops what stands in these, and a reader of the page sees it.
-            place = frame.getparent().index(frame)
-            frame.getparent()[place : place + 1] = [child for child in frame if not child.tag.endswith("Pr")]
-        for paragraph in root.iter(f"{_W}p"):
+    def write_into(self, root: Any) -> None:
+        """Write the numbers into `word/document.xml` as text; bulleted paragraphs stay lists."""
+        for paragraph in root.iter(f"{W}p"):
             number = self._number(paragraph)
             if number:
                 _write(paragraph, number)
-        return bytes(etree.tostring(root))
 
     def _read(self, root: Any) -> None:
-        for abstract in root.iter(f"{_W}abstractNum"):
-            levels = {_whole(level, f"{_W}ilvl"): _level(level) for level in abstract.iter(f"{_W}lvl")}
-            self._lists[abstract.get(f"{_W}abstractNumId")] = _List(levels)
-        for instance in root.iter(f"{_W}num"):
+        for abstract in root.iter(f"{W}abstractNum"):
+            levels = {_whole(level, f"{W}ilvl"): _level(level) for level in abstract.iter(f"{W}lvl")}
+            self._lists[abstract.get(f"{W}abstractNumId")] = _List(levels)
+        for instance in root.iter(f"{W}num"):
             starts = {}
-            for change in instance.iter(f"{_W}lvlOverride"):
-                start = change.find(f"{_W}startOverride")
-                if start is not None and 0 <= _whole(change, f"{_W}ilvl") < _LEVELS:
-                    starts[_whole(change, f"{_W}ilvl")] = _whole(start, f"{_W}val")
-            abstract = instance.find(f"{_W}abstractNumId")
+            for change in instance.iter(f"{W}lvlOverride"):
+                start = change.find(f"{W}startOverride")
+                if start is not None and 0 <= _whole(change, f"{W}ilvl") < _LEVELS:
+                    starts[_whole(change, f"{W}ilvl")] = _whole(start, f"{W}val")
+            abstract = instance.find(f"{W}abstractNumId")
             if abstract is not None:
-                self._instances[instance.get(f"{_W}numId")] = (abstract.get(f"{_W}val"), starts)
+                self._instances[instance.get(f"{W}numId")] = (abstract.get(f"{W}val"), starts)
 
     def _number(self, paragraph: Any) -> str:
         """Return the number that Word shows in front of the paragraph, "" if there is none."""
-        properties = paragraph.find(f"{_W}pPr")
-        if properties is None or not "".join(paragraph.itertext(f"{_W}t")).strip():
+        properties = paragraph.find(f"{W}pPr")
+        if properties is None or not "".join(paragraph.itertext(f"{W}t")).strip():
             return ""
-        numbering = properties.find(f"{_W}numPr")
-        style = properties.find(f"{_W}pStyle")
-        instance, level = self._styles.get(style.get(f"{_W}val") if style is not None else "", ("", 0))
+        numbering = properties.find(f"{W}numPr")
+        style = properties.find(f"{W}pStyle")
+        instance, level = self._styles.get(style.get(f"{W}val") if style is not None else "", ("", 0))
         if numbering is not None:
-            instance = _value(numbering.find(f"{_W}numId"), instance)
-            level = int(_value(numbering.find(f"{_W}ilvl"), str(level)))
+            instance = _value(numbering.find(f"{W}numId"), instance)
+            level = int(_value(numbering.find(f"{W}ilvl"), str(level)))
         abstract, starts = self._instances.get(instance, ("", {}))
         if abstract not in self._lists or not 0 <= level < _LEVELS:
             return ""
@@ -111,7 +104,7 @@ class WordNumbers:
         def counter_text(match: re.Match[str]) -> str:
             at = int(match[1]) - 1
             form = "decimal" if shape.legal else numbers.levels.get(at, _Level()).form
-            return _written(counters[at] or 0, form)
+            return written_number(counters[at] or 0, form)
 
         return re.sub(r"%(\d)", counter_text, shape.pattern).strip()
 
@@ -120,14 +113,14 @@ def _numbered_styles(root: Any) -> dict[str, tuple[str, int]]:
     """Return {style: (list, level)} for the paragraph styles that number, those they are based on included."""
     lists: dict[str, tuple[str, int]] = {}
     based: dict[str, str] = {}
-    for style in root.iter(f"{_W}style"):
-        name = style.get(f"{_W}styleId") or ""
-        based[name] = _value(style.find(f"{_W}basedOn"), "")
-        numbers = style.find(f"{_W}pPr/{_W}numPr")
+    for style in root.iter(f"{W}style"):
+        name = style.get(f"{W}styleId") or ""
+        based[name] = _value(style.find(f"{W}basedOn"), "")
+        numbers = style.find(f"{W}pPr/{W}numPr")
         if numbers is not None:
             lists[name] = (
-                _value(numbers.find(f"{_W}numId"), ""),
-                int(_value(numbers.find(f"{_W}ilvl"), "0")),
+                _value(numbers.find(f"{W}numId"), ""),
+                int(_value(numbers.find(f"{W}ilvl"), "0")),
             )
     for name in based:
         origin, steps = name, 0
@@ -140,45 +133,30 @@ def _numbered_styles(root: Any) -> dict[str, tuple[str, int]]:
 
 def _level(level: Any) -> _Level:
     return _Level(
-        start=int(_value(level.find(f"{_W}start"), "1")),
-        form=_value(level.find(f"{_W}numFmt"), "decimal"),
-        pattern=_value(level.find(f"{_W}lvlText"), ""),
-        legal=level.find(f"{_W}isLgl") is not None,
+        start=int(_value(level.find(f"{W}start"), "1")),
+        form=_value(level.find(f"{W}numFmt"), "decimal"),
+        pattern=_value(level.find(f"{W}lvlText"), ""),
+        legal=level.find(f"{W}isLgl") is not None,
     )
 
 
 def _write(paragraph: Any, number: str) -> None:
     """Put the number in front of the paragraph's text and take the paragraph out of its list."""
-    properties = paragraph.find(f"{_W}pPr")
-    numbers = properties.find(f"{_W}numPr")
+    properties = paragraph.find(f"{W}pPr")
+    numbers = properties.find(f"{W}numPr")
     if numbers is None:
-        numbers = etree.SubElement(properties, f"{_W}numPr")
+        numbers = etree.SubElement(properties, f"{W}numPr")
     for child in list(numbers):
         numbers.remove(child)
     # numId 0 means "not in a list", also against the paragraph's style.
-    etree.SubElement(numbers, f"{_W}numId").set(f"{_W}val", "0")
-    run = etree.Element(f"{_W}r")
-    text = etree.SubElement(run, f"{_W}t")
-    text.text = f"{number} "
-    text.set("{http://www.w3.org/XML/1998/namespace}space", "preserve")
+    etree.SubElement(numbers, f"{W}numId").set(f"{W}val", "0")
+    run = etree.Element(f"{W}r")
+    run.append(text_element(f"{number} "))
     properties.addnext(run)
 
 
-def _written(value: int, form: str) -> str:
-    if form in ("lowerRoman", "upperRoman"):
-        text = ""
-        for letters, size in _ROMAN.items():
-            text += letters * (value // size)
-            value %= size
-        return text.upper() if form == "upperRoman" else text
-    if form in ("lowerLetter", "upperLetter"):
-        letter = chr(ord("a") + (value - 1) % 26) * ((value - 1) // 26 + 1) if value > 0 else ""
-        return letter.upper() if form == "upperLetter" else letter
-    return f"{value:02d}" if form == "decimalZero" else str(value)
-
-
 def _value(node: Any, default: str) -> str:
-    return default if node is None else str(node.get(f"{_W}val") or default)
+    return default if node is None else str(node.get(f"{W}val") or default)
 
 
 def _whole(node: Any, name: str) -> int:
