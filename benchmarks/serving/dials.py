@@ -261,7 +261,8 @@ def correlation(effects: dict[str, list[float]], levels: Sequence[float]) -> lis
     """
     if not effects:
         return None
-    table = np.array([np.array(row, dtype=float) - np.mean(row) for row in effects.values()])
+    # Rounded, so that equal effects stay equal.
+    table = np.array([np.array(row, dtype=float) - np.mean(row) for row in effects.values()]).round(9)
     if not table.any():
         return None
 
