@@ -146,25 +146,27 @@ class Deployment:
                 raise EngineError("The gateway is starting." + (f" {self.error}" if self.error else ""))
             if model == "ragtune" or live.model.version in ("base", "provider"):
                 return live
+            if self._comparison is not None:
+                return self._comparison
+        base = self._base_model()  # unpacking it takes half a minute, and nobody may wait for that
+        with self._lock:
             if self._comparison is None:
-                self._comparison = self._start(self._base_model())
+                self._comparison = self._start(base)
             return self._comparison
 
     def engine_of(self, version: str) -> SupervisedEngine | None:
         """Return the engine that serves a version, or None; it may be starting."""
-        with self._lock:
-            engines = [engine for engine in self._engines() if engine is not self._comparison]
+        # Without the lock: it is called in the event loop, for which a thread that has the lock may wait.
+        engines = (engine for engine in self._engines() if engine is not self._comparison)
         return next((engine for engine in engines if engine.model.version == version), None)
 
     @property
     def idle(self) -> bool:
         """Return whether no request holds any engine."""
-        with self._lock:
-            return not any(engine.in_flight for engine in self._engines())
+        return not any(engine.in_flight for engine in self._engines())  # without the lock, as above
 
     def engines(self) -> dict[str, ServingEngine]:
         """Return {role: engine} of those that there are; a role is `live`, `next` or `comparison`."""
-        # Without the lock: it is called in the event loop, for which a thread that has the lock may wait.
         return by_role(self.live, self.coming, self._comparison)
 
     def status(self) -> dict[str, Any]:
@@ -215,7 +217,9 @@ class Deployment:
                     threading.Thread(target=self.coming.stop, daemon=True).start()
                     self.coming = None
                 if self.live is None or self.live.model.name != target.name:
-                    self.coming = self._arms.pop(target.version, None) or self._start(target)
+                    # In this order, so that whoever looks without the lock finds it in one place or the other.
+                    self.coming = self._arms.get(target.version) or self._start(target)
+                    self._arms.pop(target.version, None)
             self._follow_arms(arms)
             self._stop_idle_comparison()
 
@@ -322,18 +326,20 @@ class Deployment:
         return engine
 
     def _swap(self, coming: SupervisedEngine) -> None:
-        old, self.live, self.coming = self.live, coming, None
-        logger.info("version %s is live", coming.model.version)
-        if old is not None and old.model.version in self._needed():
+        old = self.live
+        is_arm = old is not None and old.model.version in self._needed()
+        if old is not None and is_arm:
             self._arms[old.model.version] = old
-        elif old is not None:
+        self.live, self.coming = coming, None
+        logger.info("version %s is live", coming.model.version)
+        if old is not None and not is_arm:
             self._drain(old)
 
     def _drain(self, engine: SupervisedEngine) -> None:
         threading.Thread(target=engine.drain, args=(DRAIN_SECONDS,), daemon=True).start()
 
     def _engines(self) -> list[SupervisedEngine]:
-        engines = (self.live, self.coming, self._comparison, *self._arms.values())
+        engines = (self.live, self.coming, self._comparison, *list(self._arms.values()))
         return [engine for engine in engines if engine is not None]
 
     def _stop_idle_comparison(self) -> None:

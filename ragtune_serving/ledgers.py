@@ -52,13 +52,14 @@ Step = Callable[[Account, float], dict[str, str]]
 class Allowance:
     """One request's part in its key's account: `begin`, then `charge`, then `settle`. Without limits they do nothing.
 
-    `headers` say what is left of the limits.
+    `headers` say what is left of the limits; `reserved` is how many tokens were reserved last.
     """
 
     ledger: "Ledger"
     key: str
     limits: Limits
     headers: dict[str, str] = field(default_factory=dict)
+    reserved: int = 0
     _id: str = ""
     _changing: "asyncio.Future[dict[str, str]] | None" = None
 
@@ -78,6 +79,7 @@ class Allowance:
         request = self._id
         if request and (self.limits.tokens_per_minute or self.limits.tokens_per_day):
             await self._change(lambda account, now: account.charge(request, tokens, now))
+            self.reserved = tokens
 
     async def settle(self, tokens: int | None) -> None:
         """End the request with the tokens that it really used; None forgets it, because it was not answered."""

@@ -118,9 +118,7 @@ def test_what_the_passages_do_not_have_is_a_warning():
 
 
 def test_a_refusal_and_a_text_without_quotations_get_nothing_added():
-    path = Answerer(
-        ListRetriever([NOTE]), AnswerSettings(refused_share=0.0, quotations=False), None, WordEvidence(0.0)
-    )
+    path = Answerer(ListRetriever([NOTE]), AnswerSettings(refused_share=0.0, quotations=False), None, WordEvidence(0.0))
     chat = ScriptedChat(lambda _: ANSWER)
     assert path.answer(QUESTION, chat, controls=Controls(depth=1.0, examples=True)).text == ANSWER
     refusing = Answerer(ListRetriever([NOTE]), AnswerSettings(), None, WordEvidence(1.1))

@@ -125,9 +125,7 @@ CONTROLS = st.builds(
 )
 
 
-@given(
-    st.lists(WORDS, max_size=12).map("".join), st.lists(st.integers(1, 9), max_size=30), st.booleans(), CONTROLS
-)
+@given(st.lists(WORDS, max_size=12).map("".join), st.lists(st.integers(1, 9), max_size=30), st.booleans(), CONTROLS)
 def test_the_pieces_of_a_stream_do_not_change_the_text(
     text: str, sizes: list[int], quotations: bool, controls: Controls
 ):

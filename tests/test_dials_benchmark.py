@@ -104,7 +104,17 @@ def test_a_run_that_was_interrupted_asks_only_what_is_missing(tmp_path, monkeypa
     rows.write_text("".join(json.dumps(text) + "\n" for text in texts))
     monkeypatch.setattr(dials, "SETS", tmp_path)
     monkeypatch.setitem(offline.DOCUMENTS, "own", str(documents))
-    arguments = ["dials", "--rows", str(rows), "--out", str(out), "--set", "own.dev", "--homes", str(tmp_path / "homes")]
+    arguments = [
+        "dials",
+        "--rows",
+        str(rows),
+        "--out",
+        str(out),
+        "--set",
+        "own.dev",
+        "--homes",
+        str(tmp_path / "homes"),
+    ]
     monkeypatch.setattr("sys.argv", arguments)
     dials.main()  # there is no engine here: asking anything would fail
     result = json.loads(out.read_text())

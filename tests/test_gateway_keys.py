@@ -101,6 +101,31 @@ def test_requests_at_once_are_limited_and_a_client_that_goes_away_makes_room(gat
         assert list(ask(patient, stream=True))
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_has_used_what_was_reserved(gateway, stream):
+    limits = Limits(requests_per_minute=5, tokens_per_minute=2000)
+    key = gateway.keys.create(f"leaves {stream}", limits=limits)
+    gateway.upstream.behaviours = ["endless"]
+    gateway.leave_after(lambda: gateway.upstream.running == 1, key, stream=stream, max_tokens=700)
+    until(lambda: gateway.services.deployment.live.in_flight == 0)
+
+    def left() -> dict[str, str]:
+        return dict(gateway.ask_with(key, QUESTION).headers)
+
+    until(lambda: int(left()["x-ratelimit-remaining-tokens"]) < 1300)
+    assert int(left()["x-ratelimit-remaining-requests"]) < 4
+
+
+def test_an_answer_that_the_engine_does_not_give_costs_nothing(gateway):
+    key = gateway.keys.create("unlucky", limits=Limits(requests_per_minute=2))
+    gateway.upstream.behaviour = "broken"
+    try:
+        assert [gateway.ask_with(key, QUESTION).status_code for _ in range(4)] == [503] * 4
+    finally:
+        gateway.upstream.behaviour = "answer"
+    assert gateway.ask_with(key, QUESTION).headers["x-ratelimit-remaining-requests"] == "1"
+
+
 def test_tokens_are_limited_by_what_an_answer_may_become(gateway):
     small = client(gateway, "small", limits=Limits(tokens_per_minute=800))
     with pytest.raises(openai.BadRequestError, match="this key may use 800 a minute"):

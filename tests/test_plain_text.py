@@ -38,7 +38,27 @@ def test_a_line_without_markup_is_shown_as_it_comes_and_one_with_markup_when_it_
 
 
 PIECES = st.sampled_from(
-    ["It is", " good", ".", " ", "\n", "*", "**", "_", "`", "```", "# ", "> ", "[1]", "[a](b)", "!", "\\", "<", "&amp;", "- "]
+    [
+        "It is",
+        " good",
+        ".",
+        " ",
+        "\n",
+        "*",
+        "**",
+        "_",
+        "`",
+        "```",
+        "# ",
+        "> ",
+        "[1]",
+        "[a](b)",
+        "!",
+        "\\",
+        "<",
+        "&amp;",
+        "- ",
+    ]
 )
 
 

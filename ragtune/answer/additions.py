@@ -87,9 +87,11 @@ def choose_additions(
     choice = _Choice(related, said)
     missing = set()
     steps = [item for item in _steps(best, evidence, passages) if choice.take([item])] if controls.step_by_step else []
-    if controls.further and not any([choice.take(related) for _ in range(controls.further)]):
+    deeper = [choice.take(related) for _ in range(controls.further)]
+    if controls.further and not any(deeper):
         missing.add("depth")
-    if controls.varied and not any([choice.take(pool) for pool in _pools(related, controls, variant)]):
+    varied = [choice.take(pool) for pool in _pools(related, controls, variant)]
+    if controls.varied and not any(varied):
         missing.add("creativity")
     if not _LOW <= controls.technical_level <= _HIGH:
         ordered = sorted(related, key=lambda item: term_share(item.unit.text), reverse=controls.technical_level > _HIGH)

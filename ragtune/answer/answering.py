@@ -83,10 +83,17 @@ class Answerer:
         self.controls = with_controls(NEUTRAL, settings.dials, settings.switches)
         self.languages = Languages(settings)
 
-    def prepare(self, question: str, history: Sequence[Message] = (), controls: Controls | None = None) -> Prepared:
+    def prepare(
+        self,
+        question: str,
+        history: Sequence[Message] = (),
+        controls: Controls | None = None,
+        language: str = "",
+    ) -> Prepared:
         """Search for a question and return the messages for the model.
 
         `history` holds the earlier turns, oldest first. `controls` replace the defaults from the settings.
+        `language` is the code of a language pack; "" means that of the question.
         Raises SettingsError if the question is empty.
         """
         if not question.strip():
@@ -96,14 +103,15 @@ class Answerer:
         evidence: tuple[Evidence, ...] = ()
         rules = AS_WRITTEN
         retrieval_ms, reply = 0.0, ""
-        frame = self.languages.frame(question, history)
+        frame = self.languages.frame(question, history, wanted=language)
         if self.retriever is not None:
             started = time.perf_counter()
             count = controls.passages(self.settings.passages)
             words = controls.shown_words(self.settings.shown_words)
             text = search_text(question, history, frame)
             passages = tuple(find_passages(self.retriever.search, text, count, words, self.similarity))
-            frame, reply = self.languages.small_talk(question, self.languages.frame(question, history, passages))
+            frame = self.languages.frame(question, history, passages, language)
+            frame, reply = self.languages.small_talk(question, frame)
             if self.evidence is not None:
                 evidence = rank_evidence(self.evidence, text, passages)
                 rules = self._rules(self.evidence, controls)
@@ -238,10 +246,16 @@ class RememberingAnswerer(Answerer):
         self._prepared: dict[str, Prepared] = {}
         self._lock = threading.Lock()
 
-    def prepare(self, question: str, history: Sequence[Message] = (), controls: Controls | None = None) -> Prepared:
-        """Return the stored result for a question without history and controls; prepare any other question."""
-        if history or controls:
-            return super().prepare(question, history, controls)
+    def prepare(
+        self,
+        question: str,
+        history: Sequence[Message] = (),
+        controls: Controls | None = None,
+        language: str = "",
+    ) -> Prepared:
+        """Return the stored result for a question alone; prepare any other question."""
+        if history or controls or language:
+            return super().prepare(question, history, controls, language)
         with self._lock:
             if question not in self._prepared:
                 self._prepared[question] = super().prepare(question)

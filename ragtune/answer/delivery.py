@@ -36,10 +36,10 @@ _SENTENCE_END = re.compile(rf"[.!?؟。！？][\"'”’»)\]]*{_MARKS}\s$|\n\s*
 class Delivery:
     """What becomes of one answer.
 
-    `kind` is None until the first sentence is complete, unless there is nothing to decide. `own_words` is what the model
-    contributed to the text, and `quotation` the first quoted sentence, "" if there is none. `missing` names the controls
-    for which the passages had no sentence. With `checks_first` a first sentence that fails its checks is not shown:
-    `suspect` is set then, and no text follows.
+    `kind` is None until the first sentence is complete, unless there is nothing to decide. `own_words` is what the
+    model contributed to the text, and `quotation` the first quoted sentence, "" if there is none. `missing` names the
+    controls for which the passages had no sentence. With `checks_first` a first sentence that fails its checks is not
+    shown: `suspect` is set then, and no text follows.
     """
 
     def __init__(

@@ -113,7 +113,7 @@ def find_failures(
 
 
 def format_failures(text: str, finish_reason: str, schema: Mapping[str, Any] | None) -> tuple[Failure, ...]:
-    """Return what is wrong with the form of a text: cut off, or not JSON of the schema (None: no JSON was asked for)."""
+    """Return what is wrong with the form of a text: cut off, or not JSON of the schema; None asks for no JSON."""
     failures = []
     if finish_reason == "length":
         failures.append(Failure("length", "It was cut off at its length limit."))

@@ -100,15 +100,17 @@ class SmallTalk(Part):
 
 
 class LanguagePack(Part):
-    """Everything in one language; `code` is its ISO 639-1 code.
+    """Everything in one language; `code` is its ISO 639-1 code, `own_name` what it is called in itself.
 
     `refusal_forms` are regular expressions. They are searched, without regard to case, in the first sentence of what a
-    model wrote, with straight quotes. `further` and `example` mark sentences that are quoted after the first one; without
-    them all are marked alike. `example_words` introduce an example. `off_topic` are questions about no document, which the model learns to refuse.
+    model wrote, with straight quotes. `further` and `example` mark sentences that are quoted after the first one;
+    without them all are marked alike. `example_words` introduce an example. `off_topic` are questions about no
+    document, which the model learns to refuse.
     """
 
     code: str = Field(pattern="^[a-z]{2,3}$")
     name: Text
+    own_name: str = ""
     prompt: PromptTexts
     refusal: Text
     refusal_forms: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(min_length=1)
