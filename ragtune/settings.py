@@ -241,12 +241,20 @@ class BenchmarkSettings(Section):
     precisions: tuple[Literal["bf16", "w4a16", "w8a8"], ...] = ("w4a16", "w8a8")
 
 
+class PriceSettings(Section):
+    """What a million tokens cost, in the currency of the budgets of the keys."""
+
+    prompt: float = Field(0.0, ge=0)
+    completion: float = Field(0.0, ge=0)
+
+
 class FallbackSettings(Section):
     """A server that answers if the engine does not: its LiteLLM name, such as `openai/NAME`."""
 
     model: str = Field(min_length=1)
     url: str = ""
     api_key: SecretStr = SecretStr("")
+    price: PriceSettings = PriceSettings()
 
 
 class LimitSettings(Section):
@@ -256,6 +264,7 @@ class LimitSettings(Section):
     tokens_per_minute: int = Field(0, ge=0)
     concurrency: int = Field(0, ge=0)
     tokens_per_day: int = Field(0, ge=0)
+    budget_per_day: float = Field(0.0, ge=0, description="money a day, by the prices of the tokens")
 
 
 class CacheSettings(Section):
@@ -289,6 +298,7 @@ class GatewaySettings(Section):
     log_content: bool = Field(False, description="whether questions and answers are written into logs and traces")
     traces_url: str = Field("", description="collector that speaks OTLP over HTTP, for traces; empty: none")
     limits: LimitSettings = LimitSettings()
+    price: PriceSettings = PriceSettings()
     cache: CacheSettings = CacheSettings()
     redis_url: str = Field("", description="a Redis server for cached answers and for limits; empty: this machine")
     cors_origins: tuple[str, ...] = Field((), description="origins of web pages that may call the gateway")

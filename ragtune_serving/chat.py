@@ -48,7 +48,7 @@ from ragtune_serving.grounding import Grounding
 from ragtune_serving.instructions import Style, style_for
 from ragtune_serving.keys import Key
 from ragtune_serving.ledgers import Allowance
-from ragtune_serving.limits import LimitError
+from ragtune_serving.limits import NOTHING, LimitError, Prices, Use
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.recorder import ResponseRecorder
 from ragtune_serving.request_context import current_request
@@ -86,7 +86,7 @@ class ChatService:
         self.settings, self.deployment, self.grounding = settings, deployment, grounding
         self.router, self.recorder, self.metrics, self.cache = router, recorder, metrics, cache
         self.traffic, self.shadowing = traffic, shadowing
-        self._keys = AnswerKeys(settings)
+        self._keys, self._prices = AnswerKeys(settings), Prices(settings.gateway)
         self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="answering")
 
     async def answer(self, request: ChatRequest, response_id: str, key: Key, allowance: Allowance) -> AnswerParts:
@@ -108,7 +108,7 @@ class ChatService:
                 parts = self._replayed(stored, plan)
             else:
                 prepared = await self._prepared(plan)
-                await allowance.charge(prepared.reserved_tokens)
+                await allowance.charge(prepared.reserved)
                 exchange = prepared
                 parts = self._generated(exchange, allowance)
             async with aclosing(parts):
@@ -117,7 +117,7 @@ class ChatService:
                     if isinstance(part, Closing):
                         outcome = "answered"
                         # Before it is sent, because a client may ask again at once. A cached answer costs no tokens.
-                        await allowance.settle(part.usage.total_tokens if exchange else 0)
+                        await allowance.settle(self._used(part) if exchange else NOTHING)
                     sent = time.perf_counter()
                     yield part
                     current_request().times.client += time.perf_counter() - sent
@@ -129,6 +129,10 @@ class ChatService:
             # A client that went away, or got a part of an answer, may have used all that was reserved.
             used_all = outcome == "broken" or begun
             await allowance.settle(allowance.reserved if used_all else None)
+
+    def _used(self, closing: Closing) -> Use:
+        usage = closing.usage
+        return self._prices.of(closing.ragtune.model_version, usage.prompt_tokens, usage.completion_tokens)
 
     def _end(
         self, model: str, plan: Plan | None, exchange: Exchange | None, outcome: str, failure: Exception | None
@@ -204,7 +208,7 @@ class ChatService:
             parameters=exchange.parameters,
             live=live,
         )
-        self.shadowing.offer(live.version, Mirror(plan.response_id, plan.key, exchange.reserved_tokens, request))
+        self.shadowing.offer(live.version, Mirror(plan.response_id, plan.key, exchange.reserved.tokens, request))
 
     def _expose(self, place: Placement, response_id: str, outcome: str, record: ResponseRecord | None = None) -> None:
         """Record what became of a request of an experiment."""
@@ -230,7 +234,7 @@ class ChatService:
         }
         second: Answer | None = None
         try:
-            await allowance.charge(2 * exchange.reserved_tokens)
+            await allowance.charge(exchange.reserved * 2)
             again = await self._whole(exchange, parameters)
             second = await self._checked(lambda: answerer.finish(prepared, again.completion()))
             fallback = again.fallback or fallback
@@ -359,7 +363,7 @@ class ChatService:
             prepared=prepared,
             parameters=parameters,
             notes=notes,
-            reserved_tokens=fitted.prompt_tokens + parameters["max_tokens"],
+            reserved=self._prices.most(fitted.prompt_tokens, parameters["max_tokens"]),
         )
 
     def _fitted(self, plan: Plan, max_tokens: int | None, count: CountTokens) -> Fitted:

@@ -15,6 +15,7 @@ from ragtune_serving.engine import ServingEngine
 from ragtune_serving.experiment_traffic import Placement
 from ragtune_serving.instructions import Style
 from ragtune_serving.keys import Key
+from ragtune_serving.limits import Use
 from ragtune_serving.request_context import current_request
 from ragtune_serving.routing import EngineRouter, Piece
 from ragtune_serving.schema import ChatRequest
@@ -50,7 +51,7 @@ class Plan:
 class Exchange:
     """One request in progress.
 
-    `notes` are warnings about the request itself; `reserved_tokens` are those of the prompt and of the longest answer.
+    `notes` are warnings about the request itself; `reserved` is what the prompt and the longest answer use.
     """
 
     plan: Plan
@@ -58,7 +59,7 @@ class Exchange:
     prepared: Prepared
     parameters: dict[str, Any]
     notes: tuple[str, ...]
-    reserved_tokens: int
+    reserved: Use
 
 
 def new_response_id() -> str:

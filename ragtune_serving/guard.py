@@ -20,7 +20,7 @@ OPEN_PATHS = ("/health/liveliness", "/health/readiness", "/openapi.json", "/docs
 _RATE_HEADERS = tuple(
     f"x-ratelimit-{what}-{kind}"
     for what in ("limit", "remaining", "reset")
-    for kind in ("requests", "tokens", "tokens-day")
+    for kind in ("requests", "tokens", "tokens-day", "cost-day")
 )
 
 

@@ -17,7 +17,8 @@ def gateway(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     index_documents(home)
     upstream = ScriptedUpstream()
-    served = ServedGateway(home, upstream, gateway={"limits": {"requests_per_minute": 10_000}})
+    limits = {"requests_per_minute": 10_000}
+    served = ServedGateway(home, upstream, gateway={"limits": limits, "price": {"prompt": 2.0, "completion": 10.0}})
     yield served
     served.close()
     upstream.close()
@@ -135,6 +136,20 @@ def test_tokens_are_limited_by_what_an_answer_may_become(gateway):
     )
     assert reply.headers["x-ratelimit-limit-tokens"] == "800"
     assert int(reply.headers["x-ratelimit-remaining-tokens"]) < 500
+
+
+def test_a_budget_is_reserved_by_the_longest_answer_and_settled_by_the_real_one(gateway):
+    key = gateway.keys.create("thrifty", limits=Limits(budget_per_day=0.02))
+    reply = gateway.ask_with(key, QUESTION)
+    assert reply.headers["x-ratelimit-limit-cost-day"] == "0.02"
+    assert float(reply.headers["x-ratelimit-remaining-cost-day"]) < 0.0195, "of the longest answer"
+    again = gateway.ask_with(key, QUESTION)
+    spent = 2e-6 * 7 + 10e-6 * 8  # what the engine says of the first answer
+    reserved = 0.02 - float(reply.headers["x-ratelimit-remaining-cost-day"])
+    assert float(again.headers["x-ratelimit-remaining-cost-day"]) == pytest.approx(0.02 - spent - reserved, abs=1e-6)
+    dear = client(gateway, "dear", limits=Limits(budget_per_day=0.005))
+    with pytest.raises(openai.BadRequestError, match=r"this key may spend 0\.005 a day"):
+        ask(dear, max_tokens=900)
 
 
 def test_embeddings_are_those_of_the_index_in_both_formats(gateway):
