@@ -28,6 +28,7 @@ from ragtune.store.registry import ModelRegistry
 from ragtune.store.shadows import ShadowStore
 from ragtune_serving.address import check_port, endpoint_file, http_url, listen
 from ragtune_serving.api import build_api
+from ragtune_serving.audit import Audited, AuditLog
 from ragtune_serving.chat import ChatService
 from ragtune_serving.console.app import with_console
 from ragtune_serving.deployment import Deployment, Engines, Needed, Publisher
@@ -200,7 +201,8 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
 
     guarded = Guard(build_api(services, lifespan), keys)
     observed = RequestContexts(guarded, *observers)
-    return with_console(with_cors(observed, gateway.cors_origins), observed, services, settings, keys)
+    console = with_console(with_cors(observed, gateway.cors_origins), observed, services, settings, keys)
+    return Audited(console, AuditLog(settings.home))
 
 
 async def _show_load(services: Services) -> None:

@@ -7,6 +7,7 @@ import typer
 
 from ragtune.errors import SettingsError
 from ragtune.settings import load_settings
+from ragtune_serving.audit import record_command
 from ragtune_serving.keys import ROLES, KeyStore
 from ragtune_serving.limits import Limits, Prices
 from ragtune_serving.schema import FILTERS
@@ -76,12 +77,14 @@ def add(
             "--budget-per-day limits nothing, because tokens cost nothing.", fix="set gateway.price.completion"
         )
     out.print(_store().create(name, role, expires_at, limits, where))
+    record_command(load_settings().home, "keys add", f"{name}, role {role}")
 
 
 @app.command("revoke")
 def revoke(name: Annotated[str, typer.Argument(help="whose key it is")]) -> None:
     """Accept a key no longer."""
     _store().revoke(name)
+    record_command(load_settings().home, "keys revoke", name)
     out.print(f"The key of {name} is revoked.")
 
 
