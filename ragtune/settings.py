@@ -177,7 +177,15 @@ class EngineSettings(Section):
     max_model_len: int = Field(2048, ge=256)
     kv_cache_gib: int = Field(1, ge=1)
     threads: int = Field(0, ge=0, description="0: one per core")
-    eager: bool = True
+    eager: bool | None = Field(None, description="start without compiling; None: on a CPU only")
+    max_num_seqs: int | None = Field(None, ge=1, description="requests that are computed together; None: vLLM decides")
+    max_num_batched_tokens: int | None = Field(None, ge=1, description="tokens of one step; None: vLLM decides")
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs over which a model is split")
+    quantization: str = Field("", description="vLLM's method or kernel for the weights; empty: as the model says")
+    kv_cache_dtype: str = Field("auto", min_length=1, description="number format of the key-value cache")
+    arguments: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="further arguments of vLLM: {name without dashes: value}"
+    )
     speculative_tokens: int | None = Field(None, ge=0, description="tokens guessed per step; None: 4 on a CPU, else 0")
     start_timeout: float = Field(300.0, gt=0)
     gpu_memory_share: float = Field(0.85, gt=0, le=1)

@@ -217,7 +217,7 @@ class Deployment:
                     threading.Thread(target=self.coming.stop, daemon=True).start()
                     self.coming = None
                 if self.live is None or self.live.model.name != target.name:
-                    # In this order, so that whoever looks without the lock finds it in one place or the other.
+                    # In this order, so that a look without the lock finds it in one place or the other.
                     self.coming = self._arms.get(target.version) or self._start(target)
                     self._arms.pop(target.version, None)
             self._follow_arms(arms)

@@ -212,7 +212,7 @@ class Prices:
         return any(price.prompt or price.completion for price in (self._engine, *self._fallbacks.values()))
 
     def most(self, prompt_tokens: int, completion_tokens: int) -> Use:
-        """Return what a request uses at most, whoever answers it."""
+        """Return what a request uses at most, by the dearest server that may answer it."""
         prices = (self._engine, *self._fallbacks.values())
         cost = max(_cost(price, prompt_tokens, completion_tokens) for price in prices)
         return Use(prompt_tokens + completion_tokens, cost)
