@@ -84,7 +84,7 @@ class Engines(Protocol):
 class Deployment:
     """The live engine, the engines of an experiment, and the comparison engine as long as somebody uses it.
 
-    `needed` returns the versions that need an engine in addition to the champion, such as those of an experiment;
+    `base` returns the folder of the base model's weights and their precision. `needed` returns the versions that need an engine in addition to the champion, such as those of an experiment;
     `arm_errors` says why one of them has none. `champion` is the version that the registry names; `coming` is the
     engine that will become live once it is ready; `error` is the last problem with following the registry, or "". A
     champion whose files fail verification is tried again as soon as they change; one whose engine does not start is
@@ -96,7 +96,7 @@ class Deployment:
         settings: Settings,
         engine: Engine,
         registry: ModelRegistry,
-        base: Callable[[], Path],
+        base: Callable[[], tuple[Path, str]],
         publisher: Publisher,
         pace: Pace | None = None,
         needed: Needed = tuple,
@@ -316,7 +316,8 @@ class Deployment:
         return ServedModel(f"ragtune-v{champion.version}-{precision}", champion.version, folder, precision)
 
     def _base_model(self) -> ServedModel:
-        return ServedModel(name="ragtune-base-model", version="base", folder=self._base(), precision="bf16")
+        folder, precision = self._base()
+        return ServedModel(name="ragtune-base-model", version="base", folder=folder, precision=precision)
 
     def _start(self, model: ServedModel) -> SupervisedEngine:
         logger.info("starting an engine for %s", model.name)
