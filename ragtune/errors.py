@@ -9,6 +9,7 @@ RagTuneError
 ├── EngineError          the generation engine did not start, died or sent an invalid reply
 ├── RegistryError        an alias, version or manifest is missing or fails verification
 ├── ResourceError        too little memory or disk, a busy port or home, a missing package
+│   └── EngineMemoryError    no room for a further engine
 ├── FeedbackError        a feedback event cannot be stored or matched to a response
 └── ExperimentError      an experiment cannot be started, changed or found
 """
@@ -57,6 +58,10 @@ class RegistryError(RagTuneError):
 
 class ResourceError(RagTuneError):
     """There is too little memory or disk, a port or home is in use, or a package is missing."""
+
+
+class EngineMemoryError(ResourceError):
+    """There is no room for a further engine, in the memory of the machine or of its GPU."""
 
 
 class FeedbackError(RagTuneError):

@@ -177,7 +177,15 @@ class EngineSettings(Section):
     max_model_len: int = Field(2048, ge=256)
     kv_cache_gib: int = Field(1, ge=1)
     threads: int = Field(0, ge=0, description="0: one per core")
-    eager: bool = True
+    eager: bool | None = Field(None, description="start without compiling; None: on a CPU only")
+    max_num_seqs: int | None = Field(None, ge=1, description="requests that are computed together; None: vLLM decides")
+    max_num_batched_tokens: int | None = Field(None, ge=1, description="tokens of one step; None: vLLM decides")
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs over which a model is split")
+    quantization: str = Field("", description="vLLM's method or kernel for the weights; empty: as the model says")
+    kv_cache_dtype: str = Field("auto", min_length=1, description="number format of the key-value cache")
+    arguments: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="further arguments of vLLM: {name without dashes: value}"
+    )
     speculative_tokens: int | None = Field(None, ge=0, description="tokens guessed per step; None: 4 on a CPU, else 0")
     start_timeout: float = Field(300.0, gt=0)
     gpu_memory_share: float = Field(0.85, gt=0, le=1)
@@ -242,12 +250,20 @@ class BenchmarkSettings(Section):
     precisions: tuple[Literal["bf16", "w4a16", "w8a8"], ...] = ("w4a16", "w8a8")
 
 
+class PriceSettings(Section):
+    """What a million tokens cost, in the currency of the budgets of the keys."""
+
+    prompt: float = Field(0.0, ge=0)
+    completion: float = Field(0.0, ge=0)
+
+
 class FallbackSettings(Section):
     """A server that answers if the engine does not: its LiteLLM name, such as `openai/NAME`."""
 
     model: str = Field(min_length=1)
     url: str = ""
     api_key: SecretStr = SecretStr("")
+    price: PriceSettings = PriceSettings()
 
 
 class LimitSettings(Section):
@@ -257,6 +273,7 @@ class LimitSettings(Section):
     tokens_per_minute: int = Field(0, ge=0)
     concurrency: int = Field(0, ge=0)
     tokens_per_day: int = Field(0, ge=0)
+    budget_per_day: float = Field(0.0, ge=0, description="money a day, by the prices of the tokens")
 
 
 class CacheSettings(Section):
@@ -290,6 +307,7 @@ class GatewaySettings(Section):
     log_content: bool = Field(False, description="whether questions and answers are written into logs and traces")
     traces_url: str = Field("", description="collector that speaks OTLP over HTTP, for traces; empty: none")
     limits: LimitSettings = LimitSettings()
+    price: PriceSettings = PriceSettings()
     cache: CacheSettings = CacheSettings()
     redis_url: str = Field("", description="a Redis server for cached answers and for limits; empty: this machine")
     cors_origins: tuple[str, ...] = Field((), description="origins of web pages that may call the gateway")

@@ -1,5 +1,6 @@
 """The parts of an answer on their way to a client: its text in pieces, then its closing."""
 
+import json
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,6 +24,26 @@ class Closing:
     finish_reason: str
     usage: Usage
     ragtune: RagTuneField
+
+
+class Envelope:
+    """Wraps an answer into a JSON object, piece by piece: `{"answer": "..."}`. `text` is what was returned so far."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def wrap(self, piece: str) -> str:
+        """Return the next piece of the answer as a part of the JSON text."""
+        begin = "" if self.text else '{"answer": "'
+        return self._add(begin + json.dumps(piece, ensure_ascii=False)[1:-1])
+
+    def end(self) -> str:
+        """Return the rest of the JSON text."""
+        return self._add('"}' if self.text else '{"answer": ""}')
+
+    def _add(self, piece: str) -> str:
+        self.text += piece
+        return piece
 
 
 AnswerParts = AsyncGenerator[Delta | Closing, None]

@@ -7,9 +7,9 @@ the answer is complete, so that a swap of models never cuts an answer off.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from ragtune.records import Answer, ResponseRecord
 from ragtune.settings import Settings
 from ragtune.store.shadows import Side
 from ragtune.store.timestamps import now
-from ragtune_serving.answer_parts import AnswerParts, Closing, Delta, closing_of, facts_of
+from ragtune_serving.answer_parts import AnswerParts, Closing, Delta, Envelope, closing_of, facts_of
 from ragtune_serving.conversation import (
     CountTokens,
     Fitted,
@@ -45,10 +45,10 @@ from ragtune_serving.exchange import (
 )
 from ragtune_serving.experiment_traffic import ExperimentTraffic, Placement
 from ragtune_serving.grounding import Grounding
-from ragtune_serving.instructions import read_instructions
+from ragtune_serving.instructions import Style, style_for
 from ragtune_serving.keys import Key
 from ragtune_serving.ledgers import Allowance
-from ragtune_serving.limits import LimitError
+from ragtune_serving.limits import NOTHING, LimitError, Prices, Use
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.recorder import ResponseRecorder
 from ragtune_serving.request_context import current_request
@@ -86,7 +86,7 @@ class ChatService:
         self.settings, self.deployment, self.grounding = settings, deployment, grounding
         self.router, self.recorder, self.metrics, self.cache = router, recorder, metrics, cache
         self.traffic, self.shadowing = traffic, shadowing
-        self._keys = AnswerKeys(settings)
+        self._keys, self._prices = AnswerKeys(settings), Prices(settings.gateway)
         self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="answering")
 
     async def answer(self, request: ChatRequest, response_id: str, key: Key, allowance: Allowance) -> AnswerParts:
@@ -97,86 +97,105 @@ class ChatService:
             LimitError: the key has used what it may.
             RagTuneError: it cannot be answered now.
         """
-        used: int | None = None
+        plan: Plan | None = None
+        exchange: Exchange | None = None
+        failure: Exception | None = None
+        outcome, begun = "broken", False  # a client that goes away raises no Exception
         try:
             await allowance.begin()
-            with self._counting_failures(request.model):
-                plan = await self._plan(request, response_id, key)
-            stored = await self._stored(plan)
-            if stored is not None:
-                used = 0  # the engine wrote nothing
-                await allowance.settle(used)
-                for part in self._replayed(stored, plan, request):
-                    yield part
-                return
-            exchange = await self._admit(plan, request, allowance)
-            async with aclosing(self._generated(exchange, request, allowance)) as parts:
+            plan = await self._plan(request, response_id, key)
+            if (stored := await self._stored(plan)) is not None:
+                parts = self._replayed(stored, plan)
+            else:
+                prepared = await self._prepared(plan)
+                await allowance.charge(prepared.reserved)
+                exchange = prepared
+                parts = self._generated(exchange, allowance)
+            async with aclosing(parts):
                 async for part in parts:
-                    used = exchange.reserved_tokens
-                    if isinstance(part, Closing):  # before it is sent: a client may ask again at once
-                        await allowance.settle(part.usage.total_tokens)
+                    begun = True
+                    if isinstance(part, Closing):
+                        outcome = "answered"
+                        # Before it is sent, because a client may ask again at once. A cached answer costs no tokens.
+                        await allowance.settle(self._used(part) if exchange else NOTHING)
                     sent = time.perf_counter()
                     yield part
                     current_request().times.client += time.perf_counter() - sent
-        except LimitError:
-            self._count_outcome(request.model, "limited")
+        except Exception as error:
+            failure, outcome = error, _outcome_of(error, generating=exchange is not None)
             raise
         finally:
-            await allowance.settle(used)
+            self._end(request.model, plan, exchange, outcome, failure)
+            # A client that went away, or got a part of an answer, may have used all that was reserved.
+            used_all = outcome == "broken" or begun
+            await allowance.settle(allowance.reserved if used_all else None)
 
-    async def _generated(self, exchange: Exchange, request: ChatRequest, allowance: Allowance) -> AnswerParts:
-        """Yield the parts of an answer; release its engine, and count how it ended."""
-        prepared, plan = exchange.prepared, exchange.plan
-        outcome = "broken"
-        answered: Side | None = None
+    def _used(self, closing: Closing) -> Use:
+        usage = closing.usage
+        return self._prices.of(closing.ragtune.model_version, usage.prompt_tokens, usage.completion_tokens)
+
+    def _end(
+        self, model: str, plan: Plan | None, exchange: Exchange | None, outcome: str, failure: Exception | None
+    ) -> None:
+        """Release the engine of a request, and count how it ended."""
+        self.metrics.requests.labels(model, outcome).inc()
+        current_request().fields["outcome"] = outcome
+        if plan is None:
+            return
+        plan.engine.release()
+        if outcome == "answered":
+            return
+        if exchange is not None:
+            seconds = time.perf_counter() - plan.started
+            self.metrics.count_failure(model, plan.engine.model.version, outcome, seconds)
+        if plan.placement and (outcome in ("failed", "broken") or isinstance(failure, EngineError)):
+            self._expose(plan.placement, plan.response_id, "broken" if outcome == "broken" else "failed")
+
+    async def _generated(self, exchange: Exchange, allowance: Allowance) -> AnswerParts:
+        """Yield the parts of an answer that an engine writes."""
+        prepared, plan, request = exchange.prepared, exchange.plan, exchange.plan.request
+        generation = Generation(plan.started)
+        delivery = plan.answerer.delivery(prepared) if request.stream else None
+        envelope = Envelope() if plan.style.in_envelope else None
+        generated = generated_pieces(self.router, exchange, exchange.parameters, stream=bool(request.stream))
+        async with aclosing(generated) as pieces:
+            async for piece in pieces:
+                generation.add(piece)
+                if delivery and (sendable := delivery.feed(piece.text)):
+                    yield Delta(envelope.wrap(sendable) if envelope else sendable)
+        if delivery and (rest := delivery.end()):
+            yield Delta(envelope.wrap(rest) if envelope else rest)
+        completion, fallback = generation.completion(), generation.fallback
+        answer = await self._checked(lambda: plan.answerer.finish(prepared, completion))
+        if not delivery or delivery.suspect:  # nothing was sent yet
+            answer, fallback = await self._concluded(exchange, answer, fallback, allowance)
+            if answer.text:
+                yield Delta(envelope.wrap(answer.text) if envelope else answer.text)
+        if envelope:
+            yield Delta(envelope.end())
+            answer = replace(answer, text=envelope.text)
+        version = version_of(plan, fallback)
+        closing = closing_of(answer, plan.response_id, version, exchange.notes)
+        self._finish(exchange, answer, closing)
+        if not fallback and acceptable(prepared, answer):
+            await self._keep(exchange, answer.text, closing)
         try:
-            if request.stream:
-                generation = Generation(plan.started)
-                delivery = plan.answerer.delivery(prepared)
-                async with aclosing(
-                    generated_pieces(self.router, exchange, exchange.parameters, stream=True)
-                ) as pieces:
-                    async for piece in pieces:
-                        generation.add(piece)
-                        if sendable := delivery.feed(piece.text):
-                            yield Delta(sendable)
-                if rest := delivery.end():
-                    yield Delta(rest)
-                completion, fallback = generation.completion(), generation.fallback
-                answer = await self._checked(lambda: plan.answerer.finish(prepared, completion))
-            else:
-                answer, fallback = await self._concluded(exchange, allowance)
-                yield Delta(answer.text)
-            version = version_of(plan, fallback)
-            closing = closing_of(answer, plan.response_id, version, exchange.notes)
-            chunk_ids = tuple(hit.chunk.id for hit in answer.passages)
-            seconds = answer.completion.total_seconds
-            outcome, answered = "answered", side(answer, version)
-            self._record(plan, request.model, answer.text, chunk_ids, closing.ragtune, seconds, best_evidence(prepared))
-            if prepared.passages is not None:
-                self.metrics.retrieval.observe(answer.retrieval_ms)
-            times, streamed = current_request().times, bool(request.stream)
-            self.metrics.count_answer(request.model, version, answer, times, streamed=streamed)
-            self._describe(closing, exchange.prepared.question, answer.text)
-            if not fallback and acceptable(prepared, answer):
-                await self._keep(exchange, answer.text, closing)
             yield closing
-        except SettingsError:
-            outcome = "refused"
-            raise
-        except Exception:  # a client that goes away is not an Exception; it leaves `broken`
-            outcome = "failed"
-            raise
-        finally:
-            plan.engine.release()
-            self._count_outcome(exchange.model, outcome)
-            if outcome != "answered":
-                seconds = time.perf_counter() - plan.started
-                self.metrics.count_failure(exchange.model, plan.engine.model.version, outcome, seconds)
-            if plan.placement and outcome in ("failed", "broken"):
-                self._expose(plan.placement, plan.response_id, outcome)
-            if answered and exchange.model == "ragtune" and prepared.known_text is None:
-                self._offer_mirror(exchange, answered)
+        finally:  # now its user has the answer
+            if request.model == "ragtune" and not fallback and prepared.known_text is None:
+                self._offer_mirror(exchange, side(answer, version))
+
+    def _finish(self, exchange: Exchange, answer: Answer, closing: Closing) -> None:
+        """Record a complete answer, count it, and say in the log and in the trace what came of it."""
+        plan, field, times = exchange.plan, closing.ragtune, current_request().times
+        chunk_ids = tuple(hit.chunk.id for hit in answer.passages)
+        seconds = answer.completion.total_seconds
+        self._record(plan, answer.text, chunk_ids, field, seconds, best_evidence(exchange.prepared))
+        if exchange.prepared.passages is not None:
+            self.metrics.retrieval.observe(answer.retrieval_ms)
+        streamed = bool(plan.request.stream)
+        self.metrics.count_answer(plan.request.model, field.model_version, answer, times, streamed=streamed)
+        self._describe(closing, exchange.prepared.question, answer.text)
 
     def _offer_mirror(self, exchange: Exchange, live: Side) -> None:
         """Offer a request that is answered to the versions of a shadow deployment."""
@@ -189,7 +208,7 @@ class ChatService:
             parameters=exchange.parameters,
             live=live,
         )
-        self.shadowing.offer(live.version, Mirror(plan.response_id, plan.key, exchange.reserved_tokens, request))
+        self.shadowing.offer(live.version, Mirror(plan.response_id, plan.key, exchange.reserved.tokens, request))
 
     def _expose(self, place: Placement, response_id: str, outcome: str, record: ResponseRecord | None = None) -> None:
         """Record what became of a request of an experiment."""
@@ -198,85 +217,76 @@ class ChatService:
         self.recorder.add(record, exposure)
         self.metrics.arms.labels(place.experiment.name, place.way.version, exposure.failure or "answered").inc()
 
-    async def _concluded(self, exchange: Exchange, allowance: Allowance) -> tuple[Answer, str]:
+    async def _concluded(
+        self, exchange: Exchange, answer: Answer, fallback: str, allowance: Allowance
+    ) -> tuple[Answer, str]:
         """Return the answer that people get, and the name of the fallback that wrote it or "".
 
         An answer that fails its checks is written once more with other settings, if the key's limits allow it.
         """
         prepared, answerer = exchange.prepared, exchange.plan.answerer
-        first = await self._whole(exchange, exchange.parameters, exchange.plan.started)
-        answer = await self._checked(lambda: answerer.finish(prepared, first.completion()))
         if acceptable(prepared, answer):
-            return answer, first.fallback
+            return answer, fallback
         parameters = {
             **exchange.parameters,
             "temperature": max(exchange.parameters["temperature"], second_try(prepared).temperature),
             "seed": (exchange.parameters["seed"] + 1) % 2**63,
         }
-        second, fallback = None, first.fallback
+        second: Answer | None = None
         try:
-            await allowance.charge(2 * exchange.reserved_tokens)
-            again = await self._whole(exchange, parameters, time.perf_counter())
+            await allowance.charge(exchange.reserved * 2)
+            again = await self._whole(exchange, parameters)
             second = await self._checked(lambda: answerer.finish(prepared, again.completion()))
             fallback = again.fallback or fallback
         except RagTuneError as error:
             logger.warning("no second try for an answer that failed its checks: %s", error)
         return await self._checked(lambda: answerer.instead(prepared, answer, second)), fallback
 
-    async def _whole(self, exchange: Exchange, parameters: Mapping[str, Any], started: float) -> Generation:
+    async def _whole(self, exchange: Exchange, parameters: Mapping[str, Any]) -> Generation:
         """Return a whole generated text."""
-        generation = Generation(started)
+        generation = Generation(time.perf_counter())
         async with aclosing(generated_pieces(self.router, exchange, parameters, stream=False)) as pieces:
             async for piece in pieces:
                 generation.add(piece)
         return generation
 
-    @contextmanager
-    def _counting_failures(self, model: str) -> Iterator[None]:
-        """Count a request that cannot be answered."""
-        try:
-            yield
-        except SettingsError:
-            self._count_outcome(model, "refused")
-            raise
-        except LimitError:
-            raise
-        except RagTuneError:
-            self._count_outcome(model, "unavailable")
-            raise
-
     async def _plan(self, request: ChatRequest, response_id: str, key: Key) -> Plan:
-        """Return what the request asks for; nothing is searched for yet."""
+        """Return what the request asks for; nothing is searched for yet. The plan holds its engine."""
         started = time.perf_counter()
         current_request().fields.update(model=request.model, stream=bool(request.stream), response_id=response_id)
         own = request.ragtune or RequestControls()
         conversation = read_conversation(request.messages)
         where = allowed_filter(key, own.filter)
+        answerer = self.grounding.answerer(request.model, where)
+        style = self._style(request, conversation.instructions, answerer.controls)
         place = None
         if request.model == "ragtune":
             place = self.traffic.place(request.user or "", key.name, conversation, self.deployment.engine_of)
         engine = place.engine if place else await self._in_thread(lambda: self.deployment.engine_for(request.model))
-        answerer = self.grounding.answerer(request.model, where)
-        controls, instructions, notes = self._style(request, conversation.instructions, answerer.controls)
-        index_state, cache_key = "", ""
-        temperature = controls.temperature if request.temperature is None else request.temperature
-        # Who asks for variety gets it, unless a seed says that the same answer is wanted again. An experiment compares
-        # models: the control's answers have been in the cache for longer.
-        repeatable = own.cache is None and (not temperature or request.seed is not None) and place is None
-        if self.cache is not None and repeatable:
-            index_state = await self._in_thread(lambda: self.grounding.state(request.model))
-            asked = asked_for(request, conversation, controls, where)
-            cache_key = self._keys.key(engine.model, index_state, asked)
+        # From here on a swap waits for this request. Not in the thread, which would hold it if the client leaves.
+        engine.hold()
+        try:
+            temperature = style.controls.temperature if request.temperature is None else request.temperature
+            # Who asks for variety gets it, unless a seed says that the same answer is wanted again. An experiment
+            # compares models: the control's answers have been in the cache for longer.
+            repeatable = own.cache is None and (not temperature or request.seed is not None) and place is None
+            index_state, cache_key = "", ""
+            if self.cache is not None and repeatable:
+                index_state = await self._in_thread(lambda: self.grounding.state(request.model))
+                asked = asked_for(request, conversation, style.controls, where)
+                cache_key = self._keys.key(engine.model, index_state, asked)
+        except BaseException:
+            engine.release()
+            raise
         return Plan(
+            request=request,
             response_id=response_id,
             user=request.user or key.name,
             key=key.name,
             engine=engine,
             answerer=answerer,
             conversation=conversation,
-            controls=controls,
-            instructions=instructions,
-            notes=notes,
+            style=style,
             index_state=index_state,
             cache_key=cache_key,
             started=started,
@@ -290,16 +300,16 @@ class ChatService:
         self.metrics.cache.labels(result).inc()
         return stored
 
-    def _replayed(self, stored: StoredAnswer, plan: Plan, request: ChatRequest) -> Iterator[Delta | Closing]:
+    async def _replayed(self, stored: StoredAnswer, plan: Plan) -> AnswerParts:
         """Yield a cached answer as a response of its own."""
-        seconds = time.perf_counter() - plan.started
+        seconds, model = time.perf_counter() - plan.started, plan.request.model
         field = stored.ragtune.model_copy(update={"response_id": plan.response_id, "cached": True})
         closing = Closing(stored.finish_reason, stored.usage, field)
-        self._record(plan, request.model, stored.text, stored.chunk_ids, field, seconds)
-        self._count_outcome(request.model, "answered")
-        self.metrics.count_cached(request.model, field, seconds, streamed=bool(request.stream))
+        self._record(plan, stored.text, stored.chunk_ids, field, seconds)
+        self.metrics.count_cached(model, field, seconds, streamed=bool(plan.request.stream))
         self._describe(closing, plan.conversation.question, stored.text)
-        yield from map(Delta, stored.pieces())
+        for piece in stored.pieces():
+            yield Delta(piece)
         yield closing
 
     def _describe(self, closing: Closing, question: str, text: str) -> None:
@@ -309,16 +319,12 @@ class ChatService:
         if self.settings.gateway.log_content:
             fields.update(question=question, answer=text)
 
-    def _count_outcome(self, model: str, outcome: str) -> None:
-        self.metrics.requests.labels(model, outcome).inc()
-        current_request().fields["outcome"] = outcome
-
     async def _keep(self, exchange: Exchange, text: str, closing: Closing) -> None:
         """Put an answer into the cache, unless the index changed while it was made."""
         plan = exchange.plan
         if self.cache is None or not plan.cache_key or not text:
             return
-        if plan.index_state != await self._in_thread(lambda: self.grounding.state(exchange.model)):
+        if plan.index_state != await self._in_thread(lambda: self.grounding.state(plan.request.model)):
             return
         chunk_ids = tuple(hit.chunk.id for hit in exchange.prepared.passages or ())
         answer = StoredAnswer(
@@ -330,80 +336,58 @@ class ChatService:
         )
         await self.cache.put(plan.cache_key, answer)
 
-    async def _admit(self, plan: Plan, request: ChatRequest, allowance: Allowance) -> Exchange:
-        """Return the exchange, which holds its engine."""
-        with self._counting_failures(request.model):
-            plan.engine.hold()
-            try:
-                exchange = await self._prepare(plan, request)
-                await allowance.charge(exchange.reserved_tokens)
-                return exchange
-            except BaseException as error:
-                plan.engine.release()
-                if plan.placement and isinstance(error, EngineError):
-                    self._expose(plan.placement, plan.response_id, "failed")
-                raise
-
-    async def _prepare(self, plan: Plan, request: ChatRequest) -> Exchange:
-        times, asked = current_request().times, time.perf_counter()
+    async def _prepared(self, plan: Plan) -> Exchange:
+        """Search for the question and return the exchange, ready for its engine."""
+        times, asked, request, style = current_request().times, time.perf_counter(), plan.request, plan.style
         route = await self._route(plan.engine)
         times.engine += time.perf_counter() - asked
         max_tokens = request.max_completion_tokens or request.max_tokens
         asked = time.perf_counter()
         fitted = await self._in_thread(lambda: self._fitted(plan, max_tokens, token_counter(plan.engine.model.folder)))
-        prepared, notes = fitted.prepared, plan.notes
+        prepared, notes = fitted.prepared, style.notes
         times.add_preparation(asked, prepared.retrieval_ms / 1000)
         if fitted.left_out:
             notes += (f"The {fitted.left_out} oldest turns were left out: they do not fit into the context.",)
         if request.ignored:
             notes += (f"These fields change nothing: {', '.join(request.ignored)}.",)
         parameters = {name: value for name in PASSED_ON if (value := getattr(request, name)) is not None}
-        if request.response_format and request.response_format.type != "text":
-            parameters["response_format"] = request.response_format.model_dump(exclude_none=True)
-            prepared = as_json(prepared)
+        if style.format is not None:
+            parameters["response_format"] = style.format.model_dump(exclude_none=True)
+            prepared = as_json(prepared, style.format.schema_of_answer)
         parameters["max_tokens"] = max_tokens or prepared.max_tokens
         parameters["temperature"] = prepared.temperature if request.temperature is None else request.temperature
         parameters["seed"] = self.settings.seed if request.seed is None else request.seed
         return Exchange(
             plan=plan,
-            model=request.model,
             route=route,
             prepared=prepared,
             parameters=parameters,
             notes=notes,
-            reserved_tokens=fitted.prompt_tokens + parameters["max_tokens"],
+            reserved=self._prices.most(fitted.prompt_tokens, parameters["max_tokens"]),
         )
 
     def _fitted(self, plan: Plan, max_tokens: int | None, count: CountTokens) -> Fitted:
         """Return the prepared question with as much of the history as fits."""
-        context, conversation = self.settings.engine.max_model_len, plan.conversation
-        limit = max_tokens or plan.controls.max_tokens(self.settings.answer.max_tokens)
-        check_question(conversation.question, plan.instructions, limit, context, count)
-        prepared = plan.answerer.prepare(conversation.question, conversation.history, plan.controls)
-        if plan.instructions:
+        context, conversation, style = self.settings.engine.max_model_len, plan.conversation, plan.style
+        limit = max_tokens or style.controls.max_tokens(self.settings.answer.max_tokens)
+        check_question(conversation.question, style.instructions, limit, context, count)
+        prepared = plan.answerer.prepare(conversation.question, conversation.history, style.controls, style.language)
+        if style.instructions:
             system, *turns = prepared.messages
-            system = replace(system, content=f"{system.content}\n\n{plan.instructions}")
+            system = replace(system, content=f"{system.content}\n\n{style.instructions}")
             prepared = replace(prepared, messages=(system, *turns))
         return fit_history(prepared, limit, context, count)
 
-    def _style(
-        self, request: ChatRequest, instructions: str, defaults: Controls
-    ) -> tuple[Controls, str, tuple[str, ...]]:
-        """Return the controls, the instructions that the model gets, and warnings about those that it does not get."""
+    def _style(self, request: ChatRequest, instructions: str, defaults: Controls) -> Style:
+        """Return how the answer should be, by the fields of the request and the application's instructions."""
         controls = defaults
         if request.verbosity:
             controls = replace(controls, depth=_VERBOSITY[request.verbosity])
         own = request.ragtune
         if own:
             controls = with_controls(controls, own.dials, own.switches)
-        if not instructions or self.settings.follows_instructions:
-            return controls, instructions, ()
         fixed = frozenset([*own.dials, *own.switches] if own else ())
-        reading = read_instructions(instructions, controls, fixed)
-        notes: tuple[str, ...] = ("System messages are not sent to the model; dials and switches do what they can.",)
-        if reading.unmet:
-            notes += (f"Not followed: {' | '.join(reading.unmet)}",)
-        return reading.controls, "", notes
+        return style_for(instructions, request.response_format, controls, fixed, self.settings)
 
     async def _route(self, engine: ServingEngine) -> str:
         """Wait for a comparison engine to start; return the engine's route, or the first fallback if it is not ready.
@@ -422,7 +406,6 @@ class ChatService:
     def _record(
         self,
         plan: Plan,
-        model: str,
         text: str,
         chunk_ids: tuple[str, ...],
         field: RagTuneField,
@@ -434,7 +417,7 @@ class ChatService:
             created_at=now(),
             question=plan.conversation.question,
             answer=text,
-            model=model,
+            model=plan.request.model,
             model_version=field.model_version,
             chunk_ids=chunk_ids,
             cited_chunk_ids=tuple(citation.chunk for citation in field.citations),
@@ -442,7 +425,7 @@ class ChatService:
             user=plan.user,
             latency_ms=round(seconds * 1000, 1),
             key=plan.key,
-            dials=changed_controls(plan.controls),
+            dials=changed_controls(plan.style.controls),
             evidence=evidence,
             checks={
                 "support": field.support,
@@ -465,3 +448,12 @@ class ChatService:
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _outcome_of(error: Exception, *, generating: bool) -> str:
+    """Return how a request ended, as the metrics name it."""
+    if isinstance(error, LimitError):
+        return "limited"
+    if isinstance(error, SettingsError):
+        return "refused"
+    return "unavailable" if isinstance(error, RagTuneError) and not generating else "failed"

@@ -3,14 +3,13 @@
 import re
 from urllib.parse import quote
 
-from ragtune.answer.citations import cited_numbers, without_citations
-from ragtune.text.sentences import sentence_spans, split_sentences
+from ragtune.answer.citations import cited_numbers, cited_sentences, without_citations
+from ragtune.text.sentences import split_sentences
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune.text.words import content_words
 
 _EDGE_WORDS = 5
 """Words at the beginning and at the end of a sentence that a URL names. Chosen by hand: enough to be found once."""
-_MARK = re.compile(r"\[[\d,\s]+\]")
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 _MARKUP = re.compile(r"[`*_#|>~]+")
 _WEB = ("http://", "https://")
@@ -18,11 +17,8 @@ _WEB = ("http://", "https://")
 
 def cited_spans(text: str) -> dict[int, list[tuple[int, int]]]:
     """Return {citation number: [start, end) of each sentence of the answer that cites it, with its marks}."""
-    # A mark behind a full stop belongs to the sentence before it, so marks are blank while sentences are split.
-    starts = [start for start, _ in sentence_spans(_MARK.sub(lambda mark: " " * len(mark[0]), text))]
     spans: dict[int, list[tuple[int, int]]] = {}
-    for start, following in zip(starts, [*starts, len(text)][1:], strict=True):
-        end = start + len(text[start:following].rstrip())
+    for start, end in cited_sentences(text):
         for number in cited_numbers(text[start:end]):
             spans.setdefault(number, []).append((start, end))
     return spans

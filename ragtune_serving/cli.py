@@ -10,6 +10,7 @@ from ragtune.settings import prepare_process
 from ragtune_serving.commands import (
     alerts,
     asking,
+    audit,
     dataset,
     demo,
     documents,
@@ -52,6 +53,7 @@ for command in (
     prune.prune,
     alerts.alerts,
     monitoring.monitoring,
+    audit.audit,
     demo.demo,
 ):
     app.command()(command)

@@ -84,7 +84,7 @@ class Engines(Protocol):
 class Deployment:
     """The live engine, the engines of an experiment, and the comparison engine as long as somebody uses it.
 
-    `needed` returns the versions that need an engine in addition to the champion, such as those of an experiment;
+    `base` returns the folder of the base model's weights and their precision. `needed` returns the versions that need an engine in addition to the champion, such as those of an experiment;
     `arm_errors` says why one of them has none. `champion` is the version that the registry names; `coming` is the
     engine that will become live once it is ready; `error` is the last problem with following the registry, or "". A
     champion whose files fail verification is tried again as soon as they change; one whose engine does not start is
@@ -96,7 +96,7 @@ class Deployment:
         settings: Settings,
         engine: Engine,
         registry: ModelRegistry,
-        base: Callable[[], Path],
+        base: Callable[[], tuple[Path, str]],
         publisher: Publisher,
         pace: Pace | None = None,
         needed: Needed = tuple,
@@ -146,25 +146,27 @@ class Deployment:
                 raise EngineError("The gateway is starting." + (f" {self.error}" if self.error else ""))
             if model == "ragtune" or live.model.version in ("base", "provider"):
                 return live
+            if self._comparison is not None:
+                return self._comparison
+        base = self._base_model()  # unpacking it takes half a minute, and nobody may wait for that
+        with self._lock:
             if self._comparison is None:
-                self._comparison = self._start(self._base_model())
+                self._comparison = self._start(base)
             return self._comparison
 
     def engine_of(self, version: str) -> SupervisedEngine | None:
         """Return the engine that serves a version, or None; it may be starting."""
-        with self._lock:
-            engines = [engine for engine in self._engines() if engine is not self._comparison]
+        # Without the lock: it is called in the event loop, for which a thread that has the lock may wait.
+        engines = (engine for engine in self._engines() if engine is not self._comparison)
         return next((engine for engine in engines if engine.model.version == version), None)
 
     @property
     def idle(self) -> bool:
         """Return whether no request holds any engine."""
-        with self._lock:
-            return not any(engine.in_flight for engine in self._engines())
+        return not any(engine.in_flight for engine in self._engines())  # without the lock, as above
 
     def engines(self) -> dict[str, ServingEngine]:
         """Return {role: engine} of those that there are; a role is `live`, `next` or `comparison`."""
-        # Without the lock: it is called in the event loop, for which a thread that has the lock may wait.
         return by_role(self.live, self.coming, self._comparison)
 
     def status(self) -> dict[str, Any]:
@@ -215,7 +217,9 @@ class Deployment:
                     threading.Thread(target=self.coming.stop, daemon=True).start()
                     self.coming = None
                 if self.live is None or self.live.model.name != target.name:
-                    self.coming = self._arms.pop(target.version, None) or self._start(target)
+                    # In this order, so that a look without the lock finds it in one place or the other.
+                    self.coming = self._arms.get(target.version) or self._start(target)
+                    self._arms.pop(target.version, None)
             self._follow_arms(arms)
             self._stop_idle_comparison()
 
@@ -312,7 +316,8 @@ class Deployment:
         return ServedModel(f"ragtune-v{champion.version}-{precision}", champion.version, folder, precision)
 
     def _base_model(self) -> ServedModel:
-        return ServedModel(name="ragtune-base-model", version="base", folder=self._base(), precision="bf16")
+        folder, precision = self._base()
+        return ServedModel(name="ragtune-base-model", version="base", folder=folder, precision=precision)
 
     def _start(self, model: ServedModel) -> SupervisedEngine:
         logger.info("starting an engine for %s", model.name)
@@ -322,18 +327,20 @@ class Deployment:
         return engine
 
     def _swap(self, coming: SupervisedEngine) -> None:
-        old, self.live, self.coming = self.live, coming, None
-        logger.info("version %s is live", coming.model.version)
-        if old is not None and old.model.version in self._needed():
+        old = self.live
+        is_arm = old is not None and old.model.version in self._needed()
+        if old is not None and is_arm:
             self._arms[old.model.version] = old
-        elif old is not None:
+        self.live, self.coming = coming, None
+        logger.info("version %s is live", coming.model.version)
+        if old is not None and not is_arm:
             self._drain(old)
 
     def _drain(self, engine: SupervisedEngine) -> None:
         threading.Thread(target=engine.drain, args=(DRAIN_SECONDS,), daemon=True).start()
 
     def _engines(self) -> list[SupervisedEngine]:
-        engines = (self.live, self.coming, self._comparison, *self._arms.values())
+        engines = (self.live, self.coming, self._comparison, *list(self._arms.values()))
         return [engine for engine in engines if engine is not None]
 
     def _stop_idle_comparison(self) -> None:

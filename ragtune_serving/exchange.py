@@ -13,7 +13,9 @@ from ragtune.text.control_tokens import break_control_tokens
 from ragtune_serving.conversation import Conversation
 from ragtune_serving.engine import ServingEngine
 from ragtune_serving.experiment_traffic import Placement
+from ragtune_serving.instructions import Style
 from ragtune_serving.keys import Key
+from ragtune_serving.limits import Use
 from ragtune_serving.request_context import current_request
 from ragtune_serving.routing import EngineRouter, Piece
 from ragtune_serving.schema import ChatRequest
@@ -27,20 +29,18 @@ PASSED_ON = ("top_p", "stop", "presence_penalty", "frequency_penalty", "logit_bi
 class Plan:
     """What a request asks for, before anything is searched for.
 
-    `instructions` is the text that the model gets of the application's; `notes` are warnings about the request itself;
-    `cache_key` is "" if the answer must not come from the cache; `started` is a time of `perf_counter`. `placement` is
-    the arm of an experiment, None outside of one.
+    `style` is how the answer should be. `cache_key` is "" if the answer must not come from the cache; `started` is a
+    time of `perf_counter`. `placement` is the arm of an experiment, None outside of one.
     """
 
+    request: ChatRequest
     response_id: str
     user: str
     key: str
     engine: ServingEngine
     answerer: Answerer
     conversation: Conversation
-    controls: Controls
-    instructions: str
-    notes: tuple[str, ...]
+    style: Style
     index_state: str
     cache_key: str
     started: float
@@ -49,15 +49,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """One request in progress; `reserved_tokens` are those of the prompt and of the longest answer."""
+    """One request in progress.
+
+    `notes` are warnings about the request itself; `reserved` is what the prompt and the longest answer use.
+    """
 
     plan: Plan
-    model: str
     route: str
     prepared: Prepared
     parameters: dict[str, Any]
     notes: tuple[str, ...]
-    reserved_tokens: int
+    reserved: Use
 
 
 def new_response_id() -> str:
@@ -72,23 +74,23 @@ async def generated_pieces(
 
     No engine is asked for a text that is known already, such as a certain refusal or small talk.
     """
-    place, begun = exchange.plan.placement, False
     if exchange.prepared.known_text is not None:
         yield Piece(text=exchange.prepared.known_text)
         return
     messages, times = engine_messages(exchange.prepared), current_request().times
-    try:
-        route = place.control.route if place and place.replaced else exchange.route
-        generated = router.generate(route, messages, parameters, stream)
-        async with aclosing(timed(generated, times)) as pieces:
-            async for piece in pieces:
-                begun = begun or bool(piece.text)
-                yield piece
-        return
-    except EngineError:
-        if begun or place is None or not place.can_replace():
-            raise
-        place.replaced = True
+    place, begun = exchange.plan.placement, False
+    if place is None or not place.replaced:
+        try:
+            generated = router.generate(exchange.route, messages, parameters, stream)
+            async with aclosing(timed(generated, times)) as pieces:
+                async for piece in pieces:
+                    begun = begun or bool(piece.text)
+                    yield piece
+            return
+        except EngineError:
+            if begun or place is None or not place.can_replace():
+                raise
+            place.replaced = True
     place.control.hold()
     try:
         generated = router.generate(place.control.route, messages, parameters, stream)

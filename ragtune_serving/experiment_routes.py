@@ -4,7 +4,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from ragtune.errors import ExperimentError, RegistryError, SettingsError
 from ragtune.experiments.assignment import shares_at
@@ -14,6 +14,7 @@ from ragtune.experiments.starting import Wish, start
 from ragtune.experiments.status import look_now, status_of
 from ragtune.store.experiments import Experiment
 from ragtune.store.shadows import Shadow, ShadowDesign
+from ragtune_serving.audit import actor_of
 from ragtune_serving.experiment_control import ExperimentControl
 from ragtune_serving.experiment_schema import (
     ExperimentAction,
@@ -56,7 +57,8 @@ def _add_experiments(router: APIRouter, control: ExperimentControl) -> None:
         return ExperimentList(experiments=[_summary(one) for one in control.store.list()], error=control.error)
 
     @router.post("/v1/experiments", response_model=ExperimentReport, **_COMMON, summary="Start an experiment")
-    def start_experiment(body: ExperimentRequest) -> ExperimentReport | Response:
+    def start_experiment(body: ExperimentRequest, request: Request) -> ExperimentReport | Response:
+        actor_of(request.scope).target = body.name
         wish = body.model_dump()
         if body.promote is None:
             wish["promote"] = control.settings.experiments.promote
@@ -78,7 +80,8 @@ def _add_experiments(router: APIRouter, control: ExperimentControl) -> None:
         **_COMMON,
         summary="Pause, resume or stop an experiment, or set its ramp",
     )
-    def act(name: str, body: ExperimentAction) -> ExperimentReport | Response:
+    def act(name: str, body: ExperimentAction, request: Request) -> ExperimentReport | Response:
+        actor_of(request.scope).target = f"{body.action} {body.ramp}" if body.ramp else body.action
         try:
             return _report(control, _act(control, control.store.get(name), body))
         except ExperimentError as error:
@@ -106,7 +109,8 @@ def _add_shadows(router: APIRouter, control: ExperimentControl) -> None:
         return ShadowList(shadows=names, running=running.name if running else "")
 
     @router.post("/v1/shadows", response_model=ShadowReport, **_COMMON, summary="Mirror requests to further versions")
-    def start_mirroring(body: ShadowRequest) -> ShadowReport | Response:
+    def start_mirroring(body: ShadowRequest, request: Request) -> ShadowReport | Response:
+        actor_of(request.scope).target = body.name
         fields = body.model_dump(exclude={"name"})
         design = ShadowDesign(**{**fields, "versions": tuple(body.versions)})
         try:

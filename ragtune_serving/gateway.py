@@ -18,7 +18,7 @@ from types import FrameType
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from ragtune.errors import ResourceError
+from ragtune.errors import ModelError, ResourceError
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.settings import Settings, prepare_process
 from ragtune.store.artifacts import ArtifactStore, write_json
@@ -28,6 +28,7 @@ from ragtune.store.registry import ModelRegistry
 from ragtune.store.shadows import ShadowStore
 from ragtune_serving.address import check_port, endpoint_file, http_url, listen
 from ragtune_serving.api import build_api
+from ragtune_serving.audit import Audited, AuditLog
 from ragtune_serving.chat import ChatService
 from ragtune_serving.console.app import with_console
 from ragtune_serving.deployment import Deployment, Engines, Needed, Publisher
@@ -59,6 +60,7 @@ _DRAIN_SECONDS = 10
 _GAUGE_SECONDS = 1.0
 """Between two updates of the gauges of one worker; Prometheus asks every 15 seconds or so. Chosen by hand."""
 SignalHandler = Callable[[int, FrameType | None], None]
+logger = logging.getLogger(__name__)
 
 
 def build_services(settings: Settings, shared: SharedEngines | None = None) -> Services:
@@ -144,17 +146,27 @@ def _deployment(
 ) -> Deployment:
     """Return the engines of this process; `loading` is held while the base model is loaded."""
     from ragtune.backends.catalog import engine_from
+    from ragtune.backends.served_base import served_base
     from ragtune.model.base.pretrained import resolve_base_model
 
     store = ArtifactStore(settings.home / "artifacts")
 
-    def base() -> Path:
+    def base() -> tuple[Path, str]:
         with loading or nullcontext():
             ref = store.current("base_model") or resolve_base_model(settings.base_model, store)
-        return store.folder(ref)
+        try:
+            return served_base(settings, store, ref, _log_progress)
+        except ModelError as error:  # slower answers are better than none; the precision is in the status
+            logger.error("%s; it is served as it is", error.found)
+            return store.folder(ref), "bf16"
 
     registry = ModelRegistry(settings)
     return Deployment(settings, engine_from(settings), registry, base, publisher, needed=needed, held=held)
+
+
+def _log_progress(what: str, done: int, total: int) -> None:  # noqa: ARG001 the interface's
+    if not done:
+        logger.info("%s", what)
 
 
 def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp:
@@ -200,7 +212,8 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
 
     guarded = Guard(build_api(services, lifespan), keys)
     observed = RequestContexts(guarded, *observers)
-    return with_console(with_cors(observed, gateway.cors_origins), observed, services, settings, keys)
+    console = with_console(with_cors(observed, gateway.cors_origins), observed, services, settings, keys)
+    return Audited(console, AuditLog(settings.home))
 
 
 async def _show_load(services: Services) -> None:

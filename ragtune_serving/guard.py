@@ -7,6 +7,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ragtune_serving.audit import actor_of
 from ragtune_serving.keys import ROLES, KeyStore, allows, bearer
 from ragtune_serving.problems import problem
 from ragtune_serving.request_context import HEADER as REQUEST_ID
@@ -20,7 +21,7 @@ OPEN_PATHS = ("/health/liveliness", "/health/readiness", "/openapi.json", "/docs
 _RATE_HEADERS = tuple(
     f"x-ratelimit-{what}-{kind}"
     for what in ("limit", "remaining", "reset")
-    for kind in ("requests", "tokens", "tokens-day")
+    for kind in ("requests", "tokens", "tokens-day", "cost-day")
 )
 
 
@@ -45,8 +46,10 @@ class Guard:
             return
         if scope["method"] == "HEAD":
             scope["method"] = "GET"  # the server sends no body, because it still knows that the method is HEAD
-        if scope["ragtune_key"] is not None:
-            current_request().fields["key"] = scope["ragtune_key"].name
+        if (key := scope["ragtune_key"]) is not None:
+            current_request().fields["key"] = key.name
+            actor = actor_of(scope)
+            actor.name, actor.role = key.name, key.role
         if refusal := self._refusal(scope, headers):
             await refusal(scope, receive, send)
             return

@@ -20,20 +20,23 @@ from typing import Any
 from ragtune.errors import RagTuneError, ResourceError
 from ragtune.extras import require
 from ragtune.settings import Settings
-from ragtune_serving.limits import LEASE, Account, CountedRequest, Limits, day_of
+from ragtune_serving.limits import LEASE, NOTHING, Account, CountedRequest, Limits, Use, day_of
 
 _BUSY_SECONDS = 1.0
 """How long one process waits for the other's transaction, which takes under a millisecond; chosen by hand."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS usage (
-    id TEXT PRIMARY KEY, key TEXT NOT NULL, started REAL NOT NULL, tokens INTEGER NOT NULL, running INTEGER NOT NULL
+    id TEXT PRIMARY KEY, key TEXT NOT NULL, started REAL NOT NULL, tokens INTEGER NOT NULL, running INTEGER NOT NULL,
+    cost INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS usage_by_key ON usage (key, started);
 CREATE TABLE IF NOT EXISTS days (
-    key TEXT NOT NULL, day TEXT NOT NULL, tokens INTEGER NOT NULL, PRIMARY KEY (key, day)
+    key TEXT NOT NULL, day TEXT NOT NULL, tokens INTEGER NOT NULL, cost INTEGER NOT NULL, PRIMARY KEY (key, day)
 );
 """
 _PREFIX = "ragtune:usage:"
+_DAY = "used on "
+"""Beginning of the field with what a key used on a day; the other fields are requests."""
 _REDIS_SECONDS = 1.0
 """How long Redis may take, as `_BUSY_SECONDS`."""
 _KEPT_SECONDS = 2 * 86_400
@@ -52,13 +55,14 @@ Step = Callable[[Account, float], dict[str, str]]
 class Allowance:
     """One request's part in its key's account: `begin`, then `charge`, then `settle`. Without limits they do nothing.
 
-    `headers` say what is left of the limits.
+    `headers` say what is left of the limits; `reserved` is what was reserved last.
     """
 
     ledger: "Ledger"
     key: str
     limits: Limits
     headers: dict[str, str] = field(default_factory=dict)
+    reserved: Use = NOTHING
     _id: str = ""
     _changing: "asyncio.Future[dict[str, str]] | None" = None
 
@@ -73,21 +77,22 @@ class Allowance:
             self._id = ""
             raise
 
-    async def charge(self, tokens: int) -> None:
-        """Reserve the tokens of the prompt and of the longest answer; raise LimitError if that is too many now."""
-        request = self._id
-        if request and (self.limits.tokens_per_minute or self.limits.tokens_per_day):
-            await self._change(lambda account, now: account.charge(request, tokens, now))
+    async def charge(self, use: Use) -> None:
+        """Reserve the prompt and the longest answer; raise LimitError if that is too much now."""
+        request, limits = self._id, self.limits
+        if request and (limits.tokens_per_minute or limits.tokens_per_day or limits.budget):
+            await self._change(lambda account, now: account.charge(request, use, now))
+            self.reserved = use
 
-    async def settle(self, tokens: int | None) -> None:
-        """End the request with the tokens that it really used; None forgets it, because it was not answered."""
+    async def settle(self, use: Use | None) -> None:
+        """End the request with what it really used; None forgets it, because it was not answered."""
         request, self._id = self._id, ""
         if not request:
             return
         if self._changing is not None:
             await asyncio.gather(self._changing, return_exceptions=True)
         try:
-            await self._change(lambda account, _: account.settle(request, tokens))
+            await self._change(lambda account, _: account.settle(request, use))
         except RagTuneError as error:  # the answer is there all the same, and the reservation ends by itself
             logger.warning("what a request used was not counted: %s", error)
 
@@ -144,7 +149,8 @@ class SqliteLedger(Ledger):
                     self._store(key, account, before)
                     if account.settled_today != settled:
                         self._connection.execute(
-                            "INSERT OR REPLACE INTO days VALUES (?, ?, ?)", (key, day_of(now), account.settled_today)
+                            "INSERT OR REPLACE INTO days VALUES (?, ?, ?, ?)",
+                            (key, day_of(now), account.settled_today.tokens, account.settled_today.cost),
                         )
                 except BaseException:
                     self._connection.execute("ROLLBACK")
@@ -161,20 +167,22 @@ class SqliteLedger(Ledger):
         self._connection.close()
 
     def _account(self, key: str, limits: Limits, now: float) -> Account:
-        rows = self._connection.execute("SELECT id, started, tokens, running FROM usage WHERE key = ?", (key,))
-        requests = {name: CountedRequest(started, tokens, bool(running)) for name, started, tokens, running in rows}
-        day = self._connection.execute("SELECT tokens FROM days WHERE key = ? AND day = ?", (key, day_of(now)))
-        return Account(limits, requests, (day.fetchone() or (0,))[0])
+        rows = self._connection.execute("SELECT id, started, tokens, running, cost FROM usage WHERE key = ?", (key,))
+        requests = {
+            name: CountedRequest(started, tokens, bool(running), cost) for name, started, tokens, running, cost in rows
+        }
+        day = self._connection.execute("SELECT tokens, cost FROM days WHERE key = ? AND day = ?", (key, day_of(now)))
+        return Account(limits, requests, Use(*(day.fetchone() or ())))
 
     def _store(self, key: str, account: Account, before: dict[str, CountedRequest]) -> None:
         gone = [(name,) for name in before.keys() - account.requests.keys()]
         changed = [
-            (name, key, row.started, row.tokens, int(row.running))
+            (name, key, row.started, row.tokens, int(row.running), row.cost)
             for name, row in account.requests.items()
             if before.get(name) != row
         ]
         self._connection.executemany("DELETE FROM usage WHERE id = ?", gone)
-        self._connection.executemany("INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?)", changed)
+        self._connection.executemany("INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?, ?)", changed)
 
 
 class RedisLedger(Ledger):
@@ -215,15 +223,15 @@ class RedisLedger(Ledger):
         await pipeline.watch(name)
         fields: dict[str, str] = await pipeline.hgetall(name)
         now = time.time()
-        day = f"tokens of {day_of(now)}"
-        settled = int(fields.pop(day, "0"))
-        days = [field for field in fields if field.startswith("tokens of ")]
+        day = f"{_DAY}{day_of(now)}"
+        settled = Use(*map(int, fields.pop(day, "").split()))
+        days = [field for field in fields if field.startswith(_DAY)]
         before = {field: _parsed(text) for field, text in fields.items() if field not in days}
         account = Account(limits, dict(before), settled)
         result = step(account, now)
         changed = {field: _text(row) for field, row in account.requests.items() if before.get(field) != row}
         if account.settled_today != settled:
-            changed[day] = str(account.settled_today)
+            changed[day] = f"{account.settled_today.tokens} {account.settled_today.cost}"
         pipeline.multi()
         if gone := [*(before.keys() - account.requests.keys()), *days]:
             pipeline.hdel(name, *gone)
@@ -239,13 +247,13 @@ def ledger_from(settings: Settings) -> Ledger:
     if settings.gateway.redis_url:
         require("redis")
         return RedisLedger(settings.gateway.redis_url)
-    return SqliteLedger(settings.home / "gateway" / "usage.db")
+    return SqliteLedger(settings.home / "gateway" / "limits.db")
 
 
 def _text(row: CountedRequest) -> str:
-    return f"{row.started!r} {row.tokens} {int(row.running)}"
+    return f"{row.started!r} {row.tokens} {int(row.running)} {row.cost}"
 
 
 def _parsed(text: str) -> CountedRequest:
-    started, tokens, running = text.split()
-    return CountedRequest(float(started), int(tokens), running == "1")
+    started, tokens, running, cost = text.split()
+    return CountedRequest(float(started), int(tokens), running == "1", int(cost))

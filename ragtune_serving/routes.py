@@ -107,7 +107,7 @@ def _add_answering(router: APIRouter, services: Services) -> None:
     )
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         response_id, key = new_response_id(), request.scope["ragtune_key"]
-        allowance = services.ledger.allowance(key.name, key.limits or services.limits)
+        allowance = services.ledger.allowance(key.name, key.limits.over(services.limits))
         try:
             answer = services.chat.answer(body, response_id, key, allowance)
             return await respond(request, body, response_id, answer, allowance.headers)

@@ -5,6 +5,8 @@ An unknown request field is an error that lists the valid fields, so that a typo
 
 from typing import Annotated, Any, Literal, Self
 
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from ragtune.answer.controls import DIALS, SWITCHES
@@ -134,7 +136,27 @@ class ResponseFormat(Shape):
     """The format of the answer: text, any JSON object, or JSON of a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: dict[str, Any] | None = None
+    json_schema: dict[str, Any] | None = Field(None, description="with `name` and `schema`")
+
+    @model_validator(mode="after")
+    def _has_a_schema(self) -> Self:
+        if self.type != "json_schema":
+            return self
+        schema = (self.json_schema or {}).get("schema")
+        if not isinstance(schema, dict):
+            raise ValueError("json_schema needs the field 'schema', a JSON schema")
+        try:
+            Draft202012Validator.check_schema(schema)
+        except (SchemaError, RecursionError) as error:
+            problem = error.message if isinstance(error, SchemaError) else "it is nested too deeply"
+            raise ValueError(f"json_schema.schema is not a JSON schema: {problem}") from error
+        return self
+
+    @property
+    def schema_of_answer(self) -> dict[str, Any]:
+        """The JSON schema of an answer in JSON."""
+        schema: dict[str, Any] = self.json_schema["schema"] if self.json_schema else {"type": "object"}
+        return schema
 
 
 class ChatRequest(Shape):
@@ -161,7 +183,7 @@ class ChatRequest(Shape):
     verbosity: Literal["low", "medium", "high"] | None = Field(None, description="another name of the dial `depth`")
     user: str | None = Field(None, max_length=200, description="your name for the end user; kept with the response")
     ragtune: Controls | None = None
-    n: Literal[1] | None = None
+    n: int | None = Field(None, description="only 1")
     metadata: dict[str, Any] | None = None
     moderation: Any = None
     parallel_tool_calls: bool | None = None
@@ -188,6 +210,13 @@ class ChatRequest(Shape):
     def _refuse(cls, value: Any, info: ValidationInfo) -> Any:
         if value and value not in ("none", "auto", ["text"]):
             raise ValueError(f"it is not supported; {REFUSED[str(info.field_name)]}")
+        return value
+
+    @field_validator("n")
+    @classmethod
+    def _one_answer(cls, value: int | None) -> int | None:
+        if value not in (None, 1):
+            raise ValueError("there is one answer to a request; ask again with another `seed` for another one")
         return value
 
     @property

@@ -2,13 +2,14 @@ from dataclasses import replace
 
 import pytest
 
-from ragtune.answer.checking import check_answer
+from ragtune.answer.checking import check_answer, check_json
 from ragtune.answer.citations import CitationCorrector, cited_numbers, without_citations
 from ragtune.answer.controls import Controls
+from ragtune.answer.evidence import rank_evidence
 from ragtune.answer.prompt import REFUSAL
 from ragtune.answer.refusals import is_refusal
 from ragtune.records import Completion, Hit
-from tests.support.answering_fakes import chunk, hits
+from tests.support.answering_fakes import WordEvidence, chunk, hits
 
 PASSAGES = hits(chunk("a", "The timeout is 30 seconds."), chunk("b", "Retries are off."))
 
@@ -179,12 +180,12 @@ def test_a_mark_is_corrected_to_the_passage_with_the_words_whatever_pieces_the_a
     assert check_answer("What is the timeout?", PASSAGES, completion(text)).text == corrected
 
 
-def test_marks_stay_as_they_are_if_citations_are_switched_off():
+def test_marks_are_removed_if_citations_are_switched_off():
     answer = check_answer(
         "What is the timeout?", PASSAGES, completion(f"{COPIED} [2]"), controls=Controls(citations=False)
     )
-    assert answer.text == f"{COPIED} [2]"
-    assert CitationCorrector(()).feed("Write x [1") == "Write x [1"
+    assert answer.text == COPIED
+    assert answer.citations == ()
 
 
 def test_only_text_that_may_become_a_mark_is_held_back():
@@ -202,3 +203,39 @@ def test_a_corrected_mark_gives_a_warning_and_cites_the_right_passage():
     answer = check_answer("What is the timeout?", PASSAGES, completion(f"{COPIED} [2]"))
     assert [citation.chunk_id for citation in answer.citations] == ["a"]
     assert answer.warnings == ("It cited passage 2, but the words are in passage 1.",)
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"seconds": {"type": "integer"}, "why": {"type": "string"}},
+    "required": ["seconds"],
+}
+
+
+def test_json_cites_the_passages_that_hold_its_texts_and_its_lists_are_no_marks():
+    evidence = rank_evidence(WordEvidence(), "timeout", PASSAGES)
+    text = '{"seconds": 30, "why": "Retries are off.", "list": [1]}'
+    answer = check_json("What is the timeout?", PASSAGES, completion(text), SCHEMA, evidence=evidence)
+    assert answer.text == text
+    assert [citation.number for citation in answer.citations] == [2]
+    assert (answer.warnings, answer.failures, answer.refused) == ((), (), False)
+
+
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        ("thirty", "It is not valid JSON"),
+        ('{"seconds": "thirty"}', "at $.seconds: 'thirty' is not of type 'integer'"),
+        ('{"why": "x"}', "'seconds' is a required property"),
+    ],
+)
+def test_json_that_does_not_fit_its_schema_is_a_failure_of_the_format(text: str, detail: str):
+    (failure,) = check_json("What?", PASSAGES, completion(text), SCHEMA).failures
+    assert failure.reason == "format"
+    assert detail in failure.detail
+
+
+def test_no_reference_of_a_schema_is_looked_up_on_the_network():
+    schema = {"$ref": "http://127.0.0.1:9/schema.json"}
+    (failure,) = check_json("What?", PASSAGES, completion("{}"), schema).failures
+    assert failure.detail == "The schema refers to http://127.0.0.1:9/schema.json, which is not in it."

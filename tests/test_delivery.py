@@ -1,9 +1,12 @@
 """Tests of what becomes of the model's text: a stream and a plain request end with the same text."""
 
+from dataclasses import asdict
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragtune.answer.controls import Controls
 from ragtune.answer.decision import Kind, Rules
 from ragtune.answer.delivery import Delivery
 from ragtune.answer.evidence import rank_evidence
@@ -16,9 +19,9 @@ QUOTED = 'From the documents: "The timeout of a call is 30 seconds." [2]'
 RULES = Rules(threshold=0.5)
 
 
-def delivery(rules: Rules = RULES, question: str = QUESTION, citations: bool = True) -> Delivery:
+def delivery(rules: Rules = RULES, question: str = QUESTION, **controls: object) -> Delivery:
     evidence = rank_evidence(WordEvidence(), question, PASSAGES)
-    return Delivery(question, PASSAGES, evidence, rules, citations=citations)
+    return Delivery(question, PASSAGES, evidence, rules, controls=Controls(**controls))
 
 
 def delivered(text: str, rules: Rules = RULES) -> str:
@@ -86,6 +89,20 @@ def test_no_mark_is_added_if_citations_are_switched_off():
     assert answer.feed("It is 30 seconds.") + answer.end() == "It is 30 seconds."
 
 
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("It is 30 seconds. [2]", "It is 30 seconds."),
+        ("It is [1, 2] 30 seconds [2], says argv[1].", "It is 30 seconds, says argv[1]."),
+        ("It is 30 seconds.[2]", "It is 30 seconds."),
+        ("It is [30", "It is [30"),
+    ],
+)
+def test_the_models_own_marks_are_removed_if_citations_are_switched_off(text: str, result: str):
+    answer = delivery(Rules(threshold=0.5, quotations=False), citations=False)
+    assert "".join(map(answer.feed, text)) + answer.end() == result
+
+
 def test_a_quotation_has_no_mark_if_citations_are_switched_off():
     answer = delivery(citations=False)
     assert answer.feed(REFUSAL) + answer.end() == QUOTED.removesuffix(" [2]")
@@ -97,13 +114,51 @@ WORDS = st.sampled_from(
 )
 
 
-@given(st.lists(WORDS, max_size=12).map("".join), st.lists(st.integers(1, 9), max_size=30), st.booleans())
-def test_the_pieces_of_a_stream_do_not_change_the_text(text: str, sizes: list[int], quotations: bool):
+CONTROLS = st.builds(
+    Controls,
+    depth=st.sampled_from([0.0, 0.5, 1.0]),
+    technical_level=st.sampled_from([0.0, 0.5, 1.0]),
+    citations=st.booleans(),
+    markdown=st.booleans(),
+    step_by_step=st.booleans(),
+    examples=st.booleans(),
+)
+
+
+@given(st.lists(WORDS, max_size=12).map("".join), st.lists(st.integers(1, 9), max_size=30), st.booleans(), CONTROLS)
+def test_the_pieces_of_a_stream_do_not_change_the_text(
+    text: str, sizes: list[int], quotations: bool, controls: Controls
+):
     rules = Rules(threshold=0.5, quotations=quotations)
-    answer = delivery(rules)
+    answer, whole = (delivery(rules, **asdict(controls)) for _ in range(2))
     shown, place = "", 0
     for size in [*sizes, len(text)]:
         shown += answer.feed(text[place : place + size])
         place += size
     shown += answer.end()
-    assert shown == delivered(text, rules) == answer.text
+    assert shown == whole.feed(text) + whole.end() == answer.text
+
+
+def test_markdown_goes_from_the_models_words_and_from_quotations_if_it_is_switched_off():
+    passages = hits(chunk("a", "The timeout of a call is **30 seconds**, see `wait()`."))
+    evidence = rank_evidence(WordEvidence(), QUESTION, passages)
+    answer = Delivery(QUESTION, passages, evidence, RULES, controls=Controls(markdown=False))
+    assert answer.feed("It is **30** seconds. [1]") + answer.end() == (
+        'It is 30 seconds. [1] From the documents: "The timeout of a call is 30 seconds, see wait()." [1]'
+    )
+    assert answer.quotation == "The timeout of a call is **30 seconds**, see `wait()`."
+
+
+def checked(text: str) -> Delivery:
+    evidence = rank_evidence(WordEvidence(), QUESTION, PASSAGES)
+    answer = Delivery(QUESTION, PASSAGES, evidence, RULES, checks_first=True)
+    assert answer.feed(text) + answer.end() == answer.text
+    return answer
+
+
+def test_a_first_sentence_that_fails_its_checks_is_not_shown_and_neither_is_what_follows():
+    answer = checked("The timeout of a call is not 30 seconds. [2] It is long.")
+    assert (answer.text, answer.suspect) == ("", True)
+    answer = checked("The timeout of a call is 30 seconds. [1] It is 90 long.")
+    assert (answer.text, answer.suspect) == ("The timeout of a call is 30 seconds. [2] It is 90 long.", False)
+    assert not checked("Penguins govern the parliament. [1]").suspect, "it is quoted anyway"

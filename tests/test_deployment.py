@@ -70,7 +70,7 @@ def parts(tmp_path, migrated):
     engine, routes, registry = FakeEngine(tmp_path), Routes(), ModelRegistry(settings)
     base = tmp_path / "base"
     base.mkdir()
-    deployment = Deployment(settings, engine, registry, lambda: base, routes, PACE)
+    deployment = Deployment(settings, engine, registry, lambda: (base, "bf16"), routes, PACE)
     yield deployment, engine, routes, registry
     deployment.stop()
     for running in engine.launched:

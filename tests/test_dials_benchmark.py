@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from benchmarks.questions import offline
 from benchmarks.serving import dials
 from benchmarks.serving.dials import Trial
 
@@ -89,16 +90,35 @@ def test_the_grade_is_kincaids():
 
 
 def test_a_run_that_was_interrupted_asks_only_what_is_missing(tmp_path, monkeypatch):
-    rows = tmp_path / "rows.jsonl"
-    done = rows_of(lambda *_: "Four hours. [1]")
-    rows.write_text("".join(json.dumps(row) + "\n" for row in done))
-    (tmp_path / "own.dev.jsonl").write_text(
-        "".join(json.dumps({**question, "answerable": True}) + "\n" for question in QUESTIONS)
-    )
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "notes.md").write_text("# Hot work\n\nA hot work note is valid for four hours. Samir Polk signs it.\n")
+    question = {"id": "own-1", "question": "How long is a hot work note valid?", "answers": ["four hours"]}
+    own = {**question, "history": [], "answerable": True, "sources": ["notes.md"]}
+    (tmp_path / "own.dev.jsonl").write_text(json.dumps(own))
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "out.json"
+    texts = [
+        {"id": "own-1", "trial": trial.name, "text": "It is valid for four hours. [1]", "finish_reason": "stop"}
+        for trial in dials.all_trials(dials.LEVELS)
+    ]
+    rows.write_text("".join(json.dumps(text) + "\n" for text in texts))
     monkeypatch.setattr(dials, "SETS", tmp_path)
-    out = tmp_path / "out.json"
-    arguments = ["dials", "--rows", str(rows), "--out", str(out), "--set", "own.dev", "--questions", "8"]
+    monkeypatch.setitem(offline.DOCUMENTS, "own", str(documents))
+    arguments = [
+        "dials",
+        "--rows",
+        str(rows),
+        "--out",
+        str(out),
+        "--set",
+        "own.dev",
+        "--homes",
+        str(tmp_path / "homes"),
+    ]
     monkeypatch.setattr("sys.argv", arguments)
     dials.main()  # there is no engine here: asking anything would fail
-    assert json.loads(out.read_text())["questions"] == 8
-    assert len(rows.read_text().splitlines()) == len(done)
+    result = json.loads(out.read_text())
+    assert result["questions"] == 1
+    assert result["model"]["obedience"]["citations=False"]["with"][0] == 0.0
+    assert result["delivered"]["obedience"]["citations=False"]["with"][0] == 1.0
+    assert len(rows.read_text().splitlines()) == len(texts)

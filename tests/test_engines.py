@@ -15,7 +15,7 @@ import pytest
 from ragtune.backends.chat import OpenAIChat, list_models
 from ragtune.backends.engines import VllmEngine, kernel_lines
 from ragtune.backends.guard import descendants
-from ragtune.errors import EngineError, ModelError, ResourceError
+from ragtune.errors import EngineError, EngineMemoryError, ModelError, ResourceError, SettingsError
 from ragtune.records import Message
 from ragtune.settings import EngineSettings
 
@@ -170,7 +170,11 @@ def test_the_key_is_in_the_environment_and_never_on_the_command_line(tmp_path: P
     assert environment["VLLM_CACHE_ROOT"].startswith(str(tmp_path))
 
 
-def test_tokens_are_guessed_from_the_prompt_on_a_cpu_or_if_the_settings_say_so(tmp_path: Path, model_folder: Path):
+def test_tokens_are_guessed_from_the_prompt_on_a_cpu_or_if_the_settings_say_so(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    gpus(tmp_path, monkeypatch, (80_000, 81_000))
+
     def speculative_tokens(device: Literal["cpu", "cuda"], **knobs: int) -> int:
         arguments = VllmEngine(EngineSettings(**knobs), tmp_path, device).arguments(model_folder, "m", 1)
         if "--speculative-config" not in arguments:
@@ -274,3 +278,122 @@ def test_kernel_lines_are_found_in_a_log(tmp_path: Path):
     ]
     log.write_text("\n".join(["Loading weights took 1 s", *kernels, "Application startup complete."]))
     assert kernel_lines(log) == kernels
+
+
+# --- arguments and memory
+
+
+def arguments(tmp_path: Path, model: Path, device: Literal["cpu", "cuda"] = "cpu", **knobs: object) -> list[str]:
+    return VllmEngine(EngineSettings(**knobs), tmp_path, device).arguments(model, "m", 1)
+
+
+def value_of(arguments: list[str], name: str) -> str:
+    return arguments[arguments.index(name) + 1]
+
+
+def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *memory: tuple[int, int]) -> None:
+    """Let `nvidia-smi` say that there are GPUs with this much (free, total) memory, in MiB."""
+    folder = tmp_path / "bin"
+    folder.mkdir(exist_ok=True)
+    lines = "\n".join(f"echo '{free}, {total}'" for free, total in memory)
+    (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{lines}\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_settings_of_the_engine_become_arguments_of_vllm(tmp_path: Path, model_folder: Path):
+    plain = arguments(tmp_path, model_folder)
+    for name in ("--max-num-seqs", "--max-num-batched-tokens", "--quantization", "--kv-cache-dtype"):
+        assert name not in plain
+    knobs = {"max_num_seqs": 4, "max_num_batched_tokens": 512, "quantization": "gptq_marlin", "kv_cache_dtype": "fp8"}
+    further = {"arguments": {"enable_chunked_prefill": False, "max-loras": 2, "enable-lora": True}}
+    chosen = arguments(tmp_path, model_folder, **knobs, **further)
+    for name, value in knobs.items():
+        assert value_of(chosen, f"--{name.replace('_', '-')}") == str(value)
+    assert chosen[-4:] == ["--no-enable-chunked-prefill", "--enable-lora", "--max-loras", "2"]
+
+
+def test_an_engine_compiles_on_a_gpu_and_not_on_a_processor_unless_the_settings_say_so(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    gpus(tmp_path, monkeypatch, (80_000, 81_000))
+
+    def is_eager(device: Literal["cpu", "cuda"], **knobs: bool) -> bool:
+        return "--enforce-eager" in arguments(tmp_path, model_folder, device, **knobs)
+
+    assert is_eager("cpu")
+    assert not is_eager("cuda")
+    assert is_eager("cuda", eager=True)
+    assert not is_eager("cpu", eager=False)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "problem"),
+    [
+        ({"max_num_seqs": 8, "max_num_batched_tokens": 4}, "at least as many tokens as requests"),
+        ({"arguments": {"port": 1}}, "has port, which RagTune sets itself"),
+        ({"arguments": {"--trust_remote_code": True}}, "has trust-remote-code, which RagTune sets itself"),
+        ({"arguments": {"max loras": 1}}, "is no name of an argument"),
+    ],
+)
+def test_wrong_settings_of_the_engine_are_named_before_anything_starts(tmp_path: Path, knobs: dict, problem: str):
+    with pytest.raises(SettingsError, match=problem):
+        VllmEngine(EngineSettings(**knobs), tmp_path, "cpu")
+
+
+def test_arguments_that_vllm_does_not_know_are_an_error_in_its_words_and_known_ones_are_read_once(
+    tmp_path: Path, model_folder: Path
+):
+    calls = tmp_path / "calls"
+    reads = f"""case "$*" in *make_arg_parser*) echo read >> {calls}
+    case "$*" in *--nonsense*) echo 'error: unrecognized arguments: --nonsense 3' >&2; exit 2;; esac; exit 0;; esac
+    echo the engine; exit 3"""
+    python = script(tmp_path, reads)
+
+    def launch(**knobs: object) -> None:
+        VllmEngine(EngineSettings(python=python, **knobs), tmp_path, "cpu").launch(model_folder, "m")
+
+    with pytest.raises(SettingsError, match=r"--nonsense 3: error: unrecognized arguments"):
+        launch(arguments={"nonsense": 3})
+    for _ in range(2):
+        with pytest.raises(EngineError, match="the engine"):
+            launch(arguments={"max-loras": 2})
+    with pytest.raises(EngineError, match="the engine"):
+        launch()
+    assert calls.read_text().count("read") == 2
+
+
+def test_a_gpu_is_shared_by_what_is_free_and_an_engine_that_does_not_fit_says_so(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def share(**knobs: object) -> str:
+        return value_of(arguments(tmp_path, model_folder, "cuda", **knobs), "--gpu-memory-utilization")
+
+    gpus(tmp_path, monkeypatch, (80_000, 80_000))
+    assert share() == "0.850"
+    gpus(tmp_path, monkeypatch, (12_000, 80_000))  # another engine has 0.85
+    assert share() == "0.130"
+    assert share(gpu_memory_share=0.1) == "0.100"
+    gpus(tmp_path, monkeypatch, (2_000, 24_000))
+    with pytest.raises(EngineMemoryError, match=r"needs about 3\.0 GiB of GPU memory, and 2\.0 of 23\.4 GiB are free"):
+        share()
+
+
+def test_a_model_is_split_only_over_gpus_that_are_there_and_that_divide_its_heads(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (model_folder / "config.json").write_text('{"num_attention_heads": 9}')
+
+    def launch(device: Literal["cpu", "cuda"], parts: int) -> None:
+        settings = EngineSettings(python=script(tmp_path, "exit 3"), tensor_parallel_size=parts)
+        VllmEngine(settings, tmp_path, device).launch(model_folder, "m")
+
+    with pytest.raises(SettingsError, match="runs on the processor"):
+        launch("cpu", 2)
+    gpus(tmp_path, monkeypatch, (80_000, 80_000), (80_000, 80_000))
+    with pytest.raises(SettingsError, match="there are 2 GPUs"):
+        launch("cuda", 3)
+    with pytest.raises(ModelError, match="9 attention heads, which cannot be split over 2 GPUs"):
+        launch("cuda", 2)
+    (model_folder / "config.json").write_text('{"num_attention_heads": 8}')
+    assert value_of(arguments(tmp_path, model_folder, "cuda", tensor_parallel_size=2), "--tensor-parallel-size") == "2"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ragtune.answer.answering import Answerer, acceptable
+from ragtune.answer.answering import Answerer, acceptable, as_json, generate
 from ragtune.answer.evidence import rank_evidence
 from ragtune.answer.failures import Claim, claims_of, find_failures, format_failures
 from ragtune.answer.prompt import REFUSAL
@@ -88,9 +88,9 @@ def test_marks_behind_a_full_stop_belong_to_the_sentence_before():
 
 
 def test_the_form_is_checked_as_the_request_asks():
-    assert format_failures("{", "stop", as_json=False) == ()
-    assert [failure.reason for failure in format_failures('{"a": ', "length", as_json=True)] == ["length", "format"]
-    assert format_failures('{"a": 1}', "stop", as_json=True) == ()
+    assert format_failures("{", "stop", None) == ()
+    assert [failure.reason for failure in format_failures('{"a": ', "length", {})] == ["length", "format"]
+    assert format_failures('{"a": 1}', "stop", {"type": "object"}) == ()
 
 
 RIGHT, WRONG = "It is valid for four hours. [1]", "It is valid for six hours. [1]"
@@ -152,3 +152,22 @@ def test_without_quotations_or_strict_grounding_the_text_is_delivered_and_its_fa
 def test_a_refusal_and_a_quotation_have_nothing_to_check():
     answer = answerer().answer(QUESTION, ScriptedChat(lambda _: REFUSAL))
     assert (answer.failures, answer.tries, answer.support) == ((), (), 1.0)
+
+
+def json_answer(*texts: str, finish_reason: str = "stop"):
+    """Return what becomes of these texts, one a try, if JSON is asked for, and how often the model was asked."""
+    path, left = answerer(), iter(texts)
+    chat = ScriptedChat(lambda _: next(left), finish_reason)
+    prepared = as_json(path.prepare(QUESTION), {"type": "object"})
+    answer = path.conclude(prepared, generate(chat, prepared), lambda again: generate(chat, again))
+    return answer, len(chat.calls)
+
+
+def test_broken_json_is_written_once_more_and_otherwise_delivered_with_its_failure():
+    answer, asked = json_answer("{broken", '{"hours": [4]}')
+    assert (answer.text, answer.failures, asked) == ('{"hours": [4]}', (), 2)
+    assert [[failure.reason for failure in failures] for failures in answer.tries] == [["format"]]
+    answer, asked = json_answer("{broken", "[4]")
+    assert (answer.text, asked) == ("[4]", 2)
+    assert [failure.reason for failure in answer.failures] == ["format"]
+    assert json_answer('{"cut": ', finish_reason="length")[1] == 1, "it would be cut off again"

@@ -1,5 +1,7 @@
 """What people get from the gateway: an answer, a quotation or a refusal, whole and as a stream."""
 
+import json
+
 import pytest
 
 from ragtune.answer.prompt import REFUSAL
@@ -47,11 +49,40 @@ def test_a_refusal_or_an_invention_becomes_a_quotation_and_an_answer_is_followed
     assert field["language"] == "en"
 
 
-def test_json_is_delivered_as_the_model_wrote_it(gateway):
-    gateway.upstream.words = ['{"price":', "1}"]
-    answer = gateway.ask(response_format={"type": "json_object"}).json()
-    assert answer["choices"][0]["message"]["content"].split() == ['{"price":', "1}"]
-    assert not answer["ragtune"]["quoted"]
+SCHEMA = {"type": "object", "properties": {"euros": {"type": "number"}, "why": {"type": "string"}}}
+AS_JSON = {"response_format": {"type": "json_schema", "json_schema": {"name": "price", "schema": SCHEMA}}}
+JSON_WORDS = ['{"euros":', "3,", '"why":', '"The price of everything.', 'Taxes included.",', '"lines":', "[2]}"]
+
+
+@pytest.mark.parametrize("fields", [{"response_format": {"type": "json_object"}}, AS_JSON])
+def test_json_is_delivered_as_the_model_wrote_it_and_cites_what_holds_its_texts(gateway, fields):
+    gateway.upstream.words = JSON_WORDS
+    plain, streamed, field = texts(gateway, **fields)
+    assert plain == streamed == " ".join(JSON_WORDS)
+    assert json.loads(streamed)["lines"] == [2]
+    assert (field["quoted"], field["warnings"], field["failures"]) == (False, [], [])
+    assert [citation["title"] for citation in field["citations"]] == ["shop.total"]
+    assert gateway.upstream.requests[-1]["response_format"] == fields["response_format"]
+
+
+def test_json_is_streamed_as_it_is_written(gateway):
+    gateway.upstream.words = JSON_WORDS
+    pieces = [event["choices"][0]["delta"].get("content") for event in gateway.events(**AS_JSON)]
+    assert len([piece for piece in pieces if piece]) >= len(JSON_WORDS) - 1, "no piece waits for the end of a sentence"
+
+
+def test_json_that_does_not_fit_the_schema_is_written_again_and_a_stream_only_names_it(gateway):
+    wrong, right = ['{"euros":', '"three"}'], ['{"euros":', "3}"]
+    gateway.upstream.next_words = [wrong, right]
+    reply = gateway.ask(**AS_JSON).json()
+    assert reply["choices"][0]["message"]["content"] == '{"euros": 3}'
+    assert (reply["ragtune"]["replaced"], reply["ragtune"]["failures"]) == (["format"], [])
+    gateway.upstream.next_words = [wrong]
+    (failure,) = gateway.events(**AS_JSON)[-1]["ragtune"]["failures"]
+    assert failure == {
+        "reason": "format",
+        "detail": "It does not fit the schema at $.euros: 'three' is not of type 'number'",
+    }
 
 
 def test_a_question_without_evidence_is_refused_without_asking_the_engine(gateway):
@@ -88,7 +119,7 @@ def test_a_german_question_is_quoted_in_german_and_small_talk_needs_no_engine(ga
     assert len(gateway.upstream.requests) == asked
 
 
-def test_a_wrong_number_is_written_again_and_then_quoted_and_a_stream_only_names_it(gateway):
+def test_a_wrong_number_is_written_again_and_then_quoted_also_in_a_stream(gateway):
     log = gateway.services.log
     question = "What does `shop.users.login` open, and for how long?"
     gateway.upstream.words = ["It", "opens", "a", "session", "for", "95", "minutes.", "[1]"]
@@ -105,7 +136,22 @@ def test_a_wrong_number_is_written_again_and_then_quoted_and_a_stream_only_names
     assert gateway.metric('ragtune_replaced_answers_total{by="quotation"}') >= 1
     until(lambda: log.response(reply["id"]) is not None)
     assert log.response(reply["id"]).checks["replaced"] == ["numbers"]
-    field = gateway.events(question)[-1]["ragtune"]
+    asked = len(gateway.upstream.requests)
+    events = gateway.events(question)
+    text = "".join(event["choices"][0]["delta"].get("content", "") for event in events)
+    assert text == reply["choices"][0]["message"]["content"]
+    assert events[-1]["ragtune"]["replaced"] == ["numbers"]
+    assert [request["temperature"] > 0 for request in gateway.upstream.requests[asked:]] == [False, True]
+
+
+def test_what_was_streamed_already_is_not_taken_back_but_named(gateway):
+    log = gateway.services.log
+    opens = ["It", "opens", "a", "session", "for"]
+    gateway.upstream.words = [*opens, "thirty", "minutes.", "[1]", *opens, "95", "minutes.", "[1]"]
+    events = gateway.events("What does `shop.users.login` open, and for how long?")
+    text = "".join(event["choices"][0]["delta"].get("content", "") for event in events)
+    assert "thirty minutes. [1] It opens a session for 95 minutes." in text
+    field = events[-1]["ragtune"]
     assert [failure["reason"] for failure in field["failures"]] == ["numbers"]
     until(lambda: log.response(field["response_id"]) is not None)
     checks = log.response(field["response_id"]).checks
@@ -116,7 +162,8 @@ def test_a_wrong_number_is_written_again_and_then_quoted_and_a_stream_only_names
 def test_a_second_text_that_passes_is_delivered(gateway):
     wrong = ["It", "opens", "a", "session", "for", "95", "minutes.", "[1]"]
     gateway.upstream.next_words = [wrong, [*wrong[:5], "thirty", *wrong[6:]]]
+    before = gateway.metric('ragtune_replaced_answers_total{by="second try"}')
     reply = gateway.ask("What does `shop.users.login` open, and for how long?").json()
     assert reply["choices"][0]["message"]["content"].startswith("It opens a session for thirty minutes. [1]")
     assert reply["ragtune"]["replaced"] == ["numbers"]
-    assert gateway.metric('ragtune_replaced_answers_total{by="second try"}') == 1
+    assert gateway.metric('ragtune_replaced_answers_total{by="second try"}') == before + 1

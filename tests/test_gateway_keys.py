@@ -17,7 +17,8 @@ def gateway(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     index_documents(home)
     upstream = ScriptedUpstream()
-    served = ServedGateway(home, upstream, gateway={"limits": {"requests_per_minute": 10_000}})
+    limits = {"requests_per_minute": 10_000}
+    served = ServedGateway(home, upstream, gateway={"limits": limits, "price": {"prompt": 2.0, "completion": 10.0}})
     yield served
     served.close()
     upstream.close()
@@ -101,6 +102,31 @@ def test_requests_at_once_are_limited_and_a_client_that_goes_away_makes_room(gat
         assert list(ask(patient, stream=True))
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_has_used_what_was_reserved(gateway, stream):
+    limits = Limits(requests_per_minute=5, tokens_per_minute=2000)
+    key = gateway.keys.create(f"leaves {stream}", limits=limits)
+    gateway.upstream.behaviours = ["endless"]
+    gateway.leave_after(lambda: gateway.upstream.running == 1, key, stream=stream, max_tokens=700)
+    until(lambda: gateway.services.deployment.live.in_flight == 0)
+
+    def left() -> dict[str, str]:
+        return dict(gateway.ask_with(key, QUESTION).headers)
+
+    until(lambda: int(left()["x-ratelimit-remaining-tokens"]) < 1300)
+    assert int(left()["x-ratelimit-remaining-requests"]) < 4
+
+
+def test_an_answer_that_the_engine_does_not_give_costs_nothing(gateway):
+    key = gateway.keys.create("unlucky", limits=Limits(requests_per_minute=2))
+    gateway.upstream.behaviour = "broken"
+    try:
+        assert [gateway.ask_with(key, QUESTION).status_code for _ in range(4)] == [503] * 4
+    finally:
+        gateway.upstream.behaviour = "answer"
+    assert gateway.ask_with(key, QUESTION).headers["x-ratelimit-remaining-requests"] == "1"
+
+
 def test_tokens_are_limited_by_what_an_answer_may_become(gateway):
     small = client(gateway, "small", limits=Limits(tokens_per_minute=800))
     with pytest.raises(openai.BadRequestError, match="this key may use 800 a minute"):
@@ -110,6 +136,20 @@ def test_tokens_are_limited_by_what_an_answer_may_become(gateway):
     )
     assert reply.headers["x-ratelimit-limit-tokens"] == "800"
     assert int(reply.headers["x-ratelimit-remaining-tokens"]) < 500
+
+
+def test_a_budget_is_reserved_by_the_longest_answer_and_settled_by_the_real_one(gateway):
+    key = gateway.keys.create("thrifty", limits=Limits(budget_per_day=0.02))
+    reply = gateway.ask_with(key, QUESTION)
+    assert reply.headers["x-ratelimit-limit-cost-day"] == "0.02"
+    assert float(reply.headers["x-ratelimit-remaining-cost-day"]) < 0.0195, "of the longest answer"
+    again = gateway.ask_with(key, QUESTION)
+    spent = 2e-6 * 7 + 10e-6 * 8  # what the engine says of the first answer
+    reserved = 0.02 - float(reply.headers["x-ratelimit-remaining-cost-day"])
+    assert float(again.headers["x-ratelimit-remaining-cost-day"]) == pytest.approx(0.02 - spent - reserved, abs=1e-6)
+    dear = client(gateway, "dear", limits=Limits(budget_per_day=0.005))
+    with pytest.raises(openai.BadRequestError, match=r"this key may spend 0\.005 a day"):
+        ask(dear, max_tokens=900)
 
 
 def test_embeddings_are_those_of_the_index_in_both_formats(gateway):

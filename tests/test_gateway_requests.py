@@ -100,7 +100,9 @@ def test_a_field_that_cannot_be_served_is_a_400_that_says_what_to_do_instead(gat
 
 
 def test_several_answers_at_once_are_refused(gateway):
-    assert "'n'" in gateway.ask(n=2).json()["error"]["message"]
+    error = gateway.ask(n=2).json()["error"]
+    assert (error["param"], error["code"]) == ("n", "400")
+    assert "ask again with another `seed`" in error["message"]
 
 
 def test_every_field_of_openais_chat_request_is_known():
@@ -120,6 +122,7 @@ def test_fields_that_the_engine_understands_reach_it(gateway):
         "temperature": 0.4,
         "response_format": {"type": "json_schema", "json_schema": schema},
     }
+    gateway.upstream.next_words = [['{"euros":', "3}"]]
     assert gateway.ask(max_tokens=50, **fields).status_code == 200
     assert {name: sent(gateway)[name] for name in fields} == fields
     assert sent(gateway)["max_tokens"] == 50
@@ -214,9 +217,67 @@ def test_a_model_that_follows_no_instructions_gets_dials_and_the_response_says_w
     assert "as few words" in sent(gateway)["messages"][0]["content"]
     assert "pirate" not in str(sent(gateway)["messages"])
     assert warnings == [
-        "System messages are not sent to the model; dials and switches do what they can.",
+        "System messages are not sent to the model; dials, switches and formats do what they can.",
         "Not followed: Talk like a pirate.",
     ]
+
+
+@pytest.fixture
+def deaf(gateway):
+    """The gateway in front of a model that follows no instructions."""
+    chat, settings = gateway.services.chat, gateway.settings
+    changed = settings.gateway.model_copy(update={"system_messages": False})
+    chat.settings = settings.model_copy(update={"gateway": changed})
+    yield gateway
+    chat.settings = settings
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_is_wrapped_into_json_if_the_instructions_ask_for_it(deaf, stream):
+    messages = [{"role": "system", "content": "Answer in JSON."}, {"role": "user", "content": QUESTION}]
+    deaf.upstream.next_words = [['The "price"', "of", "everything.", "[1]"]]
+    if stream:
+        events = deaf.events(messages)
+        text = "".join(event["choices"][0]["delta"].get("content", "") for event in events)
+        field = events[-1]["ragtune"]
+    else:
+        reply = deaf.ask(messages).json()
+        text, field = reply["choices"][0]["message"]["content"], reply["ragtune"]
+    assert json.loads(text) == {"answer": 'The "price" of everything. [1]'}
+    assert [citation["number"] for citation in field["citations"]] == [1]
+    assert not [warning for warning in field["warnings"] if "Not followed" in warning]
+    assert "response_format" not in sent(deaf)
+
+
+def test_a_model_that_follows_instructions_is_held_to_json_if_they_ask_for_it(gateway):
+    messages = [{"role": "system", "content": "Reply only in valid JSON."}, {"role": "user", "content": QUESTION}]
+    gateway.upstream.next_words = [['{"euros":', "3}"]]
+    assert gateway.ask(messages).json()["choices"][0]["message"]["content"] == '{"euros": 3}'
+    assert sent(gateway)["response_format"] == {"type": "json_object"}
+    assert "valid JSON" in sent(gateway)["messages"][0]["content"]
+
+
+def test_what_stands_around_an_answer_is_in_the_language_that_the_instructions_ask_for(deaf):
+    messages = [{"role": "system", "content": "Answer in German. No markdown."}, {"role": "user", "content": QUESTION}]
+    deaf.upstream.next_words = [["The", "**price**", "of", "everything.", "[1]"]]
+    reply = deaf.ask(messages).json()
+    assert reply["choices"][0]["message"]["content"] == "The price of everything. [1]"
+    assert reply["ragtune"]["language"] == "de"
+    assert "The sentences around the answer are in German; the model writes English." in reply["ragtune"]["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("json_schema", "problem"),
+    [
+        (None, "json_schema needs the field 'schema'"),
+        ({"name": "x"}, "json_schema needs the field 'schema'"),
+        ({"name": "x", "schema": {"type": "objekt"}}, "is not a JSON schema: 'objekt'"),
+    ],
+)
+def test_a_schema_that_is_none_is_a_400(gateway, json_schema, problem):
+    answer = gateway.ask(response_format={"type": "json_schema", "json_schema": json_schema})
+    assert answer.status_code == 400
+    assert problem in answer.json()["error"]["message"]
 
 
 def test_the_packaged_model_gets_no_instructions_and_any_other_does_unless_the_settings_say_so():

@@ -16,6 +16,7 @@ from ragtune_serving.instructions import read_instructions
         ("Explain step by step.", "step_by_step", True),
         ("Give examples.", "examples", True),
         ("Do not include citations.", "citations", False),
+        ("Use plain text, no markdown.", "markdown", False),
     ],
 )
 def test_an_instruction_sets_the_control_that_stands_for_it(text, name, value):
@@ -40,3 +41,33 @@ def test_what_the_request_sets_itself_wins():
 def test_a_word_that_only_looks_alike_changes_little(text):
     controls = read_instructions(text, NEUTRAL).controls
     assert (controls.depth, controls.step_by_step, controls.citations) == (0.5, False, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Answer in German.", "de"),
+        ("Antworte auf Deutsch.", "de"),
+        ("Réponds en français.", "fr"),
+        ("Always reply in English, please.", "en"),
+        ("Do not answer in German.", ""),
+        ("The German embassy is in Berlin.", ""),
+    ],
+)
+def test_the_language_of_the_answers_is_read(text, language):
+    reading = read_instructions(text, NEUTRAL)
+    assert reading.language == language
+    assert (reading.unmet == ()) == bool(language)
+
+
+@pytest.mark.parametrize(
+    ("text", "json"),
+    [
+        ("Answer in JSON.", True),
+        ("Return only a valid JSON object.", True),
+        ("Never answer in JSON.", False),
+        ("The files are JSON files.", False),
+    ],
+)
+def test_a_wish_for_json_is_read(text, json):
+    assert read_instructions(text, NEUTRAL).json is json

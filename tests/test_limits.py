@@ -9,9 +9,10 @@ import pytest
 from redis.asyncio import Redis
 
 from ragtune.errors import ResourceError, SettingsError
+from ragtune.settings import load_settings
 from ragtune_serving import limits as limits_module
 from ragtune_serving.ledgers import RedisLedger, SqliteLedger
-from ragtune_serving.limits import Account, CountedRequest, LimitError, Limits
+from ragtune_serving.limits import Account, CountedRequest, LimitError, Limits, Prices, Use
 from tests.support.redis_server import redis_server
 
 NOON = 1_764_504_000.0
@@ -60,7 +61,7 @@ def test_a_key_that_asked_often_enough_waits_for_the_rest_of_the_minute(opened):
                 allowance = await begun(ledger, limits)
                 assert allowance.headers["x-ratelimit-limit-requests"] == "3"
                 assert allowance.headers["x-ratelimit-remaining-requests"] == str(left)
-                await allowance.settle(10)
+                await allowance.settle(Use(10))
             with pytest.raises(LimitError, match="3 times a minute") as error:
                 await begun(ledger, limits)
             assert 50 <= error.value.retry_after <= 60
@@ -75,15 +76,15 @@ def test_tokens_are_reserved_before_and_settled_after(opened):
         limits = Limits(tokens_per_minute=100)
         async with opened() as ledger:
             first = await begun(ledger, limits)
-            await first.charge(80)
+            await first.charge(Use(80))
             assert first.headers["x-ratelimit-remaining-tokens"] == "20"
             second = await begun(ledger, limits)
             with pytest.raises(LimitError, match="100 tokens a minute"):
-                await second.charge(30)
+                await second.charge(Use(30))
             await second.settle(None)
-            await first.settle(15)
+            await first.settle(Use(15))
             third = await begun(ledger, limits)
-            await third.charge(85)
+            await third.charge(Use(85))
             with pytest.raises(LimitError):
                 await begun(ledger, limits)
 
@@ -95,20 +96,53 @@ def test_a_budget_of_a_day_outlives_the_process_and_counts_what_is_reserved(open
         limits = Limits(tokens_per_day=100)
         async with opened() as ledger:
             first = await begun(ledger, limits)
-            await first.charge(90)
+            await first.charge(Use(90))
             with pytest.raises(LimitError, match="100 tokens a day"):
-                await (await begun(ledger, limits)).charge(11)
-            await first.settle(60)
+                await (await begun(ledger, limits)).charge(Use(11))
+            await first.settle(Use(60))
         async with opened() as ledger:
             last = await begun(ledger, limits)
             assert last.headers["x-ratelimit-remaining-tokens-day"] == "40"
             with pytest.raises(LimitError, match="100 tokens a day") as error:
-                await last.charge(41)
+                await last.charge(Use(41))
             assert 1 <= error.value.retry_after <= 86_400
             with pytest.raises(SettingsError, match="this key may use 100 a day"):
-                await last.charge(101)
+                await last.charge(Use(101))
 
     asyncio.run(steps())
+
+
+def test_a_budget_of_a_day_counts_costs_to_the_millionth_and_outlives_the_process(opened):
+    async def steps() -> None:
+        limits = Limits(budget_per_day=0.5)
+        async with opened() as ledger:
+            first = await begun(ledger, limits)
+            await first.charge(Use(1000, 400_000))
+            assert first.headers["x-ratelimit-limit-cost-day"] == "0.5"
+            assert first.headers["x-ratelimit-remaining-cost-day"] == "0.1"
+            with pytest.raises(LimitError, match=r"may spend 0\.5 a day"):
+                await (await begun(ledger, limits)).charge(Use(1, 100_001))
+            await first.settle(Use(10, 7))
+        async with opened() as ledger:
+            last = await begun(ledger, limits)
+            assert last.headers["x-ratelimit-remaining-cost-day"] == "0.499993"
+            with pytest.raises(LimitError, match=r"0\.5 a day") as error:
+                await last.charge(Use(1, 499_994))
+            assert 1 <= error.value.retry_after <= 86_400
+            with pytest.raises(SettingsError, match=r"may cost 0\.6; this key may spend 0\.5 a day"):
+                await last.charge(Use(1, 600_000))
+
+    asyncio.run(steps())
+
+
+def test_a_cost_is_that_of_the_server_that_answers_and_the_dearest_is_reserved():
+    fallback = {"model": "openai/dear", "price": {"prompt": 3, "completion": 15}}
+    settings = load_settings({"home": "x", "gateway": {"price": {"completion": 0.1}, "fallbacks": [fallback]}})
+    prices = Prices(settings.gateway)
+    assert prices.most(1000, 100) == Use(1100, 3 * 1000 + 15 * 100)
+    assert prices.of("fallback:openai/dear", 1000, 10) == Use(1010, 3150)
+    assert prices.of("3", 1000, 11) == Use(1011, 2), "1.1 millionths, rounded up"
+    assert not Prices(load_settings({"home": "x"}).gateway)
 
 
 def test_requests_at_once_are_limited_and_an_ended_one_makes_room(opened):
@@ -119,8 +153,8 @@ def test_requests_at_once_are_limited_and_an_ended_one_makes_room(opened):
             with pytest.raises(LimitError, match="2 requests under way"):
                 await begun(ledger, limits)
             await first.settle(None)
-            await (await begun(ledger, limits)).settle(5)
-            await second.settle(5)
+            await (await begun(ledger, limits)).settle(Use(5))
+            await second.settle(Use(5))
             assert await begun(ledger, limits)
 
     asyncio.run(steps())
@@ -131,7 +165,7 @@ def test_sixty_four_requests_at_once_never_pass_a_limit(opened):
         allowance = ledger.allowance("ann", limits)
         try:
             await allowance.begin()
-            await allowance.charge(10)
+            await allowance.charge(Use(10))
         except LimitError:
             await allowance.settle(None)
             return "limited"
@@ -164,27 +198,33 @@ def test_without_limits_nothing_is_counted(opened):
     async def steps() -> None:
         async with opened() as ledger:
             allowance = await begun(ledger, Limits())
-            await allowance.charge(10**9)
-            await allowance.settle(10**9)
+            await allowance.charge(Use(10**9))
+            await allowance.settle(Use(10**9))
             assert allowance.headers == {}
 
     asyncio.run(steps())
 
 
+def test_a_limit_that_a_key_does_not_have_itself_is_the_general_one():
+    general = Limits(requests_per_minute=10, tokens_per_day=1000)
+    assert Limits(concurrency=1, tokens_per_day=5).over(general) == Limits(10, 0, 1, 5)
+    assert Limits().over(general) == general
+
+
 def test_a_request_that_can_never_fit_is_wrong_and_not_late():
     with pytest.raises(SettingsError, match="up to 500 tokens"):
-        Account(Limits(tokens_per_minute=100)).charge("r", 500, NOON)
+        Account(Limits(tokens_per_minute=100)).charge("r", Use(500), NOON)
 
 
 def test_a_request_may_reserve_more_and_is_not_counted_twice():
     account = Account(Limits(tokens_per_minute=100, tokens_per_day=100))
     account.begin("r", NOON)
-    account.charge("r", 40, NOON)
-    account.charge("r", 80, NOON)
+    account.charge("r", Use(40), NOON)
+    account.charge("r", Use(80), NOON)
     assert account.headers(NOON)["x-ratelimit-remaining-tokens"] == "20"
     account.begin("other", NOON)
     with pytest.raises(LimitError):
-        account.charge("other", 21, NOON)
+        account.charge("other", Use(21), NOON)
 
 
 def test_a_minute_later_there_is_room_again_and_a_killed_process_ends_with_its_lease():
@@ -199,7 +239,7 @@ def test_a_minute_later_there_is_room_again_and_a_killed_process_ends_with_its_l
 
 
 def test_a_day_ends_at_midnight_utc():
-    account = Account(Limits(tokens_per_day=100), settled_today=100)
+    account = Account(Limits(tokens_per_day=100), settled_today=Use(100))
     with pytest.raises(LimitError) as error:
         account.begin("r", NOON)
     assert error.value.retry_after == 12 * 3600
@@ -208,8 +248,8 @@ def test_a_day_ends_at_midnight_utc():
 
 def test_tokens_of_a_request_that_was_forgotten_still_count_for_the_day():
     account = Account(Limits(tokens_per_day=100))
-    account.settle("gone", 30)
-    assert (account.settled_today, account.requests) == (30, {})
+    account.settle("gone", Use(30))
+    assert (account.settled_today, account.requests) == (Use(30), {})
 
 
 def test_a_redis_that_is_away_is_an_error_that_names_the_setting():
@@ -220,7 +260,7 @@ def test_a_redis_that_is_away_is_an_error_that_names_the_setting():
             await ledger.close()
         with pytest.raises(ResourceError, match="redis_url"):
             await begun(ledger, Limits(concurrency=1))
-        await allowance.settle(5)  # an answer is not lost because nobody can count it
+        await allowance.settle(Use(5))  # an answer is not lost because nobody can count it
         await ledger.close()
 
     asyncio.run(steps())
@@ -244,7 +284,7 @@ import asyncio
 import sys
 from pathlib import Path
 from ragtune_serving.ledgers import SqliteLedger
-from ragtune_serving.limits import LimitError, Limits
+from ragtune_serving.limits import LimitError, Limits, Use
 ledger = SqliteLedger(Path(sys.argv[1]))
 limits = Limits(requests_per_minute=50, tokens_per_minute=300)
 print("ready", flush=True)
@@ -254,7 +294,7 @@ async def ask():
     allowance = ledger.allowance("ann", limits)
     try:
         await allowance.begin()
-        await allowance.charge(10)
+        await allowance.charge(Use(10))
     except LimitError:
         await allowance.settle(None)
         return 0

@@ -111,7 +111,10 @@ def main() -> None:
             model = MeasuredModel(quantized.sha256[:12], label, folder_bytes(folders[precision]))
             measured = run_loads(engine, prompts, loads, model)
         guessed = chosen.engine.speculative_tokens
-        how = {"speculative_tokens": "default" if guessed is None else guessed, "compiled": not chosen.engine.eager}
+        how = {
+            "speculative_tokens": "default" if guessed is None else guessed,
+            "compiled": chosen.engine.eager is False,
+        }
         rows += [{**asdict(row), **how} for row in measured]
         print(
             *(f"{row.precision} {how} at {row.concurrency}: p50 {row.p50_ms:.0f} ms" for row in measured),

@@ -1,7 +1,9 @@
 """Measures whether dials and switches do what they say: `python -m benchmarks.serving.dials --rows FILE`.
 
 Each question is asked with a dial at every level and with every switch, and nothing else changed. The model's own text
-and what people get are scored apart. Every row is written to FILE, so that a run that was interrupted goes on.
+and what people get are scored apart. Each text of the model is written to FILE, so that a run that was interrupted goes
+on, and so that what people get can be measured again after a change of the answering path: a second run over the same
+FILE asks no engine.
 """
 
 import argparse
@@ -11,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from scipy.stats import spearmanr
 
 from benchmarks.questions.measure import SETS, interval, is_right, read_lines
 from benchmarks.questions.offline import Question, answerer_of, settings_of
-from ragtune.answer.answering import Answerer, generate
+from ragtune.answer.answering import NOT_GENERATED, Answerer, Prepared, generate
 from ragtune.answer.citations import cited_numbers, without_citations
 from ragtune.answer.controls import NEUTRAL, with_controls
 from ragtune.answer.styles import has_example, has_steps
@@ -69,9 +71,16 @@ def main() -> None:
     ]
     chosen = questions[:: max(1, len(questions) // options.questions)][: options.questions]
     trials = all_trials(options.levels)
-    _ask(options, chosen, trials)
-    wanted = {(question["id"], trial.name) for question in chosen for trial in trials}
-    rows = [row for row in _stored(options.rows) if (row["id"], row["trial"]) in wanted]
+    answerers = _answerers(options, chosen)
+    _ask(options, chosen, trials, answerers)
+    texts = {(text["id"], text["trial"]): text for text in _stored(options.rows)}
+    with ThreadPoolExecutor(options.concurrency) as pool:
+        rows = list(
+            pool.map(
+                lambda pair: delivered(*pair, answerers[_set(pair[0])], texts[pair[0]["id"], pair[1].name]),
+                itertools.product(chosen, trials),
+            )
+        )
     result = {"questions": len(chosen), "levels": options.levels, **scores(chosen, rows, options.levels)}
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
@@ -105,26 +114,33 @@ def _stored(file: Path) -> list[Row]:
     return read_lines(file) if file.is_file() else []
 
 
-def _ask(options: argparse.Namespace, questions: Sequence[Question], trials: Sequence[Trial]) -> None:
-    """Write the rows that are missing."""
-    known = {(row["id"], row["trial"]) for row in _stored(options.rows)}
+def _answerers(options: argparse.Namespace, questions: Sequence[Question]) -> dict[str, Answerer]:
+    """Return the answering path of each set."""
+    all_settings = {name: settings_of(name, options.homes, []) for name in sorted({_set(one) for one in questions})}
+    return {name: answerer_of(settings, evidence_from(settings)) for name, settings in all_settings.items()}
+
+
+def _set(question: Question) -> str:
+    name: str = question["id"].partition("-")[0]
+    return name
+
+
+def _ask(
+    options: argparse.Namespace,
+    questions: Sequence[Question],
+    trials: Sequence[Trial],
+    answerers: dict[str, Answerer],
+) -> None:
+    """Write the texts of the model that are missing."""
+    known = {(text["id"], text["trial"]) for text in _stored(options.rows)}
     missing = [(q, trial) for q, trial in itertools.product(questions, trials) if (q["id"], trial.name) not in known]
     if not missing:
         return
-    answerers: dict[str, Answerer] = {}
-    for question, _ in missing:
-        name = question["id"].partition("-")[0]
-        if name not in answerers:
-            settings = settings_of(name, options.homes, [])
-            answerers[name] = answerer_of(settings, evidence_from(settings))
     options.rows.parent.mkdir(parents=True, exist_ok=True)
     with _chat(options) as chat, ThreadPoolExecutor(options.concurrency) as pool, options.rows.open("a") as stream:
-
-        def row(pair: tuple[Question, Trial]) -> Row:
-            return answer(*pair, answerers[pair[0]["id"].partition("-")[0]], chat)
-
-        for done in pool.map(row, missing):
-            stream.write(json.dumps(done, ensure_ascii=False) + "\n")
+        texts = pool.map(lambda pair: generated(*pair, answerers[_set(pair[0])], chat), missing)
+        for text in texts:
+            stream.write(json.dumps(text, ensure_ascii=False) + "\n")
             stream.flush()
 
 
@@ -146,21 +162,34 @@ def _chat(options: argparse.Namespace) -> Iterator[ChatModel]:
         yield running.chat()
 
 
-def answer(question: Question, trial: Trial, answerer: Answerer, chat: ChatModel) -> Row:
-    """Return the row of one question, asked in one way."""
+def prepared_for(question: Question, trial: Trial, answerer: Answerer) -> Prepared:
+    """Return a question that is ready to be asked in one way."""
     dials = {trial.dial: trial.level} if trial.dial else {}
     controls = with_controls(NEUTRAL, dials, {trial.switch: trial.on} if trial.switch else {})
     history = [Message(turn["role"], turn["content"]) for turn in question["history"]]
-    prepared = answerer.prepare(question["question"], history, controls)
-    completion = generate(chat, prepared, seed=trial.sample)
+    return answerer.prepare(question["question"], history, controls)
+
+
+def generated(question: Question, trial: Trial, answerer: Answerer, chat: ChatModel) -> Row:
+    """Return the model's text for one question, asked in one way."""
+    completion = generate(chat, prepared_for(question, trial, answerer), seed=trial.sample)
+    return {
+        "id": question["id"],
+        "trial": trial.name,
+        "text": completion.text,
+        "finish_reason": completion.finish_reason,
+    }
+
+
+def delivered(question: Question, trial: Trial, answerer: Answerer, text: Row) -> Row:
+    """Return a row with the model's text and with what people get of it."""
+    prepared = prepared_for(question, trial, answerer)
+    completion = replace(NOT_GENERATED, text=text["text"], finish_reason=text["finish_reason"])
     given = answerer.finish(prepared, completion)
     shown = " ".join(hit.chunk.text for hit in prepared.passages or ())
     return {
         "id": question["id"],
         "trial": trial.name,
-        "dial": trial.dial,
-        "level": trial.level,
-        "switch": trial.switch,
         "model": completion.text,
         "delivered": given.text,
         "refused": given.refused,
@@ -232,7 +261,8 @@ def correlation(effects: dict[str, list[float]], levels: Sequence[float]) -> lis
     """
     if not effects:
         return None
-    table = np.array([np.array(row, dtype=float) - np.mean(row) for row in effects.values()])
+    # Rounded, so that equal effects stay equal.
+    table = np.array([np.array(row, dtype=float) - np.mean(row) for row in effects.values()]).round(9)
     if not table.any():
         return None
 

@@ -102,7 +102,9 @@ class Mocked:
         base.mkdir(exist_ok=True)
 
         def engines(publisher: Publisher, needed: Needed) -> Deployment:
-            return Deployment(self.settings, self.engine, self.registry, lambda: base, publisher, needed=needed)
+            return Deployment(
+                self.settings, self.engine, self.registry, lambda: (base, "bf16"), publisher, needed=needed
+            )
 
         self.services = services_over(self.settings, without_index, self.registry, engines)
         self.served = ServedApp(build_app(self.services, self.settings, keys))

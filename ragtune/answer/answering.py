@@ -7,10 +7,11 @@ generates the text itself: it calls `prepare` before, sends what `delivery` retu
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from ragtune.answer.checking import AS_WRITTEN, check_answer
+from ragtune.answer.checking import AS_WRITTEN, check_answer, check_json
 from ragtune.answer.controls import NEUTRAL, Controls, with_controls
 from ragtune.answer.decision import Rules, refuses_at_once, rules_for
 from ragtune.answer.delivery import Delivery
@@ -41,7 +42,7 @@ class Prepared:
     `passages` is None if the model answers without retrieval. `evidence` ranks the units of the passages, and `rules`
     say what may be delivered. If `refused_at_once` is set, the answer is a refusal whatever the model would write.
     `reply` is the answer to a phrase of small talk, "" for any other question. `frame` is the question's language.
-    `as_json` says that the answer has to be JSON.
+    `schema` is the JSON schema of the answer, or None if it need not be JSON.
     """
 
     question: str
@@ -56,7 +57,7 @@ class Prepared:
     refused_at_once: bool = False
     reply: str = ""
     frame: Frame = ENGLISH_FRAME
-    as_json: bool = False
+    schema: Mapping[str, Any] | None = None
 
     @property
     def known_text(self) -> str | None:
@@ -82,10 +83,17 @@ class Answerer:
         self.controls = with_controls(NEUTRAL, settings.dials, settings.switches)
         self.languages = Languages(settings)
 
-    def prepare(self, question: str, history: Sequence[Message] = (), controls: Controls | None = None) -> Prepared:
+    def prepare(
+        self,
+        question: str,
+        history: Sequence[Message] = (),
+        controls: Controls | None = None,
+        language: str = "",
+    ) -> Prepared:
         """Search for a question and return the messages for the model.
 
         `history` holds the earlier turns, oldest first. `controls` replace the defaults from the settings.
+        `language` is the code of a language pack; "" means that of the question.
         Raises SettingsError if the question is empty.
         """
         if not question.strip():
@@ -95,14 +103,15 @@ class Answerer:
         evidence: tuple[Evidence, ...] = ()
         rules = AS_WRITTEN
         retrieval_ms, reply = 0.0, ""
-        frame = self.languages.frame(question, history)
+        frame = self.languages.frame(question, history, wanted=language)
         if self.retriever is not None:
             started = time.perf_counter()
             count = controls.passages(self.settings.passages)
             words = controls.shown_words(self.settings.shown_words)
             text = search_text(question, history, frame)
             passages = tuple(find_passages(self.retriever.search, text, count, words, self.similarity))
-            frame, reply = self.languages.small_talk(question, self.languages.frame(question, history, passages))
+            frame = self.languages.frame(question, history, passages, language)
+            frame, reply = self.languages.small_talk(question, frame)
             if self.evidence is not None:
                 evidence = rank_evidence(self.evidence, text, passages)
                 rules = self._rules(self.evidence, controls, frame)
@@ -130,18 +139,34 @@ class Answerer:
         )
 
     def delivery(self, prepared: Prepared) -> Delivery:
-        """Return what turns the pieces of the model's text into the text to send; one object for each answer."""
+        """Return what turns the pieces of the model's text into the text to send; one object for each answer.
+
+        It shows no first sentence that fails its checks, if `instead` would replace it.
+        """
+        if prepared.schema is not None:
+            return Delivery(prepared.question, None, (), AS_WRITTEN)
         return Delivery(
             prepared.question,
             prepared.passages,
             prepared.evidence,
             prepared.rules,
-            citations=prepared.controls.citations,
+            controls=prepared.controls,
             frame=prepared.frame,
+            checks_first=True,
         )
 
     def finish(self, prepared: Prepared, completion: Completion) -> Answer:
         """Return the checked answer for the text that the model generated."""
+        if prepared.schema is not None:
+            return check_json(
+                prepared.question,
+                prepared.passages,
+                completion,
+                prepared.schema,
+                prepared.retrieval_ms,
+                prepared.evidence,
+                prepared.frame,
+            )
         return check_answer(
             prepared.question,
             prepared.passages,
@@ -151,7 +176,6 @@ class Answerer:
             prepared.evidence,
             prepared.rules,
             prepared.frame,
-            prepared.as_json,
         )
 
     def conclude(
@@ -171,11 +195,14 @@ class Answerer:
         """Return what is delivered instead of an answer that failed its checks.
 
         The second answer, if it is acceptable; or else the best sentence of the passages, marked as a quotation, or a
-        refusal with the closest passages. Its tokens are those of both answers.
+        refusal with the closest passages. Its tokens are those of both answers. JSON cannot be quoted: the last text is
+        delivered, with what is wrong with it.
         """
         completion = _sum_of(answer.completion, second.completion) if second else answer.completion
-        if second and acceptable(prepared, second):
+        if second and (acceptable(prepared, second) or prepared.schema is not None):
             return replace(second, completion=completion, tries=(answer.failures,))
+        if prepared.schema is not None:
+            return answer
         tries = (answer.failures, second.failures) if second else (answer.failures,)
         # An empty text is no refusal of the model, so it becomes a quotation if the evidence allows one.
         quoting = replace(prepared, rules=replace(prepared.rules, doubtful=0.0))
@@ -220,28 +247,37 @@ class RememberingAnswerer(Answerer):
         self._prepared: dict[str, Prepared] = {}
         self._lock = threading.Lock()
 
-    def prepare(self, question: str, history: Sequence[Message] = (), controls: Controls | None = None) -> Prepared:
-        """Return the stored result for a question without history and controls; prepare any other question."""
-        if history or controls:
-            return super().prepare(question, history, controls)
+    def prepare(
+        self,
+        question: str,
+        history: Sequence[Message] = (),
+        controls: Controls | None = None,
+        language: str = "",
+    ) -> Prepared:
+        """Return the stored result for a question alone; prepare any other question."""
+        if history or controls or language:
+            return super().prepare(question, history, controls, language)
         with self._lock:
             if question not in self._prepared:
                 self._prepared[question] = super().prepare(question)
             return self._prepared[question]
 
 
-def as_json(prepared: Prepared) -> Prepared:
-    """Return the prepared question so that its answer is delivered as the model writes it, which has to be JSON."""
-    return replace(prepared, evidence=(), rules=AS_WRITTEN, refused_at_once=False, reply="", as_json=True)
+def as_json(prepared: Prepared, schema: Mapping[str, Any]) -> Prepared:
+    """Return the prepared question so that its answer is delivered as the model writes it: as JSON of a schema."""
+    return replace(prepared, rules=AS_WRITTEN, refused_at_once=False, reply="", schema=schema)
 
 
 def acceptable(prepared: Prepared, answer: Answer) -> bool:
     """Return whether an answer may be delivered, by the failures that its checks found.
 
-    Without `strict` and `quotations` the model's text is delivered whatever the checks say.
+    Without `strict` and `quotations` the model's text is delivered whatever the checks say. JSON is written again if it
+    is wrong, but not if it was cut off, because it would be again.
     """
-    replaces = prepared.rules.strict and prepared.rules.quotations
-    return not (replaces and any(failure.reason in REPLACED for failure in answer.failures))
+    reasons = {failure.reason for failure in answer.failures}
+    if prepared.schema is not None:
+        return "format" not in reasons or "length" in reasons
+    return not (prepared.rules.strict and prepared.rules.quotations and reasons & REPLACED)
 
 
 def second_try(prepared: Prepared) -> Prepared:

@@ -1,17 +1,19 @@
 """Checks an answer: which passages it cites, whether it is a refusal, what looks wrong."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ragtune.answer.citations import cited_numbers, without_citations
 from ragtune.answer.controls import NEUTRAL, Controls
-from ragtune.answer.decision import Rules
+from ragtune.answer.decision import SUPPORTED_SHARE, Rules
 from ragtune.answer.delivery import Delivery
-from ragtune.answer.evidence import Evidence, closest_passages
+from ragtune.answer.evidence import Evidence, closest_passages, support_of
 from ragtune.answer.failures import find_failures, format_failures
 from ragtune.answer.language_packs import ENGLISH, ENGLISH_FRAME, Frame
 from ragtune.answer.question_language import NO_PACK
 from ragtune.answer.refusals import is_refusal
-from ragtune.answer.styles import unmet_switches
+from ragtune.answer.styles import unmet_controls
 from ragtune.records import Answer, Citation, Completion, Hit
 from ragtune.text.words import content_words
 
@@ -30,11 +32,10 @@ def check_answer(
     evidence: Sequence[Evidence] = (),
     rules: Rules = AS_WRITTEN,
     frame: Frame = ENGLISH_FRAME,
-    as_json: bool = False,
 ) -> Answer:
     """Return what people get for the text that the model wrote, with its citations, warnings and failures."""
     hits = tuple(passages or ())
-    delivery = Delivery(question, passages, evidence, rules, citations=controls.citations, frame=frame)
+    delivery = Delivery(question, passages, evidence, rules, controls=controls, frame=frame)
     delivery.feed(completion.text)
     delivery.end()
     text = delivery.text
@@ -51,8 +52,8 @@ def check_answer(
     ]
     is_small_talk = text in ENGLISH.replies | frame.pack.replies
     if text and not refused and not is_small_talk:
-        warnings += unmet_switches(text, controls)
-    support, failures = 1.0, format_failures(text, completion.finish_reason if delivery.own_words else "", as_json)
+        warnings += unmet_controls(text, controls, delivery.missing, frame.pack)
+    support, failures = 1.0, format_failures(text, completion.finish_reason if delivery.own_words else "", None)
     # A refusal, a quotation and small talk make no claim in the model's own words.
     if passages is not None and delivery.own_words and not refused and not is_small_talk:
         warnings += _grounding_warnings(question, delivery.own_words, hits, controls, frame)
@@ -74,6 +75,54 @@ def check_answer(
         support=support,
         failures=failures,
     )
+
+
+def check_json(
+    question: str,
+    passages: Sequence[Hit] | None,
+    completion: Completion,
+    schema: Mapping[str, Any],
+    retrieval_ms: float = 0.0,
+    evidence: Sequence[Evidence] = (),
+    frame: Frame = ENGLISH_FRAME,
+) -> Answer:
+    """Return an answer in JSON, as the model wrote it, with what is wrong with its form.
+
+    JSON has no citation marks, so an answer cites the passages whose sentences hold one of its texts.
+    """
+    hits, text = tuple(passages or ()), completion.text.strip()
+    numbers = dict.fromkeys(
+        support.number
+        for value in _texts_in(text)
+        for share, support in [support_of(value, question, evidence, frame.language)]
+        if support is not None and share >= SUPPORTED_SHARE
+    )
+    return Answer(
+        text=text,
+        citations=tuple(_citation(number, hits[number - 1]) for number in numbers),
+        passages=hits,
+        refused=False,
+        warnings=() if text else (frame.pack.warnings.empty,),
+        completion=completion,
+        retrieval_ms=retrieval_ms,
+        own_words=text,
+        language=frame.language,
+        failures=format_failures(text, completion.finish_reason, schema),
+    )
+
+
+def _texts_in(text: str) -> Iterator[str]:
+    """Yield the texts in a JSON value that have a content word; nothing if it is no JSON."""
+    try:
+        left = [json.loads(text)]
+    except (ValueError, RecursionError):
+        return
+    while left:
+        value = left.pop(0)
+        if isinstance(value, str) and content_words(value):
+            yield value
+        elif isinstance(value, dict | list):
+            left += value.values() if isinstance(value, dict) else value
 
 
 def grounded_share(question: str, text: str, passages: Sequence[Hit], language: str = "en") -> float:

@@ -9,11 +9,14 @@ import re
 from collections.abc import Sequence
 
 from ragtune.records import Hit
+from ragtune.text.sentences import sentence_spans
 from ragtune.text.words import content_words
 
 _MARK = re.compile(r"\[(\d{1,3}(?:\s{0,2},\s{0,2}\d{1,3}){0,9})\]")
 _CITING_MARK = re.compile(rf"(?<![\w)\"'`]){_MARK.pattern}")
 """A mark that can be a citation: brackets right after a word, as in `argv[1]`, are an index."""
+_MARK_AND_SPACE = re.compile(rf"(?:\s+|(?<![\w)\"'`\]])){_MARK.pattern}")
+_UNFINISHED_MARK_AND_SPACE = re.compile(r"\s*(?:\[[\d\s,]{0,80})?$")
 _UNFINISHED_MARK = re.compile(r"\[[\d\s,]{0,80}$")
 _TOKEN = re.compile(r"[-+]?\w+(?:[.'\-/:+]\w+)*")
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -32,6 +35,15 @@ def without_citations(text: str) -> str:
     return re.sub(r"\s+([.,;:!?])", r"\1", _MARK.sub("", text)).strip()
 
 
+def cited_sentences(text: str) -> list[tuple[int, int]]:
+    """Return [start, end) of each sentence; a mark behind a full stop belongs to the sentence before it."""
+    starts = [start for start, _ in sentence_spans(_MARK.sub(lambda mark: " " * len(mark[0]), text))]
+    return [
+        (start, start + len(text[start:following].rstrip()))
+        for start, following in zip(starts, [*starts, len(text)][1:], strict=True)
+    ]
+
+
 def answer_tokens(text: str) -> list[str]:
     """Return the words of an answer in lower case, without citation marks and articles.
 
@@ -43,6 +55,29 @@ def answer_tokens(text: str) -> list[str]:
 def occurs_in(words: Sequence[str], text: Sequence[str]) -> bool:
     """Return whether the words occur in the text one right after the other."""
     return any(list(text[i : i + len(words)]) == list(words) for i in range(len(text) - len(words) + 1))
+
+
+class CitationRemover:
+    """Removes the citation marks of one answer, each with the space before it, while the answer streams through."""
+
+    corrections: tuple[tuple[int, int], ...] = ()
+
+    def __init__(self) -> None:
+        self._shown = self._held_back = ""
+
+    def feed(self, piece: str) -> str:
+        """Take the next piece of the answer and return the text that can be shown now."""
+        text = _MARK_AND_SPACE.sub("", f"{self._shown}{self._held_back}{piece}")[len(self._shown) :]
+        unfinished = _UNFINISHED_MARK_AND_SPACE.search(text)
+        end = unfinished.start() if unfinished else len(text)
+        self._held_back = text[end:]
+        self._shown = (self._shown + text[:end])[-1:]  # whether a bracket is a mark depends on the character before it
+        return text[:end]
+
+    def end(self) -> str:
+        """Return the text that is still held back at the end of the answer."""
+        rest, self._held_back = self._held_back, ""
+        return rest
 
 
 class CitationCorrector:

@@ -6,15 +6,18 @@ system text asks for. The defaults come from `AnswerSettings`; a request may ove
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from numbers import Real
 from typing import Any
 
 from ragtune.errors import SettingsError
 
 DIALS = ("creativity", "depth", "technical_level")
-SWITCHES = ("citations", "examples", "step_by_step", "strict_grounding")
+SWITCHES = ("citations", "examples", "markdown", "step_by_step", "strict_grounding")
 _MIN_TOKENS = 8
 """A shorter limit cuts off even a value with its citation. Chosen by hand, not measured."""
+_MOST_FURTHER = 3
+"""Sentences that are quoted in addition at depth 1, and at creativity 1. Chosen by hand: four quotations in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,7 @@ class Controls:
     technical_level: float = 0.5
     citations: bool = True
     examples: bool = False
+    markdown: bool = True
     step_by_step: bool = False
     strict_grounding: bool = True
 
@@ -44,6 +48,16 @@ class Controls:
         """
         factor = 0.5 + self.depth if self.depth <= 0.5 else 1.0 + 4.0 * (self.depth - 0.5)
         return max(_MIN_TOKENS, round(default * factor * (2.0 if self.examples or self.step_by_step else 1.0)))
+
+    @property
+    def further(self) -> int:
+        """How many sentences to quote in addition to the best one, because of `depth`: 0 up to 0.5, 3 at 1."""
+        return max(0, ceil((self.depth - 0.5) * 2 * _MOST_FURTHER))
+
+    @property
+    def varied(self) -> int:
+        """How many sentences to quote that differ from sample to sample, because of `creativity`: 0 at 0, 3 at 1."""
+        return ceil(self.creativity * _MOST_FURTHER)
 
     @property
     def temperature(self) -> float:

@@ -19,8 +19,8 @@ SUPPORTED_SHARE = 0.6
 """Share of the words of an answer that one unit must hold for the answer to be supported. Chosen by hand: no measured
 answer lay between 67% and 99% (docs/decisions/answer-quote-or-refuse.md)."""
 MUCH_LIKELIER = 2.7
-"""If the odds of the best unit are this many times those of the unit that supports the answer, the best unit is
-quoted instead. Of 34 such answers 8 were right and 1 was where the best unit was not, which was right for 25
+"""If the odds of the best unit are more than this many times those of the unit that supports the answer, the best unit
+is quoted instead. Of 34 such answers 8 were right and 1 was where the best unit was not, which was right for 25
 (docs/decisions/answer-quote-or-refuse.md)."""
 SMALL_TALK_WORDS = 3
 """A question with at most this many content words may be small talk, which needs no evidence: "Are you a bot?" has one.
@@ -102,7 +102,7 @@ def quotation_text(evidence: Evidence, pack: LanguagePack) -> str:
 
 
 def _is_much_likelier(best: Evidence, other: Evidence) -> bool:
-    return best.probability * (1 - other.probability) >= MUCH_LIKELIER * other.probability * (1 - best.probability)
+    return best.probability * (1 - other.probability) > MUCH_LIKELIER * other.probability * (1 - best.probability)
 
 
 def _enough(evidence: Sequence[Evidence], rules: Rules) -> bool:

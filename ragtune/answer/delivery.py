@@ -8,24 +8,38 @@ passed on as it comes, with corrected citation marks.
 import re
 from collections.abc import Sequence
 
-from ragtune.answer.citations import CitationCorrector, cited_numbers
+from ragtune.answer.additions import choose_additions
+from ragtune.answer.citations import (
+    CitationCorrector,
+    CitationRemover,
+    cited_numbers,
+    cited_sentences,
+    without_citations,
+)
+from ragtune.answer.controls import NEUTRAL, Controls
 from ragtune.answer.decision import MOST_WORDS, Kind, Rules, decide, quotation_text
 from ragtune.answer.evidence import Evidence, support_of
+from ragtune.answer.failures import REPLACED, find_failures
 from ragtune.answer.language_packs import ENGLISH, ENGLISH_FRAME, Frame
 from ragtune.answer.refusals import is_refusal
+from ragtune.answer.styles import has_steps
 from ragtune.records import Hit
 from ragtune.text.normal_form import normalize_for_search
+from ragtune.text.plain_text import PlainText, plain_text
 from ragtune.text.sentences import sentence_spans
 
 _MARKS = r"(?:\s*\[[\d\s,]+\])*"
+_FEWEST_STEPS = 2
 _SENTENCE_END = re.compile(rf"[.!?؟。！？][\"'”’»)\]]*{_MARKS}\s$|\n\s*\n$")
 
 
 class Delivery:
     """What becomes of one answer.
 
-    `kind` is None until the first sentence is complete, unless there are no passages. `own_words` is what the model
-    contributed to the text, and `quotation` the quoted sentence, "" if there is none.
+    `kind` is None until the first sentence is complete, unless there is nothing to decide. `own_words` is what the
+    model contributed to the text, and `quotation` the first quoted sentence, "" if there is none. `missing` names the
+    controls for which the passages had no sentence. With `checks_first` a first sentence that fails its checks is not
+    shown: `suspect` is set then, and no text follows.
     """
 
     def __init__(
@@ -35,51 +49,97 @@ class Delivery:
         evidence: Sequence[Evidence],
         rules: Rules,
         *,
-        citations: bool = True,
+        controls: Controls = NEUTRAL,
         frame: Frame = ENGLISH_FRAME,
+        checks_first: bool = False,
     ) -> None:
         self._question, self._passages, self._evidence, self._rules = question, passages, evidence, rules
-        self._citations = citations and bool(passages)
-        self._frame = frame
+        self._controls, self._frame, self._checks_first = controls, frame, checks_first
+        self._citations = controls.citations and bool(passages)
         # The packaged model writes English whatever the language of the question.
         self._packs = (ENGLISH, frame.pack)
-        self._corrector = CitationCorrector(passages or () if citations else ())
+        self._corrector = CitationCorrector(passages or ()) if controls.citations else CitationRemover()
+        self._plain = None if controls.markdown else PlainText()
         self._held_back = ""
         self._spaces = ""
+        self._written = ""
+        self._quotations: list[str] = []
         self._ended = False
-        # Without passages there is nothing to decide, so nothing has to wait.
-        self.kind: Kind | None = Kind.ANSWER if passages is None else None
+        # Without rules or passages there is nothing to decide, so nothing has to wait.
+        self.kind: Kind | None = Kind.ANSWER if passages is None or not rules.strict else None
         self.text = ""
         self.own_words = ""
         self.quotation = ""
+        self.missing: frozenset[str] = frozenset()
+        self.suspect = False
 
     @property
-    def corrections(self) -> list[tuple[int, int]]:
+    def corrections(self) -> Sequence[tuple[int, int]]:
         """The corrected citations: (number the model wrote, number of the passage that has the words)."""
         return self._corrector.corrections
 
     def feed(self, piece: str) -> str:
-        """Take the next piece of the model's text and return what may be shown now."""
-        return "".join(self._push(character) for character in piece)
+        """Take the next piece of the model's text and return what may be shown now.
+
+        With the switch `step_by_step` nothing is shown before the end, because nobody knows yet how many steps come.
+        """
+        self._written += piece
+        text = self._plain.feed(piece) if self._plain else piece
+        shown = "".join(self._push(character) for character in text)
+        return "" if self._controls.step_by_step else shown
 
     def end(self) -> str:
         """Return the rest of the text at the end of the model's answer; "" if it was called before."""
         if self._ended:
             return ""
         self._ended = True
-        rest = "" if self.kind else self._decide()
-        if self.kind not in (Kind.ANSWER, Kind.ANSWER_AND_QUOTATION):
+        rest = "".join(self._push(character) for character in self._plain.end()) if self._plain else ""
+        rest += "" if self.kind else self._decide()
+        if self.suspect:
+            return ""
+        if self.kind in (Kind.ANSWER, Kind.ANSWER_AND_QUOTATION):
+            rest += self._end_own_words()
+        if self.kind in (Kind.QUOTATION, Kind.ANSWER_AND_QUOTATION):
+            rest += self._add()
+        if not self._controls.step_by_step:
             return rest
-        rest += self._emit(self._corrector.end())
+        if self.kind is not Kind.REFUSAL and not has_steps(self.text) and not self._is_small_talk(self.text):
+            self._number_sentences()
+        return self.text
+
+    def _number_sentences(self) -> None:
+        """Turn the text into numbered lines, a sentence or quotation each; a single one stays as it is."""
+        own = [self.own_words[start:end] for start, end in cited_sentences(self.own_words)]
+        lines = [*own, *self._quotations]
+        if len(lines) >= _FEWEST_STEPS:
+            self.text = "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
+
+    def _end_own_words(self) -> str:
+        """Return the rest of what the model wrote, with a citation if it has none."""
+        rest = self._emit(self._corrector.end())
         self._spaces = ""
         if self._citations and self._is_claim() and not self._cites():
             rest += self._cite()
         self.own_words = self.text
         if self.kind is Kind.ANSWER_AND_QUOTATION and self._quotation_helps():
-            rest += self._quote(" ")
+            rest += self._quote(self._evidence[0], self._frame.pack.quotation)
         return rest
 
+    def _add(self) -> str:
+        """Return the sentences that dials and switches ask for."""
+        pack, said = self._frame.pack, without_citations(self.text)
+        additions = choose_additions(
+            self._evidence, self._passages or (), self._controls, said, pack, variant=self._written
+        )
+        self.missing = additions.missing
+        added = "".join(
+            self._quote(item, pack.further or pack.quotation) for item in (*additions.steps, *additions.further)
+        )
+        return added + (self._quote(additions.example, pack.example or pack.quotation) if additions.example else "")
+
     def _push(self, character: str) -> str:
+        if self.suspect:
+            return ""
         if self.kind in (Kind.ANSWER, Kind.ANSWER_AND_QUOTATION):
             return self._emit(self._corrector.feed(character))
         if self.kind:
@@ -100,7 +160,10 @@ class Delivery:
             self.text = self._frame.pack.refusal
             return self.text
         if self.kind is Kind.QUOTATION:
-            return self._quote("")
+            return self._quote(self._evidence[0], self._frame.pack.quotation)
+        self.suspect = self._checks_first and self.kind is Kind.ANSWER_AND_QUOTATION and self._fails(sentence)
+        if self.suspect:
+            return ""
         return self._emit(self._corrector.feed(sentence.lstrip()))
 
     def _kind_for(self, sentence: str) -> Kind:
@@ -119,14 +182,24 @@ class Delivery:
         self.text += shown
         return shown
 
-    def _quote(self, joint: str) -> str:
-        best = self._evidence[0]
-        quotation = quotation_text(best, self._frame.pack)
+    def _fails(self, sentence: str) -> bool:
+        """Return whether the checks find a reason to replace an answer that begins with this sentence."""
+        corrected = CitationCorrector(self._passages or ())
+        text = corrected.feed(sentence.strip()) + corrected.end()
+        _, failures = find_failures(text, self._question, self._passages or (), self._evidence)
+        return any(failure.reason in REPLACED for failure in failures)
+
+    def _quote(self, item: Evidence, mark: str) -> str:
+        """Add a sentence of the documents to the text, and return what was added."""
+        text = item.unit.text if self._controls.markdown else plain_text(item.unit.text)
+        quotation = mark.format(text=text, number=item.number)
         if not self._citations:
-            quotation = quotation.removesuffix(f" [{best.number}]")
-        self.quotation = best.unit.text
-        self.text += joint + quotation
-        return joint + quotation
+            quotation = quotation.removesuffix(f" [{item.number}]")
+        self.quotation = self.quotation or item.unit.text
+        self._quotations.append(quotation)
+        added = f" {quotation}" if self.text else quotation
+        self.text += added
+        return added
 
     def _quotation_helps(self) -> bool:
         """Return whether the best sentence says more than the answer and both fit into the words that are judged."""

@@ -8,8 +8,9 @@ benchmarks/questions/checks.py measures how many planted errors are found, and h
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ragtune.answer.citations import cited_numbers, without_citations
 from ragtune.answer.decision import SUPPORTED_SHARE
@@ -111,17 +112,32 @@ def find_failures(
     return least, tuple(Failure(reason, detail) for reason, detail in found.items())
 
 
-def format_failures(text: str, finish_reason: str, as_json: bool) -> tuple[Failure, ...]:
-    """Return what is wrong with the form of a text: cut off, or not the JSON that was asked for."""
+def format_failures(text: str, finish_reason: str, schema: Mapping[str, Any] | None) -> tuple[Failure, ...]:
+    """Return what is wrong with the form of a text: cut off, or not JSON of the schema; None asks for no JSON."""
     failures = []
     if finish_reason == "length":
         failures.append(Failure("length", "It was cut off at its length limit."))
-    if as_json:
-        try:
-            json.loads(text)
-        except ValueError as error:
-            failures.append(Failure("format", f"It is not valid JSON: {error}"))
+    if schema is not None and (detail := _schema_error(text, schema)):
+        failures.append(Failure("format", detail))
     return tuple(failures)
+
+
+def _schema_error(text: str, schema: Mapping[str, Any]) -> str:
+    """Return why a text is no JSON of a schema, or ""."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+
+    try:
+        value = json.loads(text)
+        # With a registry of its own it looks up no reference on the network.
+        error = best_match(Draft202012Validator(schema, registry=Registry()).iter_errors(value))
+    except Unresolvable as unresolvable:
+        return f"The schema refers to {unresolvable.ref}, which is not in it."
+    except (ValueError, RecursionError) as broken:
+        return f"It is not valid JSON: {broken}"
+    return f"It does not fit the schema at {error.json_path}: {error.message}" if error else ""
 
 
 def _said(claim: str, question: str) -> frozenset[str]:

@@ -42,6 +42,8 @@ def _pattern(text: str) -> str:
     return text
 
 
+ENGLISH_EXAMPLE_WORDS = ("for example", "for instance", "e.g.", "such as", "example:", "examples:")
+"""Models write English whatever the language of the question."""
 Text = Annotated[str, Field(min_length=1)]
 Passage = Annotated[str, _with_places("number")]
 
@@ -98,18 +100,24 @@ class SmallTalk(Part):
 
 
 class LanguagePack(Part):
-    """Everything in one language; `code` is its ISO 639-1 code.
+    """Everything in one language; `code` is its ISO 639-1 code, `own_name` what it is called in itself.
 
     `refusal_forms` are regular expressions. They are searched, without regard to case, in the first sentence of what a
-    model wrote, with straight quotes. `off_topic` are questions about no document, which the model learns to refuse.
+    model wrote, with straight quotes. `further` and `example` mark sentences that are quoted after the first one;
+    without them all are marked alike. `example_words` introduce an example. `off_topic` are questions about no
+    document, which the model learns to refuse.
     """
 
     code: str = Field(pattern="^[a-z]{2,3}$")
     name: Text
+    own_name: str = ""
     prompt: PromptTexts
     refusal: Text
     refusal_forms: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(min_length=1)
     quotation: Annotated[str, _with_places("text", "number")]
+    further: Annotated[str, _with_places("text", "number")] | None = None
+    example: Annotated[str, _with_places("text", "number")] | None = None
+    example_words: tuple[Text, ...] = ()
     warnings: WarningTexts
     follow_up: FollowUpWords
     small_talk: tuple[SmallTalk, ...] = Field(min_length=1)
@@ -119,6 +127,12 @@ class LanguagePack(Part):
     def replies(self) -> frozenset[str]:
         """The replies to small talk."""
         return frozenset(group.reply for group in self.small_talk)
+
+    @cached_property
+    def introduces_example(self) -> re.Pattern[str]:
+        """Matches words that introduce an example; those of English count in every language."""
+        words = "|".join(re.escape(word) for word in (*ENGLISH_EXAMPLE_WORDS, *self.example_words))
+        return re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)
 
     @cached_property
     def refers_back(self) -> re.Pattern[str]:

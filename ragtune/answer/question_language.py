@@ -33,8 +33,15 @@ class Languages:
         is_trained = settings.prompt_language == ENGLISH.code
         self._prompt = ENGLISH if is_trained else self._pack("prompt_language", settings.prompt_language)
 
-    def frame(self, question: str, history: Sequence[Message] = (), passages: Sequence[Hit] = ()) -> Frame:
-        """Return the language of a question; `history` holds the turns before it, `passages` what was found for it."""
+    def frame(
+        self, question: str, history: Sequence[Message] = (), passages: Sequence[Hit] = (), wanted: str = ""
+    ) -> Frame:
+        """Return the language of a question; `history` holds the turns before it, `passages` what was found for it.
+
+        `wanted` is the code of a pack that the request asks for, or "".
+        """
+        if wanted in self._packs:
+            return Frame(wanted, self._packs[wanted])
         if self._fixed:
             return Frame(self._fixed.code, self._fixed)
         languages = Counter(hit.chunk.language for hit in passages)

@@ -1,17 +1,20 @@
-"""Recognises the style that a switch asks for, in the text that people get."""
+"""Recognises the style that dials and switches ask for, in the text that people get."""
 
 import re
 from collections.abc import Iterator
 
-from ragtune.answer.controls import Controls
+from ragtune.answer.controls import NEUTRAL, Controls
+from ragtune.answer.language_packs import ENGLISH, LanguagePack
 
-_EXAMPLE = re.compile(r"\b(for example|for instance|e\.g\.|such as|examples?:)", re.IGNORECASE)
 _STEP = re.compile(r"^\s*(\d+)[.)]\s+\S", re.MULTILINE)
+_IDENTIFIER = re.compile(r"`|\w[._]\w|[a-z][A-Z]|\d")
+_LONG_WORD = 10
+"""Letters from which a word counts as a term. Chosen by hand."""
 
 
-def has_example(text: str) -> bool:
+def has_example(text: str, pack: LanguagePack = ENGLISH) -> bool:
     """Return whether a text says that it gives an example."""
-    return _EXAMPLE.search(text) is not None
+    return pack.introduces_example.search(text) is not None
 
 
 def has_steps(text: str) -> bool:
@@ -19,9 +22,21 @@ def has_steps(text: str) -> bool:
     return [int(number) for number in _STEP.findall(text)][:2] == [1, 2]
 
 
-def unmet_switches(text: str, controls: Controls) -> Iterator[str]:
-    """Yield a warning for each switch that asks for something that an answer does not have."""
-    if controls.examples and not has_example(text):
+def term_share(text: str) -> float:
+    """Return the share of words that are identifiers, numbers or long words; 0 for a text without words."""
+    words = text.split()
+    return sum(bool(_IDENTIFIER.search(word)) or len(word) >= _LONG_WORD for word in words) / max(1, len(words))
+
+
+def unmet_controls(text: str, controls: Controls, missing: frozenset[str], pack: LanguagePack) -> Iterator[str]:
+    """Yield a warning for each dial and switch that asks for something that an answer does not have.
+
+    `missing` names the controls for which the passages had no sentence.
+    """
+    if controls.examples and not has_example(text, pack):
         yield "The switch examples is on, but the answer gives no example."
     if controls.step_by_step and not has_steps(text):
         yield "The switch step_by_step is on, but the answer is not in numbered steps."
+    for name in ("creativity", "depth", "technical_level"):
+        if name in missing and getattr(controls, name) != getattr(NEUTRAL, name):
+            yield f"The dial {name} changes nothing here: the passages say nothing else about the question."

@@ -4,7 +4,6 @@ vLLM has its own Python environment; this code reaches it only by files and HTTP
 of 127.0.0.1 and requires a random key. A guard process ends it when its parent ends.
 """
 
-import json
 import os
 import re
 import secrets
@@ -21,10 +20,12 @@ from pathlib import Path
 from typing import Literal
 
 from ragtune.backends.chat import OpenAIChat, list_models
+from ragtune.backends.engine_arguments import check_arguments, check_settings, vllm_arguments
 from ragtune.backends.engine_environment import engine_python, install_commands
+from ragtune.backends.engine_memory import check_parallel, gpu_share, require_memory
 from ragtune.backends.guard import descendants
-from ragtune.errors import EngineError, ModelError, ResourceError
-from ragtune.model.base.capacity import arithmetic, reads_int4
+from ragtune.errors import EngineError, ModelError
+from ragtune.model.base.capacity import reads_int4
 from ragtune.model.compression.weights import PACKED, storage_format, unpack_w4a16
 from ragtune.ports import ChatModel, Engine, Progress, RunningEngine, silent
 from ragtune.records import content_id
@@ -34,15 +35,7 @@ from ragtune.store.artifacts import file_sha256
 _POLL_SECONDS = 0.25
 _PLUGIN = Path(__file__).parent / "engine_plugin"
 """On the engine's path, where vLLM finds the plugin that makes sampling right."""
-_CPU_BLOCK_TOKENS = 32
-"""Requests share a prefix in whole blocks, and the system text is shorter than the 128 tokens of vLLM's CPU default."""
-_CPU_SPECULATIVE_TOKENS = 4
-_REPEATED_TOKENS = {"prompt_lookup_min": 1, "prompt_lookup_max": 3}
-"""Prompt lookup decoding: after 1 to 3 tokens that occur in the prompt, guess the 4 that follow there. Measured
-against other values in docs/decisions/speculative-tokens.md."""
 _LOG_TAIL_LINES = 25
-_OVERHEAD_BYTES = 2 << 30
-"""Memory of vLLM without weights and cache. Chosen by hand, on the safe side."""
 _KERNEL = re.compile(r"\b\w*(?:Linear|Attention|Scaled|WNA16|Marlin|Machete)\w*(?:Kernel|Backend|Impl)\b|CPU_ATTN")
 
 
@@ -90,7 +83,7 @@ class VllmProcess(RunningEngine):
 
 
 class VllmEngine(Engine):
-    """Starts vLLM servers. They write into the home only."""
+    """Starts vLLM servers. They write into the home only. Settings that cannot be right raise SettingsError at once."""
 
     def __init__(
         self,
@@ -99,15 +92,18 @@ class VllmEngine(Engine):
         device: Literal["auto", "cpu", "cuda"] = "auto",
         progress: Progress = silent,
     ) -> None:
+        check_settings(settings)
         self.settings, self.home, self.progress = settings, home, progress
-        self.device = ("cuda" if Path("/dev/nvidia0").exists() else "cpu") if device == "auto" else device
+        found: Literal["cpu", "cuda"] = "cuda" if Path("/dev/nvidia0").exists() else "cpu"
+        self.device = found if device == "auto" else device
 
     def launch(self, model: Path, name: str, at_once: int = 1) -> VllmProcess:
         """Start vLLM on the model folder and wait until it is healthy.
 
         Raises:
             ModelError: the folder is not a model.
-            ResourceError: there is too little memory.
+            SettingsError: vLLM does not know an argument of the settings.
+            EngineMemoryError: there is too little memory.
             EngineError: the process died or took too long; the message has the end of its log.
         """
         python = engine_python(self.settings.python)
@@ -122,8 +118,9 @@ class VllmEngine(Engine):
         port, key = free_port(), secrets.token_urlsafe(24)
         log_path = self.home / "logs" / f"engine-{_file_name(name)}-{time.strftime('%Y%m%d-%H%M%S')}-{port}.log"
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "ragtune.backends.guard", str(os.getpid()), str(python)]
-        command += self.arguments(self._readable(model), name, port)
+        arguments = self.arguments(self._readable(model), name, port)
+        check_arguments(self.settings, python, arguments, self.home / "engine-cache" / "arguments")
+        command = [sys.executable, "-m", "ragtune.backends.guard", str(os.getpid()), str(python), *arguments]
         with log_path.open("wb") as log:
             process = subprocess.Popen(
                 command,
@@ -151,33 +148,9 @@ class VllmEngine(Engine):
             engine.stop()
 
     def arguments(self, model: Path, name: str, port: int) -> list[str]:
-        """Return the arguments after the interpreter. No secret is among them, because others can read them."""
-        arguments = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", name]
-        arguments += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(self.settings.max_model_len)]
-        # Only the request sets the sampling, so that scores do not depend on a file in the model folder.
-        arguments += ["--generation-config", "vllm", "--disable-uvicorn-access-log"]
-        if self.device == "cuda":
-            arguments += ["--gpu-memory-utilization", str(self.settings.gpu_memory_share)]
-        else:
-            arguments += ["--block-size", str(_CPU_BLOCK_TOKENS)]
-            if arithmetic(self.device) == "float32" and not storage_format(model):
-                arguments += ["--dtype", "float32"]
-        if self.settings.eager:
-            arguments.append("--enforce-eager")
-        if tokens := self._speculative_tokens():
-            speculation = {"method": "ngram", "num_speculative_tokens": tokens, **_REPEATED_TOKENS}
-            arguments += ["--speculative-config", json.dumps(speculation)]
-        return arguments
-
-    def _speculative_tokens(self) -> int:
-        """Return how many tokens per step are guessed from the prompt (prompt lookup decoding).
-
-        Answers quote their passages, so the text that follows in the prompt is a good guess. A CPU checks several
-        tokens in little more time than one. The model checks every guess, so greedy answers stay the same.
-        """
-        if self.settings.speculative_tokens is not None:
-            return self.settings.speculative_tokens
-        return _CPU_SPECULATIVE_TOKENS if self.device == "cpu" else 0
+        """Return the arguments after the interpreter; raise EngineMemoryError if a GPU has no room for the model."""
+        share = gpu_share(self.settings, sorted(model.glob("*.safetensors"))) if self.device == "cuda" else 0.0
+        return vllm_arguments(self.settings, self.device, model, name, port, share)
 
     def environment(self, key: str, at_once: int = 1) -> dict[str, str]:
         """Return the environment variables of an engine: offline, with caches in the home and its share of threads."""
@@ -219,14 +192,9 @@ class VllmEngine(Engine):
                 "a folder with config.json and *.safetensors",
                 "name a folder that `ragtune materialize` wrote, or a Hugging Face model with safetensors",
             )
+        check_parallel(self.settings, self.device, model)
         if self.device == "cpu":
-            needed = sum(file.stat().st_size for file in weights) + (self.settings.kv_cache_gib << 30) + _OVERHEAD_BYTES
-            available = _available_bytes()
-            if available < needed:
-                raise ResourceError(
-                    f"The engine needs about {needed / 2**30:.1f} GiB of memory; {available / 2**30:.1f} GiB are free.",
-                    fix="end other programs, or lower engine.kv_cache_gib",
-                )
+            require_memory(self.settings, weights)
 
     def _wait(self, running: VllmProcess) -> None:
         started, limit = time.monotonic(), self.settings.start_timeout
@@ -350,9 +318,3 @@ def _gpu_bytes(pids: list[int]) -> int:
     reply = subprocess.run(query, capture_output=True, text=True, check=True)
     rows = [line.split(",") for line in reply.stdout.splitlines() if line.strip()]
     return sum(int(used) << 20 for pid, used in rows if int(pid) in pids)
-
-
-def _available_bytes() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().available)

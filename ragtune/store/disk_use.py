@@ -15,7 +15,7 @@ KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "Dagster": ("dagster",),
         "logs": ("logs",),
         "caches": ("cache", "rewordings"),
-        "feedback and keys": ("feedback", "keys", "gateway"),
+        "feedback and keys": ("feedback", "keys", "gateway", "audit"),
         "scores": ("warehouse.duckdb",),
     }
 )

@@ -17,6 +17,7 @@ from ragtune.settings import Settings, load_settings
 from ragtune.store.experiments import Experiment, ExperimentStore
 from ragtune.store.feedback import FeedbackLog
 from ragtune.store.registry import ModelRegistry
+from ragtune_serving.audit import record_command
 from ragtune_serving.terminal import out, print_json
 
 app = typer.Typer(help="Compare models on real users.", no_args_is_help=True)
@@ -60,6 +61,7 @@ def start(
         promote=settings.experiments.promote if promote is None else promote,
     )
     experiment = start_experiment(wish, settings, ModelRegistry(settings), _store(settings))
+    record_command(settings.home, "experiment start", name)
     out.print(f"Started '{experiment.name}': {_versions(experiment)}, {experiment.ramp:.0%} of users for candidates.")
 
 
@@ -95,20 +97,25 @@ def stop(name: Name, reason: Annotated[str, typer.Option(help="why, for the log"
     experiment = store.get(name)
     now = status_now(experiment, store, _log(settings), datetime.now(UTC))
     store.stop(name, reason, now.decision())
+    record_command(settings.home, "experiment stop", f"{name}: {reason}")
     out.print("\n".join([*_lines(experiment, now), f"Stopped '{name}'."]))
 
 
 @app.command("pause")
 def pause(name: Name, reason: Annotated[str, typer.Option(help="why, for the log")] = "paused by hand") -> None:
     """Give every user the control until `resume`."""
-    _store(load_settings()).pause(name, reason)
+    settings = load_settings()
+    _store(settings).pause(name, reason)
+    record_command(settings.home, "experiment pause", f"{name}: {reason}")
     out.print(f"'{name}' is paused: every user gets the control.")
 
 
 @app.command("resume")
 def resume(name: Name, reason: Annotated[str, typer.Option(help="why, for the log")] = "resumed by hand") -> None:
     """End a pause; users get their arms back. The ratio of the arms is tested from now on."""
-    _store(load_settings()).resume(name, reason)
+    settings = load_settings()
+    _store(settings).resume(name, reason)
+    record_command(settings.home, "experiment resume", f"{name}: {reason}")
     out.print(f"'{name}' goes on.")
 
 
@@ -119,9 +126,11 @@ def ramp_(
     reason: Annotated[str, typer.Option(help="why, for the log")] = "set by hand",
 ) -> None:
     """Set the share of the candidates by hand."""
-    store = _store(load_settings())
+    settings = load_settings()
+    store = _store(settings)
     shares_at(store.get(name).design.weights, share)
     experiment = store.set_ramp(name, share, reason)
+    record_command(settings.home, "experiment ramp", f"{name} to {share:.0%}: {reason}")
     out.print(f"'{name}': {experiment.ramp:.0%} of users for candidates.")
 
 

@@ -7,8 +7,9 @@ import typer
 
 from ragtune.errors import SettingsError
 from ragtune.settings import load_settings
+from ragtune_serving.audit import record_command
 from ragtune_serving.keys import ROLES, KeyStore
-from ragtune_serving.limits import Limits
+from ragtune_serving.limits import Limits, Prices
 from ragtune_serving.schema import FILTERS
 from ragtune_serving.terminal import out, print_json
 
@@ -32,6 +33,7 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="print as JSON")] =
                     "tokens_per_minute": key.limits.tokens_per_minute,
                     "concurrency": key.limits.concurrency,
                     "tokens_per_day": key.limits.tokens_per_day,
+                    "budget_per_day": key.limits.budget_per_day,
                     "filter": dict(key.filter),
                 }
                 for key in keys
@@ -52,6 +54,9 @@ def add(
     tokens_per_minute: Annotated[int, typer.Option(min=0, help="0: as gateway.limits says")] = 0,
     concurrency: Annotated[int, typer.Option(min=0, help="requests under way at once; 0: as gateway.limits says")] = 0,
     tokens_per_day: Annotated[int, typer.Option(min=0, help="from midnight UTC; 0: as gateway.limits says")] = 0,
+    budget_per_day: Annotated[
+        float, typer.Option(min=0, help="money a day, by the prices of gateway.price; 0: as gateway.limits says")
+    ] = 0,
     filter_: Annotated[
         list[str], typer.Option("--filter", help=f"FIELD=VALUE, with {', '.join(FILTERS)}: what the key sees")
     ] = [],  # noqa: B006
@@ -66,14 +71,20 @@ def add(
             raise SettingsError(f"--filter is {entry}.", f"FIELD=VALUE, with one of these fields: {', '.join(FILTERS)}")
         where[field] = value
     expires_at = (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds") if days else ""
-    limits = Limits(requests_per_minute, tokens_per_minute, concurrency, tokens_per_day)
+    limits = Limits(requests_per_minute, tokens_per_minute, concurrency, tokens_per_day, budget_per_day)
+    if budget_per_day and not Prices(load_settings().gateway):
+        raise SettingsError(
+            "--budget-per-day limits nothing, because tokens cost nothing.", fix="set gateway.price.completion"
+        )
     out.print(_store().create(name, role, expires_at, limits, where))
+    record_command(load_settings().home, "keys add", f"{name}, role {role}")
 
 
 @app.command("revoke")
 def revoke(name: Annotated[str, typer.Argument(help="whose key it is")]) -> None:
     """Accept a key no longer."""
     _store().revoke(name)
+    record_command(load_settings().home, "keys revoke", name)
     out.print(f"The key of {name} is revoked.")
 
 

@@ -11,6 +11,7 @@ from ragtune.store.disk_use import disk_bytes, in_words
 from ragtune.store.registry import ModelRegistry, RegistryEntry
 from ragtune.store.retention import prunable
 from ragtune.store.versions_in_use import versions_in_use
+from ragtune_serving.audit import record_command
 from ragtune_serving.terminal import out, print_json
 
 app = typer.Typer(help="Look at the released versions, and delete old ones.", no_args_is_help=True)
@@ -43,6 +44,7 @@ def remove(version: Annotated[str, typer.Argument(help="number of the version")]
             fix="stop it first: `ragtune experiment list` and `ragtune shadow list` show the names",
         )
     folder = ModelRegistry(settings).remove(version)
+    record_command(settings.home, "models remove", f"version {version}")
     out.print(
         f"Deleted version {version}" + (f" and {folder}." if folder else "; its folder is used elsewhere or gone.")
     )
@@ -61,6 +63,7 @@ def prune(
         size = in_words(_bytes(entry))
         if not dry_run:
             registry.remove(entry.version)
+            record_command(settings.home, "models prune", f"version {entry.version}")
         out.print(f"{'would delete' if dry_run else 'deleted'} version {entry.version} ({size})")
     if not old:
         out.print("Nothing to delete.")

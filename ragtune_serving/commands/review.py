@@ -8,6 +8,7 @@ import typer
 from ragtune.dataset.reviews.files import export_pairs, import_decisions
 from ragtune.errors import SettingsError
 from ragtune.settings import load_settings
+from ragtune_serving.audit import record_command
 from ragtune_serving.keys import KeyStore
 from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.terminal import out, print_json
@@ -63,4 +64,6 @@ def status(json_: Annotated[bool, typer.Option("--json", help="print as JSON")] 
 @app.command("key")
 def key(name: Annotated[str, typer.Argument(help="the reviewer")]) -> None:
     """Create a key for a reviewer and print it, only this once; an earlier key of that name no longer works."""
-    out.print(KeyStore(load_settings().home / "keys").create(name, "reviewer"))
+    settings = load_settings()
+    out.print(KeyStore(settings.home / "keys").create(name, "reviewer"))
+    record_command(settings.home, "review key", name)

@@ -8,6 +8,7 @@ from ragtune.experiments.shadow_report import VersionReport, report, start_shado
 from ragtune.settings import Settings, load_settings
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.shadows import Shadow, ShadowDesign, ShadowStore
+from ragtune_serving.audit import record_command
 from ragtune_serving.terminal import out, print_json
 
 app = typer.Typer(help="Mirror live requests to further versions.", no_args_is_help=True)
@@ -38,6 +39,7 @@ def start(
         when_idle=when_idle,
     )
     shadow = start_shadow(name, design, settings, ModelRegistry(settings), _store(settings))
+    record_command(settings.home, "shadow start", name)
     out.print(f"Started '{shadow.name}': {share:.0%} of the requests are mirrored to version {', '.join(version)}.")
 
 
@@ -56,7 +58,10 @@ def status(name: Name, json_: Json = False) -> None:
 @app.command("stop")
 def stop(name: Name) -> None:
     """Stop to mirror for good."""
-    out.print(f"Stopped '{_store(load_settings()).stop(name).name}'.")
+    settings = load_settings()
+    _store(settings).stop(name)
+    record_command(settings.home, "shadow stop", name)
+    out.print(f"Stopped '{name}'.")
 
 
 @app.command("list")

@@ -15,6 +15,7 @@ from ragtune.store.home_lock import builder
 from ragtune.store.problems import Problem
 from ragtune.store.registry import ALIASES, ModelRegistry
 from ragtune_serving.attention import gateway_status, problems
+from ragtune_serving.audit import record_command
 from ragtune_serving.checks import examine
 from ragtune_serving.terminal import out, print_json
 
@@ -93,7 +94,9 @@ def collect(settings: Settings) -> dict[str, Any]:
 
 def rollback() -> None:
     """Make the previous champion the champion again; a running gateway switches to it."""
-    model = ModelRegistry(load_settings()).rollback()
+    settings = load_settings()
+    model = ModelRegistry(settings).rollback()
+    record_command(settings.home, "rollback", f"version {model.version}")
     out.print(f"Version {model.version} is the champion again. A running gateway switches to it within seconds.")
 
 

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ragtune.errors import FeedbackError, RagTuneError
 from ragtune.knowledge.catalogue import Catalogue
 from ragtune.settings import Settings
+from ragtune_serving.audit import actor_of
 from ragtune_serving.console.asking import add_ask_pages
 from ragtune_serving.console.candidates import add_candidate_pages
 from ragtune_serving.console.documents import add_document_pages
@@ -71,6 +72,9 @@ class Console:
         cookies = cookie_parser(headers.get("cookie", ""))
         session = self._sessions.read(cookies.get(self._sessions.cookie_name, ""))
         scope = {**scope, "path": path, "ragtune_session": session}
+        if session is not None:
+            actor = actor_of(scope)
+            actor.name, actor.role = session.key.name, session.key.role
         send = _with_security_headers(send)
         is_open = path in _OPEN or path.startswith(f"{_OPEN[1]}/")
         if scope["method"] not in ("GET", "HEAD") and (refusal := _foreign(scope, headers, is_open)):
@@ -166,6 +170,9 @@ def _add_sign_in(app: FastAPI, sessions: Sessions) -> None:
         cookie = sessions.sign_in(str(fields.get("key", "")))
         if cookie is None:
             return _form(request, to, "This key is not accepted. It may be mistyped, expired or revoked.", 401)
+        if session := sessions.read(cookie):
+            actor = actor_of(request.scope)
+            actor.name, actor.role = session.key.name, session.key.role
         response = RedirectResponse(to, 303)
         response.set_cookie(
             sessions.cookie_name, cookie, max_age=SECONDS, path="/", secure=True, httponly=True, samesite="lax"

@@ -15,6 +15,7 @@ from ragtune.store.disk_use import disk_bytes, in_words
 from ragtune.store.experiments import Experiment, ExperimentStore
 from ragtune.store.registry import ModelRegistry, RegistryEntry, read_manifest, verify
 from ragtune.store.warehouse import Warehouse
+from ragtune_serving.audit import actor_of
 from ragtune_serving.console.pages import render, session_of
 from ragtune_serving.routes import Services
 
@@ -91,12 +92,14 @@ def add_candidate_pages(app: FastAPI, services: Services, settings: Settings) ->
     def promote(request: Request, version: Annotated[str, Form()]) -> Response:
         verify(Path(registry.version(version).folder))
         registry.move("champion", version)
+        actor_of(request.scope).target = f"version {version}"
         logger.warning("%s made version %s the champion in the console", session_of(request).key.name, version)
         return Response(headers={"HX-Refresh": "true"})
 
     @app.post("/console/models/roll-back")
     def roll_back(request: Request) -> Response:
         model = registry.rollback()
+        actor_of(request.scope).target = f"version {model.version}"
         logger.warning("%s rolled back to version %s in the console", session_of(request).key.name, model.version)
         return Response(headers={"HX-Refresh": "true"})
 

@@ -80,6 +80,8 @@ class ConsoleGateway:
         registry = ModelRegistry(settings)
 
         def engines(publisher: Publisher, needed: Needed) -> Engines:
-            return Deployment(settings, engine_from(settings), registry, Path, publisher, needed=needed)
+            return Deployment(
+                settings, engine_from(settings), registry, lambda: (Path(), "bf16"), publisher, needed=needed
+            )
 
         return services_over(settings, grounding, registry, engines)

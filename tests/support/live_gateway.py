@@ -122,7 +122,7 @@ class LiveGateway:
         base.mkdir(exist_ok=True)
 
         def engines(publisher, needed) -> Deployment:
-            return Deployment(self.settings, engine, registry, lambda: base, publisher, PACE, needed)
+            return Deployment(self.settings, engine, registry, lambda: (base, "bf16"), publisher, PACE, needed)
 
         self.services = services_over(self.settings, grounding, registry, engines)
         self.served = ServedApp(build_app(self.services, self.settings, self.keys))
