@@ -21,6 +21,7 @@ from ragtune.records import Answer, ResponseRecord
 from ragtune.settings import Settings
 from ragtune.store.shadows import Side
 from ragtune.store.timestamps import now
+from ragtune_serving.admission import Admission
 from ragtune_serving.answer_parts import AnswerParts, Closing, Delta, closing_of, facts_of
 from ragtune_serving.conversation import (
     CountTokens,
@@ -86,7 +87,7 @@ class ChatService:
         self.settings, self.deployment, self.grounding = settings, deployment, grounding
         self.router, self.recorder, self.metrics, self.cache = router, recorder, metrics, cache
         self.traffic, self.shadowing = traffic, shadowing
-        self._keys = AnswerKeys(settings)
+        self._keys, self._admission = AnswerKeys(settings), Admission(settings)
         self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="answering")
 
     async def answer(self, request: ChatRequest, response_id: str, key: Key, allowance: Allowance) -> AnswerParts:
@@ -94,7 +95,7 @@ class ChatService:
 
         Raises:
             SettingsError: the request is wrong.
-            LimitError: the key has used what it may.
+            LimitError: the key has used what it may, or too many requests are in progress.
             RagTuneError: it cannot be answered now.
         """
         used: int | None = None
@@ -333,6 +334,7 @@ class ChatService:
     async def _admit(self, plan: Plan, request: ChatRequest, allowance: Allowance) -> Exchange:
         """Return the exchange, which holds its engine."""
         with self._counting_failures(request.model):
+            self._admission.check(plan.engine)
             plan.engine.hold()
             try:
                 exchange = await self._prepare(plan, request)

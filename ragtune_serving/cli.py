@@ -10,6 +10,7 @@ from ragtune.settings import prepare_process
 from ragtune_serving.commands import (
     alerts,
     asking,
+    benchmark,
     dataset,
     demo,
     documents,
@@ -27,6 +28,7 @@ from ragtune_serving.commands import (
     running,
     shadow,
     state,
+    tune,
     validate,
 )
 
@@ -49,6 +51,7 @@ for command in (
     state.doctor,
     report.report,
     validate.validate,
+    tune.tune,
     prune.prune,
     alerts.alerts,
     monitoring.monitoring,
@@ -60,6 +63,7 @@ app.add_typer(library.sources, name="sources")
 app.add_typer(keys.app, name="keys")
 app.add_typer(review.app, name="review")
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(models.app, name="models")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(experiment.app, name="experiment")

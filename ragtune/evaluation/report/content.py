@@ -78,10 +78,11 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report about one candidate."""
+    """A report about a candidate or a gateway; `badge` is its result in a word or two, `good` whether that is good."""
 
     title: str
-    promoted: bool
+    badge: str
+    good: bool
     summary: str
     cards: tuple[Card, ...]
     sections: tuple[Section, ...]
@@ -107,7 +108,8 @@ def build_report(measured: Measured) -> Report:
             or section.answers]  # fmt: skip
     return Report(
         title=f"Version {measured.version}: {verdict}",
-        promoted=decision.promoted,
+        badge=verdict.capitalize(),
+        good=decision.promoted,
         summary=decision.reason,
         cards=_cards(measured),
         sections=tuple(kept),
