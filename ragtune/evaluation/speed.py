@@ -61,25 +61,34 @@ class Difference:
 def difference(before: Sequence[float], after: Sequence[float]) -> Difference:
     """Return how `after` differs from `before`, both of shape (rounds,).
 
-    The interval is Student's t over the differences within rounds, so that what slows the machine in one round falls on
-    both. It is relative to the mean of `before`. A single round has no interval: its bounds are infinite.
+    The interval is Student's t over the logarithms of the ratios within rounds: what slows the machine in one round
+    slows both by the same factor. If a value is 0, it is over the differences, relative to the mean of `before`. A
+    single round has no interval: its bounds are infinite.
     """
-    from scipy.stats import t
-
     rounds = len(before)
     means = sum(before) / rounds, sum(after) / rounds
-    if not means[0]:
-        grows = math.inf if means[1] else 0.0
-        return Difference(before=0.0, after=means[1], change=grows, low=0.0, high=grows, rounds=rounds)
-    changes = [(new - old) / means[0] for old, new in zip(before, after, strict=True)]
-    change = sum(changes) / rounds
-    half = math.inf
-    if rounds > 1:
-        variance = sum((value - change) ** 2 for value in changes) / (rounds - 1)
-        half = float(t.ppf(0.5 + LEVEL / 2, rounds - 1)) * math.sqrt(variance / rounds)
-    return Difference(
-        before=means[0], after=means[1], change=change, low=change - half, high=change + half, rounds=rounds
-    )
+    if min(*before, *after) > 0:
+        steps = [math.log(new / old) for old, new in zip(before, after, strict=True)]
+        change, low, high = (math.exp(bound) - 1 for bound in _mean_interval(steps))
+    elif means[0]:
+        steps = [(new - old) / means[0] for old, new in zip(before, after, strict=True)]
+        change, low, high = _mean_interval(steps)
+    else:
+        change = high = math.inf if means[1] else 0.0
+        low = 0.0
+    return Difference(before=means[0], after=means[1], change=change, low=low, high=high, rounds=rounds)
+
+
+def _mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return (mean, low, high) of Student's t interval."""
+    from scipy.stats import t
+
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return mean, -math.inf, math.inf
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    half = float(t.ppf(0.5 + LEVEL / 2, len(values) - 1)) * math.sqrt(variance / len(values))
+    return mean, mean - half, mean + half
 
 
 @dataclass(frozen=True, slots=True)

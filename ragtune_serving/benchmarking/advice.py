@@ -20,11 +20,11 @@ _GUESSES = 4
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """A setting that is worth trying: why, and at most what it can bring. Its effect was not measured."""
+    """A setting that is worth trying: why, and what it can bring. Its effect was not measured."""
 
     setting: str
     why: str
-    at_most: str
+    effect: str
 
 
 def worth_trying(settings: Settings, breakdowns: Mapping[str, Breakdown], device: str) -> list[dict[str, str]]:
@@ -106,13 +106,15 @@ def hints(breakdowns: Mapping[str, Breakdown], stress: Sequence[LoadRow], settin
     }
     for stage, (setting, why) in advice.items():
         if (share := full.share(stage)) > _MUCH:
-            yield Hint(setting, f"{share:.0%} of the time is {stage}: {why}", f"{share:.0%} of the latency under load")
+            yield Hint(
+                setting, f"{share:.0%} of the time is {stage}: {why}", f"at most {share:.0%} of the latency under load"
+            )
     during = next((row for row in stress if row.part == "during"), None)
     if during and during.total_p95_ms > settings.load.answer_ms and during.answered:
         room = max(1, round(during.answered * settings.load.answer_ms / 1000))
         yield Hint(
             f"gateway.max_requests={room}",
-            f"at twice the saturation the p95 is {during.total_p95_ms / 1000:.0f} s, because requests wait in the "
+            f"At twice the saturation the p95 is {during.total_p95_ms / 1000:.0f} s, because requests wait in the "
             f"engine; with {room} in progress at {during.answered:.2g} answers/s nobody who is let in waits longer "
             "than the service level, and the others are told to come back (Little's law)",
             f"p95 from {during.total_p95_ms / 1000:.0f} s to {settings.load.answer_ms / 1000:.0f} s under overload",

@@ -129,17 +129,17 @@ def within(sample: Sample, level: LoadSettings) -> bool:
     )  # fmt: skip
 
 
-def answered_per_second(samples: Sequence[Sample], seconds: float) -> float:
+def answered_per_second(samples: Sequence[Sample], seconds: float, usual: float) -> float:
     """Return the answers per second of a load of this many seconds.
 
-    The time goes on until the last answer, so that a queue at the end counts; the shortest latency does not count,
-    which the last answer would take without any queue.
+    The time goes on until the last answer, so that a queue at the end counts; but `usual` does not count, the seconds
+    that the last answer takes without any queue.
     """
     answered = [sample for sample in samples if sample.answered]
     if not answered:
         return 0.0
-    began, quickest = min(sample.due for sample in samples), min(sample.total for sample in answered)
-    return len(answered) / max(seconds, max(sample.end for sample in answered) - began - quickest)
+    end = max(sample.end for sample in answered) - min(sample.due for sample in samples)
+    return len(answered) / max(seconds, end - usual)
 
 
 def summarise(
@@ -150,6 +150,7 @@ def summarise(
     part: str = "",
     seconds: float = 0.0,
     memory: MemoryWatch | None = None,
+    usual: float = 0.0,
 ) -> LoadRow:
     """Return one row about a load.
 
@@ -161,6 +162,7 @@ def summarise(
         part: of the scenario.
         seconds: the length of the load; by default until the end of the last request.
         memory: of the gateway meanwhile.
+        usual: seconds that an answer takes a single user.
     """
     seconds = seconds or max(sample.end for sample in samples) - min(sample.due for sample in samples)
     answered = [sample for sample in samples if sample.answered]
@@ -180,7 +182,7 @@ def summarise(
         offered=len(samples) / seconds,
         seconds=seconds,
         requests=len(samples),
-        answered=answered_per_second(samples, seconds),
+        answered=answered_per_second(samples, seconds, usual),
         good=good,
         limited=len(limited),
         unhelpful=sum(not sample.retry_after for sample in limited),

@@ -9,7 +9,7 @@ from ragtune.evaluation.speed import amount, interval
 from ragtune.store.speed_rows import LoadRow, SpeedRow
 from ragtune_serving.benchmarking.advice import hints, recommendations
 from ragtune_serving.benchmarking.breakdown import STAGES
-from ragtune_serving.benchmarking.scenarios import Curve
+from ragtune_serving.benchmarking.scenarios import SERVED, Curve
 from ragtune_serving.benchmarking.suite import Results, facts
 
 FOLDER = "speed"
@@ -70,6 +70,8 @@ def _cards(results: Results) -> Iterator[Card]:
     curve, alone, level = results.curves[0], _alone(results), results.run.level
     best = max(curve.rows, key=lambda row: row.good)
     yield Card("keeps up with", f"{curve.saturation:.2g}/s", f"requests per second of `{curve.workload}`")
+    served = f"{curve.served:.2g}/s" if curve.served else "not met"
+    yield Card("in the service level up to", served, f"for {SERVED:.0%} of the requests")
     yield Card(
         "goodput", f"{best.good:.2g}/s",
         f"within {level.first_token_ms:.0f} ms to the first text and {level.answer_ms:.0f} ms in all",
@@ -94,7 +96,7 @@ def _next_steps(results: Results) -> Iterator[str]:
     stress = [row for scenario in results.scenarios if scenario.name == "stress" for row in scenario.rows]
     for hint in hints(results.breakdowns, stress, results.run.settings):
         try_it = f" `ragtune benchmark compare {hint.setting}` measures it." if "=" in hint.setting else ""
-        yield f"Worth trying, not measured: `{hint.setting}`. {hint.why}. It can bring at most {hint.at_most}.{try_it}"
+        yield f"Worth trying, not measured: `{hint.setting}`. {hint.why}. Expected: {hint.effect}.{try_it}"
 
 
 def _time(results: Results) -> Section:

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 from ragtune.errors import ResourceError
@@ -27,6 +28,8 @@ FULL_REQUESTS = 32
 KEEPS_UP = 0.9
 """Below this share of the offered rate a gateway does not keep up. Chosen by hand: the times of arrival alone make the
 measured rate vary by some percent."""
+SERVED = 0.95
+"""Share of the requests that have to be answered within the service level. Chosen by hand, as is usual."""
 _FIRST_RATE, _LEAST_RATE, _MOST_RATE = 0.5, 0.05, 4096.0
 """Requests per second with which the curve begins, and the rates at which it ends. The first is chosen by hand: a model
 of 135 million parameters on two cores keeps up with it."""
@@ -39,6 +42,8 @@ _CALM = 2.0
 _SPIKE, _SOAK, _CHAOS, _PROBE = 3.0, 0.7, 0.5, 0.3
 """Rates of the scenarios relative to the saturation; chosen by hand, as such tests usually are."""
 _LONGEST_RECOVERY = 120.0
+_LATER = (429, 503)
+"""Statuses that ask a client to come back."""
 _GROWTH = 0.1
 """Share of its memory by which a gateway may grow in an hour of a steady load. Chosen by hand."""
 
@@ -71,6 +76,11 @@ class Curve:
     saturation: float
     capacity: float
 
+    @property
+    def served(self) -> float:
+        """The highest rate at which nearly all requests are answered within the service level, 0 if there is none."""
+        return max((row.offered for row in self.rows if row.good >= SERVED * row.offered), default=0.0)
+
 
 class LoadTest:
     """Puts loads on one gateway. Every request of a test asks the next question, so that few are asked twice."""
@@ -79,12 +89,14 @@ class LoadTest:
         self.run, self.questions, self.progress = run, questions, progress
         self.seconds, self.seed = run.settings.load.seconds, run.settings.seed
         self._bodies: dict[str, Iterator[dict[str, Any]]] = {}
+        self._usual: dict[str, float] = {}
         self._loads = 0
 
     def alone(self, workload: Workload) -> Scenario:
         """Measure a single user, who asks again as soon as the answer is there."""
         self.progress(f"{workload.name}: one user", 0, 0)
         samples = run_one_by_one(self.run.gateway.target, [next(self.bodies(workload)) for _ in range(ALONE_REQUESTS)])
+        self._usual[workload.name] = median(sample.total for sample in samples)
         return Scenario("alone", (self._row(samples, workload, "alone"),))
 
     def full(self, workload: Workload) -> tuple[Scenario, float]:
@@ -94,7 +106,10 @@ class LoadTest:
         return Scenario("full", (self._row(samples, workload, "full"),)), max(sample.end for sample in samples)
 
     def curve(self, workload: Workload, least: float = _FIRST_RATE) -> Curve:
-        """Raise the rate until the gateway does not keep up, then narrow the saturation down."""
+        """Raise the rate until the gateway does not keep up, then narrow the saturation down.
+
+        Call `alone` first: what a single user waits is no queue.
+        """
         rows: list[LoadRow] = []
         kept, lost, rate = 0.0, 0.0, least
         while _LEAST_RATE <= rate <= _MOST_RATE and not (kept and lost / kept >= 1 and lost / kept < _NARROW):
@@ -111,8 +126,10 @@ class LoadTest:
     def stress(self, workload: Workload, saturation: float, capacity: float) -> Scenario:
         """Ask twice as much as the gateway keeps up with, and wait until it is back to normal."""
         before = self.at_rate(workload, _PROBE * saturation, "stress", "before")
-        during = self.at_rate(workload, 2 * max(saturation, capacity), "stress", "during")
-        after, seconds = self._recovery(workload, _PROBE * saturation, "stress", before.total_p95_ms)
+        samples, memory = self._load(workload, 2 * max(saturation, capacity), "stress")
+        during = self._row(samples, workload, "stress", "during", self.seconds, memory)
+        drained = max(sample.end for sample in samples) - self.seconds
+        after, seconds = self._recovery(workload, _PROBE * saturation, before.total_p95_ms)
         claims = (
             _only_429(during),
             Claim(
@@ -120,7 +137,7 @@ class LoadTest:
                 during.answered >= _COLLAPSE * capacity,
                 f"{during.answered:.2g} answers/s",
             ),
-            _recovered(seconds),
+            _recovered(None if seconds is None else drained + seconds),
         )
         return Scenario("stress", (before, during, after), claims)
 
@@ -136,12 +153,12 @@ class LoadTest:
         self.progress(f"{workload.name}: spike", 0, 0)
         samples = run_load(self.run.gateway.target, requests)
         parts = {
-            "before": [sample for sample in samples if sample.due < part],
-            "during": [sample for sample in samples if part <= sample.due < 1.5 * part],
-            "after": [sample for sample in samples if sample.due >= 1.5 * part],
+            "before": ([sample for sample in samples if sample.due < part], part),
+            "during": ([sample for sample in samples if part <= sample.due < 1.5 * part], part / 2),
+            "after": ([sample for sample in samples if sample.due >= 1.5 * part], part),
         }
-        rows = [self._row(of_part, workload, "spike", name) for name, of_part in parts.items()]
-        late = [sample for sample in parts["after"] if not within(sample, self.run.level)]
+        rows = [self._row(of_part, workload, "spike", name, long) for name, (of_part, long) in parts.items()]
+        late = [sample for sample in parts["after"][0] if not within(sample, self.run.level)]
         seconds = max((sample.due for sample in late), default=1.5 * part) - 1.5 * part
         end = f"the last answer outside of the service level was due {seconds:.1f} s after the spike"
         claims = (_only_429(rows[1]), Claim("answers after the spike", rows[2].answered > 0, end))
@@ -199,10 +216,10 @@ class LoadTest:
         failed = [sample for sample in samples if sample.due >= kill.after and not sample.answered]
         again = [sample.due for sample in samples if sample.due > kill.after and sample.answered]
         broken = [sample for sample in samples if sample.due < kill.after <= sample.end and not sample.answered]
-        unhelpful = [sample for sample in failed if sample.status != 503 or not sample.retry_after]
+        unhelpful = [sample for sample in failed if sample.status not in _LATER or not sample.retry_after]
         claims = (
             Claim(
-                "requests that come while there is no engine get a 503 with Retry-After",
+                "requests that come without an engine get a 503 or 429 with Retry-After",
                 not unhelpful,
                 f"{len(failed) - len(unhelpful)} of {len(failed)} did; {len(broken)} answers were cut off by the kill",
             ),
@@ -230,13 +247,16 @@ class LoadTest:
 
     def at_rate(self, workload: Workload, rate: float, scenario: str, part: str = "") -> LoadRow:
         """Measure one rate."""
+        samples, memory = self._load(workload, rate, scenario)
+        return self._row(samples, workload, scenario, part, self.seconds, memory)
+
+    def _load(self, workload: Workload, rate: float, scenario: str) -> tuple[list[Sample], MemoryWatch]:
         self.progress(f"{workload.name}: {scenario} at {rate:.3g}/s", 0, 0)
         requests = steady(self.bodies(workload), rate, self.seconds, self._next_seed())
         with watched_memory(self.run.gateway) as memory:
-            samples = run_load(self.run.gateway.target, requests)
-        return self._row(samples, workload, scenario, part, self.seconds, memory)
+            return run_load(self.run.gateway.target, requests), memory
 
-    def _recovery(self, workload: Workload, rate: float, scenario: str, calm_ms: float) -> tuple[LoadRow, float | None]:
+    def _recovery(self, workload: Workload, rate: float, calm_ms: float) -> tuple[LoadRow, float | None]:
         """Ask little until latency is normal; return the last look, and after how many seconds, or None if never."""
         began = time.monotonic()
         while True:
@@ -245,7 +265,7 @@ class LoadTest:
             samples = run_load(self.run.gateway.target, requests)
             calm = all(sample.answered and sample.total * 1000 <= _CALM * calm_ms for sample in samples)
             if calm or time.monotonic() - began > _LONGEST_RECOVERY:
-                return self._row(samples, workload, scenario, "after"), looked - began if calm else None
+                return self._row(samples, workload, "stress", "after"), looked - began if calm else None
 
     def _row(
         self,
@@ -256,7 +276,8 @@ class LoadTest:
         seconds: float = 0.0,
         memory: MemoryWatch | None = None,
     ) -> LoadRow:
-        return summarise(self.run, samples, workload.name, scenario, part, seconds, memory)
+        usual = self._usual.get(workload.name, 0.0)
+        return summarise(self.run, samples, workload.name, scenario, part, seconds, memory, usual)
 
     def _next_seed(self) -> int:
         """Return another seed for each load, the same ones in every test: compared gateways get the same arrivals."""

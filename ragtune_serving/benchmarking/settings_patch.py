@@ -29,7 +29,7 @@ def patched(text: str, changes: Mapping[str, str]) -> str:
             place = place.setdefault(section, {})
         place[last] = yaml.safe_load(value)
         text = _with_value(text, sections, last, value)
-    if (yaml.safe_load(text) or {}) != expected:
+    if _parsed(text) != expected:
         wanted = ", ".join(f"{name}: {value}" for name, value in changes.items())
         raise SettingsError(
             "The settings file cannot be changed line by line.",
@@ -37,6 +37,14 @@ def patched(text: str, changes: Mapping[str, str]) -> str:
             f"set these values by hand: {wanted}",
         )
     return text
+
+
+def _parsed(text: str) -> object:
+    """Return what the text says, or None if it is no YAML."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
 
 
 def as_patch(before: str, after: str, file: Path) -> str:

@@ -113,6 +113,7 @@ def tune(settings: Settings, wish: Wish, warehouse: Warehouse, progress: Progres
         test = LoadTest(run, questions, progress)
         study = _study(settings, run, workloads[0], space)
         if "saturation" not in study.user_attrs:
+            test.alone(workloads[0])
             study.set_user_attr("saturation", test.curve(workloads[0]).saturation)
     _search(study, settings, run, space, workloads[0], questions, wish.minutes, progress)
     trials = [_trial(trial) for trial in study.trials]
