@@ -363,7 +363,9 @@ class PortSettings(Section):
 class Settings(BaseSettings):
     """All settings. Create it with `load_settings`, which turns validation errors into readable messages."""
 
-    model_config = SettingsConfigDict(env_prefix="RAGTUNE_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="RAGTUNE_", env_nested_delimiter="__", env_parse_none_str="null", extra="forbid", frozen=True
+    )
 
     home: Path = Path(".ragtune")
     sources: tuple[str, ...] = DEFAULT_SOURCES

@@ -48,14 +48,26 @@ class Difference:
 
     @property
     def extent(self) -> float:
-        """The largest relative difference, up or down, that the interval holds."""
-        return max(abs(self.low), abs(self.high))
+        """The largest relative difference that the interval holds; half as much counts like twice as much."""
+        return extent(self.low, self.high)
 
     def verdict(self, metric: Metric, floor: float) -> Verdict:
         """Return what may be said of the difference: it must exclude zero and pass the noise floor."""
-        if self.low <= 0 <= self.high or abs(self.change) <= floor:
+        if self.low <= 0 <= self.high or _growth(self.change) <= floor:
             return "no difference"
         return "better" if (self.change > 0) == metric.more_is_better else "worse"
+
+
+def extent(low: float, high: float) -> float:
+    """Return the largest relative difference in an interval; see `Difference.extent`."""
+    return max(_growth(low), _growth(high))
+
+
+def _growth(change: float) -> float:
+    """Return a relative difference as the growth by the same factor: -0.5, half as much, is 1.0, twice as much."""
+    if change >= 0:
+        return change
+    return 1 / (1 + change) - 1 if change > -1 else math.inf
 
 
 def difference(before: Sequence[float], after: Sequence[float]) -> Difference:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ragtune.backends.engines import VllmEngine
 from ragtune.errors import SettingsError
 from ragtune.evaluation.benchmark import hardware, percentile
-from ragtune.evaluation.speed import MEMORY_FLOOR, Difference, Metric, difference
+from ragtune.evaluation.speed import MEMORY_FLOOR, Difference, Metric, difference, extent
 from ragtune.ports import Progress, silent
 from ragtune.settings import LoadSettings, Settings, child_environment
 from ragtune.store.speed_rows import SpeedRow
@@ -114,7 +114,12 @@ def noise_floors(present: Gateway, again: Gateway, plan: Plan) -> tuple[Floors, 
     """Return the differences that two gateways with the same settings show, and the rows that say so."""
     pair = Pair(before=PRESENT, after=f"{PRESENT}, again", settings={}, former={})
     rows = compare(present, again, plan, pair, {})
-    return {(row.workload, row.metric): max(abs(row.low), abs(row.high)) for row in rows}, rows
+    return floors_of(rows), rows
+
+
+def floors_of(rows: Sequence[SpeedRow]) -> Floors:
+    """Return the noise floors that a comparison of the same settings shows."""
+    return {(row.workload, row.metric): extent(row.low, row.high) for row in rows}
 
 
 def compare(before: Gateway, after: Gateway, plan: Plan, pair: Pair, floors: Floors) -> list[SpeedRow]:

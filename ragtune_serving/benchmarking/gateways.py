@@ -1,5 +1,6 @@
 """The gateways that are measured: one that runs, or one that is started over the same home with other settings."""
 
+import json
 import shutil
 import sys
 import tempfile
@@ -149,13 +150,12 @@ def with_changes(settings: Settings, changes: Changes) -> Settings:
 
 def value_of(settings: Settings, name: str) -> str:
     """Return the value of a setting as it is written in the environment; raise SettingsError for an unknown name."""
-    value: Any = settings
+    value: Any = settings.model_dump(mode="json")
     for part in name.split("."):
-        if part not in type(value).model_fields:
+        if not isinstance(value, dict) or part not in value:
             raise SettingsError(f"There is no setting '{name}'.", "a name of docs/settings.md, such as engine.eager")
-        value = getattr(value, part)
-    text: str = yaml.safe_dump(value, default_flow_style=True)
-    return text.removesuffix("\n").removesuffix("\n...").strip()
+        value = value[part]
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def parsed_changes(texts: list[str]) -> dict[str, str]:

@@ -25,10 +25,7 @@ def write(tuning: Tuning, home: Path) -> Path:
 def build(tuning: Tuning) -> Report:
     """Return the report."""
     level = tuning.run.level
-    rows = tuple(
-        (in_words(trial.settings), f"{trial.goodput:.2f}", trial.state)
-        for trial in sorted(tuning.trials, key=lambda trial: -trial.goodput)
-    )
+    rows = tuple((in_words(trial.settings), f"{trial.value:.2f}", trial.state) for trial in tuning.trials)
     rates = ", ".join(f"{share:g}" for share in RATES)
     trials = Section(
         title="Trials",
