@@ -30,6 +30,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
         "uvicorn",
         "uvloop",
     ),
+    "benchmark": ("duckdb", "optuna"),
     "gpu": ("pynvml",),
     "tracing": ("opentelemetry",),
 }
@@ -38,6 +39,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 INCLUDED: dict[str, tuple[str, ...]] = {
     "graph": ("dataset", "evaluate", "llm", "quantize", "train"),
     "serve": ("evaluate", "llm"),
+    "benchmark": ("serve", "evaluate", "llm"),
 }
 """{extra: other extras that it brings}."""
 

@@ -243,11 +243,21 @@ class EvaluationSettings(Section):
 
 
 class BenchmarkSettings(Section):
-    """The load that the asset `benchmark_tables` measures."""
+    """The loads that the assets `benchmark_tables` and `speed_comparison` measure."""
 
     concurrency: tuple[int, ...] = (1, 4, 8)
     requests: int = Field(24, ge=1)
     precisions: tuple[Literal["bf16", "w4a16", "w8a8"], ...] = ("w4a16", "w8a8")
+    rounds: int = Field(4, ge=2, description="rounds in which the candidate and the live model are measured in turn")
+
+
+class LoadSettings(Section):
+    """What `ragtune benchmark` and `ragtune tune` measure by: length of a load, service level, price."""
+
+    seconds: float = Field(15.0, gt=0, description="length of one load")
+    first_token_ms: float = Field(2000.0, gt=0, description="service level: longest wait for the first text")
+    answer_ms: float = Field(8000.0, gt=0, description="service level: longest wait for the whole answer")
+    price_per_hour: float = Field(0.0, ge=0, description="of the machine, in any currency; 0: no costs are shown")
 
 
 class PriceSettings(Section):
@@ -290,6 +300,9 @@ class GatewaySettings(Section):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     workers: int = Field(1, ge=1, le=64, description="processes that answer requests; the engines run once")
+    max_requests: int | None = Field(
+        None, ge=0, description="requests in progress above which others get a 429; None: 64 on a CPU, else 512"
+    )
     poll_seconds: float = Field(2.0, gt=0)
     comparison_idle_seconds: float = Field(600.0, gt=0)
     retries: int = Field(1, ge=0, le=10, description="further attempts of a call that failed")
@@ -369,7 +382,9 @@ class PortSettings(Section):
 class Settings(BaseSettings):
     """All settings. Create it with `load_settings`, which turns validation errors into readable messages."""
 
-    model_config = SettingsConfigDict(env_prefix="RAGTUNE_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="RAGTUNE_", env_nested_delimiter="__", env_parse_none_str="null", extra="forbid", frozen=True
+    )
 
     home: Path = Path(".ragtune")
     sources: tuple[str, ...] = DEFAULT_SOURCES
@@ -392,6 +407,7 @@ class Settings(BaseSettings):
     answer: AnswerSettings = AnswerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     benchmark: BenchmarkSettings = BenchmarkSettings()
+    load: LoadSettings = LoadSettings()
     gateway: GatewaySettings = GatewaySettings()
     feedback: FeedbackSettings = FeedbackSettings()
     experiments: ExperimentSettings = ExperimentSettings()

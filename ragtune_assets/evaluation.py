@@ -36,6 +36,7 @@ from ragtune.records import (
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
+from ragtune.store.speed_rows import SpeedRow
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets import pages
 from ragtune_assets.asset import asset
@@ -204,11 +205,13 @@ def benchmark_runs(
 @asset(group_name="evaluation", kinds={"duckdb"}, owners=OWNERS, pool="duckdb")
 def benchmark_tables(
     benchmark_runs: ArtifactRef,
+    speed_comparison: ArtifactRef,
     store: dg.ResourceParam[ArtifactStore],
     warehouse: dg.ResourceParam[Warehouse],
 ) -> dg.MaterializeResult[ArtifactRef]:
     """The history of every benchmark, appended and never overwritten."""
     warehouse.append(store.read_records(benchmark_runs, BenchmarkRow))
+    warehouse.append(store.read_records(speed_comparison, SpeedRow))
     history = warehouse.benchmarks(newest=False)
     page = {"newest": pages.benchmark_table(warehouse.benchmarks()), "measurements so far": len(history)}
     return materialized(store.write_records("benchmark_tables", history), page)

@@ -27,6 +27,7 @@ from ragtune.evaluation.gate import ModelGain
 from ragtune.evaluation.judges import Judgement
 from ragtune.evaluation.out_of_domain import OutOfDomainQuestion
 from ragtune.evaluation.report.pages import MARKDOWN_NAME
+from ragtune.evaluation.speed import amount, interval
 from ragtune.knowledge.library import Library
 from ragtune.knowledge.sources import Corpus, describe_ignored
 from ragtune.model.training.report import AdapterReport
@@ -48,6 +49,7 @@ from ragtune.records import (
     Score,
     SplitItem,
 )
+from ragtune.store.speed_rows import LoadRow, SpeedRow
 from ragtune_assets.display import curve, histogram, place_in_home, score_bars, table
 
 Page = dict[str, Any]
@@ -357,6 +359,51 @@ def benchmark_table(rows: Sequence[BenchmarkRow]) -> dg.MarkdownMetadataValue:
         for row in rows
     ]
     return table(header, cells)
+
+
+def speed_table(rows: Sequence[SpeedRow]) -> dg.MarkdownMetadataValue:
+    """Return one line per difference."""
+    header = ["of", "against", "work load", "metric", "before", "after", "change", "95% interval", "floor", "verdict"]
+    cells = [
+        (
+            *(row.after, row.before, row.workload, row.metric),
+            *(amount(row.before_value, row.unit), amount(row.after_value, row.unit), f"{row.change:+.1%}"),
+            *(interval(row), f"{row.floor:.1%}", row.verdict),
+        )
+        for row in rows
+    ]
+    return table(header, cells)
+
+
+def loads_page(loads: Sequence[LoadRow], differences: Sequence[SpeedRow]) -> Page:
+    """Show with which rates gateways kept up, over versions and settings, and what changed settings did."""
+    kept = [row for row in loads if row.scenario == "saturation"]
+    header = [
+        "measured",
+        "version",
+        "precision",
+        "settings",
+        "work load",
+        "keeps up with /s",
+        "good /s",
+        "p50 ms",
+        "p95 ms",
+    ]
+    cells = [
+        (row.measured_at, row.model_version, row.precision, row.settings, row.workload, row.offered, row.good,
+         round(row.total_p50_ms), round(row.total_p95_ms))
+        for row in kept[-_MANY:]
+    ]  # fmt: skip
+    curves = {
+        workload: [(float(place), row.offered) for place, row in enumerate(kept) if row.workload == workload]
+        for workload in dict.fromkeys(row.workload for row in kept)
+    }
+    return {
+        "plot": curve(curves, "Rate that the gateway kept up with", "measurement", "requests per second"),
+        "saturations": table(header, cells),
+        "settings that were compared": speed_table(differences[-_MANY:]),
+        "how to measure": "`ragtune benchmark run`",
+    }
 
 
 def release_page(version: str, folder: str, manifest: ModelManifest, mlflow: str, model: str) -> Page:

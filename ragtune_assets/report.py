@@ -1,7 +1,7 @@
 """What judges and people say of the answers, and the report about each candidate."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import dagster as dg
@@ -30,6 +30,7 @@ from ragtune.records import (
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
+from ragtune.store.speed_rows import SpeedRow
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets import pages
 from ragtune_assets.asset import asset
@@ -119,6 +120,7 @@ def candidate_report(
     judgements: ArtifactRef,
     answer_ratings: ArtifactRef,
     benchmark_tables: ArtifactRef,
+    speed_comparison: ArtifactRef,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
     registry: dg.ResourceParam[ModelRegistry],
@@ -129,7 +131,8 @@ def candidate_report(
     manifest, sets = registry.version(release.version).manifest, store.read_records(eval_answers, AnswerSet)
     scores, speed = store.read_records(eval_scores, Score), store.read_records(benchmark_tables, BenchmarkRow)
     compared = gains(sets, settings)
-    report = build_report(measured(release.version, manifest, sets, scores, compared, speed, judged, ratings, settings))
+    known = measured(release.version, manifest, sets, scores, compared, speed, judged, ratings, settings)
+    report = build_report(replace(known, differences=store.read_records(speed_comparison, SpeedRow)))
     page = write_report(report, report_folder(settings.home, release.version))
     link_in_mlflow(page.parent, release.version, manifest.mlflow_run_id, settings, registry)
     written = WrittenReport(release.version, page.relative_to(settings.home).as_posix(), report.title)

@@ -21,6 +21,7 @@ from ragtune.records import Answer, ResponseRecord
 from ragtune.settings import Settings
 from ragtune.store.shadows import Side
 from ragtune.store.timestamps import now
+from ragtune_serving.admission import Admission
 from ragtune_serving.answer_parts import AnswerParts, Closing, Delta, Envelope, closing_of, facts_of
 from ragtune_serving.conversation import (
     CountTokens,
@@ -87,6 +88,7 @@ class ChatService:
         self.router, self.recorder, self.metrics, self.cache = router, recorder, metrics, cache
         self.traffic, self.shadowing = traffic, shadowing
         self._keys, self._prices = AnswerKeys(settings), Prices(settings.gateway)
+        self._admission = Admission(settings)
         self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="answering")
 
     async def answer(self, request: ChatRequest, response_id: str, key: Key, allowance: Allowance) -> AnswerParts:
@@ -94,7 +96,7 @@ class ChatService:
 
         Raises:
             SettingsError: the request is wrong.
-            LimitError: the key has used what it may.
+            LimitError: the key has used what it may, or too many requests are in progress.
             RagTuneError: it cannot be answered now.
         """
         plan: Plan | None = None
@@ -338,6 +340,7 @@ class ChatService:
 
     async def _prepared(self, plan: Plan) -> Exchange:
         """Search for the question and return the exchange, ready for its engine."""
+        self._admission.check(plan.engine)
         times, asked, request, style = current_request().times, time.perf_counter(), plan.request, plan.style
         route = await self._route(plan.engine)
         times.engine += time.perf_counter() - asked

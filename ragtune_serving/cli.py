@@ -11,6 +11,7 @@ from ragtune_serving.commands import (
     alerts,
     asking,
     audit,
+    benchmark,
     dataset,
     demo,
     documents,
@@ -28,6 +29,7 @@ from ragtune_serving.commands import (
     running,
     shadow,
     state,
+    tune,
     validate,
 )
 
@@ -50,6 +52,7 @@ for command in (
     state.doctor,
     report.report,
     validate.validate,
+    tune.tune,
     prune.prune,
     alerts.alerts,
     monitoring.monitoring,
@@ -62,6 +65,7 @@ app.add_typer(library.sources, name="sources")
 app.add_typer(keys.app, name="keys")
 app.add_typer(review.app, name="review")
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(models.app, name="models")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(experiment.app, name="experiment")

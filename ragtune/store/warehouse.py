@@ -24,6 +24,7 @@ from ragtune.records import (
     ScoredAnswer,
 )
 from ragtune.store.report_rows import ExperimentDecision, ExperimentResult, FeedbackTrend
+from ragtune.store.speed_rows import LoadRow, SpeedRow
 from ragtune.store.timestamps import now
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ Row = TypeVar(
     FeedbackTrend,
     RatedModel,
     AgreementRow,
+    LoadRow,
+    SpeedRow,
 )
 
 _TYPES = {str: "VARCHAR", float: "DOUBLE", int: "BIGINT", bool: "BOOLEAN"}
@@ -55,6 +58,8 @@ _TABLES: dict[type[Any], str] = {
     FeedbackTrend: "feedback_trends",
     RatedModel: "rated_models",
     AgreementRow: "agreement",
+    LoadRow: "loads",
+    SpeedRow: "speed_differences",
 }
 _NEWEST = {
     "newest_scores": ("scores", "model, precision, metric, split, origin, part"),
@@ -64,6 +69,8 @@ _NEWEST = {
     "newest_feedback_trends": ("feedback_trends", "kind, name"),
     "newest_rated_models": ("rated_models", "study, model, question"),
     "newest_agreement": ("agreement", "study, question, annotators"),
+    "newest_loads": ("loads", "workload, scenario, part, model_version, precision, settings, hardware"),
+    "newest_speed_differences": ("speed_differences", "before, after, workload, metric, hardware"),
 }
 _JSON_COLUMNS = ("cited", "cited_texts", "metrics")
 """Columns of `answers` that hold lists and mappings."""
@@ -88,7 +95,9 @@ class Warehouse:
         | Sequence[ExperimentDecision]
         | Sequence[FeedbackTrend]
         | Sequence[RatedModel]
-        | Sequence[AgreementRow],
+        | Sequence[AgreementRow]
+        | Sequence[LoadRow]
+        | Sequence[SpeedRow],
     ) -> None:
         """Add rows of one kind in one transaction, with the current time."""
         if not rows:
@@ -139,6 +148,16 @@ class Warehouse:
         """Return the newest agreement per study, question and annotators."""
         self._insert("agreement", [], [])  # creates the table in a file from an earlier release
         return self._read(AgreementRow, "newest_agreement")
+
+    def loads(self, newest: bool = False) -> list[LoadRow]:
+        """Return all measurements of gateways under load, oldest first; the last of each kind if `newest`."""
+        self._insert("loads", [], [])  # creates the table in a file from an earlier release
+        return self._read(LoadRow, "newest_loads" if newest else "loads")
+
+    def speed_differences(self, newest: bool = False) -> list[SpeedRow]:
+        """Return all comparisons of speed, oldest first; the last of each pair, work load and metric if `newest`."""
+        self._insert("speed_differences", [], [])  # creates the table in a file from an earlier release
+        return self._read(SpeedRow, "newest_speed_differences" if newest else "speed_differences")
 
     def query(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Return the column names and rows of a read-only query."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from ragtune.evaluation.report.measured import Measured
+from ragtune.evaluation.speed import regressions
 from ragtune.records import Score
 
 _RETRIEVED = 0.9
@@ -19,6 +20,7 @@ def advice(measured: Measured) -> Iterator[str]:
     yield from _about_retrieval(measured)
     yield from _about_refusals(measured)
     yield from _about_rounding(measured)
+    yield from _about_speed(measured)
     yield from _about_parts(measured)
     yield from _about_people(measured)
 
@@ -89,6 +91,11 @@ def _about_rounding(measured: Measured) -> Iterator[str]:
                 f"Rounding to {gain.precision} costs {-gain.gain.gain:.3f} {gain.gain.metric}: serve another precision "
                 "(`quantization.serve`), or calibrate with more samples (`quantization.calibration_samples`)."
             )
+
+
+def _about_speed(measured: Measured) -> Iterator[str]:
+    for sentence in regressions(measured.differences):
+        yield f"Slower or larger than the live model: {sentence}. Look at `quantization.serve` and `engine.eager`."
 
 
 def _about_parts(measured: Measured) -> Iterator[str]:

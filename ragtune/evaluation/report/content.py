@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ragtune.answer.citations import without_citations
 from ragtune.evaluation.report.advice import advice
 from ragtune.evaluation.report.measured import Measured
+from ragtune.evaluation.speed import amount, interval
 from ragtune.records import ORIGINS, Score
 
 MOST_ANSWERS = 6
@@ -78,10 +79,11 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report about one candidate."""
+    """A report about a candidate or a gateway; `badge` is its result in a word or two, `good` whether that is good."""
 
     title: str
-    promoted: bool
+    badge: str
+    good: bool
     summary: str
     cards: tuple[Card, ...]
     sections: tuple[Section, ...]
@@ -107,7 +109,8 @@ def build_report(measured: Measured) -> Report:
             or section.answers]  # fmt: skip
     return Report(
         title=f"Version {measured.version}: {verdict}",
-        promoted=decision.promoted,
+        badge=verdict.capitalize(),
+        good=decision.promoted,
         summary=decision.reason,
         cards=_cards(measured),
         sections=tuple(kept),
@@ -331,11 +334,20 @@ def _precision_and_speed(measured: Measured) -> Section:
         "errors",
     )
     hardware = measured.benchmarks[0].hardware if measured.benchmarks else ""
+    compared = Table(
+        ("metric", "live model", "candidate", "change", "95% interval", "noise floor", "verdict"),
+        tuple(
+            (d.metric, amount(d.before_value, d.unit), amount(d.after_value, d.unit), f"{d.change:+.1%}", interval(d),
+             f"{d.floor:.1%}", d.verdict)
+            for d in measured.differences
+        ),
+        "Candidate against live model, measured in turn",
+    )  # fmt: skip
     text = "What rounding the weights costs, and how fast each precision is" + (f" on {hardware}." if hardware else ".")
-    tables = (Table(header, rows),) if rows else ()
+    tables = tuple(table for table in (Table(header, rows), compared) if table.rows)
     return Section(
         title="Quantisation and speed",
-        text=text if bars or rows else "",
+        text=text if bars or tables else "",
         plots=_around_zero("Loss by rounding", bars),
         tables=tables,
     )

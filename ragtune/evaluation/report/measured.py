@@ -8,14 +8,16 @@ from ragtune.evaluation.calibration import Calibration
 from ragtune.evaluation.gate import ModelGain
 from ragtune.evaluation.judges import PreferenceSummary
 from ragtune.records import BenchmarkRow, GateDecision, Score, ScoredAnswer
+from ragtune.store.speed_rows import SpeedRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """Everything that is known of a candidate; `live` and `candidate` are the answers to the gate's questions.
 
-    `models` names the two. `planned_refusals` is the share of answerable questions that the settings allow to refuse.
-    `facts` are versions and hashes. `raters` says who rated answers, "" if nobody did.
+    `models` names the two, and `differences` compares them by speed and size. `planned_refusals` is the share of
+    answerable questions that the settings allow to refuse. `facts` are versions and hashes. `raters` says who rated
+    answers, "" if nobody did.
     """
 
     version: str
@@ -27,6 +29,7 @@ class Measured:
     live: Sequence[ScoredAnswer]
     candidate: Sequence[ScoredAnswer]
     benchmarks: Sequence[BenchmarkRow] = ()
+    differences: Sequence[SpeedRow] = ()
     calibrations: Sequence[Calibration] = ()
     preferences: PreferenceSummary | None = None
     agreements: Sequence[Agreement] = ()
