@@ -36,6 +36,7 @@ from ragtune_assets.interrupts import Interrupts
 from ragtune_assets.knowledge import index_drift
 from ragtune_assets.progress import LOGGER, log_to
 from ragtune_assets.staleness import reason_to_build
+from ragtune_assets.tracking import Status, end_in_this_process
 
 MIN_DISK_BYTES = 4 << 30
 MIN_MEMORY_BYTES = 3 << 30
@@ -186,14 +187,19 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, home: Path, keys: 
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     started, run_id = time.monotonic(), str(uuid.uuid4())
     with Interrupts() as interrupts, alive(home, run_id):
-        result = job.execute_in_process(
-            run_config=quiet,
-            instance=instance,
-            run_id=run_id,
-            asset_selection=list(keys),
-            tags={RUN_TAG: str(os.getpid())},
-            raise_on_error=False,
-        )
+        status: Status = "KILLED"
+        try:
+            result = job.execute_in_process(
+                run_config=quiet,
+                instance=instance,
+                run_id=run_id,
+                asset_selection=list(keys),
+                tags={RUN_TAG: str(os.getpid())},
+                raise_on_error=False,
+            )
+            status = "KILLED" if interrupts.seen else "FINISHED" if result.success else "FAILED"
+        finally:
+            end_in_this_process(run_id, status)
     if interrupts.seen:
         raise KeyboardInterrupt
     if not result.success:

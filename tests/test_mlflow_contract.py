@@ -14,6 +14,7 @@ import pytest
 
 from ragtune.backends.engines import free_port
 from ragtune.errors import RegistryError
+from ragtune.model.runs.record import RunRecord
 from ragtune.model.training.tracking import MlflowTracker
 from ragtune.settings import Settings, load_settings
 from ragtune.store.mlflow_files import delete_run, make_portable
@@ -244,8 +245,8 @@ def client(settings):
 
 def tracker(settings: Settings) -> MlflowTracker:
     """Return a tracker with an experiment of the test's own."""
-    name, tags = settings.home.name, {"purpose": "test"}
-    return MlflowTracker(settings.tracking_url, name, "adapter", settings.run_files, tags)
+    name, record = settings.home.name, RunRecord(tags={"purpose": "test"})
+    return MlflowTracker(settings.tracking_url, name, "adapter", settings.run_files, record)
 
 
 def test_a_run_holds_its_parameters_metrics_and_files(settings, client):
