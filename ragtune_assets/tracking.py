@@ -119,7 +119,8 @@ def resource(settings: Settings, store: ArtifactStore) -> dg.ResourceDefinition:
         # dagster-mlflow would make an experiment whose files lie in the current folder.
         parent = tracking.tracker("")
         experiment_id = parent.experiment_id()
-        _end_dead_runs(context.instance, settings, experiment_id)
+        if context.instance is not None:
+            _end_dead_runs(context.instance, settings, experiment_id)
         with warnings.catch_warnings():
             # dagster-mlflow is in beta, and asks Dagster for the run by a deprecated name.
             warnings.simplefilter("ignore", dg.BetaWarning)
@@ -199,22 +200,19 @@ def end_runs(settings: Settings, dagster_run_id: str, status: Status) -> None:
 
     client = MlflowClient(tracking_uri=settings.tracking_url)
     experiment = client.get_experiment_by_name(settings.tracking.experiment)
-    if experiment is not None:
-        for run in _running(client, experiment.experiment_id, f" and tags.{DAGSTER_RUN} = '{dagster_run_id}'"):
+    condition = f"tags.{DAGSTER_RUN} = '{dagster_run_id}'"
+    for run in client.search_runs([experiment.experiment_id], condition) if experiment else ():
+        # MLflow itself calls the parent finished whenever the process of a step ends.
+        if run.info.status == "RUNNING" or ASSET not in run.data.tags:
             client.set_terminated(run.info.run_id, status)
 
 
-def _end_dead_runs(instance: dg.DagsterInstance | None, settings: Settings, experiment_id: str) -> None:
+def _end_dead_runs(instance: dg.DagsterInstance, settings: Settings, experiment_id: str) -> None:
     """End the runs of Dagster runs that are over: a process that was killed could not do it."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=settings.tracking_url)
-    for run in _running(client, experiment_id) if instance is not None else ():
-        of = instance.get_run_by_id(run.data.tags.get(DAGSTER_RUN, "")) if instance is not None else None
+    for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
+        of = instance.get_run_by_id(run.data.tags.get(DAGSTER_RUN, ""))
         if of is not None and of.is_finished:
             client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _running(client: Any, experiment_id: str, condition: str = "") -> list[Any]:
-    runs: list[Any] = client.search_runs([experiment_id], f"attributes.status = 'RUNNING'{condition}")
-    return runs

@@ -21,9 +21,7 @@ from tests.support.api_pages import articles, chunk, shop
 from tests.support.counting_embedder import CountingEmbedder
 from tests.support.tiny_llama import make_tiny_llama
 
-ASSETS = dg.load_assets_from_modules(
-    [knowledge, dataset, model, evaluation, release, feedback, report, experiments]
-)
+ASSETS = dg.load_assets_from_modules([knowledge, dataset, model, evaluation, release, feedback, report, experiments])
 TRAINING = {
     "minutes": 5,
     "max_steps": 12,

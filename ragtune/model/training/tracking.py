@@ -62,20 +62,14 @@ class MlflowTracker(Tracker):
 
     def start(self, run_id: str = "") -> str:
         """Start a run in the experiment or reopen the given one; raise RegistryError if MLflow refuses."""
-        from mlflow.exceptions import MlflowException
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-        try:
-            experiment_id = self.experiment_id()
-            if run_id and self.open(run_id) and self._client.get_run(run_id).info.lifecycle_stage == "active":
-                self._client.update_run(run_id, status="RUNNING")
-            else:
-                self.run_id = self._client.create_run(experiment_id, run_name=self.run_name).info.run_id
-            self.describe(self.record)
-        except MlflowException as error:
-            raise RegistryError(
-                f"MLflow at {self.url} refuses a run: {error}", fix="check tracking.url and that the server runs"
-            ) from error
+        experiment_id = self.experiment_id()
+        if run_id and self.open(run_id) and self._client.get_run(run_id).info.lifecycle_stage == "active":
+            self._client.update_run(run_id, status="RUNNING")
+        else:
+            self.run_id = self._client.create_run(experiment_id, run_name=self.run_name).info.run_id
+        self.describe(self.record)
         self._monitor = SystemMetricsMonitor(self.run_id, _SAMPLE_SECONDS, resume_logging=True, tracking_uri=self.url)
         self._monitor.start()
         return self.run_id
@@ -167,16 +161,24 @@ class MlflowTracker(Tracker):
         self._client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")
 
     def experiment_id(self) -> str:
-        """Return the id of the experiment, which is made if there is none; files of its runs are named relatively."""
+        """Return the id of the experiment, which is made if there is none; files of its runs are named relatively.
+
+        Raises RegistryError if MLflow refuses.
+        """
         from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
 
         if self.url.startswith("sqlite:///"):
             Path(self.url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        make_portable(self.url)
-        self._client = MlflowClient(tracking_uri=self.url)
-        experiment = self._client.get_experiment_by_name(self.experiment)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        if self.artifacts is None:
-            return str(self._client.create_experiment(self.experiment))
-        return str(self._client.create_experiment(self.experiment, artifact_location=SCHEME))
+        try:
+            make_portable(self.url)
+            self._client = MlflowClient(tracking_uri=self.url)
+            experiment = self._client.get_experiment_by_name(self.experiment)
+            if experiment is not None:
+                return str(experiment.experiment_id)
+            place = None if self.artifacts is None else SCHEME
+            return str(self._client.create_experiment(self.experiment, artifact_location=place))
+        except MlflowException as error:
+            raise RegistryError(
+                f"MLflow at {self.url} refuses a run: {error}", fix="check tracking.url and that the server runs"
+            ) from error
