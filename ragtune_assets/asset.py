@@ -28,6 +28,8 @@ _SOURCE = SourceCode(
         "ragtune_assets.progress",
         "ragtune_assets.run_logs",
         "ragtune_assets.tracking",
+        "ragtune.model.runs.conversations",
+        "ragtune.model.runs.log",
         "ragtune.model.runs.record",
         "ragtune.model.runs.scored",
         "ragtune.model.training.tracking",

@@ -11,9 +11,12 @@ from statistics import fmean
 from typing import Any
 
 from ragtune.evaluation.benchmark import folder_bytes
-from ragtune.model.runs.record import ASSET, TRAINING
+from ragtune.model.runs.log import SCORED
+from ragtune.model.runs.record import ASSET, DATA, TRAINING
 from ragtune.model.runs.scored import ANSWERS, MODEL, PRECISION, VERSION, score_metrics
+from ragtune.model.training.adapters import earlier_adapter
 from ragtune.records import AnswerSet, BenchmarkRow, RetrievalRow, Score, ScoredAnswer
+from ragtune.store.artifacts import file_sha256
 from ragtune_assets.contenders import CANDIDATE, served_precision
 from ragtune_assets.tracking import PARENT, Computed
 
@@ -32,7 +35,9 @@ def log_sizes(computed: Computed) -> None:
 
 
 def log_training(computed: Computed) -> None:
-    """Log nothing more: training itself logs its curves, its adapter and its report."""
+    """Log the hash of the adapter that the training continued from; training itself logs its curves and its adapter."""
+    if earlier := earlier_adapter(computed.tracking.settings.training):
+        computed.tracking.child.log_params({f"{DATA}start_from": file_sha256(earlier)})
 
 
 def log_merge(computed: Computed) -> None:
@@ -92,7 +97,7 @@ def _log_model(computed: Computed, sets: Sequence[AnswerSet], metrics: Mapping[s
     tracking, [first, *_] = computed.tracking, sets
     scoring = tracking.child
     tags = {name: value for name, value in scoring.record.tags.items() if name != TRAINING}
-    tags |= {PARENT: scoring.run_id, ASSET: "scored_model"}
+    tags |= {PARENT: scoring.run_id, ASSET: SCORED}
     tags |= {MODEL: first.model, PRECISION: first.precision, VERSION: first.version}
     tags |= {TRAINING: training} if training else {}
     tracker = tracking.tracker(_model_name(first.model, first.precision), replace(scoring.record, tags=tags, files={}))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from ragtune.model.runs.log import TRAINED
 from ragtune.model.runs.record import ASSET, DAGSTER_RUN, RESULT, TRAINING, RunRecord, run_record
 from ragtune.model.training.tracking import MlflowTracker
 from ragtune.records import ArtifactRef
@@ -21,8 +22,6 @@ from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 
 RESOURCE = "tracking"
-TRAINS = "lora_adapter"
-"""The asset whose runs train a model; runs that measure this model name it in the tag `TRAINING`."""
 PARENT = "mlflow.parentRunId"
 """MLflow's own tag, by which its pages show runs below their parent."""
 PARENT_TAG = "ragtune/mlflow_run"
@@ -104,7 +103,7 @@ class AssetTracking:
             condition = f"tags.`{RESULT}` = '{ref.sha256}'"
             for run in client.search_runs([experiment.experiment_id], condition, max_results=1):
                 tags = run.data.tags
-                if found := tags.get(TRAINING) or (run.info.run_id if tags.get(ASSET) == TRAINS else ""):
+                if found := tags.get(TRAINING) or (run.info.run_id if tags.get(ASSET) == TRAINED else ""):
                     return str(found)
         return ""
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import subprocess
@@ -22,8 +23,10 @@ SETTINGS_FILE, PACKAGES_FILE = "settings.yaml", "packages.txt"
 """Files of every run: all settings, and the version of every installed package."""
 DATA, CODE = "data.", "code."
 """Prefixes of parameters that are no settings: hashes of what a run read, and what it ran on."""
-ASSET, RESULT, TRAINING, REPEATS = "ragtune.asset", "ragtune.result", "ragtune.training_run", "ragtune.repeats"
-"""Tags: the asset that a run computed, the SHA-256 of its result, the run that trained the model, the repeated run."""
+ASSET, RESULT, TRAINING = "ragtune.asset", "ragtune.result", "ragtune.training_run"
+"""Tags: the asset that a run computed, the SHA-256 of its result, and the run that trained the model behind it."""
+REPEATS, SAME = "ragtune.repeats", "ragtune.same_result"
+"""Tags of a repetition: the run that it repeats, and `yes` or `no`."""
 DAGSTER_RUN = "dagster_run_id"
 """Tag with the id of the Dagster run; dagster-mlflow chose the name."""
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
@@ -97,6 +100,7 @@ def environment(settings: Settings) -> dict[str, str]:
         f"{CODE}ragtune": importlib.metadata.version("ragtune"),
         f"{CODE}python": platform.python_version(),
         f"{CODE}hardware": hardware(),
+        f"{CODE}threads": str(settings.threads or len(os.sched_getaffinity(0))),
     }
 
 
