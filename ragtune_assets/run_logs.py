@@ -100,7 +100,7 @@ def _log_model(computed: Computed, sets: Sequence[AnswerSet], metrics: Mapping[s
     tags |= {PARENT: scoring.run_id, ASSET: SCORED}
     tags |= {MODEL: first.model, PRECISION: first.precision, VERSION: first.version}
     tags |= {TRAINING: training} if training else {}
-    tracker = tracking.tracker(_model_name(first.model, first.precision), replace(scoring.record, tags=tags, files={}))
+    tracker = tracking.tracker(_model_name(first.model, first.precision), replace(scoring.record, tags=tags))
     tracker.start()
     tracker.log_metrics(metrics, 0)
     columns = ["split", *(field.name for field in fields(ScoredAnswer))]

@@ -3,10 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
-from mlflow import MlflowClient
 
 from ragtune.model.training.tracking import MlflowTracker
 from ragtune.settings import child_environment, load_settings
@@ -26,7 +26,9 @@ def home(tmp_path: Path, give_mlflow) -> Path:
     return tmp_path
 
 
-def client_of(home: Path) -> MlflowClient:
+def client_of(home: Path) -> Any:
+    from mlflow import MlflowClient
+
     return MlflowClient(tracking_uri=load_settings({"home": home}).tracking_url)
 
 

@@ -1,5 +1,6 @@
 """The registry and the tracker do the same over MLflow on SQLite and over an MLflow server, by one suite."""
 
+import json
 import multiprocessing
 import shutil
 import sqlite3
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from ragtune.backends.engines import free_port
-from ragtune.errors import RegistryError
+from ragtune.errors import ExperimentError, RegistryError
+from ragtune.model.runs.log import RunLog
 from ragtune.model.runs.record import RunRecord
 from ragtune.model.training.tracking import MlflowTracker
 from ragtune.settings import Settings, load_settings
@@ -304,6 +306,39 @@ def test_a_copy_of_the_adapter_can_be_read_from_the_run(settings, client, tmp_pa
     else:  # The server of the home has them; a client of the database alone knows only their relative name.
         copy = settings.run_files / run_id / "artifacts" / "adapter"
     assert (copy / "deep" / "adapter_model.safetensors").read_bytes() == bytes(range(256))
+
+
+def test_a_run_is_read_back_by_the_start_of_its_id_with_its_files_and_tables(settings):
+    writing = tracker(settings)
+    writing.record = RunRecord({"ragtune.asset": "chunks"}, {"seed": "17"}, {"settings.yaml": b"seed: 17\n"})
+    run_id = writing.start()
+    writing.log_table("samples/step-1", ("question", "answer"), [("q", "a")])
+    writing.log_metrics({"test/token_f1": 0.5}, 0)
+    writing.end()
+    reading = load_settings(
+        {"home": settings.home, "tracking": {"url": settings.tracking.url, "experiment": settings.home.name}}
+    )
+    log = RunLog(reading)
+    run = log.run(run_id[:12])
+    assert (run.id, run.asset, run.status, run.metrics["test/token_f1"]) == (run_id, "chunks", "FINISHED", 0.5)
+    assert run.params == {"seed": "17"}
+    assert log.file(run, "settings.yaml") == b"seed: 17\n"
+    assert json.loads(log.file(run, "samples/step-1.json")) == {"columns": ["question", "answer"], "data": [["q", "a"]]}
+    assert [one.id for one in log.runs("chunks")] == [run_id]
+    with pytest.raises(ExperimentError, match="no file 'weights'"):
+        log.file(run, "weights")
+    with pytest.raises(ExperimentError, match="No tracked run"):
+        log.run("0" * 32)
+
+
+def test_more_parameters_than_mlflow_takes_at_once_and_longer_values_are_stored(settings, client):
+    writing = tracker(settings)
+    run_id = writing.start()
+    writing.log_params({**{f"p{number}": number for number in range(250)}, "long": "x" * 9000})
+    writing.end()
+    params = client.get_run(run_id).data.params
+    assert len(params) == 251
+    assert len(params["long"]) == 6000
 
 
 def run_with_files(settings: Settings, name: str) -> str:

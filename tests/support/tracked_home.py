@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from mlflow import MlflowClient
-from mlflow.entities import Run
 
 from ragtune.answer.lines import LineSimilarity
 from ragtune.dataset.extractive.writer import ExtractiveWriter
@@ -76,7 +74,9 @@ class TrackedHome:
         }
 
     @property
-    def client(self) -> MlflowClient:
+    def client(self) -> Any:
+        from mlflow import MlflowClient
+
         return MlflowClient(tracking_uri=self.settings.tracking_url)
 
     def run(self, *names: str) -> str:
@@ -90,12 +90,12 @@ class TrackedHome:
         assert ref is not None, name
         return ref
 
-    def runs(self, condition: str = "") -> list[Run]:
+    def runs(self, condition: str = "") -> list[Any]:
         """Return the runs of MLflow that fulfil the condition, the newest first."""
         experiment = self.client.get_experiment_by_name(self.settings.tracking.experiment)
         return list(self.client.search_runs([experiment.experiment_id], condition))
 
-    def newest(self, asset: str) -> Run:
+    def newest(self, asset: str) -> Any:
         """Return the newest run of an asset."""
         return self.runs(f"tags.`ragtune.asset` = '{asset}'")[0]
 

@@ -1,6 +1,5 @@
 """Reads tracked runs back from MLflow: lists them, finds one by the start of its id, opens its files."""
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -137,16 +136,12 @@ class RunLog:
             return
         from mlflow.exceptions import MlflowException
 
-        client, scratch = self._client(), TemporaryDirectory()
-        assert client is not None
-        try:
+        with TemporaryDirectory() as scratch:
             try:
-                place = Path(client.download_artifacts(run.id, name, scratch.name))
+                place = Path(self._client().download_artifacts(run.id, name, scratch))
             except (MlflowException, OSError) as error:
                 raise _no_file(run, name) from error
             yield place
-        finally:
-            shutil.rmtree(scratch.name, ignore_errors=True)
 
     def _client(self) -> Any:
         """Return MLflow's client, or None if the home has no database yet: reading must not make one."""
