@@ -24,6 +24,7 @@ import dagster as dg
 
 from ragtune.errors import RagTuneError, ResourceError, no_permission
 from ragtune.model.base.capacity import require_disk, require_memory
+from ragtune.model.plan import base_model_bytes, require_fit
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore, clear_abandoned
 from ragtune.store.disk_use import is_disk_full, says_disk_full
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with exclusive(settings.home):
             check_room(settings.home)
             store = ArtifactStore(settings.home / "artifacts")
+            require_fit(settings, base_model_bytes(settings, store))
             with open_instance(settings) as instance:
                 for run_id in close_dead_runs(instance, settings.home):
                     LOGGER.info("Run %s had no process any more and is closed as failed.", run_id[:8])

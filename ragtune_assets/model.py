@@ -37,7 +37,7 @@ from ragtune.store.artifacts import ArtifactStore, files_sha256, folder_files, w
 from ragtune_assets import pages
 from ragtune_assets.asset import asset
 from ragtune_assets.display import materialized
-from ragtune_assets.progress import LoggedProgress
+from ragtune_assets.progress import LOGGER, LoggedProgress
 from ragtune_assets.run_logs import log_merge, log_sizes, log_training
 from ragtune_assets.tracking import AssetTracking
 
@@ -262,7 +262,9 @@ def train(
     tracker: MlflowTracker,
 ) -> tuple[ArtifactRef, AdapterReport]:
     """Train and return the adapter, identified by its weights; its checkpoints are deleted once it is complete."""
-    checkpoints = settings.home / "work" / "lora_adapter"
+    checkpoints, batch = settings.home / "work" / "lora_adapter", settings.training.batch_size
+    if len(training) < batch:
+        LOGGER.info("training.batch_size is %d, but there are %d examples: a step takes all.", batch, len(training))
     tracker.record = with_files(tracker.record, {CONVERSATIONS_FILE: packed([training, validation])})
     with store.stage("lora_adapter") as folder:
         job = TrainingJob(store.folder(base), settings.training, settings.seed, folder, checkpoints)
