@@ -12,13 +12,14 @@ from typing import Any
 
 from ragtune.evaluation.benchmark import folder_bytes
 from ragtune.model.runs.log import SCORED
-from ragtune.model.runs.record import ASSET, DATA, TRAINING
+from ragtune.model.runs.record import DATA
 from ragtune.model.runs.scored import ANSWERS, MODEL, PRECISION, VERSION, score_metrics
 from ragtune.model.training.adapters import earlier_adapter
 from ragtune.records import AnswerSet, BenchmarkRow, RetrievalRow, Score, ScoredAnswer
 from ragtune.store.artifacts import file_sha256
+from ragtune.store.mlflow_files import ASSET, PARENT, TRAINING
 from ragtune_assets.contenders import CANDIDATE, served_precision
-from ragtune_assets.tracking import PARENT, Computed
+from ragtune_assets.tracking import Computed
 
 _IN_WORDS = ("run_id", "measured_at", "hardware", "model", "precision", "index_sha256", "dataset_sha256", "embedder")
 """Fields of measurements that are no numbers."""

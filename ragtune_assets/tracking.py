@@ -15,15 +15,14 @@ from typing import Any, Literal
 import dagster as dg
 
 from ragtune.model.runs.log import TRAINED
-from ragtune.model.runs.record import ASSET, DAGSTER_RUN, RESULT, TRAINING, RunRecord, run_record
+from ragtune.model.runs.record import DAGSTER_RUN, RESULT, RunRecord, run_record
 from ragtune.model.training.tracking import MlflowTracker
 from ragtune.records import ArtifactRef
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
+from ragtune.store.mlflow_files import ASSET, PARENT, TRAINING
 
 RESOURCE = "tracking"
-PARENT = "mlflow.parentRunId"
-"""MLflow's own tag, by which its pages show runs below their parent."""
 PARENT_TAG = "ragtune/mlflow_run"
 """Tag of a Dagster run: the id of its run in MLflow."""
 _OPEN: dict[str, Settings] = {}

@@ -4,11 +4,13 @@ import json
 import multiprocessing
 import shutil
 import sqlite3
+import subprocess
 import sys
 import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from ragtune.errors import ExperimentError, RegistryError
 from ragtune.model.runs.log import RunLog
 from ragtune.model.runs.record import RunRecord
 from ragtune.model.training.tracking import MlflowTracker
-from ragtune.settings import Settings, load_settings
+from ragtune.settings import Settings, child_environment, load_settings
 from ragtune.store.mlflow_files import delete_run, make_portable
 from ragtune.store.registry import ModelRegistry, read_manifest, verify
 from ragtune_serving.processes import Program, start, stop
@@ -38,10 +40,18 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
-    database, url = shutil.copy(migrated, folder), f"http://127.0.0.1:{(port := free_port())}"
+    with served(Path(shutil.copy(migrated, folder)), folder / "kept") as url:
+        yield url
+
+
+@contextmanager
+def served(database: Path, files: Path) -> Iterator[str]:
+    """Yield the URL of an MLflow server over a database and a folder of files."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(folder / "kept")]
-    process = start(Program("MLflow", command, log := folder / "log", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}))
+    command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(files)]
+    log = database.with_name("log")
+    process = start(Program("MLflow", command, log, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}))
     try:
         end = time.monotonic() + START_SECONDS
         while not answers(f"{url}/health"):
@@ -393,6 +403,28 @@ def test_deleting_a_run_in_a_copy_of_an_older_home_leaves_the_files_of_the_origi
     assert deleted == copied.run_files / run_id
     assert not deleted.exists()
     assert (files / run_id / "artifacts/adapter/weights").read_text() == "one"
+
+
+def test_mlflow_s_own_tools_delete_a_run_of_a_copied_home_and_leave_the_original(home_on_disk, tmp_path):
+    from mlflow import MlflowClient
+
+    run_id = run_with_files(home_on_disk, "one")
+    shutil.copytree(home_on_disk.home, tmp_path / "copy")
+    copied = load_settings({"home": tmp_path / "copy"})
+    MlflowClient(tracking_uri=copied.tracking_url).delete_run(run_id)
+
+    def collect_garbage(url: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", copied.tracking_url]
+        environment = child_environment(MLFLOW_TRACKING_URI=url)
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+    alone = collect_garbage(copied.tracking_url)
+    assert "the tracking URI must be a valid http" in alone.stderr, "files are named relatively to a server"
+    with served(copied.home / "mlflow" / "mlflow.db", copied.run_files) as url:
+        assert collect_garbage(url).returncode == 0
+    assert not list((copied.run_files / run_id).rglob("weights"))
+    assert (home_on_disk.run_files / run_id / "artifacts/adapter/weights").read_text() == "one"
+    assert MlflowClient(tracking_uri=home_on_disk.tracking_url).get_run(run_id).info.status == "FINISHED"
 
 
 def test_a_server_keeps_the_artefacts_where_every_home_can_read_them(server, tmp_path):

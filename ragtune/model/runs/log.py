@@ -9,15 +9,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ragtune.errors import ExperimentError
-from ragtune.model.runs.record import ASSET, REPEATS, TRAINING
+from ragtune.model.runs.record import REPEATS
 from ragtune.model.runs.scored import PRECISION
 from ragtune.settings import Settings
-from ragtune.store.mlflow_files import SCHEME
+from ragtune.store.mlflow_files import ASSET, PARENT, SCHEME, TRAINING, search_runs
 
 TRAINED, SCORED = "lora_adapter", "scored_model"
 """Kinds of runs: one that trained an adapter, and one that holds the scores of one model."""
-_PAGE = 1000
-"""Runs of one request; MLflow's largest is 50,000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,16 +64,7 @@ class RunLog:
             return []
         of_asset = f"tags.`{ASSET}` = '{asset}'" if asset else f"tags.`{ASSET}` != ''"
         condition = " and ".join(part for part in (of_asset, condition) if part)
-        found: list[Any] = []
-        token = None
-        while True:
-            page = client.search_runs(
-                [experiment.experiment_id], condition, max_results=limit or _PAGE, page_token=token
-            )
-            found += page
-            token = page.token
-            if not token or (limit and len(found) >= limit):
-                return [_logged(run) for run in found]
+        return [_logged(run) for run in search_runs(client, experiment.experiment_id, condition, limit)]
 
     def run(self, start: str) -> LoggedRun:
         """Return the run whose id starts with these digits; raise ExperimentError unless there is exactly one."""
@@ -100,7 +89,7 @@ class RunLog:
 
     def below(self, run: LoggedRun) -> list[LoggedRun]:
         """Return the runs below this one, the newest first."""
-        return self.runs(condition=f"tags.mlflow.parentRunId = '{run.id}'")
+        return self.runs(condition=f"tags.{PARENT} = '{run.id}'")
 
     def scored(self, run: LoggedRun) -> dict[str, LoggedRun]:
         """Return the newest scores of the model that this run is about, by precision; empty if it was not scored."""

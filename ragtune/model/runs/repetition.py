@@ -24,7 +24,7 @@ from ragtune.model.examples.example import TrainingExample
 from ragtune.model.runs.comparison import Difference, code_of, differences
 from ragtune.model.runs.conversations import CONVERSATIONS_FILE, unpacked
 from ragtune.model.runs.log import SCORED, TRAINED, LoggedRun, RunLog
-from ragtune.model.runs.record import ASSET, CODE, DATA, REPEATS, RESULT, SAME, SETTINGS_FILE, run_record
+from ragtune.model.runs.record import CODE, DATA, REPEATS, RESULT, SAME, SETTINGS_FILE, run_record
 from ragtune.model.runs.scored import ANSWERS, MODEL, PRECISION, VERSION, read_answers, score_metrics
 from ragtune.model.training.adapters import WEIGHTS, earlier_adapter
 from ragtune.model.training.report import read_report
@@ -34,6 +34,7 @@ from ragtune.ports import Progress, silent
 from ragtune.records import ArtifactRef, Split
 from ragtune.settings import BaseModelSettings, EvaluationSettings, QuantizationSettings, Settings, TrainingSettings
 from ragtune.store.artifacts import MANIFEST, ArtifactStore, file_sha256, files_sha256, folder_files
+from ragtune.store.mlflow_files import ASSET
 
 Section = TypeVar("Section", bound=BaseModel)
 ADAPTER = "adapter"
