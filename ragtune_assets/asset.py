@@ -12,6 +12,7 @@ import dagster as dg
 
 from ragtune.behaviour import WITHOUT_EFFECT, SourceCode
 from ragtune.settings import Settings
+from ragtune_assets.tracking import Computed, tracked
 
 SETTINGS = "settings sections"
 """Metadata of an asset: the sections of the settings that it reads."""
@@ -25,19 +26,36 @@ _SOURCE = SourceCode(
         "ragtune_assets.experiment_pages",
         "ragtune_assets.pages",
         "ragtune_assets.progress",
+        "ragtune_assets.run_logs",
+        "ragtune_assets.tracking",
+        "ragtune.model.runs.conversations",
+        "ragtune.model.runs.log",
+        "ragtune.model.runs.record",
+        "ragtune.model.runs.scored",
         "ragtune.model.training.tracking",
     }
 )
 
 
 def asset(
-    *, settings: Sequence[str] = (), behaviour: Sequence[object] = (), **options: Any
+    *,
+    settings: Sequence[str] = (),
+    behaviour: Sequence[object] = (),
+    tracks: Callable[[Computed], None] | None = None,
+    resumes: bool = False,
+    **options: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Return `dagster.asset` with a code version; `options` go to Dagster as they are."""
+    """Return `dagster.asset` with a code version; `options` go to Dagster as they are.
+
+    An asset that `tracks` is computed as a run of MLflow, and the function logs the numbers of what was computed. If it
+    `resumes` interrupted work, its body starts the run, because that may be the run of the interrupted work.
+    """
 
     def decorate(body: Callable[..., Any]) -> dg.AssetsDefinition:
         version = _SOURCE.sha256(body, *behaviour)[:12]
-        definition: dg.AssetsDefinition = dg.asset(code_version=version, metadata=_shaped_by(settings), **options)(body)
+        compute = body if tracks is None else tracked(body, tracks, starts=not resumes)
+        shared: Any = {"code_version": version, "metadata": _shaped_by(settings)}
+        definition: dg.AssetsDefinition = dg.asset(**shared, **options)(compute)
         return definition
 
     return decorate

@@ -40,7 +40,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         assets=dg.map_asset_specs(with_settings, assets),
         sensors=[enough_new_feedback, enough_new_reviews, changed_sources, dead_runs, keep_up()],
         resources=build_resources(settings),
-        executor=exclusive_executor(settings.home),
+        executor=exclusive_executor(settings.home, settings),
     )
 
 

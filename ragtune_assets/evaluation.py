@@ -43,6 +43,7 @@ from ragtune_assets.asset import asset
 from ragtune_assets.contenders import BASE, CANDIDATE, RAW, choose_contenders, precision_folders
 from ragtune_assets.display import materialized
 from ragtune_assets.progress import LoggedProgress
+from ragtune_assets.run_logs import log_answers, log_benchmarks, log_retrieval, log_scores
 
 OWNERS = ["team:evaluation"]
 _GAIN_ALPHA = 0.025
@@ -61,6 +62,7 @@ See docs/decisions/two-models-at-once.md.
     kinds={"python", "duckdb"},
     owners=OWNERS,
     settings=("index", "embedder", "evaluation", "seed"),
+    tracks=log_retrieval,
     pool="duckdb",
 )
 def retrieval_scores(
@@ -110,6 +112,7 @@ def out_of_domain_questions(
     kinds={"vllm", "parquet"},
     owners=OWNERS,
     settings=("evaluation", "answer", "index", "quantization", "engine", "seed"),
+    tracks=log_answers,
     pool="gpu",
 )
 def eval_answers(
@@ -152,6 +155,7 @@ def eval_answers(
     kinds={"python", "duckdb"},
     owners=OWNERS,
     settings=("evaluation", "seed"),
+    tracks=log_scores,
     pool="duckdb",
 )
 def eval_scores(
@@ -179,6 +183,7 @@ def eval_scores(
     kinds={"vllm", "parquet"},
     owners=OWNERS,
     settings=("benchmark", "answer", "engine"),
+    tracks=log_benchmarks,
     pool="gpu",
     deps=["search_index"],
 )

@@ -17,8 +17,10 @@ import dagster as dg
 from dagster._core.errors import raise_execution_interrupts
 
 from ragtune.errors import ResourceError
+from ragtune.settings import Settings
 from ragtune.store.home_lock import exclusive
 from ragtune_assets.dead_runs import alive, close_dead_runs, free_slots
+from ragtune_assets.tracking import PARENT_TAG, Status, end_runs
 
 _PR_SET_PDEATHSIG = 1
 """The number of `prctl` that asks for a signal when the parent ends."""
@@ -28,8 +30,11 @@ _NOTICE_SECONDS = 60.0
 """How often a waiting run says what it waits for. Chosen by hand; not sensitive."""
 
 
-def exclusive_executor(home: Path) -> dg.ExecutorDefinition:
-    """Return the executor of Dagster's runs: it takes the lock, then builds each asset in a process of its own."""
+def exclusive_executor(home: Path, settings: Settings | None = None) -> dg.ExecutorDefinition:
+    """Return the executor of Dagster's runs: it takes the lock, then builds each asset in a process of its own.
+
+    With `settings` it also ends the MLflow runs of the Dagster run: only it knows when the last step is over.
+    """
     processes = dg.multiprocess_executor
     config_schema: Any = processes.config_schema
 
@@ -40,7 +45,7 @@ def exclusive_executor(home: Path) -> dg.ExecutorDefinition:
     )
     def one_build_at_a_time(context: dg.InitExecutorContext) -> dg.Executor:
         assert processes.executor_creation_fn is not None
-        return _ExclusiveExecutor(processes.executor_creation_fn(context), home)
+        return _ExclusiveExecutor(processes.executor_creation_fn(context), home, settings)
 
     # Two assets at once would share the memory and the cores that each of them plans with.
     return one_build_at_a_time.configured({"max_concurrent": 1})
@@ -60,10 +65,10 @@ def end_with_the_run() -> None:
 
 
 class _ExclusiveExecutor(dg.Executor):
-    """Holds the lock of a home while another executor runs a plan."""
+    """Holds the lock of a home while another executor runs a plan, and ends the runs of MLflow afterwards."""
 
-    def __init__(self, executor: dg.Executor, home: Path) -> None:
-        self.executor, self.home = executor, home
+    def __init__(self, executor: dg.Executor, home: Path, settings: Settings | None) -> None:
+        self.executor, self.home, self.settings = executor, home, settings
 
     def execute(self, plan_context, execution_plan):
         """Wait for the lock, then yield the events of the other executor."""
@@ -73,7 +78,21 @@ class _ExclusiveExecutor(dg.Executor):
             # Who holds a slot of a pool holds the lock, too, and that is this run now.
             close_dead_runs(plan_context.instance, self.home)
             free_slots(plan_context.instance, but_of=plan_context.run_id)
-            yield from self.executor.execute(plan_context, execution_plan)
+            yield from self._tracked(plan_context, execution_plan)
+
+    def _tracked(self, plan_context, execution_plan):
+        """Yield the events of the other executor; end the MLflow runs of this Dagster run, if a step made any."""
+        status: Status = "KILLED"
+        has_failed = False
+        try:
+            for event in self.executor.execute(plan_context, execution_plan):
+                has_failed |= event.is_step_failure
+                yield event
+            status = "FAILED" if has_failed else "FINISHED"
+        finally:
+            run = plan_context.instance.get_run_by_id(plan_context.run_id)
+            if self.settings is not None and run is not None and PARENT_TAG in run.tags:
+                end_runs(self.settings, plan_context.run_id, status)
 
     def _wait(self, stack: ExitStack, plan_context) -> None:
         """Enter the lock as soon as it is free; an interrupt, such as Terminate in Dagster, ends the waiting."""

@@ -24,6 +24,7 @@ import dagster as dg
 
 from ragtune.errors import RagTuneError, ResourceError, no_permission
 from ragtune.model.base.capacity import require_disk, require_memory
+from ragtune.model.plan import base_model_bytes, require_fit
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore, clear_abandoned
 from ragtune.store.disk_use import is_disk_full, says_disk_full
@@ -36,6 +37,7 @@ from ragtune_assets.interrupts import Interrupts
 from ragtune_assets.knowledge import index_drift
 from ragtune_assets.progress import LOGGER, log_to
 from ragtune_assets.staleness import reason_to_build
+from ragtune_assets.tracking import Status, end_in_this_process
 
 MIN_DISK_BYTES = 4 << 30
 MIN_MEMORY_BYTES = 3 << 30
@@ -64,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with exclusive(settings.home):
             check_room(settings.home)
             store = ArtifactStore(settings.home / "artifacts")
+            require_fit(settings, base_model_bytes(settings, store))
             with open_instance(settings) as instance:
                 for run_id in close_dead_runs(instance, settings.home):
                     LOGGER.info("Run %s had no process any more and is closed as failed.", run_id[:8])
@@ -186,14 +189,19 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, home: Path, keys: 
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     started, run_id = time.monotonic(), str(uuid.uuid4())
     with Interrupts() as interrupts, alive(home, run_id):
-        result = job.execute_in_process(
-            run_config=quiet,
-            instance=instance,
-            run_id=run_id,
-            asset_selection=list(keys),
-            tags={RUN_TAG: str(os.getpid())},
-            raise_on_error=False,
-        )
+        status: Status = "KILLED"
+        try:
+            result = job.execute_in_process(
+                run_config=quiet,
+                instance=instance,
+                run_id=run_id,
+                asset_selection=list(keys),
+                tags={RUN_TAG: str(os.getpid())},
+                raise_on_error=False,
+            )
+            status = "KILLED" if interrupts.seen else "FINISHED" if result.success else "FAILED"
+        finally:
+            end_in_this_process(run_id, status)
     if interrupts.seen:
         raise KeyboardInterrupt
     if not result.success:

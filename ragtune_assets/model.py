@@ -25,6 +25,8 @@ from ragtune.model.examples.example import TrainingExample
 from ragtune.model.examples.mixture import REPLAY
 from ragtune.model.examples.order import interleave
 from ragtune.model.examples.tokens import STRETCH
+from ragtune.model.runs.conversations import CONVERSATIONS_FILE, packed
+from ragtune.model.runs.record import with_files
 from ragtune.model.training.report import REPORT, AdapterReport
 from ragtune.model.training.sft import TrainingJob, train_adapter
 from ragtune.model.training.tracking import MlflowTracker
@@ -35,7 +37,9 @@ from ragtune.store.artifacts import ArtifactStore, files_sha256, folder_files, w
 from ragtune_assets import pages
 from ragtune_assets.asset import asset
 from ragtune_assets.display import materialized
-from ragtune_assets.progress import LoggedProgress
+from ragtune_assets.progress import LOGGER, LoggedProgress
+from ragtune_assets.run_logs import log_merge, log_sizes, log_training
+from ragtune_assets.tracking import AssetTracking
 
 OWNERS = ["team:model"]
 LEARNT = "corrections.json"
@@ -78,6 +82,8 @@ def replay_questions(
     kinds={"trl", "mlflow"},
     owners=OWNERS,
     settings=("training", "answer", "index", "seed"),
+    tracks=log_training,
+    resumes=True,
     pool="gpu",
     deps=["search_index"],
 )
@@ -91,11 +97,13 @@ def lora_adapter(
     retriever: dg.ResourceParam[Retriever],
     similarity: dg.ResourceParam[LineSimilarity],
     evidence: dg.ResourceParam[EvidenceModel],
+    tracking: dg.ResourceParam[AssetTracking],
 ) -> dg.MaterializeResult[ArtifactRef]:
     """A LoRA adapter for grounded answers, trained by TRL and tracked by MLflow; interrupted training resumes.
 
     Its data version is the hash of the weights: the number of steps follows the speed of the first ones, so equal
-    inputs need not give equal weights, and measurements of other weights do not hold for these.
+    inputs need not give equal weights, and measurements of other weights do not hold for these. With the number of
+    steps that its run logged, they do: `ragtune experiments repeat`.
     """
     items = store.read_records(qa_splits, SplitItem)
     passages = store.read_records(chunks, Chunk)
@@ -105,11 +113,11 @@ def lora_adapter(
     training = with_replay(training, replay, "train", similarity, evidence, settings, together)
     validation = examples(items, "validation", passages, retriever, similarity, evidence, settings)
     validation = with_replay(validation, replay, "validation", similarity, evidence, settings)
-    ref, report = train(store, base_model, training, validation, settings)
-    return materialized(ref, pages.adapter_page(report, settings.mlflow_pages))
+    ref, report = train(store, base_model, training, validation, settings, tracking.child)
+    return materialized(ref, pages.adapter_page(report))
 
 
-@asset(group_name="model", kinds={"peft", "safetensors"}, owners=OWNERS, pool="gpu")
+@asset(group_name="model", kinds={"peft", "safetensors"}, owners=OWNERS, tracks=log_merge, pool="gpu")
 def merged_model(
     base_model: ArtifactRef, lora_adapter: ArtifactRef, store: dg.ResourceParam[ArtifactStore]
 ) -> dg.MaterializeResult[ArtifactRef]:
@@ -125,6 +133,7 @@ def merged_model(
     kinds={"llmcompressor", "safetensors"},
     owners=OWNERS,
     settings=("quantization", "answer", "seed"),
+    tracks=log_sizes,
     pool="gpu",
     deps=["search_index"],
     check_specs=[dg.AssetCheckSpec("really_quantised", asset="quantized_model", blocking=True)],
@@ -138,11 +147,13 @@ def quantized_model(
     retriever: dg.ResourceParam[Retriever],
     similarity: dg.ResourceParam[LineSimilarity],
     evidence: dg.ResourceParam[EvidenceModel],
+    tracking: dg.ResourceParam[AssetTracking],
 ):
     """INT4 by GPTQ and INT8, both from the same merge, calibrated on training conversations."""
     items, passages = store.read_records(qa_splits, SplitItem), store.read_records(chunks, Chunk)
     sample = calibration_sample(items, settings)
     conversations = examples(sample, "train", passages, retriever, similarity, evidence, settings)
+    tracking.child.log_file(CONVERSATIONS_FILE, packed([conversations]))
     merged, progress = store.folder(merged_model), LoggedProgress()
     machine = Machine(settings.device, settings.threads)
     with store.stage("quantized_model") as folder:
@@ -248,10 +259,13 @@ def train(
     training: Sequence[TrainingExample],
     validation: Sequence[TrainingExample],
     settings: Settings,
+    tracker: MlflowTracker,
 ) -> tuple[ArtifactRef, AdapterReport]:
     """Train and return the adapter, identified by its weights; its checkpoints are deleted once it is complete."""
-    checkpoints = settings.home / "work" / "lora_adapter"
-    tracker = MlflowTracker(settings.tracking_url, settings.tracking.experiment, "lora_adapter", settings.run_files)
+    checkpoints, batch = settings.home / "work" / "lora_adapter", settings.training.batch_size
+    if len(training) < batch:
+        LOGGER.info("training.batch_size is %d, but there are %d examples: a step takes all.", batch, len(training))
+    tracker.record = with_files(tracker.record, {CONVERSATIONS_FILE: packed([training, validation])})
     with store.stage("lora_adapter") as folder:
         job = TrainingJob(store.folder(base), settings.training, settings.seed, folder, checkpoints)
         machine = Machine(settings.device, settings.threads)

@@ -240,8 +240,8 @@ def base_model_page(name: str, config: Mapping[str, Any]) -> Page:
     return {"name": name, "configuration": table(["key", "value"], values)}
 
 
-def adapter_page(report: AdapterReport, mlflow: str) -> Page:
-    """Show how training went, with its validations and a link to its run; `mlflow` is the URL of MLflow's pages."""
+def adapter_page(report: AdapterReport) -> Page:
+    """Show how training went, with its validations."""
     losses = {"loss": [(float(step), loss) for step, loss in report.losses]}
     shares = {
         "right": [(float(validation.step), validation.right) for validation in report.validations],
@@ -257,7 +257,6 @@ def adapter_page(report: AdapterReport, mlflow: str) -> Page:
         "tokens per second": report.tokens_per_second,
         "validation loss": report.validation_loss,
         "stopped by": report.stopped_by,
-        "mlflow run": _run_link(mlflow, report.mlflow_run_id),
     }
 
 

@@ -1,8 +1,10 @@
 """What judges and people say of the answers, and the report about each candidate."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import dagster as dg
 
@@ -39,6 +41,7 @@ from ragtune_assets.display import materialized
 from ragtune_assets.evaluation import gains
 from ragtune_assets.progress import LoggedProgress
 from ragtune_assets.release import Release
+from ragtune_assets.tracking import Computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,21 @@ class WrittenReport:
     title: str
 
 
+def log_judgements(computed: Computed) -> None:
+    """Log the mean of each judge on each question of the rubric to the run of the asset."""
+    [judged] = computed.store.read_records(computed.result, Judged)
+    scores: dict[str, list[float]] = defaultdict(list)
+    for one in judged.judgements:
+        scores[f"judge/{one.judge}/{one.question}"].append(one.score)
+    computed.tracking.child.log_metrics({name: fmean(values) for name, values in scores.items()}, 0)
+
+
 @asset(
-    group_name="evaluation", kinds={"python", "parquet"}, owners=["team:evaluation"], settings=("evaluation", "seed")
+    group_name="evaluation",
+    kinds={"python", "parquet"},
+    owners=["team:evaluation"],
+    settings=("evaluation", "seed"),
+    tracks=log_judgements,
 )
 def judgements(
     eval_answers: ArtifactRef,

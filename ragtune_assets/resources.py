@@ -13,6 +13,7 @@ from ragtune.errors import RegistryError
 from ragtune.records import ArtifactRef
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
+from ragtune_assets import tracking
 from ragtune_assets.exclusive_executor import end_with_the_run
 
 
@@ -67,6 +68,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "reviews": _lazy(lambda: _reviews(settings)),
         "experiments": _lazy(lambda: _experiments(settings)),
         "studies": _lazy(lambda: _studies(settings)),
+        tracking.RESOURCE: tracking.resource(settings, store),
     }
 
 

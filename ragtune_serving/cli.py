@@ -17,6 +17,7 @@ from ragtune_serving.commands import (
     documents,
     evaluate,
     experiment,
+    experiments,
     feedback,
     keys,
     library,
@@ -69,6 +70,7 @@ app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(models.app, name="models")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(experiment.app, name="experiment")
+app.add_typer(experiments.app, name="experiments")
 app.add_typer(shadow.app, name="shadow")
 app.add_typer(feedback.app, name="feedback")
 

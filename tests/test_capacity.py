@@ -4,6 +4,7 @@ import pytest
 
 from ragtune.errors import SettingsError
 from ragtune.model.base.capacity import (
+    GIB,
     arithmetic,
     cpu_features,
     fastest_precision,
@@ -11,6 +12,9 @@ from ragtune.model.base.capacity import (
     require_int8,
     use_threads,
 )
+from ragtune.model.plan import base_model_bytes, require_fit
+from ragtune.settings import load_settings
+from ragtune.store.artifacts import ArtifactStore
 
 # What /proc/cpuinfo lists on each processor, shortened to the instruction sets that matter.
 CPUINFO = {
@@ -102,3 +106,29 @@ def fastest_product(dtype: object) -> float:
         a @ b
         seconds.append(time.perf_counter() - started)
     return min(seconds[1:])
+
+
+def test_a_base_model_that_could_never_be_quantised_here_is_refused_before_anything_is_built() -> None:
+    settings = load_settings({"base_model": {"name": "large"}})
+    with pytest.raises(SettingsError, match=r"15\.0 GiB of weights.*about 61\.0 GiB.*has 24\.0[\s\S]*at most 5\.8 GiB"):
+        require_fit(settings, 15 * GIB, 24 * GIB)
+    require_fit(settings, 5 * GIB, 24 * GIB)
+    require_fit(settings, 0, 2 * GIB)
+
+
+def test_a_cache_that_is_larger_than_the_memory_is_refused() -> None:
+    settings = load_settings({"engine": {"kv_cache_gib": 24}, "device": "cpu"})
+    with pytest.raises(SettingsError, match=r"kv_cache_gib is 24[\s\S]*at most 23 GiB"):
+        require_fit(settings, GIB, 24 * GIB)
+
+
+def test_the_size_of_a_base_model_is_known_from_its_folder_or_from_the_last_build(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "artifacts")
+    assert base_model_bytes(load_settings({"home": tmp_path}), store) == 0
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "model.safetensors").write_bytes(bytes(100))
+    assert base_model_bytes(load_settings({"base_model": {"name": str(tmp_path / "own")}}), store) == 100
+    with store.stage("base_model") as scratch:
+        (scratch / "model.safetensors").write_bytes(bytes(70))
+        store.set_current(store.commit("base_model", scratch))
+    assert base_model_bytes(load_settings({"home": tmp_path}), store) == 70

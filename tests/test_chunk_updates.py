@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ragtune.errors import SettingsError
 from ragtune.knowledge.chunk_updates import chunk_changed
 from ragtune.knowledge.chunking import chunk_documents
 from ragtune.records import Document, content_id
@@ -119,3 +120,10 @@ def test_what_left_the_documents_is_not_kept(settings: Settings) -> None:
     chunk_changed(documents[:5], settings, CountingEmbedder())
     (path,) = (settings.home / "library").iterdir()
     assert len(path.read_text().splitlines()) == 1 + 5
+
+
+def test_chunks_that_the_embedder_would_not_read_to_their_end_are_refused(settings: Settings) -> None:
+    embedder = CountingEmbedder()
+    embedder.max_tokens = 128
+    with pytest.raises(SettingsError, match=r"max_tokens is 240, but the embedder words reads only the first 128"):
+        chunk_changed([document(1)], settings, embedder)

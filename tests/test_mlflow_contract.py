@@ -1,21 +1,26 @@
 """The registry and the tracker do the same over MLflow on SQLite and over an MLflow server, by one suite."""
 
+import json
 import multiprocessing
 import shutil
 import sqlite3
+import subprocess
 import sys
 import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from ragtune.backends.engines import free_port
-from ragtune.errors import RegistryError
+from ragtune.errors import ExperimentError, RegistryError
+from ragtune.model.runs.log import RunLog
+from ragtune.model.runs.record import RunRecord
 from ragtune.model.training.tracking import MlflowTracker
-from ragtune.settings import Settings, load_settings
+from ragtune.settings import Settings, child_environment, load_settings
 from ragtune.store.mlflow_files import delete_run, make_portable
 from ragtune.store.registry import ModelRegistry, read_manifest, verify
 from ragtune_serving.processes import Program, start, stop
@@ -35,10 +40,18 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
-    database, url = shutil.copy(migrated, folder), f"http://127.0.0.1:{(port := free_port())}"
+    with served(Path(shutil.copy(migrated, folder)), folder / "kept") as url:
+        yield url
+
+
+@contextmanager
+def served(database: Path, files: Path) -> Iterator[str]:
+    """Yield the URL of an MLflow server over a database and a folder of files."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(folder / "kept")]
-    process = start(Program("MLflow", command, log := folder / "log", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}))
+    command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(files)]
+    log = database.with_name("log")
+    process = start(Program("MLflow", command, log, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}))
     try:
         end = time.monotonic() + START_SECONDS
         while not answers(f"{url}/health"):
@@ -244,8 +257,8 @@ def client(settings):
 
 def tracker(settings: Settings) -> MlflowTracker:
     """Return a tracker with an experiment of the test's own."""
-    name, tags = settings.home.name, {"purpose": "test"}
-    return MlflowTracker(settings.tracking_url, name, "adapter", settings.run_files, tags)
+    name, record = settings.home.name, RunRecord(tags={"purpose": "test"})
+    return MlflowTracker(settings.tracking_url, name, "adapter", settings.run_files, record)
 
 
 def test_a_run_holds_its_parameters_metrics_and_files(settings, client):
@@ -305,6 +318,39 @@ def test_a_copy_of_the_adapter_can_be_read_from_the_run(settings, client, tmp_pa
     assert (copy / "deep" / "adapter_model.safetensors").read_bytes() == bytes(range(256))
 
 
+def test_a_run_is_read_back_by_the_start_of_its_id_with_its_files_and_tables(settings):
+    writing = tracker(settings)
+    writing.record = RunRecord({"ragtune.asset": "chunks"}, {"seed": "17"}, {"settings.yaml": b"seed: 17\n"})
+    run_id = writing.start()
+    writing.log_table("samples/step-1", ("question", "answer"), [("q", "a")])
+    writing.log_metrics({"test/token_f1": 0.5}, 0)
+    writing.end()
+    reading = load_settings(
+        {"home": settings.home, "tracking": {"url": settings.tracking.url, "experiment": settings.home.name}}
+    )
+    log = RunLog(reading)
+    run = log.run(run_id[:12])
+    assert (run.id, run.asset, run.status, run.metrics["test/token_f1"]) == (run_id, "chunks", "FINISHED", 0.5)
+    assert run.params == {"seed": "17"}
+    assert log.file(run, "settings.yaml") == b"seed: 17\n"
+    assert json.loads(log.file(run, "samples/step-1.json")) == {"columns": ["question", "answer"], "data": [["q", "a"]]}
+    assert [one.id for one in log.runs("chunks")] == [run_id]
+    with pytest.raises(ExperimentError, match="no file 'weights'"):
+        log.file(run, "weights")
+    with pytest.raises(ExperimentError, match="No tracked run"):
+        log.run("0" * 32)
+
+
+def test_more_parameters_than_mlflow_takes_at_once_and_longer_values_are_stored(settings, client):
+    writing = tracker(settings)
+    run_id = writing.start()
+    writing.log_params({**{f"p{number}": number for number in range(250)}, "long": "x" * 9000})
+    writing.end()
+    params = client.get_run(run_id).data.params
+    assert len(params) == 251
+    assert len(params["long"]) == 6000
+
+
 def run_with_files(settings: Settings, name: str) -> str:
     writing = tracker(settings)
     run_id = writing.start()
@@ -357,6 +403,28 @@ def test_deleting_a_run_in_a_copy_of_an_older_home_leaves_the_files_of_the_origi
     assert deleted == copied.run_files / run_id
     assert not deleted.exists()
     assert (files / run_id / "artifacts/adapter/weights").read_text() == "one"
+
+
+def test_mlflow_s_own_tools_delete_a_run_of_a_copied_home_and_leave_the_original(home_on_disk, tmp_path):
+    from mlflow import MlflowClient
+
+    run_id = run_with_files(home_on_disk, "one")
+    shutil.copytree(home_on_disk.home, tmp_path / "copy")
+    copied = load_settings({"home": tmp_path / "copy"})
+    MlflowClient(tracking_uri=copied.tracking_url).delete_run(run_id)
+
+    def collect_garbage(url: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", copied.tracking_url]
+        environment = child_environment(MLFLOW_TRACKING_URI=url)
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+    alone = collect_garbage(copied.tracking_url)
+    assert "the tracking URI must be a valid http" in alone.stderr, "files are named relatively to a server"
+    with served(copied.home / "mlflow" / "mlflow.db", copied.run_files) as url:
+        assert collect_garbage(url).returncode == 0
+    assert not list((copied.run_files / run_id).rglob("weights"))
+    assert (home_on_disk.run_files / run_id / "artifacts/adapter/weights").read_text() == "one"
+    assert MlflowClient(tracking_uri=home_on_disk.tracking_url).get_run(run_id).info.status == "FINISHED"
 
 
 def test_a_server_keeps_the_artefacts_where_every_home_can_read_them(server, tmp_path):

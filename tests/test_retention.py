@@ -12,9 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from ragtune.errors import ResourceError
+from ragtune.model.runs.record import RunRecord
+from ragtune.model.training.tracking import MlflowTracker
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.home_lock import exclusive
+from ragtune.store.mlflow_files import ASSET, PARENT, TRAINING
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.retention import delete, disposable
 from ragtune_assets.old_runs import delete_runs, old_runs
@@ -79,6 +82,38 @@ def test_models_without_a_name_and_folders_without_a_version_go(settings):
     delete(settings, disposable(settings))
     assert [folder.exists() for folder in (*folders, left_over)] == [False, True, True, False]
     assert registry.rollback().folder == str(folders[1])
+
+
+def test_runs_of_mlflow_go_when_they_are_old_but_not_those_about_a_kept_version(settings):
+    from mlflow import MlflowClient
+
+    def run(name: str, parent: str = "", training: str = "", asset: str = "") -> str:
+        tags = {PARENT: parent, TRAINING: training, ASSET: asset}
+        record = RunRecord({key: value for key, value in tags.items() if value}, {}, {"settings.yaml": b"seed: 17"})
+        tracker = MlflowTracker(settings.tracking_url, settings.tracking.experiment, name, settings.run_files, record)
+        run_id = tracker.start()
+        tracker.end()
+        return run_id
+
+    dagster_run, evaluation = run("Dagster run 1"), run("Dagster run 2")
+    training = run("training", dagster_run, asset="lora_adapter")
+    scoring = run("scoring", evaluation, training, "eval_scores")
+    base = run("base bf16", scoring, asset="scored_model")
+    benchmark = run("retrieval", evaluation, asset="retrieval_scores")
+    others = run("Dagster run 3")
+    refused = run("refused", others, asset="lora_adapter")
+    registry = ModelRegistry(settings)
+    registry.move("champion", registry.register(released(settings.home, mlflow_run_id=training)))
+    later = time.time() + 31 * 24 * 3600
+    assert disposable(settings) == []
+    gone = {item.run: item.path for item in disposable(settings, later)}
+    assert gone.keys() == {benchmark, others, refused}
+    assert all(path.is_dir() for path in gone.values())
+    delete(settings, disposable(settings, later))
+    client = MlflowClient(tracking_uri=settings.tracking_url)
+    left = {one.info.run_id for one in client.search_runs(["1"])}
+    assert left == {dagster_run, evaluation, training, scoring, base}
+    assert not any(path.exists() for path in gone.values())
 
 
 def test_old_logs_and_checkpoints_go_and_a_long_log_keeps_its_end(settings):

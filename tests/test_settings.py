@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from ragtune.backends.minilm import MiniLmEmbedder
 from ragtune.errors import SettingsError
-from ragtune.settings import child_environment, load_settings
+from ragtune.settings import MINILM_TOKENS, child_environment, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +33,50 @@ def test_a_value_out_of_range_is_refused_with_what_was_found(monkeypatch: pytest
     monkeypatch.setenv("RAGTUNE_EVALUATION__ALPHA", "2")
     with pytest.raises(SettingsError, match=r"evaluation.alpha' has '2'"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "dataset: {test_share: 0.5, gate_share: 0.4, validation_share: 0.2}",
+            r"^dataset: test_share 0\.5, gate_share 0\.4 and validation_share 0\.2 add up to 1\.1, .* less than 1",
+        ),
+        ("dataset: {test_share: 0.5, gate_share: 0.4, validation_share: 0.1}", r"add up to 1, which leaves nothing"),
+        ("dataset: {min_pairs: 500, max_pairs: 400}", r"min_pairs is 500 and max_pairs 400, .* raise max_pairs"),
+        ("chunking: {max_tokens: 64, overlap_tokens: 64}", r"overlap_tokens is 64 and max_tokens 64, .* lower overlap"),
+        (
+            "chunking: {max_tokens: 1000}",
+            r"^chunking\.max_tokens is 1000, but the packaged embedder reads only the first 256 tokens.* at most 256",
+        ),
+        (
+            "{training: {batch_size: 64}, dataset: {max_pairs: 50}}",
+            r"training\.batch_size is 64 and dataset\.max_pairs 50, .* lower training\.batch_size",
+        ),
+        (
+            "{answer: {max_tokens: 512}, engine: {max_model_len: 512}}",
+            r"answer\.max_tokens is 512 and engine\.max_model_len 512, which leaves no room .* lower answer\.",
+        ),
+        ("embedder: {question_prefix: 'query: '}", r"^embedder: the packaged embedder was trained without prefixes"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_refused_with_the_way_out(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "ragtune.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=message) as error:
+        load_settings()
+    assert "ragtune.yaml" in str(error.value)
+    assert "judge" not in str(error.value), "only what is wrong is shown, not the whole section"
+
+
+def test_what_fits_another_back_end_is_accepted() -> None:
+    load_settings({"chunking": {"max_tokens": 1000}, "embedder": {"backend": "sentence-transformers", "model": "x"}})
+    load_settings({"answer": {"max_tokens": 4000}, "engine": {"backend": "openai", "url": "http://127.0.0.1:9/v1"}})
+
+
+def test_the_limit_of_the_packaged_embedder_is_the_one_that_it_cuts_at() -> None:
+    assert MiniLmEmbedder.max_tokens == MINILM_TOKENS
 
 
 def test_a_configuration_file_that_is_not_there_is_an_error_not_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:

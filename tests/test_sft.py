@@ -1,3 +1,4 @@
+import json
 import shutil
 import signal
 import subprocess
@@ -68,6 +69,19 @@ def test_mlflow_holds_parameters_curve_and_adapter(trained: tuple[Path, AdapterR
     assert run.data.params["learning_rate"] == "0.01"
     assert len(client.get_metric_history(report.mlflow_run_id, "loss")) == 12
     assert list((folder / "runs").rglob("adapter_model.safetensors"))
+
+
+def test_answers_of_each_validation_are_logged_as_a_table(tiny: Path, tmp_path: Path) -> None:
+    tracker = MlflowTracker(f"sqlite:///{tmp_path}/ml/mlflow.db", "tests", "tiny", tmp_path / "runs")
+    job = TrainingJob(tiny, changed(eval_every=6), 7, tmp_path / "out", tmp_path / "resume")
+    questions = [replace(talk, evidence="the default") for talk in talks(3)]
+    report = train_adapter(job, talks(40), questions, tracker, ONE_CORE)
+    folder = tmp_path / "runs" / report.mlflow_run_id / "artifacts" / "samples"
+    assert sorted(path.name for path in folder.iterdir()) == [f"step-00{step:04d}.json" for step in (0, 6, 12)]
+    table = json.loads((folder / "step-000012.json").read_text())
+    assert table["columns"] == ["prompt", "target", "answer"]
+    assert [row[1] for row in table["data"]] == [talk.messages[-1].content for talk in talks(3)]
+    assert all(isinstance(row[2], str) for row in table["data"])
 
 
 def test_a_killed_training_continues_from_its_last_complete_checkpoint(tiny: Path, tmp_path: Path) -> None:

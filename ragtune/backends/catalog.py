@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from ragtune.answer.lines import LineSimilarity
 from ragtune.backends.elastic_index import ElasticIndex
-from ragtune.backends.embedders import OpenAiEmbedder, Prefixes, SentenceTransformersEmbedder
+from ragtune.backends.embedders import OPENAI_TOKENS, OpenAiEmbedder, Prefixes, SentenceTransformersEmbedder
 from ragtune.backends.engines import OpenAIEngine, VllmEngine
 from ragtune.backends.evidence.model import packaged_evidence
 from ragtune.backends.lance_index import LanceIndex
@@ -29,7 +29,8 @@ def _embedder(settings: EmbedderSettings, threads: int, device: str, allow_downl
     prefixes = Prefixes(settings.question_prefix, settings.passage_prefix)
     if settings.backend == "openai":
         key = settings.api_key.get_secret_value()
-        return OpenAiEmbedder(settings.url, settings.model, key, settings.batch_size, prefixes=prefixes)
+        limit = settings.max_tokens or OPENAI_TOKENS
+        return OpenAiEmbedder(settings.url, settings.model, key, settings.batch_size, limit, prefixes)
     return SentenceTransformersEmbedder(settings.model, settings.batch_size, allow_download, prefixes)
 
 

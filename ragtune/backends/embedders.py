@@ -26,6 +26,10 @@ class Prefixes:
         return f"{model} ({self.question!r}, {self.passage!r})" if self.question or self.passage else model
 
 
+OPENAI_TOKENS = 512
+"""Tokens that a server's model is taken to read, unless the settings say more: the limit of BERT's descendants."""
+
+
 class SentenceTransformersEmbedder(Embedder):
     """Any sentence-transformers model: a local folder, or a hub name that is already in the cache."""
 
@@ -84,7 +88,7 @@ class OpenAiEmbedder(Embedder):
         model: str,
         api_key: str,
         batch_size: int,
-        max_tokens: int = 512,
+        max_tokens: int = OPENAI_TOKENS,
         prefixes: Prefixes = Prefixes(),
     ) -> None:
         from openai import OpenAI

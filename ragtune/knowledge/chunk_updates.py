@@ -9,11 +9,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ragtune.errors import SettingsError
 from ragtune.knowledge import chunking, duplicates, structure
 from ragtune.knowledge.chunking import ChunksByVersion, chunk_documents
 from ragtune.ports import Embedder, Progress, silent
 from ragtune.records import Chunk, Document, content_id
-from ragtune.settings import Settings
+from ragtune.settings import Settings, too_long_for
 from ragtune.store.artifacts import write_atomically
 from ragtune.text import normal_form, segments, sentences, whitespace
 
@@ -23,7 +24,15 @@ _CODE = (chunking, duplicates, structure, normal_form, segments, sentences, whit
 def chunk_changed(
     documents: Sequence[Document], settings: Settings, embedder: Embedder, progress: Progress = silent
 ) -> list[Chunk]:
-    """Return the chunks of all documents as `chunk_documents` does, but chunk only new and changed documents."""
+    """Return the chunks of all documents as `chunk_documents` does, but chunk only new and changed documents.
+
+    Raises SettingsError if chunks may be longer than what the embedder reads.
+    """
+    if settings.chunking.max_tokens > embedder.max_tokens:
+        raise SettingsError(
+            f"{too_long_for(settings.chunking.max_tokens, embedder.max_tokens, f'the embedder {embedder.name}')}.",
+            fix="if a server's model reads more, say so in embedder.max_tokens",
+        )
     path, recipe = settings.home / "library" / "cuttings.jsonl", _recipe_hash(settings, embedder)
     stored = _read(path, recipe)
     versions_before = set(stored)

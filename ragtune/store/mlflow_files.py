@@ -8,10 +8,15 @@ tracker writes into it.
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 from ragtune.settings import Settings
 
 SCHEME = "mlflow-artifacts:/"
+ASSET, TRAINING, PARENT = "ragtune.asset", "ragtune.training_run", "mlflow.parentRunId"
+"""Tags: the asset that a run computed, the run that trained the model behind it, and MLflow's own for the run above."""
+_PAGE = 1000
+"""Runs of one request; MLflow's largest is 50,000."""
 _OLD_FOLDER = "/mlflow/runs"
 """What the stored places ended with before they were relative."""
 _PORTABLE = (
@@ -48,6 +53,31 @@ def make_portable(url: str) -> None:
 def store_files(folder: Path, artifact_uri: str, name: str, files: Path) -> None:
     """Copy a folder to the files of a run, as `name`; `files` is the folder that the scheme stands for."""
     shutil.copytree(folder, files / artifact_uri.removeprefix(SCHEME) / name, dirs_exist_ok=True)
+
+
+def search_runs(client: Any, experiment_id: str, condition: str = "", limit: int = 0) -> list[Any]:
+    """Return the runs that fulfil the condition, the newest first; a limit of 0 returns all of them."""
+    runs: list[Any] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], condition, max_results=limit or _PAGE, page_token=token)
+        runs += page
+        token = page.token
+        if not token or (limit and len(runs) >= limit):
+            return runs
+
+
+def runs_about(runs: list[Any], training: set[str]) -> set[str]:
+    """Return the ids of the runs that belong to these trainings: with what measured their models, above and below.
+
+    A run above holds what one run of Dagster did, so it is kept for one of them, and the others below it are not.
+    """
+    about = {
+        run.info.run_id for run in runs if run.info.run_id in training or run.data.tags.get(TRAINING, "") in training
+    }
+    below = {run.info.run_id for run in runs if run.data.tags.get(PARENT, "") in about}
+    above = {run.data.tags.get(PARENT, "") for run in runs if run.info.run_id in about}
+    return about | below | above
 
 
 def delete_run(settings: Settings, run_id: str) -> Path:

@@ -10,7 +10,7 @@ from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore, scratch_name
 from ragtune.store.disk_use import disk_bytes
 from ragtune.store.home_lock import exclusive
-from ragtune.store.mlflow_files import delete_run
+from ragtune.store.mlflow_files import delete_run, runs_about, search_runs
 from ragtune.store.registry import ModelRegistry, RegistryEntry, read_manifest
 from ragtune.store.versions_in_use import versions_in_use
 
@@ -102,15 +102,16 @@ def _model_folders(models: Path, entries: Iterable[RegistryEntry]) -> Iterator[D
 
 
 def _runs(settings: Settings, kept: Iterable[RegistryEntry], before: float) -> Iterator[Disposable]:
-    """Yield the ended runs of MLflow in the home that no kept version was trained in."""
+    """Yield the ended runs of MLflow in the home that are about no kept version."""
     if settings.run_files is None or not settings.run_files.is_dir():
         return
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=settings.tracking_url)
     experiment = client.get_experiment_by_name(settings.tracking.experiment)
-    needed = {read_manifest(Path(entry.folder)).mlflow_run_id for entry in kept}
-    for run in client.search_runs([experiment.experiment_id]) if experiment else []:
+    runs = search_runs(client, experiment.experiment_id) if experiment else []
+    needed = runs_about(runs, {read_manifest(Path(entry.folder)).mlflow_run_id for entry in kept} - {""})
+    for run in runs:
         ended = (run.info.end_time or 0) / 1000
         if ended and ended < before and run.info.run_id not in needed:
             folder = settings.run_files / run.info.run_id

@@ -1,11 +1,14 @@
 """`experiment`: starts, pauses and stops comparisons of models on real users, and says where they stand."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from ragtune.errors import ExperimentError
 from ragtune.experiments.assignment import RAMP, shares_at
 from ragtune.experiments.control import replay_decision, run_once
 from ragtune.experiments.outcomes import METRICS
@@ -20,7 +23,33 @@ from ragtune.store.registry import ModelRegistry
 from ragtune_serving.audit import record_command
 from ragtune_serving.terminal import out, print_json
 
-app = typer.Typer(help="Compare models on real users.", no_args_is_help=True)
+OF_USERS = ("start", "status", "stop", "pause", "resume", "ramp", "look", "replay")
+"""Commands of `experiment` that somebody may look for in `experiments`."""
+OF_RUNS = ("show", "compare", "repeat")
+"""Commands of `experiments` that somebody may look for in `experiment`."""
+
+
+def pointing_to(command: str, others: Sequence[str]) -> type[TyperGroup]:
+    """Return a group of commands that names `ragtune COMMAND` if somebody asks for one of the commands there."""
+
+    class Pointing(TyperGroup):
+        def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+            if args and args[0] in others:
+                raise ExperimentError(
+                    f"`{ctx.command_path}` has no command '{args[0]}'.",
+                    f"one of {', '.join(self.list_commands(ctx))}",
+                    f"`ragtune {' '.join([command, *args])}`; `ragtune --help` says what the two are about",
+                )
+            return super().resolve_command(ctx, args)
+
+    return Pointing
+
+
+app = typer.Typer(
+    cls=pointing_to("experiments", OF_RUNS),
+    help="A/B tests: compare released models on real users. (Tracked runs of training: `ragtune experiments`.)",
+    no_args_is_help=True,
+)
 Name = Annotated[str, typer.Argument(help="the experiment")]
 Json = Annotated[bool, typer.Option("--json", help="print as JSON")]
 

@@ -33,7 +33,7 @@ from ragtune.store.artifacts import MANIFEST
 # Linear layers in one block of a Llama: four of attention, three of the feed-forward network.
 _LINEAR_LAYERS = 7
 # Memory that quantising takes, in multiples of the bf16 weights; chosen by hand, not measured.
-_MEMORY_PER_WEIGHT = 4
+MEMORY_PER_WEIGHT = 4
 # Group sizes that the error message may suggest: the usual powers of two.
 _GROUP_SIZES = (16, 32, 64, 128, 256)
 
@@ -130,7 +130,7 @@ def _compress(
     device = chosen_device(machine.device)
     use_threads(machine.threads)
     weight_bytes = sum(path.stat().st_size for path in merged.glob("*.safetensors"))
-    require_memory(weight_bytes * _MEMORY_PER_WEIGHT + GIB, "Quantising")
+    require_memory(weight_bytes * MEMORY_PER_WEIGHT + GIB, "Quantising")
     require_disk(out, weight_bytes, "quantising")
     layers = _LINEAR_LAYERS * int(check_model_folder(merged)["num_hidden_layers"])
     with _log_as_progress(layers, progress):

@@ -27,6 +27,7 @@ from ragtune.model.examples.tokens import Tokenized, batch_order, tokenize
 from ragtune.model.training.adapters import WEIGHTS, earlier_adapter, load_adapter
 from ragtune.model.training.checkpoints import fingerprint, newest_checkpoint, open_run
 from ragtune.model.training.report import REPORT, AdapterReport
+from ragtune.model.training.samples import log_samples
 from ragtune.model.training.tracking import Tracker
 from ragtune.model.training.validation import BEST, BestCheckpoint, best_step, generated_answers
 from ragtune.ports import Progress, silent
@@ -160,7 +161,7 @@ def build_trainer(
     if not settings.dropout:
         fuse_adapters(trainer.model)
     callback.counts = trainer.counts
-    callback.validator = _validator(job, data, trainer.model)
+    callback.validator = log_samples(_validator(job, data, trainer.model), tracker, lambda: callback.plan.steps)
     return trainer, callback
 
 

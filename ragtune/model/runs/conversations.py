@@ -1,0 +1,24 @@
+"""The conversations that a training or a quantisation read, as one file of its run: repeating it needs no index."""
+
+import gzip
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from pydantic import TypeAdapter
+
+from ragtune.model.examples.example import TrainingExample
+
+CONVERSATIONS_FILE = "conversations.json.gz"
+"""File of a run: for a training a list of those to train on and one of those to validate on, else a list of one."""
+
+
+def packed(lists: Sequence[Sequence[TrainingExample]]) -> bytes:
+    """Return lists of conversations as compressed JSON; equal lists give equal bytes."""
+    rows = [[asdict(example) for example in examples] for examples in lists]
+    return gzip.compress(json.dumps(rows, sort_keys=True).encode(), mtime=0)
+
+
+def unpacked(content: bytes) -> list[list[TrainingExample]]:
+    """Return the lists that `packed` compressed."""
+    return TypeAdapter(list[list[TrainingExample]]).validate_json(gzip.decompress(content))
