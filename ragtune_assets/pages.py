@@ -245,7 +245,9 @@ def adapter_page(report: AdapterReport, mlflow: str) -> Page:
         "refused": [(float(validation.step), validation.refused) for validation in report.validations],
     }
     validations = {"validation": curve(shares, "Validation", "step", "share")} if report.validations else {}
+    warnings = {"warnings": "\n".join(report.warnings)} if report.warnings else {}
     return {
+        **warnings,
         "loss": curve(losses, "Training loss", "step", "cross entropy"),
         **validations,
         "steps": report.steps,

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -79,9 +80,22 @@ def test_an_adapter_that_is_not_plain_lora_is_refused(tiny: Path, adapter: Path,
         merge_adapter(tiny, tmp_path, tmp_path / "merged")
 
 
-def test_the_scale_is_alpha_over_rank(tiny: Path, adapter: Path, tmp_path: Path) -> None:
-    import shutil
+def test_an_adapter_or_a_sum_that_is_not_finite_is_refused(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
 
+    weights = load_file(adapter / "adapter_model.safetensors")
+    name = min(name for name in weights if "lora_B" in name)
+    for value, message in ((float("nan"), "adapter_model.safetensors are NaN"), (3e38, "model.safetensors are NaN")):
+        broken = shutil.copytree(adapter, tmp_path / "broken", dirs_exist_ok=True)
+        a = name.replace("lora_B", "lora_A")
+        changed = {**weights, name: weights[name].float().fill_(value), a: weights[a].float().fill_(10.0)}
+        save_file(changed, broken / "adapter_model.safetensors")
+        with pytest.raises(ModelError, match=rf"1 of \d+ tensors of \S+/{message} or infinite[\s\S]*learning_rate"):
+            merge_adapter(tiny, broken, tmp_path / "merged")
+        assert not (tmp_path / "merged").exists()
+
+
+def test_the_scale_is_alpha_over_rank(tiny: Path, adapter: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     weaker = shutil.copytree(adapter, tmp_path / "weaker")

@@ -11,6 +11,7 @@ from typing import Any
 
 from ragtune.errors import ModelError
 from ragtune.model.base.capacity import require_disk
+from ragtune.model.base.finite import require_finite
 from ragtune.model.base.folder_checks import check_model_folder
 from ragtune.model.base.folders import atomic_folder, copy_companions
 from ragtune.ports import Progress, silent
@@ -25,7 +26,8 @@ _UNSUPPORTED = ("use_dora", "fan_in_fan_out", "modules_to_save", "rank_pattern",
 def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress = silent) -> Path:
     """Write the base model with the adapter added to its weights to `out`, in the base's format, and return `out`.
 
-    Raises ModelError if the adapter is not plain LoRA, belongs to another base model or has unused tensors.
+    Raises ModelError if the adapter is not plain LoRA, belongs to another base model or has unused tensors, or if a
+    weight of the base, of the adapter or of their sum is NaN or infinite.
     """
     from safetensors import safe_open
     from safetensors.torch import save_file
@@ -47,6 +49,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress = sil
             for name in tensors.keys() & matrices.keys():
                 tensors[name] = _merged_weight(name, tensors[name], matrices[name], scale)
                 merged_names.add(name)
+            require_finite(tensors.items(), file)
             save_file(tensors, scratch / file.name, metadata=metadata)
         unused = matrices.keys() - merged_names
         if unused:
@@ -97,6 +100,7 @@ def _lora_matrices(adapter: Path) -> dict[str, tuple[Any, Any]]:
     matrices = {f"{layer.removeprefix(_PREFIX)}.weight": (tensors[layer + _A], tensors[layer + _B]) for layer in layers}
     if not matrices or len(matrices) * 2 != len(tensors):
         raise ModelError(f"{path} holds {len(tensors)} tensors, {len(matrices)} of them pairs of LoRA matrices.")
+    require_finite(tensors.items(), path)
     return matrices
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ragtune.errors import ModelError
+from ragtune.model.base.finite import require_finite
 from ragtune.model.training.report import REPORT
 from ragtune.settings import TrainingSettings
 from ragtune.store.artifacts import write_json
@@ -45,7 +46,7 @@ def earlier_adapter(settings: TrainingSettings) -> Path | None:
 
 
 def load_adapter(model: Any, weights: Path) -> None:
-    """Load the weights of an earlier adapter into a PEFT model; raise ModelError if they do not fit it.
+    """Load the weights of an earlier adapter into a PEFT model; raise ModelError if they do not fit or are not finite.
 
     If the model has a larger rank, the adapter fills the first part of each matrix. The rest of A stays as it was
     drawn and the rest of B zero, so that the model begins as the earlier adapter left it.
@@ -54,6 +55,7 @@ def load_adapter(model: Any, weights: Path) -> None:
     from safetensors.torch import load_file
 
     earlier, current = load_file(weights), get_peft_model_state_dict(model)
+    require_finite(earlier.items(), weights)
     tensors = {name: _widened(tensor, current[name]) if name in current else tensor for name, tensor in earlier.items()}
     try:
         mismatch = set_peft_model_state_dict(model, tensors)

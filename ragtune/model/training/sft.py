@@ -15,7 +15,6 @@ from ragtune.model.base.capacity import (
     GIB,
     Machine,
     chosen_device,
-    require_disk,
     require_memory,
     use_threads,
 )
@@ -24,11 +23,19 @@ from ragtune.model.base.folder_checks import check_model_folder
 from ragtune.model.base.folders import atomic_folder
 from ragtune.model.base.loading import load_model, load_tokenizer
 from ragtune.model.examples.tokens import Tokenized, batch_order, tokenize
-from ragtune.model.training.adapters import WEIGHTS, earlier_adapter, load_adapter
-from ragtune.model.training.checkpoints import fingerprint, newest_checkpoint, open_run
+from ragtune.model.training.adapters import earlier_adapter, load_adapter
+from ragtune.model.training.checkpoints import (
+    KEPT,
+    best_weights,
+    checkpoint_bytes,
+    fingerprint,
+    newest_checkpoint,
+    open_run,
+    require_disk_for_training,
+)
 from ragtune.model.training.report import REPORT, AdapterReport
 from ragtune.model.training.tracking import Tracker
-from ragtune.model.training.validation import BEST, BestCheckpoint, best_step, generated_answers
+from ragtune.model.training.validation import BestCheckpoint, best_step, generated_answers
 from ragtune.ports import Progress, silent
 from ragtune.settings import TrainingSettings
 from ragtune.store.artifacts import write_json
@@ -36,8 +43,6 @@ from ragtune.store.artifacts import write_json
 # Steps over which the reported final loss is averaged, because the loss of one batch says little. Chosen by hand,
 # not sensitive.
 _FINAL_STEPS = 10
-# Disk for two checkpoints and the adapter. Chosen by hand, not measured.
-_CHECKPOINT_BYTES = 300 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +90,14 @@ def train_adapter(
     data, dropped = _tokenized(job, examples, validation)
     earlier = earlier_adapter(settings)
     _check_capacity(job, data.rows, device)
-    run_id = open_run(job.checkpoints, fingerprint(job.base, earlier, data.rows, settings, job.seed), tracker)
+    identity = fingerprint(job.base, earlier, data.rows, settings, job.seed)
+    run_id = open_run(job.checkpoints, identity, tracker, progress)
     tracker.log_params({**settings.model_dump(), "seed": job.seed, "examples": len(data.rows), "base": job.base.name})
     try:
         trainer, callback = build_trainer(job, data, device, tracker, progress)
+        require_disk_for_training(job.checkpoints, job.out, callback.checkpoint_bytes)
         resumed_from = _train(trainer, callback, job.checkpoints, progress)
-        best = best_step(callback.validations)
-        if best != trainer.state.global_step and callback.validations:
-            load_adapter(trainer.model, job.checkpoints / BEST / WEIGHTS)
+        best = _load_best(trainer, callback, job.checkpoints, progress)
         report = AdapterReport(
             **_progress_facts(trainer, callback),
             examples=sum(row.conversations for row in data.rows),
@@ -104,7 +109,7 @@ def train_adapter(
             mlflow_run_id=run_id,
             planned_steps=callback.plan.total,
             validations=tuple(callback.validations),
-            best_step=best if callback.validations else trainer.state.global_step,
+            best_step=best,
         )
         _write_adapter(trainer.model, data.tokenizer, report, job.out)
         tracker.log_metrics({"validation_loss": report.validation_loss, "train_seconds": report.seconds}, report.steps)
@@ -160,6 +165,7 @@ def build_trainer(
     if not settings.dropout:
         fuse_adapters(trainer.model)
     callback.counts = trainer.counts
+    callback.checkpoint_bytes = checkpoint_bytes(_trainable(trainer.model), job.base)
     callback.validator = _validator(job, data, trainer.model)
     return trainer, callback
 
@@ -232,8 +238,7 @@ def _arguments(job: TrainingJob, device: str, batch_size: int, steps: int) -> An
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=settings.checkpoint_every,
-        # Two, so that one complete checkpoint remains if the run is killed while it writes the next.
-        save_total_limit=2,
+        save_total_limit=KEPT,
         prediction_loss_only=True,
         report_to="none",
         disable_tqdm=True,
@@ -251,7 +256,7 @@ def _train(trainer: Any, callback: Any, checkpoints: Path, progress: Progress) -
         return 0
     folder, record = checkpoint
     callback.restore(record)
-    if callback.plan.over:
+    if callback.over:
         # The run was killed after its last step: only the adapter remains to be written.
         trainer._load_from_checkpoint(str(folder))
         trainer.state.global_step = record["step"]
@@ -260,8 +265,20 @@ def _train(trainer: Any, callback: Any, checkpoints: Path, progress: Progress) -
     return int(record["step"])
 
 
+def _load_best(trainer: Any, callback: Any, checkpoints: Path, progress: Progress) -> int:
+    """Load the adapter of the best validation into the trainer's model if it is another one; return its step."""
+    last, best = int(trainer.state.global_step), best_step(callback.validations)
+    if not callback.validations or best == last:
+        return last
+    weights = best_weights(checkpoints, progress)
+    if weights is None:
+        return last
+    load_adapter(trainer.model, weights)
+    return best
+
+
 def _check_capacity(job: TrainingJob, rows: Sequence[Tokenized], device: str) -> None:
-    """Raise ResourceError if memory or disk are too small for the training."""
+    """Raise ResourceError if the memory is too small for the training."""
     weight_bytes = sum(path.stat().st_size for path in job.base.glob("*.safetensors"))
     config = check_model_folder(job.base)
     tokens = max(len(row.input_ids) for row in rows) * min(job.settings.batch_size, len(rows))
@@ -270,7 +287,6 @@ def _check_capacity(job: TrainingJob, rows: Sequence[Tokenized], device: str) ->
     layer_bytes = 2 * (12 * config["hidden_size"] + 5 * config["intermediate_size"])
     layers = 1 if job.settings.gradient_checkpointing else config["num_hidden_layers"]
     require_memory(int(weight_bytes * 1.3 + tokens * layer_bytes * layers * 1.5 + GIB), "Training", device)
-    require_disk(job.out, _CHECKPOINT_BYTES, "training with its checkpoints")
 
 
 def _progress_facts(trainer: Any, callback: Any) -> dict[str, Any]:
@@ -287,8 +303,13 @@ def _progress_facts(trainer: Any, callback: Any) -> dict[str, Any]:
         "final_loss": sum(final_losses) / len(final_losses) if final_losses else float("nan"),
         "losses": tuple((int(step), float(loss)) for step, loss in callback.losses),
         "stopped_by": "patience" if not plan.over else "max_steps" if plan.steps >= plan.max_steps else "minutes",
-        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "trainable_parameters": _trainable(trainer.model),
+        "warnings": tuple(callback.warnings),
     }
+
+
+def _trainable(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def _write_adapter(model: Any, tokenizer: Any, report: AdapterReport, out: Path) -> None:

@@ -14,6 +14,8 @@ from transformers import TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
 from ragtune.errors import ModelError
+from ragtune.model.base.capacity import require_disk
+from ragtune.model.training.losses import divergence
 from ragtune.model.training.validation import BestCheckpoint, Validation
 from ragtune.ports import Progress
 from ragtune.store.artifacts import folder_files, write_json
@@ -33,8 +35,8 @@ _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "l
 def raise_not_finite(what: str, step: int, args: Any) -> NoReturn:
     """Raise ModelError: training cannot go on from here, and the checkpoints are from before."""
     raise ModelError(
-        f"At step {step} {what} is not finite, at a peak learning rate of {args.learning_rate:g}.",
-        expected="finite numbers; the weights are as they were before this step",
+        f"Training stopped at step {step}: {what} is not finite, at a peak learning rate of {args.learning_rate:g}.",
+        expected="finite numbers",
         fix=f"lower training.learning_rate; the last good checkpoint is in {args.output_dir}",
     )
 
@@ -100,9 +102,16 @@ class ProgressCallback(TrainerCallback):
         self.plan, self.tracker, self.progress = plan, tracker, progress
         self.losses: list[tuple[int, float]] = []
         self.counts: dict[str, int] = {}
+        self.warnings: list[str] = []
+        self.checkpoint_bytes = 0
         self.validations: list[Validation] = []
         self.validator: BestCheckpoint | None = None
         self.began = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether the training is complete: the last step was taken, or patience ended it."""
+        return self.plan.over or (self.validator is not None and self.validator.gives_up(self.validations))
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Continue from the record that `on_save` wrote into a checkpoint."""
@@ -110,11 +119,12 @@ class ProgressCallback(TrainerCallback):
         self.losses = [(int(step), float(loss)) for step, loss in saved["losses"]]
         self.validations = [Validation(**row) for row in saved["validations"]]
         self.counts.update(saved["counted"])
+        self.warnings = list(saved["warnings"])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Validate before the first step, so that the curve begins with the value before training."""
         if not self.validations:
-            self._validate(control)
+            self._validate()
         self.began = time.monotonic()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
@@ -123,17 +133,28 @@ class ProgressCallback(TrainerCallback):
         if bad:
             raise_not_finite(f"the gradient of {len(bad)} tensors", self.plan.steps + 1, args)
 
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Stop before a weight that is not finite reaches a checkpoint."""
+        bad = [name for name, p in model.named_parameters() if p.requires_grad and not p.isfinite().all()]
+        if bad:
+            raise_not_finite(f"the weight of {len(bad)} tensors", self.plan.steps + 1, args)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Count the step; validate if it is time; stop after the last step or without progress, with a checkpoint."""
+        """Count the step; validate if it is time; stop after the last step or without progress, with a checkpoint.
+
+        Raises ResourceError if the disk has no room for the checkpoint that is due.
+        """
         was_planned = self.plan.total
         self.plan.record(time.monotonic() - self.began)
         if self.plan.total and not was_planned:
             self.tracker.log_metrics({"planned_steps": float(self.plan.total)}, self.plan.steps)
         self.progress(f"training, step {self.plan.steps} of {self.plan.total or '?'}", int(self.plan.share * 100), 100)
         if self.validator is not None and (self.plan.steps % self.validator.every == 0 or self.plan.over):
-            self._validate(control)
-        if self.plan.over:
+            self._validate()
+        if self.over:
             control.should_training_stop = control.should_save = True
+        if control.should_save:
+            require_disk(Path(args.output_dir), self.checkpoint_bytes, "the next checkpoint")
         self.began = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
@@ -143,6 +164,7 @@ class ProgressCallback(TrainerCallback):
             logs["num_tokens"] = self.counts.get("tokens", 0)
         if "loss" in logs:
             self.losses.append((state.global_step, float(logs["loss"])))
+            self._warn_if_diverging()
         self.tracker.log_metrics(
             {k: float(v) for k, v in logs.items() if isinstance(v, int | float)}, state.global_step
         )
@@ -157,11 +179,12 @@ class ProgressCallback(TrainerCallback):
             "losses": self.losses,
             "validations": [asdict(validation) for validation in self.validations],
             "counted": self.counts,
+            "warnings": self.warnings,
             "files": folder_files(folder),
         }
         write_json(folder / CLOCK, record)
 
-    def _validate(self, control: Any) -> None:
+    def _validate(self) -> None:
         if self.validator is None:
             return
         validation = self.validator.validate(self.plan.steps, self.validations)
@@ -169,8 +192,13 @@ class ProgressCallback(TrainerCallback):
         self.tracker.log_metrics(
             {"validation_right": validation.right, "validation_refused": validation.refused}, validation.step
         )
-        if self.validator.gives_up(self.validations):
-            control.should_training_stop = control.should_save = True
+
+    def _warn_if_diverging(self) -> None:
+        """Record and report once that the loss diverges."""
+        warning = "" if self.warnings else divergence([loss for _, loss in self.losses])
+        if warning:
+            self.warnings.append(f"Step {self.plan.steps}: {warning}")
+            self.progress(self.warnings[-1], 0, 0)
 
 
 class Collator:

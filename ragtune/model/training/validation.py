@@ -8,7 +8,7 @@ from typing import Any
 from ragtune.answer.refusals import is_refusal
 from ragtune.model.base.conversations import Example, render_chat
 from ragtune.model.base.folders import atomic_folder
-from ragtune.store.artifacts import write_json
+from ragtune.store.artifacts import folder_files, write_json
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune.text.words import content_words
 
@@ -66,7 +66,7 @@ class BestCheckpoint:
         if all(validation.right > other.right for other in earlier):
             with atomic_folder(self.folder / BEST) as scratch:
                 self.save(scratch)
-                write_json(scratch / RECORD, asdict(validation))
+                write_json(scratch / RECORD, {**asdict(validation), "files": folder_files(scratch)})
         return validation
 
     def gives_up(self, validations: Sequence[Validation]) -> bool:
