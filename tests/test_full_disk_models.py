@@ -16,8 +16,8 @@ from ragtune.model.compression.quantization import quantize_w4a16
 from ragtune.model.training.report import read_report
 from ragtune.model.training.sft import TrainingJob, train_adapter
 from ragtune.model.training.tracking import Tracker
+from ragtune.model_settings import QuantizationSettings, TrainingSettings
 from ragtune.ports import Progress
-from ragtune.settings import QuantizationSettings, TrainingSettings
 from ragtune.store.disk_use import is_disk_full
 from tests.support.small_disk import fill
 from tests.support.tiny_llama import make_tiny_llama, talks

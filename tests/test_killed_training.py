@@ -23,8 +23,8 @@ from ragtune.model.training.report import AdapterReport, read_report
 from ragtune.model.training.sft import TrainingJob, train_adapter
 from ragtune.model.training.tracking import Tracker
 from ragtune.model.training.trainer import CLOCK
+from ragtune.model_settings import TrainingSettings
 from ragtune.ports import Progress, silent
-from ragtune.settings import TrainingSettings
 from tests.support.small_disk import fill
 from tests.support.tiny_llama import make_tiny_llama, talks
 
@@ -36,6 +36,8 @@ SETTINGS = TrainingSettings(
     learning_rate=0.01,
     dropout=0.1,  # draws random numbers in every step
     eval_every=4,
+    eval_answers=4,
+    metric_for_best_model="right",
     validation_examples=4,
 )
 KILLS = 5

@@ -8,7 +8,7 @@ from ragtune.errors import ModelError
 from ragtune.model.base import pretrained
 from ragtune.model.base.loading import load_model, load_tokenizer
 from ragtune.model.base.merge import merge_adapter
-from ragtune.settings import BaseModelSettings
+from ragtune.model_settings import BaseModelSettings
 from ragtune.store.artifacts import ArtifactStore
 from tests.support.tiny_llama import make_tiny_llama, talks
 
@@ -34,14 +34,24 @@ def write_adapter(base: Path, out: Path, **knobs: object) -> Path:
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
+        elif "magnitude" in name:
+            weight.data *= 1 + torch.rand_like(weight)
     model.save_pretrained(out)
     return out
 
 
-def test_the_merge_computes_what_base_and_adapter_compute_together(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "knobs",
+    [{}, {"use_rslora": True}, {"use_dora": True}, {"use_dora": True, "use_rslora": True}],
+    ids=["LoRA", "rsLoRA", "DoRA", "both"],
+)
+def test_the_merge_computes_what_base_and_adapter_compute_together(
+    tiny: Path, tmp_path: Path, knobs: dict[str, bool]
+) -> None:
     import torch
     from peft import PeftModel
 
+    adapter = write_adapter(tiny, tmp_path / "lora", **knobs)
     merged = merge_adapter(tiny, adapter, tmp_path / "merged")
     ids = torch.tensor([load_tokenizer(tiny)(talks(1)[0].messages[1].content)["input_ids"]])
     with torch.no_grad():
@@ -72,10 +82,10 @@ def test_an_adapter_of_another_base_is_refused_and_leaves_nothing(tmp_path: Path
     assert [p.name for p in tmp_path.iterdir()] == ["shallow"]
 
 
-def test_an_adapter_that_is_not_plain_lora_is_refused(tiny: Path, adapter: Path, tmp_path: Path) -> None:
-    dora = write_adapter(tiny, tmp_path / "dora", use_dora=True)
-    with pytest.raises(ModelError, match="use_dora"):
-        merge_adapter(tiny, dora, tmp_path / "merged")
+def test_an_adapter_that_is_neither_lora_nor_dora_is_refused(tiny: Path, tmp_path: Path) -> None:
+    mixed = write_adapter(tiny, tmp_path / "mixed", rank_pattern={"q_proj": 2})
+    with pytest.raises(ModelError, match="rank_pattern"):
+        merge_adapter(tiny, mixed, tmp_path / "merged")
     with pytest.raises(ModelError, match="adapter_config"):
         merge_adapter(tiny, tmp_path, tmp_path / "merged")
 

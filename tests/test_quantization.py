@@ -8,7 +8,7 @@ from ragtune.model.base.capacity import Machine
 from ragtune.model.base.loading import load_model, load_tokenizer
 from ragtune.model.compression.quantization import quantize_w4a16, quantize_w8a8
 from ragtune.model.compression.weights import inspect_weights, storage_format, unpack_w4a16
-from ragtune.settings import QuantizationSettings
+from ragtune.model_settings import QuantizationSettings
 from tests.support.tiny_llama import make_tiny_llama, talks
 
 SETTINGS = QuantizationSettings(group_size=32, calibration_samples=4)

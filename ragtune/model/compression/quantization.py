@@ -27,8 +27,8 @@ from ragtune.model.base.folder_checks import check_model_folder
 from ragtune.model.base.folders import atomic_folder, copy_companions
 from ragtune.model.base.loading import load_model, load_tokenizer
 from ragtune.model.compression.weights import inspect_weights
+from ragtune.model_settings import QuantizationSettings
 from ragtune.ports import Progress, silent
-from ragtune.settings import QuantizationSettings
 from ragtune.store.artifacts import MANIFEST
 
 # Linear layers in one block of a Llama: four of attention, three of the feed-forward network.

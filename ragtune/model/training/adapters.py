@@ -4,6 +4,7 @@ The export is a command: `python -m ragtune.model.training.adapters ADAPTER OUT 
 """
 
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 
 from ragtune.errors import ModelError
 from ragtune.model.base.finite import require_finite
+from ragtune.model.base.merge import lora_scale
 from ragtune.model.training.report import REPORT
-from ragtune.settings import TrainingSettings
+from ragtune.model_settings import TrainingSettings
 from ragtune.store.artifacts import write_json
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -23,7 +25,8 @@ _MACHINE_FIELDS = ("base_model_name_or_path", "peft_version")
 def earlier_adapter(settings: TrainingSettings) -> Path | None:
     """Return the weight file of the adapter in `training.start_from`, or None if training starts from zero.
 
-    Raises ModelError if there is no adapter or its rank and alpha differ from the settings.
+    Raises ModelError if there is no adapter, or if its kind, its scale or the layers that it adapts do not fit the
+    settings.
     """
     if not settings.start_from:
         return None
@@ -35,12 +38,19 @@ def earlier_adapter(settings: TrainingSettings) -> Path | None:
             fix="correct training.start_from, or leave it empty to train a new adapter",
         )
     config = json.loads((folder / CONFIG).read_text())
-    rank, alpha = config["r"], config["lora_alpha"]
-    if rank > settings.rank or alpha * settings.rank != settings.alpha * rank:
+    rank, alpha, rslora = int(config["r"]), config["lora_alpha"], bool(config.get("use_rslora"))
+    if (rslora, bool(config.get("use_dora"))) != (settings.use_rslora, settings.use_dora):
         raise ModelError(
-            f"The adapter in {folder} has rank {rank} and alpha {alpha}.",
-            expected=f"at most training.rank {settings.rank}, and the alpha/rank of training.alpha {settings.alpha}",
-            fix="set training.rank to that of the adapter or a larger one, and training.alpha in proportion",
+            f"The adapter in {folder} has use_rslora: {rslora} and use_dora: {config.get('use_dora')}.",
+            expected=f"use_rslora: {settings.use_rslora} and use_dora: {settings.use_dora}, as in the settings",
+            fix="set training.use_rslora and training.use_dora to those of the adapter",
+        )
+    scales = lora_scale(rank, alpha, rslora), lora_scale(settings.rank, settings.alpha, rslora)
+    if rank > settings.rank or not math.isclose(*scales):
+        raise ModelError(
+            f"The adapter in {folder} has rank {rank} and alpha {alpha}, which is a scale of {scales[0]:g}.",
+            expected=f"at most training.rank {settings.rank}, and the scale {scales[1]:g} of training.alpha",
+            fix="set training.rank to that of the adapter or a larger one, and training.alpha to keep the scale",
         )
     return folder / WEIGHTS
 
@@ -66,7 +76,7 @@ def load_adapter(model: Any, weights: Path) -> None:
         raise ModelError(
             f"The adapter {weights} does not fit the base model: {len(missing)} tensors are missing, "
             f"{len(mismatch.unexpected_keys)} are unknown.",
-            expected="an adapter of all linear layers of this base model",
+            expected="an adapter of the same base model and of the layers in training.target_modules",
         )
 
 

@@ -13,8 +13,8 @@ from ragtune.model.examples.tokens import Tokenized
 from ragtune.model.training.adapters import WEIGHTS
 from ragtune.model.training.tracking import Tracker
 from ragtune.model.training.validation import BEST, RECORD
+from ragtune.model_settings import TrainingSettings
 from ragtune.ports import Progress, silent
-from ragtune.settings import TrainingSettings
 from ragtune.store.artifacts import MANIFEST, file_sha256, write_json
 
 _RUN = "run.json"

@@ -22,10 +22,9 @@ from ragtune.model.base.conversations import Example
 from ragtune.model.base.folder_checks import check_model_folder
 from ragtune.model.base.folders import atomic_folder
 from ragtune.model.base.loading import load_model, load_tokenizer
-from ragtune.model.examples.tokens import Tokenized, batch_order, tokenize
+from ragtune.model.examples.tokens import Tokenized, batch_order, pack, tokenize
 from ragtune.model.training.adapters import earlier_adapter, load_adapter
 from ragtune.model.training.checkpoints import (
-    KEPT,
     best_weights,
     checkpoint_bytes,
     fingerprint,
@@ -35,9 +34,9 @@ from ragtune.model.training.checkpoints import (
 )
 from ragtune.model.training.report import REPORT, AdapterReport
 from ragtune.model.training.tracking import Tracker
-from ragtune.model.training.validation import BestCheckpoint, best_step, generated_answers
+from ragtune.model.training.validation import BestCheckpoint, Measures, best_validation, generated_answers
+from ragtune.model_settings import TrainingSettings
 from ragtune.ports import Progress, silent
-from ragtune.settings import TrainingSettings
 from ragtune.store.artifacts import write_json
 
 # Steps over which the reported final loss is averaged, because the loss of one batch says little. Chosen by hand,
@@ -80,9 +79,9 @@ def train_adapter(
 ) -> AdapterReport:
     """Train a LoRA adapter on the last message of each conversation and write it with its report to `job.out`.
 
-    With validation by generation the adapter of the best validation is written, else the last one. A step learns
-    `settings.batch_size` examples, each with its siblings. Raises DatasetError if no example can be used, ModelError
-    if the base model is broken or a number is not finite, ResourceError if memory or disk are too small.
+    The adapter of the best validation is written, or the last one if there was none. Raises DatasetError if no example
+    can be used, ModelError if the base model is broken or a number is not finite, ResourceError if memory or disk are
+    too small.
     """
     device, threads, settings = chosen_device(machine.device), use_threads(machine.threads), job.settings
     check_model_folder(job.base)
@@ -102,7 +101,7 @@ def train_adapter(
             **_progress_facts(trainer, callback),
             examples=sum(row.conversations for row in data.rows),
             dropped=dropped,
-            validation_loss=float(trainer.evaluate()["eval_loss"]) if data.validation else float("nan"),
+            validation_loss=_validation_loss(trainer, callback, best),
             resumed_from=resumed_from,
             device=device,
             threads=threads,
@@ -110,9 +109,10 @@ def train_adapter(
             planned_steps=callback.plan.total,
             validations=tuple(callback.validations),
             best_step=best,
+            learnt=_learnt(data.rows, callback.order[: best * settings.rows_per_step]),
         )
         _write_adapter(trainer.model, data.tokenizer, report, job.out)
-        tracker.log_metrics({"validation_loss": report.validation_loss, "train_seconds": report.seconds}, report.steps)
+        tracker.log_metrics({"train_seconds": report.seconds}, report.steps)
         tracker.log_artifacts(job.out)
     except BaseException:
         tracker.end(failed=True)
@@ -125,71 +125,79 @@ def build_trainer(
     job: TrainingJob, data: TrainingData, device: str, tracker: Tracker, progress: Progress
 ) -> tuple[Any, Any]:
     """Return TRL's trainer with our loss, schedule and kernels, and the callback that stops it in time."""
-    from peft import LoraConfig
     from transformers import PrinterCallback
     from transformers.utils import logging
 
+    from ragtune.model.training.arguments import computes_in_the_adapters_format, lora_config, trl_arguments
     from ragtune.model.training.kernels import fuse_adapters, register_attention
     from ragtune.model.training.trainer import Collator, ProgressCallback, SparseLogitsTrainer, StepPlan
 
     logging.set_verbosity_error()
     settings, rows = job.settings, data.rows
     config = check_model_folder(job.base)
-    our_attention = device == "cpu" and config.get("model_type") == "llama" and not settings.dropout
+    fused = computes_in_the_adapters_format(settings)
+    our_attention = device == "cpu" and config.get("model_type") == "llama" and fused
     model = load_model(job.base, device, register_attention() if our_attention else "sdpa")
     batch_size = min(settings.batch_size, len(rows))
-    steps = min(settings.max_steps, -(-int(settings.max_epochs * len(rows)) // batch_size))
-    plan = StepPlan(settings.minutes * 60, steps, settings.warmup_share, settings.steps)
+    rows_per_step = batch_size * settings.gradient_accumulation_steps
+    steps = min(settings.max_steps, -(-int(settings.max_epochs * len(rows)) // rows_per_step))
+    plan = StepPlan(settings.minutes * 60, steps, settings.warmup_share, settings.steps, settings.lr_scheduler_type)
     callback = ProgressCallback(plan, tracker, progress)
-    order = batch_order([len(row.input_ids) for row in rows], batch_size, steps, job.seed)
+    batches = steps * settings.gradient_accumulation_steps
+    order = batch_order([len(row.input_ids) for row in rows], batch_size, batches, job.seed)
     trainer = SparseLogitsTrainer(
         plan=plan,
         model=model,
-        args=_arguments(job, device, batch_size, steps),
+        args=trl_arguments(settings, job.seed, job.checkpoints, device, batch_size, steps),
         train_dataset=token_dataset(rows, order),
         eval_dataset=token_dataset(data.validation, range(len(data.validation))) if data.validation else None,
         data_collator=Collator(data.tokenizer.pad_token_id),
         processing_class=data.tokenizer,
         callbacks=[callback],
-        peft_config=LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        ),
+        peft_config=lora_config(settings, model),
     )
     trainer.remove_callback(PrinterCallback)
     if earlier := earlier_adapter(settings):
         load_adapter(trainer.model, earlier)
-    if not settings.dropout:
+    if fused:
         fuse_adapters(trainer.model)
-    callback.counts = trainer.counts
+    callback.counts, callback.order = trainer.counts, order
     callback.checkpoint_bytes = checkpoint_bytes(_trainable(trainer.model), job.base)
-    callback.validator = _validator(job, data, trainer.model)
+    callback.validator = _validator(job, data, trainer)
     return trainer, callback
 
 
-def _validator(job: TrainingJob, data: TrainingData, model: Any) -> BestCheckpoint | None:
-    """Return what validates by generation, or None if that is switched off or there is no question for it."""
-    settings = job.settings
-    if not settings.eval_every or not any(example.evidence for example in data.questions):
+def _validator(job: TrainingJob, data: TrainingData, trainer: Any) -> BestCheckpoint | None:
+    """Return what validates, or None if that is switched off or there is nothing for the metric of the best model."""
+    metric = job.settings.metric_for_best_model
+    possible = data.validation if metric == "loss" else any(example.evidence for example in data.questions)
+    if not job.settings.eval_every or not possible:
         return None
-    return BestCheckpoint(
-        settings.eval_every,
-        settings.early_stopping_patience,
-        data.questions,
-        lambda examples: generated_answers(model, data.tokenizer, examples),
-        model.save_pretrained,
-        job.checkpoints,
+    measures = Measures(
+        lambda: _loss(trainer),
+        lambda questions: generated_answers(trainer.model, data.tokenizer, questions),
+        trainer.model.save_pretrained,
     )
+    return BestCheckpoint(job.settings, data.questions, measures, job.checkpoints)
+
+
+def _loss(trainer: Any) -> float | None:
+    """Return the validation loss, or None if there are no validation examples."""
+    return float(trainer.evaluate()["eval_loss"]) if trainer.eval_dataset is not None else None
+
+
+def _validation_loss(trainer: Any, callback: Any, step: int) -> float:
+    """Return the loss of the adapter of a step, which the trainer's model has; NaN without validation examples."""
+    measured = [validation.loss for validation in callback.validations if validation.step == step]
+    loss = measured[0] if measured else _loss(trainer)
+    return float("nan") if loss is None else loss
 
 
 def token_dataset(rows: Sequence[Tokenized], order: Sequence[int]) -> Any:
     """Return the rows in the given order as a Hugging Face dataset."""
     from datasets import Dataset
 
-    columns = ("input_ids", "labels", "branches")
+    columns = ("input_ids", "labels", "branches", "segments")
     return Dataset.from_dict({name: [getattr(row, name) for row in rows] for name in columns}).select(order)
 
 
@@ -199,51 +207,18 @@ def _tokenized(
     """Return what the training reads, and the count of conversations that were too long."""
     settings, tokenizer = job.settings, load_tokenizer(job.base)
     # No more examples than the steps can take: the rest would be tokenised for nothing.
-    most = settings.max_steps * settings.batch_size
-    rows, dropped = tokenize(tokenizer, examples[:most], settings.max_tokens)
+    most = settings.max_steps * settings.rows_per_step
+    rows, dropped = tokenize(tokenizer, examples if settings.packing else examples[:most], settings.max_tokens)
+    if settings.packing:
+        rows = pack(rows, settings.max_tokens)
     if not rows:
         raise DatasetError(
             f"None of the {len(examples)} training examples fits into {settings.max_tokens} tokens.",
             expected="conversations that end with an assistant's message",
             fix="raise training.max_tokens or lower answer.shown_words",
         )
-    questions = validation[: settings.validation_examples]
-    validation_rows, _ = tokenize(tokenizer, questions, settings.max_tokens)
-    return TrainingData(tokenizer, rows, validation_rows, questions), dropped
-
-
-def _arguments(job: TrainingJob, device: str, batch_size: int, steps: int) -> Any:
-    """Return TRL's arguments. Without dropout, fused adapters convert to bf16 themselves and need no autocast."""
-    from trl.trainer.sft_config import SFTConfig
-
-    settings = job.settings
-    return SFTConfig(
-        output_dir=str(job.checkpoints),
-        per_device_train_batch_size=batch_size,
-        per_device_eval_batch_size=batch_size,
-        max_steps=steps,
-        learning_rate=settings.learning_rate,
-        weight_decay=0.0,
-        max_length=None,
-        bf16=settings.dropout > 0,
-        use_cpu=device == "cpu",
-        gradient_checkpointing=settings.gradient_checkpointing,
-        remove_unused_columns=False,
-        # `batch_order` has already decided the order of the rows.
-        train_sampling_strategy="sequential",
-        dataloader_pin_memory=device == "cuda",
-        dataloader_drop_last=False,
-        logging_steps=1,
-        # A loss that is not finite must be seen: by default it is replaced by the mean of those before.
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=settings.checkpoint_every,
-        save_total_limit=KEPT,
-        prediction_loss_only=True,
-        report_to="none",
-        disable_tqdm=True,
-        seed=job.seed,
-    )
+    validation_rows, _ = tokenize(tokenizer, validation[: settings.validation_examples], settings.max_tokens)
+    return TrainingData(tokenizer, rows, validation_rows, validation[: settings.eval_answers]), dropped
 
 
 def _train(trainer: Any, callback: Any, checkpoints: Path, progress: Progress) -> int:
@@ -267,14 +242,22 @@ def _train(trainer: Any, callback: Any, checkpoints: Path, progress: Progress) -
 
 def _load_best(trainer: Any, callback: Any, checkpoints: Path, progress: Progress) -> int:
     """Load the adapter of the best validation into the trainer's model if it is another one; return its step."""
-    last, best = int(trainer.state.global_step), best_step(callback.validations)
-    if not callback.validations or best == last:
+    last = int(trainer.state.global_step)
+    if callback.validator is None:
+        return last
+    best = best_validation(callback.validations, callback.validator.metric).step
+    if best == last:
         return last
     weights = best_weights(checkpoints, progress)
     if weights is None:
         return last
     load_adapter(trainer.model, weights)
     return best
+
+
+def _learnt(rows: Sequence[Tokenized], order: Sequence[int]) -> tuple[int, ...]:
+    """Return the positions of the examples in the rows that the order names, sorted."""
+    return tuple(sorted({place for index in set(order) for place in rows[index].examples}))
 
 
 def _check_capacity(job: TrainingJob, rows: Sequence[Tokenized], device: str) -> None:
@@ -317,4 +300,4 @@ def _write_adapter(model: Any, tokenizer: Any, report: AdapterReport, out: Path)
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         (scratch / "README.md").unlink(missing_ok=True)
-        write_json(scratch / REPORT, asdict(report))
+        write_json(scratch / REPORT, {**asdict(report), "learnt": ()})

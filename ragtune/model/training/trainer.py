@@ -4,6 +4,7 @@ Nine tenths of a training conversation are passages, on which nothing is learnt,
 computes on a CPU are thrown away. Import this module only inside functions: it needs torch and TRL.
 """
 
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -46,11 +47,13 @@ class StepPlan:
 
     The speed of the first steps fixes the number of steps that fit into `seconds`, at most `max_steps`. From there on
     only steps count: two trainings with the same `total` have the same learning rates. With `total` given, such as the
-    one that an earlier run logged, nothing is measured.
+    one that an earlier run logged, nothing is measured. `schedule` is "linear", "cosine" or "constant_with_warmup".
     """
 
-    def __init__(self, seconds: float, max_steps: int, warmup_share: float, total: int = 0) -> None:
-        self.seconds, self.max_steps, self.warmup_share = seconds, max_steps, warmup_share
+    def __init__(
+        self, seconds: float, max_steps: int, warmup_share: float, total: int = 0, schedule: str = "linear"
+    ) -> None:
+        self.seconds, self.max_steps, self.warmup_share, self.schedule = seconds, max_steps, warmup_share, schedule
         self.total = min(total, max_steps)
         self.steps, self.spent, self.first_step = 0, 0.0, 0.0
 
@@ -80,7 +83,7 @@ class StepPlan:
         """Return the learning rate's factor for the step that follows `step` steps.
 
         It is the lowest of the warm-up while the speed is measured, so that it does not depend on the plan. Then it
-        rises linearly during the warm-up and falls linearly to the end.
+        rises linearly during the warm-up. After that it falls to the end in a line or half a cosine, or stays.
         """
         # The rate of the step after the measured ones is set just before the plan is made.
         if step <= MEASURED_STEPS or not self.total:
@@ -88,7 +91,9 @@ class StepPlan:
         warmup = max(MEASURED_STEPS, round(self.warmup_share * self.total))
         if step < warmup:
             return _LOWEST_WARMUP + (1 - _LOWEST_WARMUP) * (step - MEASURED_STEPS) / (warmup - MEASURED_STEPS)
-        return max(_LOWEST_RATE, (self.total - step) / max(1, self.total - warmup))
+        left = max(0.0, (self.total - step) / max(1, self.total - warmup))
+        rates = {"linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2, "constant_with_warmup": 1.0}
+        return max(_LOWEST_RATE, rates[self.schedule])
 
 
 class ProgressCallback(TrainerCallback):
@@ -102,6 +107,7 @@ class ProgressCallback(TrainerCallback):
         self.plan, self.tracker, self.progress = plan, tracker, progress
         self.losses: list[tuple[int, float]] = []
         self.counts: dict[str, int] = {}
+        self.order: list[int] = []
         self.warnings: list[str] = []
         self.checkpoint_bytes = 0
         self.validations: list[Validation] = []
@@ -124,7 +130,7 @@ class ProgressCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Validate before the first step, so that the curve begins with the value before training."""
         if not self.validations:
-            self._validate()
+            self._validate(control)
         self.began = time.monotonic()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
@@ -150,7 +156,7 @@ class ProgressCallback(TrainerCallback):
             self.tracker.log_metrics({"planned_steps": float(self.plan.total)}, self.plan.steps)
         self.progress(f"training, step {self.plan.steps} of {self.plan.total or '?'}", int(self.plan.share * 100), 100)
         if self.validator is not None and (self.plan.steps % self.validator.every == 0 or self.plan.over):
-            self._validate()
+            self._validate(control)
         if self.over:
             control.should_training_stop = control.should_save = True
         if control.should_save:
@@ -184,14 +190,18 @@ class ProgressCallback(TrainerCallback):
         }
         write_json(folder / CLOCK, record)
 
-    def _validate(self) -> None:
+    def _validate(self, control: Any) -> None:
         if self.validator is None:
             return
-        validation = self.validator.validate(self.plan.steps, self.validations)
+        with torch.random.fork_rng():  # a validation draws random numbers that training must not miss
+            should_log = control.should_log
+            validation = self.validator.validate(self.plan.steps, self.validations)
+            control.should_log = should_log  # the trainer's `evaluate` logs, and takes the step for logged
         self.validations.append(validation)
-        self.tracker.log_metrics(
-            {"validation_right": validation.right, "validation_refused": validation.refused}, validation.step
-        )
+        numbers = {} if validation.loss is None else {"validation_loss": validation.loss}
+        if validation.n:
+            numbers |= {"validation_right": validation.right, "validation_refused": validation.refused}
+        self.tracker.log_metrics(numbers, validation.step)
 
     def _warn_if_diverging(self) -> None:
         """Record and report once that the loss diverges."""
@@ -202,30 +212,35 @@ class ProgressCallback(TrainerCallback):
 
 
 class Collator:
-    """Pads rows to one length and builds the mask and positions of conversations that share a prompt.
+    """Pads rows to one length and builds the mask and positions of rows with several conversations.
 
-    A row starts with the tokens that its conversations share; then the rest of each conversation follows. `branches`
-    is 0 for shared tokens and n for the tokens of conversation n. A token sees the earlier shared tokens and the
-    earlier tokens of its own conversation, and has the position that it would have if its conversation were alone.
-    So loss and gradient are those of separate conversations.
+    A segment starts with the tokens that its conversations share; then the rest of each conversation follows.
+    `branches` is 0 for shared tokens and n for the tokens of conversation n. A token sees, of its own segment, the
+    earlier shared tokens and the earlier tokens of its own conversation. It has the position that it would have if its
+    conversation were alone. So loss and gradient are those of separate conversations.
     """
 
     def __init__(self, pad: int) -> None:
         self.pad = pad
 
     def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        """Return a batch; its mask is (rows, tokens), or (rows, 1, tokens, tokens) if a row has branches."""
+        """Return a batch; its mask is (rows, tokens), or (rows, 1, tokens, tokens) if a row has several parts."""
         length = max(len(row["input_ids"]) for row in rows)
-        ids, labels, branches = (
+        fillers = {"input_ids": self.pad, "labels": _IGNORED, "branches": -1, "segments": -1}
+        ids, labels, branches, segments = (
             torch.tensor([row[name] + [filler] * (length - len(row[name])) for row in rows])
-            for name, filler in (("input_ids", self.pad), ("labels", _IGNORED), ("branches", -1))
+            for name, filler in fillers.items()
         )
         batch = {"input_ids": ids, "labels": labels, "attention_mask": branches.ge(0).long()}
-        if branches.gt(0).any():
-            shared = branches.eq(0)
-            same_branch = ((branches[:, :, None] == branches[:, None, :]) & branches.ge(0)[:, None]).tril()
-            batch["attention_mask"] = (same_branch | shared[:, None].expand_as(same_branch).tril())[:, None]
-            batch["position_ids"] = same_branch.sum(-1) + (~shared * shared.sum(-1, keepdim=True)) - 1
+        if branches.gt(0).any() or segments.gt(0).any():
+            same_segment = segments[:, :, None] == segments[:, None, :]
+            same_branch = branches[:, :, None] == branches[:, None, :]
+            # Padding sees all tokens, because attention over nothing is not a number; nothing sees padding.
+            padding = branches.lt(0)
+            visible = (same_segment & (same_branch | branches.eq(0)[:, None])) | padding[:, :, None]
+            visible = visible.tril() & ~padding[:, None]
+            batch["attention_mask"] = visible[:, None]
+            batch["position_ids"] = visible.sum(-1) - 1
         return batch
 
 
