@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
 from ragtune.errors import SettingsError
+from ragtune.model_settings import BaseModelSettings, QuantizationSettings, Section, TrainingSettings
 
 DEFAULT_SOURCES = (
     "package:dagster",
@@ -40,12 +41,6 @@ def too_long_for(chunk: int, limit: int, embedder: str) -> str:
         f"chunking.max_tokens is {chunk}, but {embedder} reads only the first {limit} tokens of a passage, so the rest "
         f"would not be found: set chunking.max_tokens to at most {limit}, or choose an embedder that reads more"
     )
-
-
-class Section(BaseModel):
-    """A group of settings. An unknown name is an error that lists the valid ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ChunkingSettings(Section):
@@ -160,49 +155,6 @@ class DatasetSettings(Section):
                 "min_pairs or raise max_pairs"
             )
         return self
-
-
-class BaseModelSettings(Section):
-    """The base model: `smollm2` (packaged, trained to read and cite), `smollm2-raw`, a folder, or a hub name."""
-
-    name: str = "smollm2"
-    allow_download: bool = False
-
-
-class TrainingSettings(Section):
-    """LoRA training with TRL, in at most `max_steps` and `max_epochs`.
-
-    The speed of the first steps fixes how many steps fit into `minutes`; from there on only steps count.
-    """
-
-    minutes: float = Field(5.0, gt=0)
-    steps: int = Field(0, ge=0, description="steps to take, such as those that an earlier run logged; 0: by minutes")
-    max_steps: int = Field(400, ge=1)
-    max_epochs: float = Field(4.0, gt=0)
-    learning_rate: float = Field(3e-4, gt=0, description="peak; 1e-3 for a base model that was never trained to cite")
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    start_from: str = Field("", description="folder of an adapter of the same base model to continue from")
-    dropout: float = Field(0.0, ge=0, lt=1)
-    batch_size: int = Field(4, ge=1, description="prompts per step")
-    together: int = Field(8, ge=1, description="questions that share one prompt; 1: one prompt per question")
-    max_tokens: int = Field(1024, ge=64)
-    replay_share: float = Field(0.2, ge=0, lt=1, description="share of examples with questions about unrelated topics")
-    checkpoint_every: int = Field(20, ge=1)
-    warmup_share: float = Field(0.05, gt=0, lt=1)
-    validation_examples: int = Field(32, ge=0)
-    eval_every: int = Field(0, ge=0, description="steps between two validations by generation; 0: none")
-    early_stopping_patience: int = Field(0, ge=0, description="validations without a better one that end it; 0: never")
-    gradient_checkpointing: bool = Field(False, description="slower, needs less memory: for large models on a GPU")
-
-
-class QuantizationSettings(Section):
-    """INT4 (GPTQ) and INT8 (dynamic). Both are built from the same merged model; `serve` picks the one to serve."""
-
-    serve: Literal["auto", "w4a16", "w8a8", "bf16"] = "auto"
-    group_size: int = Field(32, ge=16)
-    symmetric: bool = False
-    calibration_samples: int = Field(64, ge=1)
 
 
 class EngineSettings(Section):

@@ -24,15 +24,15 @@ from ragtune.model.examples.builder import ExampleBuilder
 from ragtune.model.examples.example import TrainingExample
 from ragtune.model.examples.mixture import REPLAY
 from ragtune.model.examples.order import interleave
-from ragtune.model.examples.tokens import STRETCH
 from ragtune.model.runs.conversations import CONVERSATIONS_FILE, packed
 from ragtune.model.runs.record import with_files
 from ragtune.model.training.report import REPORT, AdapterReport
 from ragtune.model.training.sft import TrainingJob, train_adapter
 from ragtune.model.training.tracking import MlflowTracker
+from ragtune.model_settings import TrainingSettings
 from ragtune.ports import EvidenceModel
 from ragtune.records import ArtifactRef, Chunk, Document, Hit, Split, SplitItem, content_id
-from ragtune.settings import Settings, TrainingSettings
+from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore, files_sha256, folder_files, write_json
 from ragtune_assets import pages
 from ragtune_assets.asset import asset
@@ -44,6 +44,8 @@ from ragtune_assets.tracking import AssetTracking
 OWNERS = ["team:model"]
 LEARNT = "corrections.json"
 """File of an adapter: ids of the corrections that it was trained on."""
+_PACKED_ROW = 2
+"""Examples in a packed row of the default `training.max_tokens`. A guess by hand; rows with more start a new epoch."""
 _SEARCH_BATCH = 64
 """Questions searched for at once. Chosen by hand; larger batches hardly embed faster on two cores."""
 
@@ -214,8 +216,10 @@ def batched_search(retriever: Retriever, questions: Sequence[str], limit: int) -
 
 
 def example_limit(settings: TrainingSettings, split: Split) -> int:
-    """Return how many examples of a split training can use."""
-    return settings.max_steps * settings.batch_size if split == "train" else settings.validation_examples
+    """Return how many examples of a split training can use; a packed row is taken for two."""
+    rows = settings.max_steps * settings.rows_per_step
+    most = rows * (_PACKED_ROW if settings.packing else 1)
+    return most if split == "train" else max(settings.validation_examples, settings.eval_answers)
 
 
 def replay_limit(settings: TrainingSettings, split: Split) -> int:
@@ -271,8 +275,8 @@ def train(
         machine = Machine(settings.device, settings.threads)
         report = train_adapter(job, training, validation, tracker, machine, LoggedProgress())
         weights = {path: digest for path, digest in folder_files(folder).items() if path != REPORT}
-        seen = report.best_step // STRETCH * STRETCH * settings.training.batch_size
-        write_json(folder / LEARNT, [example.pair_id for example in training[:seen] if example.kind == CORRECTION])
+        learnt = [training[place] for place in report.learnt]
+        write_json(folder / LEARNT, [example.pair_id for example in learnt if example.kind == CORRECTION])
         ref = store.commit("lora_adapter", folder, rows=report.steps, identity=files_sha256(weights))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return ref, report

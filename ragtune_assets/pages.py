@@ -242,14 +242,20 @@ def base_model_page(name: str, config: Mapping[str, Any]) -> Page:
 
 def adapter_page(report: AdapterReport) -> Page:
     """Show how training went, with its validations."""
-    losses = {"loss": [(float(step), loss) for step, loss in report.losses]}
-    shares = {
-        "right": [(float(validation.step), validation.right) for validation in report.validations],
-        "refused": [(float(validation.step), validation.refused) for validation in report.validations],
+    losses = {
+        "training": [(float(step), loss) for step, loss in report.losses],
+        "validation": [(float(v.step), v.loss) for v in report.validations if v.loss is not None],
     }
-    validations = {"validation": curve(shares, "Validation", "step", "share")} if report.validations else {}
+    answered = [validation for validation in report.validations if validation.n]
+    shares = {
+        "right": [(float(validation.step), validation.right) for validation in answered],
+        "refused": [(float(validation.step), validation.refused) for validation in answered],
+    }
+    validations = {"validation answers": curve(shares, "Validation answers", "step", "share")} if answered else {}
+    warnings = {"warnings": "\n".join(report.warnings)} if report.warnings else {}
     return {
-        "loss": curve(losses, "Training loss", "step", "cross entropy"),
+        **warnings,
+        "loss": curve(losses, "Loss", "step", "cross entropy"),
         **validations,
         "steps": report.steps,
         "best step": report.best_step,

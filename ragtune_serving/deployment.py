@@ -84,11 +84,11 @@ class Engines(Protocol):
 class Deployment:
     """The live engine, the engines of an experiment, and the comparison engine as long as somebody uses it.
 
-    `base` returns the folder of the base model's weights and their precision. `needed` returns the versions that need an engine in addition to the champion, such as those of an experiment;
-    `arm_errors` says why one of them has none. `champion` is the version that the registry names; `coming` is the
-    engine that will become live once it is ready; `error` is the last problem with following the registry, or "". A
-    champion whose files fail verification is tried again as soon as they change; one whose engine does not start is
-    tried again after growing pauses.
+    `base` returns the folder of the base model's weights and their precision. `needed` returns the versions that need
+    an engine in addition to the champion, such as those of an experiment; `arm_errors` says why one of them has none.
+    `champion` is the version that the registry names; `coming` is the engine that will become live once it is ready;
+    `error` is the last problem with following the registry, or "". A champion whose files fail verification is tried
+    again as soon as they change; one whose engine does not start is tried again after growing pauses.
     """
 
     def __init__(

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from ragtune.errors import ModelError
 from ragtune.model.base import pretrained
 from ragtune.model.base.loading import load_model, load_tokenizer
 from ragtune.model.base.merge import merge_adapter
-from ragtune.settings import BaseModelSettings
+from ragtune.model_settings import BaseModelSettings
 from ragtune.store.artifacts import ArtifactStore
 from tests.support.tiny_llama import make_tiny_llama, talks
 
@@ -33,14 +34,24 @@ def write_adapter(base: Path, out: Path, **knobs: object) -> Path:
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
+        elif "magnitude" in name:
+            weight.data *= 1 + torch.rand_like(weight)
     model.save_pretrained(out)
     return out
 
 
-def test_the_merge_computes_what_base_and_adapter_compute_together(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "knobs",
+    [{}, {"use_rslora": True}, {"use_dora": True}, {"use_dora": True, "use_rslora": True}],
+    ids=["LoRA", "rsLoRA", "DoRA", "both"],
+)
+def test_the_merge_computes_what_base_and_adapter_compute_together(
+    tiny: Path, tmp_path: Path, knobs: dict[str, bool]
+) -> None:
     import torch
     from peft import PeftModel
 
+    adapter = write_adapter(tiny, tmp_path / "lora", **knobs)
     merged = merge_adapter(tiny, adapter, tmp_path / "merged")
     ids = torch.tensor([load_tokenizer(tiny)(talks(1)[0].messages[1].content)["input_ids"]])
     with torch.no_grad():
@@ -71,17 +82,30 @@ def test_an_adapter_of_another_base_is_refused_and_leaves_nothing(tmp_path: Path
     assert [p.name for p in tmp_path.iterdir()] == ["shallow"]
 
 
-def test_an_adapter_that_is_not_plain_lora_is_refused(tiny: Path, adapter: Path, tmp_path: Path) -> None:
-    dora = write_adapter(tiny, tmp_path / "dora", use_dora=True)
-    with pytest.raises(ModelError, match="use_dora"):
-        merge_adapter(tiny, dora, tmp_path / "merged")
+def test_an_adapter_that_is_neither_lora_nor_dora_is_refused(tiny: Path, tmp_path: Path) -> None:
+    mixed = write_adapter(tiny, tmp_path / "mixed", rank_pattern={"q_proj": 2})
+    with pytest.raises(ModelError, match="rank_pattern"):
+        merge_adapter(tiny, mixed, tmp_path / "merged")
     with pytest.raises(ModelError, match="adapter_config"):
         merge_adapter(tiny, tmp_path, tmp_path / "merged")
 
 
-def test_the_scale_is_alpha_over_rank(tiny: Path, adapter: Path, tmp_path: Path) -> None:
-    import shutil
+def test_an_adapter_or_a_sum_that_is_not_finite_is_refused(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
 
+    weights = load_file(adapter / "adapter_model.safetensors")
+    name = min(name for name in weights if "lora_B" in name)
+    for value, message in ((float("nan"), "adapter_model.safetensors are NaN"), (3e38, "model.safetensors are NaN")):
+        broken = shutil.copytree(adapter, tmp_path / "broken", dirs_exist_ok=True)
+        a = name.replace("lora_B", "lora_A")
+        changed = {**weights, name: weights[name].float().fill_(value), a: weights[a].float().fill_(10.0)}
+        save_file(changed, broken / "adapter_model.safetensors")
+        with pytest.raises(ModelError, match=rf"1 of \d+ tensors of \S+/{message} or infinite[\s\S]*learning_rate"):
+            merge_adapter(tiny, broken, tmp_path / "merged")
+        assert not (tmp_path / "merged").exists()
+
+
+def test_the_scale_is_alpha_over_rank(tiny: Path, adapter: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     weaker = shutil.copytree(adapter, tmp_path / "weaker")

@@ -10,8 +10,8 @@ from ragtune.model.base.conversations import render_chat
 from ragtune.model.base.folder_checks import check_model_folder, read_safetensors_header
 from ragtune.model.base.loading import load_tokenizer
 from ragtune.model.base.pretrained import GGUF_SHA256, resolve_base_model
+from ragtune.model_settings import BaseModelSettings
 from ragtune.records import Message
-from ragtune.settings import BaseModelSettings
 from ragtune.store.artifacts import ArtifactStore, file_sha256
 from tests.support.tiny_llama import make_tiny_llama
 

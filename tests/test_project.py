@@ -33,6 +33,15 @@ def test_the_settings_that_it_writes_are_valid_and_name_a_folder_with_a_document
     assert [file.name for file in (folder / "project" / "documents").iterdir()] == ["example.md"]
 
 
+@pytest.mark.parametrize("profile", ["laptop", "llama3-8b"])
+def test_the_settings_of_every_profile_are_valid(folder, monkeypatch, profile):
+    init("project", "--profile", profile)
+    monkeypatch.chdir(folder / "project")
+    settings = load_settings()
+    assert settings.sources == ("folder:documents",)
+    assert settings.engine.max_model_len > settings.training.max_tokens
+
+
 def test_a_source_is_written_with_its_absolute_path_and_no_example_is_made(folder):
     init("project", "--source", "folder:handbook: a draft", "--source", "package:dagster")
     written = yaml.safe_load((folder / "project" / "ragtune.yaml").read_text())
@@ -70,7 +79,7 @@ def test_an_existing_project_is_not_overwritten(folder):
 
 
 def test_an_unknown_profile_is_refused_with_the_valid_names_and_nothing_is_written(folder):
-    with pytest.raises(SettingsError, match="laptop"):
+    with pytest.raises(SettingsError, match="one of laptop, llama3-8b"):
         init("project", "--profile", "mainframe")
     assert not (folder / "project").exists()
 

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from ragtune.model.base.capacity import Machine
 from ragtune.model.base.loading import load_model, load_tokenizer
 from ragtune.model.compression.quantization import quantize_w4a16, quantize_w8a8
 from ragtune.model.compression.weights import inspect_weights, storage_format, unpack_w4a16
-from ragtune.settings import QuantizationSettings
+from ragtune.model_settings import QuantizationSettings
 from tests.support.tiny_llama import make_tiny_llama, talks
 
 SETTINGS = QuantizationSettings(group_size=32, calibration_samples=4)
@@ -96,6 +97,20 @@ def test_an_unsuitable_group_size_is_refused_with_the_suitable_ones(tiny: Path, 
     with pytest.raises(SettingsError, match=r"\[16, 32, 64\]"):
         quantize_w4a16(tiny, talks(2), QuantizationSettings(group_size=48), tmp_path / "out", ONE_CORE)
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_not_finite_are_refused(tiny: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    broken = Path(shutil.copytree(tiny, tmp_path / "broken"))
+    weights = load_file(tiny / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 4] = float("inf")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"NaN or infinite, such as model\.layers\.1\.mlp\.up_proj"):
+        quantize_w4a16(broken, talks(2), SETTINGS, tmp_path / "w4a16", ONE_CORE)
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        quantize_w8a8(broken, tmp_path / "w8a8", ONE_CORE)
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
 
 def test_calibration_without_samples_is_refused(tiny: Path, tmp_path: Path) -> None:

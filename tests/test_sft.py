@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from ragtune.errors import DatasetError, ModelError
+from ragtune.errors import DatasetError, ModelError, SettingsError
 from ragtune.model.base.capacity import Machine
 from ragtune.model.base.loading import load_model, load_tokenizer
-from ragtune.model.examples.tokens import Tokenized, batch_order, tokenize
+from ragtune.model.base.merge import merge_adapter
+from ragtune.model.examples.tokens import Tokenized, batch_order, pack, tokenize
 from ragtune.model.training.report import AdapterReport, read_report
 from ragtune.model.training.sft import TrainingData, TrainingJob, build_trainer, train_adapter
 from ragtune.model.training.tracking import MlflowTracker, Tracker
+from ragtune.model_settings import TrainingSettings
 from ragtune.ports import silent
 from ragtune.records import Message
-from ragtune.settings import TrainingSettings
 from tests.support.tiny_llama import Talk, make_tiny_llama, talks
 
 SETTINGS = TrainingSettings(
@@ -87,7 +88,8 @@ def test_answers_of_each_validation_are_logged_as_a_table(tiny: Path, tmp_path: 
 def test_a_killed_training_continues_from_its_last_complete_checkpoint(tiny: Path, tmp_path: Path) -> None:
     settings = changed(max_steps=40, checkpoint_every=2)
     script = (
-        "from pathlib import Path; from ragtune.settings import TrainingSettings; from tests.test_sft import train; "
+        "from pathlib import Path; from ragtune.model_settings import TrainingSettings; "
+        "from tests.test_sft import train; "
         f"train(Path({str(tiny)!r}), Path({str(tmp_path)!r}), "
         f"TrainingSettings.model_validate_json({settings.model_dump_json()!r}))"
     )
@@ -153,10 +155,62 @@ def test_training_stops_when_its_minutes_are_spent(tiny: Path, tmp_path: Path) -
     assert report.seconds < 10
 
 
-@pytest.mark.parametrize("knobs", [{"dropout": 0.1}, {"gradient_checkpointing": True}])
-def test_dropout_and_gradient_checkpointing_train_too(tiny: Path, tmp_path: Path, knobs: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"dropout": 0.1},
+        {"gradient_checkpointing": True},
+        {"use_rslora": True, "learning_rate": 0.003},
+        {"use_dora": True},
+        {"packing": True, "batch_size": 2},
+        {"target_modules": ("q_proj", "v_proj", "up_proj")},
+        {"gradient_accumulation_steps": 2, "batch_size": 2, "weight_decay": 0.01, "lr_scheduler_type": "cosine"},
+        {"optimizer": "adamw_torch"},
+        {"optimizer": "adafactor"},
+        {"optimizer": "adagrad"},
+        {"optimizer": "rmsprop"},
+        {"optimizer": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0},
+    ],
+    ids=lambda knobs: knobs.get("optimizer") or ",".join(knobs),
+)
+def test_every_way_of_training_learns_and_merges(tiny: Path, tmp_path: Path, knobs: dict[str, Any]) -> None:
     report = train(tiny, tmp_path, changed(**knobs, max_steps=12))
     assert report.losses[-1][1] < report.losses[0][1] - 0.1
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    for name in knobs.keys() & {"use_rslora", "use_dora"}:
+        assert config[name] is True
+    if "target_modules" in knobs:
+        assert set(config["target_modules"]) == set(knobs["target_modules"])
+    assert merge_adapter(tiny, tmp_path / "out", tmp_path / "merged").is_dir()
+
+
+def test_one_step_of_two_passes_equals_one_of_a_pass_with_all_rows(tiny: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    plain = {"optimizer": "sgd", "learning_rate": 1.0, "max_steps": 1, "max_grad_norm": 0.0}
+    adapters = []
+    for passes in (1, 2):
+        settings = changed(batch_size=4 // passes, gradient_accumulation_steps=passes, **plain)
+        job = TrainingJob(tiny, settings, 7, tmp_path / f"out{passes}", tmp_path / f"resume{passes}")
+        train_adapter(job, talks(4), [], Tracker(), ONE_CORE)
+        adapters.append(load_file(tmp_path / f"out{passes}" / "adapter_model.safetensors"))
+    moved = [float(tensor.abs().max()) for name, tensor in adapters[0].items() if "lora_B" in name]
+    assert max(moved) > 1e-3
+    for name, tensor in adapters[0].items():
+        # bf16 sums of the same terms in another order.
+        assert float((adapters[1][name] - tensor).abs().max()) < 0.02 * max(moved)
+
+
+def test_an_earlier_adapter_of_another_kind_is_refused(
+    tiny: Path, trained: tuple[Path, AdapterReport], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"use_dora: False[\s\S]*Expected: use_rslora: False and use_dora: True"):
+        train(tiny, tmp_path, changed(start_from=str(trained[0] / "out"), use_dora=True))
+
+
+def test_a_layer_that_the_model_lacks_is_refused_with_those_it_has(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"w_proj, which are no linear[\s\S]*down_proj, gate_proj"):
+        train(tiny, tmp_path, changed(target_modules=("q_proj", "w_proj")))
 
 
 def test_our_loss_and_gradient_equal_those_of_the_whole_model(tiny: Path, tmp_path: Path) -> None:
@@ -209,6 +263,43 @@ def test_conversations_that_share_a_prompt_are_learnt_as_if_each_were_alone(
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-3)
     assert tokens[0]["loss_tokens"] == tokens[1]["loss_tokens"]
     assert tokens[1]["tokens"] < 0.6 * tokens[0]["tokens"]
+
+
+def test_packed_conversations_are_learnt_as_if_each_had_a_row(tiny: Path, tmp_path: Path) -> None:
+    import torch
+
+    shared = talks_about_two_texts()
+    examples = [*talks(5), replace(shared[0], siblings=tuple(shared[1:3])), shared[4]]
+    losses, gradients, counts = [], [], []
+    for packing in (False, True):
+        rows, _ = tokenize(load_tokenizer(tiny), examples, 1024)
+        rows = pack(rows, 400) if packing else rows
+        trainer = trainer_for(tiny, rows, SETTINGS, tmp_path)
+        model = trainer.model.float().train()
+        torch.manual_seed(0)
+        for name, weight in sorted(model.named_parameters()):
+            if "lora_" in name:
+                torch.nn.init.normal_(weight, std=0.1)
+        loss = trainer.compute_loss(model, trainer.data_collator([asdict(row) for row in rows]))
+        loss.backward()
+        losses.append(float(loss.detach()))
+        gradients.append(torch.cat([p.grad.flatten() for n, p in sorted(model.named_parameters()) if p.requires_grad]))
+        counts.append(trainer.counts)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-3)
+    assert counts[0]["tokens"] == counts[1]["tokens"]
+    assert counts[1]["padded_tokens"] < counts[0]["padded_tokens"]
+
+
+def test_packing_keeps_every_token_and_nearly_the_order(tiny: Path) -> None:
+    rows, _ = tokenize(load_tokenizer(tiny), talks(150), 1024)
+    packed = pack(rows, 300)
+    assert sum(len(row.input_ids) for row in packed) == sum(len(row.input_ids) for row in rows)
+    assert all(len(row.input_ids) <= 300 for row in packed)
+    assert sorted(place for row in packed for place in row.examples) == list(range(150))
+    assert sum(row.conversations for row in packed) == 150
+    assert {place // 64 for place in packed[0].examples} == {0}
+    assert len(packed) < 0.6 * len(rows)
 
 
 def trainer_for(base: Path, rows: list[Tokenized], settings: TrainingSettings, folder: Path) -> Any:
@@ -316,5 +407,5 @@ def test_an_adapter_without_a_report_is_refused(tmp_path: Path) -> None:
         read_report(tmp_path)
 
 
-def changed(**changes: float) -> TrainingSettings:
+def changed(**changes: Any) -> TrainingSettings:
     return TrainingSettings(**{**SETTINGS.model_dump(), **changes})

@@ -20,12 +20,13 @@ from ragtune.model.training.validation import (
     BEST,
     RECORD,
     BestCheckpoint,
+    Measures,
     Validation,
-    best_step,
+    best_validation,
     generated_answers,
     validation_scores,
 )
-from ragtune.settings import TrainingSettings
+from ragtune.model_settings import TrainingSettings
 from tests.support.tiny_llama import make_tiny_llama, talks
 
 SETTINGS = TrainingSettings(
@@ -87,6 +88,24 @@ def test_learning_rates_depend_on_steps_alone() -> None:
     assert rates[-1][0] < 0.03
 
 
+@pytest.mark.parametrize(
+    ("schedule", "after_half", "last"), [("linear", 0.5, 0.02), ("cosine", 0.5, 0.02), ("constant_with_warmup", 1, 1)]
+)
+def test_after_the_warm_up_the_rate_follows_the_schedule(schedule: str, after_half: float, last: float) -> None:
+    plan = StepPlan(1.0, 1000, 0.2, total=100, schedule=schedule)
+    rates = [plan.rate(step) for step in range(101)]
+    assert max(rates) == rates[20] == 1.0
+    assert rates[60] == pytest.approx(after_half)
+    assert rates[100] == pytest.approx(last)
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+
+
+def test_a_cosine_stays_high_for_longer_than_a_line() -> None:
+    line, cosine = (StepPlan(1.0, 1000, 0.2, total=100, schedule=name) for name in ("linear", "cosine"))
+    assert cosine.rate(40) > line.rate(40) + 0.05
+    assert cosine.rate(80) < line.rate(80) - 0.05
+
+
 def test_a_training_with_the_logged_steps_gives_the_same_weights(tiny: Path, tmp_path: Path) -> None:
     first = train(tiny, tmp_path / "first", minutes=0.02, max_steps=300, max_epochs=100)
     second = train(tiny, tmp_path / "second", minutes=9, steps=first.planned_steps, max_steps=300, max_epochs=100)
@@ -145,7 +164,7 @@ def test_answers_are_right_if_they_hold_the_evidence_and_refusals_are_counted_ap
         replace(talk, evidence=evidence) for talk, evidence in zip(talks(4), ["7 marks", "x", "y", ""], strict=True)
     ]
     answers = ["It costs 7  Marks. [1]", "I could not find this in the documents.", "Nothing.", "Sorry, I do not know."]
-    assert validation_scores(3, examples, answers) == Validation(3, right=1 / 3, refused=1 / 3, held=1.0, n=3)
+    assert validation_scores(3, examples, answers) == Validation(step=3, right=1 / 3, refused=1 / 3, held=1.0, n=3)
 
 
 def test_of_a_whole_sentence_an_answer_needs_most_words_and_not_the_same_order() -> None:
@@ -168,40 +187,71 @@ def test_a_batch_of_answers_equals_the_answers_one_by_one(tiny: Path) -> None:
     assert len(set(together)) > 1
 
 
-def test_the_best_adapter_is_kept_and_patience_ends_a_training(tmp_path: Path) -> None:
+QUESTIONS = [replace(talk, evidence="yes") for talk in talks(4)]
+
+
+def validated(metric: str, patience: int, rights: list[float], losses: list[float], folder: Path):
+    """Return the validations, the steps whose adapter was saved, and after which steps patience was over."""
     saved: list[int] = []
-    rights = iter([0.25, 0.75, 0.5, 0.75])
-    step = [0]
+    step = 0
 
-    def answers(examples):
-        right = next(rights)
-        return ["yes" if place < right * len(examples) else "no" for place in range(len(examples))]
+    def answers(questions):
+        return ["yes" if place < rights[step] * len(questions) else "no" for place in range(len(questions))]
 
-    keeper = BestCheckpoint(
-        1, 2, [replace(talk, evidence="yes") for talk in talks(4)], answers, lambda _: saved.append(step[0]), tmp_path
+    settings = TrainingSettings(
+        eval_every=1, eval_answers=4, early_stopping_patience=patience, metric_for_best_model=metric
     )
+    measures = Measures(lambda: losses[step], answers, lambda _: saved.append(step))
+    keeper = BestCheckpoint(settings, QUESTIONS, measures, folder)
     validations: list[Validation] = []
     given_up = []
-    for step[0] in range(4):
-        validations.append(keeper.validate(step[0], validations))
+    for step in range(len(rights)):
+        validations.append(keeper.validate(step, validations))
         given_up.append(keeper.gives_up(validations))
+    return validations, saved, given_up
+
+
+def test_the_adapter_with_most_right_answers_is_kept_and_patience_ends_a_training(tmp_path: Path) -> None:
+    validations, saved, given_up = validated("right", 2, [0.25, 0.75, 0.5, 0.75], [4.0, 3.0, 2.0, 1.0], tmp_path)
     assert saved == [0, 1]
     assert json.loads((tmp_path / BEST / RECORD).read_text())["right"] == 0.75
-    assert best_step(validations) == 1
+    assert best_validation(validations, "right").step == 1
     assert given_up == [False, False, False, True]
 
 
+def test_the_adapter_with_the_lowest_loss_is_kept_if_the_loss_is_the_metric(tmp_path: Path) -> None:
+    validations, saved, given_up = validated("loss", 1, [0.25, 0.75, 0.5, 0.75], [4.0, 3.0, 3.5, 3.1], tmp_path)
+    assert saved == [0, 1]
+    assert best_validation(validations, "loss").loss == 3.0
+    assert given_up == [False, False, True, True]
+
+
+def test_right_answers_as_the_metric_need_answers() -> None:
+    with pytest.raises(ValueError, match="set eval_every and eval_answers above 0"):
+        TrainingSettings(metric_for_best_model="right")
+
+
 def test_validation_begins_before_the_first_step_and_the_best_adapter_is_written(tiny: Path, tmp_path: Path) -> None:
-    report = train(tiny, tmp_path, eval_every=4)
+    report = train(tiny, tmp_path, eval_every=4, eval_answers=4, metric_for_best_model="right")
     assert [validation.step for validation in report.validations] == [0, 4, 8, 12]
-    assert report.best_step == best_step(report.validations)
-    best = (tmp_path / "resume" / BEST / WEIGHTS).read_bytes()
-    assert (best == weights(tmp_path)) or report.best_step == 12
+    best = best_validation(report.validations, "right")
+    assert (report.best_step, report.validation_loss) == (best.step, best.loss)
+    kept = (tmp_path / "resume" / BEST / WEIGHTS).read_bytes()
+    assert (kept == weights(tmp_path)) or report.best_step == 12
 
 
-def test_validation_changes_nothing_about_the_training(tiny: Path, tmp_path: Path) -> None:
-    with_validation = train(tiny, tmp_path / "with", eval_every=4)
-    without = train(tiny, tmp_path / "without")
+def test_by_default_the_loss_is_validated_and_falls_below_that_before_training(tiny: Path, tmp_path: Path) -> None:
+    report = train(tiny, tmp_path, eval_every=TrainingSettings().eval_every)
+    before, after = report.validations
+    assert (before.step, after.step, before.n) == (0, 12, 0)
+    assert after.loss < before.loss - 0.1
+    assert report.validation_loss == after.loss
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_validation_changes_nothing_about_the_training(tiny: Path, tmp_path: Path, dropout: float) -> None:
+    with_validation = train(tiny, tmp_path / "with", eval_every=4, eval_answers=4, dropout=dropout)
+    without = train(tiny, tmp_path / "without", eval_every=0, dropout=dropout)
     assert with_validation.losses == without.losses
 
 
@@ -219,5 +269,5 @@ def test_a_training_with_a_larger_rank_begins_where_the_earlier_adapter_ended(ti
 
 def test_a_larger_rank_needs_alpha_in_proportion(tiny: Path, tmp_path: Path) -> None:
     train(tiny, tmp_path / "first")
-    with pytest.raises(ModelError, match="has rank 16 and alpha 32"):
+    with pytest.raises(ModelError, match="has rank 16 and alpha 32, which is a scale of 2"):
         train(tiny, tmp_path / "wider", start_from=str(tmp_path / "first" / "out"), rank=32, alpha=32)

@@ -38,8 +38,9 @@ from ragtune.knowledge.sources import read_sources
 from ragtune.model.base.pretrained import resolve_base_model
 from ragtune.model.training.adapters import WEIGHTS
 from ragtune.model.training.validation import generated_answers
+from ragtune.model_settings import BaseModelSettings
 from ragtune.records import Chunk, Document, Message
-from ragtune.settings import BaseModelSettings, Settings, load_settings, prepare_process
+from ragtune.settings import Settings, load_settings, prepare_process
 from ragtune.store.artifacts import ArtifactStore, file_sha256
 
 HERE = Path(__file__).parent

@@ -31,9 +31,10 @@ from ragtune.model.examples.example import TrainingExample
 from ragtune.model.examples.tokens import Tokenized, tokenize
 from ragtune.model.training import sft
 from ragtune.model.training.tracking import Tracker
+from ragtune.model_settings import TrainingSettings
 from ragtune.ports import silent
 from ragtune.records import Chunk, SplitItem
-from ragtune.settings import Settings, TrainingSettings, load_settings
+from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune_assets.model import examples
 

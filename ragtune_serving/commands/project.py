@@ -25,7 +25,7 @@ def init(
     source: Annotated[
         list[str], typer.Option(help=f"what to read: {SOURCE_FORMS} or a URL; may be repeated; default: a new folder")
     ] = [],  # noqa: B006
-    profile: Annotated[str, typer.Option(help="settings to begin with: laptop")] = "laptop",
+    profile: Annotated[str, typer.Option(help="settings to begin with: laptop or llama3-8b")] = "laptop",
 ) -> None:
     """Write ragtune.yaml for your own documents into a folder."""
     for spec in source:

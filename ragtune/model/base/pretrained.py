@@ -15,9 +15,9 @@ from ragtune.errors import ModelError
 from ragtune.model.base.capacity import require_disk
 from ragtune.model.base.folder_checks import check_model_folder
 from ragtune.model.base.merge import merge_adapter
+from ragtune.model_settings import BaseModelSettings
 from ragtune.ports import Progress, silent
 from ragtune.records import ArtifactRef
-from ragtune.settings import BaseModelSettings
 from ragtune.store.artifacts import MANIFEST, ArtifactStore, file_sha256, folder_files
 
 PACKAGED_NAME, RAW_NAME = "smollm2", "smollm2-raw"

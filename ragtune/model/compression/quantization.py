@@ -22,12 +22,13 @@ from ragtune.model.base.capacity import (
     use_threads,
 )
 from ragtune.model.base.conversations import Conversation, render_chat
+from ragtune.model.base.finite import require_finite_folder
 from ragtune.model.base.folder_checks import check_model_folder
 from ragtune.model.base.folders import atomic_folder, copy_companions
 from ragtune.model.base.loading import load_model, load_tokenizer
 from ragtune.model.compression.weights import inspect_weights
+from ragtune.model_settings import QuantizationSettings
 from ragtune.ports import Progress, silent
-from ragtune.settings import QuantizationSettings
 from ragtune.store.artifacts import MANIFEST
 
 # Linear layers in one block of a Llama: four of attention, three of the feed-forward network.
@@ -50,7 +51,7 @@ def quantize_w4a16(
 
     `calibration` holds complete conversations like those that the model will meet; only the first
     `settings.calibration_samples` are used. Raises SettingsError if the group size does not divide the width of
-    every layer, ModelError if the result is not INT4.
+    every layer, ModelError if the result is not INT4 or a weight before or after is NaN or infinite.
     """
     from llmcompressor.modifiers.gptq import GPTQModifier
 
@@ -74,7 +75,7 @@ def quantize_w8a8(merged: Path, out: Path, machine: Machine = ANY_MACHINE, progr
     """Write the model with 8-bit weights to `out` and return `out`.
 
     The engine rounds activations to 8 bits as well, with one scale per token that it computes at run time; so no
-    calibration is needed. Raises ModelError if the result is not INT8.
+    calibration is needed. Raises ModelError if the result is not INT8 or a weight before or after is NaN or infinite.
     """
     from llmcompressor.modifiers.quantization import QuantizationModifier
 
@@ -88,7 +89,8 @@ def quantize_w8a8(merged: Path, out: Path, machine: Machine = ANY_MACHINE, progr
 
 
 def _require_precision(folder: Path, precision: str, config: dict[str, Any]) -> None:
-    """Raise ModelError unless every linear layer of the decoder is stored in the given precision."""
+    """Raise ModelError unless every linear layer of the decoder is stored in the given precision, in finite numbers."""
+    require_finite_folder(folder)
     weights = inspect_weights(folder)
     count = weights["packed_int4"] if precision == "w4a16" else weights["int8"]
     if weights["precision"] != precision or count % config["num_hidden_layers"]:
@@ -129,6 +131,7 @@ def _compress(
 
     device = chosen_device(machine.device)
     use_threads(machine.threads)
+    require_finite_folder(merged)
     weight_bytes = sum(path.stat().st_size for path in merged.glob("*.safetensors"))
     require_memory(weight_bytes * MEMORY_PER_WEIGHT + GIB, "Quantising")
     require_disk(out, weight_bytes, "quantising")

@@ -1,4 +1,8 @@
-"""Conversations as token ids, with labels for the part that is learned; some rows hold several conversations."""
+"""Conversations as token ids, with labels for the part that is learned; some rows hold several conversations.
+
+Conversations share a row in two ways. Siblings have the same prompt, which is written once. With packing, rows that
+have nothing to do with each other are put behind each other, so that a GPU computes few padding tokens.
+"""
 
 import random
 from collections.abc import Sequence
@@ -17,22 +21,26 @@ Larger stretches group lengths better, smaller ones keep the mix of kinds. Chose
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Tokenized:
-    """One row of token ids: a conversation, or several that share a beginning.
+_WINDOW = 64
+"""Rows that are packed together. Larger windows leave less padding, smaller ones keep the order. Chosen by hand."""
 
-    All three lists have one entry per token. `labels` are -100 for tokens that are not learned. `branches` are 0 for
-    the shared beginning and n for the tokens of conversation n; they are all 0 for a single conversation.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokenized:
+    """One row of token ids: a conversation, several that share a beginning, or several of these packed.
+
+    The lists have one entry per token. `labels` are -100 for tokens that are not learned. `branches` are 0 for the
+    shared beginning and n for the tokens of conversation n; they are all 0 for a single conversation. `segments` count
+    packed parts from 0: tokens of different segments do not see each other. `examples` are the positions of the row's
+    examples in the list that was tokenised, and `conversations` is their number with siblings.
     """
 
     input_ids: list[int]
     labels: list[int]
     branches: list[int]
-
-    @property
-    def conversations(self) -> int:
-        """Number of conversations in the row."""
-        return max(1, self.branches[-1])
+    segments: list[int]
+    examples: tuple[int, ...]
+    conversations: int
 
 
 def tokenize(tokenizer: Any, examples: Sequence[Example], max_tokens: int) -> tuple[list[Tokenized], int]:
@@ -43,13 +51,13 @@ def tokenize(tokenizer: Any, examples: Sequence[Example], max_tokens: int) -> tu
     """
     rows: list[Tokenized] = []
     dropped = 0
-    for example in examples:
+    for place, example in enumerate(examples):
         first, *siblings = (_split(tokenizer, conversation) for conversation in (example, *example.siblings))
         prompt, reply = first
         if len(prompt) + len(reply) > max_tokens:
             dropped += 1 + len(siblings)
             continue
-        row, dropped_siblings = _join([first, *siblings], max_tokens)
+        row, dropped_siblings = _join([first, *siblings], max_tokens, place)
         rows.append(row)
         dropped += dropped_siblings
     return rows, dropped
@@ -71,7 +79,41 @@ def _split(tokenizer: Any, conversation: Conversation) -> tuple[list[int], list[
     return prompt, [*reply[: reply.index(end)], end] if end in reply else [*reply, end]
 
 
-def _join(conversations: Sequence[tuple[list[int], list[int]]], max_tokens: int) -> tuple[Tokenized, int]:
+def pack(rows: Sequence[Tokenized], max_tokens: int) -> list[Tokenized]:
+    """Return rows of up to `max_tokens` tokens that together hold the given ones, in nearly the same order.
+
+    Rows are packed within windows of 64, the longest first, each into the fullest row that has room for it.
+    """
+    packed: list[Tokenized] = []
+    for start in range(0, len(rows), _WINDOW):
+        bins: list[list[Tokenized]] = []
+        for row in sorted(rows[start : start + _WINDOW], key=lambda row: -len(row.input_ids)):
+            room = [parts for parts in bins if _length(parts) + len(row.input_ids) <= max_tokens]
+            if room:
+                max(room, key=_length).append(row)
+            else:
+                bins.append([row])
+        packed += sorted((_packed(parts) for parts in bins), key=lambda row: min(row.examples))
+    return packed
+
+
+def _length(rows: Sequence[Tokenized]) -> int:
+    return sum(len(row.input_ids) for row in rows)
+
+
+def _packed(rows: Sequence[Tokenized]) -> Tokenized:
+    """Return one row in which each of the given ones is a segment."""
+    return Tokenized(
+        input_ids=[token for row in rows for token in row.input_ids],
+        labels=[label for row in rows for label in row.labels],
+        branches=[branch for row in rows for branch in row.branches],
+        segments=[segment for segment, row in enumerate(rows) for _ in row.input_ids],
+        examples=tuple(sorted(place for row in rows for place in row.examples)),
+        conversations=sum(row.conversations for row in rows),
+    )
+
+
+def _join(conversations: Sequence[tuple[list[int], list[int]]], max_tokens: int, place: int) -> tuple[Tokenized, int]:
     """Return one row with the beginning that the conversations share written once, and how many did not fit."""
     shared = _shared_tokens([prompt for prompt, _ in conversations])
     ids, labels, branches = conversations[0][0][:shared], [_IGNORED] * shared, [0] * shared
@@ -85,7 +127,15 @@ def _join(conversations: Sequence[tuple[list[int], list[int]]], max_tokens: int)
         ids += tokens
         labels += [_IGNORED] * (len(prompt) - shared) + reply
         branches += [branch] * len(tokens)
-    return Tokenized(ids, labels, branches), dropped
+    row = Tokenized(
+        input_ids=ids,
+        labels=labels,
+        branches=branches,
+        segments=[0] * len(ids),
+        examples=(place,),
+        conversations=max(1, branches[-1]),
+    )
+    return row, dropped
 
 
 def _shared_tokens(prompts: Sequence[list[int]]) -> int:

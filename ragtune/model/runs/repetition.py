@@ -30,9 +30,10 @@ from ragtune.model.training.adapters import WEIGHTS, earlier_adapter
 from ragtune.model.training.report import read_report
 from ragtune.model.training.sft import TrainingJob, train_adapter
 from ragtune.model.training.tracking import MlflowTracker
+from ragtune.model_settings import BaseModelSettings, QuantizationSettings, TrainingSettings
 from ragtune.ports import Progress, silent
 from ragtune.records import ArtifactRef, Split
-from ragtune.settings import BaseModelSettings, EvaluationSettings, QuantizationSettings, Settings, TrainingSettings
+from ragtune.settings import EvaluationSettings, Settings
 from ragtune.store.artifacts import MANIFEST, ArtifactStore, file_sha256, files_sha256, folder_files
 from ragtune.store.mlflow_files import ASSET
 

@@ -4,14 +4,17 @@ The export is a command: `python -m ragtune.model.training.adapters ADAPTER OUT 
 """
 
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from ragtune.errors import ModelError
+from ragtune.model.base.finite import require_finite
+from ragtune.model.base.merge import lora_scale
 from ragtune.model.training.report import REPORT
-from ragtune.settings import TrainingSettings
+from ragtune.model_settings import TrainingSettings
 from ragtune.store.artifacts import write_json
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -22,7 +25,8 @@ _MACHINE_FIELDS = ("base_model_name_or_path", "peft_version")
 def earlier_adapter(settings: TrainingSettings) -> Path | None:
     """Return the weight file of the adapter in `training.start_from`, or None if training starts from zero.
 
-    Raises ModelError if there is no adapter or its rank and alpha differ from the settings.
+    Raises ModelError if there is no adapter, or if its kind, its scale or the layers that it adapts do not fit the
+    settings.
     """
     if not settings.start_from:
         return None
@@ -34,18 +38,25 @@ def earlier_adapter(settings: TrainingSettings) -> Path | None:
             fix="correct training.start_from, or leave it empty to train a new adapter",
         )
     config = json.loads((folder / CONFIG).read_text())
-    rank, alpha = config["r"], config["lora_alpha"]
-    if rank > settings.rank or alpha * settings.rank != settings.alpha * rank:
+    rank, alpha, rslora = int(config["r"]), config["lora_alpha"], bool(config.get("use_rslora"))
+    if (rslora, bool(config.get("use_dora"))) != (settings.use_rslora, settings.use_dora):
         raise ModelError(
-            f"The adapter in {folder} has rank {rank} and alpha {alpha}.",
-            expected=f"at most training.rank {settings.rank}, and the alpha/rank of training.alpha {settings.alpha}",
-            fix="set training.rank to that of the adapter or a larger one, and training.alpha in proportion",
+            f"The adapter in {folder} has use_rslora: {rslora} and use_dora: {config.get('use_dora')}.",
+            expected=f"use_rslora: {settings.use_rslora} and use_dora: {settings.use_dora}, as in the settings",
+            fix="set training.use_rslora and training.use_dora to those of the adapter",
+        )
+    scales = lora_scale(rank, alpha, rslora), lora_scale(settings.rank, settings.alpha, rslora)
+    if rank > settings.rank or not math.isclose(*scales):
+        raise ModelError(
+            f"The adapter in {folder} has rank {rank} and alpha {alpha}, which is a scale of {scales[0]:g}.",
+            expected=f"at most training.rank {settings.rank}, and the scale {scales[1]:g} of training.alpha",
+            fix="set training.rank to that of the adapter or a larger one, and training.alpha to keep the scale",
         )
     return folder / WEIGHTS
 
 
 def load_adapter(model: Any, weights: Path) -> None:
-    """Load the weights of an earlier adapter into a PEFT model; raise ModelError if they do not fit it.
+    """Load the weights of an earlier adapter into a PEFT model; raise ModelError if they do not fit or are not finite.
 
     If the model has a larger rank, the adapter fills the first part of each matrix. The rest of A stays as it was
     drawn and the rest of B zero, so that the model begins as the earlier adapter left it.
@@ -54,6 +65,7 @@ def load_adapter(model: Any, weights: Path) -> None:
     from safetensors.torch import load_file
 
     earlier, current = load_file(weights), get_peft_model_state_dict(model)
+    require_finite(earlier.items(), weights)
     tensors = {name: _widened(tensor, current[name]) if name in current else tensor for name, tensor in earlier.items()}
     try:
         mismatch = set_peft_model_state_dict(model, tensors)
@@ -64,7 +76,7 @@ def load_adapter(model: Any, weights: Path) -> None:
         raise ModelError(
             f"The adapter {weights} does not fit the base model: {len(missing)} tensors are missing, "
             f"{len(mismatch.unexpected_keys)} are unknown.",
-            expected="an adapter of all linear layers of this base model",
+            expected="an adapter of the same base model and of the layers in training.target_modules",
         )
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of an interrupted training: which ones belong to it, and which one it continues from."""
+"""Checkpoints of an interrupted training: which ones belong to it, which one it continues from, and their size."""
 
 import hashlib
 import json
@@ -8,13 +8,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ragtune.model.base.capacity import require_disk
 from ragtune.model.examples.tokens import Tokenized
+from ragtune.model.training.adapters import WEIGHTS
 from ragtune.model.training.tracking import Tracker
+from ragtune.model.training.validation import BEST, RECORD
+from ragtune.model_settings import TrainingSettings
 from ragtune.ports import Progress, silent
-from ragtune.settings import TrainingSettings
 from ragtune.store.artifacts import MANIFEST, file_sha256, write_json
 
 _RUN = "run.json"
+KEPT = 2
+"""Checkpoints that are kept, so that a complete one remains if the run is killed while it writes the next."""
+_WEIGHT_BYTES = 12
+"""Bytes per trainable weight: float32, and the two moments of AdamW in float32. The other optimisers keep less."""
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 
 
 def fingerprint(
@@ -28,13 +36,15 @@ def fingerprint(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def open_run(checkpoints: Path, identity: str, tracker: Tracker) -> str:
+def open_run(checkpoints: Path, identity: str, tracker: Tracker, progress: Progress = silent) -> str:
     """Start or continue the tracker's run and return its id; `identity` is the training's `fingerprint`.
 
-    The folder is emptied if it belongs to another training.
+    The folder is emptied if it belongs to another training, or if the record of its run is damaged.
     """
     path = checkpoints / _RUN
-    record = json.loads(path.read_text()) if path.is_file() else {}
+    record = _read(path)
+    if path.is_file() and not record:
+        progress(f"{path} is damaged: the training starts again", 0, 0)
     if record.get("fingerprint") != identity:
         shutil.rmtree(checkpoints, ignore_errors=True)
         record = {}
@@ -53,16 +63,54 @@ def newest_checkpoint(
     """
     complete = []
     for folder in sorted(checkpoints.glob("checkpoint-*")):
-        record = json.loads((folder / marker).read_text()) if (folder / marker).is_file() else {"files": {}}
-        damaged = sorted(
-            name
-            for name, sha256 in record["files"].items()
-            if not (folder / name).is_file() or file_sha256(folder / name) != sha256
-        )
-        if record["files"] and not damaged:
+        record = _read(folder / marker)
+        damaged = _damaged(folder, record)
+        if record.get("files") and not damaged:
             complete.append((folder, record))
         else:
             reason = f"{', '.join(damaged)} is damaged" if damaged else "it was not written to its end"
             progress(f"{folder.name} is not used: {reason}; an earlier checkpoint is", 0, 0)
             shutil.rmtree(folder)
     return max(complete, key=lambda checkpoint: checkpoint[1]["step"], default=None)
+
+
+def best_weights(checkpoints: Path, progress: Progress = silent) -> Path | None:
+    """Return the weight file of the adapter with the best validation, or None if it is missing or damaged."""
+    folder = checkpoints / BEST
+    record = _read(folder / RECORD)
+    if record and not _damaged(folder, record):
+        return folder / WEIGHTS
+    progress(f"{folder} is missing or damaged: the adapter of the last step is used", 0, 0)
+    return None
+
+
+def checkpoint_bytes(trainable: int, base: Path) -> int:
+    """Return the bytes of a checkpoint with this number of trainable weights and a copy of the base's tokenizer."""
+    tokenizer = sum((base / name).stat().st_size for name in _TOKENIZERS if (base / name).is_file())
+    return trainable * _WEIGHT_BYTES + tokenizer
+
+
+def require_disk_for_training(checkpoints: Path, out: Path, size: int) -> None:
+    """Raise ResourceError if the disks are too small for checkpoints of `size` bytes, the best and the last adapter."""
+    # One more than is kept, because the new one is written before the old one is removed. Two adapters, the best one
+    # and its replacement, are smaller than a checkpoint.
+    require_disk(checkpoints, (KEPT + 2) * size, "the checkpoints of the training")
+    require_disk(out, size, "the adapter")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a record, or an empty one if the file is missing or damaged."""
+    try:
+        record = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _damaged(folder: Path, record: dict[str, Any]) -> list[str]:
+    """Return the files of a folder that do not have the hashes in its record, sorted."""
+    return sorted(
+        name
+        for name, sha256 in record.get("files", {}).items()
+        if not (folder / name).is_file() or file_sha256(folder / name) != sha256
+    )

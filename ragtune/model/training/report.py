@@ -1,6 +1,6 @@
 """The report that a training writes next to its adapter."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -19,7 +19,8 @@ class AdapterReport:
     `losses` holds (step, loss) for every step. `resumed_from` is the step of the checkpoint that the last run
     continued from, 0 for none. `stopped_by` is "max_steps", "minutes" or "patience". `planned_steps` is what
     `training.steps` has to be for a repetition. `validations` are by generation, the first before training; the adapter
-    is that of `best_step`.
+    is that of `best_step`. `warnings` say what a person should look at. `learnt` are the positions of the examples
+    that the adapter was trained on; it is not written.
     """
 
     steps: int
@@ -42,6 +43,8 @@ class AdapterReport:
     planned_steps: int = 0
     validations: tuple[Validation, ...] = ()
     best_step: int = 0
+    warnings: tuple[str, ...] = ()
+    learnt: tuple[int, ...] = field(default=(), compare=False)
 
 
 def read_report(adapter: Path) -> AdapterReport:

@@ -15,7 +15,6 @@ from ragtune.model.base.capacity import (
     GIB,
     Machine,
     chosen_device,
-    require_disk,
     require_memory,
     use_threads,
 )
@@ -23,22 +22,27 @@ from ragtune.model.base.conversations import Example
 from ragtune.model.base.folder_checks import check_model_folder
 from ragtune.model.base.folders import atomic_folder
 from ragtune.model.base.loading import load_model, load_tokenizer
-from ragtune.model.examples.tokens import Tokenized, batch_order, tokenize
-from ragtune.model.training.adapters import WEIGHTS, earlier_adapter, load_adapter
-from ragtune.model.training.checkpoints import fingerprint, newest_checkpoint, open_run
+from ragtune.model.examples.tokens import Tokenized, batch_order, pack, tokenize
+from ragtune.model.training.adapters import earlier_adapter, load_adapter
+from ragtune.model.training.checkpoints import (
+    best_weights,
+    checkpoint_bytes,
+    fingerprint,
+    newest_checkpoint,
+    open_run,
+    require_disk_for_training,
+)
 from ragtune.model.training.report import REPORT, AdapterReport
-from ragtune.model.training.samples import log_samples
+from ragtune.model.training.samples import LogSamples, log_samples
 from ragtune.model.training.tracking import Tracker
-from ragtune.model.training.validation import BEST, BestCheckpoint, best_step, generated_answers
+from ragtune.model.training.validation import BestCheckpoint, Measures, best_validation, generated_answers
+from ragtune.model_settings import TrainingSettings
 from ragtune.ports import Progress, silent
-from ragtune.settings import TrainingSettings
 from ragtune.store.artifacts import write_json
 
 # Steps over which the reported final loss is averaged, because the loss of one batch says little. Chosen by hand,
 # not sensitive.
 _FINAL_STEPS = 10
-# Disk for two checkpoints and the adapter. Chosen by hand, not measured.
-_CHECKPOINT_BYTES = 300 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,9 @@ def train_adapter(
 ) -> AdapterReport:
     """Train a LoRA adapter on the last message of each conversation and write it with its report to `job.out`.
 
-    With validation by generation the adapter of the best validation is written, else the last one. A step learns
-    `settings.batch_size` examples, each with its siblings. Raises DatasetError if no example can be used, ModelError
-    if the base model is broken or a number is not finite, ResourceError if memory or disk are too small.
+    The adapter of the best validation is written, or the last one if there was none. Raises DatasetError if no example
+    can be used, ModelError if the base model is broken or a number is not finite, ResourceError if memory or disk are
+    too small.
     """
     device, threads, settings = chosen_device(machine.device), use_threads(machine.threads), job.settings
     check_model_folder(job.base)
@@ -86,29 +90,30 @@ def train_adapter(
     data, dropped = _tokenized(job, examples, validation)
     earlier = earlier_adapter(settings)
     _check_capacity(job, data.rows, device)
-    run_id = open_run(job.checkpoints, fingerprint(job.base, earlier, data.rows, settings, job.seed), tracker)
+    identity = fingerprint(job.base, earlier, data.rows, settings, job.seed)
+    run_id = open_run(job.checkpoints, identity, tracker, progress)
     tracker.log_params({**settings.model_dump(), "seed": job.seed, "examples": len(data.rows), "base": job.base.name})
     try:
         trainer, callback = build_trainer(job, data, device, tracker, progress)
+        require_disk_for_training(job.checkpoints, job.out, callback.checkpoint_bytes)
         resumed_from = _train(trainer, callback, job.checkpoints, progress)
-        best = best_step(callback.validations)
-        if best != trainer.state.global_step and callback.validations:
-            load_adapter(trainer.model, job.checkpoints / BEST / WEIGHTS)
+        best = _load_best(trainer, callback, job.checkpoints, progress)
         report = AdapterReport(
             **_progress_facts(trainer, callback),
             examples=sum(row.conversations for row in data.rows),
             dropped=dropped,
-            validation_loss=float(trainer.evaluate()["eval_loss"]) if data.validation else float("nan"),
+            validation_loss=_validation_loss(trainer, callback, best),
             resumed_from=resumed_from,
             device=device,
             threads=threads,
             mlflow_run_id=run_id,
             planned_steps=callback.plan.total,
             validations=tuple(callback.validations),
-            best_step=best if callback.validations else trainer.state.global_step,
+            best_step=best,
+            learnt=_learnt(data.rows, callback.order[: best * settings.rows_per_step]),
         )
         _write_adapter(trainer.model, data.tokenizer, report, job.out)
-        tracker.log_metrics({"validation_loss": report.validation_loss, "train_seconds": report.seconds}, report.steps)
+        tracker.log_metrics({"train_seconds": report.seconds}, report.steps)
         tracker.log_artifacts(job.out)
     except BaseException:
         tracker.end(failed=True)
@@ -121,70 +126,84 @@ def build_trainer(
     job: TrainingJob, data: TrainingData, device: str, tracker: Tracker, progress: Progress
 ) -> tuple[Any, Any]:
     """Return TRL's trainer with our loss, schedule and kernels, and the callback that stops it in time."""
-    from peft import LoraConfig
     from transformers import PrinterCallback
     from transformers.utils import logging
 
+    from ragtune.model.training.arguments import computes_in_the_adapters_format, lora_config, trl_arguments
     from ragtune.model.training.kernels import fuse_adapters, register_attention
     from ragtune.model.training.trainer import Collator, ProgressCallback, SparseLogitsTrainer, StepPlan
 
     logging.set_verbosity_error()
     settings, rows = job.settings, data.rows
     config = check_model_folder(job.base)
-    our_attention = device == "cpu" and config.get("model_type") == "llama" and not settings.dropout
+    fused = computes_in_the_adapters_format(settings)
+    our_attention = device == "cpu" and config.get("model_type") == "llama" and fused
     model = load_model(job.base, device, register_attention() if our_attention else "sdpa")
     batch_size = min(settings.batch_size, len(rows))
-    steps = min(settings.max_steps, -(-int(settings.max_epochs * len(rows)) // batch_size))
-    plan = StepPlan(settings.minutes * 60, steps, settings.warmup_share, settings.steps)
+    rows_per_step = batch_size * settings.gradient_accumulation_steps
+    steps = min(settings.max_steps, -(-int(settings.max_epochs * len(rows)) // rows_per_step))
+    plan = StepPlan(settings.minutes * 60, steps, settings.warmup_share, settings.steps, settings.lr_scheduler_type)
     callback = ProgressCallback(plan, tracker, progress)
-    order = batch_order([len(row.input_ids) for row in rows], batch_size, steps, job.seed)
+    batches = steps * settings.gradient_accumulation_steps
+    order = batch_order([len(row.input_ids) for row in rows], batch_size, batches, job.seed)
     trainer = SparseLogitsTrainer(
         plan=plan,
         model=model,
-        args=_arguments(job, device, batch_size, steps),
+        args=trl_arguments(settings, job.seed, job.checkpoints, device, batch_size, steps),
         train_dataset=token_dataset(rows, order),
         eval_dataset=token_dataset(data.validation, range(len(data.validation))) if data.validation else None,
         data_collator=Collator(data.tokenizer.pad_token_id),
         processing_class=data.tokenizer,
         callbacks=[callback],
-        peft_config=LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        ),
+        peft_config=lora_config(settings, model),
     )
     trainer.remove_callback(PrinterCallback)
     if earlier := earlier_adapter(settings):
         load_adapter(trainer.model, earlier)
-    if not settings.dropout:
+    if fused:
         fuse_adapters(trainer.model)
-    callback.counts = trainer.counts
-    callback.validator = log_samples(_validator(job, data, trainer.model), tracker, lambda: callback.plan.steps)
+    callback.counts, callback.order = trainer.counts, order
+    callback.checkpoint_bytes = checkpoint_bytes(_trainable(trainer.model), job.base)
+    callback.validator = _validator(job, data, trainer, log_samples(tracker, lambda: callback.plan.steps))
     return trainer, callback
 
 
-def _validator(job: TrainingJob, data: TrainingData, model: Any) -> BestCheckpoint | None:
-    """Return what validates by generation, or None if that is switched off or there is no question for it."""
-    settings = job.settings
-    if not settings.eval_every or not any(example.evidence for example in data.questions):
+def _validator(job: TrainingJob, data: TrainingData, trainer: Any, log: LogSamples) -> BestCheckpoint | None:
+    """Return what validates, or None if that is switched off or there is nothing for the metric of the best model.
+
+    Answers to the validation questions are given to `log`.
+    """
+    metric = job.settings.metric_for_best_model
+    possible = data.validation if metric == "loss" else any(example.evidence for example in data.questions)
+    if not job.settings.eval_every or not possible:
         return None
-    return BestCheckpoint(
-        settings.eval_every,
-        settings.early_stopping_patience,
-        data.questions,
-        lambda examples: generated_answers(model, data.tokenizer, examples),
-        model.save_pretrained,
-        job.checkpoints,
-    )
+
+    def answers(questions: Sequence[Example]) -> list[str]:
+        texts = generated_answers(trainer.model, data.tokenizer, questions)
+        log(questions, texts)
+        return texts
+
+    measures = Measures(lambda: _loss(trainer), answers, trainer.model.save_pretrained)
+    return BestCheckpoint(job.settings, data.questions, measures, job.checkpoints)
+
+
+def _loss(trainer: Any) -> float | None:
+    """Return the validation loss, or None if there are no validation examples."""
+    return float(trainer.evaluate()["eval_loss"]) if trainer.eval_dataset is not None else None
+
+
+def _validation_loss(trainer: Any, callback: Any, step: int) -> float:
+    """Return the loss of the adapter of a step, which the trainer's model has; NaN without validation examples."""
+    measured = [validation.loss for validation in callback.validations if validation.step == step]
+    loss = measured[0] if measured else _loss(trainer)
+    return float("nan") if loss is None else loss
 
 
 def token_dataset(rows: Sequence[Tokenized], order: Sequence[int]) -> Any:
     """Return the rows in the given order as a Hugging Face dataset."""
     from datasets import Dataset
 
-    columns = ("input_ids", "labels", "branches")
+    columns = ("input_ids", "labels", "branches", "segments")
     return Dataset.from_dict({name: [getattr(row, name) for row in rows] for name in columns}).select(order)
 
 
@@ -194,52 +213,18 @@ def _tokenized(
     """Return what the training reads, and the count of conversations that were too long."""
     settings, tokenizer = job.settings, load_tokenizer(job.base)
     # No more examples than the steps can take: the rest would be tokenised for nothing.
-    most = settings.max_steps * settings.batch_size
-    rows, dropped = tokenize(tokenizer, examples[:most], settings.max_tokens)
+    most = settings.max_steps * settings.rows_per_step
+    rows, dropped = tokenize(tokenizer, examples if settings.packing else examples[:most], settings.max_tokens)
+    if settings.packing:
+        rows = pack(rows, settings.max_tokens)
     if not rows:
         raise DatasetError(
             f"None of the {len(examples)} training examples fits into {settings.max_tokens} tokens.",
             expected="conversations that end with an assistant's message",
             fix="raise training.max_tokens or lower answer.shown_words",
         )
-    questions = validation[: settings.validation_examples]
-    validation_rows, _ = tokenize(tokenizer, questions, settings.max_tokens)
-    return TrainingData(tokenizer, rows, validation_rows, questions), dropped
-
-
-def _arguments(job: TrainingJob, device: str, batch_size: int, steps: int) -> Any:
-    """Return TRL's arguments. Without dropout, fused adapters convert to bf16 themselves and need no autocast."""
-    from trl.trainer.sft_config import SFTConfig
-
-    settings = job.settings
-    return SFTConfig(
-        output_dir=str(job.checkpoints),
-        per_device_train_batch_size=batch_size,
-        per_device_eval_batch_size=batch_size,
-        max_steps=steps,
-        learning_rate=settings.learning_rate,
-        weight_decay=0.0,
-        max_length=None,
-        bf16=settings.dropout > 0,
-        use_cpu=device == "cpu",
-        gradient_checkpointing=settings.gradient_checkpointing,
-        remove_unused_columns=False,
-        # `batch_order` has already decided the order of the rows.
-        train_sampling_strategy="sequential",
-        dataloader_pin_memory=device == "cuda",
-        dataloader_drop_last=False,
-        logging_steps=1,
-        # A loss that is not finite must be seen: by default it is replaced by the mean of those before.
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=settings.checkpoint_every,
-        # Two, so that one complete checkpoint remains if the run is killed while it writes the next.
-        save_total_limit=2,
-        prediction_loss_only=True,
-        report_to="none",
-        disable_tqdm=True,
-        seed=job.seed,
-    )
+    validation_rows, _ = tokenize(tokenizer, validation[: settings.validation_examples], settings.max_tokens)
+    return TrainingData(tokenizer, rows, validation_rows, validation[: settings.eval_answers]), dropped
 
 
 def _train(trainer: Any, callback: Any, checkpoints: Path, progress: Progress) -> int:
@@ -252,7 +237,7 @@ def _train(trainer: Any, callback: Any, checkpoints: Path, progress: Progress) -
         return 0
     folder, record = checkpoint
     callback.restore(record)
-    if callback.plan.over:
+    if callback.over:
         # The run was killed after its last step: only the adapter remains to be written.
         trainer._load_from_checkpoint(str(folder))
         trainer.state.global_step = record["step"]
@@ -261,8 +246,28 @@ def _train(trainer: Any, callback: Any, checkpoints: Path, progress: Progress) -
     return int(record["step"])
 
 
+def _load_best(trainer: Any, callback: Any, checkpoints: Path, progress: Progress) -> int:
+    """Load the adapter of the best validation into the trainer's model if it is another one; return its step."""
+    last = int(trainer.state.global_step)
+    if callback.validator is None:
+        return last
+    best = best_validation(callback.validations, callback.validator.metric).step
+    if best == last:
+        return last
+    weights = best_weights(checkpoints, progress)
+    if weights is None:
+        return last
+    load_adapter(trainer.model, weights)
+    return best
+
+
+def _learnt(rows: Sequence[Tokenized], order: Sequence[int]) -> tuple[int, ...]:
+    """Return the positions of the examples in the rows that the order names, sorted."""
+    return tuple(sorted({place for index in set(order) for place in rows[index].examples}))
+
+
 def _check_capacity(job: TrainingJob, rows: Sequence[Tokenized], device: str) -> None:
-    """Raise ResourceError if memory or disk are too small for the training."""
+    """Raise ResourceError if the memory is too small for the training."""
     weight_bytes = sum(path.stat().st_size for path in job.base.glob("*.safetensors"))
     config = check_model_folder(job.base)
     tokens = max(len(row.input_ids) for row in rows) * min(job.settings.batch_size, len(rows))
@@ -271,7 +276,6 @@ def _check_capacity(job: TrainingJob, rows: Sequence[Tokenized], device: str) ->
     layer_bytes = 2 * (12 * config["hidden_size"] + 5 * config["intermediate_size"])
     layers = 1 if job.settings.gradient_checkpointing else config["num_hidden_layers"]
     require_memory(int(weight_bytes * 1.3 + tokens * layer_bytes * layers * 1.5 + GIB), "Training", device)
-    require_disk(job.out, _CHECKPOINT_BYTES, "training with its checkpoints")
 
 
 def _progress_facts(trainer: Any, callback: Any) -> dict[str, Any]:
@@ -288,8 +292,13 @@ def _progress_facts(trainer: Any, callback: Any) -> dict[str, Any]:
         "final_loss": sum(final_losses) / len(final_losses) if final_losses else float("nan"),
         "losses": tuple((int(step), float(loss)) for step, loss in callback.losses),
         "stopped_by": "patience" if not plan.over else "max_steps" if plan.steps >= plan.max_steps else "minutes",
-        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "trainable_parameters": _trainable(trainer.model),
+        "warnings": tuple(callback.warnings),
     }
+
+
+def _trainable(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def _write_adapter(model: Any, tokenizer: Any, report: AdapterReport, out: Path) -> None:
@@ -297,4 +306,4 @@ def _write_adapter(model: Any, tokenizer: Any, report: AdapterReport, out: Path)
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         (scratch / "README.md").unlink(missing_ok=True)
-        write_json(scratch / REPORT, asdict(report))
+        write_json(scratch / REPORT, {**asdict(report), "learnt": ()})

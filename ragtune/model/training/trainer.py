@@ -4,6 +4,7 @@ Nine tenths of a training conversation are passages, on which nothing is learnt,
 computes on a CPU are thrown away. Import this module only inside functions: it needs torch and TRL.
 """
 
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,8 @@ from transformers import TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
 from ragtune.errors import ModelError
+from ragtune.model.base.capacity import require_disk
+from ragtune.model.training.losses import divergence
 from ragtune.model.training.validation import BestCheckpoint, Validation
 from ragtune.ports import Progress
 from ragtune.store.artifacts import folder_files, write_json
@@ -33,8 +36,8 @@ _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "l
 def raise_not_finite(what: str, step: int, args: Any) -> NoReturn:
     """Raise ModelError: training cannot go on from here, and the checkpoints are from before."""
     raise ModelError(
-        f"At step {step} {what} is not finite, at a peak learning rate of {args.learning_rate:g}.",
-        expected="finite numbers; the weights are as they were before this step",
+        f"Training stopped at step {step}: {what} is not finite, at a peak learning rate of {args.learning_rate:g}.",
+        expected="finite numbers",
         fix=f"lower training.learning_rate; the last good checkpoint is in {args.output_dir}",
     )
 
@@ -44,11 +47,13 @@ class StepPlan:
 
     The speed of the first steps fixes the number of steps that fit into `seconds`, at most `max_steps`. From there on
     only steps count: two trainings with the same `total` have the same learning rates. With `total` given, such as the
-    one that an earlier run logged, nothing is measured.
+    one that an earlier run logged, nothing is measured. `schedule` is "linear", "cosine" or "constant_with_warmup".
     """
 
-    def __init__(self, seconds: float, max_steps: int, warmup_share: float, total: int = 0) -> None:
-        self.seconds, self.max_steps, self.warmup_share = seconds, max_steps, warmup_share
+    def __init__(
+        self, seconds: float, max_steps: int, warmup_share: float, total: int = 0, schedule: str = "linear"
+    ) -> None:
+        self.seconds, self.max_steps, self.warmup_share, self.schedule = seconds, max_steps, warmup_share, schedule
         self.total = min(total, max_steps)
         self.steps, self.spent, self.first_step = 0, 0.0, 0.0
 
@@ -78,7 +83,7 @@ class StepPlan:
         """Return the learning rate's factor for the step that follows `step` steps.
 
         It is the lowest of the warm-up while the speed is measured, so that it does not depend on the plan. Then it
-        rises linearly during the warm-up and falls linearly to the end.
+        rises linearly during the warm-up. After that it falls to the end in a line or half a cosine, or stays.
         """
         # The rate of the step after the measured ones is set just before the plan is made.
         if step <= MEASURED_STEPS or not self.total:
@@ -86,7 +91,9 @@ class StepPlan:
         warmup = max(MEASURED_STEPS, round(self.warmup_share * self.total))
         if step < warmup:
             return _LOWEST_WARMUP + (1 - _LOWEST_WARMUP) * (step - MEASURED_STEPS) / (warmup - MEASURED_STEPS)
-        return max(_LOWEST_RATE, (self.total - step) / max(1, self.total - warmup))
+        left = max(0.0, (self.total - step) / max(1, self.total - warmup))
+        rates = {"linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2, "constant_with_warmup": 1.0}
+        return max(_LOWEST_RATE, rates[self.schedule])
 
 
 class ProgressCallback(TrainerCallback):
@@ -100,9 +107,17 @@ class ProgressCallback(TrainerCallback):
         self.plan, self.tracker, self.progress = plan, tracker, progress
         self.losses: list[tuple[int, float]] = []
         self.counts: dict[str, int] = {}
+        self.order: list[int] = []
+        self.warnings: list[str] = []
+        self.checkpoint_bytes = 0
         self.validations: list[Validation] = []
         self.validator: BestCheckpoint | None = None
         self.began = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether the training is complete: the last step was taken, or patience ended it."""
+        return self.plan.over or (self.validator is not None and self.validator.gives_up(self.validations))
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Continue from the record that `on_save` wrote into a checkpoint."""
@@ -110,6 +125,7 @@ class ProgressCallback(TrainerCallback):
         self.losses = [(int(step), float(loss)) for step, loss in saved["losses"]]
         self.validations = [Validation(**row) for row in saved["validations"]]
         self.counts.update(saved["counted"])
+        self.warnings = list(saved["warnings"])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Validate before the first step, so that the curve begins with the value before training."""
@@ -123,8 +139,17 @@ class ProgressCallback(TrainerCallback):
         if bad:
             raise_not_finite(f"the gradient of {len(bad)} tensors", self.plan.steps + 1, args)
 
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Stop before a weight that is not finite reaches a checkpoint."""
+        bad = [name for name, p in model.named_parameters() if p.requires_grad and not p.isfinite().all()]
+        if bad:
+            raise_not_finite(f"the weight of {len(bad)} tensors", self.plan.steps + 1, args)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Count the step; validate if it is time; stop after the last step or without progress, with a checkpoint."""
+        """Count the step; validate if it is time; stop after the last step or without progress, with a checkpoint.
+
+        Raises ResourceError if the disk has no room for the checkpoint that is due.
+        """
         was_planned = self.plan.total
         self.plan.record(time.monotonic() - self.began)
         if self.plan.total and not was_planned:
@@ -132,8 +157,10 @@ class ProgressCallback(TrainerCallback):
         self.progress(f"training, step {self.plan.steps} of {self.plan.total or '?'}", int(self.plan.share * 100), 100)
         if self.validator is not None and (self.plan.steps % self.validator.every == 0 or self.plan.over):
             self._validate(control)
-        if self.plan.over:
+        if self.over:
             control.should_training_stop = control.should_save = True
+        if control.should_save:
+            require_disk(Path(args.output_dir), self.checkpoint_bytes, "the next checkpoint")
         self.began = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
@@ -143,6 +170,7 @@ class ProgressCallback(TrainerCallback):
             logs["num_tokens"] = self.counts.get("tokens", 0)
         if "loss" in logs:
             self.losses.append((state.global_step, float(logs["loss"])))
+            self._warn_if_diverging()
         self.tracker.log_metrics(
             {k: float(v) for k, v in logs.items() if isinstance(v, int | float)}, state.global_step
         )
@@ -157,6 +185,7 @@ class ProgressCallback(TrainerCallback):
             "losses": self.losses,
             "validations": [asdict(validation) for validation in self.validations],
             "counted": self.counts,
+            "warnings": self.warnings,
             "files": folder_files(folder),
         }
         write_json(folder / CLOCK, record)
@@ -164,40 +193,54 @@ class ProgressCallback(TrainerCallback):
     def _validate(self, control: Any) -> None:
         if self.validator is None:
             return
-        validation = self.validator.validate(self.plan.steps, self.validations)
+        with torch.random.fork_rng():  # a validation draws random numbers that training must not miss
+            should_log = control.should_log
+            validation = self.validator.validate(self.plan.steps, self.validations)
+            control.should_log = should_log  # the trainer's `evaluate` logs, and takes the step for logged
         self.validations.append(validation)
-        self.tracker.log_metrics(
-            {"validation_right": validation.right, "validation_refused": validation.refused}, validation.step
-        )
-        if self.validator.gives_up(self.validations):
-            control.should_training_stop = control.should_save = True
+        numbers = {} if validation.loss is None else {"validation_loss": validation.loss}
+        if validation.n:
+            numbers |= {"validation_right": validation.right, "validation_refused": validation.refused}
+        self.tracker.log_metrics(numbers, validation.step)
+
+    def _warn_if_diverging(self) -> None:
+        """Record and report once that the loss diverges."""
+        warning = "" if self.warnings else divergence([loss for _, loss in self.losses])
+        if warning:
+            self.warnings.append(f"Step {self.plan.steps}: {warning}")
+            self.progress(self.warnings[-1], 0, 0)
 
 
 class Collator:
-    """Pads rows to one length and builds the mask and positions of conversations that share a prompt.
+    """Pads rows to one length and builds the mask and positions of rows with several conversations.
 
-    A row starts with the tokens that its conversations share; then the rest of each conversation follows. `branches`
-    is 0 for shared tokens and n for the tokens of conversation n. A token sees the earlier shared tokens and the
-    earlier tokens of its own conversation, and has the position that it would have if its conversation were alone.
-    So loss and gradient are those of separate conversations.
+    A segment starts with the tokens that its conversations share; then the rest of each conversation follows.
+    `branches` is 0 for shared tokens and n for the tokens of conversation n. A token sees, of its own segment, the
+    earlier shared tokens and the earlier tokens of its own conversation. It has the position that it would have if its
+    conversation were alone. So loss and gradient are those of separate conversations.
     """
 
     def __init__(self, pad: int) -> None:
         self.pad = pad
 
     def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        """Return a batch; its mask is (rows, tokens), or (rows, 1, tokens, tokens) if a row has branches."""
+        """Return a batch; its mask is (rows, tokens), or (rows, 1, tokens, tokens) if a row has several parts."""
         length = max(len(row["input_ids"]) for row in rows)
-        ids, labels, branches = (
+        fillers = {"input_ids": self.pad, "labels": _IGNORED, "branches": -1, "segments": -1}
+        ids, labels, branches, segments = (
             torch.tensor([row[name] + [filler] * (length - len(row[name])) for row in rows])
-            for name, filler in (("input_ids", self.pad), ("labels", _IGNORED), ("branches", -1))
+            for name, filler in fillers.items()
         )
         batch = {"input_ids": ids, "labels": labels, "attention_mask": branches.ge(0).long()}
-        if branches.gt(0).any():
-            shared = branches.eq(0)
-            same_branch = ((branches[:, :, None] == branches[:, None, :]) & branches.ge(0)[:, None]).tril()
-            batch["attention_mask"] = (same_branch | shared[:, None].expand_as(same_branch).tril())[:, None]
-            batch["position_ids"] = same_branch.sum(-1) + (~shared * shared.sum(-1, keepdim=True)) - 1
+        if branches.gt(0).any() or segments.gt(0).any():
+            same_segment = segments[:, :, None] == segments[:, None, :]
+            same_branch = branches[:, :, None] == branches[:, None, :]
+            # Padding sees all tokens, because attention over nothing is not a number; nothing sees padding.
+            padding = branches.lt(0)
+            visible = (same_segment & (same_branch | branches.eq(0)[:, None])) | padding[:, :, None]
+            visible = visible.tril() & ~padding[:, None]
+            batch["attention_mask"] = visible[:, None]
+            batch["position_ids"] = visible.sum(-1) - 1
         return batch
 
 

@@ -1,14 +1,16 @@
-"""Validation while training: the model answers held-out questions, and the best adapter is kept."""
+"""Validation while training: the loss of held-out examples, answers to questions, and the best adapter is kept."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ragtune.answer.refusals import is_refusal
 from ragtune.model.base.conversations import Example, render_chat
 from ragtune.model.base.folders import atomic_folder
-from ragtune.store.artifacts import write_json
+from ragtune.model_settings import TrainingSettings
+from ragtune.store.artifacts import folder_files, write_json
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune.text.words import content_words
 
@@ -25,13 +27,14 @@ _SENTENCE_WORDS, _HELD_SHARE = 6, 0.6
 words. Chosen by hand, not measured."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """How a model answered the validation questions at a step.
+    """How good a model was on the validation examples at a step.
 
-    `right` is the share of answerable questions whose answer holds the evidence, `refused` the share of them that is
-    refused, `held` the share of unanswerable questions that is refused (0.0 if there is none), `n` the number of
-    answerable ones.
+    `loss` is the mean cross entropy, None if it was not measured. The others are about answers: `right` is the share of
+    answerable questions whose answer holds the evidence, `refused` the share of them that is refused, `held` the share
+    of unanswerable questions that is refused (0.0 if there is none), `n` the number of answerable ones, 0 if the model
+    answered none.
     """
 
     step: int
@@ -39,47 +42,62 @@ class Validation:
     refused: float
     held: float
     n: int
+    loss: float | None = None
+
+    def value(self, metric: str) -> float:
+        """Return what is larger for the better model by the metric, "loss" or "right"."""
+        if metric == "right":
+            return self.right
+        return -self.loss if self.loss is not None else -math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """How a validator looks at the model.
+
+    `loss` returns the validation loss, or None if there are no examples for it; `answers` returns the model's answers
+    to questions; `save` writes the adapter into a folder.
+    """
+
+    loss: Callable[[], float | None]
+    answers: Callable[[Sequence[Example]], list[str]]
+    save: Callable[[Path], None]
 
 
 class BestCheckpoint:
-    """Validates every `every` steps and keeps the adapter with the largest `right` in the folder `best`.
+    """Validates every `training.eval_every` steps and keeps the best adapter in the folder `best`.
 
-    `answers` returns the model's answers to the examples; `save` writes the adapter into a folder. With a `patience`
-    above 0, `gives_up` is true after so long a run of validations without a better one.
+    With a patience above 0, `gives_up` is true after that many validations in a row without a better one.
     """
 
     def __init__(
-        self,
-        every: int,
-        patience: int,
-        examples: Sequence[Example],
-        answers: Callable[[Sequence[Example]], list[str]],
-        save: Callable[[Path], None],
-        folder: Path,
+        self, settings: TrainingSettings, questions: Sequence[Example], measures: Measures, folder: Path
     ) -> None:
-        self.every, self.patience, self.examples = every, patience, examples
-        self.answers, self.save, self.folder = answers, save, folder
+        self.every, self.patience = settings.eval_every, settings.early_stopping_patience
+        self.metric = settings.metric_for_best_model
+        self.questions, self.measures, self.folder = questions, measures, folder
 
     def validate(self, step: int, earlier: Sequence[Validation]) -> Validation:
         """Return the scores at a step, and keep the adapter if it is better than at all earlier validations."""
-        validation = validation_scores(step, self.examples, self.answers(self.examples))
-        if all(validation.right > other.right for other in earlier):
+        answers = self.measures.answers(self.questions) if self.questions else []
+        validation = replace(validation_scores(step, self.questions, answers), loss=self.measures.loss())
+        if all(validation.value(self.metric) > other.value(self.metric) for other in earlier):
             with atomic_folder(self.folder / BEST) as scratch:
-                self.save(scratch)
-                write_json(scratch / RECORD, asdict(validation))
+                self.measures.save(scratch)
+                write_json(scratch / RECORD, {**asdict(validation), "files": folder_files(scratch)})
         return validation
 
     def gives_up(self, validations: Sequence[Validation]) -> bool:
         """Return whether the last `patience` validations were all no better than the best before them."""
         if not self.patience or len(validations) <= self.patience:
             return False
-        best_before = max(validation.right for validation in validations[: -self.patience])
-        return all(validation.right <= best_before for validation in validations[-self.patience :])
+        values = [validation.value(self.metric) for validation in validations]
+        return max(values[-self.patience :]) <= max(values[: -self.patience])
 
 
-def best_step(validations: Sequence[Validation]) -> int:
-    """Return the step of the first of the best validations, 0 if there is none."""
-    return max(validations, key=lambda validation: validation.right).step if validations else 0
+def best_validation(validations: Sequence[Validation], metric: str) -> Validation:
+    """Return the first of the best validations."""
+    return max(validations, key=lambda validation: validation.value(metric))
 
 
 def validation_scores(step: int, examples: Sequence[Example], answers: Sequence[str]) -> Validation:
@@ -91,7 +109,7 @@ def validation_scores(step: int, examples: Sequence[Example], answers: Sequence[
             refused.append(is_refusal(answer))
         else:
             held.append(is_refusal(answer))
-    return Validation(step, _share(right), _share(refused), _share(held), len(right))
+    return Validation(step=step, right=_share(right), refused=_share(refused), held=_share(held), n=len(right))
 
 
 def generated_answers(

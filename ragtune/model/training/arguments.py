@@ -1,0 +1,85 @@
+"""Turns the settings of a training into the arguments of TRL and PEFT."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ragtune.errors import SettingsError
+from ragtune.model.base.capacity import arithmetic
+from ragtune.model.training.checkpoints import KEPT
+from ragtune.model_settings import TrainingSettings
+
+ALL_LINEAR = "all-linear"
+"""PEFT's word for all linear layers but the output layer."""
+
+
+def lora_config(settings: TrainingSettings, model: Any) -> Any:
+    """Return PEFT's configuration of the adapter; raise SettingsError if the model has no layer of a name."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        use_rslora=settings.use_rslora,
+        use_dora=settings.use_dora,
+        target_modules=_checked(settings.target_modules, model) or ALL_LINEAR,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _checked(names: Sequence[str], model: Any) -> list[str]:
+    from torch.nn import Linear
+
+    layers = {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, Linear)}
+    if unknown := sorted(set(names) - layers):
+        raise SettingsError(
+            f"training.target_modules has {', '.join(unknown)}, which are no linear layers of this model.",
+            expected=f"some of {', '.join(sorted(layers))}, or nothing for all of them",
+            fix="correct training.target_modules",
+        )
+    return list(names)
+
+
+def computes_in_the_adapters_format(settings: TrainingSettings) -> bool:
+    """Return whether `kernels.fuse_adapters` computes all adapters, which convert to bf16 themselves."""
+    return not settings.dropout and not settings.use_dora
+
+
+def trl_arguments(
+    settings: TrainingSettings, seed: int, checkpoints: Path, device: str, batch_size: int, steps: int
+) -> Any:
+    """Return TRL's arguments for `steps` steps of `batch_size` rows a pass."""
+    from trl.trainer.sft_config import SFTConfig
+
+    return SFTConfig(
+        output_dir=str(checkpoints),
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        max_steps=steps,
+        learning_rate=settings.learning_rate,
+        optim=settings.optimizer,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        max_length=None,
+        # Adapters are in float32. PEFT's own layers need autocast to compute in bf16.
+        bf16=not computes_in_the_adapters_format(settings) and arithmetic(device) == "bfloat16",
+        use_cpu=device == "cpu",
+        gradient_checkpointing=settings.gradient_checkpointing,
+        remove_unused_columns=False,
+        # `batch_order` has already decided the order of the rows.
+        train_sampling_strategy="sequential",
+        dataloader_pin_memory=device == "cuda",
+        dataloader_drop_last=False,
+        logging_steps=1,
+        # A loss that is not finite must be seen: by default it is replaced by the mean of those before.
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=settings.checkpoint_every,
+        save_total_limit=KEPT,
+        prediction_loss_only=True,
+        report_to="none",
+        disable_tqdm=True,
+        seed=seed,
+    )

@@ -1,0 +1,82 @@
+"""The settings of the model: its base, its training and its quantisation."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A group of settings. An unknown name is an error that lists the valid ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BaseModelSettings(Section):
+    """The base model: `smollm2` (packaged, trained to read and cite), `smollm2-raw`, a folder, or a hub name."""
+
+    name: str = "smollm2"
+    allow_download: bool = False
+
+
+class TrainingSettings(Section):
+    """LoRA training with TRL, in at most `max_steps` and `max_epochs`.
+
+    The speed of the first steps fixes how many steps fit into `minutes`; from there on only steps count. Fields have
+    the names of transformers and PEFT if there is one. The defaults fit the packaged model on two cores; the profile
+    `llama3-8b` of `ragtune init` has those for Llama 3 8B on a GPU.
+    """
+
+    minutes: float = Field(5.0, gt=0)
+    steps: int = Field(0, ge=0, description="steps to take, such as those that an earlier run logged; 0: by minutes")
+    max_steps: int = Field(400, ge=1)
+    max_epochs: float = Field(4.0, gt=0)
+    learning_rate: float = Field(3e-4, gt=0, description="peak; 1e-3 for a base model that was never trained to cite")
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    warmup_share: float = Field(0.05, gt=0, lt=1)
+    optimizer: Literal["adamw_torch_fused", "adamw_torch", "adafactor", "adagrad", "rmsprop", "sgd"] = (
+        "adamw_torch_fused"
+    )
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0, description="longer gradients are shortened to this norm; 0: never")
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    use_rslora: bool = Field(False, description="scale the adapter by alpha / sqrt(rank), for high ranks")
+    use_dora: bool = Field(False, description="learn the length of each weight row separately (DoRA)")
+    target_modules: tuple[str, ...] = Field((), description="layers that get an adapter; empty: all linear layers")
+    start_from: str = Field("", description="folder of an adapter of the same base model to continue from")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    batch_size: int = Field(4, ge=1, description="rows per pass; a row holds one prompt, or several if packed")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="passes whose gradients make one step")
+    together: int = Field(8, ge=1, description="questions that share one prompt; 1: one prompt per question")
+    packing: bool = Field(False, description="several prompts per row up to max_tokens; they do not see each other")
+    max_tokens: int = Field(1024, ge=64)
+    replay_share: float = Field(0.2, ge=0, lt=1, description="share of examples with questions about unrelated topics")
+    checkpoint_every: int = Field(20, ge=1)
+    validation_examples: int = Field(32, ge=0, description="examples whose loss is measured at each validation")
+    eval_every: int = Field(40, ge=0, description="steps between two validations; 0: only after the last step")
+    eval_answers: int = Field(0, ge=0, description="validation questions that the model answers at each validation")
+    metric_for_best_model: Literal["loss", "right"] = Field(
+        "loss", description="what the kept adapter is best at; right: share of right answers"
+    )
+    early_stopping_patience: int = Field(0, ge=0, description="validations without a better one that end it; 0: never")
+    gradient_checkpointing: bool = Field(False, description="slower, needs less memory: for large models on a GPU")
+
+    @model_validator(mode="after")
+    def _right_needs_answers(self) -> "TrainingSettings":
+        if self.metric_for_best_model == "right" and not (self.eval_every and self.eval_answers):
+            raise ValueError("metric_for_best_model: right needs answers: set eval_every and eval_answers above 0")
+        return self
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows that one step learns."""
+        return self.batch_size * self.gradient_accumulation_steps
+
+
+class QuantizationSettings(Section):
+    """INT4 (GPTQ) and INT8 (dynamic). Both are built from the same merged model; `serve` picks the one to serve."""
+
+    serve: Literal["auto", "w4a16", "w8a8", "bf16"] = "auto"
+    group_size: int = Field(32, ge=16)
+    symmetric: bool = False
+    calibration_samples: int = Field(64, ge=1)
