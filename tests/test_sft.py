@@ -74,7 +74,7 @@ def test_mlflow_holds_parameters_curve_and_adapter(trained: tuple[Path, AdapterR
 
 def test_answers_of_each_validation_are_logged_as_a_table(tiny: Path, tmp_path: Path) -> None:
     tracker = MlflowTracker(f"sqlite:///{tmp_path}/ml/mlflow.db", "tests", "tiny", tmp_path / "runs")
-    job = TrainingJob(tiny, changed(eval_every=6), 7, tmp_path / "out", tmp_path / "resume")
+    job = TrainingJob(tiny, changed(eval_every=6, eval_answers=3), 7, tmp_path / "out", tmp_path / "resume")
     questions = [replace(talk, evidence="the default") for talk in talks(3)]
     report = train_adapter(job, talks(40), questions, tracker, ONE_CORE)
     folder = tmp_path / "runs" / report.mlflow_run_id / "artifacts" / "samples"
