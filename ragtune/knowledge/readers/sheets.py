@@ -24,7 +24,7 @@ from ragtune.text.whitespace import collapse_whitespace
 
 _A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 _TEXT_BOX = "{http://schemas.openxmlformats.org/drawingml/2006/spreadsheetDrawing}txBody"
-_SEPARATORS = ",;\t|"
+_SEPARATORS = ";,\t|"  # the first of equals: a comma may be one of a decimal number
 _NO_SEPARATOR = "\x1f"  # for a file of one column: a sign that no program writes
 # Both chosen by hand, not sensitive: the separator shows in a few lines, and Python's own limit of a cell is 131,072.
 _SAMPLE_CHARACTERS = 20_000
@@ -183,8 +183,10 @@ def _separator(text: str) -> str:
     best, most = next(iter(candidates), _NO_SEPARATOR), 0.0
     for candidate in candidates:
         widths = [len(row) for row in csv.reader(lines, delimiter=candidate)]
-        usual = max(set(widths), key=widths.count)
-        steady = widths.count(usual) / len(widths) * (1 if widths[0] == usual else 0.5)
+        # Lines above the table have no separator, unless they are sentences.
+        rows = widths[next((place for place, width in enumerate(widths) if width > 1), 0) :]
+        usual = max(set(rows), key=lambda width: (rows.count(width), width))
+        steady = rows.count(usual) / len(widths) * (1 if widths[0] == usual else 0.5)
         if usual > 1 and steady * usual > most:
             best, most = candidate, steady * usual
     return best
