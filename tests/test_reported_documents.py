@@ -15,36 +15,9 @@ from pptx.util import Inches
 
 from ragtune.knowledge.readers.files import read_bytes
 from ragtune.knowledge.readers.number_formats import shown_number
-from ragtune.knowledge.readers.reading import Reading
-from tests.support.office_files import word_file
+from tests.support.office_files import changed, listed, saved, word_file
 
 needs_pandoc = pytest.mark.skipif(shutil.which("pandoc") is None, reason="pandoc is not installed")
-
-
-def listed(reading: Reading) -> list[tuple[str, str]]:
-    return [(part.reason, part.text) for part in reading.left_out]
-
-
-def changed(raw: bytes, replaced: Mapping[str, tuple[str, str]] = {}, added: Mapping[str, str] = {}) -> bytes:
-    """Return the archive with one string replaced in some parts, and with more parts."""
-    copy = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(raw)) as source, zipfile.ZipFile(copy, "w") as target:
-        for name in source.namelist():
-            page = source.read(name)
-            if name in replaced:
-                before, after = replaced[name]
-                assert before in page.decode()
-                page = page.decode().replace(before, after).encode()
-            target.writestr(name, page)
-        for name, text in added.items():
-            target.writestr(name, text)
-    return copy.getvalue()
-
-
-def saved(document: Any) -> bytes:
-    file = io.BytesIO()
-    document.save(file)
-    return file.getvalue()
 
 
 def slides() -> Any:

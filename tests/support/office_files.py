@@ -2,6 +2,10 @@
 
 import io
 import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+from ragtune.knowledge.readers.reading import Reading
 
 _W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 _M = "http://schemas.openxmlformats.org/officeDocument/2006/math"
@@ -45,3 +49,31 @@ def _links(links: str) -> str:
 def paragraph(text: str, properties: str = "") -> str:
     """Return a Word paragraph; `properties` is the inside of its `w:pPr`."""
     return f"<w:p><w:pPr>{properties}</w:pPr><w:r><w:t xml:space='preserve'>{text}</w:t></w:r></w:p>"
+
+
+def listed(reading: Reading) -> list[tuple[str, str]]:
+    """Return (reason, text) of what a reading leaves out."""
+    return [(part.reason, part.text) for part in reading.left_out]
+
+
+def changed(raw: bytes, replaced: Mapping[str, tuple[str, str]] = {}, added: Mapping[str, str] = {}) -> bytes:
+    """Return the archive with one string replaced in some parts, and with more parts."""
+    copy = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(raw)) as source, zipfile.ZipFile(copy, "w") as target:
+        for name in source.namelist():
+            page = source.read(name)
+            if name in replaced:
+                before, after = replaced[name]
+                assert before in page.decode()
+                page = page.decode().replace(before, after).encode()
+            target.writestr(name, page)
+        for name, text in added.items():
+            target.writestr(name, text)
+    return copy.getvalue()
+
+
+def saved(document: Any) -> bytes:
+    """Return the file of a presentation or workbook."""
+    file = io.BytesIO()
+    document.save(file)
+    return file.getvalue()

@@ -26,6 +26,24 @@ def pdf_file(pages: Sequence[Sequence[PdfText]], title: str = "") -> bytes:
     return _file(bodies, f"/Info {len(bodies)} 0 R")
 
 
+def drawn_pdf(stream: str, page: str = "", catalog: str = "", objects: Sequence[str] = ()) -> bytes:
+    """Return a PDF of one page with these drawing commands; the font is `/F1`, and `objects` are numbered from 6.
+
+    `page` and `catalog` are further entries of the page's and the file's dictionary.
+    """
+    raw = stream.encode("cp1252")
+    bodies = [
+        f"<< /Type /Catalog /Pages 2 0 R {catalog} >>".encode(),
+        b"<< /Type /Pages /Kids [4 0 R] /Count 1 >>",
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Resources << /Font << /F1 3 0 R >> >>"
+        b" /Contents 5 0 R %s >>" % page.encode(),
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(raw), raw),
+        *(one.encode() for one in objects),
+    ]
+    return _file(bodies)
+
+
 def _file(bodies: Sequence[bytes], trailer_entry: str = "") -> bytes:
     """Return a PDF of numbered objects, of which the first is the catalogue."""
     out, offsets = b"%PDF-1.4\n", []

@@ -79,7 +79,7 @@ class _Glyphs:
         # Called for every character: the handle itself saves the look-ups of the object around it.
         self._text, self._pdfium = self._page.raw, raw
         self.count = self._page.count_chars()
-        self._turn = self._usual_turn()
+        self.turn = self._usual_turn()
 
     def close(self) -> None:
         """Free the page's text."""
@@ -98,7 +98,7 @@ class _Glyphs:
         """Return the left and right edge of a character in points."""
         left, right, bottom, top = ctypes.c_double(), ctypes.c_double(), ctypes.c_double(), ctypes.c_double()
         self._pdfium.FPDFText_GetCharBox(self._text, place, left, right, bottom, top)
-        if not self._turn:
+        if not self.turn:
             return left.value, right.value
         first, last = self.turned(left.value, bottom.value)[0], self.turned(right.value, top.value)[0]
         return min(first, last), max(first, last)
@@ -124,10 +124,10 @@ class _Glyphs:
 
     def turned(self, x: float, y: float) -> tuple[float, float]:
         """Return a place of the page after the turn."""
-        return ((x, y), (y, -x), (-x, -y), (-y, x))[self._turn]
+        return ((x, y), (-y, x), (-x, -y), (y, -x))[self.turn]
 
     def _usual_turn(self) -> int:
-        """Return how many quarter turns to the left most of the page's text is drawn."""
+        """Return by how many quarter turns to the right most of the page's text is drawn."""
         angle = self._pdfium.FPDFText_GetCharAngle
         # PDFium gives no angle to the characters that it has put in.
         sample = range(0, self.count, self.count // _TURN_SAMPLE + 1)
@@ -144,7 +144,9 @@ def page_lines(page: "PdfPage", number: int, placed: Sequence[PlacedText] = ()) 
     """
     glyphs = _Glyphs(page)
     try:
-        rows = _joined_columns(_rows(_segments(glyphs)))
+        segments = _segments(glyphs)
+        # PDFium puts the lines of text in an order that holds for pages which are not turned.
+        rows = _joined_columns(_rows(segments)) if not glyphs.turn else _rows_by_height(segments)
         written = [_written(line, glyphs) for line in placed]
     finally:
         glyphs.close()
@@ -291,6 +293,16 @@ def _rows(segments: Sequence[_Segment]) -> list[list[_Segment]]:
                 continue
         rows.append([segment])
     return rows
+
+
+def _rows_by_height(segments: Sequence[_Segment]) -> list[list[_Segment]]:
+    """Return the segments line by line from the top, each line from left to right."""
+    rows: list[list[_Segment]] = []
+    for segment in sorted(segments, key=lambda part: -part.base):
+        if not rows or rows[-1][0].base - segment.base > _SAME_LINE * segment.size:
+            rows.append([])
+        rows[-1].append(segment)
+    return [sorted(row, key=lambda part: part.left) for row in rows]
 
 
 def _joined_columns(rows: Sequence[list[_Segment]]) -> list[list[_Segment]]:

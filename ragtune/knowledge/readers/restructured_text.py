@@ -173,7 +173,7 @@ def _hidden_targets(tree: Any, text: str) -> Iterator[LeftOut]:
         if node.rawsource.startswith(".."):
             yield LeftOut(reason="link target", text=" ".join(node.rawsource.removeprefix("..").split()))
     for node in tree.findall(nodes.substitution_definition):
-        yield LeftOut(reason="substitution", text=" ".join(node.rawsource.split()))
+        yield LeftOut(reason="substitution", text=" ".join(node.rawsource.removeprefix("..").split()))
     for titled, shortened in _ROLE_TARGETS.findall(text):
         yield LeftOut(reason="link target", text=titled or shortened)
     for _, options in _OPTIONS.findall(text):

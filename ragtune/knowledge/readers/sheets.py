@@ -24,7 +24,8 @@ from ragtune.text.whitespace import collapse_whitespace
 
 _A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 _TEXT_BOX = "{http://schemas.openxmlformats.org/drawingml/2006/spreadsheetDrawing}txBody"
-_SEPARATORS = ",;\t|"
+_SEPARATORS = ";,\t|"  # the first of equals: a comma may be one of a decimal number
+_COMMA_OF_A_TABLE = re.compile(r"(?<!\d),|,(?!\d)")
 _NO_SEPARATOR = "\x1f"  # for a file of one column: a sign that no program writes
 # Both chosen by hand, not sensitive: the separator shows in a few lines, and Python's own limit of a cell is 131,072.
 _SAMPLE_CHARACTERS = 20_000
@@ -180,11 +181,15 @@ def _separator(text: str) -> str:
     """
     lines = [line for line in text[:_SAMPLE_CHARACTERS].split("\n")[:50] if line.strip()]
     candidates = [candidate for candidate in _SEPARATORS if lines and not _is_prose(lines, candidate)]
+    if len(candidates) > 1 and "," in candidates and not _COMMA_OF_A_TABLE.search("\n".join(lines)):
+        candidates.remove(",")  # all commas belong to numbers, such as 12,5 and 1,200
     best, most = next(iter(candidates), _NO_SEPARATOR), 0.0
     for candidate in candidates:
         widths = [len(row) for row in csv.reader(lines, delimiter=candidate)]
-        usual = max(set(widths), key=widths.count)
-        steady = widths.count(usual) / len(widths) * (1 if widths[0] == usual else 0.5)
+        # Lines above the table have no separator, unless they are sentences.
+        rows = widths[next((place for place, width in enumerate(widths) if width > 1), 0) :]
+        usual = max(set(rows), key=lambda width: (rows.count(width), width))
+        steady = rows.count(usual) / len(widths) * (1 if widths[0] == usual else 0.5)
         if usual > 1 and steady * usual > most:
             best, most = candidate, steady * usual
     return best
