@@ -296,6 +296,11 @@ class GatewaySettings(Section):
     )
     poll_seconds: float = Field(2.0, gt=0)
     comparison_idle_seconds: float = Field(600.0, gt=0)
+    swap: Literal["auto", "parallel", "in_place"] = Field(
+        "auto",
+        description="start a new engine while the old one runs, or after it; auto: after it only if memory is short",
+    )
+    swap_wait_seconds: float = Field(120.0, ge=0, description="longest wait of a request while no engine is there")
     retries: int = Field(1, ge=0, le=10, description="further attempts of a call that failed")
     timeout_seconds: float = Field(600.0, gt=0, description="longest wait for a whole answer")
     stream_timeout_seconds: float = Field(120.0, gt=0, description="longest wait for the next piece of a stream")

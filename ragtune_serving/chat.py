@@ -393,13 +393,19 @@ class ChatService:
         return style_for(instructions, request.response_format, controls, fixed, self.settings)
 
     async def _route(self, engine: ServingEngine) -> str:
-        """Wait for a comparison engine to start; return the engine's route, or the first fallback if it is not ready.
+        """Return the engine's route, or the first fallback if the engine is not ready.
 
-        Comparison engines start at the first request, so that request has to wait. The live engine is started
-        with the gateway; if it is not ready and there is no fallback, the client gets a 503 at once.
+        Comparison engines start at the first request, so that request waits. The live engine is started with the
+        gateway; if it is not ready and there is no fallback, the client gets a 503 at once, unless it starts in place
+        of another one: that is over soon.
         """
+        end = time.monotonic() + self.settings.gateway.swap_wait_seconds
         while not engine.ready:
-            if engine.state != "starting" or engine in (self.deployment.live, self.deployment.coming):
+            if engine in (self.deployment.live, self.deployment.coming):
+                waits = engine.awaited and time.monotonic() < end and not self.router.first_fallback
+            else:
+                waits = engine.state == "starting"
+            if not waits:
                 if not self.router.first_fallback:
                     raise engine.unavailable()
                 return self.router.first_fallback

@@ -88,7 +88,8 @@ class Deployment:
     an engine in addition to the champion, such as those of an experiment; `arm_errors` says why one of them has none.
     `champion` is the version that the registry names; `coming` is the engine that will become live once it is ready;
     `error` is the last problem with following the registry, or "". A champion whose files fail verification is tried
-    again as soon as they change; one whose engine does not start is tried again after growing pauses.
+    again as soon as they change; one whose engine does not start is tried again after growing pauses. If memory holds
+    only one engine, the live one stops before the new one starts, and comes back if that fails.
     """
 
     def __init__(
@@ -112,6 +113,8 @@ class Deployment:
         self._needed = needed
         self._arms: dict[str, SupervisedEngine] = {}
         self._comparison: SupervisedEngine | None = None
+        self._before: ServedModel | None = None
+        self._failures_before: int | None = None
         self._refused: dict[str, tuple[tuple[str, int, int], ...]] = {}
         self._count = itertools.count(1)
         self._ending = threading.Event()
@@ -211,6 +214,11 @@ class Deployment:
             coming = self.coming
             if coming is not None and coming.ready:
                 self._swap(coming)
+            elif coming is not None and self.live is not None and self._in_place(coming):
+                self._make_room(coming, self.live)
+            elif coming is not None and self._before and self._fails_alone(coming):
+                self._go_back(coming, self._before)
+                return  # the target from above is the one that failed
             current = self.coming or self.live
             if target is not None and (current is None or current.model.name != target.name):
                 if self.coming is not None:
@@ -218,7 +226,8 @@ class Deployment:
                     self.coming = None
                 if self.live is None or self.live.model.name != target.name:
                     # In this order, so that a look without the lock finds it in one place or the other.
-                    self.coming = self._arms.get(target.version) or self._start(target)
+                    waits = self.live is not None and self.settings.gateway.swap == "in_place"
+                    self.coming = self._arms.get(target.version) or self._start(target, at_once=not waits)
                     self._arms.pop(target.version, None)
             self._follow_arms(arms)
             self._stop_idle_comparison()
@@ -280,7 +289,10 @@ class Deployment:
         except RegistryError as error:
             self._report(f"The champion is not served. {error}")
             champion = None
-        self.champion = champion.version if champion else None
+        version = champion.version if champion else None
+        if version != self.champion and version:
+            self._refused.pop(version, None)  # it was moved, so somebody wants it to be tried
+        self.champion = version
         if champion is None or self._still_refused(champion):
             return self._base_model() if self.live is None and self.coming is None else None
         current = self.coming or self.live
@@ -288,6 +300,7 @@ class Deployment:
         try:
             model = self._of_champion(champion)
             if current is not None and current.model.name == model.name:
+                self.error = ""
                 return model
             verify(Path(champion.folder))
         except RagTuneError as error:
@@ -319,19 +332,58 @@ class Deployment:
         folder, precision = self._base()
         return ServedModel(name="ragtune-base-model", version="base", folder=folder, precision=precision)
 
-    def _start(self, model: ServedModel) -> SupervisedEngine:
-        logger.info("starting an engine for %s", model.name)
+    def _start(self, model: ServedModel, *, at_once: bool = True) -> SupervisedEngine:
         route = f"{model.name}#{next(self._count)}"
         engine = SupervisedEngine(self._engine, model, route, self._publisher.publish, self._pace, self._held)
-        engine.start()
+        if at_once:
+            logger.info("starting an engine for %s", model.name)
+            engine.start()
         return engine
+
+    def _in_place(self, coming: SupervisedEngine) -> bool:
+        """Return whether the live engine has to stop before the coming one can start."""
+        swap = self.settings.gateway.swap
+        return swap == "in_place" or (swap == "auto" and coming.is_short_of_memory)
+
+    def _make_room(self, coming: SupervisedEngine, old: SupervisedEngine) -> None:
+        """Stop the live engine after its last request, then start the coming one; new requests wait for that."""
+        logger.warning("version %s starts in place of version %s", coming.model.version, old.model.version)
+        self.live, self._before, self._failures_before = None, old.model, None
+        coming.awaited = True
+
+        def follow() -> None:
+            old.drain(DRAIN_SECONDS)
+            self._failures_before = coming.restarts
+            coming.start()
+
+        threading.Thread(target=follow, daemon=True).start()
+
+    def _fails_alone(self, coming: SupervisedEngine) -> bool:
+        """Return whether a start failed although the engine before is gone; one may have begun before it was."""
+        if self._failures_before is None:
+            return False
+        return coming.restarts > self._failures_before + int(coming.is_short_of_memory)
+
+    def _go_back(self, coming: SupervisedEngine, before: ServedModel) -> None:
+        """Serve the model from before an in-place swap again, because the new one does not start.
+
+        The new one is tried again once its files change or the champion moves: each try is a pause for users.
+        """
+        version = coming.model.version
+        self._refused[version] = _state_of_files(Path(self.registry.version(version).folder))
+        self._report(f"Version {version} did not start in place of version {before.version}. {coming.error}")
+        threading.Thread(target=coming.stop, daemon=True).start()
+        self._before = None
+        self.coming = self._start(before)
+        self.coming.awaited = True
 
     def _swap(self, coming: SupervisedEngine) -> None:
         old = self.live
         is_arm = old is not None and old.model.version in self._needed()
         if old is not None and is_arm:
             self._arms[old.model.version] = old
-        self.live, self.coming = coming, None
+        self.live, self.coming, self._before = coming, None, None
+        coming.awaited = False
         logger.info("version %s is live", coming.model.version)
         if old is not None and not is_arm:
             self._drain(old)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ragtune.errors import EngineError, RagTuneError
+from ragtune.errors import EngineError, EngineMemoryError, RagTuneError
 from ragtune.ports import Engine, RunningEngine
 
 State = Literal["starting", "ready", "restarting", "stopped"]
@@ -62,7 +62,8 @@ class EngineAddress:
 class ServingEngine:
     """An engine as requests see it: its model, its route, whether it is ready, and who holds it.
 
-    `address` is where it takes requests, or None while it does not.
+    `address` is where it takes requests, or None while it does not. `awaited` says that no other engine can take the
+    requests until this one is ready, so that they wait for it.
     """
 
     def __init__(self, model: ServedModel, route: str) -> None:
@@ -73,6 +74,7 @@ class ServingEngine:
         self.since = time.time()
         self.last_used = time.monotonic()
         self.address: EngineAddress | None = None
+        self.awaited = False
         self._in_flight = 0
         self._lock = threading.Lock()
 
@@ -102,6 +104,8 @@ class ServingEngine:
         """Return the error that says why the engine takes no requests now."""
         activity = {"starting": "is starting", "restarting": "stopped and is being restarted"}
         message = f"The engine for model version {self.model.version} {activity.get(self.state, 'is stopping')}."
+        if self.awaited:
+            message += " It starts in place of the one before, because memory holds only one."
         if self.error:
             message += f" Last error: {self.error}"
         return EngineError(message, fix="try again in a few seconds; `ragtune status` shows its state")
@@ -111,7 +115,8 @@ class SupervisedEngine(ServingEngine):
     """Serves one model under its own route name until it is stopped.
 
     The supervising thread calls `on_change(route, running)` when the engine answers, and `on_change(route, None)`
-    when it no longer does. `held(route)` says whether a request of another process holds the engine.
+    when it no longer does. `is_short_of_memory` says that the last start found no room. `held(route)` says whether a
+    request of another process holds the engine.
     """
 
     def __init__(
@@ -126,12 +131,16 @@ class SupervisedEngine(ServingEngine):
         super().__init__(model, route)
         self._engine, self._on_change, self._pace = engine, on_change, pace or Pace()
         self._held = held or (lambda _: False)
-        self._ending = threading.Event()
+        self.is_short_of_memory = False
+        self._ending, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._supervise, name=f"engine-{route}", daemon=True)
 
     def start(self) -> None:
-        """Start to launch the engine in the background."""
-        self._thread.start()
+        """Start to launch the engine in the background; if it pauses after a failure, end the pause."""
+        if self._thread.is_alive():
+            self._wake.set()
+        else:
+            self._thread.start()
 
     @property
     def in_flight(self) -> int:
@@ -152,6 +161,7 @@ class SupervisedEngine(ServingEngine):
     def stop(self, wait: float = 30.0) -> None:
         """Stop the engine; if it is still launching after `wait` seconds, it ends with this process."""
         self._ending.set()
+        self._wake.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(wait)
 
@@ -162,7 +172,7 @@ class SupervisedEngine(ServingEngine):
             try:
                 running = self._engine.launch(self.model.folder, self.model.name)
             except (RagTuneError, OSError) as error:
-                self.error = str(error)
+                self.error, self.is_short_of_memory = str(error), isinstance(error, EngineMemoryError)
             else:
                 self.error = self._watch(running)
             if self._ending.is_set():
@@ -171,7 +181,8 @@ class SupervisedEngine(ServingEngine):
             self.restarts += 1
             pause = self._pace.first_pause if time.monotonic() - began > self._pace.calm else pause
             logger.warning("engine %s: %s; next start in %.0f s", self.model.name, self.error, pause)
-            self._ending.wait(pause)
+            self._wake.wait(pause)
+            self._wake.clear()
             pause = min(2 * pause, self._pace.longest_pause)
         self.state = "stopped"
 

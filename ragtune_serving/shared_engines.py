@@ -89,6 +89,7 @@ class Announcer(Publisher):
             return None
         address = self._addresses.get(engine.route)
         facts = {**(describe(engine) or {}), "in_flight": 0, "route": engine.route, "folder": str(engine.model.folder)}
+        facts["awaited"] = engine.awaited
         return {**facts, "address": [address.url, address.api_key, address.model_name] if address else None}
 
     def _write(self, text: str) -> None:
@@ -244,7 +245,7 @@ class FollowedDeployment:
         if address is not None and self._addresses.get(route) != address:
             self._publisher.publish(route, address)
             self._addresses[route] = address
-        engine.address = address
+        engine.address, engine.awaited = address, entry["awaited"]
         engine.state = entry["state"] if address or entry["state"] != "ready" else "restarting"
         engine.error, engine.restarts, engine.since = entry["error"], entry["restarts"], entry["since"]
         return engine

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ragtune.errors import EngineError
+from ragtune.errors import EngineError, EngineMemoryError
 from ragtune.records import ModelManifest
 from ragtune.settings import load_settings
 from ragtune.store.registry import ModelRegistry, assemble
@@ -195,6 +195,101 @@ def test_a_champion_that_does_not_start_leaves_the_live_one(parts):
     registry.rollback()
     until(lambda: deployment.status()["next"] is None)
     assert deployment.engine_for("ragtune").ready
+
+
+class SmallEngine(FakeEngine):
+    """Starts the server if memory holds it: one at a time."""
+
+    def launch(self, model, name, at_once=1):
+        if any(running.process.poll() is None for running in self.launched):
+            raise EngineMemoryError("The engine needs 3 GiB of memory; 1 GiB is free.")
+        return super().launch(model, name, at_once)
+
+
+@pytest.fixture
+def small(parts, tmp_path):
+    """The parts of `parts` on a machine whose memory holds one engine."""
+    deployment, _, routes, registry = parts
+    engine = deployment._engine = SmallEngine(tmp_path)
+    deployment._pace = replace(PACE, handover=0.05)
+    yield deployment, engine, routes, registry
+    deployment.stop()
+    for running in engine.launched:
+        running.stop()
+
+
+def swaps(deployment, how: str) -> None:
+    gateway = deployment.settings.gateway.model_copy(update={"swap": how})
+    deployment.settings = deployment.settings.model_copy(update={"gateway": gateway})
+
+
+def broken_release(registry: ModelRegistry) -> str:
+    source = registry.home / "source-bad"
+    (source / "broken").mkdir(parents=True)
+    (source / "broken" / "config.json").write_text("{}")
+    return registry.register(
+        assemble(registry.home / "models", {"w8a8": source}, replace(MANIFEST, adapter_sha256="b"))
+    )
+
+
+@pytest.mark.parametrize("swap", ["auto", "in_place"])
+def test_a_new_champion_takes_the_place_of_the_old_one_if_memory_holds_only_one(small, swap):
+    deployment, engine, _, registry = small
+    swaps(deployment, swap)
+    registry.move("champion", release(registry, "one"))
+    deployment.start()
+    until(lambda: deployment.live and deployment.live.ready)
+    old = deployment.engine_for("ragtune")
+    old.hold()
+    registry.move("champion", release(registry, "two"))
+    until(lambda: deployment.live is None)
+    coming = deployment.engine_for("ragtune")
+    assert (coming.model.version, coming.awaited, coming.ready) == ("2", True, False)
+    assert "in place of the one before" in str(coming.unavailable())
+    time.sleep(0.3)
+    assert old.ready, "its request is not over"
+    old.release()
+    until(lambda: deployment.live is coming)
+    assert not coming.awaited
+    assert engine.launched[0].process.poll() is not None
+    assert deployment.error == ""
+
+
+def test_the_old_champion_comes_back_if_the_new_one_does_not_start_in_its_place(small):
+    deployment, _, _, registry = small
+    registry.move("champion", release(registry, "one"))
+    deployment.start()
+    until(lambda: deployment.live and deployment.live.ready)
+    bad = broken_release(registry)
+    swaps(deployment, "in_place")
+    registry.move("champion", bad)
+    until(lambda: deployment.error)
+    assert f"Version {bad} did not start in place of version 1" in deployment.error
+    assert "This model is broken" in deployment.error
+    until(lambda: deployment.live and deployment.live.ready)
+    assert deployment.engine_for("ragtune").model.version == "1"
+    time.sleep(0.3)
+    assert deployment.coming is None, "each try is a pause for users"
+    registry.rollback()
+    until(lambda: deployment.error == "")
+    registry.move("champion", bad)
+    until(lambda: deployment.live is None)
+    until(lambda: deployment.live and deployment.live.ready)
+
+
+def test_the_live_engine_stays_if_memory_is_short_and_swaps_may_not_pause_it(small):
+    deployment, _, _, registry = small
+    swaps(deployment, "parallel")
+    registry.move("champion", release(registry, "one"))
+    deployment.start()
+    until(lambda: deployment.live and deployment.live.ready)
+    registry.move("champion", release(registry, "two"))
+    until(lambda: (deployment.status()["next"] or {}).get("restarts", 0) >= 2)
+    assert "needs 3 GiB" in deployment.status()["next"]["error"]
+    assert deployment.engine_for("ragtune").ready
+    comparison = deployment.engine_for("ragtune-base")
+    until(lambda: comparison.state == "restarting")
+    assert "needs 3 GiB of memory; 1 GiB is free" in str(comparison.unavailable())
 
 
 def test_a_champion_without_the_precision_of_the_settings_is_an_error_and_the_live_one_stays(parts):

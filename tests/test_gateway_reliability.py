@@ -4,6 +4,7 @@ The table in docs/howto/reliability.md has a row for each case.
 """
 
 import threading
+import time
 
 import httpx
 import pytest
@@ -165,6 +166,33 @@ def test_a_fallback_answers_while_the_engine_is_away(home, second):
         assert reply["ragtune"]["model_version"] == "fallback:openai/second"
     finally:
         gateway.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_waits_for_an_engine_that_starts_in_place_of_another_one(alone, stream):
+    live = alone.services.deployment.live
+    live.state, live.awaited = "starting", True
+    began = time.monotonic()
+    threading.Timer(1.0, lambda: setattr(live, "state", "ready")).start()
+    try:
+        assert alone.ask(stream=stream).status_code == 200
+    finally:
+        live.state, live.awaited = "ready", False
+    assert time.monotonic() - began >= 1.0
+
+
+def test_a_request_that_waited_long_enough_for_an_engine_gets_the_reason(home, upstream):
+    gateway = ServedGateway(home, upstream, gateway={"swap_wait_seconds": 0.3})
+    live = gateway.services.deployment.live
+    live.state, live.awaited = "starting", True
+    try:
+        answer = gateway.ask()
+    finally:
+        live.state, live.awaited = "ready", False
+        gateway.close()
+    assert answer.status_code == 503
+    assert "memory holds only one" in answer.json()["error"]["message"]
+    assert answer.headers["retry-after"] == "5"
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -82,6 +82,18 @@ def test_an_engine_that_restarts_is_not_ready_and_then_has_its_new_address(sides
     assert routes.now["v1#1"] == "http://again"
 
 
+def test_a_worker_knows_that_requests_wait_for_an_engine_that_takes_the_place_of_another(sides, tmp_path):
+    deployment, announcer, worker, _, _ = sides
+    coming = engine("v2", tmp_path)
+    coming.state, coming.awaited = "starting", True
+    deployment.coming = coming
+    announcer.announce(deployment)
+    assert worker.engine_for("ragtune").awaited
+    deployment.coming, coming.state, coming.awaited = None, "ready", False
+    go_live(deployment, announcer, coming)
+    assert not worker.engine_for("ragtune").awaited
+
+
 def test_an_engine_in_use_by_a_worker_is_held_until_its_last_request_ends(sides, tmp_path):
     deployment, announcer, worker, _, files = sides
     go_live(deployment, announcer, engine("v1", tmp_path))
@@ -106,7 +118,7 @@ def test_a_swap_waits_for_the_requests_of_workers(tmp_path):
     worker = FollowedDeployment(files, Routes())
     followed = worker._engine(
         {"route": "m#1", "name": "m", "version": "1", "folder": "", "precision": "", "address": None,
-         "state": "ready", "error": "", "restarts": 0, "since": 0.0}
+         "state": "ready", "error": "", "restarts": 0, "since": 0.0, "awaited": False}
     )  # fmt: skip
     followed.hold()
     assert supervised.in_flight == 1
