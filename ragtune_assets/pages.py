@@ -27,7 +27,7 @@ from ragtune.evaluation.gate import ModelGain
 from ragtune.evaluation.judges import Judgement
 from ragtune.evaluation.out_of_domain import OutOfDomainQuestion
 from ragtune.evaluation.report.pages import MARKDOWN_NAME
-from ragtune.evaluation.speed import amount, interval
+from ragtune.evaluation.speed import amount, interval, percent
 from ragtune.knowledge.library import Library
 from ragtune.knowledge.sources import Corpus, describe_ignored
 from ragtune.model.training.report import AdapterReport
@@ -372,7 +372,7 @@ def speed_table(rows: Sequence[SpeedRow]) -> dg.MarkdownMetadataValue:
     cells = [
         (
             *(row.after, row.before, row.workload, row.metric),
-            *(amount(row.before_value, row.unit), amount(row.after_value, row.unit), f"{row.change:+.1%}"),
+            *(amount(row.before_value, row.unit), amount(row.after_value, row.unit), percent(row.change)),
             *(interval(row), f"{row.floor:.1%}", row.verdict),
         )
         for row in rows
@@ -399,16 +399,17 @@ def loads_page(loads: Sequence[LoadRow], differences: Sequence[SpeedRow]) -> Pag
          round(row.total_p50_ms), round(row.total_p95_ms))
         for row in kept[-_MANY:]
     ]  # fmt: skip
-    curves = {
-        workload: [(float(place), row.offered) for place, row in enumerate(kept) if row.workload == workload]
-        for workload in dict.fromkeys(row.workload for row in kept)
-    }
-    return {
-        "plot": curve(curves, "Rate that the gateway kept up with", "measurement", "requests per second"),
+    page: Page = {
         "saturations": table(header, cells),
         "settings that were compared": speed_table(differences[-_MANY:]),
         "how to measure": "`ragtune benchmark run`",
     }
+    if kept:
+        points: dict[str, list[tuple[float, float]]] = {}
+        for place, row in enumerate(kept):
+            points.setdefault(row.workload, []).append((float(place), row.offered))
+        page["plot"] = curve(points, "Rate that the gateway kept up with", "measurement", "requests per second")
+    return page
 
 
 def release_page(version: str, folder: str, manifest: ModelManifest, mlflow: str, model: str) -> Page:

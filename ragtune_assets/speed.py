@@ -61,7 +61,7 @@ def speed_comparison(
     return materialized(ref, {"differences": pages.speed_table(rows)}, [regression_check(rows)])
 
 
-@asset(group_name="evaluation", kinds={"duckdb"}, owners=OWNERS, pool="duckdb", deps=["released_model"])
+@asset(group_name="evaluation", kinds={"duckdb"}, owners=OWNERS, pool="duckdb")
 def gateway_loads(
     store: dg.ResourceParam[ArtifactStore], warehouse: dg.ResourceParam[Warehouse]
 ) -> dg.MaterializeResult[ArtifactRef]:

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ragtune.evaluation.acceptance import CRITERIA, validate
+from ragtune.evaluation.speed import PRESENT, VLLM_DEFAULTS
 from ragtune.records import AgreementRow, AnswerSet, QAPair, RetrievalRow, ScoredAnswer, SplitItem
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore
@@ -17,6 +18,8 @@ from ragtune_serving.cli import app
 from tests.support.migrated_mlflow import give_mlflow as give_mlflow
 from tests.support.releases import released
 from tests.support.scored_answers import scored_answer
+from tests.test_benchmark_report import difference, results
+from tests.test_benchmark_report import run as run
 
 PAGE = Path(__file__).parent.parent / "docs" / "acceptance.md"
 ITEMS = [
@@ -124,6 +127,30 @@ def test_recall_of_an_earlier_index_is_stale_and_that_of_this_one_counts(setting
     assert verdicts(settings)["Search finds the passage"] == "met"
     warehouse.append([replace(row, index_sha256=store.current("search_index").sha256, recall_10=0.8)])
     assert verdicts(settings)["Search finds the passage"] == "missed"
+
+
+def test_speed_over_vllms_defaults_counts_on_every_work_load_and_for_the_served_version_only(settings):
+    warehouse = Warehouse(settings.home / "warehouse.duckdb")
+    row = difference(
+        "x", "1", "0", "better", 0.5, settings="{}", before=VLLM_DEFAULTS, after=PRESENT, model_version="7"
+    )
+    warehouse.append([row])
+    assert verdicts(settings)["Faster than vLLM's defaults"] == "stale"
+    warehouse.append([replace(row, model_version="base")])
+    assert verdicts(settings)["Faster than vLLM's defaults"] == "met"
+    warehouse.append([replace(row, model_version="base", workload="chat", low=0.1)])
+    assert verdicts(settings)["Faster than vLLM's defaults"] == "missed"
+
+
+def test_overload_that_fails_otherwise_than_by_a_429_is_missed(settings, run):
+    warehouse = Warehouse(settings.home / "warehouse.duckdb")
+    [row] = [row for row in results(run).rows() if row.part == "during"]
+    warehouse.append([replace(row, failed=0)])
+    assert verdicts(settings)["Overload is refused, not failed"] == "met"
+    warehouse.append([replace(row, failed=1)])
+    assert verdicts(settings)["Overload is refused, not failed"] == "missed"
+    warehouse.append([replace(row, model_version="7")])
+    assert verdicts(settings)["Overload is refused, not failed"] == "stale"
 
 
 def test_the_question_on_which_annotators_agree_least_decides(settings):

@@ -10,7 +10,7 @@ import pytest
 
 from ragtune.records import ArtifactRef, Score
 from ragtune.settings import load_settings
-from ragtune_assets import dataset, evaluation, experiments, feedback, knowledge, model, release, report
+from ragtune_assets import dataset, evaluation, experiments, feedback, knowledge, model, release, report, speed
 from ragtune_assets.asset import _SOURCE
 from ragtune_assets.definitions import build_definitions
 from ragtune_assets.display import curve, histogram, materialized, score_bars, table
@@ -29,6 +29,8 @@ GROUPS = {
         "judgements",
         "benchmark_runs",
         "benchmark_tables",
+        "speed_comparison",
+        "gateway_loads",
     },
     "release": {"released_model", "candidate_report"},
     "feedback": {"feedback_events", "review_decisions", "answer_ratings", "feedback_trends", "unanswered_questions"},
@@ -56,7 +58,9 @@ def test_no_asset_reads_what_lies_downstream_of_it(tmp_path):
     assert deps["quality_report"] == deps["qa_dataset"]
 
 
-@pytest.mark.parametrize("module", [knowledge, dataset, model, evaluation, release, feedback, report, experiments])
+@pytest.mark.parametrize(
+    "module", [knowledge, dataset, model, evaluation, speed, release, feedback, report, experiments]
+)
 def test_the_body_of_an_asset_has_at_most_15_lines(module):
     for node in ast.parse(Path(module.__file__).read_text()).body:
         decorators = [ast.unparse(decorator) for decorator in getattr(node, "decorator_list", [])]
@@ -76,10 +80,10 @@ def test_every_asset_says_what_it_is_and_whose(tmp_path):
 def test_work_on_a_gpu_and_on_duckdb_is_in_its_pool(tmp_path):
     assets = build_definitions(load_settings({"home": tmp_path})).resolve_asset_graph().assets_defs
     pools = {key.to_user_string(): asset.op.pool for asset in assets if asset.is_executable for key in asset.keys}
-    gpu = {"lora_adapter", "merged_model", "quantized_model", "eval_answers", "benchmark_runs"}
+    gpu = {"lora_adapter", "merged_model", "quantized_model", "eval_answers", "benchmark_runs", "speed_comparison"}
     assert {name for name, pool in pools.items() if pool == "gpu"} == gpu
     duckdb = {"retrieval_scores", "eval_scores", "benchmark_tables", "released_model", "answer_ratings"}
-    duckdb |= {"experiment_results", "experiment_decisions", "feedback_trends"}
+    duckdb |= {"experiment_results", "experiment_decisions", "feedback_trends", "gateway_loads"}
     assert {name for name, pool in pools.items() if pool == "duckdb"} == duckdb
 
 
@@ -88,7 +92,7 @@ def test_work_on_a_gpu_and_on_duckdb_is_in_its_pool(tmp_path):
     [
         ({"sources": ["folder:docs"]}, {"raw_documents", "existing_pairs"}),
         ({"training": {"minutes": 9}}, {"lora_adapter", "replay_questions"}),
-        ({"benchmark": {"requests": 3}}, {"benchmark_runs"}),
+        ({"benchmark": {"requests": 3}}, {"benchmark_runs", "speed_comparison"}),
         ({"gateway": {"port": 1}}, set()),
         (
             {"answer": {"passages": 5}},
@@ -99,6 +103,7 @@ def test_work_on_a_gpu_and_on_duckdb_is_in_its_pool(tmp_path):
                 "replay_questions",
                 "eval_answers",
                 "benchmark_runs",
+                "speed_comparison",
                 "candidate_report",
             },
         ),
@@ -134,7 +139,7 @@ def test_the_code_version_of_an_asset_covers_what_it_calls_and_nothing_that_it_o
 
 def test_only_roots_lack_an_automation_condition(tmp_path):
     roots = {name for name, spec in specs(tmp_path).items() if spec.automation_condition is None}
-    others = {"feedback_events", "review_decisions", "answer_ratings"}
+    others = {"feedback_events", "review_decisions", "answer_ratings", "gateway_loads"}
     assert roots == {"raw_documents", "existing_pairs", "base_model", *others}
 
 

@@ -44,6 +44,7 @@ SMALL = {
     "RAGTUNE_BENCHMARK__PRECISIONS": '["w4a16"]',
     "RAGTUNE_BENCHMARK__CONCURRENCY": "[2]",
     "RAGTUNE_BENCHMARK__REQUESTS": "4",
+    "RAGTUNE_BENCHMARK__ROUNDS": "2",
     "RAGTUNE_FEEDBACK__RETRAIN_AFTER": "1",
 }
 
@@ -104,7 +105,7 @@ def built(output: str) -> set[str]:
 
 
 def test_the_first_run_builds_everything_and_releases_a_model_that_verifies(home):
-    assert len(built(home.output)) == 31
+    assert len(built(home.output)) == 33
     (model,) = home.registry.versions()
     manifest = verify(Path(model.folder))
     assert set(manifest.precisions) == {"w4a16", "w8a8"}
@@ -131,6 +132,11 @@ def test_every_number_is_in_the_warehouse(home):
     assert (row.precision, row.concurrency, row.errors) == ("w4a16" if reads_int4("cpu") else "w4a16 unpacked", 2, 0)
     assert row.tokens_per_second > 0
     assert row.peak_memory_bytes > row.model_bytes > 0
+    differences = {row.metric: row for row in warehouse.speed_differences()}
+    candidate = f"{home.ref('quantized_model').sha256[:12]} w8a8"
+    assert {(row.before, row.after) for row in differences.values()} == {("base bf16", candidate)}
+    assert differences["size of the weights"].verdict == "better"
+    assert differences["tokens per second"].rounds == 2
 
 
 def test_the_quantised_weights_are_packed_and_the_engine_reports_its_kernel(home):

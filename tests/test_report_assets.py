@@ -18,7 +18,7 @@ from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.warehouse import Warehouse
-from ragtune_assets import dataset, evaluation, feedback, knowledge, model, release, report
+from ragtune_assets import dataset, evaluation, feedback, knowledge, model, release, report, speed
 from ragtune_assets.evaluation import gains
 from ragtune_assets.release import Release
 from ragtune_assets.report import (
@@ -34,6 +34,7 @@ from ragtune_serving.cli import app
 from tests.support.answering_fakes import WordEvidence
 from tests.support.measured_candidate import measured_candidate
 from tests.support.releases import manifest, released
+from tests.test_benchmark_report import difference
 from tests.test_studies import answers
 
 
@@ -41,6 +42,12 @@ def sets(split="gate") -> tuple[AnswerSet, AnswerSet]:
     live = tuple(replace(answer, scored_text=answer.answer) for answer in answers("old"))
     candidate = tuple(replace(answer, scored_text=answer.answer) for answer in answers("new"))
     return AnswerSet("base", "bf16", "base", split, live), AnswerSet("fine-tuned", "w8a8", "4f1b", split, candidate)
+
+
+def slower():
+    return difference(
+        "engine.eager", "true", "false", "worse", -0.3, settings="{}", before="version 3 bf16", after="4f1b2c w8a8"
+    )
 
 
 @pytest.fixture
@@ -137,11 +144,12 @@ def test_the_assets_write_a_page_that_dagster_and_mlflow_link_to(tmp_path, give_
         ("eval_scores", known.scores),
         ("released_model", [Release(number, "models/x", True, "better")]),
         ("benchmark_tables", known.benchmarks),
+        ("speed_comparison", [slower()]),
     ):
         store.set_current(store.write_records(name, records))
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
-            dg.load_assets_from_modules([knowledge, dataset, model, evaluation, release, feedback, report]),
+            dg.load_assets_from_modules([knowledge, dataset, model, evaluation, speed, release, feedback, report]),
             selection=["judgements", "answer_ratings", "candidate_report"],
             instance=instance,
             resources={**build_resources(settings), "evidence": WordEvidence()},
@@ -150,6 +158,7 @@ def test_the_assets_write_a_page_that_dagster_and_mlflow_link_to(tmp_path, give_
     assert "20 items by ada, bob" in page.read_text()
     (event,) = result.asset_materializations_for_node("candidate_report")
     assert event.metadata["page"].value == f"reports/{number}/{HTML_NAME}"
+    assert "Slower or larger than the live model: 4f1b2c w8a8 against version 3 bf16" in page.read_text()
     assert event.metadata["report"].value.startswith(f"# Version {number}: promoted")
     [version] = MlflowClient(tracking_uri=settings.tracking_url).search_model_versions("")
     assert version.tags["report"] == f"reports/{number}"

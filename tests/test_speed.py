@@ -44,7 +44,8 @@ def test_one_round_shows_nothing():
 
 def test_a_series_of_zeros_has_no_relative_difference():
     assert difference([0, 0], [0, 0]).verdict(FASTER, 0.0) == "no difference"
-    assert difference([0, 0], [1, 1]).verdict(FASTER, 0.0) == "no difference"
+    assert difference([0, 0], [1, 0]).verdict(FASTER, 0.0) == "no difference"
+    assert difference([0, 0], [1, 1]).verdict(FASTER, 0.5) == "better", "something in every round instead of nothing"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Literal
 
 from ragtune.evaluation.benchmark import folder_bytes
 from ragtune.evaluation.gate import PairedGain, paired_gain
+from ragtune.evaluation.speed import PRESENT, THROUGHPUT, VLLM_DEFAULTS, interval, percent
 from ragtune.records import AgreementRow, AnswerSet, ArtifactRef, BenchmarkRow, QAPair, ScoredAnswer, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
@@ -240,6 +241,37 @@ def _faster(home: Home) -> Finding:
     return Finding(measured, speeds[precision, level].requests, rows[0].measured_at, _verdict(best >= FASTER))
 
 
+def _served_version(home: Home) -> str:
+    """Return the version that a gateway over this home serves."""
+    return home.registry.alias_version("champion") or "base"
+
+
+def _over_vllm(home: Home) -> Finding:
+    """Return how many answers a second the gateway gives with our settings over vLLM's own, on every work load."""
+    pairs = [row for row in home.warehouse.speed_differences(newest=True) if row.metric == THROUGHPUT]
+    rows = [row for row in pairs if (row.before, row.after) == (VLLM_DEFAULTS, PRESENT)]
+    if not rows:
+        raise NotRun("The gateway was not compared with vLLM's own defaults yet.")
+    current = [row for row in rows if row.model_version == _served_version(home)]
+    if not current:
+        raise Stale("The comparison is that of another version.")
+    measured = "; ".join(f"{row.workload} {percent(row.change)} {interval(row)}" for row in current)
+    verdict = _verdict(all(row.low >= FASTER and row.verdict == "better" for row in current))
+    return Finding(measured, current[-1].rounds, current[-1].measured_at, verdict)
+
+
+def _overload(home: Home) -> Finding:
+    """Return what became of requests at twice the saturation."""
+    loads = [row for row in home.warehouse.loads() if (row.scenario, row.part) == ("stress", "during")]
+    if not loads:
+        raise NotRun("The gateway was not put under twice its saturation yet.")
+    row = loads[-1]
+    if row.model_version != _served_version(home):
+        raise Stale("The load is that of another version.")
+    measured = f"{row.limited} got a 429, {row.unhelpful} of them without Retry-After; {row.failed} failed otherwise"
+    return Finding(measured, row.requests, row.measured_at, _verdict(not row.failed and not row.unhelpful))
+
+
 def _annotators(home: Home) -> Finding:
     """Return the agreement on the question with the least, of all annotators of its study together."""
     together: dict[tuple[str, str], AgreementRow] = {}
@@ -294,6 +326,18 @@ CRITERIA = (
         _rounded,
     ),
     Criterion("Faster than unrounded weights", f"at least {FASTER:.0%} more tokens/s", "ragtune materialize", _faster),
+    Criterion(
+        "Faster than vLLM's defaults",
+        f"lower bound of at least {FASTER:.0%} more answers/s on every work load",
+        "ragtune benchmark compare vllm-defaults",
+        _over_vllm,
+    ),
+    Criterion(
+        "Overload is refused, not failed",
+        "only 429s with Retry-After",
+        "ragtune benchmark run --only stress",
+        _overload,
+    ),
     Criterion(
         "Annotators agree", f"lower bound of AC2 at least {AGREEMENT}", "ragtune evaluate agreement", _annotators
     ),

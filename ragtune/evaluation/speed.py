@@ -18,6 +18,10 @@ from ragtune.store.speed_rows import SpeedRow
 
 Verdict = Literal["better", "worse", "no difference"]
 LEVEL = 0.95
+PRESENT, VLLM_DEFAULTS = "present settings", "vLLM's defaults"
+"""What comparisons of gateways call the settings of a home, and vLLM as it starts if it only gets a model."""
+THROUGHPUT = "answers per second in a burst"
+"""The metric that says how many answers a second are possible."""
 MEMORY_FLOOR = 0.05
 """Relative difference of peak memory that counts: allocators and thread stacks differ by some percent from start to
 start. Chosen by hand."""
@@ -75,7 +79,8 @@ def difference(before: Sequence[float], after: Sequence[float]) -> Difference:
 
     The interval is Student's t over the logarithms of the ratios within rounds: what slows the machine in one round
     slows both by the same factor. If a value is 0, it is over the differences, relative to the mean of `before`. A
-    single round has no interval: its bounds are infinite.
+    single round has no interval: its bounds are infinite. From nothing to something is an infinite difference, which
+    counts if it was so in every round.
     """
     rounds = len(before)
     means = sum(before) / rounds, sum(after) / rounds
@@ -87,7 +92,7 @@ def difference(before: Sequence[float], after: Sequence[float]) -> Difference:
         change, low, high = _mean_interval(steps)
     else:
         change = high = math.inf if means[1] else 0.0
-        low = 0.0
+        low = high if rounds > 1 and min(after) > 0 else 0.0
     return Difference(before=means[0], after=means[1], change=change, low=low, high=high, rounds=rounds)
 
 
@@ -251,12 +256,17 @@ def speed_row(
 def in_words(row: SpeedRow) -> str:
     """Return a difference as a sentence, such as `tokens per second: +12% [+8%, +16%], 93 instead of 83 /s`."""
     values = f"{amount(row.after_value, row.unit)} instead of {amount(row.before_value, row.unit)}"
-    return f"{row.metric}: {row.change:+.1%} {interval(row)}, {values}"
+    return f"{row.metric}: {percent(row.change)} {interval(row)}, {values}"
 
 
 def interval(row: SpeedRow) -> str:
     """Return the interval of a difference, or "" if it was counted and not measured."""
-    return f"[{row.low:+.1%}, {row.high:+.1%}]" if row.high > row.low else ""
+    return f"[{percent(row.low)}, {percent(row.high)}]" if row.high > row.low else ""
+
+
+def percent(change: float) -> str:
+    """Return a relative difference for people, such as `+12.0%`."""
+    return f"{change:+.1%}" if math.isfinite(change) else "from 0"
 
 
 def amount(value: float, unit: str) -> str:

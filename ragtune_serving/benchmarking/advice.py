@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ragtune.evaluation.speed import in_words
+from ragtune.evaluation.speed import PRESENT, in_words, percent
 from ragtune.settings import Settings
 from ragtune.store.speed_rows import LoadRow, SpeedRow
 from ragtune_serving.benchmarking.breakdown import Breakdown
-from ragtune_serving.benchmarking.comparing import MEMORY, PRESENT, Pair
+from ragtune_serving.benchmarking.comparing import MEMORY, Pair
 from ragtune_serving.benchmarking.gateways import in_words as changes_in_words
 from ragtune_serving.benchmarking.gateways import value_of
 
@@ -149,6 +149,6 @@ def _confirmed(words: str, row: SpeedRow) -> str:
     change, low, high = json.loads(row.predicted)
     verdict = "as expected" if row.low <= high and low <= row.high else "not what was expected, so measure again"
     return (
-        f"`{words}` was applied. Expected {change:+.1%} [{low:+.1%}, {high:+.1%}], measured {in_words(row)} "
-        f"({row.workload}): {verdict}."
+        f"`{words}` was applied. Expected {percent(change)} [{percent(low)}, {percent(high)}], measured "
+        f"{in_words(row)} ({row.workload}): {verdict}."
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from ragtune.backends.engines import VllmEngine
 from ragtune.errors import SettingsError
 from ragtune.evaluation.benchmark import hardware, percentile
-from ragtune.evaluation.speed import MEMORY_FLOOR, Difference, Metric, difference, extent
+from ragtune.evaluation.speed import MEMORY_FLOOR, PRESENT, THROUGHPUT, Difference, Metric, difference, extent
 from ragtune.ports import Progress, silent
 from ragtune.settings import LoadSettings, Settings, child_environment
 from ragtune.store.speed_rows import SpeedRow
@@ -34,8 +34,6 @@ from ragtune_serving.benchmarking.generator import (
 from ragtune_serving.benchmarking.roofline import model_folder
 from ragtune_serving.benchmarking.workloads import Workload, bodies, due, steady
 
-VLLM_DEFAULTS = "vLLM's defaults"
-PRESENT = "present settings"
 BURST = 16
 """Requests that arrive at the same moment, to see how many answers a second are possible. Chosen by hand: more than a
 small machine answers at once."""
@@ -66,7 +64,7 @@ class Round:
 def _metrics(level: LoadSettings) -> Mapping[Metric, Callable[[Round], float]]:
     """Return what is compared: a number of each round."""
     return {
-        Metric("answers per second in a burst", "/s", True): Round.burst_rate,
+        Metric(THROUGHPUT, "/s", True): Round.burst_rate,
         Metric("goodput", "/s", True): lambda one: sum(within(sample, level) for sample in one.steady) / one.seconds,
         Metric("answer p50", "ms", False): lambda one: one.latency(50),
         Metric("answer p95", "ms", False): lambda one: one.latency(95),

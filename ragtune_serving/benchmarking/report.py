@@ -1,11 +1,12 @@
 """The report of a benchmark: what to change, where the time goes, what was measured, and what it was compared with."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ragtune.evaluation.report.content import Bar, Card, Plot, Report, Section, Table
 from ragtune.evaluation.report.pages import write_report
-from ragtune.evaluation.speed import amount, interval
+from ragtune.evaluation.speed import amount, interval, percent
 from ragtune.store.speed_rows import LoadRow, SpeedRow
 from ragtune_serving.benchmarking.advice import hints, recommendations
 from ragtune_serving.benchmarking.breakdown import STAGES
@@ -152,7 +153,7 @@ def _cells(row: LoadRow) -> tuple[str, ...]:
 def _comparisons(results: Results) -> Section:
     tables, plots = [], []
     if results.differences:
-        measured = [row for row in results.differences if row.high > row.low]
+        measured = [row for row in results.differences if row.high > row.low and math.isfinite(row.high)]
         widest = max((abs(bound) for row in measured for bound in (row.low, row.high)), default=0.1)
         bars = tuple(Bar(f"{row.after}: {row.metric}, {row.workload}", row.change, row.low, row.high, row.rounds)
                      for row in measured)  # fmt: skip
@@ -173,7 +174,7 @@ def comparison_table(rows: Sequence[SpeedRow], title: str = "") -> Table:
     header = ("of", "against", "work load", "metric", "before", "after", "change", "95% interval", "floor", "verdict")
     cells = [
         (row.after, row.before, row.workload, row.metric, amount(row.before_value, row.unit),
-         amount(row.after_value, row.unit), f"{row.change:+.1%}", interval(row), f"{row.floor:.1%}", row.verdict)
+         amount(row.after_value, row.unit), percent(row.change), interval(row), f"{row.floor:.1%}", row.verdict)
         for row in rows
     ]  # fmt: skip
     return Table(header, tuple(cells), title)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ragtune.errors import EngineError, SettingsError
 from ragtune.evaluation.benchmark import hardware
+from ragtune.evaluation.speed import PRESENT, VLLM_DEFAULTS
 from ragtune.model.base.capacity import chosen_device
 from ragtune.ports import Progress, silent
 from ragtune.settings import Settings
@@ -17,8 +18,6 @@ from ragtune.store.warehouse import Warehouse
 from ragtune_serving.benchmarking.advice import applied, worth_trying
 from ragtune_serving.benchmarking.breakdown import Breakdown, breakdown
 from ragtune_serving.benchmarking.comparing import (
-    PRESENT,
-    VLLM_DEFAULTS,
     Pair,
     Plan,
     changed_pair,

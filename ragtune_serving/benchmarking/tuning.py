@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ragtune.errors import SettingsError
 from ragtune.evaluation.benchmark import hardware
+from ragtune.evaluation.speed import THROUGHPUT
 from ragtune.model.base.capacity import chosen_device
 from ragtune.ports import Progress, silent
 from ragtune.settings import Settings, config_file
@@ -43,7 +44,7 @@ RATES = (0.6, 1.0, 1.5, 2.25)
 it, so that settings that bring much differ from those that bring little."""
 _FINALISTS = 2
 """Settings that are measured again next to the present ones, the best first. Chosen by hand."""
-_GOAL_METRICS = ("goodput", "answers per second in a burst")
+_GOAL_METRICS = ("goodput", THROUGHPUT)
 """A winner has to be better by one of these."""
 
 

@@ -20,7 +20,8 @@ def main() -> int:
     defs = build_definitions(settings)
     job = defs.resolve_implicit_global_asset_job_def()
     # The benchmark measures the same loads again and is not on the way to a release.
-    watched = dg.AssetSelection.all() - dg.AssetSelection.assets("benchmark_runs", "benchmark_tables")
+    benchmarks = dg.AssetSelection.assets("benchmark_runs", "benchmark_tables", "speed_comparison")
+    watched = dg.AssetSelection.all() - benchmarks
     with open_instance(settings) as instance:
         cursor = dg.evaluate_automation_conditions(defs, instance, watched).cursor
         resources = {name: build_resources(settings)[name] for name in ("settings", "feedback_log")}

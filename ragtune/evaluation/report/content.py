@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ragtune.answer.citations import without_citations
 from ragtune.evaluation.report.advice import advice
 from ragtune.evaluation.report.measured import Measured
-from ragtune.evaluation.speed import amount, interval
+from ragtune.evaluation.speed import amount, interval, percent
 from ragtune.records import ORIGINS, Score
 
 MOST_ANSWERS = 6
@@ -337,7 +337,7 @@ def _precision_and_speed(measured: Measured) -> Section:
     compared = Table(
         ("metric", "live model", "candidate", "change", "95% interval", "noise floor", "verdict"),
         tuple(
-            (d.metric, amount(d.before_value, d.unit), amount(d.after_value, d.unit), f"{d.change:+.1%}", interval(d),
+            (d.metric, amount(d.before_value, d.unit), amount(d.after_value, d.unit), percent(d.change), interval(d),
              f"{d.floor:.1%}", d.verdict)
             for d in measured.differences
         ),
