@@ -42,6 +42,7 @@ from ragtune.records import (
     FeedbackEvent,
     GateDecision,
     ModelManifest,
+    Precision,
     QAPair,
     RatedModel,
     RetrievalRow,
@@ -264,7 +265,7 @@ def adapter_page(report: AdapterReport, mlflow: str) -> Page:
     }
 
 
-def weights_page(weights: Mapping[str, Mapping[str, Any]]) -> Page:
+def weights_page(weights: Mapping[Precision, Mapping[str, Any]]) -> Page:
     """Show the layers and bytes of each precision; the first is the one that the others are smaller than."""
     largest = next(iter(weights.values()))["bytes"]
     rows = [

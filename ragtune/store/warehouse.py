@@ -23,7 +23,7 @@ from ragtune.records import (
     Score,
     ScoredAnswer,
 )
-from ragtune.store.report_rows import ExperimentDecision, ExperimentResult, FeedbackTrend
+from ragtune.store.report_rows import CompressionRow, ExperimentDecision, ExperimentResult, FeedbackTrend
 from ragtune.store.timestamps import now
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ Row = TypeVar(
     FeedbackTrend,
     RatedModel,
     AgreementRow,
+    CompressionRow,
 )
 
 _TYPES = {str: "VARCHAR", float: "DOUBLE", int: "BIGINT", bool: "BOOLEAN"}
@@ -55,6 +56,7 @@ _TABLES: dict[type[Any], str] = {
     FeedbackTrend: "feedback_trends",
     RatedModel: "rated_models",
     AgreementRow: "agreement",
+    CompressionRow: "compressions",
 }
 _NEWEST = {
     "newest_scores": ("scores", "model, precision, metric, split, origin, part"),
@@ -64,7 +66,17 @@ _NEWEST = {
     "newest_feedback_trends": ("feedback_trends", "kind, name"),
     "newest_rated_models": ("rated_models", "study, model, question"),
     "newest_agreement": ("agreement", "study, question, annotators"),
+    "newest_compressions": ("compressions", "precision, method"),
 }
+_COMPRESSED_MODELS = """
+    SELECT c.*, s.value AS token_f1, s.low AS token_f1_low, s.high AS token_f1_high, s.n,
+        b.concurrency, b.tokens_per_second, b.peak_memory_bytes, b.hardware
+    FROM newest_compressions c
+    LEFT JOIN newest_scores s ON s.model_version = c.model AND s.precision = c.precision AND s.model = 'fine-tuned'
+        AND s.metric = 'token_f1' AND s.split = 'test' AND s.origin = '' AND s.part = ''
+    LEFT JOIN newest_benchmarks b ON b.model = c.model AND b.precision IN (c.precision, c.precision || ' unpacked')
+"""
+"""Formats of the weights next to each other: bytes, predictions, scores, speed and memory; a row per concurrency."""
 _JSON_COLUMNS = ("cited", "cited_texts", "metrics")
 """Columns of `answers` that hold lists and mappings."""
 _WAIT_SECONDS = 30.0
@@ -88,7 +100,8 @@ class Warehouse:
         | Sequence[ExperimentDecision]
         | Sequence[FeedbackTrend]
         | Sequence[RatedModel]
-        | Sequence[AgreementRow],
+        | Sequence[AgreementRow]
+        | Sequence[CompressionRow],
     ) -> None:
         """Add rows of one kind in one transaction, with the current time."""
         if not rows:
@@ -212,6 +225,7 @@ def _schema() -> list[str]:
         partition = f"PARTITION BY {keys} " if keys else ""
         newest = f"row_number() OVER ({partition}ORDER BY {table}.row_number DESC) = 1"
         statements.append(f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM {table} QUALIFY {newest}")
+    statements.append(f"CREATE OR REPLACE VIEW compressed_models AS {_COMPRESSED_MODELS}")
     return statements
 
 
