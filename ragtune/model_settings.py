@@ -11,6 +11,10 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Precision = Literal["bf16", "w4a16", "w8a8", "awq", "mixed"]
+"""The formats of a model's weights."""
+
+
 class BaseModelSettings(Section):
     """The base model: `smollm2` (packaged, trained to read and cite), `smollm2-raw`, a folder, or a hub name."""
 
@@ -74,9 +78,32 @@ class TrainingSettings(Section):
 
 
 class QuantizationSettings(Section):
-    """INT4 (GPTQ) and INT8 (dynamic). Both are built from the same merged model; `serve` picks the one to serve."""
+    """INT4 by GPTQ (`w4a16`) and INT8 (`w8a8`) are made from the merged model, and what `also` names.
 
-    serve: Literal["auto", "w4a16", "w8a8", "bf16"] = "auto"
+    `awq` is INT4 by AWQ; `mixed` keeps the layers in 8 bits that lose most in 4, up to a size. `serve` picks the one to
+    serve.
+    """
+
+    serve: Literal["auto"] | Precision = "auto"
+    also: tuple[Literal["awq", "mixed"], ...] = ()
+    mixed_size: float = Field(0.5, gt=0, lt=1, description="size of `mixed`, as a share of bf16")
+    format: Literal["compressed-tensors", "gptq"] = Field(
+        "compressed-tensors", description="layout of `w4a16`; gptq: that of AutoGPTQ and GPTQModel, symmetric only"
+    )
+    smaller_by: float = Field(0.4, ge=0, lt=1, description="least share of the bf16 size that INT4 must save")
+    lost_at_most: float = Field(0.02, gt=0, description="loss of evaluation.metric that stops the release once shown")
     group_size: int = Field(32, ge=16)
     symmetric: bool = False
     calibration_samples: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _format_is_possible(self) -> "QuantizationSettings":
+        if self.format == "gptq" and not self.symmetric:
+            raise ValueError("the layout gptq has no zero points that engines read: set symmetric: true")
+        return self
+
+    @model_validator(mode="after")
+    def _served_is_made(self) -> "QuantizationSettings":
+        if self.serve in ("awq", "mixed") and self.serve not in self.also:
+            raise ValueError(f"serve: {self.serve} is not made: add it to quantization.also")
+        return self

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ragtune.model_settings import Precision as Precision
+
 Split = Literal["train", "validation", "gate", "test", "out_of_domain"]
-Precision = Literal["bf16", "w4a16", "w8a8"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "gate", "test")
 ExposureFailure = Literal["", "replaced", "failed", "left"]
 Origin = Literal["people", "feedback", "writer"]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validat
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
 from ragtune.errors import SettingsError
-from ragtune.model_settings import BaseModelSettings, QuantizationSettings, Section, TrainingSettings
+from ragtune.model_settings import BaseModelSettings, Precision, QuantizationSettings, Section, TrainingSettings
 
 DEFAULT_SOURCES = (
     "package:dagster",
@@ -217,7 +217,7 @@ class EvaluationSettings(Section):
     gate_gain: float = Field(0.05, gt=0, lt=1, description="the gain that the number of gate questions is planned for")
     gate_looks: int = Field(20, ge=1, description="refused candidates over which alpha is spent")
     people_items: int = Field(60, ge=1, description="gate questions by people from which on they alone decide")
-    precisions: tuple[Literal["bf16", "w4a16", "w8a8"], ...] = Field(
+    precisions: tuple[Precision, ...] = Field(
         ("bf16", "w4a16"), description="precisions scored in addition to the served one"
     )
     out_of_domain_items: int = Field(
@@ -238,7 +238,7 @@ class BenchmarkSettings(Section):
 
     concurrency: tuple[int, ...] = (1, 4, 8)
     requests: int = Field(24, ge=1)
-    precisions: tuple[Literal["bf16", "w4a16", "w8a8"], ...] = ("w4a16", "w8a8")
+    precisions: tuple[Precision, ...] = ("w4a16", "w8a8")
     rounds: int = Field(4, ge=2, description="rounds in which the candidate and the live model are measured in turn")
 
 
@@ -427,6 +427,13 @@ class Settings(BaseSettings):
                 f"answer.max_tokens is {self.answer.max_tokens} and engine.max_model_len {self.engine.max_model_len}, "
                 "which leaves no room for a question: lower answer.max_tokens or raise engine.max_model_len"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _named_precisions_are_made(self) -> "Settings":
+        named = {*self.evaluation.precisions, *self.benchmark.precisions} & {"awq", "mixed"}
+        if missing := sorted(named - {*self.quantization.also}):
+            raise ValueError(f"precisions name {', '.join(missing)}, which is not made: add it to quantization.also")
         return self
 
     @classmethod

@@ -10,6 +10,7 @@ from ragtune.model.base.capacity import chosen_device, fastest_precision
 from ragtune.records import AnswerSet, ArtifactRef, Precision, QAPair, RegisteredModel, Split, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
+from ragtune_assets.model import precision_folders
 
 RAW, BASE, CANDIDATE, LIVE = "raw", "base", "fine-tuned", "champion"
 
@@ -18,12 +19,6 @@ def served_precision(settings: Settings) -> Precision:
     """Return the precision of the settings, or the one that this machine answers with fastest."""
     serve = settings.quantization.serve
     return fastest_precision(chosen_device(settings.device)) if serve == "auto" else serve
-
-
-def precision_folders(store: ArtifactStore, merged: ArtifactRef, quantized: ArtifactRef) -> dict[Precision, Path]:
-    """Return the folder of each precision of the candidate."""
-    packed = store.folder(quantized)
-    return {"bf16": store.folder(merged), "w4a16": packed / "w4a16", "w8a8": packed / "w8a8"}
 
 
 def choose_contenders(

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from ragtune.settings import Settings, load_settings
-from ragtune_assets import dataset, evaluation, experiments, feedback, knowledge, model, release, report, speed
+from ragtune_assets import compression, dataset, evaluation, experiments, feedback, knowledge, model, release, report, speed
 from ragtune_assets.asset import code_version
 from ragtune_assets.automation import keep_up, when_inputs_change
 from ragtune_assets.dead_runs import dead_runs
@@ -34,7 +34,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         )
 
     assets: Any = dg.load_assets_from_modules(
-        [knowledge, dataset, model, evaluation, speed, release, feedback, report, experiments]
+        [knowledge, dataset, model, compression, evaluation, speed, release, feedback, report, experiments]
     )
     return dg.Definitions(
         assets=dg.map_asset_specs(with_settings, assets),

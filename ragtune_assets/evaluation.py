@@ -40,8 +40,10 @@ from ragtune.store.speed_rows import SpeedRow
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets import pages
 from ragtune_assets.asset import asset
-from ragtune_assets.contenders import BASE, CANDIDATE, RAW, choose_contenders, precision_folders
+from ragtune_assets.compression_pages import rounding_table
+from ragtune_assets.contenders import BASE, CANDIDATE, RAW, choose_contenders
 from ragtune_assets.display import materialized
+from ragtune_assets.model import precision_folders
 from ragtune_assets.progress import LoggedProgress
 from ragtune_assets.run_logs import log_answers, log_benchmarks, log_retrieval, log_scores
 
@@ -154,9 +156,10 @@ def eval_answers(
     group_name="evaluation",
     kinds={"python", "duckdb"},
     owners=OWNERS,
-    settings=("evaluation", "seed"),
+    settings=("evaluation", "quantization", "seed"),
     tracks=log_scores,
     pool="duckdb",
+    check_specs=[dg.AssetCheckSpec("rounding_loses_little", asset="eval_scores", blocking=True)],
 )
 def eval_scores(
     context: dg.AssetExecutionContext,
@@ -166,7 +169,7 @@ def eval_scores(
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
     warehouse: dg.ResourceParam[Warehouse],
-) -> dg.MaterializeResult[ArtifactRef]:
+):
     """Every score with n and its 95% interval, appended to the warehouse together with the answers behind it."""
     sets = store.read_records(eval_answers, AnswerSet)
     parts = question_parts(store.read_records(qa_splits, SplitItem), store.read_records(chunks, Chunk))
@@ -174,8 +177,9 @@ def eval_scores(
     for answers in sets:
         warehouse.append_answers(context.run.run_id, answers.model, answers.precision, answers.split, answers.answers)
     warehouse.append(scores)
-    page = pages.scores_page(scores, gains(sets, settings))
-    return materialized(store.write_records("eval_scores", scores), page)
+    compared = gains(sets, settings)
+    ref = store.write_records("eval_scores", scores)
+    return materialized(ref, pages.scores_page(scores, compared), [rounding_check(compared, settings)])
 
 
 @asset(
@@ -326,6 +330,32 @@ def gains(sets: Sequence[AnswerSet], settings: Settings) -> list[ModelGain]:
                 names = shown_gains(before.answers, settings.evaluation.metric)
                 rows += [gain_of(before, after, name, settings.seed) for name in names]
     return rows
+
+
+def rounding_check(compared: Sequence[ModelGain], settings: Settings) -> dg.AssetCheckResult:
+    """Return whether no rounded precision is shown to lose more than the settings allow.
+
+    The check fails if the whole 95% interval of the paired loss lies beyond the limit. An interval that holds the limit
+    shows neither; its metadata says so.
+    """
+    limit, metric = settings.quantization.lost_at_most, settings.evaluation.metric
+    rounded = [
+        (row.precision, row.gain)
+        for row in compared
+        if row.gain.metric == metric and row.over == f"{CANDIDATE} bf16" and row.model == CANDIDATE
+    ]
+    worse = [precision for precision, gain in rounded if gain.high < -limit]
+    shown = [precision for precision, gain in rounded if gain.low > -limit]
+    return dg.AssetCheckResult(
+        passed=not worse,
+        check_name="rounding_loses_little",
+        description=f"{', '.join(worse)} loses more than {limit} of {metric}" if worse else None,
+        metadata={
+            "paired with bf16": rounding_table(rounded, metric),
+            "shown to lose less": ", ".join(shown) or "none",
+            "not compared": "" if rounded else "bf16 and a rounded precision have to be in evaluation.precisions",
+        },
+    )
 
 
 def shown_gains(answers: Sequence[ScoredAnswer], metric: str) -> list[str]:

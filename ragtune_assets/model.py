@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ragtune.model.base.capacity import Machine
 from ragtune.model.base.folder_checks import check_model_folder
 from ragtune.model.base.merge import merge_adapter
 from ragtune.model.base.pretrained import resolve_base_model
-from ragtune.model.compression.quantization import quantize_w4a16, quantize_w8a8
+from ragtune.model.compression.quantization import quantize_awq, quantize_mixed, quantize_w4a16, quantize_w8a8
 from ragtune.model.compression.weights import inspect_weights
 from ragtune.model.examples.builder import ExampleBuilder
 from ragtune.model.examples.example import TrainingExample
@@ -29,8 +29,8 @@ from ragtune.model.runs.record import with_files
 from ragtune.model.training.report import REPORT, AdapterReport
 from ragtune.model.training.sft import TrainingJob, train_adapter
 from ragtune.model.training.tracking import MlflowTracker
-from ragtune.model_settings import TrainingSettings
-from ragtune.ports import EvidenceModel
+from ragtune.model_settings import Precision, QuantizationSettings, TrainingSettings
+from ragtune.ports import EvidenceModel, Progress
 from ragtune.records import ArtifactRef, Chunk, Document, Hit, Split, SplitItem, content_id
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore, files_sha256, folder_files, write_json
@@ -138,7 +138,10 @@ def merged_model(
     tracks=log_sizes,
     pool="gpu",
     deps=["search_index"],
-    check_specs=[dg.AssetCheckSpec("really_quantised", asset="quantized_model", blocking=True)],
+    check_specs=[
+        dg.AssetCheckSpec("really_quantised", asset="quantized_model", blocking=True),
+        dg.AssetCheckSpec("small_enough", asset="quantized_model", blocking=True),
+    ],
 )
 def quantized_model(
     merged_model: ArtifactRef,
@@ -151,7 +154,7 @@ def quantized_model(
     evidence: dg.ResourceParam[EvidenceModel],
     tracking: dg.ResourceParam[AssetTracking],
 ):
-    """INT4 by GPTQ and INT8, both from the same merge, calibrated on training conversations."""
+    """INT4 by GPTQ, INT8 and what else the settings name, from the same merge, calibrated on training conversations."""
     items, passages = store.read_records(qa_splits, SplitItem), store.read_records(chunks, Chunk)
     sample = calibration_sample(items, settings)
     conversations = examples(sample, "train", passages, retriever, similarity, evidence, settings)
@@ -159,12 +162,12 @@ def quantized_model(
     merged, progress = store.folder(merged_model), LoggedProgress()
     machine = Machine(settings.device, settings.threads)
     with store.stage("quantized_model") as folder:
-        quantize_w4a16(merged, conversations, settings.quantization, folder / "w4a16", machine, progress)
-        quantize_w8a8(merged, folder / "w8a8", machine, progress)
+        quantize(merged, conversations, settings.quantization, folder, machine, progress)
         ref = store.commit("quantized_model", folder)
-    weights = inspect_precisions(merged, store.folder(ref))
+    weights = inspect_precisions(precision_folders(store, merged_model, ref))
     page = pages.weights_page(weights)
-    return materialized(ref, page, [quantization_check(weights, page)])
+    smaller_by = settings.quantization.smaller_by
+    return materialized(ref, page, [quantization_check(weights, page), size_check(weights, smaller_by, page)])
 
 
 def calibration_sample(items: Sequence[SplitItem], settings: Settings) -> list[SplitItem]:
@@ -282,13 +285,51 @@ def train(
     return ref, report
 
 
-def inspect_precisions(merged: Path, quantized: Path) -> dict[str, dict[str, Any]]:
+def quantize(
+    merged: Path,
+    conversations: Sequence[TrainingExample],
+    settings: QuantizationSettings,
+    folder: Path,
+    machine: Machine,
+    progress: Progress,
+) -> None:
+    """Write each precision of the settings into its folder."""
+    quantize_w4a16(merged, conversations, settings, folder / "w4a16", machine, progress)
+    quantize_w8a8(merged, folder / "w8a8", machine, progress)
+    further = {"awq": quantize_awq, "mixed": quantize_mixed}
+    for precision in settings.also:
+        further[precision](merged, conversations, settings, folder / precision, machine, progress)
+
+
+def precision_folders(store: ArtifactStore, merged: ArtifactRef, quantized: ArtifactRef) -> dict[Precision, Path]:
+    """Return the folder of each precision that was made, bf16 first."""
+    packed = store.folder(quantized)
+    folders: dict[Precision, Path] = {"bf16": store.folder(merged), "w4a16": packed / "w4a16", "w8a8": packed / "w8a8"}
+    further: tuple[Precision, ...] = ("awq", "mixed")
+    return folders | {name: packed / name for name in further if (packed / name).is_dir()}
+
+
+def inspect_precisions(folders: Mapping[Precision, Path]) -> dict[Precision, dict[str, Any]]:
     """Return what the weight files of each precision really hold."""
-    folders = {"bf16": merged, "w4a16": quantized / "w4a16", "w8a8": quantized / "w8a8"}
     return {precision: inspect_weights(folder) for precision, folder in folders.items()}
 
 
-def quantization_check(weights: dict[str, dict[str, Any]], metadata: dict[str, Any]) -> dg.AssetCheckResult:
-    """Return whether every weight file has the precision that it is named for."""
-    passed = all(facts["precision"] == precision for precision, facts in weights.items())
+def quantization_check(weights: Mapping[Precision, Mapping[str, Any]], metadata: dict[str, Any]) -> dg.AssetCheckResult:
+    """Return whether every weight file has the precision that it is named for; AWQ writes INT4."""
+    passed = all(facts["precision"] == ("w4a16" if name == "awq" else name) for name, facts in weights.items())
     return dg.AssetCheckResult(passed=passed, check_name="really_quantised", metadata=metadata)
+
+
+def size_check(
+    weights: Mapping[Precision, Mapping[str, Any]], smaller_by: float, metadata: dict[str, Any]
+) -> dg.AssetCheckResult:
+    """Return whether the INT4 files are smaller than bf16 by the share that the settings demand."""
+    saved = {name: 1 - facts["bytes"] / weights["bf16"]["bytes"] for name, facts in weights.items()}
+    too_large = {name: share for name, share in saved.items() if name in ("w4a16", "awq") and share < smaller_by}
+    found = ", ".join(f"{name} is {share:.0%} smaller than bf16" for name, share in too_large.items())
+    return dg.AssetCheckResult(
+        passed=not too_large,
+        check_name="small_enough",
+        description=f"{found}; quantization.smaller_by demands {smaller_by:.0%}" if found else None,
+        metadata=metadata,
+    )

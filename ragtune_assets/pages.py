@@ -43,6 +43,7 @@ from ragtune.records import (
     FeedbackEvent,
     GateDecision,
     ModelManifest,
+    Precision,
     QAPair,
     RatedModel,
     RetrievalRow,
@@ -266,7 +267,7 @@ def adapter_page(report: AdapterReport) -> Page:
     }
 
 
-def weights_page(weights: Mapping[str, Mapping[str, Any]]) -> Page:
+def weights_page(weights: Mapping[Precision, Mapping[str, Any]]) -> Page:
     """Show the layers and bytes of each precision; the first is the one that the others are smaller than."""
     largest = next(iter(weights.values()))["bytes"]
     rows = [

@@ -30,9 +30,9 @@ from ragtune.store.registry import FORMAT, ModelRegistry, assemble
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets import pages
 from ragtune_assets.asset import asset
-from ragtune_assets.contenders import BASE, CANDIDATE, RAW, gate_sets, precision_folders, served_precision
+from ragtune_assets.contenders import BASE, CANDIDATE, RAW, gate_sets, served_precision
 from ragtune_assets.display import materialized
-from ragtune_assets.model import learnt_corrections
+from ragtune_assets.model import learnt_corrections, precision_folders
 
 PACKAGES = (
     "ragtune",
@@ -98,10 +98,9 @@ def released_model(
 
 
 def released_folders(folders: Mapping[Precision, Path], served: Precision) -> dict[str, Path]:
-    """Return the precisions that a release holds: both rounded ones, and the unrounded one only if it is served."""
-    unrounded: list[Precision] = ["bf16"] if served == "bf16" else []
-    precisions: list[Precision] = ["w4a16", "w8a8", *unrounded]
-    return {precision: folders[precision] for precision in precisions}
+    """Return the precisions that a release holds: INT4, INT8, and the served one if it is another."""
+    precisions: list[Precision] = ["w4a16", "w8a8", served]
+    return {precision: folders[precision] for precision in dict.fromkeys(precisions)}
 
 
 def gate(

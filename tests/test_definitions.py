@@ -10,7 +10,7 @@ import pytest
 
 from ragtune.records import ArtifactRef, Score
 from ragtune.settings import load_settings
-from ragtune_assets import dataset, evaluation, experiments, feedback, knowledge, model, release, report, speed
+from ragtune_assets import compression, dataset, evaluation, experiments, feedback, knowledge, model, release, report, speed
 from ragtune_assets.asset import _SOURCE
 from ragtune_assets.definitions import build_definitions
 from ragtune_assets.display import curve, histogram, materialized, score_bars, table
@@ -20,7 +20,14 @@ from tests.support.releases import manifest
 GROUPS = {
     "knowledge": {"raw_documents", "existing_pairs", "chunks", "search_index"},
     "dataset": {"matched_pairs", "qa_candidates", "qa_dataset", "quality_report", "qa_splits", "published_dataset"},
-    "model": {"replay_questions", "base_model", "lora_adapter", "merged_model", "quantized_model"},
+    "model": {
+        "replay_questions",
+        "base_model",
+        "lora_adapter",
+        "merged_model",
+        "quantized_model",
+        "compression_errors",
+    },
     "evaluation": {
         "retrieval_scores",
         "out_of_domain_questions",
@@ -59,7 +66,7 @@ def test_no_asset_reads_what_lies_downstream_of_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", [knowledge, dataset, model, evaluation, speed, release, feedback, report, experiments]
+    "module", [knowledge, dataset, model, compression, evaluation, speed, release, feedback, report, experiments]
 )
 def test_the_body_of_an_asset_has_at_most_15_lines(module):
     for node in ast.parse(Path(module.__file__).read_text()).body:
@@ -80,7 +87,8 @@ def test_every_asset_says_what_it_is_and_whose(tmp_path):
 def test_work_on_a_gpu_and_on_duckdb_is_in_its_pool(tmp_path):
     assets = build_definitions(load_settings({"home": tmp_path})).resolve_asset_graph().assets_defs
     pools = {key.to_user_string(): asset.op.pool for asset in assets if asset.is_executable for key in asset.keys}
-    gpu = {"lora_adapter", "merged_model", "quantized_model", "eval_answers", "benchmark_runs", "speed_comparison"}
+    gpu = {"lora_adapter", "merged_model", "quantized_model", "compression_errors", "eval_answers", "benchmark_runs"}
+    gpu |= {"speed_comparison"}
     assert {name for name, pool in pools.items() if pool == "gpu"} == gpu
     duckdb = {"retrieval_scores", "eval_scores", "benchmark_tables", "released_model", "answer_ratings"}
     duckdb |= {"experiment_results", "experiment_decisions", "feedback_trends", "gateway_loads"}
@@ -99,6 +107,7 @@ def test_work_on_a_gpu_and_on_duckdb_is_in_its_pool(tmp_path):
             {
                 "lora_adapter",
                 "quantized_model",
+                "compression_errors",
                 "out_of_domain_questions",
                 "replay_questions",
                 "eval_answers",
@@ -157,7 +166,8 @@ def test_every_sensor_is_on_from_the_start(tmp_path):
 def test_the_blocking_checks_are_those_that_guard_a_release(tmp_path):
     graph = build_definitions(load_settings({"home": tmp_path})).resolve_asset_graph()
     blocking = {key.name for key in graph.asset_check_keys if graph.get(key).blocking}
-    assert blocking == {"holds_every_chunk", "expectations", "no_leak", "no_empty_split", "really_quantised"}
+    on_the_model = {"really_quantised", "small_enough", "rounding_loses_little"}
+    assert blocking == {"holds_every_chunk", "expectations", "no_leak", "no_empty_split", *on_the_model}
 
 
 def test_loading_the_code_location_imports_no_heavy_library_and_takes_seconds(tmp_path):

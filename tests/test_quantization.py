@@ -1,14 +1,26 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ragtune.errors import ModelError, SettingsError
-from ragtune.model.base.capacity import Machine
+from ragtune.model.base.capacity import Machine, arithmetic
 from ragtune.model.base.loading import load_model, load_tokenizer
-from ragtune.model.compression.quantization import quantize_w4a16, quantize_w8a8
+from ragtune.model.compression.gptq_layout import to_gptq_layout
+from ragtune.model.compression.mixed import Unit, layers_in_int8, measured_units
+from ragtune.model.compression.quantization import (
+    _compress,
+    _int4_scheme,
+    quantize_awq,
+    quantize_mixed,
+    quantize_w4a16,
+    quantize_w8a8,
+)
+from ragtune.model.compression.rounding import int4_weights, round_to_nearest
 from ragtune.model.compression.weights import inspect_weights, storage_format, unpack_w4a16
 from ragtune.model_settings import QuantizationSettings
+from ragtune.ports import silent
 from tests.support.tiny_llama import make_tiny_llama, talks
 
 SETTINGS = QuantizationSettings(group_size=32, calibration_samples=4)
@@ -84,6 +96,115 @@ def test_unpacked_int4_weights_answer_like_the_packed_ones(tiny: Path, int4: Pat
     assert float(torch.cosine_similarity(packed.flatten(), plain.flatten(), dim=0)) > 0.9999
     with pytest.raises(ModelError, match="no packed INT4"):
         unpack_w4a16(tiny, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def symmetric(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = SETTINGS.model_copy(update={"symmetric": True})
+    return quantize_w4a16(tiny, talks(6), settings, tmp_path_factory.mktemp("symmetric") / "w4a16", ONE_CORE)
+
+
+def logits_of(*folders: Path) -> list[Any]:
+    import torch
+
+    text = talks(8)[7].messages[1].content
+    with torch.no_grad():
+        return [
+            load_model(folder)(torch.tensor([load_tokenizer(folder)(text)["input_ids"]])).logits.float().flatten()
+            for folder in folders
+        ]
+
+
+def test_awq_is_int4_and_answers_nearly_like_the_original(tiny: Path, tmp_path: Path) -> None:
+    import torch
+
+    awq = quantize_awq(tiny, talks(6), SETTINGS, tmp_path / "awq", ONE_CORE)
+    weights = inspect_weights(awq)
+    assert (weights["precision"], weights["packed_int4"]) == ("w4a16", LAYERS)
+    before, after = logits_of(tiny, awq)
+    assert 0.9 < float(torch.cosine_similarity(before, after, dim=0)) < 1
+
+
+def test_the_layout_of_autogptq_holds_the_same_numbers(tiny: Path, symmetric: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    settings = SETTINGS.model_copy(update={"symmetric": True, "format": "gptq"})
+    folder = quantize_w4a16(tiny, talks(6), settings, tmp_path / "gptq", ONE_CORE)
+    assert (storage_format(folder), inspect_weights(folder)["packed_int4"]) == ("gptq", LAYERS)
+    assert inspect_weights(folder)["precision"] == "w4a16"
+    layer = "model.layers.0.mlp.down_proj"
+    tensors = load_file(folder / "model.safetensors")
+    shapes = {name: tuple(tensors[f"{layer}.{name}"].shape) for name in ("qweight", "qzeros", "scales", "g_idx")}
+    assert shapes == {"qweight": (16, 64), "qzeros": (4, 8), "scales": (4, 64), "g_idx": (128,)}
+    assert {hex(int(word) & 0xFFFFFFFF) for word in tensors[f"{layer}.qzeros"].flatten()} == {"0x77777777"}
+
+    plain = [unpack_w4a16(packed, tmp_path / f"plain-{packed.name}") for packed in (symmetric, folder)]
+    ours, theirs = (load_file(out / "model.safetensors") for out in plain)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        # Scales have 7 bits of fraction in bf16 and 10 in float16, so they survive; tiny ones are subnormal there.
+        assert float((tensor.float() - theirs[name].float()).abs().max()) < 1e-4, name
+
+
+def test_an_asymmetric_model_has_no_layout_of_autogptq(int4: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"asymmetric[\s\S]*symmetric: true"):
+        to_gptq_layout(int4, tmp_path / "gptq")
+    with pytest.raises(ValueError, match="set symmetric: true"):
+        QuantizationSettings(format="gptq")
+
+
+def test_a_mixed_model_keeps_to_its_size_and_is_closer_to_the_original(tiny: Path, int4: Path, tmp_path: Path) -> None:
+    import torch
+
+    settings = SETTINGS.model_copy(update={"mixed_size": 0.62})
+    mixed = quantize_mixed(tiny, talks(6), settings, tmp_path / "mixed", ONE_CORE)
+    weights, plain = inspect_weights(mixed), inspect_weights(tiny)
+    assert weights["precision"] == "mixed"
+    assert weights["packed_int4"] + weights["int8"] == LAYERS
+    # The files also hold headers, which are a tenth of so small a model.
+    assert weights["bytes"] <= 0.62 * plain["bytes"] * 1.1
+    before, rounded, kept = logits_of(tiny, int4, mixed)
+    assert torch.cosine_similarity(before, kept, dim=0) > torch.cosine_similarity(before, rounded, dim=0)
+
+
+def test_layers_that_the_engine_fuses_have_one_format(tiny: Path) -> None:
+    import torch
+
+    units = measured_units(load_model(tiny), [torch.arange(3, 40)[None]], int4_weights(SETTINGS))
+    assert len(units) == 2 * 4
+    assert [layer.rpartition(".")[2] for layer in units[0].layers] == ["q_proj", "k_proj", "v_proj"]
+    assert units[0].int8_bytes == 64 * (64 + 32 + 32) + 2 * (64 + 32 + 32)
+    assert units[0].int4_bytes == 64 * (64 + 32 + 32) * (0.5 + 2.5 / 32)
+    assert all(unit.loss > 0 for unit in units)
+
+
+def test_the_units_that_lose_most_per_byte_stay_in_8_bits() -> None:
+    units = [Unit(("a",), 100, 200, 0.5), Unit(("b", "c"), 100, 200, 0.9), Unit(("d",), 300, 600, 0.95)]
+    assert layers_in_int8(units, 1000, 1650) == ["b", "c"]
+    assert layers_in_int8(units, 1000, 1700) == ["b", "c", "a"]
+    assert layers_in_int8(units, 1000, 1950) == ["b", "c", "a"]
+    with pytest.raises(SettingsError, match=r"more than 1,500 bytes .* less than 2,000"):
+        layers_in_int8(units, 1000, 1400)
+
+
+@pytest.mark.skipif(arithmetic("cpu") != "bfloat16", reason="llm-compressor computes in float32 on this processor")
+def test_rounding_to_the_nearest_level_is_what_llm_compressor_does_without_calibration(
+    tiny: Path, tmp_path: Path
+) -> None:
+    import torch
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+    from safetensors.torch import load_file
+
+    for symmetric in (False, True):
+        settings = SETTINGS.model_copy(update={"symmetric": symmetric})
+        recipe = QuantizationModifier(config_groups={"group_0": _int4_scheme(settings)}, ignore=["lm_head"])
+        _compress(tiny, tmp_path / "packed", recipe, (), ONE_CORE, silent)
+        theirs = load_file(unpack_w4a16(tmp_path / "packed", tmp_path / "plain") / "model.safetensors")
+        before = load_file(tiny / "model.safetensors")
+        for name, weight in before.items():
+            if "proj" in name:
+                ours = round_to_nearest(weight, int4_weights(settings))
+                assert torch.equal(ours, theirs[name]), (name, symmetric)
 
 
 def test_the_folders_hold_everything_that_an_engine_loads(tiny: Path, int4: Path, int8: Path) -> None:

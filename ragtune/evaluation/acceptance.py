@@ -213,7 +213,7 @@ def _rounded(home: Home) -> Finding:
         raise NotRun("The unrounded candidate did not answer the test questions.")
     merged, packed = home.store.folder(home.ref("merged_model")), home.store.folder(home.ref("quantized_model"))
     parts, met, n = [], False, 0
-    for precision in ("w4a16", "w8a8"):
+    for precision in ("w4a16", "w8a8", "awq", "mixed"):
         if (_CANDIDATE, precision) in answers:
             smaller = 1 - folder_bytes(packed / precision) / folder_bytes(merged)
             loss = _gain(full, answers[_CANDIDATE, precision], "token_f1")

@@ -26,7 +26,7 @@ _SHARE_OF_WRITERS = 4
 """One in this number of held-out questions is left to the writers if people asked enough. Chosen by hand."""
 # What a question costs a CPU at each precision, relative to w8a8. The order is that of benchmarks/default_model/
 # serving.json (55, 85 and 103 tokens per second); the numbers are rough, since they only decide who starts first.
-_RELATIVE_COST = {"w4a16": 3, "bf16": 2, "w8a8": 1}
+_RELATIVE_COST = {"w4a16": 3, "awq": 3, "bf16": 2, "mixed": 2, "w8a8": 1}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The rows of reports about experiments and feedback, as artefacts and the warehouse keep them."""
+"""The rows of reports about experiments, feedback and quantisation, as artefacts and the warehouse keep them."""
 
 from dataclasses import dataclass
 
@@ -39,6 +39,27 @@ class QuestionGap:
     recent: int
     expected: float
     examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressionRow:
+    """What a format of the weights costs: bytes, and how the predictions differ from those of bf16.
+
+    `model` is the version of the quantised model, `method` how the weights were rounded. `smaller_by` is a share of the
+    bf16 bytes, KL divergences are in nats per token, `same_top` is the share of tokens with the same most likely token.
+    """
+
+    model: str
+    precision: str
+    method: str
+    bytes: int
+    smaller_by: float
+    mean_kl: float
+    kl_99: float
+    kl_99_9: float
+    same_top: float
+    same_top_low: float
+    same_top_high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from ragtune.records import (
     Score,
     ScoredAnswer,
 )
-from ragtune.store.report_rows import ExperimentDecision, ExperimentResult, FeedbackTrend
+from ragtune.store.report_rows import CompressionRow, ExperimentDecision, ExperimentResult, FeedbackTrend
 from ragtune.store.speed_rows import LoadRow, SpeedRow
 from ragtune.store.timestamps import now
 
@@ -44,6 +44,7 @@ Row = TypeVar(
     AgreementRow,
     LoadRow,
     SpeedRow,
+    CompressionRow,
 )
 
 _TYPES = {str: "VARCHAR", float: "DOUBLE", int: "BIGINT", bool: "BOOLEAN"}
@@ -60,6 +61,7 @@ _TABLES: dict[type[Any], str] = {
     AgreementRow: "agreement",
     LoadRow: "loads",
     SpeedRow: "speed_differences",
+    CompressionRow: "compressions",
 }
 _NEWEST = {
     "newest_scores": ("scores", "model, precision, metric, split, origin, part"),
@@ -71,7 +73,17 @@ _NEWEST = {
     "newest_agreement": ("agreement", "study, question, annotators"),
     "newest_loads": ("loads", "workload, scenario, part, model_version, precision, settings, hardware"),
     "newest_speed_differences": ("speed_differences", "before, after, workload, metric, hardware"),
+    "newest_compressions": ("compressions", "precision, method"),
 }
+_COMPRESSED_MODELS = """
+    SELECT c.*, s.value AS token_f1, s.low AS token_f1_low, s.high AS token_f1_high, s.n,
+        b.concurrency, b.tokens_per_second, b.peak_memory_bytes, b.hardware
+    FROM newest_compressions c
+    LEFT JOIN newest_scores s ON s.model_version = c.model AND s.precision = c.precision AND s.model = 'fine-tuned'
+        AND s.metric = 'token_f1' AND s.split = 'test' AND s.origin = '' AND s.part = ''
+    LEFT JOIN newest_benchmarks b ON b.model = c.model AND b.precision IN (c.precision, c.precision || ' unpacked')
+"""
+"""Formats of the weights next to each other: bytes, predictions, scores, speed and memory; a row per concurrency."""
 _JSON_COLUMNS = ("cited", "cited_texts", "metrics")
 """Columns of `answers` that hold lists and mappings."""
 _WAIT_SECONDS = 30.0
@@ -97,7 +109,8 @@ class Warehouse:
         | Sequence[RatedModel]
         | Sequence[AgreementRow]
         | Sequence[LoadRow]
-        | Sequence[SpeedRow],
+        | Sequence[SpeedRow]
+        | Sequence[CompressionRow],
     ) -> None:
         """Add rows of one kind in one transaction, with the current time."""
         if not rows:
@@ -231,6 +244,7 @@ def _schema() -> list[str]:
         partition = f"PARTITION BY {keys} " if keys else ""
         newest = f"row_number() OVER ({partition}ORDER BY {table}.row_number DESC) = 1"
         statements.append(f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM {table} QUALIFY {newest}")
+    statements.append(f"CREATE OR REPLACE VIEW compressed_models AS {_COMPRESSED_MODELS}")
     return statements
 
 

@@ -72,6 +72,20 @@ def write_weights(folder: Path, vocabulary: int, layers: int = 2, seed: int = 0,
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
 
 
+def make_loud_llama(folder: Path) -> Path:
+    """Write a random Llama with large weights, which expects some tokens much more than others; return its folder."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    make_tiny_llama(folder)
+    weights, generator = load_file(folder / "model.safetensors"), torch.Generator().manual_seed(1)
+    for name, weight in weights.items():
+        if "norm" not in name:
+            weights[name] = (torch.randn(weight.shape, generator=generator) * 0.2).to(weight.dtype)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 def talks(count: int) -> list[Talk]:
     """Return conversations with a common system text, of different lengths, whose answer is in the question."""
     made = []

@@ -1,4 +1,4 @@
-"""Quantises a merged model to INT4 weights by GPTQ, and to INT8 weights and activations.
+"""Quantises a merged model: INT4 weights by GPTQ or AWQ, INT8 weights and activations, or a mix of both.
 
 llm-compressor writes both in the format that vLLM loads. The result is then read again from the file headers, because
 a model that was silently left unquantised looks the same from outside.
@@ -26,13 +26,18 @@ from ragtune.model.base.finite import require_finite_folder
 from ragtune.model.base.folder_checks import check_model_folder
 from ragtune.model.base.folders import atomic_folder, copy_companions
 from ragtune.model.base.loading import load_model, load_tokenizer
-from ragtune.model.compression.weights import inspect_weights
+from ragtune.model.compression.gptq_layout import to_gptq_layout
+from ragtune.model.compression.mixed import layers_in_int8, measured_units
+from ragtune.model.compression.rounding import int4_weights
+from ragtune.model.compression.weights import GPTQ, inspect_weights
 from ragtune.model_settings import QuantizationSettings
 from ragtune.ports import Progress, silent
 from ragtune.store.artifacts import MANIFEST
 
 # Linear layers in one block of a Llama: four of attention, three of the feed-forward network.
 _LINEAR_LAYERS = 7
+# Conversations on which layers are compared before mixing: each layer reads all of them. Chosen by hand, not measured.
+_MEASURED = 4
 # Memory that quantising takes, in multiples of the bf16 weights; chosen by hand, not measured.
 MEMORY_PER_WEIGHT = 4
 # Group sizes that the error message may suggest: the usual powers of two.
@@ -58,17 +63,101 @@ def quantize_w4a16(
     from ragtune.model.compression.gptq_kernel import register_gptq
 
     register_gptq()
-    config = check_model_folder(merged)
-    _check_group_size(config, settings.group_size)
-    if not calibration:
-        raise ModelError("GPTQ got no calibration samples.", expected="conversations", fix="pass training examples")
+    config, samples = check_model_folder(merged), _checked_samples(merged, calibration, settings)
     recipe = GPTQModifier(config_groups={"group_0": _int4_scheme(settings)}, ignore=["lm_head"])
-    samples = calibration[: settings.calibration_samples]
     progress(f"quantising to INT4 with {len(samples)} samples", 0, 1)
     _compress(merged, out, recipe, samples, machine, progress)
     _require_precision(out, "w4a16", config)
+    if settings.format == GPTQ:
+        to_gptq_layout(out, out)
     progress("quantising to INT4", 1, 1)
     return out
+
+
+def quantize_awq(
+    merged: Path,
+    calibration: Sequence[Conversation],
+    settings: QuantizationSettings,
+    out: Path,
+    machine: Machine = ANY_MACHINE,
+    progress: Progress = silent,
+) -> Path:
+    """Write the model with 4-bit weights to `out` by AWQ (Lin et al. 2024) and return `out`.
+
+    The channels that matter most for the activations are scaled before rounding. Arguments and errors are those of
+    `quantize_w4a16`.
+    """
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+    from llmcompressor.modifiers.transform.awq import AWQModifier
+
+    config, samples = check_model_folder(merged), _checked_samples(merged, calibration, settings)
+    rounding = QuantizationModifier(config_groups={"group_0": _int4_scheme(settings)}, ignore=["lm_head"])
+    progress(f"quantising to INT4 by AWQ with {len(samples)} samples", 0, 1)
+    with _without_pinned_memory():
+        _compress(merged, out, [AWQModifier(duo_scaling="both"), rounding], samples, machine, progress)
+    _require_precision(out, "w4a16", config)
+    progress("quantising to INT4 by AWQ", 1, 1)
+    return out
+
+
+def quantize_mixed(
+    merged: Path,
+    calibration: Sequence[Conversation],
+    settings: QuantizationSettings,
+    out: Path,
+    machine: Machine = ANY_MACHINE,
+    progress: Progress = silent,
+) -> Path:
+    """Write the model to `out` by GPTQ with 8 bits for the layers that lose most in 4, and return `out`.
+
+    The weight files take at most the share `settings.mixed_size` of the merged ones. Other arguments and errors are
+    those of `quantize_w4a16`; raises SettingsError if that size cannot be met by mixing.
+    """
+    from compressed_tensors.quantization import preset_name_to_scheme
+    from llmcompressor.modifiers.gptq import GPTQModifier
+
+    from ragtune.model.compression.gptq_kernel import register_gptq
+
+    register_gptq()
+    config, samples = check_model_folder(merged), _checked_samples(merged, calibration, settings)
+    in_int8 = _layers_in_int8(merged, samples[:_MEASURED], settings, progress)
+    groups = {
+        "int8": preset_name_to_scheme("W8A8", [f"re:^{re.escape(name)}$" for name in in_int8]),
+        "int4": _int4_scheme(settings),
+    }
+    progress(f"quantising to INT4 and {len(in_int8)} layers to INT8", 0, 1)
+    _compress(merged, out, GPTQModifier(config_groups=groups, ignore=["lm_head"]), samples, machine, progress)
+    _require_precision(out, "mixed", config)
+    progress("quantising to INT4 and INT8", 1, 1)
+    return out
+
+
+def _layers_in_int8(
+    merged: Path, samples: Sequence[Conversation], settings: QuantizationSettings, progress: Progress
+) -> list[str]:
+    """Return the layers that stay in 8 bits within the size of the settings."""
+    import torch
+
+    require_finite_folder(merged)
+    tokens = _calibration_dataset(load_tokenizer(merged), samples)["input_ids"]
+    model = load_model(merged)
+    units = measured_units(model, [torch.tensor([row]) for row in tokens], int4_weights(settings), progress)
+    weights = inspect_weights(merged)
+    quantized = {f"{layer}.weight" for unit in units for layer in unit.layers}
+    other = weights["bytes"] - 2 * sum(p.numel() for name, p in model.named_parameters() if name in quantized)
+    return layers_in_int8(units, other, int(weights["bytes"] * settings.mixed_size))
+
+
+def _checked_samples(
+    merged: Path, calibration: Sequence[Conversation], settings: QuantizationSettings
+) -> Sequence[Conversation]:
+    """Return the samples for calibration; raise if there are none, or if the groups do not divide the model."""
+    _check_group_size(check_model_folder(merged), settings.group_size)
+    if not calibration:
+        raise ModelError(
+            "Quantisation got no calibration samples.", expected="conversations", fix="pass training examples"
+        )
+    return calibration[: settings.calibration_samples]
 
 
 def quantize_w8a8(merged: Path, out: Path, machine: Machine = ANY_MACHINE, progress: Progress = silent) -> Path:
@@ -92,7 +181,7 @@ def _require_precision(folder: Path, precision: str, config: dict[str, Any]) -> 
     """Raise ModelError unless every linear layer of the decoder is stored in the given precision, in finite numbers."""
     require_finite_folder(folder)
     weights = inspect_weights(folder)
-    count = weights["packed_int4"] if precision == "w4a16" else weights["int8"]
+    count = weights["packed_int4"] + weights["int8"]
     if weights["precision"] != precision or count % config["num_hidden_layers"]:
         raise ModelError(
             f"The model written to {folder} is {weights['precision']}: {weights['packed_int4']} INT4, "
@@ -115,12 +204,9 @@ def _check_group_size(config: dict[str, Any], group_size: int) -> None:
 
 
 def _int4_scheme(settings: QuantizationSettings) -> Any:
-    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from compressed_tensors.quantization import QuantizationScheme
 
-    weights = QuantizationArgs(
-        num_bits=4, type="int", strategy="group", group_size=settings.group_size, symmetric=settings.symmetric
-    )
-    return QuantizationScheme(targets=["Linear"], weights=weights)
+    return QuantizationScheme(targets=["Linear"], weights=int4_weights(settings))
 
 
 def _compress(
@@ -168,6 +254,21 @@ def _calibration_dataset(tokenizer: Any, samples: Sequence[Conversation]) -> Any
         tokenizer(render_chat(tokenizer, sample.messages), add_special_tokens=False)["input_ids"] for sample in samples
     ]
     return Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
+
+
+@contextmanager
+def _without_pinned_memory() -> Iterator[None]:
+    """Keep llm-compressor 0.14 from pinning memory for a device that is not there, which ends AWQ on a CPU."""
+    import torch
+    from llmcompressor.pipelines.cache import IntermediatesCache
+
+    pin = IntermediatesCache.pin_memory
+    if not torch.accelerator.is_available():
+        IntermediatesCache.pin_memory = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        IntermediatesCache.pin_memory = pin
 
 
 @contextmanager

@@ -14,6 +14,9 @@ from ragtune.store.artifacts import MANIFEST
 
 PACKED = "pack-quantized"
 """llm-compressor's name for INT4 weights packed into 32-bit words."""
+GPTQ = "gptq"
+"""The name of AutoGPTQ's layout of INT4 weights."""
+_PACKED_TENSORS = (".weight_packed", ".qweight")
 _BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1}
 _INT4_IN_A_WORD = 8
 # bf16 takes four times the bytes of INT4; one more for scales and layers that are not packed. By hand, not sensitive.
@@ -23,7 +26,8 @@ _UNPACKED_SIZE = 5
 def storage_format(folder: Path) -> str:
     """Return the weight format that the configuration of a model folder names, or "" if it is not quantised."""
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    return str(config.get("quantization_config", {}).get("format", ""))
+    quantization = config.get("quantization_config", {})
+    return str(quantization.get("format") or quantization.get("quant_method", ""))
 
 
 def inspect_weights(folder: Path) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def inspect_weights(folder: Path) -> dict[str, Any]:
     if not tensors:
         raise ModelError(f"{folder} holds no weights.", expected="*.safetensors")
     sizes = {name: math.prod(tensor["shape"]) for name, tensor in tensors.items()}
-    int4 = [name for name, t in tensors.items() if name.endswith(".weight_packed") and t["dtype"] == "I32"]
+    int4 = [name for name, t in tensors.items() if name.endswith(_PACKED_TENSORS) and t["dtype"] == "I32"]
     int8 = [name for name, t in tensors.items() if name.endswith(".weight") and t["dtype"] == "I8"]
     plain = [n for n, t in tensors.items() if n.endswith("proj.weight") and t["dtype"] in ("BF16", "F16", "F32")]
     quantized = {*int4, *int8}
@@ -71,22 +75,25 @@ def unpack_w4a16(packed: Path, out: Path) -> Path:
     from safetensors.torch import load_file, save_file
 
     config = check_model_folder(packed)
-    if storage_format(packed) != PACKED:
+    if storage_format(packed) not in (PACKED, GPTQ):
         raise ModelError(f"{packed} holds no packed INT4 weights.", expected="a folder that quantize_w4a16 wrote")
-    [group] = config.pop("quantization_config")["config_groups"].values()
-    scheme = QuantizationScheme.model_validate(group)
+    quantization = config.pop("quantization_config")
+    schemes = [QuantizationScheme.model_validate(group) for group in quantization.get("config_groups", {}).values()]
     files = sorted(packed.glob("*.safetensors"))
     require_disk(out, _UNPACKED_SIZE * sum(file.stat().st_size for file in files), "unpacking INT4")
     with atomic_folder(out) as scratch:
         copy_companions(packed, scratch, leave_out=(MANIFEST, "config.json", "model.safetensors.index.json"))
         for file in files:
-            save_file(_unpacked(load_file(file), scheme), scratch / file.name, metadata={"format": "pt"})
+            save_file(_unpacked(load_file(file), *schemes), scratch / file.name, metadata={"format": "pt"})
         (scratch / "config.json").write_text(json.dumps(config, indent=2))
     return out
 
 
-def _unpacked(tensors: dict[str, Any], scheme: Any) -> dict[str, Any]:
-    """Return the weights and biases of one file, unpacked; scales and zero points are left out."""
+def _unpacked(tensors: dict[str, Any], scheme: Any = None) -> dict[str, Any]:
+    """Return the weights and biases of one file, unpacked; scales and zero points are left out.
+
+    `scheme` describes the packed weights of compressed-tensors; AutoGPTQ's need none.
+    """
     from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
 
     layers: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -95,9 +102,27 @@ def _unpacked(tensors: dict[str, Any], scheme: Any) -> dict[str, Any]:
         layers[layer][part] = tensor
     unpacked: dict[str, Any] = {}
     for layer, parts in layers.items():
-        plain = PackedQuantizationCompressor.decompress(parts, scheme) if "weight_packed" in parts else parts
+        plain = parts
+        if "weight_packed" in parts:
+            plain = PackedQuantizationCompressor.decompress(parts, scheme)
+        elif "qweight" in parts:
+            plain = {**parts, "weight": _from_gptq(parts["qweight"], parts["scales"])}
         unpacked |= {f"{layer}.{part}": plain[part].contiguous() for part in ("weight", "bias") if part in plain}
     return unpacked
+
+
+def levels_of(words: Any) -> Any:
+    """Return the levels from 0 to 15 of packed words (rows, columns / 8), as (rows, columns), the lowest bits first."""
+    import torch
+
+    return ((words.unsqueeze(-1) >> torch.arange(0, 32, 4, dtype=torch.int32)) & 0xF).flatten(-2)
+
+
+def _from_gptq(words: Any, scales: Any) -> Any:
+    """Return the bf16 weight (out, in) of AutoGPTQ's words (in / 8, out) and scales (groups, out), symmetric."""
+    levels = levels_of(words.t().contiguous()) - 8
+    group_size = levels.shape[1] // scales.shape[0]
+    return (levels.float() * scales.t().float().repeat_interleave(group_size, dim=1)).bfloat16()
 
 
 def _precision(int4: int, int8: int, plain: int) -> str:
