@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 from benchmarks.questions.measure import SETS, interval, is_right, read_lines
 from benchmarks.questions.offline import Question, answerer_of, settings_of
 from ragtune.answer.answering import NOT_GENERATED, Answerer, Prepared, generate
-from ragtune.answer.citations import cited_numbers, without_citations
+from ragtune.answer.citations import cited_numbers, cited_sentences, without_citations
 from ragtune.answer.controls import NEUTRAL, with_controls
 from ragtune.answer.styles import has_example, has_steps
 from ragtune.backends.catalog import engine_from, evidence_from
@@ -312,7 +312,7 @@ def has_no_citation(text: str) -> bool:
 
 def holds_answer(text: str, accepted: Sequence[str]) -> bool:
     """Return whether a sentence of a text is right; a dial may make the whole longer than an answer may be."""
-    return any(is_right(sentence, accepted) for sentence in split_sentences(text))
+    return any(is_right(text[start:end], accepted) for start, end in cited_sentences(text))
 
 
 def _share(values: Sequence[bool]) -> list[float]:
