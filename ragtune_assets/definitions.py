@@ -5,7 +5,18 @@ from typing import Any
 import dagster as dg
 
 from ragtune.settings import Settings, load_settings
-from ragtune_assets import compression, dataset, evaluation, experiments, feedback, knowledge, model, release, report, speed
+from ragtune_assets import (
+    compression,
+    dataset,
+    evaluation,
+    experiments,
+    feedback,
+    knowledge,
+    model,
+    release,
+    report,
+    speed,
+)
 from ragtune_assets.asset import code_version
 from ragtune_assets.automation import keep_up, when_inputs_change
 from ragtune_assets.dead_runs import dead_runs

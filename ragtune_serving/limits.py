@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from ragtune.errors import RagTuneError, SettingsError
-from ragtune.settings import GatewaySettings, PriceSettings
+from ragtune.gateway_settings import GatewaySettings, PriceSettings
 
 WINDOW = 60.0
 """Seconds over which requests and tokens are counted: limits are per minute."""

@@ -19,7 +19,8 @@ from pydantic import BaseModel
 
 from ragtune.answer.prompt import prompt_sha256
 from ragtune.extras import require
-from ragtune.settings import CacheSettings, Settings
+from ragtune.gateway_settings import CacheSettings
+from ragtune.settings import Settings
 from ragtune_serving.engine import ServedModel
 from ragtune_serving.schema import FORMAT, RagTuneField, Usage
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragtune.errors import EngineError, SettingsError
+from ragtune.gateway_settings import GatewaySettings
 from ragtune.ports import RunningEngine
 from ragtune.records import Completion
-from ragtune.settings import GatewaySettings
 from ragtune_serving.engine import EngineAddress
 
 _PUBLISH_SECONDS = 30

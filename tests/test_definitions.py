@@ -10,7 +10,18 @@ import pytest
 
 from ragtune.records import ArtifactRef, Score
 from ragtune.settings import load_settings
-from ragtune_assets import compression, dataset, evaluation, experiments, feedback, knowledge, model, release, report, speed
+from ragtune_assets import (
+    compression,
+    dataset,
+    evaluation,
+    experiments,
+    feedback,
+    knowledge,
+    model,
+    release,
+    report,
+    speed,
+)
 from ragtune_assets.asset import _SOURCE
 from ragtune_assets.definitions import build_definitions
 from ragtune_assets.display import curve, histogram, materialized, score_bars, table

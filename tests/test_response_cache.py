@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ragtune.settings import CacheSettings, load_settings
+from ragtune.gateway_settings import CacheSettings
+from ragtune.settings import load_settings
 from ragtune_serving.engine import ServedModel
 from ragtune_serving.response_cache import AnswerKeys, MemoryCache, RedisCache, StoredAnswer, cache_from
 from ragtune_serving.schema import RagTuneField, Usage

@@ -12,8 +12,9 @@ from ragtune.backends.engines import VllmEngine
 from ragtune.errors import SettingsError
 from ragtune.evaluation.benchmark import hardware, percentile
 from ragtune.evaluation.speed import MEMORY_FLOOR, PRESENT, THROUGHPUT, Difference, Metric, difference, extent
+from ragtune.gateway_settings import LoadSettings
 from ragtune.ports import Progress, silent
-from ragtune.settings import LoadSettings, Settings, child_environment
+from ragtune.settings import Settings, child_environment
 from ragtune.store.speed_rows import SpeedRow
 from ragtune_serving.benchmarking.figures import memory_of, within
 from ragtune_serving.benchmarking.gateways import (

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from prometheus_client.parser import text_string_to_metric_families
 
 from ragtune.evaluation.benchmark import hardware, percentile
-from ragtune.settings import LoadSettings, Settings
+from ragtune.gateway_settings import LoadSettings
+from ragtune.settings import Settings
 from ragtune.store.speed_rows import LoadRow
 from ragtune_serving.benchmarking.gateways import Gateway
 from ragtune_serving.benchmarking.generator import Sample
