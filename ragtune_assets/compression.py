@@ -18,8 +18,9 @@ from ragtune.store.report_rows import CompressionRow
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets.asset import asset
 from ragtune_assets.compression_pages import compression_page
+from ragtune_assets.contenders import precision_folders
 from ragtune_assets.display import materialized
-from ragtune_assets.model import examples, precision_folders
+from ragtune_assets.model import examples
 from ragtune_assets.progress import LoggedProgress
 
 _COMPARED = 16

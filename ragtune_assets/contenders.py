@@ -10,9 +10,16 @@ from ragtune.model.base.capacity import chosen_device, fastest_precision
 from ragtune.records import AnswerSet, ArtifactRef, Precision, QAPair, RegisteredModel, Split, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
-from ragtune_assets.model import precision_folders
 
 RAW, BASE, CANDIDATE, LIVE = "raw", "base", "fine-tuned", "champion"
+
+
+def precision_folders(store: ArtifactStore, merged: ArtifactRef, quantized: ArtifactRef) -> dict[Precision, Path]:
+    """Return the folder of each precision that was made, bf16 first."""
+    packed = store.folder(quantized)
+    folders: dict[Precision, Path] = {"bf16": store.folder(merged), "w4a16": packed / "w4a16", "w8a8": packed / "w8a8"}
+    further: tuple[Precision, ...] = ("awq", "mixed")
+    return folders | {name: packed / name for name in further if (packed / name).is_dir()}
 
 
 def served_precision(settings: Settings) -> Precision:

@@ -41,9 +41,8 @@ from ragtune.store.warehouse import Warehouse
 from ragtune_assets import pages
 from ragtune_assets.asset import asset
 from ragtune_assets.compression_pages import rounding_table
-from ragtune_assets.contenders import BASE, CANDIDATE, RAW, choose_contenders
+from ragtune_assets.contenders import BASE, CANDIDATE, RAW, choose_contenders, precision_folders
 from ragtune_assets.display import materialized
-from ragtune_assets.model import precision_folders
 from ragtune_assets.progress import LoggedProgress
 from ragtune_assets.run_logs import log_answers, log_benchmarks, log_retrieval, log_scores
 

@@ -36,6 +36,7 @@ from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore, files_sha256, folder_files, write_json
 from ragtune_assets import pages
 from ragtune_assets.asset import asset
+from ragtune_assets.contenders import precision_folders
 from ragtune_assets.display import materialized
 from ragtune_assets.progress import LOGGER, LoggedProgress
 from ragtune_assets.run_logs import log_merge, log_sizes, log_training
@@ -299,14 +300,6 @@ def quantize(
     further = {"awq": quantize_awq, "mixed": quantize_mixed}
     for precision in settings.also:
         further[precision](merged, conversations, settings, folder / precision, machine, progress)
-
-
-def precision_folders(store: ArtifactStore, merged: ArtifactRef, quantized: ArtifactRef) -> dict[Precision, Path]:
-    """Return the folder of each precision that was made, bf16 first."""
-    packed = store.folder(quantized)
-    folders: dict[Precision, Path] = {"bf16": store.folder(merged), "w4a16": packed / "w4a16", "w8a8": packed / "w8a8"}
-    further: tuple[Precision, ...] = ("awq", "mixed")
-    return folders | {name: packed / name for name in further if (packed / name).is_dir()}
 
 
 def inspect_precisions(folders: Mapping[Precision, Path]) -> dict[Precision, dict[str, Any]]:

@@ -30,9 +30,9 @@ from ragtune.store.registry import FORMAT, ModelRegistry, assemble
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets import pages
 from ragtune_assets.asset import asset
-from ragtune_assets.contenders import BASE, CANDIDATE, RAW, gate_sets, served_precision
+from ragtune_assets.contenders import BASE, CANDIDATE, RAW, gate_sets, precision_folders, served_precision
 from ragtune_assets.display import materialized
-from ragtune_assets.model import learnt_corrections, precision_folders
+from ragtune_assets.model import learnt_corrections
 
 PACKAGES = (
     "ragtune",

@@ -19,10 +19,9 @@ from ragtune.store.speed_rows import SpeedRow
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets import pages
 from ragtune_assets.asset import asset
-from ragtune_assets.contenders import served_precision
+from ragtune_assets.contenders import precision_folders, served_precision
 from ragtune_assets.display import materialized
 from ragtune_assets.evaluation import OWNERS, benchmark_prompts, precision_name
-from ragtune_assets.model import precision_folders
 from ragtune_assets.progress import LoggedProgress
 
 

@@ -38,7 +38,7 @@ from ragtune.model.base.loading import load_model, load_tokenizer
 from ragtune.records import SplitItem
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
-from ragtune_assets.model import precision_folders
+from ragtune_assets.contenders import precision_folders
 
 LEVELS = (1, 4, 8)
 
