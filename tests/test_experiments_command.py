@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from ragtune.errors import ExperimentError
+from ragtune.model.repetition import repeat
 from ragtune.model.runs.comparison import compare
 from ragtune.model.runs.conversations import CONVERSATIONS_FILE, packed, unpacked
 from ragtune.model.runs.log import RunLog
-from ragtune.model.runs.repetition import repeat
 from ragtune.records import AnswerSet
 from ragtune_serving.cli import app
 from tests.support.measured_candidate import answers

@@ -95,7 +95,7 @@ def compare_(a: Run, b: Run, json_: Json = False) -> None:
 def repeat_(run: Run, json_: Json = False) -> None:
     """Run a run again from what was logged, and say whether the result is the same; the exit code is 1 if it is not."""
     require("train")
-    from ragtune.model.runs.repetition import repeat
+    from ragtune.model.repetition import repeat
 
     settings = load_settings()
     log = RunLog(settings)
