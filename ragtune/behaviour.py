@@ -27,6 +27,7 @@ WITHOUT_EFFECT = frozenset(
         # An error ends the work, so its text shapes no result.
         "ragtune.errors",
         # The values of settings are hashed where they are used, by `Settings.fingerprint`.
+        "ragtune.consistency",
         "ragtune.settings",
         # Interfaces say what a back end can do; what it does stands in the back end.
         "ragtune.ports",
