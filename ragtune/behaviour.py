@@ -28,6 +28,7 @@ WITHOUT_EFFECT = frozenset(
         "ragtune.errors",
         # The values of settings are hashed where they are used, by `Settings.fingerprint`.
         "ragtune.model_settings",
+        "ragtune.consistency",
         "ragtune.settings",
         # Interfaces say what a back end can do; what it does stands in the back end.
         "ragtune.ports",

@@ -17,7 +17,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "train": ("accelerate", "datasets", "gguf", "peft", "transformers", "trl"),
     "quantize": ("llmcompressor",),
     "evaluate": ("jinja2", "krippendorff", "rouge_score", "sacrebleu"),
-    "graph": ("dagster", "dagster_webserver", "duckdb", "matplotlib"),
+    "graph": ("dagster", "dagster_mlflow", "dagster_webserver", "duckdb", "matplotlib"),
     "serve": (
         "cachetools",
         "fastapi",

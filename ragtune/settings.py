@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
+from ragtune.consistency import inconsistency
 from ragtune.errors import SettingsError
 from ragtune.gateway_settings import GatewaySettings, LoadSettings
 from ragtune.model_settings import BaseModelSettings, Precision, QuantizationSettings, Section, TrainingSettings
@@ -32,33 +33,11 @@ LOCAL_SOURCES = ("folder", "jsonl", "pairs")
 """The sources among them with a path, whose files can be watched."""
 
 
-MINILM_TOKENS = 256
-"""Tokens that the packaged embedder reads of a text: `max_seq_length` of all-MiniLM-L6-v2."""
-
-
-def too_long_for(chunk: int, limit: int, embedder: str) -> str:
-    """Return what is wrong with passages of so many tokens for an embedder with this limit, and how to fix it."""
-    return (
-        f"chunking.max_tokens is {chunk}, but {embedder} reads only the first {limit} tokens of a passage, so the rest "
-        f"would not be found: set chunking.max_tokens to at most {limit}, or choose an embedder that reads more"
-    )
-
-
 class ChunkingSettings(Section):
     """How documents are split into chunks. Sizes are in tokens of the embedder."""
 
     max_tokens: int = Field(240, ge=32, le=8192)
     overlap_tokens: int = Field(32, ge=0)
-
-    @model_validator(mode="after")
-    def _overlap_is_shorter(self) -> "ChunkingSettings":
-        if self.overlap_tokens >= self.max_tokens:
-            raise ValueError(
-                f"overlap_tokens is {self.overlap_tokens} and max_tokens {self.max_tokens}, but a passage must be "
-                "longer than what it repeats of the one before: lower overlap_tokens (32 is the default) or raise "
-                "max_tokens"
-            )
-        return self
 
 
 class EmbedderSettings(Section):
@@ -140,22 +119,6 @@ class DatasetSettings(Section):
     reviews_per_pair: int = Field(1, ge=1, description="verdicts that a pair needs")
     writer: WriterSettings = WriterSettings()
     judge: JudgeSettings = JudgeSettings()
-
-    @model_validator(mode="after")
-    def _shares_leave_pairs_to_train_on(self) -> "DatasetSettings":
-        held_out = self.test_share + self.gate_share + self.validation_share
-        if held_out >= 1:
-            raise ValueError(
-                f"test_share {self.test_share:g}, gate_share {self.gate_share:g} and validation_share "
-                f"{self.validation_share:g} add up to {held_out:g}, which leaves nothing to train on: lower them until "
-                "they add up to less than 1 (0.29 is the default)"
-            )
-        if self.min_pairs > self.max_pairs:
-            raise ValueError(
-                f"min_pairs is {self.min_pairs} and max_pairs {self.max_pairs}, so no dataset would be accepted: lower "
-                "min_pairs or raise max_pairs"
-            )
-        return self
 
 
 class EngineSettings(Section):
@@ -335,19 +298,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _sections_fit_each_other(self) -> "Settings":
-        chunk, batch, pairs = self.chunking.max_tokens, self.training.batch_size, self.dataset.max_pairs
-        if self.embedder.backend == "minilm" and chunk > MINILM_TOKENS:
-            raise ValueError(too_long_for(chunk, MINILM_TOKENS, "the packaged embedder"))
-        if batch > pairs:
-            raise ValueError(
-                f"training.batch_size is {batch} and dataset.max_pairs {pairs}, so no step could be filled: lower "
-                "training.batch_size (4 is the default) or raise dataset.max_pairs"
-            )
-        if self.engine.backend == "vllm" and self.answer.max_tokens >= self.engine.max_model_len:
-            raise ValueError(
-                f"answer.max_tokens is {self.answer.max_tokens} and engine.max_model_len {self.engine.max_model_len}, "
-                "which leaves no room for a question: lower answer.max_tokens or raise engine.max_model_len"
-            )
+        if problem := inconsistency(self):
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

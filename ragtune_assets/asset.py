@@ -33,6 +33,7 @@ _SOURCE = SourceCode(
         "ragtune.model.runs.log",
         "ragtune.model.runs.record",
         "ragtune.model.runs.scored",
+        "ragtune.model.training.samples",
         "ragtune.model.training.tracking",
     }
 )

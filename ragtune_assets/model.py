@@ -25,10 +25,9 @@ from ragtune.model.examples.example import TrainingExample
 from ragtune.model.examples.mixture import REPLAY
 from ragtune.model.examples.order import interleave
 from ragtune.model.runs.conversations import CONVERSATIONS_FILE, packed
-from ragtune.model.runs.record import with_files
 from ragtune.model.training.report import REPORT, AdapterReport
 from ragtune.model.training.sft import TrainingJob, train_adapter
-from ragtune.model.training.tracking import MlflowTracker
+from ragtune.model.training.tracking import MlflowTracker, with_files
 from ragtune.model_settings import Precision, QuantizationSettings, TrainingSettings
 from ragtune.ports import EvidenceModel, Progress
 from ragtune.records import ArtifactRef, Chunk, Document, Hit, Split, SplitItem, content_id

@@ -43,6 +43,7 @@ PACKAGES = (
     "llmcompressor",
     "compressed-tensors",
     "dagster",
+    "dagster-mlflow",
     "mlflow",
 )
 """Packages whose versions a manifest records: what trains, merges, quantises and registers."""

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import dagster as dg
 
 from ragtune.model.runs.log import TRAINED
-from ragtune.model.runs.record import DAGSTER_RUN, RESULT, RunRecord, run_record
-from ragtune.model.training.tracking import MlflowTracker
+from ragtune.model.runs.record import DAGSTER_RUN, RESULT, run_record
+from ragtune.model.training.tracking import MlflowTracker, RunRecord
 from ragtune.records import ArtifactRef
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
@@ -124,12 +124,15 @@ def resource(settings: Settings, store: ArtifactStore) -> dg.ResourceDefinition:
             warnings.simplefilter("ignore", dg.BetaWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             from dagster_mlflow import mlflow_tracking
+            from mlflow import active_run, end_run
 
+            while active_run() is not None:  # of a Dagster run that nobody ended; the resource would write into it
+                end_run()
             open_parent: Any = mlflow_tracking.resource_fn
             opened = open_parent(context.replace_config(_dagster_mlflow_config(settings, run_id)))
-            mlflow = next(opened)
+            next(opened)
         _OPEN[run_id] = settings
-        tracking.parent = mlflow.active_run().info.run_id
+        tracking.parent = active_run().info.run_id
         if context.instance is not None:
             context.instance.add_run_tags(run_id, {PARENT_TAG: tracking.parent})
         parent.open(tracking.parent)

@@ -18,8 +18,7 @@ import pytest
 from ragtune.backends.engines import free_port
 from ragtune.errors import ExperimentError, RegistryError
 from ragtune.model.runs.log import RunLog
-from ragtune.model.runs.record import RunRecord
-from ragtune.model.training.tracking import MlflowTracker
+from ragtune.model.training.tracking import MlflowTracker, RunRecord
 from ragtune.settings import Settings, child_environment, load_settings
 from ragtune.store.mlflow_files import delete_run, make_portable
 from ragtune.store.registry import ModelRegistry, read_manifest, verify

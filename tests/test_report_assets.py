@@ -164,7 +164,12 @@ def test_the_assets_write_a_page_that_dagster_and_mlflow_link_to(tmp_path, give_
     assert version.tags["report"] == f"reports/{number}"
     assert len(list(settings.run_files.glob(f"**/report/{HTML_NAME}"))) == 1
     assert not tracker.attach("0" * 32, page.parent, "report")
-    assert len(MlflowClient(tracking_uri=settings.tracking_url).search_runs(["1"])) == 1
+    names = {one.info.run_name for one in MlflowClient(tracking_uri=settings.tracking_url).search_runs(["1"])}
+    assert names == {"training", "judgements", f"Dagster run {result.run_id[:8]}"}
+    [judging] = MlflowClient(tracking_uri=settings.tracking_url).search_runs(
+        ["1"], "attributes.run_name = 'judgements'"
+    )
+    assert judging.data.metrics["judge/evidence model words/correct"] == pytest.approx(0.2)
     [(rows,)] = Warehouse(tmp_path / "warehouse.duckdb").query("SELECT count(*) FROM rated_models")[1]
     assert rows == len(RUBRIC)
 

@@ -12,8 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ragtune.errors import ResourceError
-from ragtune.model.runs.record import RunRecord
-from ragtune.model.training.tracking import MlflowTracker
+from ragtune.model.training.tracking import MlflowTracker, RunRecord
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.home_lock import exclusive

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from ragtune.backends.minilm import MiniLmEmbedder
+from ragtune.consistency import MINILM_TOKENS
 from ragtune.errors import SettingsError
-from ragtune.settings import MINILM_TOKENS, child_environment, load_settings
+from ragtune.settings import child_environment, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -40,11 +41,17 @@ def test_a_value_out_of_range_is_refused_with_what_was_found(monkeypatch: pytest
     [
         (
             "dataset: {test_share: 0.5, gate_share: 0.4, validation_share: 0.2}",
-            r"^dataset: test_share 0\.5, gate_share 0\.4 and validation_share 0\.2 add up to 1\.1, .* less than 1",
+            r"^dataset\.test_share 0\.5, dataset\.gate_share 0\.4 and .* add up to 1\.1, .* less than 1",
         ),
         ("dataset: {test_share: 0.5, gate_share: 0.4, validation_share: 0.1}", r"add up to 1, which leaves nothing"),
-        ("dataset: {min_pairs: 500, max_pairs: 400}", r"min_pairs is 500 and max_pairs 400, .* raise max_pairs"),
-        ("chunking: {max_tokens: 64, overlap_tokens: 64}", r"overlap_tokens is 64 and max_tokens 64, .* lower overlap"),
+        (
+            "dataset: {min_pairs: 500, max_pairs: 400}",
+            r"min_pairs is 500 and dataset\.max_pairs 400, .* raise dataset\.max_pairs",
+        ),
+        (
+            "chunking: {max_tokens: 64, overlap_tokens: 64}",
+            r"overlap_tokens is 64 and chunking\.max_tokens 64, .* lower chunking\.overlap",
+        ),
         (
             "chunking: {max_tokens: 1000}",
             r"^chunking\.max_tokens is 1000, but the packaged embedder reads only the first 256 tokens.* at most 256",

@@ -9,12 +9,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ragtune.consistency import too_long_for
 from ragtune.errors import SettingsError
 from ragtune.knowledge import chunking, duplicates, structure
 from ragtune.knowledge.chunking import ChunksByVersion, chunk_documents
 from ragtune.ports import Embedder, Progress, silent
 from ragtune.records import Chunk, Document, content_id
-from ragtune.settings import Settings, too_long_for
+from ragtune.settings import Settings
 from ragtune.store.artifacts import write_atomically
 from ragtune.text import normal_form, segments, sentences, whitespace
 

@@ -70,7 +70,7 @@ def search_runs(client: Any, experiment_id: str, condition: str = "", limit: int
 def runs_about(runs: list[Any], training: set[str]) -> set[str]:
     """Return the ids of the runs that belong to these trainings: with what measured their models, above and below.
 
-    A run above holds what one run of Dagster did, so it is kept for one of them, and the others below it are not.
+    A run above holds what one run of Dagster did. One needed run below it is enough to keep it, without the others.
     """
     about = {
         run.info.run_id for run in runs if run.info.run_id in training or run.data.tags.get(TRAINING, "") in training

@@ -7,7 +7,6 @@ import platform
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import yaml
 
 from ragtune.answer.prompt import prompt_sha256
 from ragtune.evaluation.benchmark import hardware
+from ragtune.model.training.tracking import RunRecord
 from ragtune.records import ArtifactRef
 from ragtune.settings import Settings
 
@@ -32,20 +32,6 @@ DAGSTER_RUN = "dagster_run_id"
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _HIDDEN = "**********"
 """How pydantic writes a secret that is set."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """What is known of a run when it starts: tags, parameters, and files by name."""
-
-    tags: Mapping[str, str] = field(default_factory=dict)
-    params: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, bytes] = field(default_factory=dict)
-
-
-def with_files(record: RunRecord, files: Mapping[str, bytes]) -> RunRecord:
-    """Return the record with further files."""
-    return replace(record, files={**record.files, **files})
 
 
 def run_record(

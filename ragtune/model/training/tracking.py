@@ -4,11 +4,11 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ragtune.errors import RegistryError
-from ragtune.model.runs.record import RunRecord
 from ragtune.store.artifacts import write_atomically
 from ragtune.store.mlflow_files import SCHEME, make_portable, store_files
 
@@ -18,6 +18,20 @@ _SAMPLE_SECONDS = 5
 """Seconds between two measurements of processor, memory, disk and GPU. MLflow's default is 10; many runs are short."""
 _TABLES = "mlflow.loggedArtifacts"
 """The tag by which MLflow's pages know which files are tables, to show them next to those of other runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What is known of a run when it starts: tags, parameters, and files by name."""
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def with_files(record: RunRecord, files: Mapping[str, bytes]) -> RunRecord:
+    """Return the record with further files."""
+    return replace(record, files={**record.files, **files})
 
 
 class Tracker:
