@@ -25,10 +25,11 @@ class Admission:
         """Several workers share the limit equally, because each counts its own requests."""
         self.limit = math.ceil(limit_of(settings) / settings.gateway.workers)
 
-    def check(self, engine: ServingEngine) -> None:
-        """Raise LimitError if the engine has as many requests as it may have."""
+    def hold(self, engine: ServingEngine) -> None:
+        """Add one request to the engine; raise LimitError if it has as many as it may have."""
         if self.limit and engine.in_flight >= self.limit:
             raise LimitError(f"The gateway answers {engine.in_flight} requests already.", _RETRY_SECONDS, {})
+        engine.hold()
 
 
 def limit_of(settings: Settings) -> int:

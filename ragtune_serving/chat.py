@@ -334,8 +334,7 @@ class ChatService:
     async def _admit(self, plan: Plan, request: ChatRequest, allowance: Allowance) -> Exchange:
         """Return the exchange, which holds its engine."""
         with self._counting_failures(request.model):
-            self._admission.check(plan.engine)
-            plan.engine.hold()
+            self._admission.hold(plan.engine)
             try:
                 exchange = await self._prepare(plan, request)
                 await allowance.charge(exchange.reserved_tokens)
