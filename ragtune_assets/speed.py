@@ -7,7 +7,7 @@ import dagster as dg
 
 from ragtune.answer.lines import LineSimilarity
 from ragtune.evaluation.benchmark import Load, MeasuredModel, folder_bytes
-from ragtune.evaluation.speed import EngineArm, compare_engines, regressions
+from ragtune.evaluation.speed import EngineArm, InTurn, compare_engines, regressions
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.model.base.capacity import chosen_device
 from ragtune.ports import Engine, EvidenceModel
@@ -56,7 +56,8 @@ def speed_comparison(
     knobs = settings.benchmark
     load = Load(max(knobs.concurrency), max(knobs.concurrency), settings.answer.max_tokens, settings.seed)
     together, run_id = chosen_device(settings.device) == "cpu", context.run.run_id[:8]
-    rows = compare_engines(engine, live, candidate, prompts, load, knobs.rounds, together, run_id, LoggedProgress())
+    how = {"rounds": knobs.rounds, "together": together, "run_id": run_id, "progress": LoggedProgress()}
+    rows = compare_engines(engine, live, candidate, InTurn(prompts=prompts, load=load, **how))
     ref = store.write_records("speed_comparison", rows)
     return materialized(ref, {"differences": pages.speed_table(rows)}, [regression_check(rows)])
 

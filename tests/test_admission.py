@@ -2,19 +2,23 @@
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from ragtune.settings import load_settings
 from ragtune_serving.admission import ELSEWHERE, ON_A_CPU, Admission, limit_of
+from ragtune_serving.engine import ServedModel, ServingEngine
 from ragtune_serving.limits import LimitError
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.served_gateway import ServedGateway, index_documents
 
 
-class Engine:
-    def __init__(self, in_flight: int) -> None:
-        self.in_flight = in_flight
+def engine(in_flight: int) -> ServingEngine:
+    made = ServingEngine(ServedModel("m", "1", Path(), "w8a8"), "route")
+    for _ in range(in_flight):
+        made.hold()
+    return made
 
 
 def settings(tmp_path, **gateway):
@@ -30,11 +34,11 @@ def test_the_limit_follows_the_device_unless_it_is_set(tmp_path):
 
 def test_several_workers_share_the_limit_and_none_has_no_room(tmp_path):
     assert Admission(settings(tmp_path, max_requests=10, workers=4)).limit == 3
-    Admission(settings(tmp_path, max_requests=0)).check(Engine(10**6))
+    Admission(settings(tmp_path, max_requests=0)).check(engine(1000))
     admission = Admission(settings(tmp_path, max_requests=2))
-    admission.check(Engine(1))
+    admission.check(engine(2))
     with pytest.raises(LimitError, match="answers 2 requests already"):
-        admission.check(Engine(2))
+        admission.check(engine(3))
 
 
 def test_a_full_gateway_answers_429_with_retry_after_and_the_others_go_on(tmp_path):

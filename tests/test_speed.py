@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ragtune.evaluation.benchmark import Load, MeasuredModel
-from ragtune.evaluation.speed import EngineArm, Metric, compare_engines, difference, regressions
+from ragtune.evaluation.speed import EngineArm, InTurn, Metric, compare_engines, difference, regressions
 from ragtune.ports import Engine
 from ragtune.records import Message
 from tests.support.answering_fakes import ScriptedChat
@@ -86,10 +86,8 @@ def arm(name: str, milliseconds: int, size: int) -> EngineArm:
 def compared(engine: Engine, milliseconds: int, size: int, together: bool = True):
     load = Load(concurrency=1, requests=2, max_tokens=20, seed=1)
     live, candidate = arm("version 1", 10, 1000), arm("f00d", milliseconds, size)
-    return {
-        row.metric: row
-        for row in compare_engines(engine, live, candidate, PROMPTS, load, 3, together, "run")
-    }  # fmt: skip
+    turns = InTurn(prompts=PROMPTS, load=load, rounds=3, together=together, run_id="run")
+    return {row.metric: row for row in compare_engines(engine, live, candidate, turns)}
 
 
 def test_a_candidate_that_is_slower_and_larger_than_the_live_model_is_named_with_both():

@@ -124,26 +124,12 @@ ENGINE_METRICS: Mapping[Metric, Callable[[BenchmarkRow], float]] = {
 """What is compared of two engines, round by round."""
 
 
-def compare_engines(
-    engine: Engine,
-    live: EngineArm,
-    candidate: EngineArm,
-    prompts: Sequence[Prompt],
-    load: Load,
-    rounds: int,
-    together: bool,
-    run_id: str,
-    progress: Progress = silent,
-) -> list[SpeedRow]:
-    """Return how the candidate's speed, memory and size differ from the live model's.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InTurn:
+    """How engines are compared.
 
-    In every round the live model is measured, the candidate, and the live model again, all with the same questions.
-
-    Args:
-        engine: starts the models.
-        live: the model that is served.
-        candidate: the model that wants to replace it.
-        prompts: enough of them that no two rounds share one, or they are sent again in another form.
+    Attributes:
+        prompts: if they do not suffice, they are sent again in another form.
         load: the load of one measurement.
         rounds: at least 2.
         together: whether both engines run all the time and are measured in turn; if not, which one GPU needs, all
@@ -151,12 +137,27 @@ def compare_engines(
         run_id: of the rows.
         progress: called after each measurement.
     """
+
+    prompts: Sequence[Prompt]
+    load: Load
+    rounds: int
+    together: bool
+    run_id: str
+    progress: Progress = silent
+
+
+def compare_engines(engine: Engine, live: EngineArm, candidate: EngineArm, turns: InTurn) -> list[SpeedRow]:
+    """Return how the candidate's speed, memory and size differ from those of the live model.
+
+    In every round the live model is measured, the candidate, and the live model again, all with the same questions.
+    """
+    prompts, load = turns.prompts, turns.load
     measured: dict[str, list[BenchmarkRow]] = {"live": [], "candidate": [], "again": []}
     arms = {"live": live, "candidate": candidate, "again": live}
     with ExitStack() as engines:
         running: dict[str, RunningEngine] = {}
-        for name, number in _order(rounds, together):
-            if not together and name not in running:
+        for name, number in _order(turns.rounds, turns.together):
+            if not turns.together and name not in running:
                 engines.close()
                 running.clear()
             if name not in running:
@@ -165,9 +166,9 @@ def compare_engines(
                 _warm_up(started, prompts, load, name)
             place = number * load.requests + (_APART * len(prompts) if name == "again" else 0)
             chosen = distinct_prompts(prompts, load.requests, start=place)
-            measured[name].append(run_load(running[name], chosen, load, arms[name].model, run_id))
-            progress("comparing speeds", sum(map(len, measured.values())), 3 * rounds)
-    return _engine_rows(measured, arms, run_id)
+            measured[name].append(run_load(running[name], chosen, load, arms[name].model, turns.run_id))
+            turns.progress("comparing speeds", sum(map(len, measured.values())), 3 * turns.rounds)
+    return _engine_rows(measured, arms)
 
 
 def _order(rounds: int, together: bool) -> Iterator[tuple[str, int]]:
@@ -186,9 +187,7 @@ def _warm_up(engine: RunningEngine, prompts: Sequence[Prompt], load: Load, name:
     engine.chat().complete(prompt, max_tokens=load.max_tokens, temperature=0.0, seed=load.seed)
 
 
-def _engine_rows(
-    measured: Mapping[str, Sequence[BenchmarkRow]], arms: Mapping[str, EngineArm], run_id: str
-) -> list[SpeedRow]:
+def _engine_rows(measured: Mapping[str, Sequence[BenchmarkRow]], arms: Mapping[str, EngineArm]) -> list[SpeedRow]:
     names = {name: f"{arm.model.name} {arm.model.precision}" for name, arm in arms.items()}
     live, candidate, again = (measured[name] for name in ("live", "candidate", "again"))
     rows = []
@@ -205,11 +204,8 @@ def _engine_rows(
         change = new / old - 1 if old else 0.0
         found = Difference(before=old, after=new, change=change, low=change, high=change, rounds=len(live))
         rows.append((metric, found, floor))
-    level = f"{live[0].concurrency} at once"
-    return [
-        speed_row(found, metric, floor, (names["live"], names["candidate"]), level, run_id, live[0])
-        for metric, found, floor in rows
-    ]
+    sides = names["live"], names["candidate"]
+    return [_speed_row(found, metric, floor, sides, live[0]) for metric, found, floor in rows]
 
 
 def _last(
@@ -219,22 +215,16 @@ def _last(
     return float(max(map(value, live))), float(max(map(value, candidate)))
 
 
-def speed_row(
-    found: Difference,
-    metric: Metric,
-    floor: float,
-    names: tuple[str, str],
-    workload: str,
-    run_id: str,
-    origin: BenchmarkRow,
+def _speed_row(
+    found: Difference, metric: Metric, floor: float, names: tuple[str, str], origin: BenchmarkRow
 ) -> SpeedRow:
-    """Return a difference between two models as a row of the warehouse; `origin` says when and where it was made."""
+    """Return a difference between two models as a row of the warehouse; `origin` says when and how it was made."""
     return SpeedRow(
-        run_id=run_id,
+        run_id=origin.run_id,
         measured_at=origin.measured_at,
         before=names[0],
         after=names[1],
-        workload=workload,
+        workload=f"{origin.concurrency} at once",
         metric=metric.name,
         unit=metric.unit,
         before_value=found.before,
@@ -256,7 +246,7 @@ def speed_row(
 def in_words(row: SpeedRow) -> str:
     """Return a difference as a sentence, such as `tokens per second: +12% [+8%, +16%], 93 instead of 83 /s`."""
     values = f"{amount(row.after_value, row.unit)} instead of {amount(row.before_value, row.unit)}"
-    return f"{row.metric}: {percent(row.change)} {interval(row)}, {values}"
+    return f"{row.metric}: {' '.join(filter(None, (percent(row.change), interval(row))))}, {values}"
 
 
 def interval(row: SpeedRow) -> str:

@@ -77,7 +77,7 @@ class Card:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A report about a candidate or a gateway; `badge` is its result in a word or two, `good` whether that is good."""
 
