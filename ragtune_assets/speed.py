@@ -56,8 +56,15 @@ def speed_comparison(
     knobs = settings.benchmark
     load = Load(max(knobs.concurrency), max(knobs.concurrency), settings.answer.max_tokens, settings.seed)
     together, run_id = chosen_device(settings.device) == "cpu", context.run.run_id[:8]
-    how = {"rounds": knobs.rounds, "together": together, "run_id": run_id, "progress": LoggedProgress()}
-    rows = compare_engines(engine, live, candidate, InTurn(prompts=prompts, load=load, **how))
+    how = InTurn(
+        prompts=prompts,
+        load=load,
+        rounds=knobs.rounds,
+        together=together,
+        run_id=run_id,
+        progress=LoggedProgress(),
+    )
+    rows = compare_engines(engine, live, candidate, how)
     ref = store.write_records("speed_comparison", rows)
     return materialized(ref, {"differences": pages.speed_table(rows)}, [regression_check(rows)])
 

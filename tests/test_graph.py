@@ -23,7 +23,10 @@ from ragtune.store.warehouse import Warehouse
 
 ROOT = Path(__file__).parent.parent
 EVALUATION = {"eval_answers", "eval_scores", "released_model"}
-ROOTS = {"answer_ratings", "base_model", "existing_pairs", "feedback_events", "raw_documents", "review_decisions"}
+ROOTS = {
+    *{"answer_ratings", "base_model", "existing_pairs", "feedback_events", "gateway_loads", "raw_documents"},
+    "review_decisions",
+}
 SMALL = {
     "RAGTUNE_SOURCES": '["package:filelock"]',
     "RAGTUNE_DATASET__MIN_PAIRS": "100",

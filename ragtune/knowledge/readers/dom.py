@@ -115,13 +115,12 @@ class DomReader:
             if tag == "script" and (node.get("type") or "").startswith("math/"):
                 self._text(rf"\({text_of(node).strip()}\)")
             return False
-        if tag in HEADINGS:
-            self._flush()
-            self._heading = HEADINGS[tag]
-        elif tag == "dt" and _SIGNATURE.search(node.get("class") or ""):
-            self._flush()
-            self._heading = _SIGNATURE_LEVEL
-        elif tag == "br":
+        inside = self._start_inline(node, tag)
+        return self._start_block(node, tag) if inside is None else inside
+
+    def _start_inline(self, node: Any, tag: str) -> bool | None:
+        """Open an element inside a line; return whether to walk into its content, None if it is none of these."""
+        if tag == "br":
             self._inline.append("\n")
         elif tag == "img":
             # The picture itself may be megabytes of `data:`.
@@ -152,6 +151,18 @@ class DomReader:
             self._inline.append("~~")
         elif tag == "a":
             return self._link(node)
+        else:
+            return None
+        return True
+
+    def _start_block(self, node: Any, tag: str) -> bool:
+        """Open an element that has lines of its own; return whether to walk into its content."""
+        if tag in HEADINGS:
+            self._flush()
+            self._heading = HEADINGS[tag]
+        elif tag == "dt" and _SIGNATURE.search(node.get("class") or ""):
+            self._flush()
+            self._heading = _SIGNATURE_LEVEL
         elif tag in _LINES:
             self._flush()
             self._code(node)
