@@ -11,7 +11,7 @@ from ragtune.evaluation.speed import EngineArm, InTurn, compare_engines, regress
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.model.base.capacity import chosen_device
 from ragtune.ports import Engine, EvidenceModel
-from ragtune.records import ArtifactRef, Precision, RegisteredModel, SplitItem
+from ragtune.records import ArtifactRef, Message, Precision, RegisteredModel, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
@@ -53,18 +53,7 @@ def speed_comparison(
     version = quantized_model.sha256[:12]
     candidate = candidate_arm(precision_folders(store, merged_model, quantized_model), version, settings)
     live = live_arm(live_release(registry, version), store.folder(base_model), settings)
-    knobs = settings.benchmark
-    load = Load(max(knobs.concurrency), max(knobs.concurrency), settings.answer.max_tokens, settings.seed)
-    together, run_id = chosen_device(settings.device) == "cpu", context.run.run_id[:8]
-    how = InTurn(
-        prompts=prompts,
-        load=load,
-        rounds=knobs.rounds,
-        together=together,
-        run_id=run_id,
-        progress=LoggedProgress(),
-    )
-    rows = compare_engines(engine, live, candidate, how)
+    rows = compare_engines(engine, live, candidate, in_turn(prompts, context.run.run_id[:8], settings))
     ref = store.write_records("speed_comparison", rows)
     return materialized(ref, {"differences": pages.speed_table(rows)}, [regression_check(rows)])
 
@@ -77,6 +66,20 @@ def gateway_loads(
     loads, differences = warehouse.loads(), warehouse.speed_differences(newest=True)
     ref = store.write_records("gateway_loads", loads)
     return materialized(ref, pages.loads_page(loads, [row for row in differences if row.settings != "{}"]))
+
+
+def in_turn(prompts: Sequence[tuple[Message, ...]], run_id: str, settings: Settings) -> InTurn:
+    """Return how models are compared: at the highest load of the settings; on a GPU one after the other."""
+    knobs = settings.benchmark
+    load = Load(max(knobs.concurrency), max(knobs.concurrency), settings.answer.max_tokens, settings.seed)
+    return InTurn(
+        prompts=prompts,
+        load=load,
+        rounds=knobs.rounds,
+        together=chosen_device(settings.device) == "cpu",
+        run_id=run_id,
+        progress=LoggedProgress(),
+    )
 
 
 def candidate_arm(folders: Mapping[Precision, Path], version: str, settings: Settings) -> EngineArm:
