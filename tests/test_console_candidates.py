@@ -1,13 +1,19 @@
 """The page Candidates: versions, the gate's decision, promotion and roll-back, experiments."""
 
+from dataclasses import astuple, fields
+
 import pytest
 
-from ragtune.records import GateDecision, Score
+from ragtune.model.runs.scored import MODEL, PRECISION
+from ragtune.model.training.tracking import MlflowTracker, RunRecord
+from ragtune.records import GateDecision, Score, ScoredAnswer
 from ragtune.store.experiments import ExperimentDesign, ExperimentStore
+from ragtune.store.mlflow_files import ASSET, TRAINING
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.warehouse import Warehouse
 from tests.support.browser import browser_at
 from tests.support.console_gateway import ConsoleGateway
+from tests.support.measured_candidate import answers
 from tests.support.releases import released
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.visitor import Visitor
@@ -110,6 +116,19 @@ def test_an_administrator_sees_why_promotes_and_rolls_back(gateway):
         browser.check()
 
 
+@pytest.mark.browser
+def test_two_trainings_are_chosen_and_compared_without_typing(gateway):
+    first, second = tracked(gateway, "0.001", 0.4, 0.4), tracked(gateway, "0.0003", 0.7, 0.7)
+    with browser_at(gateway.url) as browser:
+        browser.sign_in(gateway.keys.client_key(), "/console/candidates/runs")
+        browser.one(f"[name=a][value='{first}']").click()
+        browser.one(f"[name=b][value='{second}']").click()
+        browser.one("form button[type=submit]").click()
+        browser.shows("training.learning_rate")
+        browser.shows("B − A")
+        browser.check()
+
+
 def test_others_see_the_versions_and_cannot_change_them(gateway):
     release_three(gateway)
     ola = Visitor(gateway.url, gateway.key("ola", "operator"))
@@ -128,6 +147,48 @@ def test_a_damaged_version_is_named_and_not_promoted(gateway):
     page = Visitor(gateway.url, gateway.keys.client_key()).get("/console/candidates").text
     assert "cannot be served" in page
     assert page.count("/console/models/promote") == 1  # version 1 only
+
+
+def tracked(gateway: ConsoleGateway, rate: str, score: float, right: float) -> str:
+    """Log a training with the scores and the answers of its model, and return the id of its run."""
+    settings = gateway.settings
+
+    def run(name: str, record: RunRecord, metrics: dict[str, float]) -> MlflowTracker:
+        tracker = MlflowTracker(settings.tracking_url, settings.tracking.experiment, name, settings.run_files, record)
+        tracker.start()
+        tracker.log_metrics(metrics, 0)
+        return tracker
+
+    scores = {"test/token_f1": score, "test/token_f1/low": 0.3, "test/token_f1/high": 0.8, "test/token_f1/n": 48.0}
+    params = {"training.learning_rate": rate, "data.qa_splits": "ab" * 32}
+    training = run(
+        "lora_adapter", RunRecord({ASSET: "lora_adapter"}, params, {"packages.txt": b"torch==2.13.0"}), scores
+    )
+    training.end()
+    tags = {ASSET: "scored_model", TRAINING: training.run_id, PRECISION: "w8a8", MODEL: "fine-tuned"}
+    scored = run("fine-tuned w8a8", RunRecord(tags, params), scores)
+    columns = ["split", *(field.name for field in fields(ScoredAnswer))]
+    scored.log_table("answers", columns, [("test", *astuple(answer)) for answer in answers(right)])
+    scored.end()
+    return training.run_id
+
+
+def test_two_trainings_are_compared_on_a_page_of_their_own(gateway):
+    ola = Visitor(gateway.url, gateway.key("ola", "operator"))
+    assert "No training was tracked yet." in ola.get("/console/candidates/runs").text
+    first, second = tracked(gateway, "0.001", 0.4, 0.4), tracked(gateway, "0.0003", 0.7, 0.7)
+    assert "/console/candidates/runs" in ola.get("/console/candidates").text
+    page = ola.get("/console/candidates/runs").text
+    assert page.index(second[:8]) < page.index(first[:8]), "the newest first"
+    assert "B − A" not in page
+    compared = ola.get(f"/console/candidates/runs?a={first}&b={second[:8]}").text
+    assert "training.learning_rate" in compared
+    assert "0.0003" in compared
+    assert "+0.2" in compared, "the paired gain"
+    assert compared.count("The same.") == 2, "data, code and machine"
+    wrong = ola.get("/console/candidates/runs?a=zz&b=yy")
+    assert wrong.status_code == 404
+    assert "No tracked run has an id that starts with &#39;zz&#39;" in wrong.text
 
 
 def _folder(gateway: ConsoleGateway, version: str) -> str:

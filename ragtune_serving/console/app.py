@@ -28,6 +28,7 @@ from ragtune_serving.console.health import add_health_pages
 from ragtune_serving.console.knowledge import add_knowledge_pages
 from ragtune_serving.console.pages import pages_of, render, session_of, static_file
 from ragtune_serving.console.reviews import add_review_pages
+from ragtune_serving.console.runs import add_run_pages
 from ragtune_serving.console.sessions import SECONDS, Sessions
 from ragtune_serving.guard import LARGEST_BODY
 from ragtune_serving.keys import KeyStore
@@ -118,6 +119,7 @@ def _build_pages(services: Services, settings: Settings, keys: KeyStore, session
     add_review_pages(app, services.reviews, keys)
     add_evaluation_page(app)
     add_knowledge_pages(app, services, settings, catalogue)
+    add_run_pages(app, settings)
     add_candidate_pages(app, services, settings)
     add_health_pages(app, services, settings, catalogue)
 
