@@ -11,7 +11,18 @@ from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.records import ArtifactRef, SplitItem
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore
-from ragtune_assets import dataset, evaluation, experiments, feedback, knowledge, model, release, report
+from ragtune_assets import (
+    compression,
+    dataset,
+    evaluation,
+    experiments,
+    feedback,
+    knowledge,
+    model,
+    release,
+    report,
+    speed,
+)
 from ragtune_assets.materialize import materialize
 from ragtune_assets.resources import build_resources
 from tests.support.answering_fakes import ListRetriever, WordEvidence
@@ -19,7 +30,9 @@ from tests.support.api_pages import articles, chunk, shop
 from tests.support.counting_embedder import CountingEmbedder
 from tests.support.tiny_llama import make_tiny_llama
 
-ASSETS = dg.load_assets_from_modules([knowledge, dataset, model, evaluation, release, feedback, report, experiments])
+ASSETS = dg.load_assets_from_modules(
+    [knowledge, dataset, model, compression, evaluation, speed, release, feedback, report, experiments]
+)
 TRAINING = {
     "minutes": 5,
     "max_steps": 12,
