@@ -237,7 +237,7 @@ def test_answers_go_on_while_the_disk_is_full_and_status_and_metrics_say_so(home
         assert ready.json()["log"] == "waiting"
         # The pages of the log that exist already may still take one of them.
         until(lambda: gateway.metric("ragtune_log_pending") >= 2)
-        feedback = {"response_id": replies[0].json()["id"], "rating": "up"}
+        feedback = {"response_id": replies[2].json()["id"], "rating": "up"}
         refused = gateway.request("POST", "/v1/feedback", json=feedback)
         assert refused.status_code == 503
         assert "retry-after" in refused.headers
