@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ragtune.evaluation.report.pages import as_html, as_markdown
+from ragtune.evaluation.speed import PRESENT, VLLM_DEFAULTS
 from ragtune.settings import load_settings
 from ragtune.store.speed_rows import SpeedRow
 from ragtune_serving.benchmarking.advice import applied, hints, recommendations, worth_trying
@@ -95,7 +96,7 @@ def test_memory_is_that_of_the_gateway_and_its_engines_and_its_growth_is_a_line(
     look = memory_of(text)
     assert (look.resident, look.gpu) == (3_000_000_000, 5_000_000_000)
     watch = MemoryWatch([Memory(float(second), 1000 + second, 0) for second in (0, 30, 60, 90)])
-    assert watch.growth == pytest.approx(60)
+    assert watch.growth == (pytest.approx(60), pytest.approx(0, abs=1e-6))
     assert watch.peak == 1090
 
 
@@ -278,5 +279,12 @@ def test_each_saturation_is_a_row_of_its_own(run):
 
 def test_a_queue_beyond_the_service_level_is_a_hint_with_the_number_of_requests_to_let_in(run):
     during = results(run).scenarios[1].rows[0]
-    [*_, hint] = hints({"stream, 32 at once": FULL}, [during], run.settings)
+    [*_, hint] = hints({"stream, 32 at once": FULL}, [during], run.settings, run.precision)
     assert hint.setting == "gateway.max_requests=3"
+
+
+def test_a_comparison_with_vllms_defaults_says_how_many_answers_a_second_more(run):
+    found = results(run)
+    found.differences = [difference("x", "1", "0", "better", 0.4, settings="{}", before=VLLM_DEFAULTS, after=PRESENT)]
+    items = build(found, []).sections[0].items
+    assert any(item.startswith("present settings against vLLM's defaults, `stream`: answers") for item in items)

@@ -10,10 +10,11 @@ from typer.testing import CliRunner
 from ragtune.errors import ResourceError, SettingsError
 from ragtune.settings import load_settings
 from ragtune.store.feedback import FeedbackLog
+from ragtune.store.locks import held
 from ragtune.store.warehouse import Warehouse
-from ragtune_serving.benchmarking.comparing import Pair, Plan, compare, floors_of
+from ragtune_serving.benchmarking.comparing import Pair, Plan, VllmByDefault, compare, floors_of
 from ragtune_serving.benchmarking.figures import Run
-from ragtune_serving.benchmarking.gateways import Gateway, running_gateway, started_gateway
+from ragtune_serving.benchmarking.gateways import Gateway, in_words, running_gateway, started_gateway
 from ragtune_serving.benchmarking.generator import Target
 from ragtune_serving.benchmarking.scenarios import LoadTest
 from ragtune_serving.benchmarking.workloads import WORKLOADS
@@ -204,3 +205,29 @@ def test_a_killed_engine_comes_back_and_the_report_says_where_its_time_goes(tmp_
     assert 0 < results.roofline.share < 1
     page = report.write(results, warehouse.loads(), settings.home)
     assert "bound." in page.read_text()
+
+
+def test_what_a_killed_benchmark_left_is_removed_and_what_another_one_uses_is_not(home):
+    scratch = home / "speed" / "scratch"
+    for name in ("gateway-left", "gateway-used"):
+        (scratch / name).mkdir(parents=True)
+    with held(scratch / "gateway-used.lock"), started_gateway(load_settings()) as gateway:
+        assert gateway.ready()
+        assert gateway.cold_start > 0
+        assert gateway.model() == ("provider", "")
+        assert not (scratch / "gateway-left").exists()
+        assert (scratch / "gateway-used").exists()
+
+
+def test_vllm_by_default_gets_none_of_our_flags(tmp_path):
+    settings = load_settings({"home": tmp_path, "device": "cpu", "engine": {"backend": "vllm"}})
+    by_default = VllmByDefault(settings.engine, tmp_path, "cpu")
+    arguments = by_default.arguments(tmp_path / "model", "name", 1234)
+    flags = {argument for argument in arguments if argument.startswith("--")}
+    assert flags == {"--model", "--served-model-name", "--host", "--port"}
+    environment = by_default.environment("key")
+    assert not {"OMP_WAIT_POLICY", "OMP_NUM_THREADS", "VLLM_CPU_KVCACHE_SPACE"} & set(environment)
+
+
+def test_a_key_among_changed_settings_is_in_no_message():
+    assert in_words({"engine.url": "http://x", "engine.api_key": "secret"}) == "engine.url=http://x"

@@ -90,24 +90,20 @@ def recommendations(rows: Sequence[SpeedRow], settings: Settings) -> Iterator[st
             yield f"`{words}` shows no difference beyond the noise; leave it."
 
 
-def hints(breakdowns: Mapping[str, Breakdown], stress: Sequence[LoadRow], settings: Settings) -> Iterator[Hint]:
-    """Yield what is worth trying, by where the time goes under a full load."""
+def hints(
+    breakdowns: Mapping[str, Breakdown], stress: Sequence[LoadRow], settings: Settings, precision: str
+) -> Iterator[Hint]:
+    """Yield what is worth trying, by where the time goes under a full load; `precision` is that of the model."""
     full = _full(breakdowns)
     if full is None:
         return
     advice = {
         "prompt": ("answer.shown_words", "shorter prompts are read faster; answers change, so measure them too"),
-        "tokens": ("quantization.serve", "smaller weights write faster; needs a released model"),
-        "engine queue": (
-            "engine.kv_cache_gib",
-            "a larger cache lets more requests into a batch",
-        ),
-        "retrieval": (
-            "embedder.precision",
-            "int8 is twice as fast on a CPU with VNNI, and embeds all passages again",
-        ),
+        "retrieval": ("embedder.precision", "int8 is twice as fast on a CPU with VNNI, and embeds all passages again"),
         "own code": ("gateway.workers", "several processes share the work of the gateway"),
     }
+    if precision == "bf16":
+        advice["tokens"] = ("quantization.serve", "released models have smaller weights, which write faster")
     for stage, (setting, why) in advice.items():
         if (share := full.share(stage)) > _MUCH:
             yield Hint(

@@ -51,9 +51,14 @@ class Round:
     burst: Sequence[Sample]
     seconds: float
 
-    def latency(self, percent: float) -> float:
-        """Return a percentile of the steady load's latency in milliseconds; a missing answer counts as the longest."""
-        seconds = [sample.total if sample.answered else PATIENCE_SECONDS for sample in self.steady]
+    def latency(self, percent: float, first: bool = False) -> float:
+        """Return a percentile of the latency under the steady load in milliseconds, or of that of the first text.
+
+        A missing answer counts as the longest wait.
+        """
+        seconds = [
+            (sample.first if first else sample.total) if sample.answered else PATIENCE_SECONDS for sample in self.steady
+        ]
         return percentile(seconds, percent) * 1000
 
     def burst_rate(self) -> float:
@@ -69,9 +74,7 @@ def _metrics(level: LoadSettings) -> Mapping[Metric, Callable[[Round], float]]:
         Metric("goodput", "/s", True): lambda one: sum(within(sample, level) for sample in one.steady) / one.seconds,
         Metric("answer p50", "ms", False): lambda one: one.latency(50),
         Metric("answer p95", "ms", False): lambda one: one.latency(95),
-        Metric("first token p50", "ms", False): lambda one: percentile(
-            [sample.first * 1000 for sample in one.steady], 50
-        ),
+        Metric("first token p50", "ms", False): lambda one: one.latency(50, first=True),
     }
 
 
@@ -219,9 +222,16 @@ def side_by_side(settings: Settings, changes: Changes) -> Iterator[Gateway]:
 
 def gpu_share(settings: Settings) -> dict[str, str]:
     """Return the changes that let two gateways share a GPU; none without one."""
-    if settings.engine.backend != "vllm" or VllmEngine(settings.engine, settings.home, settings.device).device == "cpu":
+    if engine_device(settings) != "cuda":
         return {}
     return {"engine.gpu_memory_share": str(settings.engine.gpu_memory_share / 2)}
+
+
+def engine_device(settings: Settings) -> str:
+    """Return where the engine of a gateway computes: "cpu", "cuda", or "" if it is somebody else's server."""
+    if settings.engine.backend != "vllm":
+        return ""
+    return VllmEngine(settings.engine, settings.home, settings.device).device
 
 
 class VllmByDefault(VllmEngine):

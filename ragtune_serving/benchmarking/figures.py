@@ -53,14 +53,18 @@ class MemoryWatch:
         return max((look.gpu for look in self.looks), default=0)
 
     @property
-    def growth(self) -> float:
-        """Bytes per minute by which memory grew, by least squares; 0 with fewer than three looks."""
-        import numpy as np
+    def growth(self) -> tuple[float, float]:
+        """Bytes per minute by which memory grew, by least squares, and their standard error.
 
-        if len(self.looks) < 3:
-            return 0.0
-        slope, _ = np.polyfit([look.at / 60 for look in self.looks], [look.resident for look in self.looks], 1)
-        return float(slope)
+        The first quarter of the looks does not count, in which caches fill. (0, 0) with fewer than three others.
+        """
+        from scipy.stats import linregress
+
+        looks = self.looks[len(self.looks) // 4 :]
+        if len(looks) < 3:
+            return 0.0, 0.0
+        line = linregress([look.at / 60 for look in looks], [look.resident for look in looks])
+        return float(line.slope), float(line.stderr)
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 import json
 import shutil
 import sys
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ import yaml
 from ragtune.backends.engines import free_port, log_tail
 from ragtune.errors import EngineError, ResourceError, SettingsError
 from ragtune.settings import Settings, load_settings
+from ragtune.store.locks import held, is_held
 from ragtune_serving.address import endpoint_url
 from ragtune_serving.benchmarking.generator import Target
 from ragtune_serving.keys import KeyStore
@@ -170,8 +171,9 @@ def parsed_changes(texts: list[str]) -> dict[str, str]:
 
 
 def in_words(changes: Changes) -> str:
-    """Return changes for people, such as `engine.eager=false`; or `present settings`."""
-    return ", ".join(f"{name}={value}" for name, value in changes.items()) or "present settings"
+    """Return changes for people, such as `engine.eager=false`, without keys; or `present settings`."""
+    shown = (f"{name}={value}" for name, value in changes.items() if not name.endswith("api_key"))
+    return ", ".join(shown) or "present settings"
 
 
 def _environment(home: Path, changes: Changes) -> dict[str, str]:
@@ -187,14 +189,23 @@ def _view(home: Path) -> Iterator[Path]:
         (home / name).mkdir(parents=True, exist_ok=True)
     scratch = home / "speed" / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="gateway-", dir=scratch))
-    try:
-        for entry in home.iterdir():
-            if entry.name not in _OWN:
-                (folder / entry.name).symlink_to(entry)
-        yield folder
-    finally:
-        shutil.rmtree(folder)
+    for left in scratch.glob("gateway-*/"):
+        if not is_held(_lock_of(left)):  # the benchmark that made it was killed
+            shutil.rmtree(left)
+    folder = scratch / f"gateway-{uuid.uuid4().hex[:8]}"
+    with held(_lock_of(folder)):
+        folder.mkdir()
+        try:
+            for entry in home.iterdir():
+                if entry.name not in _OWN:
+                    (folder / entry.name).symlink_to(entry)
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_suffix(".lock")
 
 
 def _is_engine(process: Any) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ragtune.evaluation.report.content import Bar, Card, Plot, Report, Section, Table
 from ragtune.evaluation.report.pages import write_report
-from ragtune.evaluation.speed import amount, interval, percent
+from ragtune.evaluation.speed import THROUGHPUT, amount, in_words, interval, percent
 from ragtune.store.speed_rows import LoadRow, SpeedRow
 from ragtune_serving.benchmarking.advice import hints, recommendations
 from ragtune_serving.benchmarking.breakdown import STAGES
@@ -93,9 +93,12 @@ def _next_steps(results: Results) -> Iterator[str]:
         for claim in scenario.claims:
             if not claim.held:
                 yield f"Not met under {scenario.name}: {claim.what}; {claim.seen}."
+    for row in results.differences:
+        if row.settings == "{}" and row.metric == THROUGHPUT:
+            yield f"{row.after} against {row.before}, `{row.workload}`: {in_words(row)}; {row.verdict}."
     yield from recommendations(results.differences, results.run.settings)
     stress = [row for scenario in results.scenarios if scenario.name == "stress" for row in scenario.rows]
-    for hint in hints(results.breakdowns, stress, results.run.settings):
+    for hint in hints(results.breakdowns, stress, results.run.settings, results.run.precision):
         try_it = f" `ragtune benchmark compare {hint.setting}` measures it." if "=" in hint.setting else ""
         yield f"Worth trying, not measured: `{hint.setting}`. {hint.why}. Expected: {hint.effect}.{try_it}"
 
@@ -205,7 +208,7 @@ def _stress(results: Results) -> Section:
 
 
 def _history(results: Results, history: Sequence[LoadRow]) -> Section:
-    """Return what was measured before, and say if the gateway became slower than the version before."""
+    """Return what was measured before on this machine."""
     rows = saturations(history, results.curves[0].workload)
     earlier = [row for row in rows if row.run_id != results.run.id and row.hardware == (rows[-1].hardware)]
     if not earlier:

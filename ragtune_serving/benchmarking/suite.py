@@ -22,6 +22,7 @@ from ragtune_serving.benchmarking.comparing import (
     Plan,
     changed_pair,
     compare,
+    engine_device,
     gateway_over_default_vllm,
     gpu_share,
     new_run_id,
@@ -147,8 +148,9 @@ def _phases(names: Sequence[str]) -> Sequence[str]:
 def _measure_alone(test: LoadTest, workloads: Sequence[Workload], results: Results, device: str) -> None:
     """Measure a single user, and a full engine, with where the time goes."""
     gateway = test.run.gateway
-    engine = gateway.settings.engine.backend == "vllm" and gateway.pid
-    machine = measured_machine(device, test.run.precision) if engine else None
+    # The machine that computes here is the one on which the engine computes only if both take the same device.
+    here = gateway.pid and engine_device(gateway.settings) == device
+    machine = measured_machine(device, test.run.precision) if here else None
     for workload in workloads:
         before = gateway.metrics()
         results.scenarios.append(test.alone(workload))
@@ -171,8 +173,9 @@ def _compare(
     if wish.running:
         results.left_out.append("Comparisons: a gateway that somebody else started cannot be given other settings.")
         return
-    pairs = applied([row for row in history if row.hardware == hardware()], settings)
-    tried = wish.changes or ([] if wish.vllm_defaults else worth_trying(settings, results.breakdowns, device))
+    asked = bool(wish.changes or wish.vllm_defaults)
+    pairs = [] if asked else applied([row for row in history if row.hardware == hardware()], settings)
+    tried = wish.changes if asked else worth_trying(settings, results.breakdowns, device)
     changes = [(change, changed_pair(settings, change)) for change in tried]
     if not (pairs or changes or wish.vllm_defaults):
         results.left_out.append("Comparisons: no setting is worth trying on this machine.")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Measure the gateway under load, and find out what to change.", no_args_is_help=True)
 _VLLM_DEFAULTS = "vllm-defaults"
 """The word with which the present settings are compared with vLLM's own."""
+_SECTION = "\n## "
 WORK_LOADS = "stream, questions, chat or long; may be repeated"
 Questions = Annotated[Path | None, typer.Option(help="a file with a question per line; default: own questions")]
 Rounds = Annotated[int, typer.Option(min=2, help="rounds of each comparison")]
@@ -135,7 +136,7 @@ def _show(folder: Path, markdown: bool) -> None:
     text = (folder / MARKDOWN_NAME).read_text()
     if not markdown:
         out.print(f"{folder / HTML_NAME}")
-        text = text.partition("\n## Where the time goes")[0].strip()
+        text = _SECTION.join(text.split(_SECTION)[:2]).strip()  # the head, and what to do next
     out.print(text)
 
 
