@@ -25,6 +25,8 @@ from ragtune_assets.feedback import enough_new_feedback, enough_new_reviews
 from ragtune_assets.knowledge import changed_sources
 from ragtune_assets.resources import build_resources
 
+MODULES = (knowledge, dataset, model, compression, evaluation, speed, release, feedback, report, experiments)
+"""Every module with assets, in the order in which they build on each other."""
 _INDEX_KINDS = {"lance": "lancedb", "elasticsearch": "elasticsearch"}
 """Name and icon of a back end in Dagster, by its name in the settings."""
 
@@ -44,9 +46,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             kinds=spec.kinds | stored_in.get(spec.key.to_user_string(), set()),
         )
 
-    assets: Any = dg.load_assets_from_modules(
-        [knowledge, dataset, model, compression, evaluation, speed, release, feedback, report, experiments]
-    )
+    assets: Any = dg.load_assets_from_modules(MODULES)
     return dg.Definitions(
         assets=dg.map_asset_specs(with_settings, assets),
         sensors=[enough_new_feedback, enough_new_reviews, changed_sources, dead_runs, keep_up()],

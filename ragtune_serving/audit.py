@@ -99,7 +99,10 @@ def record_command(home: Path, action: str, target: str) -> None:
 
 
 class Audited:
-    """Adds every change by a key, and every attempt that its role does not allow, at the end of the request."""
+    """Adds every change by a key, and every attempt that its role does not allow.
+
+    The entry is written before the end of the response is sent: who has the answer finds the entry.
+    """
 
     def __init__(self, app: ASGIApp, log: AuditLog) -> None:
         self._app, self._log = app, log
@@ -109,7 +112,27 @@ class Audited:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        actor, status, request_id = Actor(), 0, ""
+        actor, status, request_id, is_written = Actor(), 0, "", False
+
+        def write() -> None:
+            nonlocal is_written
+            is_change = scope["method"] not in _READING and not scope["path"].rstrip("/").endswith(_ASKING)
+            if is_written or not actor.name or not (is_change or status == _FORBIDDEN):
+                return
+            is_written = True
+            self._log.add(
+                Entry(
+                    at=now(),
+                    actor=actor.name,
+                    role=actor.role,
+                    via="console" if scope["path"].startswith("/console") else "http",
+                    action=f"{scope['method']} {scope['path']}",
+                    target=actor.target,
+                    status=status,
+                    address=(scope.get("client") or ("",))[0],
+                    request_id=request_id,
+                )
+            )
 
         async def send_and_look(message: Message) -> None:
             nonlocal status, request_id
@@ -117,23 +140,11 @@ class Audited:
                 status = message["status"]
                 headers = {name.lower(): value for name, value in message.get("headers", [])}
                 request_id = headers.get(b"x-request-id", b"").decode("latin-1")
+            elif not message.get("more_body"):
+                write()
             await send(message)
 
         try:
             await self._app({**scope, _ACTOR: actor}, receive, send_and_look)
         finally:
-            is_change = scope["method"] not in _READING and not scope["path"].rstrip("/").endswith(_ASKING)
-            if actor.name and (is_change or status == _FORBIDDEN):
-                self._log.add(
-                    Entry(
-                        at=now(),
-                        actor=actor.name,
-                        role=actor.role,
-                        via="console" if scope["path"].startswith("/console") else "http",
-                        action=f"{scope['method']} {scope['path']}",
-                        target=actor.target,
-                        status=status,
-                        address=(scope.get("client") or ("",))[0],
-                        request_id=request_id,
-                    )
-                )
+            write()

@@ -27,6 +27,8 @@ RUN = """mutation ($assets: [AssetKeyInput!]!) {
     ... on InvalidSubsetError { message }
     ... on RunConfigValidationInvalid { errors { message } } } }"""
 ASSETS = "{ assetNodes { assetKey { path } } }"
+LOCATIONS = """{ workspaceOrError { ... on Workspace { locationEntries {
+  loadStatus locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
 RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }"
 
 
@@ -87,6 +89,14 @@ def ask(settings: Settings) -> Iterator[Callable[..., dict[str, Any]]]:
             stop(process, patience=120)
 
 
+def is_loaded(ask: Callable[..., dict[str, Any]]) -> bool:
+    """Tell whether the assets are there; fail with the error of a code location that could not be loaded."""
+    for entry in ask(LOCATIONS)["workspaceOrError"]["locationEntries"]:
+        error = entry["locationOrLoadError"]
+        assert not error or error["__typename"] != "PythonError", error["message"]
+    return bool(ask(ASSETS)["assetNodes"])
+
+
 def wait_for(condition: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + SECONDS
     while not condition():
@@ -97,7 +107,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 @pytest.mark.graph
 def test_the_pages_of_dagster_build_an_asset_and_the_daemon_lets_a_sensor_fire(settings, ask):
     assert ask("{ shouldShowNux }") == {"shouldShowNux": False}, "nobody is invited to a newsletter"
-    wait_for(lambda: ask(ASSETS)["assetNodes"], "the code location")
+    wait_for(lambda: is_loaded(ask), "the code location")
     launched = ask(RUN, assets=[{"path": ["raw_documents"]}, {"path": ["existing_pairs"]}])["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
 

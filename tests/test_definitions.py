@@ -10,20 +10,9 @@ import pytest
 
 from ragtune.records import ArtifactRef, Score
 from ragtune.settings import load_settings
-from ragtune_assets import (
-    compression,
-    dataset,
-    evaluation,
-    experiments,
-    feedback,
-    knowledge,
-    model,
-    release,
-    report,
-    speed,
-)
+from ragtune_assets import model
 from ragtune_assets.asset import _SOURCE
-from ragtune_assets.definitions import build_definitions
+from ragtune_assets.definitions import MODULES, build_definitions
 from ragtune_assets.display import curve, histogram, materialized, score_bars, table
 from ragtune_assets.pages import REPORTS, release_page
 from tests.support.releases import manifest
@@ -76,9 +65,7 @@ def test_no_asset_reads_what_lies_downstream_of_it(tmp_path):
     assert deps["quality_report"] == deps["qa_dataset"]
 
 
-@pytest.mark.parametrize(
-    "module", [knowledge, dataset, model, compression, evaluation, speed, release, feedback, report, experiments]
-)
+@pytest.mark.parametrize("module", MODULES)
 def test_the_body_of_an_asset_has_at_most_15_lines(module):
     for node in ast.parse(Path(module.__file__).read_text()).body:
         decorators = [ast.unparse(decorator) for decorator in getattr(node, "decorator_list", [])]

@@ -18,7 +18,7 @@ from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.warehouse import Warehouse
-from ragtune_assets import dataset, evaluation, feedback, knowledge, model, release, report, speed
+from ragtune_assets.definitions import MODULES
 from ragtune_assets.evaluation import gains
 from ragtune_assets.release import Release
 from ragtune_assets.report import (
@@ -149,7 +149,7 @@ def test_the_assets_write_a_page_that_dagster_and_mlflow_link_to(tmp_path, give_
         store.set_current(store.write_records(name, records))
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
-            dg.load_assets_from_modules([knowledge, dataset, model, evaluation, speed, release, feedback, report]),
+            dg.load_assets_from_modules(MODULES),
             selection=["judgements", "answer_ratings", "candidate_report"],
             instance=instance,
             resources={**build_resources(settings), "evidence": WordEvidence()},

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -249,15 +250,9 @@ def test_conversations_that_share_a_prompt_are_learnt_as_if_each_were_alone(
         assert dropped == 0
         trainer = trainer_for(tiny, rows, changed(dropout=dropout), tmp_path)
         trainer.sparse = sparse
-        model = trainer.model.float().train()
-        torch.manual_seed(0)
-        for name, weight in sorted(model.named_parameters()):
-            if "lora_" in name:
-                torch.nn.init.normal_(weight, std=0.1)
-        loss = trainer.compute_loss(model, trainer.data_collator([asdict(row) for row in rows]))
-        loss.backward()
-        losses.append(float(loss.detach()))
-        gradients.append(torch.cat([p.grad.flatten() for n, p in sorted(model.named_parameters()) if p.requires_grad]))
+        loss, gradient = loss_and_gradient(trainer, rows)
+        losses.append(loss)
+        gradients.append(gradient)
         tokens.append(trainer.counts)
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-3)
@@ -275,15 +270,9 @@ def test_packed_conversations_are_learnt_as_if_each_had_a_row(tiny: Path, tmp_pa
         rows, _ = tokenize(load_tokenizer(tiny), examples, 1024)
         rows = pack(rows, 400) if packing else rows
         trainer = trainer_for(tiny, rows, SETTINGS, tmp_path)
-        model = trainer.model.float().train()
-        torch.manual_seed(0)
-        for name, weight in sorted(model.named_parameters()):
-            if "lora_" in name:
-                torch.nn.init.normal_(weight, std=0.1)
-        loss = trainer.compute_loss(model, trainer.data_collator([asdict(row) for row in rows]))
-        loss.backward()
-        losses.append(float(loss.detach()))
-        gradients.append(torch.cat([p.grad.flatten() for n, p in sorted(model.named_parameters()) if p.requires_grad]))
+        loss, gradient = loss_and_gradient(trainer, rows)
+        losses.append(loss)
+        gradients.append(gradient)
         counts.append(trainer.counts)
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-3)
@@ -300,6 +289,21 @@ def test_packing_keeps_every_token_and_nearly_the_order(tiny: Path) -> None:
     assert sum(row.conversations for row in packed) == 150
     assert {place // 64 for place in packed[0].examples} == {0}
     assert len(packed) < 0.6 * len(rows)
+
+
+def loss_and_gradient(trainer: Any, rows: Sequence[Any]) -> tuple[float, Any]:
+    """Return the loss of one batch and the gradient of its adapter, whose weights are the same for every trainer."""
+    import torch
+
+    model = trainer.model.float().train()
+    torch.manual_seed(0)
+    for name, weight in sorted(model.named_parameters()):
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    loss = trainer.compute_loss(model, trainer.data_collator([asdict(row) for row in rows]))
+    loss.backward()
+    gradients = [p.grad.flatten() for _, p in sorted(model.named_parameters()) if p.requires_grad]
+    return float(loss.detach()), torch.cat(gradients)
 
 
 def trainer_for(base: Path, rows: list[Tokenized], settings: TrainingSettings, folder: Path) -> Any:

@@ -11,18 +11,7 @@ from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.records import ArtifactRef, SplitItem
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore
-from ragtune_assets import (
-    compression,
-    dataset,
-    evaluation,
-    experiments,
-    feedback,
-    knowledge,
-    model,
-    release,
-    report,
-    speed,
-)
+from ragtune_assets.definitions import MODULES
 from ragtune_assets.materialize import materialize
 from ragtune_assets.resources import build_resources
 from tests.support.answering_fakes import ListRetriever, WordEvidence
@@ -30,9 +19,7 @@ from tests.support.api_pages import articles, chunk, shop
 from tests.support.counting_embedder import CountingEmbedder
 from tests.support.tiny_llama import make_tiny_llama
 
-ASSETS = dg.load_assets_from_modules(
-    [knowledge, dataset, model, compression, evaluation, speed, release, feedback, report, experiments]
-)
+ASSETS = dg.load_assets_from_modules(MODULES)
 TRAINING = {
     "minutes": 5,
     "max_steps": 12,
