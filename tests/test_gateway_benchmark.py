@@ -22,7 +22,7 @@ from ragtune_serving.cli import app
 from tests.support.paced_upstream import NAME, paced_upstream
 from tests.support.served_gateway import ServedGateway, index_documents
 
-FAST, SLOW = 0.1, 2.0
+FAST, SLOW = 0.1, 0.8
 """Seconds of an answer. They differ so much because tests share their machine."""
 QUESTIONS = [f"What does part {number} of the cart do?" for number in range(40)]
 
@@ -53,7 +53,7 @@ def home(tmp_path, monkeypatch, upstreams):
         "engine": {"backend": "openai", "url": upstreams["middle"].url, "model": NAME},
         "answer": {"quotations": False, "refused_share": 0.0},
         "gateway": {"max_requests": 6},
-        "load": {"seconds": 3.0, "first_token_ms": 1900.0, "answer_ms": 1900.0, "price_per_hour": 3.6},
+        "load": {"seconds": 2.0, "first_token_ms": 1900.0, "answer_ms": 1900.0, "price_per_hour": 3.6},
     }
     (tmp_path / "ragtune.yaml").write_text(yaml.safe_dump(settings))
     (tmp_path / "home").mkdir()
@@ -190,7 +190,7 @@ def test_a_killed_engine_comes_back_and_the_report_says_where_its_time_goes(tmp_
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("RAGTUNE_LOAD__SECONDS", "6")
+    monkeypatch.setenv("RAGTUNE_LOAD__SECONDS", "3")
     (tmp_path / "home").mkdir()
     index_documents(tmp_path / "home")
     settings = load_settings()

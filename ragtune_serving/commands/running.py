@@ -69,10 +69,19 @@ def up(host: Host = "", port: Port = -1) -> None:
     err.print(f"Gateway    {gateway}/v1  (API: {gateway}/docs, key: {settings.home}/keys/client.key)")
     err.print(f"Logs       {settings.home}/logs")
     err.print(how_to_stop("all of them"))
+    prepare_platform(settings)
+    supervise(platform_programs(settings))
+
+
+def prepare_platform(settings: Settings) -> None:
+    """Create the databases of MLflow and Dagster, and close the runs of dead processes.
+
+    Two programs that start at the same time over a new home would both create them, and one would fail. Raises
+    typer.Exit if Dagster's cannot be opened; the reason is printed.
+    """
     make_portable(settings.tracking_url)
     if code := run_in_foreground([sys.executable, "-m", "ragtune_assets.dead_runs"]):
         raise typer.Exit(code)
-    supervise(platform_programs(settings))
 
 
 def platform_programs(settings: Settings) -> list[Program]:
