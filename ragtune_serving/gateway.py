@@ -34,6 +34,7 @@ from ragtune_serving.console.app import with_console
 from ragtune_serving.deployment import Deployment, Engines, Needed, Publisher
 from ragtune_serving.experiment_control import ExperimentControl
 from ragtune_serving.experiment_traffic import ExperimentTraffic
+from ragtune_serving.feedback_tokens import FeedbackTokens
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.guard import Guard, with_cors
 from ragtune_serving.keys import KeyStore
@@ -126,6 +127,7 @@ def services_over(
         started=time.time(),
         reviews=ReviewDesk(settings),
         experiments=ExperimentControl(settings, traffic.store, shadowing.store, log, registry),
+        tokens=FeedbackTokens(settings.home / "keys"),
         studies=StudyDesk(settings),
     )
 
@@ -210,7 +212,7 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
             if tracer is not None:
                 await asyncio.to_thread(tracer.close)
 
-    guarded = Guard(build_api(services, lifespan), keys)
+    guarded = Guard(build_api(services, lifespan), keys, services.tokens)
     observed = RequestContexts(guarded, *observers)
     console = with_console(with_cors(observed, gateway.cors_origins), observed, services, settings, keys)
     return Audited(console, AuditLog(settings.home))

@@ -8,6 +8,8 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ragtune_serving.audit import actor_of
+from ragtune_serving.feedback_tokens import HEADER as FEEDBACK_TOKEN
+from ragtune_serving.feedback_tokens import FeedbackTokens
 from ragtune_serving.keys import ROLES, KeyStore, allows, bearer
 from ragtune_serving.problems import problem
 from ragtune_serving.request_context import HEADER as REQUEST_ID
@@ -28,11 +30,14 @@ _RATE_HEADERS = tuple(
 class Guard:
     """Refuses requests without an accepted key, and bodies that are too large, before anything else reads them."""
 
-    def __init__(self, app: FastAPI, keys: KeyStore) -> None:
-        self.app, self.keys = app, keys
+    def __init__(self, app: FastAPI, keys: KeyStore, tokens: FeedbackTokens) -> None:
+        self.app, self.keys, self.tokens = app, keys, tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401, 403 or 413, or pass the request on with its key in `scope["ragtune_key"]`."""
+        """Answer 401, 403 or 413, or pass the request on with its key in `scope["ragtune_key"]`.
+
+        If a token takes the place of a key, `scope["ragtune_rates"]` is the only response that may be rated.
+        """
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
@@ -40,7 +45,12 @@ class Guard:
         scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         # The console has found the key by a session.
-        scope["ragtune_key"] = scope.get("ragtune_key") or self.keys.find(bearer(headers.get("authorization", "")))
+        sent = bearer(headers.get("authorization", ""))
+        scope["ragtune_key"] = scope.get("ragtune_key") or self.keys.find(sent)
+        if scope["ragtune_key"] is None and (scope["method"], scope["path"]) == ("POST", "/v1/feedback"):
+            permission = self.tokens.read(sent)
+            if permission is not None:
+                scope |= {"ragtune_key": permission.key, "ragtune_rates": permission.response_id}
         if scope["method"] == "OPTIONS":
             await self._options(scope)(scope, receive, send)
             return
@@ -93,5 +103,5 @@ def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
         allow_origins=list(origins),
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
-        expose_headers=["Retry-After", REQUEST_ID, *_RATE_HEADERS],
+        expose_headers=["Retry-After", REQUEST_ID, FEEDBACK_TOKEN, *_RATE_HEADERS],
     )

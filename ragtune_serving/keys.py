@@ -38,6 +38,8 @@ ROLES: dict[str, tuple[str, ...]] = {
     "admin": ("/",),
 }
 """{role: the beginnings of the paths that it may call}."""
+_FINGERPRINT = 32
+"""Hexadecimal digits of a key's hash in what is signed for it: 128 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,11 @@ class Key:
     def may_call(self, path: str) -> bool:
         """Return whether the key's role includes a path."""
         return allows(ROLES[self.role], path)
+
+    @property
+    def fingerprint(self) -> str:
+        """A part of the hash: enough to notice that a name got a new key."""
+        return self.sha256[:_FINGERPRINT]
 
     @property
     def expired(self) -> bool:
@@ -129,6 +136,11 @@ class KeyStore:
                 found = candidate
         return None if found is None or found.expired else found
 
+    def named(self, name: str, fingerprint: str) -> Key | None:
+        """Return the key of a name, or None if it is not accepted or has another fingerprint."""
+        key = next((key for key in self.all() if key.name == name), None)
+        return key if key and not key.expired and hmac.compare_digest(key.fingerprint, fingerprint) else None
+
     def user(self, key: str) -> str:
         """Return the name that the key belongs to, or "" if it is not accepted."""
         found = self.find(key)
@@ -187,3 +199,16 @@ def bearer(header: str) -> str:
 
 def _sha256(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def signing_secret(path: Path) -> bytes:
+    """Return the secret in a file of mode 600; create it if it is missing or empty."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "r+") as stream:
+        os.fchmod(stream.fileno(), 0o600)
+        secret = stream.read().strip()
+        if not secret:
+            secret = secrets.token_hex(32)
+            stream.write(secret + "\n")
+    return secret.encode()

@@ -1,6 +1,7 @@
 """The documented routes; the gateway has no others."""
 
 import time
+from collections import ChainMap
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,8 @@ from ragtune_serving.embedding_routes import add_embedding_route
 from ragtune_serving.exchange import new_response_id
 from ragtune_serving.experiment_control import ExperimentControl
 from ragtune_serving.experiment_routes import add_experiment_routes
+from ragtune_serving.feedback_tokens import HEADER as FEEDBACK_TOKEN
+from ragtune_serving.feedback_tokens import FeedbackTokens
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.ledgers import Ledger
 from ragtune_serving.limits import Limits
@@ -83,6 +86,7 @@ class Services:
     reviews: ReviewDesk
     studies: StudyDesk
     experiments: ExperimentControl
+    tokens: FeedbackTokens
 
 
 def routes(services: Services) -> APIRouter:
@@ -110,7 +114,8 @@ def _add_answering(router: APIRouter, services: Services) -> None:
         allowance = services.ledger.allowance(key.name, key.limits.over(services.limits))
         try:
             answer = services.chat.answer(body, response_id, key, allowance)
-            return await respond(request, body, response_id, answer, allowance.headers)
+            token = {FEEDBACK_TOKEN: services.tokens.sign(response_id, key)}
+            return await respond(request, body, response_id, answer, ChainMap(token, allowance.headers))
         except ClientGone:
             return Response(status_code=499)  # nobody reads it
 
@@ -146,7 +151,9 @@ def _add_feedback(router: APIRouter, services: Services) -> None:
     def feedback(body: FeedbackRequest, request: Request) -> FeedbackResponse | Response:
         if services.recorder.holds(body.response_id, _RECORD_SECONDS):
             raise FeedbackError("The response is not recorded yet.", fix="try again when the log can be written")
-        key = request.scope["ragtune_key"]
+        key, only = request.scope["ragtune_key"], request.scope.get("ragtune_rates", body.response_id)
+        if body.response_id != only:
+            return problem(403, f"This token is for the response {only} only.", "response_id")
         response = services.log.response(body.response_id)
         # Whether somebody else got such a response is none of the key's business.
         if response is None or (response.key not in ("", key.name) and key.role in _OWN_ONLY):

@@ -1,20 +1,16 @@
 """Sessions of the console: a signed cookie that stands for a key, for as long as that key is accepted."""
 
 import hmac
-import os
 import secrets
 from dataclasses import dataclass
-from pathlib import Path
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 from itsdangerous.signer import HMACAlgorithm
 
-from ragtune_serving.keys import Key, KeyStore
+from ragtune_serving.keys import Key, KeyStore, signing_secret
 
 SECONDS = 12 * 3600
 """After this time people sign in again. Chosen by hand: a working day."""
-_HASH_CHARACTERS = 32
-"""How much of a key's hash a cookie has: 128 bits, enough to notice that a name got a new key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +30,7 @@ class Sessions:
 
     def __init__(self, keys: KeyStore) -> None:
         self._keys = keys
-        self._secret = _secret(keys.folder / "console.secret")
+        self._secret = signing_secret(keys.folder / "console.secret")
         self._serializer = URLSafeTimedSerializer(self._secret, salt="ragtune console session")
         # Browsers send a cookie to every port of a host, so two gateways of one machine need two names.
         digest = hmac.digest(self._secret, b"ragtune console cookie name", "sha256").hex()
@@ -45,29 +41,16 @@ class Sessions:
         key = self._keys.find(key_text.strip())
         if key is None:
             return None
-        return self._serializer.dumps([key.name, key.sha256[:_HASH_CHARACTERS], secrets.token_hex(16)])
+        return self._serializer.dumps([key.name, key.fingerprint, secrets.token_hex(16)])
 
     def read(self, cookie: str) -> Session | None:
         """Return the session of a cookie, or None if it is forged, too old, or its key is no longer accepted."""
         try:
-            name, digest, nonce = self._serializer.loads(cookie, max_age=SECONDS)
+            name, fingerprint, nonce = self._serializer.loads(cookie, max_age=SECONDS)
         except BadData:
             return None
-        key = next((key for key in self._keys.all() if key.name == name), None)
-        if key is None or key.expired or not hmac.compare_digest(key.sha256[:_HASH_CHARACTERS], digest):
+        key = self._keys.named(name, fingerprint)
+        if key is None:
             return None
         token = HMACAlgorithm().get_signature(self._secret, f"ragtune console form {nonce}".encode())
         return Session(key, token.hex())
-
-
-def _secret(path: Path) -> bytes:
-    """Return the secret in a file of mode 600; create it if it is missing or empty."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    with os.fdopen(descriptor, "r+") as stream:
-        os.fchmod(stream.fileno(), 0o600)
-        secret = stream.read().strip()
-        if not secret:
-            secret = secrets.token_hex(32)
-            stream.write(secret + "\n")
-    return secret.encode()
