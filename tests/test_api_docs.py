@@ -13,7 +13,7 @@ from ragtune_serving.routes import Services, routes
 
 TEXT = Path(__file__).parents[1].joinpath("docs", "api.md").read_text()
 
-SERVICES = Services(None, None, None, None, None, None, None, Metrics(), 0.0, None, None, None)
+SERVICES = Services(None, None, None, None, None, None, None, Metrics(), 0.0, None, None, None, None)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from ragtune.settings import child_environment, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune_serving.api import build_api
 from ragtune_serving.cli import app
+from ragtune_serving.feedback_tokens import FeedbackTokens
 from ragtune_serving.guard import Guard
 from ragtune_serving.keys import KeyStore
 from ragtune_serving.metrics import Metrics
@@ -47,10 +48,10 @@ class Served:
         self.keys = KeyStore(home / "keys")
         self.desk = ReviewDesk(settings)
         nothing = [None] * 7
-        services = Services(*nothing, Metrics(), 0.0, self.desk, StudyDesk(settings), None)
+        services = Services(*nothing, Metrics(), 0.0, self.desk, StudyDesk(settings), None, None)
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        config = uvicorn.Config(Guard(build_api(services), self.keys), log_level="warning", ws="none")
+        config = uvicorn.Config(Guard(build_api(services), self.keys, FeedbackTokens(self.keys.folder)), log_level="warning", ws="none")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
         self.thread.start()

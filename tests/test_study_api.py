@@ -18,6 +18,7 @@ from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
 from ragtune_serving.api import build_api
 from ragtune_serving.cli import app
+from ragtune_serving.feedback_tokens import FeedbackTokens
 from ragtune_serving.guard import Guard
 from ragtune_serving.keys import KeyStore
 from ragtune_serving.metrics import Metrics
@@ -45,10 +46,10 @@ class Served:
     def __init__(self, home):
         self.desk = StudyDesk(load_settings({"home": home}))
         self.keys = KeyStore(home / "keys")
-        services = Services(None, None, None, None, None, None, None, Metrics(), 0.0, None, self.desk, None)
+        services = Services(None, None, None, None, None, None, None, Metrics(), 0.0, None, self.desk, None, None)
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/v1/studies"
-        config = uvicorn.Config(Guard(build_api(services), self.keys), log_level="warning", ws="none")
+        config = uvicorn.Config(Guard(build_api(services), self.keys, FeedbackTokens(self.keys.folder)), log_level="warning", ws="none")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
         self.thread.start()
