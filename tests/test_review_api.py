@@ -51,7 +51,8 @@ class Served:
         services = Services(*nothing, Metrics(), 0.0, self.desk, StudyDesk(settings), None, None)
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        config = uvicorn.Config(Guard(build_api(services), self.keys, FeedbackTokens(self.keys.folder)), log_level="warning", ws="none")
+        app = Guard(build_api(services), self.keys, FeedbackTokens(self.keys.folder))
+        config = uvicorn.Config(app, log_level="warning", ws="none")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
         self.thread.start()

@@ -49,7 +49,8 @@ class Served:
         services = Services(None, None, None, None, None, None, None, Metrics(), 0.0, None, self.desk, None, None)
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/v1/studies"
-        config = uvicorn.Config(Guard(build_api(services), self.keys, FeedbackTokens(self.keys.folder)), log_level="warning", ws="none")
+        app = Guard(build_api(services), self.keys, FeedbackTokens(self.keys.folder))
+        config = uvicorn.Config(app, log_level="warning", ws="none")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
         self.thread.start()
