@@ -14,7 +14,7 @@ from typing import Any
 
 from ragtune.answer.citations import cited_numbers, without_citations
 from ragtune.answer.decision import SUPPORTED_SHARE
-from ragtune.answer.evidence import Evidence
+from ragtune.answer.evidence import Evidence, supports_of
 from ragtune.records import Failure, Hit
 from ragtune.text.language import guess_language
 from ragtune.text.normal_form import normalize_for_search
@@ -32,8 +32,6 @@ cannot be replaced by a quotation."""
 _RELEVANT = 0.25
 """Part of the best unit's probability that the supporting unit needs for an answer to be about the question. Chosen by
 hand, not measured; benchmarks/questions/checks.py can."""
-_NEARLY_BEST = 0.15
-"""Units whose share of an answer's words is at most this much below the best may be meant as well. Chosen by hand."""
 _REPEATED_WORDS, _REPEATS = 5, 3
 """As many words in a row, that often, are a loop. Chosen by hand."""
 _LANGUAGE_WORDS = 8
@@ -96,7 +94,7 @@ def find_failures(
     """
     claims, names = claims_of(text), _names_of(passages)
     words = [content_words(item.unit.scored_text) for item in evidence]
-    supports = [_support(claim.text, question, evidence, words) for claim in claims]
+    supports = [supports_of(_said(claim.text, question), evidence, words) for claim in claims]
     found: dict[str, str] = {}
     for claim, units in zip(claims, supports, strict=True):
         for failure in _claim_failures(claim, units, question, passages, names):
@@ -141,25 +139,8 @@ def _schema_error(text: str, schema: Mapping[str, Any]) -> str:
 
 
 def _said(claim: str, question: str) -> frozenset[str]:
-    """Return the content words of a sentence that the question does not have, without a "yes" or "no" before it."""
+    """Return the content words that a sentence adds to the question, without a "yes" or "no" at its beginning."""
     return content_words(_YES_OR_NO.sub("", claim)) - content_words(question)
-
-
-def _support(
-    claim: str, question: str, evidence: Sequence[Evidence], unit_words: Sequence[frozenset[str]]
-) -> list[tuple[float, Evidence]]:
-    """Return the units that hold most of a claim's words, with their shares; the best first, nearly equal ones after.
-
-    Words of the question do not count, because every answer may repeat them. A claim without other words, such as
-    "Yes.", is supported by the unit that most probably answers the question. `unit_words` has the words of each unit.
-    """
-    words = _said(claim, question)
-    if not words:
-        return [(1.0, item) for item in evidence[:1]]
-    shares = [(len(words & unit) / len(words), item) for unit, item in zip(unit_words, evidence, strict=True)]
-    best = max((share for share, _ in shares), default=0.0)
-    # The sort is stable, so that of equal shares the more probable unit comes first.
-    return sorted((pair for pair in shares if pair[0] >= best - _NEARLY_BEST), key=lambda pair: -pair[0])
 
 
 def _claim_failures(
