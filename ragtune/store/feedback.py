@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 
-from ragtune.errors import FeedbackError, no_permission
+from ragtune.errors import FeedbackError
 from ragtune.records import Exposure, FeedbackEvent, ResponseRecord
 from ragtune.store.database import exclusive_transaction, open_database
 from ragtune.store.experiments import insert_exposures
@@ -79,17 +79,7 @@ class FeedbackLog:
     """Responses and verdicts in the database at a SQLAlchemy URL. The tables are created on first use."""
 
     def __init__(self, url: str) -> None:
-        try:
-            self._engine = open_database(url, _tables)
-        except PermissionError as error:
-            raise no_permission(error) from error
-        except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
-            raise FeedbackError(
-                f"The feedback log cannot be opened: {error}",
-                expected="a SQLAlchemy URL of SQLite or PostgreSQL",
-                fix="correct feedback.url (RAGTUNE_FEEDBACK__URL), or leave it empty for SQLite in the home; "
-                "PostgreSQL also needs the extra 'postgresql'",
-            ) from error
+        self._engine = open_database(url, _tables, "feedback log", FeedbackError)
 
     def record_response(self, response: ResponseRecord) -> None:
         """Add a response of the gateway."""
