@@ -61,7 +61,7 @@ class Key:
 
     @property
     def expired(self) -> bool:
-        """Return whether the key's time is over."""
+        """Whether the key is past its `expires_at`; a key without one never expires."""
         return bool(self.expires_at) and datetime.fromisoformat(self.expires_at) <= datetime.now(UTC)
 
 
@@ -101,7 +101,7 @@ class KeyStore:
             return self._create(name, role, expires_at, limits or Limits(), filter_ or {})
 
     def revoke(self, name: str) -> None:
-        """Accept the key of this name no longer; raise SettingsError if there is none."""
+        """Stop accepting the key of this name; raise SettingsError if there is none."""
         with self._locked():
             keys = self.all()
             if name not in {key.name for key in keys}:

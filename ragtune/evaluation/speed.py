@@ -56,7 +56,7 @@ class Difference:
         return extent(self.low, self.high)
 
     def verdict(self, metric: Metric, floor: float) -> Verdict:
-        """Return what may be said of the difference: it must exclude zero and pass the noise floor."""
+        """Return "no difference" unless the interval excludes zero and the difference exceeds the noise floor."""
         if self.low <= 0 <= self.high or _growth(self.change) <= floor:
             return "no difference"
         return "better" if (self.change > 0) == metric.more_is_better else "worse"
@@ -261,7 +261,7 @@ def _engine_rows(measured: Mapping[str, Sequence[BenchmarkRow]], arms: Mapping[s
 def _last(
     live: Sequence[BenchmarkRow], candidate: Sequence[BenchmarkRow], value: Callable[[BenchmarkRow], float]
 ) -> tuple[float, float]:
-    """Return a value that only grows, after the last round."""
+    """Return the largest values of both; a value that only grows is largest in the last round."""
     return float(max(map(value, live))), float(max(map(value, candidate)))
 
 

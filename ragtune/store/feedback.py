@@ -226,7 +226,7 @@ class FeedbackLog:
             return int(connection.execute(sa.select(sa.func.count()).select_from(_responses)).scalar_one())
 
     def activity(self, since: str, limit: int) -> list[Activity]:
-        """Return the newest responses after a time (UTC, ISO 8601), at most `limit`, oldest first."""
+        """Return the newest responses given at or after a time (UTC, ISO 8601), at most `limit`, oldest first."""
         columns = [_responses.c[field.name] for field in fields(Activity)]
         query = sa.select(*columns).where(_responses.c.created_at >= since)
         with self._engine.connect() as connection:
