@@ -122,17 +122,17 @@ class KeyStore:
     def find(self, key: str) -> Key | None:
         """Return what is stored of a key, or None if it is not accepted."""
         digest = _sha256(key)
-        found = None
+        match = None
         # Every hash is compared, so the time does not depend on which one matches.
         for candidate in self.all():
             if hmac.compare_digest(candidate.sha256, digest):
-                found = candidate
-        return None if found is None or found.expired else found
+                match = candidate
+        return None if match is None or match.expired else match
 
     def user(self, key: str) -> str:
         """Return the name that the key belongs to, or "" if it is not accepted."""
-        found = self.find(key)
-        return found.name if found else ""
+        match = self.find(key)
+        return match.name if match else ""
 
     def _create(self, name: str, role: str, expires_at: str, limits: Limits, filter_: Mapping[str, str]) -> str:
         key = f"rt-{secrets.token_urlsafe(32)}"

@@ -95,19 +95,19 @@ def find_failures(
     claims, names = claims_of(text), _names_of(passages)
     words = [content_words(item.unit.scored_text) for item in evidence]
     supports = [supports_of(_said(claim.text, question), evidence, words) for claim in claims]
-    found: dict[str, str] = {}
+    details: dict[str, str] = {}
     for claim, units in zip(claims, supports, strict=True):
         for failure in _claim_failures(claim, units, question, passages, names):
-            found.setdefault(failure.reason, failure.detail)
+            details.setdefault(failure.reason, failure.detail)
     relevance = max((units[0][1].probability for units in supports if units), default=0.0)
     if claims and evidence and relevance < _RELEVANT * evidence[0].probability:
-        found["relevance"] = "It is about something else than the question."
+        details["relevance"] = "It is about something else than the question."
     if repeated := _repetition(claims):
-        found["repetition"] = f"It says again and again: {repeated}"
+        details["repetition"] = f"It says again and again: {repeated}"
     if language := _foreign_language(" ".join(claim.text for claim in claims), question, passages):
-        found["language"] = f"It is written in another language ({language})."
+        details["language"] = f"It is written in another language ({language})."
     least = min((units[0][0] if units else 0.0 for units in supports), default=1.0)
-    return least, tuple(Failure(reason, detail) for reason, detail in found.items())
+    return least, tuple(Failure(reason, detail) for reason, detail in details.items())
 
 
 def format_failures(text: str, finish_reason: str, schema: Mapping[str, Any] | None) -> tuple[Failure, ...]:
@@ -212,17 +212,17 @@ def _names_of(passages: Sequence[Hit]) -> frozenset[str] | None:
     if any(hit.chunk.language == "de" for hit in passages):
         return None
     texts = [hit.chunk.text for hit in passages]
-    inside = [
+    words_inside = [
         word for text in texts for start, end in sentence_spans(text) for word in _WORD.findall(text[start:end])[1:]
     ]
-    return frozenset(word.lower() for word in inside if word[0].isupper())
+    return frozenset(word.lower() for word in words_inside if word[0].isupper())
 
 
-def _names_in(claim: str, known: frozenset[str]) -> set[str]:
+def _names_in(claim: str, known_names: frozenset[str]) -> set[str]:
     """Return the capitalised words of a sentence, in lower case; the first one only if it is a known name."""
     words = enumerate(_WORD.findall(claim))
     capitalised = [(place, word) for place, word in words if word[0].isupper() and len(word) > 1]
-    return {_bare(word) for place, word in capitalised if place or word.lower() in known}
+    return {_bare(word) for place, word in capitalised if place or word.lower() in known_names}
 
 
 def _lower_words(text: str) -> set[str]:

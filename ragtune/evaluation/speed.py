@@ -242,8 +242,8 @@ def _engine_rows(measured: Mapping[str, Sequence[BenchmarkRow]], arms: Mapping[s
     for metric, value in ENGINE_METRICS.items():
         before, after, itself = ([value(row) for row in series] for series in (live, candidate, again))
         floor = difference(before, itself).extent
-        found = difference([(a + b) / 2 for a, b in zip(before, itself, strict=True)], after)
-        rows.append((metric, found, floor))
+        change = difference([(a + b) / 2 for a, b in zip(before, itself, strict=True)], after)
+        rows.append((metric, change, floor))
     sizes: list[tuple[Metric, float, float, float]] = [
         (Metric("peak memory", "bytes", False), *_last(live, candidate, lambda r: r.peak_memory_bytes), MEMORY_FLOOR),
         (Metric("size of the weights", "bytes", False), *_last(live, candidate, lambda r: r.model_bytes), 0.0),
@@ -255,7 +255,7 @@ def _engine_rows(measured: Mapping[str, Sequence[BenchmarkRow]], arms: Mapping[s
         run_id=first.run_id, before=names["live"], after=names["candidate"], model_version=names["candidate"]
     )
     workload = f"{first.concurrency} at once"
-    return [comparison.row(workload, metric, found, floor, first.measured_at) for metric, found, floor in rows]
+    return [comparison.row(workload, metric, change, floor, first.measured_at) for metric, change, floor in rows]
 
 
 def _last(

@@ -92,11 +92,11 @@ def count_words(text: str) -> Counter[str]:
 def audit(path: str, raw: bytes, reading: Reading) -> tuple[int, tuple[str, ...]]:
     """Return how many words a file has, and all those that are neither in the reading nor left out by it."""
     source = count_words(_source_text(path, raw))
-    found = count_words(reading.text)
-    lost = source - found - count_words(reading.title)
+    in_reading = count_words(reading.text)
+    lost = source - in_reading - count_words(reading.title)
     if lost and path.lower().endswith(".pdf"):
         for way in _WAYS_TO_SET_DIGITS:
-            lost -= count_words(way(reading.text)) - found
+            lost -= count_words(way(reading.text)) - in_reading
     for part in reading.left_out:
         if not lost:
             break

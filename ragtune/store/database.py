@@ -76,7 +76,7 @@ def _missing_columns(bind: sa.Engine | sa.Connection, tables: sa.MetaData) -> li
         column
         for table in tables.sorted_tables
         for column in table.columns
-        if column.name not in {found["name"] for found in stored.get_columns(table.name)}
+        if column.name not in {existing["name"] for existing in stored.get_columns(table.name)}
     ]
 
 

@@ -108,13 +108,13 @@ class FeedbackLog:
 
     def responses(self, response_ids: Sequence[str]) -> dict[str, ResponseRecord]:
         """Return the recorded responses among these ids, by id."""
-        found = {}
+        records = {}
         with self._engine.connect() as connection:
             for first in range(0, len(response_ids), _IDS_PER_QUERY):
                 ids = response_ids[first : first + _IDS_PER_QUERY]
                 for row in connection.execute(sa.select(_responses).where(_responses.c.id.in_(ids))).mappings():
-                    found[row["id"]] = ResponseRecord(**_with_tuples(row))
-        return found
+                    records[row["id"]] = ResponseRecord(**_with_tuples(row))
+        return records
 
     def newest_responses(self, limit: int) -> list[ResponseRecord]:
         """Return the newest recorded responses, the newest first."""

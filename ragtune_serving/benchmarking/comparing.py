@@ -37,7 +37,6 @@ from ragtune_serving.benchmarking.gateways import (
 )
 from ragtune_serving.benchmarking.generator import (
     PATIENCE_SECONDS,
-    Request,
     Sample,
     run_load,
     run_one_by_one,
@@ -152,8 +151,8 @@ def compare(before: Gateway, after: Gateway, plan: Plan, pair: Pair, floors: Flo
     )
     for workload in plan.workloads:
         for gateway in (before, after):
-            asked = bodies(workload, plan.questions, plan.seed)
-            run_one_by_one(gateway.target, [next(asked) for _ in range(_WARM_UP)])
+            warm_up = bodies(workload, plan.questions, plan.seed)
+            run_one_by_one(gateway.target, [next(warm_up) for _ in range(_WARM_UP)])
         rounds: tuple[list[Round], list[Round]] = ([], [])
         requests = [bodies(workload, plan.questions, plan.seed + 1) for _ in range(2)]
         for number in range(plan.rounds):
@@ -162,10 +161,10 @@ def compare(before: Gateway, after: Gateway, plan: Plan, pair: Pair, floors: Flo
             for side in order:
                 gateway = (before, after)[side]
                 rounds[side].append(_round(gateway, requests[side], plan.rate, level.seconds, plan.seed + number))
-        found = {
+        changes = {
             metric: difference(*([value(one) for one in side] for side in rounds)) for metric, value in metrics.items()
         }
-        for metric, change in found.items():
+        for metric, change in changes.items():
             floor = floors.get((workload.name, metric.name), 0.0)
             predicted = _predicted(pair, metric, workload.name)
             rows.append(comparison.row(workload.name, metric, change, floor, _now(), predicted))
@@ -174,10 +173,10 @@ def compare(before: Gateway, after: Gateway, plan: Plan, pair: Pair, floors: Flo
     return rows
 
 
-def _round(gateway: Gateway, asked: Iterator[Mapping[str, object]], rate: float, seconds: float, seed: int) -> Round:
-    loaded: list[Request] = steady(asked, rate, seconds, seed)
-    steadily = run_load(gateway.target, loaded)
-    return Round(steadily, run_load(gateway.target, due(asked, [0.0] * BURST)), seconds)
+def _round(gateway: Gateway, requests: Iterator[Mapping[str, object]], rate: float, seconds: float, seed: int) -> Round:
+    steady_samples = run_load(gateway.target, steady(requests, rate, seconds, seed))
+    burst_samples = run_load(gateway.target, due(requests, [0.0] * BURST))
+    return Round(steady_samples, burst_samples, seconds)
 
 
 def _memory(before: Gateway, after: Gateway) -> Difference | None:
