@@ -61,9 +61,10 @@ class Round:
     seconds: float
 
     def latency(self, percent: float, first: bool = False) -> float:
-        """Return a percentile of the latency under the steady load in milliseconds, or of that of the first text.
+        """Return a percentile of the latency under the steady load in milliseconds.
 
-        A missing answer counts as the longest wait.
+        It is the time until the whole answer, or with `first` until its first text. A missing answer counts as the
+        longest wait.
         """
         seconds = [
             (sample.first if first else sample.total) if sample.answered else PATIENCE_SECONDS for sample in self.steady
