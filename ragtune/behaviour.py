@@ -45,7 +45,7 @@ _CORE = __name__.partition(".")[0]
 
 
 def behaviour_sha256(*parts: object) -> str:
-    """Return the hash of what these functions, classes, modules and data files do."""
+    """Return a hash of functions, classes, modules and data files, and of all that they refer to."""
     return SourceCode().sha256(*parts)
 
 
@@ -78,7 +78,7 @@ class SourceCode:
         self._edited = {name: _Module(name, text, _module(name).folder) for name, text in edits.items()}
 
     def sha256(self, *parts: object) -> str:
-        """Return the hash of the parts and of all that they refer to."""
+        """Return a hash of the parts and of all that they refer to."""
         digests = {file_sha256(part) for part in parts if isinstance(part, Path)}
         for definitions in self.definitions(*parts).values():
             digests |= {definition.digest for definition in definitions}

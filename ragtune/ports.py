@@ -144,7 +144,7 @@ class EvidenceModel(ABC):
     """Says how likely it is that a text answers a question: the only score of support in the product.
 
     The probability of a text depends on the question and on this text alone, not on its neighbours or their order.
-    `name` names the model with its weights: what is kept of its results is kept under this name.
+    `name` identifies the model with its weights; stored results of the model carry this name.
     """
 
     name: str

@@ -578,7 +578,7 @@ class FeedbackEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exposure:
-    """A request of a unit (a user or a conversation) of an experiment, and the arm that the unit is assigned to.
+    """One request in an experiment, and the arm to which its unit (a user or a conversation) is assigned.
 
     `arm` is 0 for the control; `shares` are the shares of all arms at that time. `failure` is "" if the arm's model
     answered, `replaced` if another model answered because it could not, `failed` if nobody answered, and `left` if the

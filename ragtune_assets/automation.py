@@ -36,7 +36,8 @@ class AncestorsAreFresh(dg.AutomationCondition[dg.AssetKey]):
 class FailedAWhileAgo(dg.AutomationCondition[dg.AssetKey]):
     """True if the asset is still stale after runs that failed, and the pause after the last of them is over.
 
-    Dagster itself asks once for each change, so without it one failure would end the updates until the next change.
+    Dagster itself requests one run for each change. Without this condition, an asset whose run failed would stay stale
+    until the next change.
     """
 
     @property

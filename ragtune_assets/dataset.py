@@ -1,4 +1,4 @@
-"""From passages and feedback to questions and answers that are checked and split."""
+"""Assets that turn passages and feedback into questions and answers, and check and split them."""
 
 import json
 from collections import Counter

@@ -56,7 +56,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
 
 
 def back_end_kinds(settings: Settings) -> dict[str, set[str]]:
-    """Return the kind that each asset behind an exchangeable back end gets from the one in use."""
+    """Return {asset: kinds} of the assets whose back end the settings choose, as in `{"search_index": {"lancedb"}}`."""
     database = {settings.feedback_url.partition(":")[0].partition("+")[0]}
     index = {_INDEX_KINDS[settings.index.backend]}
     return {"search_index": index, "feedback_events": database, "review_decisions": database}

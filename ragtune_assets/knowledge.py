@@ -1,4 +1,4 @@
-"""From sources to a searchable index."""
+"""Assets that turn sources into a searchable index."""
 
 import hashlib
 import json

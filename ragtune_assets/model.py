@@ -1,4 +1,4 @@
-"""From a pretrained model to a fine-tuned one that is small enough to serve."""
+"""Assets that turn a pretrained model into a fine-tuned one that is small enough to serve."""
 
 import json
 import shutil

@@ -198,7 +198,7 @@ def quality_page(results: Sequence[ExpectationResult], data_docs: ArtifactRef) -
 
 
 def expectations_table(results: Sequence[ExpectationResult]) -> dg.MarkdownMetadataValue:
-    """Return one row per expectation."""
+    """Return a table with one row per expectation."""
     rows = [("pass" if r.success else "FAIL", r.name, r.observed, r.expected) for r in results]
     return table(["verdict", "expectation", "observed", "expected"], rows)
 
@@ -347,7 +347,7 @@ def report_page(page: Path) -> Page:
 
 
 def benchmark_table(rows: Sequence[BenchmarkRow]) -> dg.MarkdownMetadataValue:
-    """Return one line per load."""
+    """Return a table with one row per load; latencies are in milliseconds."""
     header = ["model", "precision", "at once", "p50 ms", "p95 ms", "first token ms", "tokens/s", "GiB", "errors", "run"]
     cells = [
         (
@@ -368,7 +368,7 @@ def benchmark_table(rows: Sequence[BenchmarkRow]) -> dg.MarkdownMetadataValue:
 
 
 def speed_table(rows: Sequence[SpeedRow]) -> dg.MarkdownMetadataValue:
-    """Return one line per difference."""
+    """Return a table with one row per difference."""
     header = ["of", "against", "work load", "metric", "before", "after", "change", "95% interval", "floor", "verdict"]
     cells = [
         (

@@ -81,7 +81,7 @@ class AuditLog:
             logger.error("the audit log cannot be written: %s: %s", error, line.strip())
 
     def entries(self) -> Iterator[Entry]:
-        """Yield all entries, the oldest first; a line that was cut off by a full disk is left out."""
+        """Yield all entries, oldest first. A damaged line, such as one that a full disk cut off, is skipped."""
         if not self._file.is_file():
             return
         with self._file.open(encoding="utf-8", errors="replace") as lines:
@@ -93,7 +93,7 @@ class AuditLog:
 
 
 def record_command(home: Path, action: str, target: str) -> None:
-    """Add what a command of this machine's user changed."""
+    """Add an entry for a change that a command made; the actor is the user of this machine."""
     entry = Entry(at=now(), actor=getpass.getuser(), role="", via="command", action=action, target=target)
     AuditLog(home).add(entry)
 
@@ -108,7 +108,7 @@ class Audited:
         self._app, self._log = app, log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; the apps behind fill in who sends it."""
+        """Pass the request on; the apps that it reaches fill in who sends it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -68,7 +68,7 @@ class Key:
 
     @property
     def expired(self) -> bool:
-        """Return whether the key's time is over."""
+        """Whether the key is past its `expires_at`; a key without one never expires."""
         return bool(self.expires_at) and datetime.fromisoformat(self.expires_at) <= datetime.now(UTC)
 
 
@@ -108,7 +108,7 @@ class KeyStore:
             return self._create(name, role, expires_at, limits or Limits(), filter_ or {})
 
     def revoke(self, name: str) -> None:
-        """Accept the key of this name no longer; raise SettingsError if there is none."""
+        """Stop accepting the key of this name; raise SettingsError if there is none."""
         with self._locked():
             keys = self.all()
             if name not in {key.name for key in keys}:
@@ -129,12 +129,12 @@ class KeyStore:
     def find(self, key: str) -> Key | None:
         """Return what is stored of a key, or None if it is not accepted."""
         digest = _sha256(key)
-        found = None
+        match = None
         # Every hash is compared, so the time does not depend on which one matches.
         for candidate in self.all():
             if hmac.compare_digest(candidate.sha256, digest):
-                found = candidate
-        return None if found is None or found.expired else found
+                match = candidate
+        return None if match is None or match.expired else match
 
     def named(self, name: str, fingerprint: str) -> Key | None:
         """Return the key of a name, or None if it is not accepted or has another fingerprint."""
@@ -143,8 +143,8 @@ class KeyStore:
 
     def user(self, key: str) -> str:
         """Return the name that the key belongs to, or "" if it is not accepted."""
-        found = self.find(key)
-        return found.name if found else ""
+        match = self.find(key)
+        return match.name if match else ""
 
     def _create(self, name: str, role: str, expires_at: str, limits: Limits, filter_: Mapping[str, str]) -> str:
         key = f"rt-{secrets.token_urlsafe(32)}"

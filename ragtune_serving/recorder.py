@@ -1,4 +1,4 @@
-"""Writes responses to the feedback log behind the answers, so that a slow or full disk delays and fails no answer."""
+"""Writes responses to the feedback log in a background thread, so that no answer waits for a slow or full disk."""
 
 import logging
 import threading
@@ -52,7 +52,7 @@ class ResponseRecorder:
 
     @property
     def pending(self) -> int:
-        """Return the number of responses that are not written yet."""
+        """The number of responses that are not written yet."""
         return len(self._pending)
 
     def add(self, record: ResponseRecord | None, exposure: Exposure | None = None) -> None:
@@ -68,7 +68,7 @@ class ResponseRecorder:
             self._changed.notify_all()
 
     def holds(self, response_id: str, wait: float) -> bool:
-        """Wait up to `wait` seconds until a response is written; return whether it still is not."""
+        """Wait up to `wait` seconds until a response is written; return whether this recorder still holds it."""
         with self._changed:
             return not self._changed.wait_for(lambda: all(entry.id != response_id for entry in self._pending), wait)
 

@@ -89,12 +89,12 @@ class MemoryCache(ResponseCache):
         self._answers[key] = text
 
     async def close(self) -> None:
-        """Forget everything."""
+        """Drop all answers."""
         self._answers.clear()
 
     @property
     def bytes_used(self) -> int:
-        """Return the size of all that is kept."""
+        """The size of all answers in bytes."""
         return int(self._answers.currsize)
 
     def __len__(self) -> int:
@@ -173,7 +173,7 @@ class AnswerKeys:
         """Return the key of one answer.
 
         Args:
-            model: the model that answers; the identity of its folder counts, because a version can be made again.
+            model: the model that answers. Its folder's inode and time of change count, because it may be rebuilt.
             index_state: see `SearchIndex.state`.
             request: what the request asks for, as JSON values.
         """

@@ -10,7 +10,7 @@ from ragtune_serving.routing import Piece
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of a request; the times are those of `perf_counter`."""
+    """A part of a request; its times are in seconds, as `time.perf_counter` counts them."""
 
     name: str
     started: float
@@ -35,7 +35,7 @@ class Times:
         self.stages.append(Stage(name, started, time.perf_counter()))
 
     def add_preparation(self, started: float, retrieval_seconds: float) -> None:
-        """Add the search and the prompt, which are made in one go that ends now."""
+        """Add the search and the prompt as two stages; the prompt ends now."""
         found = started + retrieval_seconds
         if retrieval_seconds:
             self.stages.append(Stage("retrieval", started, found))

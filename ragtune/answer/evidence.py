@@ -5,7 +5,7 @@ is shown with a refusal. The probabilities come from an `EvidenceModel`; docs/de
 well it works.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from ragtune.answer.citations import without_citations
@@ -16,6 +16,8 @@ from ragtune.text.words import content_words
 
 MOST_CLOSEST = 3
 """Passages that are shown with a refusal. Chosen by hand, not measured."""
+_NEARLY_BEST = 0.15
+"""Units whose share of an answer's words is at most this much below the best may be meant as well. Chosen by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +51,32 @@ def support_of(
 ) -> tuple[float, Evidence | None]:
     """Return the largest share of the text's content words that one unit holds, and the most probable such unit.
 
-    Words of the question do not count, because every answer may repeat them. A text without other words, such as
-    "Yes.", is supported by the best unit. `language` says which words carry no meaning.
+    Words of the question do not count, because every answer may repeat them. `language` says which words carry no
+    meaning. Returns (0.0, None) without evidence.
     """
-    if not evidence:
-        return 0.0, None
     words = content_words(without_citations(text), language) - content_words(question, language)
+    unit_words = [content_words(item.unit.scored_text, language) for item in evidence]
+    return next(iter(supports_of(words, evidence, unit_words)), (0.0, None))
+
+
+def supports_of(
+    words: Set[str], evidence: Sequence[Evidence], unit_words: Sequence[Set[str]]
+) -> list[tuple[float, Evidence]]:
+    """Return the units that hold most of these words, with their shares: the best first, nearly equal ones after it.
+
+    No words at all, as in the answer "Yes.", are supported by the most probable unit.
+
+    Args:
+        words: what an answer says in addition to the question.
+        evidence: the units, the most probable first.
+        unit_words: the content words of each unit.
+    """
     if not words:
-        return 1.0, evidence[0]
-    shares = [len(words & content_words(item.unit.scored_text, language)) / len(words) for item in evidence]
-    best = max(range(len(evidence)), key=lambda place: (shares[place], -place))
-    return shares[best], evidence[best]
+        return [(1.0, item) for item in evidence[:1]]
+    shares = [(len(words & unit) / len(words), item) for unit, item in zip(unit_words, evidence, strict=True)]
+    best = max((share for share, _ in shares), default=0.0)
+    # The sort is stable, so that of equal shares the more probable unit comes first.
+    return sorted((pair for pair in shares if pair[0] >= best - _NEARLY_BEST), key=lambda pair: -pair[0])
 
 
 def closest_passages(evidence: Sequence[Evidence], passages: Sequence[Hit]) -> tuple[ClosestPassage, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ragtune.answer.citations import cited_numbers, without_citations
 from ragtune.answer.decision import SUPPORTED_SHARE
-from ragtune.answer.evidence import Evidence
+from ragtune.answer.evidence import Evidence, supports_of
 from ragtune.records import Failure, Hit
 from ragtune.text.language import guess_language
 from ragtune.text.normal_form import normalize_for_search
@@ -32,8 +32,6 @@ cannot be replaced by a quotation."""
 _RELEVANT = 0.25
 """Part of the best unit's probability that the supporting unit needs for an answer to be about the question. Chosen by
 hand, not measured; benchmarks/questions/checks.py can."""
-_NEARLY_BEST = 0.15
-"""Units whose share of an answer's words is at most this much below the best may be meant as well. Chosen by hand."""
 _REPEATED_WORDS, _REPEATS = 5, 3
 """As many words in a row, that often, are a loop. Chosen by hand."""
 _LANGUAGE_WORDS = 8
@@ -96,20 +94,20 @@ def find_failures(
     """
     claims, names = claims_of(text), _names_of(passages)
     words = [content_words(item.unit.scored_text) for item in evidence]
-    supports = [_support(claim.text, question, evidence, words) for claim in claims]
-    found: dict[str, str] = {}
+    supports = [supports_of(_said(claim.text, question), evidence, words) for claim in claims]
+    details: dict[str, str] = {}
     for claim, units in zip(claims, supports, strict=True):
         for failure in _claim_failures(claim, units, question, passages, names):
-            found.setdefault(failure.reason, failure.detail)
+            details.setdefault(failure.reason, failure.detail)
     relevance = max((units[0][1].probability for units in supports if units), default=0.0)
     if claims and evidence and relevance < _RELEVANT * evidence[0].probability:
-        found["relevance"] = "It is about something else than the question."
+        details["relevance"] = "It is about something else than the question."
     if repeated := _repetition(claims):
-        found["repetition"] = f"It says again and again: {repeated}"
+        details["repetition"] = f"It says again and again: {repeated}"
     if language := _foreign_language(" ".join(claim.text for claim in claims), question, passages):
-        found["language"] = f"It is written in another language ({language})."
+        details["language"] = f"It is written in another language ({language})."
     least = min((units[0][0] if units else 0.0 for units in supports), default=1.0)
-    return least, tuple(Failure(reason, detail) for reason, detail in found.items())
+    return least, tuple(Failure(reason, detail) for reason, detail in details.items())
 
 
 def format_failures(text: str, finish_reason: str, schema: Mapping[str, Any] | None) -> tuple[Failure, ...]:
@@ -141,25 +139,8 @@ def _schema_error(text: str, schema: Mapping[str, Any]) -> str:
 
 
 def _said(claim: str, question: str) -> frozenset[str]:
-    """Return the content words of a sentence that the question does not have, without a "yes" or "no" before it."""
+    """Return the content words that a sentence adds to the question, without a "yes" or "no" at its beginning."""
     return content_words(_YES_OR_NO.sub("", claim)) - content_words(question)
-
-
-def _support(
-    claim: str, question: str, evidence: Sequence[Evidence], unit_words: Sequence[frozenset[str]]
-) -> list[tuple[float, Evidence]]:
-    """Return the units that hold most of a claim's words, with their shares; the best first, nearly equal ones after.
-
-    Words of the question do not count, because every answer may repeat them. A claim without other words, such as
-    "Yes.", is supported by the unit that most probably answers the question. `unit_words` has the words of each unit.
-    """
-    words = _said(claim, question)
-    if not words:
-        return [(1.0, item) for item in evidence[:1]]
-    shares = [(len(words & unit) / len(words), item) for unit, item in zip(unit_words, evidence, strict=True)]
-    best = max((share for share, _ in shares), default=0.0)
-    # The sort is stable, so that of equal shares the more probable unit comes first.
-    return sorted((pair for pair in shares if pair[0] >= best - _NEARLY_BEST), key=lambda pair: -pair[0])
 
 
 def _claim_failures(
@@ -231,17 +212,17 @@ def _names_of(passages: Sequence[Hit]) -> frozenset[str] | None:
     if any(hit.chunk.language == "de" for hit in passages):
         return None
     texts = [hit.chunk.text for hit in passages]
-    inside = [
+    words_inside = [
         word for text in texts for start, end in sentence_spans(text) for word in _WORD.findall(text[start:end])[1:]
     ]
-    return frozenset(word.lower() for word in inside if word[0].isupper())
+    return frozenset(word.lower() for word in words_inside if word[0].isupper())
 
 
-def _names_in(claim: str, known: frozenset[str]) -> set[str]:
+def _names_in(claim: str, known_names: frozenset[str]) -> set[str]:
     """Return the capitalised words of a sentence, in lower case; the first one only if it is a known name."""
     words = enumerate(_WORD.findall(claim))
     capitalised = [(place, word) for place, word in words if word[0].isupper() and len(word) > 1]
-    return {_bare(word) for place, word in capitalised if place or word.lower() in known}
+    return {_bare(word) for place, word in capitalised if place or word.lower() in known_names}
 
 
 def _lower_words(text: str) -> set[str]:

@@ -13,7 +13,7 @@ _LONG_WORD = 10
 
 
 def has_example(text: str, pack: LanguagePack = ENGLISH) -> bool:
-    """Return whether a text says that it gives an example."""
+    """Return whether a text introduces an example, as with "for example", in the words of the language pack."""
     return pack.introduces_example.search(text) is not None
 
 
@@ -29,7 +29,7 @@ def term_share(text: str) -> float:
 
 
 def unmet_controls(text: str, controls: Controls, missing: frozenset[str], pack: LanguagePack) -> Iterator[str]:
-    """Yield a warning for each dial and switch that asks for something that an answer does not have.
+    """Yield a warning for each dial and switch whose request the answer does not meet.
 
     `missing` names the controls for which the passages had no sentence.
     """

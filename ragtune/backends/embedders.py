@@ -23,7 +23,7 @@ class Prefixes:
     passage: str = ""
 
     def name_of(self, model: str) -> str:
-        """Return the name under which an index knows the model; other prefixes give other vectors."""
+        """Return the embedder's name for the index. It includes the prefixes, because they change the vectors."""
         return f"{model} ({self.question!r}, {self.passage!r})" if self.question or self.passage else model
 
 

@@ -166,8 +166,9 @@ class VllmEngine(Engine):
             # Pinning would reserve a core for vLLM's scheduler, which is half of a small machine.
             VLLM_CPU_OMP_THREADS_BIND="nobind",
             OMP_NUM_THREADS=str(threads),
-            # If the model runs in a second process, vLLM's scheduler spins during every forward pass, on a core that
-            # the model needs. On a CPU one process does both.
+            # vLLM's HTTP server always has an EngineCore process next to it, with the scheduler. By default a CPU's
+            # model runs in a third one, and the scheduler spins during every forward pass, on a core that the model
+            # needs. With 0 the model runs in the EngineCore.
             VLLM_ENABLE_V1_MULTIPROCESSING="0" if self.device == "cpu" else "1",
             HF_HUB_OFFLINE="1",
             TRANSFORMERS_OFFLINE="1",

@@ -50,14 +50,14 @@ def split_pairs(
         members[cluster_of[document.id]].append(document.id)
     split_of: dict[str, Split] = {}
     new_clusters = []
-    for name, cluster in members.items():
+    for cluster_id, cluster in members.items():
         earlier_splits = {pinned[document] for document in cluster if document in pinned}
         if not earlier_splits:
             new_clusters.append(cluster)
         elif len(earlier_splits) == 1:
             split_of.update(dict.fromkeys(cluster, earlier_splits.pop()))
         else:
-            mixed = [document for document in documents if cluster_of[document.id] == name]
+            mixed = [document for document in documents if cluster_of[document.id] == cluster_id]
             split_of.update(_split_mixed_cluster(mixed, pinned, settings, links))
     shares = [*_share_out(new_clusters, documents, pairs, settings, seed)]
     for new_cluster, split in _without_empty_splits(shares, pairs, split_of, seed):
@@ -100,13 +100,13 @@ def _share_out(
     shares["train"] = 1.0 - sum(shares.values())
 
     def sort_key(cluster: Sequence[str]) -> tuple[str, int, float]:
-        largest = max(cluster, key=lambda name: (pair_counts[name], draw(seed, "anchor", name)))
-        return topics[largest], -sum(pair_counts[name] for name in cluster), draw(seed, "row", largest)
+        largest = max(cluster, key=lambda document: (pair_counts[document], draw(seed, "anchor", document)))
+        return topics[largest], -sum(pair_counts[document] for document in cluster), draw(seed, "row", largest)
 
     # Pairs that each split lacks so far to have its share.
     missing = dict.fromkeys(shares, 0.0)
     for number, cluster in enumerate(sorted(new_clusters, key=sort_key)):
-        size = max(sum(pair_counts[name] for name in cluster), 1)
+        size = max(sum(pair_counts[document] for document in cluster), 1)
         if number == 0:
             point, ends = draw(seed, "first", min(cluster)), zip(shares, accumulate(shares.values()), strict=True)
             missing[next((split for split, end in ends if point < end), "train")] = float(size)
@@ -127,7 +127,7 @@ def _without_empty_splits(
     shared, result = {split_of.get(pair.document_id) for pair in pairs}, list(shares)
 
     def size(cluster: Sequence[str]) -> tuple[int, float]:
-        return sum(pair_counts[name] for name in cluster), draw(seed, "fill", min(cluster))
+        return sum(pair_counts[document] for document in cluster), draw(seed, "fill", min(cluster))
 
     def donors() -> list[int]:
         return [n for n, (cluster, split) in enumerate(result) if split == "train" and size(cluster)[0]]
@@ -148,8 +148,8 @@ def _split_mixed_cluster(
 ) -> dict[str, Split]:
     """Return {document id: split} for a cluster whose documents were in several splits before.
 
-    Neighbours are near duplicates and documents joined by `links`. A new document joins the split of its neighbours,
-    or is left out if they are in two splits. A held-out document with a neighbour in train is left out, too.
+    Neighbours are near duplicates and documents joined by `links`. A held-out document with a neighbour in train is
+    left out. A new document joins the split of its neighbours, or is left out if they are in two splits or in none.
     """
     ids = {document.id for document in documents}
     near_texts = near_pairs([document.text for document in documents], settings.jaccard)
@@ -158,13 +158,18 @@ def _split_mixed_cluster(
         if a in ids and b in ids:
             neighbours[a].add(b)
             neighbours[b].add(a)
-    split_of = {name: pinned[name] for name in ids if name in pinned}
-    trained = {name for name, split in split_of.items() if split == "train"}
-    split_of = {name: split for name, split in split_of.items() if split == "train" or not neighbours[name] & trained}
-    waiting = sorted(ids - set(pinned))
+    trained = {document_id for document_id in ids if pinned.get(document_id) == "train"}
+    split_of = {
+        document_id: pinned[document_id]
+        for document_id in ids & pinned.keys()
+        if document_id in trained or not neighbours[document_id] & trained
+    }
+    waiting = sorted(ids - pinned.keys())
     while waiting:
-        nearby = {name: {split_of[other] for other in neighbours[name] if other in split_of} for name in waiting}
-        joining = next((name for name in waiting if len(nearby[name]) == 1), "")
+        nearby = {
+            document_id: {split_of[n] for n in neighbours[document_id] if n in split_of} for document_id in waiting
+        }
+        joining = next((document_id for document_id in waiting if len(nearby[document_id]) == 1), "")
         if not joining:
             break
         split_of[joining] = nearby[joining].pop()
@@ -187,9 +192,9 @@ def leaks(
     for item in items:
         splits[item.pair.document_id].add(item.split)
     sentences = []
-    for document_id, names in splits.items():
-        if "train" in names and len(names) > 1:
-            sentences.append(f"document {document_id} is in {' and '.join(sorted(names))}")
+    for document_id, own_splits in splits.items():
+        if "train" in own_splits and len(own_splits) > 1:
+            sentences.append(f"document {document_id} is in {' and '.join(sorted(own_splits))}")
     with_pairs = [document for document in documents if document.id in splits]
     for i, j in near_pairs([document.text for document in with_pairs], jaccard):
         a, b = with_pairs[i], with_pairs[j]

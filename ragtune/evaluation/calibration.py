@@ -31,7 +31,7 @@ _SAMPLES = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confusion:
-    """How often judge and people say yes and no."""
+    """Counts of rated answers: both the judge and people say yes, only the judge does, only people do, neither does."""
 
     both_yes: int
     judge_yes: int

@@ -76,13 +76,13 @@ class GateEntry:
 def decide(
     live: GateEntry, candidate: GateEntry, settings: EvaluationSettings, seed: int, refusals: int = 0
 ) -> GateDecision:
-    """Return whether the candidate is promoted: if the one-sided lower bound of its gain is above 0.
+    """Return whether the candidate is promoted, with the numbers behind the decision.
 
-    People's questions decide alone if there are at least `settings.people_items` of them; the gain on each origin is
-    reported apart. `low` and `high` of the decision are one-sided bounds at the level of a look each. A candidate whose
-    upper bound (at `settings.alpha`) is below 0 on the out-of-domain questions is refused, whatever it gained. So is
-    every candidate after `settings.gate_looks` refusals. Raises DatasetError if the two models answered different
-    questions, SettingsError for an unknown metric.
+    Its gain needs a one-sided lower bound above 0 and a p-value of at most the alpha of one look, which is also the
+    level of `low` and `high`. It is refused, whatever it gained, if the upper bound (at `settings.alpha`) of its gain
+    on the out-of-domain questions is below 0, or after `settings.gate_looks` refusals. People's questions decide
+    alone if there are at least `settings.people_items` of them; the gain on each origin is reported as well. Raises
+    DatasetError if the two models answered different questions, SettingsError for an unknown metric.
 
     Args:
         live: the model that is served.
@@ -242,8 +242,13 @@ def smallest_detectable_gain(standard_error: float, n: int, alpha: float, power:
 def sign_flip_p_value(sums: "Floats", seed: int, samples: int) -> float:
     """Return the share of random sign patterns whose total is at least as large as the observed one.
 
-    This is Fisher's randomisation test. It is exact up to `EXACT_UP_TO` non-zero differences and sampled above; it
+    This is Fisher's randomisation test. It is exact for up to `EXACT_UP_TO` non-zero sums and sampled for more; it
     returns 1.0 if nothing differs.
+
+    Args:
+        sums: the sum of the differences of each document, shape (documents,).
+        seed: seed of the sampled patterns.
+        samples: number of sampled patterns.
     """
     import numpy as np
 
@@ -279,7 +284,7 @@ def _reason(gain: PairedGain, elsewhere: PairedGain | None, alpha: float) -> str
 
 
 def _budget(refusals: int, left: float, settings: EvaluationSettings) -> str:
-    """Return how much of alpha is used up, in a sentence."""
+    """Return a sentence about the refusals so far and the alpha that is left."""
     if refusals >= settings.gate_looks:
         return (
             f"It is refused in any case: {refusals} candidates were refused on these questions, and no alpha is left. "
@@ -298,7 +303,7 @@ def _bounds(means: "Floats", alpha: float) -> tuple[float, float]:
 def _differences(
     before: Sequence[ScoredAnswer], after: Sequence[ScoredAnswer], metric: str
 ) -> tuple[list[float], list[str]]:
-    """Return the difference per question to which the metric applies, and the question's document."""
+    """Return the difference on each question that the metric applies to, and the question's document or group."""
     if metric not in METRICS:
         raise SettingsError(f"There is no metric '{metric}'.", f"one of {', '.join(METRICS)}", "set evaluation.metric")
     old = {answer.pair_id: answer for answer in before}

@@ -53,7 +53,7 @@ def exact_match(expected: str, answer: str) -> float:
 
 
 def holds_answer(pair: QAPair, document_id: str, chunk_id: str, text: str) -> bool:
-    """Return whether a passage is a right one: the pair's chunk, or another that contains the answer.
+    """Return whether a passage answers the pair's question: it is the pair's chunk, or it contains the answer.
 
     A passage of another document counts only if the answer is a whole sentence: a short answer such as `bool` or `5`
     occurs everywhere.

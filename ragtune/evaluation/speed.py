@@ -56,7 +56,7 @@ class Difference:
         return extent(self.low, self.high)
 
     def verdict(self, metric: Metric, floor: float) -> Verdict:
-        """Return what may be said of the difference: it must exclude zero and pass the noise floor."""
+        """Return "no difference" unless the interval excludes zero and the difference exceeds the noise floor."""
         if self.low <= 0 <= self.high or _growth(self.change) <= floor:
             return "no difference"
         return "better" if (self.change > 0) == metric.more_is_better else "worse"
@@ -94,6 +94,54 @@ def difference(before: Sequence[float], after: Sequence[float]) -> Difference:
         change = high = math.inf if means[1] else 0.0
         low = high if rounds > 1 and min(after) > 0 else 0.0
     return Difference(before=means[0], after=means[1], change=change, low=low, high=high, rounds=rounds)
+
+
+def exact_difference(before: float, after: float, rounds: int) -> Difference:
+    """Return the difference of two values that do not vary from round to round: the interval is a point.
+
+    The relative difference is 0 if `before` is 0.
+    """
+    change = after / before - 1 if before else 0.0
+    return Difference(before=before, after=after, change=change, low=change, high=change, rounds=rounds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What the rows of a comparison have in common; `SpeedRow` explains the fields."""
+
+    run_id: str
+    before: str
+    after: str
+    model_version: str
+    settings: str = "{}"
+    former: str = "{}"
+
+    def row(
+        self, workload: str, metric: Metric, difference: Difference, floor: float, measured_at: str, predicted: str = ""
+    ) -> SpeedRow:
+        """Return a difference as a row of the warehouse, with its verdict and this machine's hardware."""
+        return SpeedRow(
+            run_id=self.run_id,
+            measured_at=measured_at,
+            before=self.before,
+            after=self.after,
+            workload=workload,
+            metric=metric.name,
+            unit=metric.unit,
+            before_value=difference.before,
+            after_value=difference.after,
+            change=difference.change,
+            low=difference.low,
+            high=difference.high,
+            floor=floor,
+            rounds=difference.rounds,
+            verdict=difference.verdict(metric, floor),
+            settings=self.settings,
+            former=self.former,
+            predicted=predicted,
+            model_version=self.model_version,
+            hardware=hardware(),
+        )
 
 
 def _mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -194,53 +242,27 @@ def _engine_rows(measured: Mapping[str, Sequence[BenchmarkRow]], arms: Mapping[s
     for metric, value in ENGINE_METRICS.items():
         before, after, itself = ([value(row) for row in series] for series in (live, candidate, again))
         floor = difference(before, itself).extent
-        found = difference([(a + b) / 2 for a, b in zip(before, itself, strict=True)], after)
-        rows.append((metric, found, floor))
+        change = difference([(a + b) / 2 for a, b in zip(before, itself, strict=True)], after)
+        rows.append((metric, change, floor))
     sizes: list[tuple[Metric, float, float, float]] = [
         (Metric("peak memory", "bytes", False), *_last(live, candidate, lambda r: r.peak_memory_bytes), MEMORY_FLOOR),
         (Metric("size of the weights", "bytes", False), *_last(live, candidate, lambda r: r.model_bytes), 0.0),
     ]
     for metric, old, new, floor in sizes:
-        change = new / old - 1 if old else 0.0
-        found = Difference(before=old, after=new, change=change, low=change, high=change, rounds=len(live))
-        rows.append((metric, found, floor))
-    sides = names["live"], names["candidate"]
-    return [_speed_row(found, metric, floor, sides, live[0]) for metric, found, floor in rows]
+        rows.append((metric, exact_difference(old, new, rounds=len(live)), floor))
+    first = live[0]
+    comparison = Comparison(
+        run_id=first.run_id, before=names["live"], after=names["candidate"], model_version=names["candidate"]
+    )
+    workload = f"{first.concurrency} at once"
+    return [comparison.row(workload, metric, change, floor, first.measured_at) for metric, change, floor in rows]
 
 
 def _last(
     live: Sequence[BenchmarkRow], candidate: Sequence[BenchmarkRow], value: Callable[[BenchmarkRow], float]
 ) -> tuple[float, float]:
-    """Return a value that only grows, after the last round."""
+    """Return the largest values of both; a value that only grows is largest in the last round."""
     return float(max(map(value, live))), float(max(map(value, candidate)))
-
-
-def _speed_row(
-    found: Difference, metric: Metric, floor: float, names: tuple[str, str], origin: BenchmarkRow
-) -> SpeedRow:
-    """Return a difference between two models as a row of the warehouse; `origin` says when and how it was made."""
-    return SpeedRow(
-        run_id=origin.run_id,
-        measured_at=origin.measured_at,
-        before=names[0],
-        after=names[1],
-        workload=f"{origin.concurrency} at once",
-        metric=metric.name,
-        unit=metric.unit,
-        before_value=found.before,
-        after_value=found.after,
-        change=found.change,
-        low=found.low,
-        high=found.high,
-        floor=floor,
-        rounds=found.rounds,
-        verdict=found.verdict(metric, floor),
-        settings="{}",
-        former="{}",
-        predicted="",
-        model_version=names[1],
-        hardware=hardware(),
-    )
 
 
 def in_words(row: SpeedRow) -> str:

@@ -117,7 +117,10 @@ def bertscore_f1(expected: "Vectors", answer: "Vectors") -> float:
 
 
 def bleu_counts(answers: Sequence[ScoredAnswer]) -> "Floats":
-    """Return what BLEU adds up, shape (answers, 10): matches and totals of 1- to 4-grams, both lengths."""
+    """Return the counts of each answer that corpus BLEU adds up, shape (answers, 10).
+
+    Columns: the matching 1- to 4-grams, all 1- to 4-grams, the tokens of the answer and of the expected answer.
+    """
     import numpy as np
 
     rows = []

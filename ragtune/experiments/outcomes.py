@@ -112,9 +112,9 @@ METRICS = {metric.name: metric for metric in _METRICS}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """A response within an experiment; `outcomes` are the values that it got, with their times, oldest first.
+    """A request within an experiment; `outcomes` are the values that it got, with their times, oldest first.
 
-    `shares` are those of the control and of the candidate when the response was given.
+    `arm` is 0 for the control and 1 for the candidate; `shares` are those of both at the time of the request.
     """
 
     user: str
@@ -159,10 +159,14 @@ def observations(
     events: Sequence[FeedbackEvent],
     candidate: int = 1,
 ) -> list[Observation]:
-    """Return the requests of users of the control and of one candidate, oldest first, with their outcomes."""
-    verdicts: dict[str, list[FeedbackEvent]] = {}
+    """Return the requests of users of the control and of one candidate, oldest first, with their outcomes.
+
+    A metric of verdicts leaves out requests that the user's version did not answer. `candidate` is the number of the
+    candidate's arm; `Observation.arm` is 1 for it.
+    """
+    verdicts_by_response: dict[str, list[FeedbackEvent]] = {}
     for event in events:
-        verdicts.setdefault(event.response_id, []).append(event)
+        verdicts_by_response.setdefault(event.response_id, []).append(event)
     result = []
     for request in _requests(exposures, responses):
         exposure = request.exposure
@@ -173,8 +177,8 @@ def observations(
         if metric.value is not None:
             values = [(at + timedelta(seconds=metric.seconds_later), metric.value(request))]
         elif metric.verdict is not None and request.answer is not None:
-            own = verdicts.get(exposure.response_id, [])
-            values = [(datetime.fromisoformat(event.created_at), metric.verdict(event)) for event in own]
+            verdicts = verdicts_by_response.get(exposure.response_id, [])
+            values = [(datetime.fromisoformat(event.created_at), metric.verdict(event)) for event in verdicts]
         elif metric.verdict is not None:
             continue  # nobody can rate what the version did not answer
         result.append(
@@ -190,7 +194,7 @@ def observations(
 
 
 def _requests(exposures: Sequence[Exposure], responses: Mapping[str, ResponseRecord]) -> list[Request]:
-    """Return the requests, oldest first."""
+    """Return the requests of all arms, oldest first, each with the time until the next request of its user."""
     result: list[Request] = []
     next_of: dict[str, datetime] = {}
     for exposure in sorted(exposures, key=lambda exposure: (exposure.created_at, exposure.sequence), reverse=True):

@@ -13,22 +13,19 @@ from ragtune.store.report_rows import ExperimentDecision, ExperimentResult
 
 
 def all_results(store: ExperimentStore, log: FeedbackLog, at: datetime) -> list[ExperimentResult]:
-    """Return a row for every experiment, candidate and metric; a stopped experiment as its decision saw it."""
+    """Return a row for every experiment, candidate and metric; one with a decision as that decision saw it."""
     rows: list[ExperimentResult] = []
     for experiment in store.list():
-        stopped = experiment.stopped and "cut" in experiment.events[-1].content["decision"]
-        look = look_again(experiment, store, log) if stopped else look_now(experiment, store, log, at)
+        look = look_again(experiment, store, log) if _is_decided(experiment) else look_now(experiment, store, log, at)
         rows += _results(experiment, look)
     return rows
 
 
 def all_decisions(store: ExperimentStore, log: FeedbackLog) -> list[ExperimentDecision]:
-    """Return a row for every experiment that has ended, oldest first."""
+    """Return a row for every stopped experiment with a decision that can be replayed, in the order of their starts."""
     rows = []
-    for experiment in store.list():
+    for experiment in filter(_is_decided, store.list()):
         content = experiment.events[-1].content
-        if not experiment.stopped or "cut" not in content["decision"]:
-            continue
         recorded, again = replay_decision(experiment, store, log)
         advice = content["decision"].get("advice", {})
         rows.append(
@@ -44,6 +41,11 @@ def all_decisions(store: ExperimentStore, log: FeedbackLog) -> list[ExperimentDe
             )
         )
     return rows
+
+
+def _is_decided(experiment: Experiment) -> bool:
+    """Return whether the experiment was stopped, and its decision recorded which rows it saw: its `Cut`."""
+    return experiment.stopped and "cut" in experiment.events[-1].content["decision"]
 
 
 def _results(experiment: Experiment, look: Look) -> Sequence[ExperimentResult]:

@@ -92,11 +92,11 @@ def count_words(text: str) -> Counter[str]:
 def audit(path: str, raw: bytes, reading: Reading) -> tuple[int, tuple[str, ...]]:
     """Return how many words a file has, and all those that are neither in the reading nor left out by it."""
     source = count_words(_source_text(path, raw))
-    found = count_words(reading.text)
-    lost = source - found - count_words(reading.title)
+    in_reading = count_words(reading.text)
+    lost = source - in_reading - count_words(reading.title)
     if lost and path.lower().endswith(".pdf"):
         for way in _WAYS_TO_SET_DIGITS:
-            lost -= count_words(way(reading.text)) - found
+            lost -= count_words(way(reading.text)) - in_reading
     for part in reading.left_out:
         if not lost:
             break
@@ -199,31 +199,34 @@ def _role_words(role: re.Match[str]) -> str:
 
 
 def _notebook_text(raw: bytes) -> str:
-    return _raw_text(_ESCAPE.sub("", "\n".join(_strings(json.loads(decode(raw))["cells"]))).encode())
+    return _raw_text(_ESCAPE.sub("", "\n".join(_cell_texts(json.loads(decode(raw))["cells"]))).encode())
 
 
-def _strings(value: Any, name: str = "") -> Iterator[str]:
-    """Yield what the cells of a notebook say: `source`, `text`, and one of the forms in which an output is kept."""
+def _cell_texts(value: Any, key: str = "") -> Iterator[str]:
+    """Yield the words in the JSON of a notebook's cells: `source`, `text`, and one form of each output.
+
+    `key` is the key under which `value` stands in its object.
+    """
     if isinstance(value, str):
-        if name in ("source", "text", "text/plain", "text/markdown", "text/latex"):
+        if key in ("source", "text", "text/plain", "text/markdown", "text/latex"):
             yield value
-        elif name == "text/html":
+        elif key == "text/html":
             yield page_words(value)
     elif isinstance(value, list) and value and all(isinstance(part, str) for part in value):
-        yield from _strings("".join(value), name)
+        yield from _cell_texts("".join(value), key)
     elif isinstance(value, dict):
-        # An output says the same in several forms; those with words in them are in this order.
+        # An output has the same content in several forms. Only the first of these with words in it counts.
         forms = [
             form
             for form in ("text/markdown", "text/html", "text/latex", "text/plain")
-            if "".join(_strings(value.get(form), form)).strip()
+            if "".join(_cell_texts(value.get(form), form)).strip()
         ]
-        for key, part in value.items():
-            if key not in forms[1:]:
-                yield from _strings(part, key)
+        for name, part in value.items():
+            if name not in forms[1:]:
+                yield from _cell_texts(part, name)
     elif isinstance(value, list):
         for part in value:
-            yield from _strings(part, name)
+            yield from _cell_texts(part, key)
 
 
 def _web_page_text(raw: bytes) -> str:

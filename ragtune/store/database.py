@@ -8,20 +8,41 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
+from ragtune.errors import RagTuneError, no_permission
+
 _SQLITE = "sqlite:///"
 # The number of PostgreSQL's advisory lock is arbitrary; all our writers have to use the same one.
 _ALONE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(4823517)"}
 
 
-def open_database(url: str, tables: sa.MetaData) -> sa.Engine:
+def open_database(url: str, tables: sa.MetaData, name: str, error_type: type[RagTuneError]) -> sa.Engine:
     """Return an engine for a SQLAlchemy URL. Create the tables, and the folder of a SQLite file, if they are missing.
 
     A column that a table of an earlier version lacks is added; it needs a `server_default`.
 
+    Args:
+        url: `Settings.feedback_url`, in which all our logs are.
+        tables: the tables of one log.
+        name: the log, as an error names it.
+        error_type: raised if the URL is invalid, a driver is not installed or the server does not answer.
+
     Raises:
-        SQLAlchemyError: the URL is invalid or the server does not answer.
-        ImportError: the database's driver is not installed.
+        ResourceError: this user may not use the file.
     """
+    try:
+        return _open(url, tables)
+    except PermissionError as error:
+        raise no_permission(error) from error
+    except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
+        raise error_type(
+            f"The {name} cannot be opened: {error}",
+            expected="a SQLAlchemy URL of SQLite or PostgreSQL",
+            fix="correct feedback.url (RAGTUNE_FEEDBACK__URL), or leave it empty for SQLite in the home; "
+            "PostgreSQL also needs the extra 'postgresql'",
+        ) from error
+
+
+def _open(url: str, tables: sa.MetaData) -> sa.Engine:
     if (kind := sa.make_url(url).get_backend_name()) not in _ALONE:
         raise sa.exc.ArgumentError(f"{kind} is neither sqlite nor postgresql")
     if url.startswith(_SQLITE):
@@ -55,7 +76,7 @@ def _missing_columns(bind: sa.Engine | sa.Connection, tables: sa.MetaData) -> li
         column
         for table in tables.sorted_tables
         for column in table.columns
-        if column.name not in {found["name"] for found in stored.get_columns(table.name)}
+        if column.name not in {existing["name"] for existing in stored.get_columns(table.name)}
     ]
 
 

@@ -118,15 +118,7 @@ class ExperimentStore:
     """Experiments and exposures in the database at a SQLAlchemy URL. The tables are created on first use."""
 
     def __init__(self, url: str) -> None:
-        try:
-            self._engine = open_database(url, _tables)
-        except (sa.exc.SQLAlchemyError, ImportError) as error:
-            raise ExperimentError(
-                f"The log of experiments cannot be opened: {error}",
-                expected="a SQLAlchemy URL of SQLite or PostgreSQL",
-                fix="correct feedback.url (RAGTUNE_FEEDBACK__URL), or leave it empty for SQLite in the home; "
-                "PostgreSQL also needs the extra 'postgresql'",
-            ) from error
+        self._engine = open_database(url, _tables, "log of experiments", ExperimentError)
 
     def start(self, name: str, design: ExperimentDesign, ramp: float) -> Experiment:
         """Start an experiment and return it. An empty salt is drawn.

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 
-from ragtune.errors import FeedbackError, no_permission
+from ragtune.errors import FeedbackError
 from ragtune.records import Exposure, FeedbackEvent, ResponseRecord
 from ragtune.store.database import exclusive_transaction, open_database
 from ragtune.store.experiments import insert_exposures
@@ -79,17 +79,7 @@ class FeedbackLog:
     """Responses and verdicts in the database at a SQLAlchemy URL. The tables are created on first use."""
 
     def __init__(self, url: str) -> None:
-        try:
-            self._engine = open_database(url, _tables)
-        except PermissionError as error:
-            raise no_permission(error) from error
-        except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
-            raise FeedbackError(
-                f"The feedback log cannot be opened: {error}",
-                expected="a SQLAlchemy URL of SQLite or PostgreSQL",
-                fix="correct feedback.url (RAGTUNE_FEEDBACK__URL), or leave it empty for SQLite in the home; "
-                "PostgreSQL also needs the extra 'postgresql'",
-            ) from error
+        self._engine = open_database(url, _tables, "feedback log", FeedbackError)
 
     def record_response(self, response: ResponseRecord) -> None:
         """Add a response of the gateway."""
@@ -118,13 +108,13 @@ class FeedbackLog:
 
     def responses(self, response_ids: Sequence[str]) -> dict[str, ResponseRecord]:
         """Return the recorded responses among these ids, by id."""
-        found = {}
+        records = {}
         with self._engine.connect() as connection:
             for first in range(0, len(response_ids), _IDS_PER_QUERY):
                 ids = response_ids[first : first + _IDS_PER_QUERY]
                 for row in connection.execute(sa.select(_responses).where(_responses.c.id.in_(ids))).mappings():
-                    found[row["id"]] = ResponseRecord(**_with_tuples(row))
-        return found
+                    records[row["id"]] = ResponseRecord(**_with_tuples(row))
+        return records
 
     def newest_responses(self, limit: int) -> list[ResponseRecord]:
         """Return the newest recorded responses, the newest first."""
@@ -236,7 +226,7 @@ class FeedbackLog:
             return int(connection.execute(sa.select(sa.func.count()).select_from(_responses)).scalar_one())
 
     def activity(self, since: str, limit: int) -> list[Activity]:
-        """Return the newest responses after a time (UTC, ISO 8601), at most `limit`, oldest first."""
+        """Return the newest responses given at or after a time (UTC, ISO 8601), at most `limit`, oldest first."""
         columns = [_responses.c[field.name] for field in fields(Activity)]
         query = sa.select(*columns).where(_responses.c.created_at >= since)
         with self._engine.connect() as connection:

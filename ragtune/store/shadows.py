@@ -126,14 +126,7 @@ class ShadowStore:
     """Shadow deployments and their pairs in the database at a SQLAlchemy URL. Tables are created on first use."""
 
     def __init__(self, url: str) -> None:
-        try:
-            self._engine = open_database(url, _tables)
-        except (sa.exc.SQLAlchemyError, ImportError) as error:
-            raise ExperimentError(
-                f"The log of shadow deployments cannot be opened: {error}",
-                expected="a SQLAlchemy URL of SQLite or PostgreSQL",
-                fix="correct feedback.url (RAGTUNE_FEEDBACK__URL), or leave it empty for SQLite in the home",
-            ) from error
+        self._engine = open_database(url, _tables, "log of shadow deployments", ExperimentError)
 
     def start(self, name: str, design: ShadowDesign) -> Shadow:
         """Start to mirror; raise ExperimentError if the name is taken or another shadow deployment runs."""

@@ -91,7 +91,7 @@ _WAIT_SECONDS = 30.0
 
 
 class Warehouse:
-    """Tables of all numbers, named in `_TABLES` with `answers` in addition; views of the newest rows."""
+    """The tables in `_TABLES` and the table `answers`; each view in `_NEWEST` has the newest rows of one table."""
 
     def __init__(self, path: Path, wait_seconds: float = _WAIT_SECONDS) -> None:
         self.path, self.wait_seconds = path, wait_seconds

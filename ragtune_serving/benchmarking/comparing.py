@@ -10,8 +10,18 @@ from pathlib import Path
 
 from ragtune.backends.engines import VllmEngine
 from ragtune.errors import SettingsError
-from ragtune.evaluation.benchmark import hardware, percentile
-from ragtune.evaluation.speed import MEMORY_FLOOR, PRESENT, THROUGHPUT, Difference, Metric, difference, extent
+from ragtune.evaluation.benchmark import percentile
+from ragtune.evaluation.speed import (
+    MEMORY_FLOOR,
+    PRESENT,
+    THROUGHPUT,
+    Comparison,
+    Difference,
+    Metric,
+    difference,
+    exact_difference,
+    extent,
+)
 from ragtune.gateway_settings import LoadSettings
 from ragtune.ports import Progress, silent
 from ragtune.settings import Settings, child_environment
@@ -27,7 +37,6 @@ from ragtune_serving.benchmarking.gateways import (
 )
 from ragtune_serving.benchmarking.generator import (
     PATIENCE_SECONDS,
-    Request,
     Sample,
     run_load,
     run_one_by_one,
@@ -52,9 +61,10 @@ class Round:
     seconds: float
 
     def latency(self, percent: float, first: bool = False) -> float:
-        """Return a percentile of the latency under the steady load in milliseconds, or of that of the first text.
+        """Return a percentile of the latency under the steady load in milliseconds.
 
-        A missing answer counts as the longest wait.
+        It is the time until the whole answer, or with `first` until its first text. A missing answer counts as the
+        longest wait.
         """
         seconds = [
             (sample.first if first else sample.total) if sample.answered else PATIENCE_SECONDS for sample in self.steady
@@ -132,11 +142,18 @@ def compare(before: Gateway, after: Gateway, plan: Plan, pair: Pair, floors: Flo
     level = before.settings.load
     metrics = _metrics(level)
     rows = []
-    version = after.model()[0]
+    comparison = Comparison(
+        run_id=plan.run_id,
+        before=pair.before,
+        after=pair.after,
+        model_version=after.model()[0],
+        settings=json.dumps(dict(pair.settings), sort_keys=True),
+        former=json.dumps(dict(pair.former), sort_keys=True),
+    )
     for workload in plan.workloads:
         for gateway in (before, after):
-            asked = bodies(workload, plan.questions, plan.seed)
-            run_one_by_one(gateway.target, [next(asked) for _ in range(_WARM_UP)])
+            warm_up = bodies(workload, plan.questions, plan.seed)
+            run_one_by_one(gateway.target, [next(warm_up) for _ in range(_WARM_UP)])
         rounds: tuple[list[Round], list[Round]] = ([], [])
         requests = [bodies(workload, plan.questions, plan.seed + 1) for _ in range(2)]
         for number in range(plan.rounds):
@@ -145,21 +162,22 @@ def compare(before: Gateway, after: Gateway, plan: Plan, pair: Pair, floors: Flo
             for side in order:
                 gateway = (before, after)[side]
                 rounds[side].append(_round(gateway, requests[side], plan.rate, level.seconds, plan.seed + number))
-        found = {
+        changes = {
             metric: difference(*([value(one) for one in side] for side in rounds)) for metric, value in metrics.items()
         }
-        for metric, change in found.items():
+        for metric, change in changes.items():
             floor = floors.get((workload.name, metric.name), 0.0)
-            rows.append(_row(change, metric, floor, workload.name, plan, pair, version))
-    if sizes := _memory(before, after):
-        rows.append(_row(sizes, MEMORY, MEMORY_FLOOR, "all", plan, pair, version))
+            predicted = _predicted(pair, metric, workload.name)
+            rows.append(comparison.row(workload.name, metric, change, floor, _now(), predicted))
+    if memory := _memory(before, after):
+        rows.append(comparison.row("all", MEMORY, memory, MEMORY_FLOOR, _now(), _predicted(pair, MEMORY, "all")))
     return rows
 
 
-def _round(gateway: Gateway, asked: Iterator[Mapping[str, object]], rate: float, seconds: float, seed: int) -> Round:
-    loaded: list[Request] = steady(asked, rate, seconds, seed)
-    steadily = run_load(gateway.target, loaded)
-    return Round(steadily, run_load(gateway.target, due(asked, [0.0] * BURST)), seconds)
+def _round(gateway: Gateway, requests: Iterator[Mapping[str, object]], rate: float, seconds: float, seed: int) -> Round:
+    steady_samples = run_load(gateway.target, steady(requests, rate, seconds, seed))
+    burst_samples = run_load(gateway.target, due(requests, [0.0] * BURST))
+    return Round(steady_samples, burst_samples, seconds)
 
 
 def _memory(before: Gateway, after: Gateway) -> Difference | None:
@@ -167,37 +185,15 @@ def _memory(before: Gateway, after: Gateway) -> Difference | None:
     if not (before.engine_pids() and after.engine_pids()):
         return None
     old, new = (float(memory_of(gateway.metrics()).resident) for gateway in (before, after))
-    change = new / old - 1
-    return Difference(before=old, after=new, change=change, low=change, high=change, rounds=1)
+    return exact_difference(old, new, rounds=1)
 
 
-def _row(
-    found: Difference, metric: Metric, floor: float, workload: str, plan: Plan, pair: Pair, version: str
-) -> SpeedRow:
+def _predicted(pair: Pair, metric: Metric, workload: str) -> str:
+    """Return what the earlier comparison that is repeated measured by this metric, as JSON, or "" if it did not."""
     earlier = pair.predicted
-    repeats = earlier is not None and (earlier.metric, earlier.workload) == (metric.name, workload)
-    return SpeedRow(
-        run_id=plan.run_id,
-        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        before=pair.before,
-        after=pair.after,
-        workload=workload,
-        metric=metric.name,
-        unit=metric.unit,
-        before_value=found.before,
-        after_value=found.after,
-        change=found.change,
-        low=found.low,
-        high=found.high,
-        floor=floor,
-        rounds=found.rounds,
-        verdict=found.verdict(metric, floor),
-        settings=json.dumps(dict(pair.settings), sort_keys=True),
-        former=json.dumps(dict(pair.former), sort_keys=True),
-        predicted=json.dumps([earlier.change, earlier.low, earlier.high]) if earlier and repeats else "",
-        model_version=version,
-        hardware=hardware(),
-    )
+    if earlier is None or (earlier.metric, earlier.workload) != (metric.name, workload):
+        return ""
+    return json.dumps([earlier.change, earlier.low, earlier.high])
 
 
 def changed_pair(settings: Settings, changes: Changes) -> Pair:
@@ -271,6 +267,10 @@ def gateway_over_default_vllm(settings: Settings, version: str, precision: str) 
             "gateway.engine_metrics": "true",
         }
         yield stack.enter_context(started_gateway(settings, changes))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def new_run_id() -> str:

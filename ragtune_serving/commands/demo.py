@@ -57,7 +57,7 @@ def demo() -> None:
 
 
 def demo_questions(settings: Settings) -> list[QAPair]:
-    """Return questions of different kinds from the test split, whose documents were not used in training."""
+    """Return up to `QUESTIONS` answerable questions of the test split, of different kinds first; [] without a split."""
     store = ArtifactStore(settings.home / "artifacts")
     ref = store.current("qa_splits")
     items = store.read_records(ref, SplitItem) if ref else []

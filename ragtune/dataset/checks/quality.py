@@ -71,9 +71,9 @@ def check_pairs(
     """Return the pairs that may be trained on with their scores, the rejected ones, and the verdicts on the whole.
 
     Pairs keep their order. If a question is asked twice, the pair that people wrote or accepted wins. If there are
-    more than `max_pairs`, pairs of the rule-based writer go first, from the sources with the most of them. A pair
-    to which a judge gave less than `judge.least` is rejected, unless people wrote it or decided about it. People's
-    questions are not judged by their grammar, and those that are rejected do not count against the writers.
+    more than `max_pairs`, pairs of the rule-based writer are dropped first, from the sources with the most of them. A
+    pair to which a judge gave less than `judge.least` is rejected, unless people wrote it or decided about it. No rule
+    of grammar applies to people's questions, and those that are rejected do not count against the writers.
 
     `score` adds further scores to the pairs that passed the rules, such as those of a judge. `docs` is a folder for
     Great Expectations' data docs.

@@ -31,7 +31,7 @@ _NO_ROW_KEYS = ("N/A", "RETURNS", "YIELDS", "RAISES")
 
 
 def list_item_facts(text: str, start: int, end: int, place: str) -> Iterator[Fact]:
-    """Yield the description of a list item that begins with a term in bold or code."""
+    """Yield the description in the list item `text[start:end]` as a fact if its term is in bold or code."""
     item = _LIST_ITEM.match(text[start:end])
     if not item:
         return
@@ -49,7 +49,7 @@ def list_item_facts(text: str, start: int, end: int, place: str) -> Iterator[Fac
 
 
 def table_facts(text: str, start: int, end: int, place: str) -> Iterator[Fact]:
-    """Yield the cells of a Markdown table, each asked for by its row and its column."""
+    """Yield a fact for each usable cell of a Markdown table, `text[start:end]`; the question names row and column."""
     rows = _table_rows(text, start, end)
     if len(rows) < 3 or not _is_rule(text, rows[1]):
         return

@@ -106,7 +106,7 @@ def as_action(sentence: str) -> str:
 
 
 def as_noun_phrase(sentence: str) -> str:
-    """Return `A set of weekly partitions.` as `a set of weekly partitions`, or "" if the sentence has a verb."""
+    """Return `A set of weekly partitions.` as `a set of weekly partitions`, or "" if it has a verb or over 14 words."""
     phrase = sentence.rstrip(".")
     words = phrase.split()
     if not _NOUN_PHRASE.match(phrase) or len(words) > _MOST_WORDS_OF_NOUN_PHRASE or _NO_NOUN_PHRASE.search(phrase):

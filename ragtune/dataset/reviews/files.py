@@ -185,9 +185,10 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _table_rows(raw: bytes, name: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the rows of a spreadsheet; cells of the export lose the apostrophe that protected them.
+    """Yield (place, row) of a spreadsheet, without the apostrophes with which the export protected cells.
 
-    Some programs take the apostrophe off themselves. The next one then belongs to the text, and the key tells.
+    Some programs remove that apostrophe when they save. An apostrophe that is then in front belongs to the text: the
+    key shows which reading of question and answer was exported. Raises ValueError for a row that cannot be read.
     """
     for row in read_table(raw, name):
         if row.problem:
@@ -205,7 +206,7 @@ def _table_rows(raw: bytes, name: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _readings(row: Mapping[str, str], name: str) -> list[str]:
-    """Return what a cell may have been: without the apostrophe at its beginning, and with it."""
+    """Return what the text of a cell may have been: without the apostrophe at its beginning, or with it."""
     return [row[name].removeprefix("'"), row[name]] if name in row else []
 
 

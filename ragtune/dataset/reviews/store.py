@@ -54,12 +54,7 @@ class ReviewStore:
     """Decisions and assignments at a SQLAlchemy URL; safe with several reviewers at once."""
 
     def __init__(self, url: str) -> None:
-        try:
-            self._engine = open_database(url, _tables)
-        except (sa.exc.SQLAlchemyError, ImportError) as error:
-            raise DatasetError(
-                f"The review store cannot be opened: {error}", expected="a SQLAlchemy URL of SQLite or PostgreSQL"
-            ) from error
+        self._engine = open_database(url, _tables, "review store", DatasetError)
 
     def decide(
         self, pair: QAPair, reviewer: str, verdict: str, question: str = "", answer: str = "", comment: str = ""

@@ -105,12 +105,7 @@ class StudyStore:
     """Studies at a SQLAlchemy URL; safe with several annotators at once."""
 
     def __init__(self, url: str) -> None:
-        try:
-            self._engine = open_database(url, _tables)
-        except (sa.exc.SQLAlchemyError, ImportError) as error:
-            raise DatasetError(
-                f"The store of studies cannot be opened: {error}", "a SQLAlchemy URL of SQLite or PostgreSQL"
-            ) from error
+        self._engine = open_database(url, _tables, "store of studies", DatasetError)
 
     def create(self, study: Study, items: Sequence[StudyItem]) -> Study:
         """Store a study with its items and return it; raise DatasetError if the name is taken or there is no item."""

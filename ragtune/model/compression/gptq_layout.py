@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ragtune.errors import ModelError
-from ragtune.model.base.folders import atomic_folder, copy_companions
-from ragtune.model.compression.weights import GPTQ, PACKED, levels_of, storage_format
-from ragtune.store.artifacts import MANIFEST
+from ragtune.model.compression.weights import GPTQ, PACKED, convert_weights, levels_of, storage_format
 
 _BITS, _PER_WORD = 4, 8
 _STORED_ZERO = 7
@@ -22,8 +20,6 @@ def to_gptq_layout(packed: Path, out: Path) -> Path:
 
     Raises ModelError if the model is not symmetric: engines read nothing else in this layout.
     """
-    from safetensors.torch import load_file, save_file
-
     config: dict[str, Any] = json.loads((packed / "config.json").read_text())
     if storage_format(packed) != PACKED:
         raise ModelError(f"{packed} holds no packed INT4 weights.", expected="a folder that quantize_w4a16 wrote")
@@ -42,13 +38,7 @@ def to_gptq_layout(packed: Path, out: Path) -> Path:
         "desc_act": False,
         "lm_head": False,
     }
-    with atomic_folder(out) as scratch:
-        copy_companions(packed, scratch, leave_out=(MANIFEST, "config.json", "model.safetensors.index.json"))
-        for file in sorted(packed.glob("*.safetensors")):
-            tensors = _converted(load_file(file), weights["group_size"])
-            save_file(tensors, scratch / file.name, metadata={"format": "pt"})
-        (scratch / "config.json").write_text(json.dumps(config, indent=2))
-    return out
+    return convert_weights(packed, out, config, lambda tensors: _converted(tensors, weights["group_size"]))
 
 
 def _converted(tensors: dict[str, Any], group_size: int) -> dict[str, Any]:

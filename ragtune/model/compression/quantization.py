@@ -58,16 +58,11 @@ def quantize_w4a16(
     `settings.calibration_samples` are used. Raises SettingsError if the group size does not divide the width of
     every layer, ModelError if the result is not INT4 or a weight before or after is NaN or infinite.
     """
-    from llmcompressor.modifiers.gptq import GPTQModifier
-
-    from ragtune.model.compression.gptq_kernel import register_gptq
-
-    register_gptq()
-    config, samples = check_model_folder(merged), _checked_samples(merged, calibration, settings)
-    recipe = GPTQModifier(config_groups={"group_0": _int4_scheme(settings)}, ignore=["lm_head"])
+    samples = _checked_samples(merged, calibration, settings)
+    recipe = _gptq({"group_0": _int4_scheme(settings)})
     progress(f"quantising to INT4 with {len(samples)} samples", 0, 1)
     _compress(merged, out, recipe, samples, machine, progress)
-    _require_precision(out, "w4a16", config)
+    _require_precision(out, "w4a16")
     if settings.format == GPTQ:
         to_gptq_layout(out, out)
     progress("quantising to INT4", 1, 1)
@@ -90,12 +85,12 @@ def quantize_awq(
     from llmcompressor.modifiers.quantization import QuantizationModifier
     from llmcompressor.modifiers.transform.awq import AWQModifier
 
-    config, samples = check_model_folder(merged), _checked_samples(merged, calibration, settings)
+    samples = _checked_samples(merged, calibration, settings)
     rounding = QuantizationModifier(config_groups={"group_0": _int4_scheme(settings)}, ignore=["lm_head"])
     progress(f"quantising to INT4 by AWQ with {len(samples)} samples", 0, 1)
     with _without_pinned_memory():
         _compress(merged, out, [AWQModifier(duo_scaling="both"), rounding], samples, machine, progress)
-    _require_precision(out, "w4a16", config)
+    _require_precision(out, "w4a16")
     progress("quantising to INT4 by AWQ", 1, 1)
     return out
 
@@ -114,20 +109,16 @@ def quantize_mixed(
     those of `quantize_w4a16`; raises SettingsError if that size cannot be met by mixing.
     """
     from compressed_tensors.quantization import preset_name_to_scheme
-    from llmcompressor.modifiers.gptq import GPTQModifier
 
-    from ragtune.model.compression.gptq_kernel import register_gptq
-
-    register_gptq()
-    config, samples = check_model_folder(merged), _checked_samples(merged, calibration, settings)
+    samples = _checked_samples(merged, calibration, settings)
     in_int8 = _layers_in_int8(merged, samples[:_MEASURED], settings, progress)
     groups = {
         "int8": preset_name_to_scheme("W8A8", [f"re:^{re.escape(name)}$" for name in in_int8]),
         "int4": _int4_scheme(settings),
     }
     progress(f"quantising to INT4 and {len(in_int8)} layers to INT8", 0, 1)
-    _compress(merged, out, GPTQModifier(config_groups=groups, ignore=["lm_head"]), samples, machine, progress)
-    _require_precision(out, "mixed", config)
+    _compress(merged, out, _gptq(groups), samples, machine, progress)
+    _require_precision(out, "mixed")
     progress("quantising to INT4 and INT8", 1, 1)
     return out
 
@@ -168,21 +159,21 @@ def quantize_w8a8(merged: Path, out: Path, machine: Machine = ANY_MACHINE, progr
     """
     from llmcompressor.modifiers.quantization import QuantizationModifier
 
-    config = check_model_folder(merged)
+    check_model_folder(merged)
     progress("quantising to INT8", 0, 1)
     recipe = QuantizationModifier(targets="Linear", scheme="W8A8", ignore=["lm_head"])
     _compress(merged, out, recipe, (), machine, progress)
-    _require_precision(out, "w8a8", config)
+    _require_precision(out, "w8a8")
     progress("quantising to INT8", 1, 1)
     return out
 
 
-def _require_precision(folder: Path, precision: str, config: dict[str, Any]) -> None:
+def _require_precision(folder: Path, precision: str) -> None:
     """Raise ModelError unless every linear layer of the decoder is stored in the given precision, in finite numbers."""
     require_finite_folder(folder)
     weights = inspect_weights(folder)
     count = weights["packed_int4"] + weights["int8"]
-    if weights["precision"] != precision or count % config["num_hidden_layers"]:
+    if weights["precision"] != precision or count % check_model_folder(folder)["num_hidden_layers"]:
         raise ModelError(
             f"The model written to {folder} is {weights['precision']}: {weights['packed_int4']} INT4, "
             f"{weights['int8']} INT8 and {weights['plain']} unquantised layers.",
@@ -201,6 +192,16 @@ def _check_group_size(config: dict[str, Any], group_size: int) -> None:
             expected=f"one of {valid}",
             fix="correct quantization.group_size",
         )
+
+
+def _gptq(config_groups: dict[str, Any]) -> Any:
+    """Return the recipe of GPTQ with our inner loop; `config_groups` are {name: llm-compressor's scheme}."""
+    from llmcompressor.modifiers.gptq import GPTQModifier
+
+    from ragtune.model.compression.gptq_kernel import register_gptq
+
+    register_gptq()
+    return GPTQModifier(config_groups=config_groups, ignore=["lm_head"])
 
 
 def _int4_scheme(settings: QuantizationSettings) -> Any:

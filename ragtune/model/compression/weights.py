@@ -3,6 +3,7 @@
 import json
 import math
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,19 +73,30 @@ def unpack_w4a16(packed: Path, out: Path) -> Path:
     kernel for their processor. Raises ModelError if the folder is not INT4.
     """
     from compressed_tensors.quantization import QuantizationScheme
-    from safetensors.torch import load_file, save_file
 
     config = check_model_folder(packed)
     if storage_format(packed) not in (PACKED, GPTQ):
         raise ModelError(f"{packed} holds no packed INT4 weights.", expected="a folder that quantize_w4a16 wrote")
     quantization = config.pop("quantization_config")
     schemes = [QuantizationScheme.model_validate(group) for group in quantization.get("config_groups", {}).values()]
-    files = sorted(packed.glob("*.safetensors"))
-    require_disk(out, _UNPACKED_SIZE * sum(file.stat().st_size for file in files), "unpacking INT4")
+    size = sum(file.stat().st_size for file in packed.glob("*.safetensors"))
+    require_disk(out, _UNPACKED_SIZE * size, "unpacking INT4")
+    return convert_weights(packed, out, config, lambda tensors: _unpacked(tensors, *schemes))
+
+
+def convert_weights(
+    source: Path, out: Path, config: dict[str, Any], convert: Callable[[dict[str, Any]], dict[str, Any]]
+) -> Path:
+    """Write a model folder to `out` with another configuration and converted weight files, and return `out`.
+
+    `convert` gets and returns the tensors {name: tensor} of one file. `out` may be `source`.
+    """
+    from safetensors.torch import load_file, save_file
+
     with atomic_folder(out) as scratch:
-        copy_companions(packed, scratch, leave_out=(MANIFEST, "config.json", "model.safetensors.index.json"))
-        for file in files:
-            save_file(_unpacked(load_file(file), *schemes), scratch / file.name, metadata={"format": "pt"})
+        copy_companions(source, scratch, leave_out=(MANIFEST, "config.json", "model.safetensors.index.json"))
+        for file in sorted(source.glob("*.safetensors")):
+            save_file(convert(load_file(file)), scratch / file.name, metadata={"format": "pt"})
         (scratch / "config.json").write_text(json.dumps(config, indent=2))
     return out
 
