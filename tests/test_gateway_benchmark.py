@@ -22,7 +22,7 @@ from ragtune_serving.cli import app
 from tests.support.paced_upstream import NAME, paced_upstream
 from tests.support.served_gateway import ServedGateway, index_documents
 
-FAST, SLOW = 0.1, 0.5
+FAST, SLOW = 0.1, 0.8
 """Seconds of an answer. They differ so much because tests share their machine."""
 QUESTIONS = [f"What does part {number} of the cart do?" for number in range(40)]
 
