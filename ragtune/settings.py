@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -209,10 +210,13 @@ class BenchmarkSettings(Section):
 
 
 class FeedbackSettings(Section):
-    """Where feedback is stored, and how many new events trigger a training."""
+    """Where feedback is stored, which corrections may train, and how many of them request a training."""
 
     url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the home")
     retrain_after: int = Field(20, ge=1)
+    approval: bool = Field(True, description="whether a correction trains only after a reviewer accepted it")
+    # Half of the 100 examples that poisoned instruction tuning in https://arxiv.org/abs/2305.00944 (Wan et al., 2023).
+    per_key: int = Field(50, ge=1, description="corrections of one key that train or wait for a reviewer at once")
 
 
 class ExperimentSettings(Section):
@@ -323,9 +327,10 @@ class Settings(BaseSettings):
         """Order the sources: arguments override the environment, which overrides the file."""
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=config_file())
 
-    def fingerprint(self, *sections: str) -> str:
-        """Return 12 hex digits that change if a setting in one of these sections changes."""
-        chosen = {name: self.model_dump(mode="json")[name] for name in sections}
+    def fingerprint(self, *names: str) -> str:
+        """Return 12 hex digits that change if one of these sections or settings (`feedback.approval`) changes."""
+        values = self.model_dump(mode="json")
+        chosen = {name: reduce(lambda value, part: value[part], name.split("."), values) for name in names}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:12]
 
     @property

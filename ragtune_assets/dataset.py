@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ragtune.dataset.checks.expectations import ENOUGH_PAIRS, ExpectationResult
 from ragtune.dataset.checks.paraphrases import cached_embedder, paraphrase_pairs, with_nearness
 from ragtune.dataset.checks.quality import QualityReport, Scorer, check_pairs
 from ragtune.dataset.checks.retrievability import with_retrievability
-from ragtune.dataset.corrections import corrected_pairs
+from ragtune.dataset.corrections import CorrectionStatus, correction_statuses, trainable_pairs
 from ragtune.dataset.existing import Match, match_pairs
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.llm.judge import LLMJudge
@@ -22,7 +22,7 @@ from ragtune.dataset.llm.writer import LLMWriter
 from ragtune.dataset.minimums import shortage
 from ragtune.dataset.publishing import publish, read_published
 from ragtune.dataset.reviews.decisions import Decision
-from ragtune.dataset.reviews.outcome import apply_reviews
+from ragtune.dataset.reviews.outcome import ReviewOutcome, apply_reviews
 from ragtune.dataset.split_units import SplitUnits, choose_units
 from ragtune.dataset.splits import leaks, split_pairs
 from ragtune.evaluation.power import gate_power
@@ -73,31 +73,29 @@ def matched_pairs(
 @asset(group_name="dataset", kinds={"python", "parquet"}, owners=OWNERS, settings=("dataset", "seed"))
 def qa_candidates(
     chunks: ArtifactRef,
-    feedback_events: ArtifactRef,
     matched_pairs: ArtifactRef,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
 ) -> dg.MaterializeResult[ArtifactRef]:
-    """Questions written from the passages, those that people asked before, and the corrections that people made."""
+    """Questions written from the passages, and those that people asked before."""
     passages = store.read_records(chunks, Chunk)
     existing = [match.pair for match in store.read_records(matched_pairs, Match) if match.pair is not None]
     writers = pair_writers(settings)
     pairs = [pair for writer in writers for pair in writer.write(passages, LoggedProgress())]
-    corrections = corrected_pairs(store.read_records(feedback_events, FeedbackEvent), passages)
-    ref = store.write_records("qa_candidates", [*corrections.pairs, *existing, *pairs])
-    return materialized(ref, pages.candidates_page(writers, pairs, corrections, existing))
+    ref = store.write_records("qa_candidates", [*existing, *pairs])
+    return materialized(ref, pages.candidates_page(writers, pairs, existing))
 
 
 @multi_asset(
     {
-        "qa_dataset": "The pairs that passed every rule, as reviewers left them.",
+        "qa_dataset": "The pairs and the accepted corrections that passed every rule, as reviewers left them.",
         "quality_report": "What Great Expectations found in the dataset, with its data docs.",
     },
     name="qa_dataset",
     group_name="dataset",
     kinds={"python", "greatexpectations"},
     owners=OWNERS,
-    settings=("dataset", "index", "embedder", "seed"),
+    settings=("dataset", "feedback.approval", "feedback.per_key", "index", "embedder", "seed"),
     deps=["search_index"],
     check_specs=[
         dg.AssetCheckSpec("expectations", asset="qa_dataset", blocking=True),
@@ -106,6 +104,7 @@ def qa_candidates(
 )
 def qa_dataset(
     qa_candidates: ArtifactRef,
+    feedback_events: ArtifactRef,
     review_decisions: ArtifactRef,
     chunks: ArtifactRef,
     settings: dg.ResourceParam[Settings],
@@ -116,15 +115,16 @@ def qa_dataset(
     """The checked dataset, and the report of its checks: one step, because the report is about what it checks."""
     passages = store.read_records(chunks, Chunk)
     decisions = store.read_records(review_decisions, Decision)
-    candidates = store.read_records(qa_candidates, QAPair)
-    reviewed = apply_reviews(candidates, decisions, passages, settings.dataset.reviews_per_pair)
+    events = store.read_records(feedback_events, FeedbackEvent)
+    corrections = correction_statuses(events, passages, decisions, settings.feedback, settings.dataset)
+    reviewed = with_corrections(store.read_records(qa_candidates, QAPair), corrections, decisions, passages, settings)
     judge, usage = judging(settings, passages)
     with store.stage("quality_report") as folder:
         score = scoring(embedder, retriever, settings, judge)
         report = check_pairs(reviewed.pairs, passages, settings.dataset, score, folder)
         quality_report = commit_report(store, folder, report.results)
     dataset = store.write_records("qa_dataset", report.pairs)
-    page = pages.dataset_page(report, reviewed, quality_report) | usage()
+    page = pages.dataset_page(report, reviewed, quality_report) | pages.corrections_part(corrections) | usage()
     yield materialized(dataset, page, expectation_checks(report, shortage(report.pairs, passages, settings.dataset)))
     yield materialized(quality_report, pages.quality_page(report.results, quality_report))
 
@@ -180,6 +180,20 @@ def published_dataset(
         publish(folder, items, passages, documents, read_results(store, quality_report), settings.seed)
         ref = store.commit("published_dataset", folder, len(items))
     return materialized(ref, pages.published_page(store.folder(ref), items, previous))
+
+
+def with_corrections(
+    candidates: Sequence[QAPair],
+    corrections: Sequence[CorrectionStatus],
+    decisions: Sequence[Decision],
+    passages: Sequence[Chunk],
+    settings: Settings,
+) -> ReviewOutcome:
+    """Return the candidates and the corrections after their reviews; only accepted corrections are among the pairs."""
+    made = [one.made for one in corrections if one.made is not None]
+    reviewed = apply_reviews([*made, *candidates], decisions, passages, settings.dataset.reviews_per_pair)
+    written = [pair for pair in reviewed.pairs if not pair.feedback_id]
+    return replace(reviewed, pairs=[*trainable_pairs(corrections), *written])
 
 
 def pair_writers(settings: Settings) -> list[PairWriter]:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 import dagster as dg
 
+from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.errors import RagTuneError, no_permission
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
@@ -18,7 +19,7 @@ from ragtune_assets.asking_again import Attempts, attempts_of
 from ragtune_assets.dagster_instance import open_instance
 from ragtune_assets.dead_runs import runs_without_process
 from ragtune_assets.definitions import build_definitions
-from ragtune_assets.feedback import last_sequence
+from ragtune_assets.feedback import new_corrections
 from ragtune_assets.staleness import reason_to_build
 
 NEWEST_RUNS = 200
@@ -34,7 +35,7 @@ def problems(instance: dg.DagsterInstance, settings: Settings, defs: dg.Definiti
     failed = {problem.subject for problem in failures}
     return [
         *_stuck(instance, settings, records),
-        *_waiting_feedback(instance, settings),
+        *_waiting_feedback(settings),
         *failures,
         *_stale(instance, settings, defs, failed),
         *_refused(instance),
@@ -55,21 +56,21 @@ def _stuck(instance: dg.DagsterInstance, settings: Settings, records: Sequence[d
     return dead
 
 
-def _waiting_feedback(instance: dg.DagsterInstance, settings: Settings) -> list[Problem]:
+def _waiting_feedback(settings: Settings) -> list[Problem]:
     """Return that enough feedback for a training waits, if it does so for long: nobody runs the sensor, or it fails."""
-    log = FeedbackLog(settings.feedback_url)
+    log, reviews = FeedbackLog(settings.feedback_url), ReviewStore(settings.feedback_url)
+    needed = settings.feedback.retrain_after
     try:
-        last, needed = last_sequence(instance, "feedback_events"), settings.feedback.retrain_after
-        waiting = log.events(last, limit=needed)
-        new = log.count_since(last)
+        new = new_corrections(settings, ArtifactStore(settings.home / "artifacts"), log, reviews)
     finally:
         log.close()
-    if len(waiting) < needed:
+        reviews.close()
+    if len(new) < needed:
         return []
-    enough_at = datetime.fromisoformat(waiting[-1].created_at)
+    enough_at = datetime.fromisoformat(sorted(one.since for one in new)[needed - 1])
     if time.time() - enough_at.timestamp() < QUEUE_SECONDS:
         return []
-    what = f"{new} new verdicts wait since {enough_at:%Y-%m-%d %H:%M} UTC; {needed} are enough for a training"
+    what = f"{len(new)} new corrections wait since {enough_at:%Y-%m-%d %H:%M} UTC; {needed} are enough for a training"
     return [Problem("stuck", "feedback", what, "start `ragtune up`, or run `ragtune materialize`")]
 
 

@@ -14,7 +14,7 @@ import dagster as dg
 
 from ragtune.dataset.checks.expectations import ExpectationResult
 from ragtune.dataset.checks.quality import QualityReport
-from ragtune.dataset.corrections import Corrections
+from ragtune.dataset.corrections import CorrectionStatus
 from ragtune.dataset.existing import Match
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.dataset.llm.writer import LLMWriter
@@ -140,17 +140,12 @@ def retrieval_page(history: Sequence[RetrievalRow]) -> Page:
     }
 
 
-def candidates_page(
-    writers: Sequence[PairWriter], pairs: Sequence[QAPair], corrections: Corrections, existing: Sequence[QAPair]
-) -> Page:
-    """Show who wrote how many pairs, which corrections could not be used, and what a language model cost."""
+def candidates_page(writers: Sequence[PairWriter], pairs: Sequence[QAPair], existing: Sequence[QAPair]) -> Page:
+    """Show who wrote how many pairs, and what a language model cost."""
     counts = sorted(Counter(pair.writer for pair in [*existing, *pairs]).items())
-    unusable = [(event.question, reason) for event, reason in corrections.dropped]
-    page = {
+    page: Page = {
         "written": table(["writer", "pairs"], counts),
-        "corrections": len(corrections.pairs),
-        "corrections not usable": table(["question", "why"], unusable),
-        "preview": _pairs([*corrections.pairs, *existing, *pairs]),
+        "preview": _pairs([*existing, *pairs]),
     }
     for writer in writers:
         if isinstance(writer, ExtractiveWriter) and writer.unread:
@@ -189,6 +184,29 @@ def dataset_page(report: QualityReport, reviewed: ReviewOutcome, data_docs: Arti
         "reviews without effect": table(["question", "why"], failed),
         "reviews in conflict": table(["question", "verdicts"], conflicts),
         "orphaned reviews": table(["when", "reviewer", "verdict", "question"], orphans),
+    }
+
+
+def corrections_part(corrections: Sequence[CorrectionStatus]) -> Page:
+    """Show what became of the users' corrections, and why the others train nothing.
+
+    The text of a correction that was held back is not shown.
+    """
+    counts = Counter(one.status for one in corrections)
+    others = [one for one in corrections if one.status != "accepted"]
+    rows = [
+        (
+            one.event.id,
+            one.event.user,
+            one.event.question if one.status != "held_back" else "(held back)",
+            one.status,
+            one.reason,
+        )
+        for one in others[-_QUARANTINED:]
+    ]
+    return {
+        "corrections": table(["status", "corrections"], sorted(counts.items())),
+        "corrections that do not train": table(["id", "key", "question", "status", "why"], rows),
     }
 
 

@@ -207,7 +207,7 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
             services.log.close()
             services.chat.traffic.store.close()
             services.chat.shadowing.store.close()
-            services.reviews.reviews.close()
+            services.reviews.close()
             services.studies.store.close()
             if tracer is not None:
                 await asyncio.to_thread(tracer.close)

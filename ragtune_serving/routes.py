@@ -36,6 +36,7 @@ from ragtune_serving.schema import (
     ErrorBody,
     FeedbackRequest,
     FeedbackResponse,
+    FeedbackStatus,
     ModelCard,
     ModelList,
     Readiness,
@@ -53,6 +54,7 @@ _NO_KEY: Responses = {
 }
 _BAD_FIELD: Responses = {400: {"model": ErrorBody, "description": "a wrong field; the message lists the valid ones"}}
 _NO_RESPONSE: Responses = {404: {"model": ErrorBody, "description": "no such response"}}
+_NO_FEEDBACK: Responses = {404: {"model": ErrorBody, "description": "no such verdict"}}
 _NO_MODEL: Responses = {404: {"model": ErrorBody, "description": "no such model name"}}
 _LIMITED: Responses = {429: {"model": ErrorBody, "description": "the key has used what it may; see Retry-After"}}
 _TOO_LARGE: Responses = {413: {"model": ErrorBody, "description": "a body that is too large"}}
@@ -94,6 +96,7 @@ def routes(services: Services) -> APIRouter:
     router = APIRouter()
     _add_answering(router, services)
     _add_feedback(router, services)
+    _add_feedback_status(router, services)
     _add_state(router, services)
     add_embedding_route(router, services.grounding, {**_BAD_FIELD, **_NO_KEY, **_TOO_LARGE, **_UNAVAILABLE})
     add_review_routes(router, services.reviews)
@@ -177,6 +180,35 @@ def _add_feedback(router: APIRouter, services: Services) -> None:
             tags=list(event.tags),
             created_at=event.created_at,
             model_version=event.model_version,
+        )
+
+
+def _add_feedback_status(router: APIRouter, services: Services) -> None:
+    @router.get(
+        "/v1/feedback/{id}",
+        tags=["feedback"],
+        response_model=FeedbackStatus,
+        responses={**_NO_KEY, **_NO_FEEDBACK},
+        summary="Say what became of a verdict: waiting, accepted, in training, or why not",
+    )
+    def feedback_status(id: str, request: Request) -> FeedbackStatus | Response:  # noqa: A002 the path's name
+        key, event = request.scope["ragtune_key"], services.log.event(id)
+        if event is None or (event.user != key.name and key.role in _OWN_ONLY):
+            return problem(404, f"This key gave no feedback '{id}'.", "id")
+        found = services.reviews.trace(id, services.experiments.registry.versions)
+        return FeedbackStatus(
+            id=event.id,
+            response_id=event.response_id,
+            created_at=event.created_at,
+            rating=event.rating,
+            question=event.question,
+            correction=event.correction,
+            status=found.status,
+            reason=found.reason,
+            since=found.since,
+            split=found.pairs[0][1] if found.pairs else "",
+            dataset=found.dataset,
+            versions=list(found.versions),
         )
 
 

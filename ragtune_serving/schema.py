@@ -444,6 +444,26 @@ class FeedbackResponse(BaseModel):
     model_version: str
 
 
+class FeedbackStatus(BaseModel):
+    """What became of a verdict."""
+
+    id: str
+    response_id: str
+    created_at: str
+    rating: Literal["up", "neutral", "down"]
+    question: str
+    correction: str
+    status: (
+        Literal["waiting", "accepted", "in_dataset", "released"]
+        | Literal["rejected", "replaced", "over_cap", "held_back", "failed", "no_correction"]
+    )
+    reason: str = Field(description="why, in a sentence, with the name of the reviewer who decided")
+    since: str = Field(description="when the last person decided, or else when the verdict came")
+    split: str = Field(description="of the current dataset, or empty")
+    dataset: str = Field(description="version of the current dataset if the correction is in it, or empty")
+    versions: list[str] = Field(description="released versions that learned from it")
+
+
 class ReviewRequest(Shape):
     """A decision on one pair; the name of the API key is the reviewer."""
 
@@ -524,6 +544,7 @@ class ReviewProgress(BaseModel):
     corrected: int
     conflicts: int = Field(description="reviewers disagree, with no majority")
     orphans: int = Field(description="decisions on pairs that are no longer written")
+    waiting: int = Field(description="corrections by users that no reviewer has settled yet")
     reviewers: list[ReviewerProgress]
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from ragtune.backends.engines import free_port
-from ragtune.records import ResponseRecord
+from ragtune.records import Chunk, ResponseRecord
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
@@ -34,12 +34,13 @@ RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A home with two documents and one verdict, which is enough for the sensor."""
+    """A home with a document, its passage and a correction that can train, which is enough for the sensor."""
     (tmp_path / "documents").mkdir()
     (tmp_path / "documents" / "kilns.md").write_text("# Kilns\n\nA kiln is an oven that hardens clay at a high heat.\n")
     monkeypatch.setenv("RAGTUNE_SOURCES", f'["folder:{tmp_path}/documents"]')
     monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RAGTUNE_FEEDBACK__RETRAIN_AFTER", "1")
+    monkeypatch.setenv("RAGTUNE_FEEDBACK__APPROVAL", "false")
     monkeypatch.setenv("RAGTUNE_PORTS__DAGSTER", str(free_port()))
     settings = load_settings()
     (settings.home / "dagster").mkdir(parents=True)
@@ -52,13 +53,17 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
             answer="An oven.",
             model="ragtune",
             model_version="1",
-            chunk_ids=(),
+            chunk_ids=("c1",),
             cited_chunk_ids=(),
             refused=False,
         )
     )
     log.add("r1", "down", correction="An oven that hardens clay.")
     log.close()
+    text = "A kiln is an oven that hardens clay at a high heat."
+    chunk = Chunk(id="c1", document_id="d", source="s", title="Kilns", heading_path=(), text=text, position=0)
+    store = ArtifactStore(settings.home / "artifacts")
+    store.set_current(store.write_records("chunks", [chunk]))
     return settings
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ragtune.dataset.corrections import corrected_pairs, feedback_ids
-from ragtune.dataset.feedback_trace import feedback_of_version, trace_feedback
+from ragtune.dataset.corrections import correction_statuses, feedback_ids, trainable_pairs
+from ragtune.dataset.feedback_trace import Built, feedback_of_version, trace_feedback
 from ragtune.errors import FeedbackError
 from ragtune.evaluation.feedback_trends import rated_responses, trends, wilson, worst, worst_questions
 from ragtune.evaluation.question_gaps import question_gaps
 from ragtune.records import Chunk, FeedbackEvent, RegisteredModel, ResponseRecord, SplitItem
-from ragtune.settings import load_settings
+from ragtune.settings import DatasetSettings, FeedbackSettings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
 from tests.support.releases import manifest
@@ -138,19 +138,26 @@ def test_a_verdict_is_followed_to_its_pair_and_to_the_versions_that_learned_it_a
     event = log.add("r0", "down", correction="It is valid for four hours.")
     other = log.add("r0", "up", user="bob")
     passage = chunk("c1", "safety.md", "A hot work note. It is valid for four hours.")
-    (pair,) = corrected_pairs(log.events(), [passage]).pairs
+    found = correction_statuses(log.events(), [passage], [], FeedbackSettings(approval=False), DatasetSettings())
+    (pair,) = trainable_pairs(found)
     items = [SplitItem(pair, "train", "cluster")]
     learned = RegisteredModel("2", "folder", manifest(feedback_ids=feedback_ids([pair])))
     models = [RegisteredModel("1", "folder", manifest()), learned]
-    found = trace_feedback(event.id, log.events(), log.responses(["r0"]), items, models)
-    assert (found.event, found.response.model_version) == (event, "1")
-    assert found.pairs == ((pair, "train"),)
+    traced = trace_feedback(event.id, event, log.response("r0"), found, Built(items, "abc", models))
+    assert (traced.event, traced.response.model_version) == (event, "1")
+    assert (traced.pairs, traced.dataset) == (((pair, "train"),), "abc")
     assert pair.answer == "It is valid for four hours."
-    assert found.versions == ("2",)
+    assert (traced.status, traced.versions) == ("released", ("2",))
+    assert traced.reason.endswith("version 2 learned from it")
     assert feedback_of_version(learned, log.events()) == [event]
-    assert trace_feedback(other.id, log.events(), {}, items, models).versions == ()
+    built = trace_feedback(event.id, event, None, found, Built(items, "abc", models[:1]))
+    assert (built.status, built.reason.endswith("it is in the split train of dataset abc")) == ("in_dataset", True)
+    coming = trace_feedback(event.id, event, None, found, Built())
+    assert (coming.status, coming.reason.endswith("the dataset that is built next")) == ("accepted", True)
+    thumb = trace_feedback(other.id, other, None, found, Built(items, "abc", models))
+    assert (thumb.status, thumb.versions) == ("no_correction", ())
     with pytest.raises(FeedbackError, match="no verdict 'nowhere'"):
-        trace_feedback("nowhere", log.events(), {}, items, models)
+        trace_feedback("nowhere", log.event("nowhere"), None, found, Built())
     log.close()
 
 

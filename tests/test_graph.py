@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from ragtune.backends.engines import kernel_lines
+from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.model.base.capacity import reads_int4
 from ragtune.model.compression.weights import inspect_weights
 from ragtune.records import ArtifactRef, Chunk, ResponseRecord, SplitItem
@@ -254,14 +255,19 @@ def test_a_correction_triggers_the_sensor_and_the_next_manifest_names_it(home):
         )
     )
     event = log.add("r-1", "down", correction=pair.answer)
-    log.close()
     assert pair.chunk_id in chunks
+    waiting = json.loads(home.python("-m", "tests.support.daemon_ticks").splitlines()[-1])
+    assert waiting == {"sensor": "0 new corrections can train; 1 are needed.", "layers": []}
+    reviews = ReviewStore(home.settings.feedback_url)
+    reviews.decide(replace(pair, question=question), "ada", "accept")
+    reviews.close()
+    log.close()
 
     outcome = json.loads(home.python("-m", "tests.support.daemon_ticks").splitlines()[-1])
 
     assert outcome["sensor"]["ragtune/new_feedback"] == "1"
     rebuilt = [name for layer in outcome["layers"] for name in layer]
-    order = ["qa_candidates", "qa_dataset", "qa_splits", "lora_adapter", "merged_model", "quantized_model"]
+    order = ["qa_dataset", "qa_splits", "lora_adapter", "merged_model", "quantized_model"]
     assert [name for name in rebuilt if name in order] == order
     # The report of the candidate waits for the benchmark, which these ticks leave out.
     assert rebuilt[-2:] == ["released_model", "experiment_results"]
@@ -272,4 +278,4 @@ def test_a_correction_triggers_the_sensor_and_the_next_manifest_names_it(home):
     assert newest.manifest.adapter_sha256 == adapter.sha256
     assert newest.manifest.feedback_ids == (event.id,)
     next_tick = json.loads(home.python("-m", "tests.support.daemon_ticks").splitlines()[-1])
-    assert next_tick == {"sensor": "0 new verdicts since number 1; 1 are needed.", "layers": []}
+    assert next_tick == {"sensor": "0 new corrections can train; 1 are needed.", "layers": []}

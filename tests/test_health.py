@@ -11,8 +11,9 @@ from dagster._core.executor.child_process_executor import ChildProcessCrashExcep
 from typer.testing import CliRunner
 
 from ragtune.errors import ResourceError
-from ragtune.records import ResponseRecord, RetrievalRow
+from ragtune.records import Chunk, ResponseRecord, RetrievalRow
 from ragtune.settings import Settings, load_settings
+from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
 from ragtune.store.home_lock import exclusive
 from ragtune.store.problems import problems_on_disk
@@ -90,18 +91,25 @@ def test_a_run_without_a_process_is_stuck_and_one_with_a_process_is_not(settings
         assert problem.what == f"run {run.run_id[:8]} has no process any more"
 
 
-def test_feedback_that_no_run_takes_is_a_problem_after_an_hour(settings, monkeypatch):
-    settings = load_settings({"home": settings.home, "feedback": {"retrain_after": 2}})
+def test_corrections_that_no_run_takes_are_a_problem_after_an_hour(settings, monkeypatch):
+    feedback = {"retrain_after": 2, "approval": False}
+    settings = load_settings({"home": settings.home, "feedback": feedback})
+    store = ArtifactStore(settings.home / "artifacts")
+    text = "The letter x stands for a sum."
+    chunk = Chunk(id="c", document_id="d", source="s", title="Letters", heading_path=(), text=text, position=0)
+    store.set_current(store.write_records("chunks", [chunk]))
     log = FeedbackLog(settings.feedback_url)
-    log.record_response(RESPONSE)
-    log.add("r1", "up")
+    for name, question in (("r1", "What is x?"), ("r2", "Which letter stands here?")):
+        log.record_response(replace(RESPONSE, id=name, question=question, chunk_ids=("c",)))
+    log.add("r1", "down", correction="It stands for a sum.")
     started = time.time()
     with dg.DagsterInstance.ephemeral() as instance:
         monkeypatch.setattr(time, "time", lambda: started + 24 * 3600)
-        assert problems(instance, settings, definitions(breaks=False)) == [], "one verdict is not enough"
-        log.add("r1", "down")
+        log.add("r2", "up")
+        assert problems(instance, settings, definitions(breaks=False)) == [], "one correction is not enough"
+        log.add("r2", "down", correction="The letter x stands for it.")
         (problem,) = problems(instance, settings, definitions(breaks=False))
-        assert problem.what.startswith("2 new verdicts wait since 20")
+        assert problem.what.startswith("2 new corrections wait since 20")
         monkeypatch.setattr(time, "time", lambda: started)
         assert problems(instance, settings, definitions(breaks=False)) == [], "the sensor had no hour yet"
     log.close()

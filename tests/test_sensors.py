@@ -4,8 +4,8 @@ import dagster as dg
 import pytest
 
 from ragtune.dataset.reviews.store import ReviewStore
-from ragtune.records import QAPair, ResponseRecord
-from ragtune.settings import Settings, load_settings
+from ragtune.records import Chunk, FeedbackEvent, QAPair, ResponseRecord
+from ragtune.settings import FeedbackSettings, Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
 from ragtune_assets.asking_again import FIRST_PAUSE, LONGEST_PAUSE, REASON, Attempts, request_run
@@ -19,87 +19,151 @@ from ragtune_assets.feedback import (
 )
 from ragtune_assets.resources import build_resources
 
+CHUNK = Chunk(
+    id="c1",
+    document_id="d",
+    source="s",
+    title="Letters",
+    heading_path=(),
+    text="The letter x stands for a sum. The letter y stands for a product.",
+    position=0,
+)
+
 
 @pytest.fixture
 def settings(tmp_path) -> Settings:
-    return load_settings({"home": tmp_path, "feedback": {"retrain_after": 2}})
+    settings = load_settings({"home": tmp_path, "feedback": {"retrain_after": 2}})
+    store = ArtifactStore(tmp_path / "artifacts")
+    store.set_current(store.write_records("chunks", [CHUNK]))
+    return settings
 
 
 @pytest.fixture
 def log(settings):
     log = FeedbackLog(settings.feedback_url)
-    log.record_response(
-        ResponseRecord(
-            id="r1",
-            created_at="2026-01-01",
-            question="What is x?",
-            answer="y",
-            model="ragtune",
-            model_version="1",
-            chunk_ids=("c1",),
-            cited_chunk_ids=("c1",),
-            refused=False,
+    for number in range(1, 5):
+        log.record_response(
+            ResponseRecord(
+                id=f"r{number}",
+                created_at="2026-01-01",
+                question=f"What is x{number}?",
+                answer="y",
+                model="ragtune",
+                model_version="1",
+                chunk_ids=("c1",),
+                cited_chunk_ids=("c1",),
+                refused=False,
+            )
         )
-    )
     yield log
     log.close()
 
 
-def evaluate(instance: dg.DagsterInstance, settings: Settings, log: FeedbackLog):
-    context = dg.build_sensor_context(instance, resources={"settings": settings, "feedback_log": log})
-    return enough_new_feedback(context)
-
-
-def build_feedback_events(instance: dg.DagsterInstance, settings: Settings, log: FeedbackLog) -> None:
-    resources = {**build_resources(settings), "feedback_log": log}
-    assert dg.materialize([feedback_events], instance=instance, resources=resources).success
-
-
-def test_enough_new_feedback_requests_retraining(settings, log):
-    with dg.DagsterInstance.ephemeral() as instance:
-        log.add("r1", "up")
-        assert isinstance(evaluate(instance, settings, log), dg.SkipReason)
-        log.add("r1", "down", correction="x is z")
-        request = evaluate(instance, settings, log)
-        assert isinstance(request, dg.RunRequest)
-        assert request.tags["ragtune/new_feedback"] == "2"
-
-
-def test_feedback_that_the_asset_holds_does_not_count_again(settings, log):
-    with dg.DagsterInstance.ephemeral() as instance:
-        for user in ("ann", "bob", "eve"):
-            log.add("r1", "down", correction="x is z", user=user)
-        build_feedback_events(instance, settings, log)
-        assert last_sequence(instance, "feedback_events") == 3
-        skipped = evaluate(instance, settings, log)
-        assert "0 new verdicts since number 3" in skipped.skip_message
-
-
-def test_enough_new_reviews_request_retraining_and_comments_do_not_count(settings):
-    pair = QAPair(id="p", question="What is x?", answer="It is y.", kind="purpose", document_id="d", chunk_id="c")
+@pytest.fixture
+def reviews(settings):
     reviews = ReviewStore(settings.feedback_url)
-    resources = {"settings": settings, "reviews": reviews}
-    with dg.DagsterInstance.ephemeral() as instance:
-        context = dg.build_sensor_context(instance, resources=resources)
-        reviews.decide(pair, "ada", "accept")
-        reviews.decide(pair, "ada", "comment", comment="Hm.")
-        assert isinstance(enough_new_reviews(context), dg.SkipReason)
-        reviews.decide(pair, "bob", "reject")
-        assert enough_new_reviews(context).tags == {"ragtune/new_reviews": "2", REASON: "reviews-after-0"}
-        assert dg.materialize([review_decisions], instance=instance, resources=build_resources(settings)).success
-        assert "0 new verdicts since number 3" in enough_new_reviews(context).skip_message
+    yield reviews
     reviews.close()
 
 
-def test_feedback_events_hold_the_corrections_with_their_question(settings, log):
-    with dg.DagsterInstance.ephemeral() as instance:
-        event = log.add("r1", "down", correction="x is z")
-        build_feedback_events(instance, settings, log)
-    from ragtune.records import FeedbackEvent
+class Sensors:
+    """The two sensors of a home, each with its cursor, as the daemon evaluates them."""
 
-    store = ArtifactStore(settings.home / "artifacts")
+    def __init__(self, instance: dg.DagsterInstance, settings: Settings, log: FeedbackLog, reviews: ReviewStore):
+        self.instance = instance
+        store = ArtifactStore(settings.home / "artifacts")
+        self.resources = {"settings": settings, "store": store, "feedback_log": log, "reviews": reviews}
+        self.cursors: dict[object, str | None] = {}
+
+    def look(self, sensor):
+        """Return what a sensor requests."""
+        context = dg.build_sensor_context(self.instance, resources=self.resources, cursor=self.cursors.get(sensor.name))
+        found = sensor(context)
+        self.cursors[sensor.name] = context.cursor
+        return found
+
+    def build(self, *assets) -> None:
+        """Build assets without a sensor."""
+        resources = {**build_resources(self.resources["settings"]), **self.resources}
+        assert dg.materialize(list(assets), instance=self.instance, resources=resources).success
+
+
+@pytest.fixture
+def sensors(settings, log, reviews):
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Sensors(instance, settings, log, reviews)
+
+
+def pair_of(event: FeedbackEvent) -> QAPair:
+    """Return the pair that reviewers see of a correction."""
+    return QAPair(
+        id="p", question=event.question, answer=event.correction, kind="correction", document_id="d", chunk_id="c1"
+    )
+
+
+def test_enough_accepted_corrections_request_one_retraining(sensors, log, reviews):
+    events = [log.add(f"r{number}", "down", correction="It stands for a sum.") for number in (1, 2, 3)]
+    assert sensors.look(enough_new_feedback).skip_message == "0 new corrections can train; 2 are needed."
+    reviews.decide(pair_of(events[0]), "ada", "accept")
+    assert sensors.look(enough_new_feedback).skip_message == "1 new corrections can train; 2 are needed."
+    reviews.decide(pair_of(events[2]), "ada", "accept")
+    request = sensors.look(enough_new_feedback)
+    assert isinstance(request, dg.RunRequest)
+    assert request.tags == {"ragtune/new_feedback": "2", REASON: "feedback-after-0-0"}
+    sensors.build(feedback_events, review_decisions)
+    assert last_sequence(sensors.instance, "feedback_events") == 3
+    assert sensors.look(enough_new_feedback).skip_message == "0 new corrections can train; 2 are needed."
+
+
+def test_without_approval_corrections_that_pass_the_checks_request_a_retraining(settings, log, reviews):
+    settings = settings.model_copy(update={"feedback": FeedbackSettings(retrain_after=2, approval=False)})
+    with dg.DagsterInstance.ephemeral() as instance:
+        sensors = Sensors(instance, settings, log, reviews)
+        log.add("r1", "down", correction="It stands for a sum.")
+        log.add("r2", "down", correction="Bees dance under moonlight.")
+        assert sensors.look(enough_new_feedback).skip_message == "1 new corrections can train; 2 are needed."
+        log.add("r3", "down", correction="It stands for a product.")
+        assert sensors.look(enough_new_feedback).tags["ragtune/new_feedback"] == "2"
+
+
+def test_feedback_that_trains_nothing_requests_nothing_and_is_looked_at_once(sensors, log, reviews):
+    for user in ("ann", "bob", "eve"):
+        log.add("r1", "down", user=user)
+        bad = log.add("r2", "down", correction=f"It stands for a sum of {user}.", user=user)
+        reviews.decide(pair_of(bad), "ada", "reject")
+    assert sensors.look(enough_new_feedback).skip_message == "0 new corrections can train; 2 are needed."
+    assert sensors.look(enough_new_feedback).skip_message == "No correction and no decision came since the last look."
+    assert "0 new verdicts since number 0" in sensors.look(enough_new_reviews).skip_message
+    assert "since the last look" in sensors.look(enough_new_reviews).skip_message
+
+
+def test_a_correction_that_is_rejected_after_it_trained_counts_as_a_review(sensors, log, reviews):
+    events = [log.add(f"r{number}", "down", correction="It stands for a sum.") for number in (1, 2)]
+    for event in events:
+        reviews.decide(pair_of(event), "ada", "accept")
+    sensors.build(feedback_events, review_decisions)
+    for event in events:
+        reviews.decide(pair_of(event), "ada", "reject")
+    assert sensors.look(enough_new_reviews).tags["ragtune/new_reviews"] == "2"
+
+
+def test_enough_new_reviews_request_retraining_and_comments_do_not_count(sensors, reviews):
+    pair = QAPair(id="p", question="What is x?", answer="It is y.", kind="purpose", document_id="d", chunk_id="c")
+    reviews.decide(pair, "ada", "accept")
+    reviews.decide(pair, "ada", "comment", comment="Hm.")
+    assert isinstance(sensors.look(enough_new_reviews), dg.SkipReason)
+    reviews.decide(pair, "bob", "reject")
+    assert sensors.look(enough_new_reviews).tags == {"ragtune/new_reviews": "2", REASON: "reviews-after-0"}
+    sensors.build(review_decisions)
+    assert "0 new verdicts since number 3" in sensors.look(enough_new_reviews).skip_message
+
+
+def test_feedback_events_hold_the_corrections_with_their_question(sensors, log):
+    event = log.add("r1", "down", correction="x is z")
+    sensors.build(feedback_events)
+    store = sensors.resources["store"]
     assert store.read_records(store.current("feedback_events"), FeedbackEvent) == [event]
-    assert event.question == "What is x?"
+    assert event.question == "What is x1?"
 
 
 @dg.asset

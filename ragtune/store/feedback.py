@@ -196,16 +196,33 @@ class FeedbackLog:
 
     def events(self, after_sequence: int = 0, limit: int = 0) -> list[FeedbackEvent]:
         """Return the verdicts after a sequence number, oldest first, with the responses' questions and chunks."""
+        return self._events(_feedback.c.sequence > after_sequence, limit)
+
+    def corrections(self) -> list[FeedbackEvent]:
+        """Return the verdicts with a correction, oldest first."""
+        return self._events(_feedback.c.correction != "")
+
+    def event(self, feedback_id: str) -> FeedbackEvent | None:
+        """Return a verdict, or None if there is none with this id."""
+        return next(iter(self._events(_feedback.c.id == feedback_id)), None)
+
+    def _events(self, condition: sa.ColumnElement[bool], limit: int = 0) -> list[FeedbackEvent]:
         columns = ("question", "chunk_ids", "cited_chunk_ids", "model_version")
         query = (
             sa.select(_feedback, *(_responses.c[name] for name in columns))
             .join(_responses, _responses.c.id == _feedback.c.response_id)
-            .where(_feedback.c.sequence > after_sequence)
+            .where(condition)
             .order_by(_feedback.c.sequence)
         )
         with self._engine.connect() as connection:
             rows = connection.execute(query.limit(limit) if limit else query).mappings().all()
         return [FeedbackEvent(**_with_tuples(row)) for row in rows]
+
+    def newest_correction(self) -> int:
+        """Return the sequence number of the newest verdict with a correction, or 0 if there is none."""
+        query = sa.select(sa.func.max(_feedback.c.sequence)).where(_feedback.c.correction != "")
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one() or 0)
 
     def all_responses(self, since: str = "") -> list[ResponseRecord]:
         """Return the responses that were given at or after a time (UTC, ISO 8601), oldest first."""

@@ -1,21 +1,25 @@
 """`feedback`: says what people think of the answers, what the documents lack, and what became of a verdict."""
 
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
-from ragtune.dataset.feedback_trace import FeedbackTrace, feedback_of_version, trace_feedback
+from ragtune.dataset.corrections import STATUSES, CorrectionStatus
+from ragtune.dataset.feedback_trace import FeedbackTrace, feedback_of_version
+from ragtune.errors import SettingsError
 from ragtune.evaluation.feedback_trends import rated_responses, trends, worst, worst_questions
 from ragtune.evaluation.question_gaps import question_gaps
 from ragtune.ports import Embedder
-from ragtune.records import Chunk, SplitItem
+from ragtune.records import Chunk
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.report_rows import FeedbackTrend, QuestionGap
+from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.terminal import out, print_json
 
 app = typer.Typer(help="What people think of the answers.", no_args_is_help=True)
@@ -64,36 +68,52 @@ def trace(
     version: Annotated[bool, typer.Option("--version", help="list the verdicts that a version learned from")] = False,
     json_: Json = False,
 ) -> None:
-    """Follow a verdict to its training pair and to the versions that learned from it, or a version back to verdicts."""
+    """Say what became of a verdict and which versions learned from it, or which verdicts a version learned from."""
     settings = load_settings()
-    log, registry = FeedbackLog(settings.feedback_url), ModelRegistry(settings)
-    events = log.events()
+    registry = ModelRegistry(settings)
     if version:
-        learned = feedback_of_version(registry.version(feedback_id), events)
+        log = FeedbackLog(settings.feedback_url)
+        learned = feedback_of_version(registry.version(feedback_id), log.events())
+        log.close()
         if json_:
             print_json([asdict(event) for event in learned])
             return
         for event in learned:
             out.print(f"{event.id}  {event.created_at}  {event.question} -> {event.correction}")
         return
-    ids = [event.response_id for event in events if event.id == feedback_id]
-    found = trace_feedback(feedback_id, events, log.responses(ids), _items(settings), registry.versions())
+    desk = ReviewDesk(settings)
+    found = desk.trace(feedback_id, registry.versions)
+    desk.close()
     if json_:
         print_json(asdict(found))
         return
     out.print("\n".join(_trace_lines(found)))
 
 
+@app.command("corrections")
+def corrections(
+    status: Annotated[str, typer.Option(help=f"only these: {', '.join(STATUSES)}")] = "",
+    json_: Json = False,
+) -> None:
+    """List every correction with what became of it: whether it trains, or why not."""
+    if status and status not in STATUSES:
+        raise SettingsError(f"There is no status '{status}'.", f"one of {', '.join(STATUSES)}")
+    desk = ReviewDesk(load_settings())
+    statuses = [one for one in desk.statuses() if not status or one.status == status]
+    desk.close()
+    if json_:
+        print_json([_status_row(one) for one in statuses])
+        return
+    counts = Counter(one.status for one in statuses)
+    out.print(", ".join(f"{counts[name]} {name}" for name in STATUSES if counts[name]) or "There is no correction.")
+    for one in statuses:
+        out.print(f"{one.event.id}  {one.status:<9} key {one.event.user or '-'}: {one.reason}")
+
+
 def _chunks(settings: Settings) -> dict[str, Chunk]:
     store = ArtifactStore(settings.home / "artifacts")
     ref = store.current("chunks")
     return {chunk.id: chunk for chunk in store.read_records(ref, Chunk)} if ref else {}
-
-
-def _items(settings: Settings) -> list[SplitItem]:
-    store = ArtifactStore(settings.home / "artifacts")
-    ref = store.current("qa_splits")
-    return store.read_records(ref, SplitItem) if ref else []
 
 
 def _embedder(settings: Settings) -> Embedder:
@@ -132,6 +152,21 @@ def _gap_line(gap: QuestionGap) -> str:
     return f"{gap.count} times by {gap.users} users{more}: {gap.question}"
 
 
+def _status_row(one: CorrectionStatus) -> dict[str, str]:
+    """Return what programs get of a correction; the text of one that was held back is left out."""
+    event, shown = one.event, one.status != "held_back"
+    return {
+        "id": event.id,
+        "key": event.user,
+        "created_at": event.created_at,
+        "question": event.question if shown else "",
+        "correction": event.correction if shown else "",
+        "status": one.status,
+        "reason": one.reason,
+        "since": one.since,
+    }
+
+
 def _trace_lines(found: FeedbackTrace) -> list[str]:
     event = found.event
     version = found.response.model_version if found.response else "unknown"
@@ -139,6 +174,7 @@ def _trace_lines(found: FeedbackTrace) -> list[str]:
         f"{event.id}: {event.rating} by {event.user or 'somebody'} at {event.created_at}",
         f"  question: {event.question}",
         f"  answered by version {version}; correction: {event.correction or 'none'}",
+        f"  {found.status} since {found.since}: {found.reason}",
     ]
     lines += [f"  pair {pair.id} ({split}): {pair.question} -> {pair.answer}" for pair, split in found.pairs]
     lines += [f"  learned by version {version}" for version in found.versions]

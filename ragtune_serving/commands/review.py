@@ -21,6 +21,7 @@ def export(
     file: Annotated[Path, typer.Argument(help="a .csv or .jsonl file to write")],
     reviewer: Annotated[str, typer.Option(help="export only the pairs that this person still has to decide")] = "",
     count: Annotated[int, typer.Option(min=0, help="first assign up to this many more pairs to --reviewer")] = 0,
+    corrections: Annotated[bool, typer.Option("--corrections", help="only corrections by users that wait")] = False,
 ) -> None:
     """Write pairs with their passages; fill in `verdict` (accept, reject, correct or comment) and import the file."""
     if count and not reviewer:
@@ -29,7 +30,8 @@ def export(
     dataset = desk.dataset()
     if count:
         desk.claim(reviewer, count)
-    count_exported = export_pairs(dataset.pairs, list(dataset.chunks.values()), file, reviewer, desk.reviews)
+    pairs = [pair for pair in desk.open_pairs() if pair.feedback_id] if corrections else dataset.pairs
+    count_exported = export_pairs(pairs, list(dataset.chunks.values()), file, reviewer, desk.reviews)
     out.print(f"{count_exported} pairs in {file}.")
 
 

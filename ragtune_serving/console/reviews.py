@@ -16,13 +16,14 @@ from ragtune_serving.console.pages import render, session_of
 from ragtune_serving.keys import Key, KeyStore
 from ragtune_serving.reviewing import ReviewDesk
 
-Queue = Literal["mine", "open", "conflicts", "decided", "all"]
+Queue = Literal["mine", "open", "conflicts", "decided", "all", "corrections"]
 QUEUES: dict[Queue, str] = {
     "mine": "Mine",
     "open": "Open",
     "conflicts": "Conflicts",
     "decided": "Decided by me",
     "all": "All",
+    "corrections": "Corrections by users",
 }
 PAGE_SIZE = 50
 """Pairs in the list next to the pair; chosen by hand, not sensitive."""
@@ -77,6 +78,8 @@ class PairQueues:
                 queues["mine"].append(keyed)
             if not is_settled:
                 queues["open"].append(keyed)
+                if pair.feedback_id:
+                    queues["corrections"].append(keyed)
                 if len(own) >= needed:
                     queues["conflicts"].append(keyed)
         return queues, verdicts
@@ -110,8 +113,8 @@ class PairQueues:
         """Return the pairs with their keys, which take longer to compute than everything else."""
         dataset = self.desk.dataset()
         if self._keyed[0] != dataset.version:
-            self._keyed = (dataset.version, [(pair_key(pair), pair) for pair in dataset.pairs])
-        return self._keyed[1]
+            self._keyed = (dataset.version, [(pair_key(pair), pair) for pair in dataset.built])
+        return [*((pair_key(pair), pair) for pair in dataset.corrections), *self._keyed[1]]
 
 
 def add_review_pages(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
@@ -149,6 +152,7 @@ def add_review_pages(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
             decided=len(by_name["decided"]),
             leads=session.key.may_call(_LEADING),
             longest_text=LONGEST_TEXT,
+            approval=desk.needs_approval,
         )
 
     @app.get("/console/reviews/progress")

@@ -14,6 +14,9 @@ from ragtune_assets.definitions import build_definitions
 from ragtune_assets.feedback import enough_new_feedback
 from ragtune_assets.resources import build_resources
 
+ASKED_FOR = [dg.AssetKey("feedback_events"), dg.AssetKey("review_decisions")]
+"""What the sensor asks for."""
+
 
 def main() -> int:
     settings = load_settings()
@@ -24,12 +27,13 @@ def main() -> int:
     watched = dg.AssetSelection.all() - benchmarks
     with open_instance(settings) as instance:
         cursor = dg.evaluate_automation_conditions(defs, instance, watched).cursor
-        resources = {name: build_resources(settings)[name] for name in ("settings", "feedback_log")}
+        needed = ("settings", "store", "feedback_log", "reviews")
+        resources = {name: build_resources(settings)[name] for name in needed}
         request = enough_new_feedback(dg.build_sensor_context(instance, resources=resources))
         if not isinstance(request, dg.RunRequest):
             say(request.skip_message, [])
             return 0
-        job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("feedback_events")])
+        job.execute_in_process(instance=instance, asset_selection=ASKED_FOR)
         layers = []
         while True:
             result = dg.evaluate_automation_conditions(defs, instance, watched, cursor=cursor)

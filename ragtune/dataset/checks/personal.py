@@ -6,6 +6,7 @@ of our own. Presidio takes seconds to load, so only texts with an at sign or a l
 
 import re
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ _MAY_HOLD = re.compile(r"\w@\w|\d(?:[ ().-]{0,2}\d){6,}|\b[A-Z]{2}\d{2} ?\w{4}|\
 _SECRET = re.compile(
     r"\b(?:sk|pk|rk)[-_](?:live[-_]|test[-_]|ant[-_]|proj[-_])?[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
     r"|\bxox[abprs]-[A-Za-z0-9-]{10,}|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{35}|\bhf_[A-Za-z0-9]{20,}"
+    r"|\brt-[A-Za-z0-9_-]{40,}"  # a key of this gateway (ragtune_serving/keys.py)
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\."
 )
 # `2147483647` has the length and the area code of a telephone number, and so do many dates.
@@ -39,6 +41,22 @@ def personal_data(text: str) -> str:
             if match.score >= LEAST_SCORE and not (is_phone and _NO_PHONE.search(text[match.start : match.end])):
                 return str(match.entity_type).replace("_", " ").lower()
     return ""
+
+
+def suspected_personal_data(text: str) -> str:
+    """Return what `personal_data` finds; without presidio, which a gateway may lack, what presidio would look at.
+
+    So nothing personal is shown by an installation that cannot recognise it.
+    """
+    if find_spec("presidio_analyzer") is not None:
+        return personal_data(text)
+    if _SECRET.search(text):
+        return "secret"
+    return (
+        "an address or a long number, and the extra 'dataset' is not installed to tell"
+        if _MAY_HOLD.search(text)
+        else ""
+    )
 
 
 @lru_cache(maxsize=1)

@@ -86,8 +86,7 @@ def check_pairs(
     for pair in sorted(pairs, key=_precedence):
         chunk = chunk_by_id.get(pair.chunk_id)
         reason = rejection_reason(pair, chunk)
-        key = (pair.kind, *sorted(question_words(pair.question)))
-        question = collapse_whitespace(pair.question).lower()
+        key, question = question_key(pair)
         if not reason and (key in keys or question in questions):
             reason = "the same question was asked before"
         if reason or chunk is None:
@@ -120,6 +119,11 @@ def _precedence(pair: QAPair) -> tuple[bool, bool, bool]:
     """Return a sort key: corrections, then what people wrote or reviewed, then a model's pairs, then the rules'."""
     is_peoples = pair.origin == "people" or REVIEWED in pair.scores
     return not pair.feedback_id, not is_peoples, pair.writer == "extractive"
+
+
+def question_key(pair: QAPair) -> tuple[tuple[str, ...], str]:
+    """Return what two pairs share if they ask the same: the words of the question, or the question itself."""
+    return (pair.kind, *sorted(question_words(pair.question))), collapse_whitespace(pair.question).lower()
 
 
 def rejection_reason(pair: QAPair, chunk: Chunk | None) -> str:
@@ -199,7 +203,8 @@ def scores(pair: QAPair, chunk: Chunk) -> dict[str, float]:
     named = words & content_words(f"{chunk.title} {' '.join(chunk.heading_path)}")
     shared = words & content_words(chunk.embedded_text)
     return {
-        "grounded": round(share_in_text(pair.answer, chunk.text), 3) if pair.answerable else 1.0,
+        # The text that `rejection_reason` looks at: otherwise a pair could pass it and stop the whole dataset.
+        "grounded": round(share_in_text(pair.answer, chunk.embedded_text), 3) if pair.answerable else 1.0,
         "self_contained": float(bool(named) or len(shared) >= 3),
         "relevant": round(len(shared) / len(words), 3) if words else 0.0,
     }

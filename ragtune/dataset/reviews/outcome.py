@@ -43,7 +43,7 @@ def apply_reviews(
     accepted = 0
     matched: set[str] = set()
     for pair in pairs:
-        versions = list(_versions(pair, verdicts_by_key, texts.get(pair.chunk_id, ""), verdicts_needed))
+        versions = list(reviewed_versions(pair, verdicts_by_key, texts.get(pair.chunk_id, ""), verdicts_needed))
         matched.update(pair_key(version) for version, _ in versions)
         last, verdicts = versions[-1]
         is_corrected = len(versions) > 1
@@ -67,7 +67,7 @@ def apply_reviews(
     return replace(result, accepted=accepted, orphans=sorted(orphans, key=lambda decision: decision.sequence))
 
 
-def _versions(
+def reviewed_versions(
     pair: QAPair, verdicts_by_key: Mapping[str, Mapping[str, Decision]], text: str, verdicts_needed: int
 ) -> Iterator[tuple[QAPair, tuple[Decision, ...]]]:
     """Yield the pair, then each correction of it, with the verdicts on that version.

@@ -87,6 +87,11 @@ class ReviewStore:
             query = sa.select(sa.func.count()).select_from(_decisions).where(newer)
             return int(connection.execute(query).scalar_one())
 
+    def newest_sequence(self) -> int:
+        """Return the sequence number of the newest decision, or 0 if there is none."""
+        with self._engine.connect() as connection:
+            return int(connection.execute(sa.select(sa.func.max(_decisions.c.sequence))).scalar_one() or 0)
+
     def assign(self, pairs: Sequence[QAPair], reviewers: Sequence[str], per_pair: int = 1) -> dict[str, int]:
         """Give every pair `per_pair` reviewers, the same amount of work to each; return {reviewer: new pairs}.
 
