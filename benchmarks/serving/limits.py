@@ -1,6 +1,6 @@
 """Measures by how much clients that ask at the same time pass the limits of their key.
 
-    python -m benchmarks.serving.limits [--clients 64] [--questions 10]
+    python -m benchmarks.serving.limits [--clients 64] [--questions 5]
 
 Two gateways over one home share the accounts of the keys. For every kind of limit a key is made, and all clients ask
 with it as fast as they can, half of them one gateway and half the other. What was used is counted outside the gateway:
@@ -114,7 +114,9 @@ async def _ask(urls: Sequence[str], key: str, clients: int, questions: int) -> l
         return [await http.post(url, json=body) for _ in range(questions)]
 
     headers = {"Authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(headers=headers, timeout=120, limits=httpx.Limits(max_connections=clients)) as http:
+    # Without connections that are kept: the gateway closes those that were idle, perhaps while a request is sent.
+    pool = httpx.Limits(max_connections=clients, max_keepalive_connections=0)
+    async with httpx.AsyncClient(headers=headers, timeout=120, limits=pool) as http:
         return [answer for answers in await asyncio.gather(*map(ask, range(clients))) for answer in answers]
 
 
@@ -143,7 +145,7 @@ def main() -> None:
     """Measure, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--questions", type=int, default=10, help="questions of each client")
+    parser.add_argument("--questions", type=int, default=5, help="questions of each client")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     with TemporaryDirectory(prefix="ragtune-limits-") as folder:
