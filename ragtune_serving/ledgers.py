@@ -25,7 +25,7 @@ from ragtune_serving.limits import LEASE, NOTHING, Account, CountedRequest, Limi
 
 _BUSY_SECONDS = 10.0
 """How long a request waits for the transactions of other processes, each of which takes about a millisecond. Chosen by
-hand: with 64 clients on a busy machine one second was too little (benchmarks/serving/limits.py)."""
+hand: with 64 clients of two gateways on a busy machine one second was too little."""
 _BUSY_PAUSE = 0.005
 """Longest pause until it tries again. Chosen by hand: some transactions long, and drawn, so that each gets its turn."""
 _PRIMARY_CODE = 0xFF

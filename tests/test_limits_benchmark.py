@@ -14,7 +14,7 @@ def rows(tmp_path, give_mlflow):
     return {row["limit"]: row for row in measure(mock_home(tmp_path), LIMITS, clients=8, questions=3)}
 
 
-def test_clients_of_two_gateways_use_a_limit_up_and_never_pass_it(rows):
+def test_clients_that_ask_at_the_same_time_use_a_limit_up_and_never_pass_it(rows):
     assert set(rows) == set(LIMITS)
     for row in rows.values():
         assert row["overshoot"] == 0, row
