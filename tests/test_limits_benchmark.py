@@ -5,7 +5,7 @@ import pytest
 from benchmarks.serving.limits import measure
 from benchmarks.serving.mock_gateway import mock_home
 
-LIMITS = {"requests_per_minute": 10, "concurrency": 2, "tokens_per_minute": 2000, "budget_per_day": 0.002}
+LIMITS = {"requests_per_minute": 10, "concurrency": 2, "tokens_per_minute": 1000, "budget_per_day": 0.001}
 
 
 @pytest.fixture

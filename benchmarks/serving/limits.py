@@ -49,8 +49,8 @@ PRICE = 1.0
 _PAUSE = 0.02
 """Seconds that the mock engine takes, so that requests overlap. Chosen by hand."""
 _PROMPT_TOKENS = 5
-"""Tokens of a prompt as the mock engine counts. Chosen by hand: fewer than any prompt has, because an engine that counts
-more than the gateway reserved would pass a limit by that much."""
+"""Tokens of a prompt as the mock engine counts. Chosen by hand: fewer than any prompt has, because an engine that
+counts more than the gateway reserved would pass a limit by that much."""
 
 
 class MeteredEngine(MockEngine):
