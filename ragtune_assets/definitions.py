@@ -11,6 +11,7 @@ from ragtune_assets import (
     evaluation,
     experiments,
     feedback,
+    gateway_check,
     knowledge,
     model,
     release,
@@ -49,7 +50,15 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     assets: Any = dg.load_assets_from_modules(MODULES)
     return dg.Definitions(
         assets=dg.map_asset_specs(with_settings, assets),
-        sensors=[enough_new_feedback, enough_new_reviews, changed_sources, dead_runs, keep_up()],
+        asset_checks=[gateway_check.gateway_serves_champion],
+        sensors=[
+            enough_new_feedback,
+            enough_new_reviews,
+            changed_sources,
+            dead_runs,
+            gateway_check.refused_champion,
+            keep_up(),
+        ],
         resources=build_resources(settings),
         executor=exclusive_executor(settings.home, settings),
     )

@@ -10,6 +10,7 @@ from ragtune.errors import RagTuneError
 from ragtune.settings import Settings, child_environment
 from ragtune.store.problems import Problem, problems_on_disk
 from ragtune_serving.client import GatewayClient
+from ragtune_serving.refused_champion import refused_champion
 
 _SECONDS = 120.0
 """How long to wait for the asset wing: it imports Dagster, which takes seconds, and more on a busy machine."""
@@ -60,13 +61,14 @@ def problems_of_graph(settings: Settings) -> list[Problem]:
 def problems_of_gateway(gateway: dict[str, Any]) -> list[Problem]:
     """Return the engines that restart again and again, and a champion that the gateway refuses."""
     found = []
+    refused = refused_champion(gateway)
     for role in ("live", "next", "comparison"):
         engine = gateway.get(role) or {}
-        if engine.get("restarts", 0) >= _RESTARTS:
+        is_named_below = refused is not None and engine.get("version") == refused.version
+        if engine.get("restarts", 0) >= _RESTARTS and not is_named_below:
             what = f"the engine of version {engine['version']} restarted {engine['restarts']} times: {engine['error']}"
             found.append(Problem("broken", f"engine {engine['version']}", what, "see the logs of the home"))
-    live, champion = gateway.get("live") or {}, gateway.get("champion")
-    if live and champion and gateway.get("error") and live.get("version") != champion:
-        what = f"version {champion} is the champion, but {live['version']} is served: {gateway['error']}"
+    if refused is not None:
+        what = f"version {refused.version} is the champion, but {refused.served} is served: {refused.reason}"
         found.append(Problem("broken", "gateway", what, "run `ragtune rollback`, or fix what the message names"))
     return found

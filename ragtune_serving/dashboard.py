@@ -178,13 +178,14 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             about="Resident memory of processes, and memory of GPUs.",
         ),
         Panel(
-            title="Restarts, and responses that were lost",
+            title="Restarts, refused champions, responses that were lost",
             unit="short",
             queries=(
                 Query("ragtune_engine_restarts", "restarts of the live engine"),
+                Query("ragtune_champion_refused", "the champion is not served"),
                 Query("ragtune_log_dropped", "responses lost"),
             ),
-            about="Both are 0 as long as all is well.",
+            about="All are 0 as long as all is well.",
         ),
     ),
 }

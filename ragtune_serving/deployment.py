@@ -18,6 +18,7 @@ from ragtune.records import RegisteredModel
 from ragtune.settings import Settings
 from ragtune.store.registry import ModelRegistry, verify
 from ragtune_serving.engine import EngineAddress, Pace, ServedModel, ServingEngine, SupervisedEngine
+from ragtune_serving.refused_champion import RefusalNote
 
 MODELS = {
     "ragtune": "the released model with retrieval and citations",
@@ -108,6 +109,7 @@ class Deployment:
         self.champion: str | None = None
         self.error = ""
         self._engine, self._base, self._publisher, self._pace = engine, base, publisher, pace
+        self._note = RefusalNote(registry)
         self.coming: SupervisedEngine | None = None
         self.arm_errors: dict[str, str] = {}
         self._needed = needed
@@ -199,6 +201,7 @@ class Deployment:
         while not self._ending.is_set():
             try:
                 self._step()
+                self._note.update(self.status())
             except RagTuneError as error:
                 self._report(str(error))
             except Exception as error:
@@ -284,12 +287,13 @@ class Deployment:
         if self.settings.engine.backend == "openai":
             name = self.settings.engine.model or "provider"
             return ServedModel(name=name, version="provider", folder=Path(), precision="")
+        champion, version = None, None
         try:
+            version = self.registry.alias_version("champion")  # known even if its files are gone
             champion = self.registry.alias("champion")
+            version = champion.version if champion else None
         except RegistryError as error:
             self._report(f"The champion is not served. {error}")
-            champion = None
-        version = champion.version if champion else None
         if version != self.champion and version:
             self._refused.pop(version, None)  # it was moved, so somebody wants it to be tried
         self.champion = version

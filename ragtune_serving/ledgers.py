@@ -6,6 +6,7 @@ other process can interleave with.
 
 import asyncio
 import logging
+import random
 import sqlite3
 import threading
 import time
@@ -22,8 +23,13 @@ from ragtune.extras import require
 from ragtune.settings import Settings
 from ragtune_serving.limits import LEASE, NOTHING, Account, CountedRequest, Limits, Use, day_of
 
-_BUSY_SECONDS = 1.0
-"""How long one process waits for the other's transaction, which takes under a millisecond; chosen by hand."""
+_BUSY_SECONDS = 10.0
+"""How long a request waits for the transactions of other processes, each of which takes about a millisecond. Chosen by
+hand: with 64 clients of two gateways on a busy machine one second was too little."""
+_BUSY_PAUSE = 0.005
+"""Longest pause until it tries again. Chosen by hand: some transactions long, and drawn, so that each gets its turn."""
+_PRIMARY_CODE = 0xFF
+"""The bits of SQLite's error codes that say the kind; the others say more, such as SQLITE_BUSY_RECOVERY."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS usage (
     id TEXT PRIMARY KEY, key TEXT NOT NULL, started REAL NOT NULL, tokens INTEGER NOT NULL, running INTEGER NOT NULL,
@@ -38,7 +44,7 @@ _PREFIX = "ragtune:usage:"
 _DAY = "used on "
 """Beginning of the field with what a key used on a day; the other fields are requests."""
 _REDIS_SECONDS = 1.0
-"""How long Redis may take, as `_BUSY_SECONDS`."""
+"""How long Redis may take, which is away if it does not answer in that time. Chosen by hand."""
 _KEPT_SECONDS = 2 * 86_400
 """An account in Redis goes this long after its last change: nothing in it counts for over a day."""
 _ATTEMPTS = 100
@@ -135,31 +141,40 @@ class SqliteLedger(Ledger):
         now = time.time()
         self._connection.execute("DELETE FROM usage WHERE started < ?", (now - LEASE,))
         self._connection.execute("DELETE FROM days WHERE day < ?", (day_of(now - _KEPT_SECONDS),))
+        # SQLite would wait in the event loop, and its own pauses grow so long that others are always faster.
+        self._connection.execute("PRAGMA busy_timeout=0")
 
     async def change(self, key: str, limits: Limits, step: Step) -> dict[str, str]:
         """Change the account in a transaction; it takes too little time to be worth a thread."""
+        end = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                return self._changed(key, limits, step)
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode & _PRIMARY_CODE == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() > end:
+                    found = f"The limits of keys cannot be counted: {self._path}: {error}"
+                    raise ResourceError(found, fix="free some disk, or try again") from error
+            await asyncio.sleep(random.uniform(0, _BUSY_PAUSE))
+
+    def _changed(self, key: str, limits: Limits, step: Step) -> dict[str, str]:
         now = time.time()
-        try:
-            with self._lock:
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    account = self._account(key, limits, now)
-                    before, settled = dict(account.requests), account.settled_today
-                    result = step(account, now)
-                    self._store(key, account, before)
-                    if account.settled_today != settled:
-                        self._connection.execute(
-                            "INSERT OR REPLACE INTO days VALUES (?, ?, ?, ?)",
-                            (key, day_of(now), account.settled_today.tokens, account.settled_today.cost),
-                        )
-                except BaseException:
-                    self._connection.execute("ROLLBACK")
-                    raise
-                self._connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise ResourceError(
-                f"The limits of keys cannot be counted: {self._path}: {error}", fix="free some disk, or try again"
-            ) from error
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                account = self._account(key, limits, now)
+                before, settled = dict(account.requests), account.settled_today
+                result = step(account, now)
+                self._store(key, account, before)
+                if account.settled_today != settled:
+                    self._connection.execute(
+                        "INSERT OR REPLACE INTO days VALUES (?, ?, ?, ?)",
+                        (key, day_of(now), account.settled_today.tokens, account.settled_today.cost),
+                    )
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
         return result
 
     async def close(self) -> None:

@@ -97,6 +97,9 @@ class Metrics:
         self.restarts = self._gauge("engine_restarts", "Restarts of the live engine")
         self.ready = self._gauge("ready", "1 if the live engine is ready, else 0")
         self.model = self._gauge("model_info", "1 for the live model", "version", "precision")
+        self.refused_champion = self._gauge(
+            "champion_refused", "1 if the champion fails to verify or to start, so that another model answers, else 0"
+        )
         self.engine_up = self._gauge("engine_up", "1 if the engine takes requests", "role", "model_version")
         self.engine_requests = self._gauge(
             "engine_requests", "Requests that an engine answers now", "role", "model_version", of="each"
@@ -211,8 +214,9 @@ class Metrics:
         self.log_pending.set(queues["log"])
         self.log_dropped.set(dropped)
 
-    def show_engines(self, engines: Sequence[EngineState]) -> None:
-        """Set the gauges that describe the engines."""
+    def show_engines(self, engines: Sequence[EngineState], *, refuses_champion: bool) -> None:
+        """Set the gauges that describe the engines, and whether the version that the registry names is not served."""
+        self.refused_champion.set(int(refuses_champion))
         self._show(self.engine_up, {(engine.role, engine.version): int(engine.ready) for engine in engines})
         scraped = {(engine.role, engine.version): engine.scraped for engine in engines}
         self._show(self.engine_scraped, {labels: int(value) for labels, value in scraped.items() if value is not None})

@@ -20,6 +20,7 @@ from ragtune_serving.gpu import gpu_memory
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.metrics import EngineState, Metrics
 from ragtune_serving.recorder import ResponseRecorder
+from ragtune_serving.refused_champion import refused_champion
 
 WORKER = "ragtune_serving.worker"
 """The module that a worker of the gateway runs."""
@@ -42,7 +43,7 @@ def scrape(
         if text is not None:
             texts[role, engine.model.version] = text
         states.append(_state(role, engine, (text is not None) if of_engines else None))
-    metrics.show_engines(states)
+    metrics.show_engines(states, refuses_champion=refused_champion(deployment.status()) is not None)
     metrics.show_memory(_resident(), gpu_memory())
     show_load(metrics, deployment, grounding, recorder)
     return metrics.text() + engine_text(texts)

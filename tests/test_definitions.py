@@ -158,6 +158,7 @@ def test_every_sensor_is_on_from_the_start(tmp_path):
         "enough_new_feedback": "RUNNING",
         "enough_new_reviews": "RUNNING",
         "keep_up": "RUNNING",
+        "refused_champion": "RUNNING",
     }
 
 

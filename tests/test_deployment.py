@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from ragtune.errors import EngineError, EngineMemoryError
+from ragtune.errors import EngineError, EngineMemoryError, RegistryError
 from ragtune.records import ModelManifest
 from ragtune.settings import load_settings
 from ragtune.store.registry import ModelRegistry, assemble
 from ragtune_serving.deployment import Deployment
 from ragtune_serving.engine import Pace, ServedModel, SupervisedEngine
+from ragtune_serving.refused_champion import RefusalNote, refused_champion
 from tests.support.fake_engine import FakeEngine
 
 PACE = Pace(watch=0.05, first_pause=0.05, longest_pause=0.2, calm=60)
@@ -172,9 +173,31 @@ def test_a_damaged_champion_is_not_served_until_it_was_fixed_and_the_live_one_st
     until(lambda: deployment.error)
     assert "Version 2 is not served" in deployment.error
     assert deployment.engine_for("ragtune").model.version == "1"
+    until(lambda: registry.refusal("2"))
+    assert "config.json does not have the SHA-256" in registry.refusal("2")
     damaged.write_text('"two"')
     until(lambda: deployment.live.model.version == "2")
     assert deployment.error == ""
+    until(lambda: registry.refusal("2") == "")
+
+
+def test_a_champion_whose_manifest_is_gone_is_refused_by_its_number(parts):
+    deployment, _, _, registry = parts
+    registry.move("champion", release(registry, "one"))
+    deployment.start()
+    until(lambda: deployment.live and deployment.live.ready)
+    second = release(registry, "two")
+    manifest = Path(registry.version(second).folder) / "manifest.json"
+    content = manifest.read_bytes()
+    manifest.unlink()
+    with registry._writing() as client:  # as if the file went after the release
+        client.set_registered_model_alias(registry.name, "champion", second)
+    until(lambda: refused_champion(deployment.status()))
+    refused = refused_champion(deployment.status())
+    assert (refused.version, refused.served) == ("2", "1")
+    assert "has no manifest.json" in refused.reason
+    manifest.write_bytes(content)
+    until(lambda: deployment.live.model.version == "2")
 
 
 def test_a_champion_that_does_not_start_leaves_the_live_one(parts):
@@ -192,6 +215,10 @@ def test_a_champion_that_does_not_start_leaves_the_live_one(parts):
     assert "This model is broken" in deployment.status()["next"]["error"]
     until(lambda: deployment.status()["next"]["restarts"] >= 2)
     assert deployment.engine_for("ragtune").model.version == "1"
+    until(lambda: registry.refusal("2"))
+    assert registry.refusal("2") == "Its engine does not start: This model is broken."
+    refused = refused_champion(deployment.status())
+    assert (refused.version, refused.served) == ("2", "1")
     registry.rollback()
     until(lambda: deployment.status()["next"] is None)
     assert deployment.engine_for("ragtune").ready
@@ -303,3 +330,54 @@ def test_a_champion_without_the_precision_of_the_settings_is_an_error_and_the_li
     until(lambda: deployment.error)
     assert "has no bf16 weights" in deployment.error
     assert deployment.engine_for("ragtune").model.version == "base"
+
+
+ENGINE = {"version": "1", "restarts": 0, "error": ""}
+STARTING = {"version": "2", "restarts": 0, "error": ""}
+FAILED_ONCE = {**STARTING, "restarts": 1, "error": "no room"}
+FAILED_TWICE = {**FAILED_ONCE, "restarts": 2}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ({"live": ENGINE, "next": None, "champion": "1", "error": ""}, ""),
+        ({"live": ENGINE, "next": None, "champion": None, "error": "MLflow is away"}, ""),
+        ({"live": ENGINE, "next": STARTING, "champion": "2", "error": ""}, ""),
+        ({"live": ENGINE, "next": FAILED_ONCE, "champion": "2", "error": ""}, ""),
+        ({"live": None, "next": FAILED_TWICE, "champion": "2", "error": ""}, ""),
+        ({"live": None, "error": "The gateway does not answer."}, ""),
+        ({"live": ENGINE, "next": FAILED_TWICE, "champion": "2", "error": ""}, "Its engine does not start: no room"),
+        ({"live": ENGINE, "next": None, "champion": "2", "error": "a file is missing"}, "a file is missing"),
+        ({"live": None, "next": ENGINE, "champion": "2", "error": "it did not start"}, "it did not start"),
+    ],
+)
+def test_a_champion_is_refused_if_another_model_answers_and_there_is_a_reason(status, reason):
+    refused = refused_champion(status)
+    assert (refused.reason if refused else "") == reason
+
+
+class LockedRegistry:
+    """A registry whose versions get notes, unless it is locked."""
+
+    def __init__(self) -> None:
+        self.notes, self.locked = [], True
+
+    def refuse(self, version: str, reason: str) -> None:
+        if self.locked:
+            raise RegistryError("The database is locked.")
+        self.notes.append((version, reason))
+
+
+def test_a_note_that_cannot_be_written_is_logged_once_and_tried_again(caplog):
+    registry = LockedRegistry()
+    note = RefusalNote(registry)
+    status = {"live": ENGINE, "next": None, "champion": "2", "error": "a file is missing"}
+    note.update(status)
+    note.update(status)
+    assert caplog.text.count("The database is locked.") == 1
+    registry.locked = False
+    note.update(status)
+    note.update(status)
+    note.update({**status, "live": {**ENGINE, "version": "2"}, "error": ""})
+    assert registry.notes == [("2", "a file is missing"), ("2", "")]

@@ -166,6 +166,9 @@ def test_a_gateway_with_an_engine_that_restarts_and_a_champion_that_it_refuses_i
     assert "the engine of version 3 restarted 5 times: out of memory" in problem.what
     (problem,) = problems_of_gateway({"live": engine, "champion": "4", "error": "a file is missing"})
     assert "version 4 is the champion, but 3 is served: a file is missing" in problem.what
+    failing = {"version": "4", "restarts": 7, "error": "no CUDA device"}
+    (problem,) = problems_of_gateway({"live": engine, "next": failing, "champion": "4", "error": ""})
+    assert "version 4 is the champion, but 3 is served: Its engine does not start: no CUDA device" in problem.what
 
 
 def test_an_asset_graph_that_cannot_be_read_is_a_problem_itself(settings, monkeypatch):

@@ -1,6 +1,7 @@
 """Limits of a key, counted by several requests and processes at once, in a file and in Redis."""
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -316,3 +317,21 @@ def test_four_processes_together_never_pass_a_limit(tmp_path):
         process.stdin.flush()
     passed = [int(process.communicate(timeout=120)[0]) for process in running]
     assert sum(passed) == 30, "300 tokens a minute, 10 each"
+
+
+def test_a_request_waits_for_the_transaction_of_another_process_without_stopping_the_others(tmp_path):
+    path = tmp_path / "usage.db"
+
+    async def steps() -> None:
+        ledger = SqliteLedger(path)
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.ensure_future(begun(ledger, Limits(concurrency=1)))
+        await asyncio.sleep(1.5)
+        assert not waiting.done(), "the event loop went on, and the request waits"
+        other.execute("COMMIT")
+        await asyncio.wait_for(waiting, 5)
+        other.close()
+        await ledger.close()
+
+    asyncio.run(steps())

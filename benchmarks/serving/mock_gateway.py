@@ -87,12 +87,17 @@ class ServedApp:
 
 
 class Mocked:
-    """The gateway of a mock home; use it in a `with` block. Keyword arguments are sections of the settings."""
+    """The gateway of a mock home; use it in a `with` block.
 
-    def __init__(self, home: Path, right: Mapping[str, Sequence[str]], **sections: Any) -> None:
+    `engine` replaces the one that answers by `right`. Further keyword arguments are sections of the settings.
+    """
+
+    def __init__(
+        self, home: Path, right: Mapping[str, Sequence[str]], engine: MockEngine | None = None, **sections: Any
+    ) -> None:
         sections = {"experiments": {"look_seconds": 0.5}, "gateway": {"poll_seconds": 0.2}, **sections}
         self.settings = load_settings({"home": home, **sections})
-        self.registry, self.engine = ModelRegistry(self.settings), MockEngine(right)
+        self.registry, self.engine = ModelRegistry(self.settings), engine or MockEngine(right)
         keys = KeyStore(home / "keys")
         keys.ensure()
         self.key = keys.client_key()

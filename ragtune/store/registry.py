@@ -33,6 +33,8 @@ Alias = Literal["champion", "challenger", "previous"]
 ALIASES: tuple[Alias, ...] = ("champion", "challenger", "previous")
 MANIFEST = "manifest.json"
 FORMAT = 1
+REFUSED = "refused_by_gateway"
+"""Tag of a version in MLflow: why the gateway does not serve it although it is the champion; missing if it does."""
 ALLOWED_TYPES = (".safetensors", ".json", ".jinja", ".txt", ".model", ".yaml", ".md")
 """File types that a released model may contain: weights as safetensors, everything else as plain data."""
 
@@ -288,6 +290,31 @@ class ModelRegistry:
         """Add a tag to a version, which MLflow shows on its page."""
         with self._writing() as client:
             client.set_model_version_tag(self.name, version, name, value)
+
+    def refuse(self, version: str, reason: str) -> None:
+        """Write down why the gateway does not serve a version, for MLflow's page and the asset graph; "" removes it."""
+        from mlflow.exceptions import MlflowException
+
+        if reason == self.refusal(version):
+            return
+        try:
+            if reason:
+                self.tag(version, REFUSED, reason)
+            else:
+                with self._writing() as client:
+                    client.delete_model_version_tag(self.name, version, REFUSED)
+        except MlflowException as error:
+            raise self._unexpected(error) from error
+
+    def refusal(self, version: str) -> str:
+        """Return why the gateway does not serve a version, or ""; raise RegistryError if there is no such version."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            tags = self._connect().get_model_version(self.name, version).tags
+        except MlflowException as error:
+            raise self._unexpected(error) from error
+        return str(tags.get(REFUSED, ""))
 
     def move(self, alias: Alias, version: str) -> RegisteredModel:
         """Point the alias at a version. If it is `champion`, the old champion becomes `previous`."""
