@@ -10,8 +10,10 @@ import pytest
 from openpyxl.styles.numbers import FORMAT_GENERAL
 
 from ragtune.knowledge.audit import audit
+from ragtune.knowledge.duplicates import fingerprint
 from ragtune.knowledge.readers.files import read_bytes
 from ragtune.knowledge.readers.reading import UnreadableError
+from ragtune.records import Chunk
 from tests.support.office_files import paragraph, saved, word_file
 
 
@@ -123,3 +125,29 @@ def test_the_account_counts_the_words_of_a_comparison() -> None:
     reading = read_bytes("a.md", b"Stop if a<b and c>d here.")
     words, lost = audit("a.md", b"Stop if a<b and c>d here.", reading)
     assert (words, lost) == (8, ())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Pressed: ✅", "Pressed: ❌"),
+        ("Comfort ★★★☆☆", "Comfort ★★★★★"),
+        ("Kiel → Oslo", "Kiel ← Oslo"),
+        ("Smoke 🚭 here", "Smoke 🚬 here"),
+        ("area = a * b", "area = a / b"),
+        ("Rated A+ in May", "Rated A- in May"),
+        ("The fee is ~~5 euros~~ waived", "The fee is 5 euros waived"),
+    ],
+)
+def test_passages_that_differ_in_one_sign_are_no_duplicates(one: str, other: str) -> None:
+    prints = {fingerprint(passage(text)) for text in (one, other)}
+    assert len(prints) == 2
+
+
+def test_passages_that_differ_in_markup_alone_are_duplicates() -> None:
+    same = ("The gate opens at nine.", "the **gate** opens at nine", "* The gate opens at _nine_.")
+    assert len({fingerprint(passage(text)) for text in same}) == 1
+
+
+def passage(text: str) -> Chunk:
+    return Chunk(id="c", document_id="d", text=text, title="Harbour", source="s", position=0, heading_path=())
