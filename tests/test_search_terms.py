@@ -130,3 +130,9 @@ def test_threads_that_stem_at_the_same_time_get_the_stems_of_one_thread() -> Non
         together = list(pool.map(query_terms, texts * 4))
     _word_terms.cache_clear()
     assert together == [query_terms(text) for text in texts * 4]
+
+
+def test_the_letters_of_a_picture_in_base64_are_indexed_at_once() -> None:
+    # The square of this length is 40 thousand million steps, an hour; a line of it takes some milliseconds.
+    assert len(index_terms("iVBORw0K" * 25_000)) == 1
+    assert identifiers("iVBORw0K" * 25_000) == ["ivborw0k" * 25_000]

@@ -29,7 +29,8 @@ _WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_])+")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
 _ENTITY = re.compile(r"&#?\w+;")
 _RAISED = re.compile(r"<sup>([^<>]*)</sup>")
-_INLINE_TAG = re.compile(r"</?(?:a|b|em|font|i|small|span|strong|sub|sup|u|wbr)\b[^<>]*>")
+# `<b and c>` is no tag that anybody writes, but a part of `a<b and c>d`.
+_INLINE_TAG = re.compile(r"</?(?:a|b|em|font|i|small|span|strong|sub|sup|u|wbr)(?:\s[^<>=]*=[^<>]*|\s*/?)>")
 _TAG = re.compile(
     r"</?(?:article|aside|blockquote|br|caption|center|code|col|colgroup|dd|del|details|div|dl|dt|figcaption|figure"
     r"|h[1-6]|hr|img|ins|kbd|li|main|nav|ol|p|pre|s|samp|section|summary|table|tbody|td|tfoot|th|thead|tr|tt|ul)"

@@ -18,7 +18,9 @@ _TOKEN = re.compile(
     r"(?<!\w)[-+]?\d+(?:[.,:/]\d+)*"  # numbers, dates and times
     rf"|[\w{combining_marks()}]+"
     r"|(?<=\w)(?:\+\+|\#)|[=!<>]=|->|[$€£¥₹₽%‰°±≤≥≠]"
-    r"|(?<=\S )[<>=+](?= \S)"  # a comparison; at the start of a line `>` and `+` are markup
+    r"|(?<=\S )[<>=+*/&](?= \S)"  # an operator; at the start of a line `>`, `+` and `*` are markup
+    r"|(?<=\w)\+|~~"  # the grade `A+`, and struck words
+    "|[\u2190-\u2bff\U0001f000-\U0001faff]"  # arrows, stars, ticks, crosses and pictures
 )
 _EMPHASIS = re.compile(r"(?<!\w)_{1,3}(?=\w)|(?<=\w)_{1,3}(?!\w)")
 

@@ -28,6 +28,7 @@ _OWN_PARTS = ("main", "article", "section", "blockquote", "figure", "details", "
 """Elements whose header, footer and side notes belong to the text."""
 _CODE = {"code", "kbd", "samp", "tt"}
 _LINES = {"pre", "listing", "xmp", "plaintext"}
+_LINES_OF_CODE = frozenset({"div", "li", "p", "tr"})  # what some highlighters make of each line
 _STRUCK = {"del", "s", "strike"}
 _LIST_FORMS = {
     form: name
@@ -128,7 +129,7 @@ class DomReader:
             self._leave_out("image", f"{node.get('alt') or ''} {node.get('title') or ''}")
             self._leave_out("link target", source)
         elif tag in _CODE or (tag == "span" and _LITERAL.search(node.get("class") or "")):
-            self._inline.append(code_span(text_of(node)))
+            self._inline.append(code_span(text_of(node, breaks=True)))
             return False
         elif tag in ("sup", "sub"):
             self._inline.append(self._raised_text(node, tag))
@@ -267,17 +268,24 @@ class DomReader:
     def _code(self, node: Any) -> None:
         """Add the lines of a `<pre>`, without the numbers that count them and without buttons such as "Copy"."""
         parts: list[str] = []
+        is_apart = False  # whether what follows stands on another line than what came before
         walk = etree.iterwalk(node, events=("start", "end", "comment", "pi"))
         for event, inner in walk:
+            is_apart = is_apart or (inner is not node and inner.tag in _LINES_OF_CODE)
             if event != "start":
-                parts.append((inner.tail or "") if inner is not node else "")
+                text = (inner.tail or "") if inner is not node else ""
             elif inner.tag == "button" or (inner is not node and counts_lines(inner)):
                 self._leave_out("button" if inner.tag == "button" else "line numbers", text_of(inner))
                 walk.skip_subtree()
+                continue
             else:
                 # A second `<code>` is the same once more, in another language.
                 is_another = inner.tag == "code" and inner.getparent() is node and any(part.strip() for part in parts)
-                parts += ["\n" if inner.tag == "br" or is_another else "", inner.text or ""]
+                text = ("\n" if inner.tag == "br" or is_another else "") + (inner.text or "")
+            if text and is_apart:
+                is_apart = False
+                text = text if not parts or parts[-1].endswith("\n") or text.startswith("\n") else f"\n{text}"
+            parts += [text] if text else []
         self._add("code", code_block("".join(parts), _language_of(node)))
 
     def _drawing(self, drawing: Any) -> None:

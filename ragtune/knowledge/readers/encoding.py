@@ -16,6 +16,9 @@ _MARKS = (
 # Chosen by hand: Latin-1 prose in European languages has one accented letter in 10 to 40 characters.
 _CHARACTERS_PER_DAMAGE = 60
 _SAMPLE_BYTES = 200_000
+_CONTROLS = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f]")
+# Of compressed or encrypted bytes one in ten is a control character that no text has. Chosen by hand: half of that.
+_BYTES_PER_CONTROL = 20
 _UTF_16_SHARE = 0.3  # of a text in Latin script nearly all; chosen by hand for texts that are partly in another
 _ISO_2022_JP = (b"\x1b$B", b"\x1b$@", b"\x1b(J")  # the sequences that lead into its tables: RFC 1468
 # What pages mean by these names, by the Encoding Standard of the WHATWG; Python reads some of them too strictly.
@@ -120,6 +123,9 @@ def _decode_with_nul(raw: bytes) -> str:
 
 def _decode_legacy(raw: bytes, error: UnicodeDecodeError) -> str:
     """Decode bytes that are not clean UTF-8: damaged UTF-8, or a legacy encoding."""
+    sample = raw[:_SAMPLE_BYTES]
+    if len(_CONTROLS.findall(sample)) * _BYTES_PER_CONTROL > len(sample):
+        raise UnreadableError("it holds control characters and is no UTF-8: this is not text")
     repaired = raw.decode("utf-8", errors="replace")
     damage = repaired.count("\ufffd")
     multibyte = sum(ord(character) > 127 for character in repaired) - damage

@@ -43,6 +43,14 @@ _HTML_TAGS = frozenset(
     template textarea tfoot th thead time title tr track tt u ul var video wbr
     """.split()  # noqa: SIM905 - a list of 110 quoted names would take 110 lines
 )
+# Elements that are nothing without their end, and so `<b and c>` in `a<b and c>d` or `<a>` in `vector<a>` is none.
+_PAIRED = frozenset(
+    """
+    a abbr b bdi bdo big cite code data del dfn em font i ins kbd mark q s samp small span strike strong sub sup time
+    tt u var
+    """.split()  # noqa: SIM905 - as above
+)
+_BARE_WORDS = re.compile(r"<\w+\s+[^=]*>")
 _BAR = re.compile(r"(?<!\\)\|")
 _ADDRESS = re.compile(r"[/.#:@?]|^$")
 _HEADING_ATTRIBUTES = re.compile(r"\s*\{:?\s*[#.][^{}]*\}\s*$")
@@ -195,12 +203,19 @@ def _html(tokens: Any, place: int, _: Any, environment: dict[str, Any]) -> str:
             return f"</{name}" in content.lower()
         return name in environment["closed_tags"]
 
+    def is_comparison(tag: str, name: str) -> bool:
+        """Return whether what looks like a tag without an end follows a word directly, or has words and no values."""
+        before = tokens[place - 1].content[-1:] if place else ""
+        is_glued = before.isalnum() or _BARE_WORDS.fullmatch(tag) is not None
+        return tokens[place].type == "html_inline" and name in _PAIRED and is_glued and not is_closed(name)
+
     def rendered(tag: re.Match[str]) -> str:
         name = (tag[1] or "").lower()
         if name in _WRAPPERS:
             return ""
         is_opening = not tag[0].startswith("</") and not tag[0].endswith("/>")
         is_word = name not in _HTML_TAGS or (name in _SWALLOWING and is_opening and not is_closed(name))
+        is_word = is_word or (is_opening and is_comparison(tag[0], name))
         return html.escape(tag[0]) if name and is_word else tag[0]
 
     return _TAG.sub(rendered, content)

@@ -15,6 +15,16 @@ _TOKEN = re.compile(
     re.IGNORECASE,
 )
 
+_LITERAL = re.compile(r'"[^"]*"|\\.|_.|\*.|\[[^\]]*\]')
+
+
+def is_percentage(code: str) -> bool:
+    r"""Return whether a format multiplies by a hundred: it has a percent sign outside of its literal parts.
+
+    `0.0"%"` and `0\%` put a sign behind a number that is a percentage already.
+    """
+    return "%" in _LITERAL.sub("", code)
+
 
 def shown_number(value: float, code: str) -> str | None:
     """Return the number as a format shows it, or None if the format is `General` or has parts that are not known."""

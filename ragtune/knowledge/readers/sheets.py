@@ -6,7 +6,8 @@ import html
 import io
 import re
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lxml import etree
@@ -16,7 +17,7 @@ from ragtune.knowledge.readers.archives import open_archive, read_part, with_par
 from ragtune.knowledge.readers.charts import chart_title
 from ragtune.knowledge.readers.encoding import decode
 from ragtune.knowledge.readers.marks import superscript, table_text
-from ragtune.knowledge.readers.number_formats import shown_number
+from ragtune.knowledge.readers.number_formats import is_percentage, shown_number
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
 from ragtune.knowledge.readers.table_rows import SEPARATOR_LINE
 from ragtune.records import LeftOut
@@ -27,6 +28,7 @@ _TEXT_BOX = "{http://schemas.openxmlformats.org/drawingml/2006/spreadsheetDrawin
 _SEPARATORS = ";,\t|"  # the first of equals: a comma may be one of a decimal number
 _COMMA_OF_A_TABLE = re.compile(r"(?<!\d),|,(?!\d)")
 _NO_SEPARATOR = "\x1f"  # for a file of one column: a sign that no program writes
+_FRACTION_OF_SECONDS = re.compile(r"s\]?[.,]0", re.IGNORECASE)  # in a number format, such as `mm:ss.000`
 # Both chosen by hand, not sensitive: the separator shows in a few lines, and Python's own limit of a cell is 131,072.
 _SAMPLE_CHARACTERS = 20_000
 _LONGEST_CELL = 64 << 20  # as large as the largest file: a cell may hold what stands in a quote that never closes
@@ -55,11 +57,33 @@ def read_csv(raw: bytes) -> Reading:
     is_escaped = _ESCAPED_QUOTE.search(text) is not None and '""' not in text
     escape = "\\" if is_escaped else None
     try:
-        rows = list(csv.reader(io.StringIO(text), delimiter=separator or _separator(text), escapechar=escape))
+        rows = _separated(text, separator or _separator(text), escape)
     except csv.Error as error:
         raise UnreadableError(f"it is no table of separated values: {error}") from error
     table = _table([[collapse_whitespace(cell) for cell in row] for row in rows])
     return Reading(blocks=table, left_out=tuple(left_out))
+
+
+def _separated(text: str, separator: str, escape: str | None) -> list[list[str]]:
+    """Return the rows of a text; quotes that cannot be those around cells, as in `3" pipe`, are signs like others.
+
+    They are signs if they break the rules of quoting or make rows of different widths, and all rows have the same
+    width if they are read as signs.
+    """
+    try:
+        rows = list(csv.reader(io.StringIO(text), delimiter=separator, escapechar=escape, strict=True))
+        is_broken = len(_widths(rows)) > 1
+    except csv.Error:
+        rows, is_broken = list(csv.reader(io.StringIO(text), delimiter=separator, escapechar=escape)), True
+    if is_broken and '"' in text:
+        plain = list(csv.reader(io.StringIO(text), delimiter=separator, quoting=csv.QUOTE_NONE))
+        if len(_widths(plain)) == 1:
+            return plain
+    return rows
+
+
+def _widths(rows: list[list[str]]) -> set[int]:
+    return {len(row) for row in rows if row}
 
 
 def read_workbook(raw: bytes) -> Reading:
@@ -159,6 +183,7 @@ def _sheet_table(sheet: Any) -> tuple[Block, ...]:
     """
     # `sheet.rows` would be every cell of the area, up to 17 billion.
     cells = {place: text for place, cell in sheet._cells.items() if (text := _cell_text(cell))}
+    written = Counter(row for row, _ in cells)
     for area in sheet.merged_cells.ranges:
         value = cells.get((area.min_row, area.min_col), "")
         if value:
@@ -171,7 +196,7 @@ def _sheet_table(sheet: Any) -> tuple[Block, ...]:
     grid = [[""] * len(columns) for _ in rows]
     for (row, column), text in cells.items():
         grid[rows[row]][columns[column]] = text
-    return _table(grid)
+    return _table(grid, [written[row] for row in rows])
 
 
 def _separator(text: str) -> str:
@@ -201,10 +226,13 @@ def _is_prose(lines: list[str], separator: str) -> bool:
     return separator not in lines[0] and text.count(separator) == text.count(f"{separator} ")
 
 
-def _table(rows: list[list[str]]) -> tuple[Block, ...]:
-    """Return the rows as a table; rows above it that say one thing, such as its title, are paragraphs."""
+def _table(rows: list[list[str]], counts: Sequence[int] = ()) -> tuple[Block, ...]:
+    """Return the rows as a table; rows above it with one cell, such as its title, are paragraphs.
+
+    `counts` has the number of cells of each row without the parts of merged ones, if the rows have some.
+    """
     rows = [row for row in rows if any(cell.strip() for cell in row)]
-    counts = [len({cell for cell in row if cell.strip()}) for row in rows]
+    counts = counts or [sum(1 for cell in row if cell.strip()) for row in rows]
     titles = next((place for place, count in enumerate(counts) if count > 1), 0)
     width = max((place + 1 for row in rows[titles:] for place, cell in enumerate(row) if cell.strip()), default=0)
     text = table_text([row[:width] for row in rows[titles:]])
@@ -221,19 +249,22 @@ def _cell_text(cell: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).upper()
-    if isinstance(value, float | int) and "%" in (cell.number_format or ""):
+    if isinstance(value, float | int) and is_percentage(cell.number_format or ""):
         return f"{round(value * 100, 6):g}%"
     if isinstance(value, float | int) and (shown := shown_number(value, cell.number_format or "General")):
         return shown
     if isinstance(value, float):
         return repr(value) if value != int(value) else str(int(value))
+    has_fractions = _FRACTION_OF_SECONDS.search(cell.number_format or "") is not None
     if isinstance(value, dt.datetime):
-        return value.isoformat(sep=" ", timespec=_timespec(value)).removesuffix(" 00:00")
+        return value.isoformat(sep=" ", timespec=_timespec(value, has_fractions)).removesuffix(" 00:00")
     if isinstance(value, dt.time):
-        return value.isoformat(timespec=_timespec(value))
+        return value.isoformat(timespec=_timespec(value, has_fractions))
     if isinstance(value, dt.timedelta):
-        minutes, seconds = divmod(round(value.total_seconds()), 60)
-        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+        milliseconds = int(round(value / dt.timedelta(milliseconds=1), 0 if has_fractions else -3))
+        minutes, rest = divmod(milliseconds, 60_000)
+        fraction = f".{rest % 1000:03d}" if has_fractions else ""
+        return f"{minutes // 60}:{minutes % 60:02d}:{rest // 1000:02d}{fraction}"
     return collapse_whitespace(unescape("".join(map(_run_text, value)) if isinstance(value, list) else str(value)))
 
 
@@ -244,5 +275,7 @@ def _run_text(run: Any) -> str:
     return superscript(run.text) if run.font.vertAlign == "superscript" else str(run.text)
 
 
-def _timespec(time: dt.datetime | dt.time) -> str:
+def _timespec(time: dt.datetime | dt.time, has_fractions: bool) -> str:
+    if has_fractions:
+        return "milliseconds"
     return "seconds" if time.second else "minutes"

@@ -10,6 +10,7 @@ from typing import Any
 from lxml import etree
 
 from ragtune.knowledge.readers.charts import chart_rows, chart_title, diagram_items
+from ragtune.knowledge.readers.elements import whole_number
 from ragtune.records import LeftOut
 from ragtune.text.whitespace import collapse_whitespace
 
@@ -24,6 +25,7 @@ _STRICT = b"http://purl.oclc.org/ooxml/wordprocessingml/main"
 # mammoth drops what stands in these, and a reader of the page sees it.
 _FRAMES = tuple(f"{W}{name}" for name in ("fldSimple", "customXml", "moveTo", "dir", "bdo"))
 _OFF = frozenset({"0", "false", "off"})
+_MOST_COLUMNS = 63  # of a table; Word allows no more
 _FIRST_ROW = 0x20  # the bit of `w:tblLook` for a first row that names the columns
 
 Related = Callable[[str], bytes | None]
@@ -43,6 +45,8 @@ def rewrite(root: Any, related: Related) -> list[LeftOut]:
         frame.getparent()[place : place + 1] = [child for child in frame if not child.tag.endswith("Pr")]
     for mark in root.iter(f"{W}cr"):
         mark.tag = f"{W}br"
+    for mark in root.iter(f"{W}br"):
+        mark.attrib.pop(f"{W}type", None)  # mammoth drops the break of a page or column, and glues the words around it
     for mark in root.iter(f"{W}ptab"):
         mark.tag = f"{W}tab"
     for reading in [*root.iter(f"{W}ruby")]:
@@ -50,6 +54,8 @@ def rewrite(root: Any, related: Related) -> list[LeftOut]:
         reading.getparent().replace(reading, text_element(f"{base}({above})" if above else base))
     for drawing in [*root.iter(f"{_MC}AlternateContent", f"{W}drawing")]:
         left_out += _write_shapes(drawing, related)
+    for row in root.iter(f"{W}tr"):
+        _fill_skipped_columns(row)
     for table in root.iter(f"{W}tbl"):
         _mark_head(table)
     return left_out
@@ -146,6 +152,14 @@ def _table(rows: Iterable[Iterable[str]]) -> Any:
         for cell in row:
             etree.SubElement(line, f"{W}tc").append(_paragraph(cell))
     return table
+
+
+def _fill_skipped_columns(row: Any) -> None:
+    """Add an empty cell for each column that the row skips at its left, which mammoth does not know."""
+    skipped = row.find(f"{W}trPr/{W}gridBefore")
+    number = whole_number(None if skipped is None else skipped.get(f"{W}val"), 0)
+    for _ in range(min(number, _MOST_COLUMNS)):
+        row.find(f"{W}trPr").addnext(etree.Element(f"{W}tc"))
 
 
 def _mark_head(table: Any) -> None:
