@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 _LINE_SECONDS = 5.0
 """Least time between two progress lines of one task when stderr is a file; chosen by hand, not sensitive."""
@@ -16,12 +17,24 @@ _FILE_WIDTH = 160
 """Columns when stdout is a file or a pipe: wide enough for the score table of the demo."""
 
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+"""What is shown instead of control characters: in a title or a document they would steer the terminal."""
+
+
+class _Console(Console):
+    """A console on which control characters in a text are visible instead of obeyed."""
+
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        """Return the text to print: of a line, or of a cell of a table."""
+        return super().render_str(text.translate(_CONTROLS), **options)
+
+
 def _console(stderr: bool = False, width: int | None = None) -> Console:
     """Return a console that prints text as it is.
 
     Titles and names may contain `[draft]` or `:warning:`, which rich would take for markup and emoji.
     """
-    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    return _Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 out = _console(width=None if sys.stdout.isatty() else _FILE_WIDTH)

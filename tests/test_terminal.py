@@ -145,3 +145,15 @@ def test_an_error_of_a_library_is_still_printed() -> None:
     assert "an error of llm-compressor" in printed
     assert "an error of torch" in printed
     assert "a warning" not in printed
+
+
+def test_control_characters_of_a_document_are_shown_and_do_not_steer_the_terminal(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "log.md").write_text("# Log \x1b]0;pwned\x07\n\nThe boiler \x1b[2Jfailed at noon.\n")
+    invoke("index", "--source", f"folder:{folder}")
+    printed = invoke("search", "boiler at noon") + invoke("documents", "list") + invoke("documents", "show", "log.md")
+    assert "\x1b" not in printed
+    assert "\x07" not in printed
+    assert "\\x1b[2Jfailed" in printed
+    assert "Log \\x1b]0;pwned\\x07" in printed

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
 from ragtune.errors import SettingsError, SourceError
 from ragtune.ports import Progress
@@ -136,7 +135,7 @@ def search(
     for rank, hit in enumerate(hits, 1):
         heading = " > ".join([hit.chunk.title, *hit.chunk.headings])
         page = f", page {hit.chunk.page}" if hit.chunk.page else ""
-        out.print(Text(f"{rank}. {heading}", style="bold"), f" {hit.score:.4f}")
+        out.print(out.render_str(f"{rank}. {heading}", style="bold"), f" {hit.score:.4f}")
         out.print(f"   {hit.chunk.origin}{page}  {hit.chunk.document_id}  {hit.chunk.id}")
         out.print("   " + collapse_whitespace(hit.chunk.text)[:_SNIPPET_CHARACTERS])
 
