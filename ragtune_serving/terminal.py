@@ -24,7 +24,7 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) i
 class _Console(Console):
     """A console on which control characters in a text are visible instead of obeyed."""
 
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+    def render_str(self, text: str, **options: Any) -> Text:
         """Return the text to print: of a line, or of a cell of a table."""
         return super().render_str(text.translate(_CONTROLS), **options)
 
