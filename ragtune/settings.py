@@ -12,8 +12,10 @@ from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic_settings.exceptions import SettingsError as UnparsedVariable
 
 from ragtune.consistency import inconsistency
 from ragtune.errors import SettingsError
@@ -436,6 +438,8 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         settings = Settings(**dict(overrides or {}))
     except ValidationError as error:
         raise SettingsError(_explain(error), fix=f"correct {file} or the RAGTUNE_* environment variable") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise _unreadable(file, error) from error
     if settings.answer.prompt_language != "en" and settings.engine.backend != "openai":
         raise SettingsError(
             f"`answer.prompt_language` has {settings.answer.prompt_language!r}, but the model is trained on the "
@@ -444,6 +448,20 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
             "set answer.language instead for the sentences around the answers",
         )
     return settings.model_copy(update={"home": _usable_home(settings.home.expanduser().resolve())})
+
+
+def _unreadable(file: Path, error: Exception) -> SettingsError:
+    """Return what is wrong with settings that cannot even be parsed."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}"
+        return SettingsError(f"{file} is no YAML: {error.problem} in {where}.", "lines such as `device: cpu`")
+    if isinstance(error, UnicodeDecodeError):
+        return SettingsError(f"{file} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}.", "UTF-8")
+    if isinstance(error, UnparsedVariable):
+        example = """JSON for a setting with several values, such as RAGTUNE_SOURCES='["folder:documents"]'"""
+        return SettingsError(f"An environment variable cannot be read: {error}.", example)
+    return SettingsError(f"{file} holds no settings: {error}.", "`name: value` on each line, such as `device: cpu`")
 
 
 def _usable_home(home: Path) -> Path:

@@ -59,7 +59,7 @@ def problems_of_graph(settings: Settings) -> list[Problem]:
 
 
 def problems_of_gateway(gateway: dict[str, Any]) -> list[Problem]:
-    """Return the engines that restart again and again, and a champion that the gateway refuses."""
+    """Return the engines that restart again and again, a missing index, and a champion that the gateway refuses."""
     found = []
     refused = refused_champion(gateway)
     for role in ("live", "next", "comparison"):
@@ -68,6 +68,9 @@ def problems_of_gateway(gateway: dict[str, Any]) -> list[Problem]:
         if engine.get("restarts", 0) >= _RESTARTS and not is_named_below:
             what = f"the engine of version {engine['version']} restarted {engine['restarts']} times: {engine['error']}"
             found.append(Problem("broken", f"engine {engine['version']}", what, "see the logs of the home"))
+    if gateway.get("live") and not gateway.get("retrieval", True):
+        what = "there is no index, so answers are not from your documents"
+        found.append(Problem("broken", "index", what, "run `ragtune index`"))
     if refused is not None:
         what = f"version {refused.version} is the champion, but {refused.served} is served: {refused.reason}"
         found.append(Problem("broken", "gateway", what, "run `ragtune rollback`, or fix what the message names"))

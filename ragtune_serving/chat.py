@@ -349,6 +349,8 @@ class ChatService:
         fitted = await self._in_thread(lambda: self._fitted(plan, max_tokens, token_counter(plan.engine.model.folder)))
         prepared, notes = fitted.prepared, style.notes
         times.add_preparation(asked, prepared.retrieval_ms / 1000)
+        if request.model != "ragtune-raw" and not self.grounding.present:
+            notes += ("There is no index, so this answer is not from your documents. How to fix: run `ragtune index`.",)
         if fitted.left_out:
             notes += (f"The {fitted.left_out} oldest turns were left out: they do not fit into the context.",)
         if request.ignored:

@@ -161,6 +161,8 @@ def test_a_gateway_with_an_engine_that_restarts_and_a_champion_that_it_refuses_i
     engine = {"version": "3", "restarts": 0, "error": ""}
     assert problems_of_gateway({"live": engine, "champion": "3", "error": ""}) == []
     assert problems_of_gateway({"live": None, "error": "no gateway"}) == []
+    (problem,) = problems_of_gateway({"live": engine, "champion": "3", "error": "", "retrieval": False})
+    assert (problem.subject, problem.fix) == ("index", "run `ragtune index`")
     restarting = {**engine, "restarts": 5, "error": "out of memory"}
     (problem,) = problems_of_gateway({"live": restarting, "champion": "3", "error": ""})
     assert "the engine of version 3 restarted 5 times: out of memory" in problem.what

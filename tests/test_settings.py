@@ -121,3 +121,24 @@ def test_mlflow_starts_no_processes_for_jobs(monkeypatch: pytest.MonkeyPatch) ->
     assert JOBS.get(), "MLflow's own default, which costs eight processes"
     monkeypatch.setenv(JOBS.name, child_environment()[JOBS.name])
     assert not JOBS.get()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"gateway:\n\tport: 9000\n", r"ragtune.yaml is no YAML: .* in line 2, column 1"),
+        (b"device: cpu\n home: x\n", r"ragtune.yaml is no YAML: .* in line 2"),
+        ("home: kühl\n".encode("latin-1"), r"ragtune.yaml is not UTF-8: byte 7 is 0xfc"),
+        (b"- folder:documents\n", r"ragtune.yaml holds no settings"),
+    ],
+)
+def test_a_file_that_cannot_be_parsed_is_named_with_the_place(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "ragtune.yaml").write_bytes(content)
+    with pytest.raises(SettingsError, match=message):
+        load_settings()
+
+
+def test_a_list_in_the_environment_that_is_no_json_is_refused_with_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGTUNE_SOURCES", "folder:documents")
+    with pytest.raises(SettingsError, match=r'(?s)"sources".*RAGTUNE_SOURCES=.\["folder:documents"\]'):
+        load_settings()

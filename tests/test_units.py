@@ -65,3 +65,27 @@ def test_lines_of_code_are_units_without_their_fence():
 def test_the_units_of_a_chunk_have_its_title_and_its_last_heading():
     passage = replace(chunk("a", "It is hot."), title="Kilns", heading_path=("Kilns", "Opening", "Porcelain"))
     assert chunk_units(passage) == [Unit("It is hot.", "Kilns > Porcelain")]
+
+
+def test_a_question_is_no_unit_but_the_context_of_its_answer():
+    faq = "21. Is the dock deep enough?\n\nYes. It is dredged in May.\n\nLarge boats need a pilot.\n\n22. Lit?\n\nNo."
+    assert text_units(faq, "FAQ") == [
+        Unit("Yes.", "FAQ > Is the dock deep enough?"),
+        Unit("It is dredged in May.", "FAQ > Is the dock deep enough?"),
+        Unit("Large boats need a pilot.", "FAQ"),
+        Unit("No.", "FAQ > Lit?"),
+    ]
+
+
+def test_the_line_below_a_question_has_it_as_context():
+    assert text_units("Q: Who locks the gate?\nA: The keeper.") == [Unit("A: The keeper.", "Q: Who locks the gate?")]
+
+
+def test_a_heading_ends_the_question_before_it():
+    assert text_units("Why so late?\n\n## Hours\n\nThe gate closes at nine.") == [
+        Unit("The gate closes at nine.", "Hours")
+    ]
+
+
+def test_a_text_of_nothing_but_questions_has_them_as_units():
+    assert texts("Who locks the gate? And when?") == ["Who locks the gate?", "And when?"]

@@ -1,7 +1,8 @@
 """Splits a passage into units: what one quotation can hold, and what the evidence model scores.
 
 A unit is a sentence, a list item, a row of a table or a line of code. A list item is not understood without the line
-that leads into the list, and a row not without the names of its columns, so a unit carries them as context.
+that leads into the list, and a row not without the names of its columns, so a unit carries them as context. A question
+is no unit, because it answers nothing: it is the context of what follows it, as a heading is.
 """
 
 import re
@@ -21,6 +22,7 @@ _ITEM = re.compile(r"\s*(?:[-*+•]|\d+[.)])\s+(?=\S)")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 _LABEL = re.compile(r"(?:\S+ ){0,3}\S+:")
 """Matches a line such as "Parameters:", which says nothing by itself."""
+_QUESTION = re.compile(r"[?？؟][*_\"'”’»)\]]*$")
 _DIVIDER = re.compile(r"\|?[\s:|-]*-[\s:|-]*\|?\s*$")
 
 
@@ -47,26 +49,39 @@ def chunk_units(chunk: Chunk) -> list[Unit]:
 
 
 def text_units(text: str, title: str = "", heading: str = "") -> list[Unit]:
-    """Return the units of a Markdown text below a title and a heading; a heading inside the text replaces `heading`."""
+    """Return the units of a Markdown text below a title and a heading; a heading inside the text replaces `heading`.
+
+    A text of nothing but questions has these as units.
+    """
     units: list[Unit] = []
-    for found_heading, lead_in, piece in _pieces(text, heading):
-        context = " > ".join(dict.fromkeys(part for part in (title, found_heading, lead_in) if part))
-        units.append(Unit(piece, context))
-    return units
+    questions: list[Unit] = []
+    question = ""
+    last_heading, asked_in = heading, 0
+    for found_heading, lead_in, piece, paragraph in _pieces(text, heading):
+        if found_heading != last_heading:
+            question, last_heading = "", found_heading
+        if is_question := _QUESTION.search(piece) is not None:
+            question, asked_in = piece, paragraph
+        elif question and paragraph > asked_in + 1:
+            question = ""
+        before = lead_in or ("" if is_question else question)
+        context = " > ".join(dict.fromkeys(part for part in (title, found_heading, before) if part))
+        (questions if is_question else units).append(Unit(piece, context))
+    return units or questions
 
 
-def _pieces(text: str, heading: str) -> Iterator[tuple[str, str, str]]:
-    """Yield (heading, lead-in, text) of each unit."""
+def _pieces(text: str, heading: str) -> Iterator[tuple[str, str, str, int]]:
+    """Yield (heading, lead-in, text, number of the paragraph) of each unit."""
     lead_in, previous = "", ""
     columns: list[str] = []
     in_code = False
-    for paragraph in _paragraphs(text):
+    for number, paragraph in enumerate(_paragraphs(text)):
         line = paragraph.strip()
         if _FENCE.match(line):
             in_code = not in_code
             continue
         if in_code:
-            yield heading, "", line
+            yield heading, "", line, number
             continue
         if match := _HEADING.match(line):
             heading, lead_in, previous, columns = match[1], "", "", []
@@ -78,19 +93,19 @@ def _pieces(text: str, heading: str) -> Iterator[tuple[str, str, str]]:
             if not columns:
                 columns = cells
             else:
-                yield heading, "", _row(columns, cells)
+                yield heading, "", _row(columns, cells), number
             continue
         columns = []
         if item := _ITEM.match(paragraph):
             lead_in = lead_in or (previous if previous.endswith(":") else "")
             for piece in _item_pieces(line[item.end() - (len(paragraph) - len(paragraph.lstrip())) :]):
-                yield heading, lead_in, piece
+                yield heading, lead_in, piece, number
             continue
         lead_in = ""
         for start, end in sentence_spans(line):
             previous = collapse_whitespace(line[start:end])
             if not _LABEL.fullmatch(previous):
-                yield heading, "", previous
+                yield heading, "", previous, number
 
 
 def _paragraphs(text: str) -> Iterator[str]:

@@ -54,8 +54,8 @@ def ask(
         return
     reply = client.ask(text, model, controls)
     if json_:
-        more = {name: reply.fields[name] for name in ("citations", "warnings", "quotation", "closest")}
-        print_json({**as_row("", reply), **more})
+        more = {name: reply.fields[name] for name in ("citations", "delivered", "warnings", "quotation", "closest")}
+        print_json({**as_row(reply.fields["response_id"], reply), **more})
     else:
         show(reply)
 

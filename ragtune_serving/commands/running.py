@@ -17,7 +17,7 @@ from ragtune_serving.processes import Program, how_to_stop, run_in_foreground, s
 from ragtune_serving.terminal import err
 
 Host = Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 opens the gateway to the network")]
-Port = Annotated[int, typer.Option(help="port of the gateway; -1 takes gateway.port from the settings")]
+Port = Annotated[int, typer.Option(min=-1, max=65535, help="port; -1 takes gateway.port from the settings")]
 
 
 def materialize(

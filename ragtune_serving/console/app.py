@@ -64,7 +64,10 @@ class Console:
         self.api, self._guarded, self._pages, self._sessions = api, guarded, pages, sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request for the console; pass other ones on."""
+        """Answer a request for the console, and send a browser that asks for `/` there; pass other ones on."""
+        if scope["type"] == "http" and scope["path"] == "/" and "text/html" in Headers(scope=scope).get("accept", ""):
+            await RedirectResponse(ROOT, 303)(scope, receive, send)
+            return
         if scope["type"] != "http" or not (scope["path"] + "/").startswith(f"{ROOT}/"):
             await self.api(scope, receive, send)
             return
