@@ -162,3 +162,13 @@ def test_a_first_sentence_that_fails_its_checks_is_not_shown_and_neither_is_what
     answer = checked("The timeout of a call is 30 seconds. [1] It is 90 long.")
     assert (answer.text, answer.suspect) == ("The timeout of a call is 30 seconds. [2] It is 90 long.", False)
     assert not checked("Penguins govern the parliament. [1]").suspect, "it is quoted anyway"
+
+
+def test_own_words_that_say_no_where_the_documents_say_yes_are_replaced():
+    passages = hits(chunk("a", "Yes, the yard is open on Sundays in summer."))
+    question = "is the yard open on sundays"
+    for own, is_replaced in [("No, the yard is open in summer. [1]", True), ("Yes, in summer. [1]", False)]:
+        answer = Delivery(question, passages, rank_evidence(WordEvidence(), question, passages), RULES)
+        answer.feed(own)
+        answer.end()
+        assert (answer.kind is Kind.QUOTATION) is is_replaced, own

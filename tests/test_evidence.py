@@ -48,3 +48,11 @@ def test_at_most_three_closest_passages_are_shown_each_with_its_best_unit():
         (3, "Unit 2."),
     ]
     assert closest[0].title == shown[0].chunk.title
+
+
+def test_a_term_that_repeats_the_question_is_no_evidence_unless_there_is_nothing_else():
+    passages = hits(chunk("a", "Slipway\n\nA slipway is a ramp for boats."))
+    assert [item.unit.text for item in rank_evidence(WordEvidence(), "what is a slipway", passages)] == [
+        "A slipway is a ramp for boats."
+    ]
+    assert rank_evidence(WordEvidence(), "what is a slipway", hits(chunk("a", "Slipway")))

@@ -170,7 +170,10 @@ class Delivery:
         if self._passages is None or self._is_small_talk(sentence):
             return Kind.ANSWER
         refused = not sentence or self._is_refusal(sentence)
-        return decide(sentence, refused, self._question, self._evidence, self._rules, self._frame.language)
+        kind = decide(sentence, refused, self._question, self._evidence, self._rules, self._frame.language)
+        if kind is Kind.ANSWER_AND_QUOTATION and self._frame.pack.contradicts(sentence, self._evidence[0].unit.text):
+            return Kind.QUOTATION
+        return kind
 
     def _emit(self, text: str) -> str:
         """Return the text to show now; white space waits for what comes after it, so that none ends the answer."""

@@ -5,6 +5,7 @@ is shown with a refusal. The probabilities come from an `EvidenceModel`; docs/de
 well it works.
 """
 
+import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from ragtune.text.words import content_words
 
 MOST_CLOSEST = 3
 """Passages that are shown with a refusal. Chosen by hand, not measured."""
+_WORD = re.compile(r"\w+")
+_TERM_WORDS = 3
+"""A unit with at most so many words is a term rather than a sentence. Chosen by hand."""
 _NEARLY_BEST = 0.15
 """Units whose share of an answer's words is at most this much below the best may be meant as well. Chosen by hand."""
 
@@ -32,18 +36,25 @@ class Evidence:
 def rank_evidence(model: EvidenceModel, question: str, passages: Sequence[Hit]) -> tuple[Evidence, ...]:
     """Return every unit of the passages, the most probable first; a unit that stands in several passages comes once.
 
-    Of equal probabilities the one of the earlier passage comes first.
+    Of equal probabilities the one of the earlier passage comes first. A term that only repeats words of the question,
+    such as "Dialout" for "what is dialout", is left out if there is anything else.
     """
     numbers: dict[Unit, int] = {}
     for number, hit in enumerate(passages, 1):
         for unit in chunk_units(hit.chunk):
             numbers.setdefault(unit, number)
-    units = list(numbers)
+    asked = set(_WORD.findall(question.casefold()))
+    units = [unit for unit in numbers if not _repeats(unit.text, asked)] or list(numbers)
     probabilities = model.probabilities(question, [unit.scored_text for unit in units])
     evidence = [
         Evidence(unit, numbers[unit], probability) for unit, probability in zip(units, probabilities, strict=True)
     ]
     return tuple(sorted(evidence, key=lambda item: (-item.probability, item.number)))
+
+
+def _repeats(text: str, asked: Set[str]) -> bool:
+    words = _WORD.findall(text.casefold())
+    return len(words) <= _TERM_WORDS and set(words) <= asked
 
 
 def support_of(

@@ -104,7 +104,8 @@ class LanguagePack(Part):
 
     `refusal_forms` are regular expressions. They are searched, without regard to case, in the first sentence of what a
     model wrote, with straight quotes. `further` and `example` mark sentences that are quoted after the first one;
-    without them all are marked alike. `example_words` introduce an example. `off_topic` are questions about no
+    without them all are marked alike. `example_words` introduce an example. `says_yes` and `says_no` are
+    the words with which such answers begin. `off_topic` are questions about no
     document, which the model learns to refuse.
     """
 
@@ -118,6 +119,8 @@ class LanguagePack(Part):
     further: Annotated[str, _with_places("text", "number")] | None = None
     example: Annotated[str, _with_places("text", "number")] | None = None
     example_words: tuple[Text, ...] = ()
+    says_yes: Text | None = None
+    says_no: Text | None = None
     warnings: WarningTexts
     follow_up: FollowUpWords
     small_talk: tuple[SmallTalk, ...] = Field(min_length=1)
@@ -133,6 +136,13 @@ class LanguagePack(Part):
         """Matches words that introduce an example; those of English count in every language."""
         words = "|".join(re.escape(word) for word in (*ENGLISH_EXAMPLE_WORDS, *self.example_words))
         return re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)
+
+    def contradicts(self, answer: str, other: str) -> bool:
+        """Return whether one of two answers begins with yes and the other one with no."""
+        if self.says_yes is None or self.says_no is None:
+            return False
+        first = [re.match(r"\W*(\w*)", text.casefold()) for text in (answer, other)]
+        return {match[1] for match in first if match} == {self.says_yes.casefold(), self.says_no.casefold()}
 
     @cached_property
     def refers_back(self) -> re.Pattern[str]:
