@@ -19,7 +19,7 @@ MOST_CLOSEST = 3
 """Passages that are shown with a refusal. Chosen by hand, not measured."""
 _WORD = re.compile(r"\w+")
 _TERM_WORDS = 3
-"""A unit with at most so many words is a term rather than a sentence. Chosen by hand."""
+"""The most words of a unit that is a term, not a sentence. Chosen by hand."""
 _NEARLY_BEST = 0.15
 """Units whose share of an answer's words is at most this much below the best may be meant as well. Chosen by hand."""
 
