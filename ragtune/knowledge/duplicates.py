@@ -1,8 +1,8 @@
 """Finds passages that say the same as an earlier one, so that they are not indexed twice.
 
 Two passages say the same if they have the same words, numbers and signs in the same order, below the same title and
-headings. Case, white space, punctuation, invisible characters and markup do not count. Everything else does: a page
-that differs in a city, a date or a `not` is another text.
+headings. White space, punctuation, invisible characters, markup, and the case of words of more than two letters do not
+count. Everything else does: a page that differs in a city, a date, a `not`, or in `-v` and `-V` is another text.
 """
 
 import re
@@ -20,8 +20,11 @@ _TOKEN = re.compile(
     r"|(?<=\w)(?:\+\+|\#)|[=!<>]=|->|[$€£¥₹₽%‰°±≤≥≠]"
     r"|(?<=\S )[<>=+*/&](?= \S)"  # an operator; at the start of a line `>`, `+` and `*` are markup
     r"|(?<=\w)\+|~~"  # the grade `A+`, and struck words
+    r"|(?<=\w)-(?=\w)|(?<=\S)[/\\](?=\w)|[~!](?=\w)|[?？؟]"  # `5-7`, `and/or`, `~5`, `!ready`, a question
     "|[\u2190-\u2bff\U0001f000-\U0001faff]"  # arrows, stars, ticks, crosses and pictures
 )
+_CASED = 2
+"""Up to this length the case of a word says something: `mW` and `MW`, `-v` and `-V`."""
 _EMPHASIS = re.compile(r"(?<!\w)_{1,3}(?=\w)|(?<=\w)_{1,3}(?!\w)")
 
 
@@ -71,7 +74,7 @@ def mark_duplicates(chunks: Sequence[Chunk], prints: Sequence[str]) -> list[Chun
 
 
 def _tokens(text: str) -> Iterator[str]:
-    """Yield the words, numbers and signs of prose in lower case, and the lines of code as they are."""
+    """Yield the words, numbers and signs of prose, and the lines of code as they are."""
     start = 0
     for block in _CODE_BLOCK.finditer(text):
         yield from _prose_tokens(text[start : block.start()])
@@ -81,4 +84,5 @@ def _tokens(text: str) -> Iterator[str]:
 
 
 def _prose_tokens(text: str) -> list[str]:
-    return _TOKEN.findall(_EMPHASIS.sub("", normalize_for_search(text).lower()))
+    tokens = _TOKEN.findall(_EMPHASIS.sub("", normalize_for_search(text)))
+    return [token if len(token) <= _CASED else token.lower() for token in tokens]
