@@ -299,14 +299,14 @@ def empty_split_check(items: Sequence[SplitItem]) -> dg.AssetCheckResult:
     counts = Counter(item.split for item in items)
     empty = [split for split in ("train", "test", "gate") if not counts[split]]
     sizes = ", ".join(f"{split} {counts[split]}" for split in SPLITS)
-    found = (
+    summary = (
         f"No question is left for {' and '.join(empty)} ({sizes}). Each needs at least one, from documents or sections "
         "that resemble no other. Add documents or existing questions (`ragtune sources add pairs:FILE`)."
     )
     return dg.AssetCheckResult(
         passed=not empty,
         check_name="no_empty_split",
-        description=found if empty else None,
+        description=summary if empty else None,
         metadata={split: counts[split] for split in SPLITS},
     )
 

@@ -80,7 +80,7 @@ def _failures(instance: dg.DagsterInstance, records: Sequence[dg.RunRecord]) -> 
     for record in records:
         for key in record.dagster_run.asset_selection or ():
             by_asset.setdefault(key, []).append(record)
-    found = []
+    failed = []
     for key, runs in sorted(by_asset.items(), key=lambda item: item[0].to_user_string()):
         since_success: list[dg.RunRecord] = []
         for record in runs:
@@ -94,8 +94,8 @@ def _failures(instance: dg.DagsterInstance, records: Sequence[dg.RunRecord]) -> 
             what = (
                 f"{times} of {name} failed, the last one is {attempts.last_run_id[:8]}: {_reason(instance, attempts)}"
             )
-            found.append(Problem("failed", name, what, _next(attempts)))
-    return found
+            failed.append(Problem("failed", name, what, _next(attempts)))
+    return failed
 
 
 def _built_since(instance: dg.DagsterInstance, key: dg.AssetKey, attempts: Attempts) -> bool:
@@ -166,14 +166,14 @@ def main() -> int:
     try:
         settings = load_settings()
         with open_instance(settings) as instance:
-            found = problems(instance, settings, build_definitions(settings))
+            rows = problems(instance, settings, build_definitions(settings))
     except RagTuneError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except PermissionError as error:
         sys.stderr.write(f"{no_permission(error)}\n")
         return 1
-    sys.stdout.write(json.dumps([asdict(problem) for problem in found]) + "\n")
+    sys.stdout.write(json.dumps([asdict(problem) for problem in rows]) + "\n")
     return 0
 
 

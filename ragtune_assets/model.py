@@ -318,10 +318,10 @@ def size_check(
     """Return whether the INT4 files are smaller than bf16 by the share that the settings demand."""
     saved = {name: 1 - facts["bytes"] / weights["bf16"]["bytes"] for name, facts in weights.items()}
     too_large = {name: share for name, share in saved.items() if name in ("w4a16", "awq") and share < smaller_by}
-    found = ", ".join(f"{name} is {share:.0%} smaller than bf16" for name, share in too_large.items())
+    sizes = ", ".join(f"{name} is {share:.0%} smaller than bf16" for name, share in too_large.items())
     return dg.AssetCheckResult(
         passed=not too_large,
         check_name="small_enough",
-        description=f"{found}; quantization.smaller_by demands {smaller_by:.0%}" if found else None,
+        description=f"{sizes}; quantization.smaller_by demands {smaller_by:.0%}" if sizes else None,
         metadata=metadata,
     )

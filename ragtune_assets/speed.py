@@ -109,11 +109,11 @@ def live_arm(live: RegisteredModel | None, base: Path, settings: Settings) -> En
 
 def regression_check(rows: Sequence[SpeedRow]) -> dg.AssetCheckResult:
     """Return the comparison as a check; a candidate that is slower or larger beyond the noise is a warning."""
-    found = regressions(rows)
+    worse = regressions(rows)
     return dg.AssetCheckResult(
-        passed=not found,
+        passed=not worse,
         check_name="not_slower_or_larger",
         severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(found) or "Not slower, and not larger, beyond the noise.",
+        description="; ".join(worse) or "Not slower, and not larger, beyond the noise.",
         metadata={"differences": pages.speed_table(rows)},
     )

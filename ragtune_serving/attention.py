@@ -20,13 +20,13 @@ _RESTARTS = 3
 
 def problems(settings: Settings, gateway: dict[str, Any]) -> list[Problem]:
     """Return everything that needs a person, the worst first; `gateway` is what the gateway's `/status` returned."""
-    found = [
+    rows = [
         *problems_on_disk(settings, shutil.disk_usage(settings.home).free),
         *problems_of_graph(settings),
         *problems_of_gateway(gateway),
     ]
     order = ("full", "broken", "stuck", "failed", "worse", "refused", "stale")
-    return sorted(found, key=lambda problem: order.index(problem.kind))
+    return sorted(rows, key=lambda problem: order.index(problem.kind))
 
 
 def gateway_status(settings: Settings) -> dict[str, Any]:
@@ -60,18 +60,18 @@ def problems_of_graph(settings: Settings) -> list[Problem]:
 
 def problems_of_gateway(gateway: dict[str, Any]) -> list[Problem]:
     """Return the engines that restart again and again, a missing index, and a champion that the gateway refuses."""
-    found = []
+    rows = []
     refused = refused_champion(gateway)
     for role in ("live", "next", "comparison"):
         engine = gateway.get(role) or {}
         is_named_below = refused is not None and engine.get("version") == refused.version
         if engine.get("restarts", 0) >= _RESTARTS and not is_named_below:
             what = f"the engine of version {engine['version']} restarted {engine['restarts']} times: {engine['error']}"
-            found.append(Problem("broken", f"engine {engine['version']}", what, "see the logs of the home"))
+            rows.append(Problem("broken", f"engine {engine['version']}", what, "see the logs of the home"))
     if gateway.get("live") and not gateway.get("retrieval", True):
         what = "there is no index, so answers are not from your documents"
-        found.append(Problem("broken", "index", what, "run `ragtune index`"))
+        rows.append(Problem("broken", "index", what, "run `ragtune index`"))
     if refused is not None:
         what = f"version {refused.version} is the champion, but {refused.served} is served: {refused.reason}"
-        found.append(Problem("broken", "gateway", what, "run `ragtune rollback`, or fix what the message names"))
-    return found
+        rows.append(Problem("broken", "gateway", what, "run `ragtune rollback`, or fix what the message names"))
+    return rows

@@ -153,8 +153,8 @@ class SqliteLedger(Ledger):
             except sqlite3.OperationalError as error:
                 is_busy = error.sqlite_errorcode & _PRIMARY_CODE == sqlite3.SQLITE_BUSY
                 if not is_busy or time.monotonic() > end:
-                    found = f"The limits of keys cannot be counted: {self._path}: {error}"
-                    raise ResourceError(found, fix="free some disk, or try again") from error
+                    message = f"The limits of keys cannot be counted: {self._path}: {error}"
+                    raise ResourceError(message, fix="free some disk, or try again") from error
             await asyncio.sleep(random.uniform(0, _BUSY_PAUSE))
 
     def _changed(self, key: str, limits: Limits, step: Step) -> dict[str, str]:

@@ -116,11 +116,11 @@ class Account:
         limits, shorter = self.limits, "lower max_tokens, or shorten the conversation"
         for limit, time in ((limits.tokens_per_minute, "minute"), (limits.tokens_per_day, "day")):
             if limit and use.tokens > limit:
-                found = f"The request needs up to {use.tokens} tokens; this key may use {limit} a {time}."
-                raise SettingsError(found, fix=shorter)
+                message = f"The request needs up to {use.tokens} tokens; this key may use {limit} a {time}."
+                raise SettingsError(message, fix=shorter)
         if limits.budget and use.cost > limits.budget:
-            found = f"The request may cost {_money(use.cost)}; this key may spend {_money(limits.budget)} a day."
-            raise SettingsError(found, fix=shorter)
+            message = f"The request may cost {_money(use.cost)}; this key may spend {_money(limits.budget)} a day."
+            raise SettingsError(message, fix=shorter)
         self._forget(now)
         row = self.requests.pop(request, CountedRequest(now))  # what it reserved before does not count twice
         self._check(use, self._by_time(), now)

@@ -76,10 +76,10 @@ class ReviewDesk:
             ref = self._artifacts.current("chunks")
             chunks = self._artifacts.read_records(ref, Chunk) if ref else []
             settings = self._settings
-            found = correction_statuses(
+            statuses = correction_statuses(
                 self.log.corrections(), chunks, self.reviews.decisions(), settings.feedback, settings.dataset
             )
-            self._statuses = (state, found)
+            self._statuses = (state, statuses)
         return self._statuses[1]
 
     def trace(self, feedback_id: str, models: Callable[[], list[RegisteredModel]]) -> FeedbackTrace:

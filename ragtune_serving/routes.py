@@ -195,7 +195,7 @@ def _add_feedback_status(router: APIRouter, services: Services) -> None:
         key, event = request.scope["ragtune_key"], services.log.event(id)
         if event is None or (event.user != key.name and key.role in _OWN_ONLY):
             return problem(404, f"This key gave no feedback '{id}'.", "id")
-        found = services.reviews.trace(id, services.experiments.registry.versions)
+        trace = services.reviews.trace(id, services.experiments.registry.versions)
         return FeedbackStatus(
             id=event.id,
             response_id=event.response_id,
@@ -203,12 +203,12 @@ def _add_feedback_status(router: APIRouter, services: Services) -> None:
             rating=event.rating,
             question=event.question,
             correction=event.correction,
-            status=found.status,
-            reason=found.reason,
-            since=found.since,
-            split=found.pairs[0][1] if found.pairs else "",
-            dataset=found.dataset,
-            versions=list(found.versions),
+            status=trace.status,
+            reason=trace.reason,
+            since=trace.since,
+            split=trace.pairs[0][1] if trace.pairs else "",
+            dataset=trace.dataset,
+            versions=list(trace.versions),
         )
 
 

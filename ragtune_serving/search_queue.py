@@ -55,7 +55,7 @@ class SearchQueue:
         first = requests[0]
         texts = [request.text for request in requests]
         try:
-            found = self._retriever.search_many(texts, first.limit, where=dict(first.where) or None)
+            results = self._retriever.search_many(texts, first.limit, where=dict(first.where) or None)
         except Exception as error:  # noqa: BLE001 - it is raised where the question was asked
             if len(requests) == 1:
                 first.result.set_exception(error)
@@ -63,5 +63,5 @@ class SearchQueue:
             for request in requests:  # so that one question spoils no other
                 self._search([request])
             return
-        for request, hits in zip(requests, found, strict=True):
+        for request, hits in zip(requests, results, strict=True):
             request.result.set_result(hits)

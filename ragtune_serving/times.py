@@ -36,10 +36,10 @@ class Times:
 
     def add_preparation(self, started: float, retrieval_seconds: float) -> None:
         """Add the search and the prompt as two stages; the prompt ends now."""
-        found = started + retrieval_seconds
+        searched = started + retrieval_seconds
         if retrieval_seconds:
-            self.stages.append(Stage("retrieval", started, found))
-        self.add_stage("prompt", found)
+            self.stages.append(Stage("retrieval", started, searched))
+        self.add_stage("prompt", searched)
 
 
 async def timed(pieces: AsyncGenerator[Piece, None], times: Times) -> AsyncGenerator[Piece, None]:

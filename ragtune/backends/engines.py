@@ -94,8 +94,8 @@ class VllmEngine(Engine):
     ) -> None:
         check_settings(settings)
         self.settings, self.home, self.progress = settings, home, progress
-        found: Literal["cpu", "cuda"] = "cuda" if Path("/dev/nvidia0").exists() else "cpu"
-        self.device = found if device == "auto" else device
+        default: Literal["cpu", "cuda"] = "cuda" if Path("/dev/nvidia0").exists() else "cpu"
+        self.device = default if device == "auto" else device
 
     def launch(self, model: Path, name: str, at_once: int = 1) -> VllmProcess:
         """Start vLLM on the model folder and wait until it is healthy.

@@ -124,7 +124,7 @@ def calibrations(
     """
     # The same answer may have been judged in several runs; the newest judgement counts.
     newest = {(j.judge, j.question, j.answer_key): j.score for j in judgements}
-    found = []
+    rows = []
     for judge, question in sorted({(judgement.judge, judgement.question) for judgement in judgements}):
         rated = [
             (score, ratings[key, question])
@@ -133,8 +133,8 @@ def calibrations(
         ]
         if rated:
             scores, people = zip(*rated, strict=True)
-            found.append(calibrate(judge, question, scores, people, seed))
-    return found
+            rows.append(calibrate(judge, question, scores, people, seed))
+    return rows
 
 
 def best_threshold(scores: "Floats", yes: "Bools") -> float:

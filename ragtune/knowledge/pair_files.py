@@ -135,8 +135,8 @@ def _json(name: str, raw: bytes) -> Iterator[_Record]:
             except _RecordError as error:
                 yield f"record {number}", error
     else:
-        found = f"an object with {', '.join(map(str, list(content)[:5]))}" if isinstance(content, dict) else "no list"
-        raise SourceError(f"{name} is {found}.", expected=f"a list of {_RECORD}, or {_NESTED}")
+        kind = f"an object with {', '.join(map(str, list(content)[:5]))}" if isinstance(content, dict) else "no list"
+        raise SourceError(f"{name} is {kind}.", expected=f"a list of {_RECORD}, or {_NESTED}")
 
 
 def _nested_records(articles: Sequence[Any]) -> Iterator[_Record]:

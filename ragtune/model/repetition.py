@@ -146,14 +146,14 @@ class _Again:
         kept = ArtifactRef("base_model", "", expected, 0)
         if (self.store.folder_of(kept) / MANIFEST).is_file():
             return self.store.folder(kept)
-        found = resolve_base_model(self.section("base_model", BaseModelSettings), self.store, self.progress)
-        if found.sha256 != expected:
+        base = resolve_base_model(self.section("base_model", BaseModelSettings), self.store, self.progress)
+        if base.sha256 != expected:
             raise ExperimentError(
-                f"The base model '{self.plain['base_model']['name']}' has the hash {found.sha256[:16]}.",
+                f"The base model '{self.plain['base_model']['name']}' has the hash {base.sha256[:16]}.",
                 f"the base model of run {self.run.short_id}, which has {expected[:16]}",
                 "put the model of that day where `base_model.name` of the run says",
             )
-        return self.store.folder(found)
+        return self.store.folder(base)
 
     @contextmanager
     def merged(self) -> Iterator[Path]:

@@ -29,13 +29,13 @@ def problems_on_disk(settings: Settings, free_bytes: int) -> list[Problem]:
 
     `free_bytes` is the room on the disk of the home.
     """
-    found = _full(settings, free_bytes)
+    problems = _full(settings, free_bytes)
     for subject, look in (("registry", _broken), ("scores", _worse)):
         try:
-            found += look(settings)
+            problems += look(settings)
         except RagTuneError as error:  # a server that is away, a file that another program keeps open
-            found.append(Problem("broken", subject, error.found, error.fix))
-    return found
+            problems.append(Problem("broken", subject, error.found, error.fix))
+    return problems
 
 
 def _full(settings: Settings, free: int) -> list[Problem]:

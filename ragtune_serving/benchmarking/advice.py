@@ -49,7 +49,7 @@ def applied(history: Sequence[SpeedRow], settings: Settings) -> list[tuple[dict[
 
     Each is given as the settings before the change, and the comparison to make.
     """
-    found = []
+    worth = []
     for changes, rows in _by_changes(history).items():
         values: dict[str, str] = json.loads(changes)
         best = _best(rows)
@@ -58,8 +58,8 @@ def applied(history: Sequence[SpeedRow], settings: Settings) -> list[tuple[dict[
         if all(value_of(settings, name) == value for name, value in values.items()):
             former: dict[str, str] = json.loads(rows[-1].former)
             name = changes_in_words(former)
-            found.append((former, Pair(before=name, after=PRESENT, settings=values, former=former, predicted=best)))
-    return found
+            worth.append((former, Pair(before=name, after=PRESENT, settings=values, former=former, predicted=best)))
+    return worth
 
 
 def recommendations(rows: Sequence[SpeedRow], settings: Settings) -> Iterator[str]:

@@ -106,22 +106,22 @@ def _next_steps(results: Results) -> Iterator[str]:
 def _time(results: Results) -> Section:
     """Return where the time of an answer goes, and how far the engine is from what the machine can do."""
     tables = []
-    found = {name: one for name, one in results.breakdowns.items() if one.answers}
-    if found:
-        stages = list(dict.fromkeys(stage for one in found.values() for stage in one.stages))
+    answered = {name: one for name, one in results.breakdowns.items() if one.answers}
+    if answered:
+        stages = list(dict.fromkeys(stage for one in answered.values() for stage in one.stages))
         rows = [
-            (stage, *(f"{one.stages.get(stage, 0.0):.0f} ms, {one.share(stage):.0%}" for one in found.values()),
+            (stage, *(f"{one.stages.get(stage, 0.0):.0f} ms, {one.share(stage):.0%}" for one in answered.values()),
              STAGES.get(stage, "the engine, whose own metrics cannot be read"))
             for stage in stages
         ]  # fmt: skip
-        rows.append(("together", *(f"{one.total:.0f} ms" for one in found.values()), "in the gateway"))
-        work = [one.engine for one in found.values()]
+        rows.append(("together", *(f"{one.total:.0f} ms" for one in answered.values()), "in the gateway"))
+        work = [one.engine for one in answered.values()]
         if all(work):
             cached = (f"{one.cached:.0%}" if one else "" for one in work)
             rows.append(("prompt in the cache", *cached, "tokens of prompts that the prefix cache had"))
             right = (f"{one.accepted:.0%}" if one else "" for one in work)
             rows.append(("guesses right", *right, "tokens guessed from the prompt that the model confirmed"))
-        tables.append(Table(("stage", *found, "what it is"), tuple(rows), "Mean time of an answer"))
+        tables.append(Table(("stage", *answered, "what it is"), tuple(rows), "Mean time of an answer"))
     text = results.roofline.sentence() if results.roofline else "The engine's own metrics or its weights are not here."
     return Section(title="Where the time goes", text=text if tables else "", tables=tuple(tables))
 

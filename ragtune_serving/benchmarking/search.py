@@ -90,13 +90,13 @@ class Search:
 
     def trials(self) -> list[Trial]:
         """Return every combination that was tried, the best first; one that was drawn twice counts once."""
-        found: dict[tuple[tuple[str, str], ...], Trial] = {}
+        trials: dict[tuple[tuple[str, str], ...], Trial] = {}
         for trial in self.study.trials:
             reached = trial.value if trial.value is not None else max(trial.intermediate_values.values(), default=0.0)
             if trial.params:
                 key = tuple(sorted(trial.params.items()))
-                found.setdefault(key, Trial(trial.params, reached, trial.state.name.lower()))
-        return sorted(found.values(), key=lambda trial: -trial.value)
+                trials.setdefault(key, Trial(trial.params, reached, trial.state.name.lower()))
+        return sorted(trials.values(), key=lambda trial: -trial.value)
 
     def better(self) -> list[dict[str, str]]:
         """Return the changes of the combinations that beat the present settings, the best first."""

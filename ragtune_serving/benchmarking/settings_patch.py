@@ -60,20 +60,20 @@ def _with_value(text: str, sections: list[str], last: str, value: str) -> str:
         lines[-1] += "\n"
     start, end, depth = 0, len(lines), 0
     for depth, section in enumerate(sections):
-        found = _line(lines, start, end, depth, section)
-        if found is None:
+        at = _line(lines, start, end, depth, section)
+        if at is None:
             new = [f"{'  ' * place}{name}:\n" for place, name in enumerate(sections) if place >= depth]
             lines[end:end] = [*new, f"{'  ' * len(sections)}{last}: {value}\n"]
             return "".join(lines)
-        start, end = found + 1, _end(lines, found, depth)
+        start, end = at + 1, _end(lines, at, depth)
     inner = len(sections)
-    found = _line(lines, start, end, inner, last)
+    at = _line(lines, start, end, inner, last)
     line = f"{'  ' * inner}{last}: {value}"
-    if found is None:
+    if at is None:
         lines.insert(start, line + "\n")
     else:
-        comment = re.search(r"\s+#.*$", lines[found].rstrip("\n"))
-        lines[found] = line + (comment[0] if comment else "") + "\n"
+        comment = re.search(r"\s+#.*$", lines[at].rstrip("\n"))
+        lines[at] = line + (comment[0] if comment else "") + "\n"
     return "".join(lines)
 
 

@@ -158,11 +158,11 @@ def _measure_alone(test: LoadTest, workloads: Sequence[Workload], results: Resul
         results.breakdowns[f"{workload.name}, one user"] = breakdown(before, between)
         full, seconds = test.full(workload)
         results.scenarios.append(full)
-        found = breakdown(between, gateway.metrics())
-        results.breakdowns[f"{workload.name}, {full.rows[0].requests} at once"] = found
-        if machine and found.engine and results.roofline is None:
+        under_load = breakdown(between, gateway.metrics())
+        results.breakdowns[f"{workload.name}, {full.rows[0].requests} at once"] = under_load
+        if machine and under_load.engine and results.roofline is None:
             folder = model_folder(gateway.settings, test.run.version, test.run.precision)
-            results.roofline = roofline(found.engine, seconds, folder, device, machine)
+            results.roofline = roofline(under_load.engine, seconds, folder, device, machine)
 
 
 def _compare(

@@ -174,9 +174,9 @@ def _decide(
     rows: list[SpeedRow] = []
     for changes in finalists:
         with side_by_side(settings, changes) as other:
-            found = compare(present, other, plan, changed_pair(settings, changes), floors)
-        rows += found
-        better = any(row.verdict == "better" and row.metric in _GOAL_METRICS for row in found)
-        if better and not any(row.verdict == "worse" for row in found):
+            differences = compare(present, other, plan, changed_pair(settings, changes), floors)
+        rows += differences
+        better = any(row.verdict == "better" and row.metric in _GOAL_METRICS for row in differences)
+        if better and not any(row.verdict == "worse" for row in differences):
             return noise, rows, changes
     return noise, rows, {}

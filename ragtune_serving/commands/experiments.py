@@ -84,11 +84,11 @@ def show(run: Run, json_: Json = False) -> None:
 def compare_(a: Run, b: Run, json_: Json = False) -> None:
     """Say what differs between two runs in settings, data, code and scores; gains are paired by question."""
     log = RunLog(load_settings())
-    found = compare(log, log.run(a), log.run(b))
+    comparison = compare(log, log.run(a), log.run(b))
     if json_:
-        print_json(asdict(found))
+        print_json(asdict(comparison))
         return
-    print_comparison(found)
+    print_comparison(comparison)
 
 
 @app.command("repeat")

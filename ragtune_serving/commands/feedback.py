@@ -82,12 +82,12 @@ def trace(
             out.print(f"{event.id}  {event.created_at}  {event.question} -> {event.correction}")
         return
     desk = ReviewDesk(settings)
-    found = desk.trace(feedback_id, registry.versions)
+    story = desk.trace(feedback_id, registry.versions)
     desk.close()
     if json_:
-        print_json(asdict(found))
+        print_json(asdict(story))
         return
-    out.print("\n".join(_trace_lines(found)))
+    out.print("\n".join(_trace_lines(story)))
 
 
 @app.command("corrections")

@@ -76,7 +76,7 @@ def collect(settings: Settings) -> dict[str, Any]:
     """Return everything that `ragtune status` shows; if the gateway does not answer, its error is part of it."""
     settings.home.mkdir(parents=True, exist_ok=True)
     gateway = gateway_status(settings)
-    found = problems(settings, gateway)
+    rows = problems(settings, gateway)
     names, released_at = _names(settings)
     return {
         "home": str(settings.home),
@@ -84,11 +84,11 @@ def collect(settings: Settings) -> dict[str, Any]:
         "index": _index(settings),
         "aliases": names,
         "released_at": released_at,
-        "feedback": _feedback(settings, found),
+        "feedback": _feedback(settings, rows),
         "artifacts": {name: _built_at(settings, name) for name in ASSETS},
         "building": builder(settings.home),
         "disk": {"free": shutil.disk_usage(settings.home).free, "used": disk_use(settings.home)},
-        "problems": [asdict(problem) for problem in found],
+        "problems": [asdict(problem) for problem in rows],
     }
 
 

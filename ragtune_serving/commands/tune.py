@@ -39,16 +39,16 @@ def tune(
         workloads=workload, minutes=minutes, vary=tuning.parsed_space(vary), questions=questions, rounds=rounds
     )
     with progress_bar() as progress:
-        found = tuning.tune(settings, wish, Warehouse(settings.home / "warehouse.duckdb"), progress)
-    page = write(found, settings.home)
+        tuned = tuning.tune(settings, wish, Warehouse(settings.home / "warehouse.duckdb"), progress)
+    page = write(tuned, settings.home)
     out.print(f"{page}")
-    if not found.winner:
+    if not tuned.winner:
         out.print("No settings were better beyond the noise without being worse elsewhere. The settings stay.")
         return
     file = config_file()
     if apply:
-        file.write_text(patched(file.read_text() if file.is_file() else "", found.winner))
+        file.write_text(patched(file.read_text() if file.is_file() else "", tuned.winner))
         out.print(f"Written into {file}. `ragtune benchmark run` measures what it brings.")
     else:
         out.print(f"To apply: patch -p0 < {page.parent / 'tuned.patch'}, or `ragtune tune --apply`.")
-    out.print(found.patch)
+    out.print(tuned.patch)

@@ -75,16 +75,16 @@ def add_candidate_pages(app: FastAPI, services: Services, settings: Settings) ->
 
     @app.get("/console/candidates/{version}")
     def candidate(request: Request, version: str) -> Response:
-        found = next((row for row in versions() if row.entry.version == version), None)
-        if found is None:
+        match = next((row for row in versions() if row.entry.version == version), None)
+        if match is None:
             message = f"There is no version {version}. It may have been removed since."
             return render(request, "message.html", 404, title="No such version", message=message, fix="")
-        size = in_words(disk_bytes(Path(found.entry.folder))) if found.entry.folder else ""
+        size = in_words(disk_bytes(Path(match.entry.folder))) if match.entry.folder else ""
         return render(
             request,
             "candidate.html",
-            version=found,
-            scores=_scores(warehouse_file, version, found.manifest),
+            version=match,
+            scores=_scores(warehouse_file, version, match.manifest),
             size=size,
         )
 

@@ -167,8 +167,8 @@ def latency_chart(responses: Sequence[Activity], since: datetime) -> dict[str, A
     hours = _by_hour(responses, since)
 
     def values(share: float) -> list[float | None]:
-        found = [_percentile(sorted(one.latency_ms for one in own), share) for own in hours.values()]
-        return [None if one is None else round(one / 1000, 3) for one in found]
+        percentiles = [_percentile(sorted(one.latency_ms for one in own), share) for own in hours.values()]
+        return [None if one is None else round(one / 1000, 3) for one in percentiles]
 
     series = [{"label": "median", "values": values(0.5)}, {"label": "p95", "values": values(0.95)}]
     return {**_hour_axis(hours), "unit": "s", "series": series}
@@ -189,8 +189,8 @@ def quantiles(name: str, histogram: Histogram, labels: Mapping[str, str]) -> Qua
     total = next(sample.value for sample in samples if sample.name.endswith("_sum"))
 
     def bound(share: float) -> float | None:
-        found = next(bound for bound, below in buckets if below >= share * count)
-        return found if found != float("inf") else None
+        upper = next(bound for bound, below in buckets if below >= share * count)
+        return upper if upper != float("inf") else None
 
     return Quantiles(name, int(count), total / count, bound(0.5), bound(0.95))
 

@@ -159,8 +159,8 @@ def _ranks(hits: Sequence[Hit]) -> dict[str, tuple[int, float]]:
 
 def _visible(request: Request, catalogue: Catalogue, text: str, source: str) -> list[CatalogueEntry]:
     where = session_of(request).key.filter
-    found = catalogue.find({"source": source} if source else {}, text)
-    return [entry for entry in found if matches(entry, where)] if where else found
+    entries = catalogue.find({"source": source} if source else {}, text)
+    return [entry for entry in entries if matches(entry, where)] if where else entries
 
 
 def _common(tab: str) -> dict[str, Any]:

@@ -389,15 +389,15 @@ def _agreement_table(measured: Measured) -> Iterator[Table]:
 
 
 def _preference_table(measured: Measured) -> Iterator[Table]:
-    found = measured.preferences
-    if found is not None:
+    preferences = measured.preferences
+    if preferences is not None:
         header = ("n", "candidate better (-1 to 1)", "same verdict swapped", "first side wins", "verbosity slope")
         row = (
-            str(found.n),
-            str(found.share),
-            f"{found.consistent:.2f}",
-            f"{found.first_side:.2f}",
-            str(found.verbosity),
+            str(preferences.n),
+            str(preferences.share),
+            f"{preferences.consistent:.2f}",
+            f"{preferences.first_side:.2f}",
+            str(preferences.verbosity),
         )
         yield Table(header, (row,), "Language model compares live model and candidate")
 

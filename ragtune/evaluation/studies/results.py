@@ -152,11 +152,11 @@ def _disagreements(
     adjudications: Mapping[tuple[str, str], Adjudication],
 ) -> list[Disagreement]:
     """Return the items on which annotators differ, those that nobody adjudicated and that differ most first."""
-    found = []
+    results = []
     for question, ratings in by_question.items():
         for item_id, agreeing in worst_items(ratings, study.categories):
             adjudicated = adjudications.get((item_id, question))
-            found.append(
+            results.append(
                 Disagreement(
                     item=items[item_id],
                     question=question,
@@ -165,7 +165,7 @@ def _disagreements(
                     adjudicated=adjudicated.choice if adjudicated else "",
                 )
             )
-    return sorted(found, key=lambda one: (bool(one.adjudicated), one.agreeing))
+    return sorted(results, key=lambda one: (bool(one.adjudicated), one.agreeing))
 
 
 def _models(

@@ -72,8 +72,8 @@ def grouped(text: str) -> str:
 
 
 def _property(node: Any, name: str, default: str) -> str:
-    found = node.find(f"{_M}{_name(node)}Pr/{_M}{name}")
-    return default if found is None else str(found.get(f"{_M}val") or "")
+    element = node.find(f"{_M}{_name(node)}Pr/{_M}{name}")
+    return default if element is None else str(element.get(f"{_M}val") or "")
 
 
 def _fraction(node: Any) -> str:

@@ -73,12 +73,12 @@ class RunLog:
         digits = start.strip().lower()
         if client is not None and experiment is not None and digits and digits.isalnum():
             condition = f"attributes.run_id LIKE '{digits}%'"
-            found = client.search_runs([experiment.experiment_id], condition, max_results=5)
-            if len(found) == 1:
-                return _logged(found[0])
-            if found:
+            page = client.search_runs([experiment.experiment_id], condition, max_results=5)
+            if len(page) == 1:
+                return _logged(page[0])
+            if page:
                 raise ExperimentError(
-                    f"The ids of several runs start with '{start}': {', '.join(run.info.run_id for run in found)}.",
+                    f"The ids of several runs start with '{start}': {', '.join(run.info.run_id for run in page)}.",
                     fix="name more digits",
                 )
         raise ExperimentError(

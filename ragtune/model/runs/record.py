@@ -93,8 +93,8 @@ def environment(settings: Settings) -> dict[str, str]:
 @cache
 def packages() -> tuple[str, ...]:
     """Return every installed package as `name==version`, sorted."""
-    found = {(one.metadata["Name"] or "").lower(): one.version for one in importlib.metadata.distributions()}
-    return tuple(f"{name}=={version}" for name, version in sorted(found.items()) if name)
+    installed = {(one.metadata["Name"] or "").lower(): one.version for one in importlib.metadata.distributions()}
+    return tuple(f"{name}=={version}" for name, version in sorted(installed.items()) if name)
 
 
 @cache
