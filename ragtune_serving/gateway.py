@@ -195,7 +195,7 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
             with suppress(asyncio.CancelledError):
                 await mirroring
             await asyncio.to_thread(services.chat.shadowing.stop)
-            services.grounding.stop()
+            await asyncio.to_thread(services.grounding.stop)
             await asyncio.to_thread(services.experiments.stop)
             await asyncio.to_thread(services.deployment.stop)
             await asyncio.to_thread(services.chat.traffic.stop)

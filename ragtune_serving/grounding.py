@@ -18,6 +18,8 @@ from ragtune_serving.schema import FILTERS
 from ragtune_serving.search_queue import SearchQueue
 
 logger = logging.getLogger(__name__)
+_STOP_SECONDS = 30.0
+"""How long to wait for a load of the models at the end. Chosen by hand: on two cores it takes up to 20 seconds."""
 
 
 class RestrictedSearch:
@@ -104,8 +106,10 @@ class Grounding:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop looking."""
+        """Stop looking. A load of the models is waited for: a process that ends in the middle of one aborts."""
         self._ending.set()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_SECONDS)
 
     def _not_ready(self) -> SearchIndexError:
         return SearchIndexError("Retrieval is not ready." + (f" {self.error}" if self.error else ""))
