@@ -1,8 +1,8 @@
 """Finds passages that say the same as an earlier one, so that they are not indexed twice.
 
 Two passages say the same if they have the same words, numbers and signs in the same order, below the same title and
-headings. White space, punctuation, invisible characters, markup, and the case of words of more than two letters do not
-count. Everything else does: a page that differs in a city, a date, a `not`, or in `-v` and `-V` is another text.
+headings. Case, white space, punctuation, invisible characters and markup do not count, except for the case of units and
+options. Everything else does: a page that differs in a city, a date, a `not`, or in `-v` and `-V` is another text.
 """
 
 import re
@@ -23,8 +23,8 @@ _TOKEN = re.compile(
     r"|(?<=\w)-(?=\w)|(?<=\S)[/\\](?=\w)|[~!](?=\w)|[?？؟]"  # `5-7`, `and/or`, `~5`, `!ready`, a question
     "|[\u2190-\u2bff\U0001f000-\U0001faff]"  # arrows, stars, ticks, crosses and pictures
 )
-_CASED = 2
-"""Up to this length the case of a word says something: `mW` and `MW`, `-v` and `-V`."""
+_CASED = re.compile(r"(?:(?<=\d)|(?<=\d )|(?<=\s-)|(?<=^-))[^\W\d_]{1,2}\b", re.MULTILINE)
+"""A unit or an option, whose case says something: `5 mW` and `5 MW`, `-v` and `-V`."""
 _EMPHASIS = re.compile(r"(?<!\w)_{1,3}(?=\w)|(?<=\w)_{1,3}(?!\w)")
 
 
@@ -84,5 +84,6 @@ def _tokens(text: str) -> Iterator[str]:
 
 
 def _prose_tokens(text: str) -> list[str]:
-    tokens = _TOKEN.findall(_EMPHASIS.sub("", normalize_for_search(text)))
-    return [token if len(token) <= _CASED else token.lower() for token in tokens]
+    text = _EMPHASIS.sub("", normalize_for_search(text))
+    cased = {match.start() for match in _CASED.finditer(text)}
+    return [match[0] if match.start() in cased else match[0].lower() for match in _TOKEN.finditer(text)]
