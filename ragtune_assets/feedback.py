@@ -164,7 +164,11 @@ def _chunks(store: ArtifactStore) -> list[Chunk]:
 
 
 def _state(settings: Settings, store: ArtifactStore, feedback_log: FeedbackLog, reviews: ReviewStore) -> str:
-    """Return what changes if another look could find more; it is quick, and a look at many corrections is not."""
+    """Return a hash of everything that a look at the corrections depends on.
+
+    While it stays the same, the sensor need not look again: this hash takes milliseconds, a look at a thousand
+    corrections seconds.
+    """
     refs = [store.current(name) for name in ("chunks", "feedback_events", "review_decisions")]
     built = [ref.sha256 if ref else "" for ref in refs]
     numbers = [str(feedback_log.newest_correction()), str(reviews.newest_sequence())]

@@ -5,9 +5,10 @@ from collections import ChainMap
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi import Path as PathParameter
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 
@@ -191,11 +192,13 @@ def _add_feedback_status(router: APIRouter, services: Services) -> None:
         responses={**_NO_KEY, **_NO_FEEDBACK},
         summary="Say what became of a verdict: waiting, accepted, in training, or why not",
     )
-    def feedback_status(id: str, request: Request) -> FeedbackStatus | Response:  # noqa: A002 the path's name
-        key, event = request.scope["ragtune_key"], services.log.event(id)
+    def feedback_status(
+        feedback_id: Annotated[str, PathParameter(alias="id")], request: Request
+    ) -> FeedbackStatus | Response:
+        key, event = request.scope["ragtune_key"], services.log.event(feedback_id)
         if event is None or (event.user != key.name and key.role in _OWN_ONLY):
-            return problem(404, f"This key gave no feedback '{id}'.", "id")
-        trace = services.reviews.trace(id, services.experiments.registry.versions)
+            return problem(404, f"This key gave no feedback '{feedback_id}'.", "id")
+        trace = services.reviews.trace(feedback_id, services.experiments.registry.versions)
         return FeedbackStatus(
             id=event.id,
             response_id=event.response_id,

@@ -89,3 +89,12 @@ def test_a_heading_ends_the_question_before_it():
 
 def test_a_text_of_nothing_but_questions_has_them_as_units():
     assert texts("Who locks the gate? And when?") == ["Who locks the gate?", "And when?"]
+
+
+def test_every_item_of_a_list_below_a_question_has_it_as_context():
+    units = text_units("What may come aboard?\n\n- Dogs\n- Bicycles\n\nThe ferry is slow.")
+    assert units == [
+        Unit("Dogs", "What may come aboard?"),
+        Unit("Bicycles", "What may come aboard?"),
+        Unit("The ferry is slow.", ""),
+    ]

@@ -100,7 +100,8 @@ def reviewed(
     while waiting := [one for one in statuses if one.status == "waiting"]:
         for one in waiting:
             accepts = not is_bad(one.event) or generator.random() < mistakes
-            decision = new_decision(one.made, "ada", "accept" if accepts else "reject")  # type: ignore[arg-type]
+            assert one.made is not None, "reviewers get only corrections that became a pair"
+            decision = new_decision(one.made, "ada", "accept" if accepts else "reject")
             decisions.append(replace(decision, sequence=len(decisions) + 1))
         statuses = look(decisions)
     return statuses

@@ -71,12 +71,15 @@ def text_units(text: str, title: str = "", heading: str = "") -> list[Unit]:
 
 
 def _pieces(text: str, heading: str) -> Iterator[tuple[str, str, str, int]]:
-    """Yield (heading, lead-in, text, number of the paragraph) of each unit."""
+    """Yield (heading, lead-in, text, number of the paragraph) of each unit; the items of a list are one paragraph."""
     lead_in, previous = "", ""
     columns: list[str] = []
-    in_code = False
-    for number, paragraph in enumerate(_paragraphs(text)):
-        line = paragraph.strip()
+    in_code = was_item = False
+    number = 0
+    for paragraph in _paragraphs(text):
+        line, is_item = paragraph.strip(), _ITEM.match(paragraph) is not None
+        number += not (is_item and was_item)
+        was_item = is_item
         if _FENCE.match(line):
             in_code = not in_code
             continue

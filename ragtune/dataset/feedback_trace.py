@@ -79,7 +79,7 @@ def trace_feedback(
 
 
 def _status(event: FeedbackEvent, statuses: Sequence[CorrectionStatus]) -> tuple[str, str, str]:
-    """Return (status, reason, since) of a verdict, whatever was built from it."""
+    """Return what was decided about a verdict, why and when; not whether a dataset or model has it already."""
     own = next((one for one in statuses if one.event.id == event.id), None)
     if own is None:
         return NO_CORRECTION, "a verdict without a correction is counted, and trains nothing", event.created_at
