@@ -101,7 +101,8 @@ def record_command(home: Path, action: str, target: str) -> None:
 class Audited:
     """Adds every change by a key, and every attempt that its role does not allow.
 
-    The entry is written before the end of the response is sent: who has the answer finds the entry.
+    The entry is written before the response starts, because a response without a body ends with its headers: who has
+    the response finds the entry.
     """
 
     def __init__(self, app: ASGIApp, log: AuditLog) -> None:
@@ -140,7 +141,6 @@ class Audited:
                 status = message["status"]
                 headers = {name.lower(): value for name, value in message.get("headers", [])}
                 request_id = headers.get(b"x-request-id", b"").decode("latin-1")
-            elif not message.get("more_body"):
                 write()
             await send(message)
 
