@@ -77,7 +77,7 @@ def test_a_negation_that_is_left_out_is_found_and_another_form_of_it_is_not(text
     [
         (QUESTION, "Samir Polk. [1]", True),
         (QUESTION, "Samir Polk signs it. [1] It is valid for four hours. [1]", False),
-        ("when is a hot work note signed", "By Samir Polk. [1]", True),
+        ("until when is a hot work note good", "By Samir Polk. [1]", True),
         ("who signs a hot work note", "Samir Polk. [1]", False),
         ("how old is Ines Corvane", "The kiln. [2]", False),  # no passage says it either
     ],
