@@ -175,4 +175,7 @@ def test_the_command_prints_every_row_and_is_strict_on_request(settings, monkeyp
     rows = json.loads(CliRunner().invoke(app, ["validate", "--json"]).stdout)
     assert [row["criterion"] for row in rows] == [criterion.name for criterion in CRITERIA]
     assert CliRunner().invoke(app, ["validate"]).stdout.count("not run") == len(CRITERIA)
+    as_markdown = CliRunner().invoke(app, ["validate", "--markdown"]).stdout
+    assert as_markdown.count("| not run |") == len(CRITERIA)
+    assert "cores" in as_markdown.splitlines()[0], "the machine stands above the table"
     assert CliRunner().invoke(app, ["validate", "--strict"]).exit_code == 1

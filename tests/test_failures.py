@@ -5,6 +5,7 @@ import pytest
 from ragtune.answer.answering import Answerer, acceptable, as_json, generate
 from ragtune.answer.evidence import rank_evidence
 from ragtune.answer.failures import Claim, claims_of, find_failures, format_failures
+from ragtune.answer.language_packs import packs
 from ragtune.answer.prompt import REFUSAL
 from ragtune.settings import AnswerSettings
 from tests.support.answering_fakes import ListRetriever, ScriptedChat, WordEvidence, chunk, hits
@@ -28,11 +29,14 @@ def reasons(text: str, question: str = QUESTION) -> list[str]:
         "It is valid for four hours. [1]",
         "A hot work note is valid for 4 hours. [1]",
         "It is valid for four hours. [1] Samir Polk signs it. [1] It costs 1200 marks. [1]",
-        "Yes.",
     ],
 )
 def test_what_the_passages_say_passes(text):
     assert reasons(text) == []
+
+
+def test_a_bare_yes_passes_if_the_question_asks_for_one():
+    assert reasons("Yes.", "is a hot work note valid for four hours") == []
 
 
 @pytest.mark.parametrize(
@@ -66,6 +70,30 @@ def test_an_error_is_found_and_named(text, reason):
 )
 def test_a_negation_that_is_left_out_is_found_and_another_form_of_it_is_not(text, found):
     assert reasons(text, "may I open the kiln while it is hot") == found
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "found"),
+    [
+        (QUESTION, "Samir Polk. [1]", True),
+        (QUESTION, "Samir Polk signs it. [1] It is valid for four hours. [1]", False),
+        ("until when is a hot work note good", "By Samir Polk. [1]", True),
+        ("who signs a hot work note", "Samir Polk. [1]", False),
+        ("how old is Ines Corvane", "The kiln. [2]", False),  # no passage says it either
+    ],
+)
+def test_an_answer_that_names_no_amount_though_the_question_asks_for_one_is_found(question, text, found):
+    assert ("amount" in reasons(text, question)) == found
+
+
+def test_amounts_are_asked_for_and_named_in_each_language():
+    known = packs()
+    assert known["de"].lacks_amount("wie lange gilt der Schein", "Samir Polk.")
+    assert not known["de"].lacks_amount("wie lange gilt der Schein", "Bis Freitag.")
+    assert known["fr"].lacks_amount("combien coûte la clé", "Samir Polk.")
+    assert not known["fr"].lacks_amount("combien coûte la clé", "Dix francs.")
+    assert not known["en"].lacks_amount("how far is it", "12 km [1]")
+    assert known["en"].lacks_amount("how far is it", "To the pier. [1]")
 
 
 def test_a_loop_inside_one_sentence_is_a_repetition():

@@ -58,7 +58,7 @@ def check_answer(
     if passages is not None and delivery.own_words and not refused and not is_small_talk:
         warnings += _grounding_warnings(question, delivery.own_words, hits, controls, frame)
         if evidence:
-            support, claim_failures = find_failures(delivery.own_words, question, hits, evidence)
+            support, claim_failures = find_failures(delivery.own_words, question, hits, evidence, frame.pack)
             failures = (*claim_failures, *failures)
     return Answer(
         text=text,

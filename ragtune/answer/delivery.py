@@ -189,8 +189,11 @@ class Delivery:
         """Return whether the checks find a reason to replace an answer that begins with this sentence."""
         corrected = CitationCorrector(self._passages or ())
         text = corrected.feed(sentence.strip()) + corrected.end()
-        _, failures = find_failures(text, self._question, self._passages or (), self._evidence)
-        return any(failure.reason in REPLACED for failure in failures)
+        _, failures = find_failures(text, self._question, self._passages or (), self._evidence, self._frame.pack)
+        reasons = {failure.reason for failure in failures} & REPLACED
+        if not self._ended:
+            reasons.discard("amount")  # a later sentence may name it
+        return bool(reasons)
 
     def _quote(self, item: Evidence, mark: str) -> str:
         """Add a sentence of the documents to the text, and return what was added."""

@@ -15,15 +15,16 @@ from typing import Any
 from ragtune.answer.citations import cited_numbers, without_citations
 from ragtune.answer.decision import SUPPORTED_SHARE
 from ragtune.answer.evidence import Evidence, supports_of
+from ragtune.answer.language_packs import ENGLISH, LanguagePack
 from ragtune.records import Failure, Hit
 from ragtune.text.language import guess_language
 from ragtune.text.normal_form import normalize_for_search
 from ragtune.text.sentences import sentence_spans
 from ragtune.text.words import content_words
 
-CLAIM_REASONS = ("support", "numbers", "names", "negation", "citation", "relevance")
-"""What may be wrong with a sentence: words that no unit supports; a number, a name or a "not" that the supporting unit
-does not have; the mark of another passage; nothing about the question."""
+CLAIM_REASONS = ("support", "numbers", "names", "negation", "citation", "relevance", "amount")
+"""What may be wrong with a claim: words that no unit supports; a number, a name or a "not" that the supporting unit does
+not have; the mark of another passage; nothing about the question; no number or time, though the question asks for it."""
 FORM_REASONS = ("repetition", "language", "length", "format")
 """What may be wrong with the whole text: said again and again, in another language, cut off, no valid JSON."""
 REPLACED = frozenset({*CLAIM_REASONS, "repetition", "language"})
@@ -78,7 +79,11 @@ def claims_of(text: str) -> list[Claim]:
 
 
 def find_failures(
-    text: str, question: str, passages: Sequence[Hit], evidence: Sequence[Evidence]
+    text: str,
+    question: str,
+    passages: Sequence[Hit],
+    evidence: Sequence[Evidence],
+    pack: LanguagePack = ENGLISH,
 ) -> tuple[float, tuple[Failure, ...]]:
     """Return how far an answer is supported, and what is wrong with it.
 
@@ -87,6 +92,7 @@ def find_failures(
         question: what was asked.
         passages: those in the prompt.
         evidence: their units, ranked.
+        pack: that of the question's language.
 
     Returns:
         The share of its content words that one unit holds, of the sentence with the smallest share; and one failure
@@ -102,6 +108,8 @@ def find_failures(
     relevance = max((units[0][1].probability for units in supports if units), default=0.0)
     if claims and evidence and relevance < _RELEVANT * evidence[0].probability:
         details["relevance"] = "It is about something else than the question."
+    if claims and evidence and _misses_amount(text, question, evidence[0], pack):
+        details["amount"] = "The question asks for a number or a time, and it names none."
     if repeated := _repetition(claims):
         details["repetition"] = f"It says again and again: {repeated}"
     if language := _foreign_language(" ".join(claim.text for claim in claims), question, passages):
@@ -175,6 +183,16 @@ def _difference(claim: str, unit: str, question: str, names: frozenset[str] | No
     if word := _reversed_word(claim, unit):
         return Failure("negation", f"The passage says the opposite about {word}: {claim}")
     return None
+
+
+def _misses_amount(text: str, question: str, best: Evidence, pack: LanguagePack) -> bool:
+    """Return whether an answer names no amount, though the question asks for one and the best unit names one.
+
+    A model may write English whatever the language of the question.
+    """
+    if not pack.lacks_amount(question, text) or pack.lacks_amount(question, best.unit.text):
+        return False
+    return ENGLISH.amounts is None or not ENGLISH.amounts.named.search(without_citations(text))
 
 
 def _wrong_citation(claim: Claim, question: str, passages: Sequence[Hit]) -> int | None:

@@ -15,6 +15,7 @@ from typing import Annotated
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from ragtune.answer.citations import without_citations
 from ragtune.errors import SettingsError
 from ragtune.text.normal_form import normalize_for_search
 from ragtune.text.segments import split_words
@@ -92,6 +93,26 @@ class FollowUpWords(Part):
     refers_back: tuple[Text, ...] = Field(min_length=1)
 
 
+class AmountWords(Part):
+    """Regular expressions without regard to case: what asks for a number or a time, and what names one without digits.
+
+    They are searched in a question, and in an answer.
+    """
+
+    asked_by: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(min_length=1)
+    named_by: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(min_length=1)
+
+    @cached_property
+    def asked(self) -> re.Pattern[str]:
+        """Matches a question for an amount."""
+        return re.compile("|".join(self.asked_by), re.IGNORECASE)
+
+    @cached_property
+    def named(self) -> re.Pattern[str]:
+        """Matches an amount in digits or words."""
+        return re.compile("|".join((r"\d", *self.named_by)), re.IGNORECASE)
+
+
 class SmallTalk(Part):
     """What people say besides questions, and the reply."""
 
@@ -105,8 +126,8 @@ class LanguagePack(Part):
     `refusal_forms` are regular expressions. They are searched, without regard to case, in the first sentence of what a
     model wrote, with straight quotes. `further` and `example` mark sentences that are quoted after the first one;
     without them all are marked alike. `example_words` introduce an example. `says_yes` and `says_no` are
-    the words with which such answers begin. `off_topic` are questions about no
-    document, which the model learns to refuse.
+    the words with which such answers begin. `amounts` tells questions for a number or a time. `off_topic` are
+    questions about no document, which the model learns to refuse.
     """
 
     code: str = Field(pattern="^[a-z]{2,3}$")
@@ -121,6 +142,7 @@ class LanguagePack(Part):
     example_words: tuple[Text, ...] = ()
     says_yes: Text | None = None
     says_no: Text | None = None
+    amounts: AmountWords | None = None
     warnings: WarningTexts
     follow_up: FollowUpWords
     small_talk: tuple[SmallTalk, ...] = Field(min_length=1)
@@ -143,6 +165,12 @@ class LanguagePack(Part):
             return False
         first = [re.match(r"\W*(\w*)", text.casefold()) for text in (answer, other)]
         return {match[1] for match in first if match} == {self.says_yes.casefold(), self.says_no.casefold()}
+
+    def lacks_amount(self, question: str, answer: str) -> bool:
+        """Return whether a question asks for a number or a time, and the answer names none."""
+        if self.amounts is None or not self.amounts.asked.search(question):
+            return False
+        return not self.amounts.named.search(without_citations(answer))
 
     @cached_property
     def refers_back(self) -> re.Pattern[str]:
