@@ -33,6 +33,7 @@ from ragtune_serving.commands import (
     tune,
     validate,
 )
+from ragtune_serving.terminal import words_of_interrupt
 
 app = typer.Typer(
     help="Your documents, answered by your own model.",
@@ -91,8 +92,11 @@ def main() -> None:
     except PermissionError as error:
         sys.stderr.write(f"{no_permission(error)}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("Stopped.\n")
+    except (KeyboardInterrupt, SystemExit) as end:
+        words = words_of_interrupt(end)
+        if words is None:
+            raise
+        sys.stderr.write(f"{words}\n")
         sys.exit(130)
 
 

@@ -7,6 +7,7 @@ sources that were read, and a JSON lines file for each of them has its documents
 import difflib
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,9 +20,10 @@ from ragtune.errors import SettingsError, SourceError
 from ragtune.knowledge.sources import Corpus, join_corpora, read_source, source_state, without_password
 from ragtune.ports import Progress, silent
 from ragtune.records import Document, ExistingPair, QuarantinedDocument, content_id
-from ragtune.settings import LOCAL_SOURCES, Settings
+from ragtune.settings import LOCAL_SOURCES, SOURCE_FORMS, Settings, config_file
 from ragtune.store.artifacts import write_atomically, write_json
 from ragtune.store.timestamps import now
+from ragtune.store.write_lock import write_lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +175,11 @@ class Library:
         the sources in `reread` and those never read before are; the others come from the last read.
 
         Raises:
-            SourceError: as `read_sources` does, and if every document was removed.
+            SourceError: as `read_sources` does, if no source is named, and if every document was removed.
         """
         sources = [*_distinct(specs or self.sources()).values()]
+        if not sources:
+            raise _no_source([shelf.spec for shelf in self.shelves()])
         self._check_languages(sources)
         changed = {self._find_source(spec, sources) for spec in reread or ()}
         last_read = {} if reread is None else {_canonical(shelf.spec): shelf for shelf in self.shelves()}
@@ -275,10 +279,7 @@ class Library:
 
     def _change_decisions(self, change: Callable[[Decisions], Decisions]) -> None:
         """Write the changed decisions, while no other process can change them."""
-        from filelock import FileLock
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".lock"):
+        with write_lock(self.folder / ".lock", "the list of sources and documents"):
             write_json(self.folder / "decisions.json", asdict(change(self.decisions())))
 
     def _existing_shelves(self) -> list[Shelf]:
@@ -319,6 +320,21 @@ class Library:
                 text = "".join(json.dumps(asdict(record)) + "\n" for record in records)
                 write_atomically(self.folder / name, text.encode())
         write_json(path, list(rows.values()))
+
+
+def _no_source(last_read: Sequence[str]) -> SourceError:
+    """Return the error for a read of no source; `last_read` are the sources that only the last `--source` named."""
+    file = config_file()
+    reason = f"{file} names none" if file.is_file() else f"there is no {file.name} in {file.absolute().parent}"
+    fix = "name them, `ragtune index --source folder:PATH`, or start a project with `ragtune init FOLDER`"
+    if last_read:
+        again = " ".join(f"--source {shlex.quote(spec)}" for spec in last_read)
+        fix = f"run `ragtune index {again}` again, or keep a source for good: `ragtune sources add {last_read[0]}`"
+    return SourceError(
+        f"No documents are named: {reason}, and --source is not given.",
+        expected=f"at least one source: {SOURCE_FORMS} or a URL",
+        fix=fix,
+    )
 
 
 def _read_shelf(spec: str, progress: Progress) -> Shelf:

@@ -15,7 +15,7 @@ from ragtune.errors import EngineError, SettingsError
 from ragtune.settings import load_settings
 from ragtune_serving.client import GatewayClient, Reply
 from ragtune_serving.commands.documents import read_lines
-from ragtune_serving.terminal import out, print_json, progress_bar
+from ragtune_serving.terminal import out, print_json, progress_bar, stoppable
 
 _ATTEMPTS = 4
 _PAUSE_SECONDS = 5.0
@@ -117,7 +117,8 @@ def _batch(
         raise SettingsError(f"{questions} has the same id twice.", "a different id for each question")
     done = _count_finished(answers, [row["id"] for row in rows])
     answers.parent.mkdir(parents=True, exist_ok=True)
-    with answers.open("a") as stream, progress_bar() as progress:
+    kept = f"The answers so far are in {answers}. The same command goes on with the other questions."
+    with stoppable(kept), answers.open("a") as stream, progress_bar() as progress:
         progress("asking", done, len(rows))
         for number, answer in enumerate(_answers_in_order(client, rows[done:], concurrency, model, controls), done + 1):
             stream.write(json.dumps(answer, ensure_ascii=False) + "\n")

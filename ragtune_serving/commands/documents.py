@@ -17,7 +17,7 @@ from ragtune.records import Document, Hit, IndexUpdate
 from ragtune.settings import SOURCE_FORMS, Settings, load_settings
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune_serving.schema import FILTERS
-from ragtune_serving.terminal import err, out, print_json, progress_bar
+from ragtune_serving.terminal import err, out, print_json, progress_bar, stoppable
 
 if TYPE_CHECKING:
     from ragtune.knowledge.library import Library
@@ -27,6 +27,11 @@ MODES: "tuple[Mode, ...]" = ("hybrid", "text", "vector")
 _CHUNKS_PER_DOCUMENT = 3
 """Hits per wanted document in a first search for a ranking of documents; chosen by hand, not sensitive: if it brings
 too few documents, the number of hits is doubled."""
+INDEX_KEPT = (
+    "Searches still see the index as it was. Passages that were already embedded are kept, and the same command goes "
+    "on with the others."
+)
+"""What a Ctrl-C during an update of the index leaves."""
 _SNIPPET_CHARACTERS = 240
 """Characters of a hit's text that are printed. Chosen by hand: two or three lines of a terminal."""
 
@@ -41,7 +46,7 @@ def index(
 
     settings = load_settings()
     started = time.monotonic()
-    with progress_bar() as progress:
+    with stoppable(INDEX_KEPT), progress_bar() as progress:
         corpus = Library(settings).read(source, progress=progress)
         update = bring_up_to_date(settings, corpus.documents, progress)
     for document in corpus.quarantine:
@@ -216,7 +221,7 @@ def _batch(
     run.parent.mkdir(parents=True, exist_ok=True)
     lines, latencies = [], []
     find("warm up", 1)
-    with progress_bar() as progress:
+    with stoppable("Nothing was written. The same command begins again."), progress_bar() as progress:
         for done, query in enumerate(rows, 1):
             started = time.perf_counter()
             hits = find(query["text"], limit)

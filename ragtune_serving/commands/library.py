@@ -13,8 +13,8 @@ from ragtune.knowledge.sources import describe_ignored, without_password
 from ragtune.records import Chunk, Document, IndexUpdate
 from ragtune.settings import SOURCE_FORMS, Settings, load_settings
 from ragtune.text.whitespace import collapse_whitespace
-from ragtune_serving.commands.documents import bring_up_to_date
-from ragtune_serving.terminal import out, print_json, progress_bar
+from ragtune_serving.commands.documents import INDEX_KEPT, bring_up_to_date
+from ragtune_serving.terminal import out, print_json, progress_bar, stoppable
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Names = Annotated[list[str], typer.Argument(help="ids, paths or titles, as `ragtune documents list` shows them")]
@@ -184,7 +184,7 @@ def add(spec: Spec, json_: Json = False) -> None:
     """Add a source permanently, read it, and index it."""
     settings = load_settings()
     library = Library(settings)
-    with progress_bar() as progress:
+    with stoppable(INDEX_KEPT), progress_bar() as progress:
         name = library.add(spec, progress)
         corpus = library.read(reread=[], progress=progress)
         update = bring_up_to_date(settings, corpus.documents, progress)
@@ -198,7 +198,7 @@ def refresh(
 ) -> None:
     """Read these sources again; the others stay as they were last read."""
     settings = load_settings()
-    with progress_bar() as progress:
+    with stoppable(INDEX_KEPT), progress_bar() as progress:
         corpus = Library(settings).refresh(specs, progress)
         update = bring_up_to_date(settings, corpus.documents, progress)
     _report(f"Read {', '.join(specs)} again", update, "", {"sources": specs}, json_)
@@ -210,7 +210,7 @@ def remove_source(spec: Spec, json_: Json = False) -> None:
     settings = load_settings()
     library = Library(settings)
     name = library.drop(spec)
-    with progress_bar() as progress:
+    with stoppable(INDEX_KEPT), progress_bar() as progress:
         corpus = library.read(reread=[], progress=progress)
         update = bring_up_to_date(settings, corpus.documents, progress)
     _report(f"Removed {name}", update, f"ragtune sources add {name}", {"source": name}, json_)
@@ -241,7 +241,7 @@ def source_rows(library: Library) -> list[dict[str, Any]]:
 
 def _update_index(settings: Settings) -> IndexUpdate:
     """Update the index to the documents of the last read, without reading any source again."""
-    with progress_bar() as progress:
+    with stoppable(INDEX_KEPT), progress_bar() as progress:
         corpus = Library(settings).refresh([], progress)
         return bring_up_to_date(settings, corpus.documents, progress)
 
