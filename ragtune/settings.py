@@ -496,11 +496,21 @@ def _usable_home(home: Path) -> Path:
     return home
 
 
+_IN_PLAIN_WORDS = {
+    "tuple_type": 'a list is expected, such as ["one", "two"], also if it has only one entry',
+    "dict_type": "names with values are expected, such as {name: value}",
+    "path_type": "a path is expected, written as text",
+    "model_type": "a section is expected: its settings, one `name: value` on each line below it",
+}
+"""Messages of pydantic that name types of Python."""
+
+
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"])
-        line = f"Setting '{where}' has {problem['input']!r}: {problem['msg']}."
+        message = _IN_PLAIN_WORDS.get(problem["type"], problem["msg"])
+        line = f"Setting '{where}' has {problem['input']!r}: {message}."
         if problem["type"] == "value_error":  # settings that do not fit each other, in a sentence of our own
             line = f"{where}: {problem['ctx']['error']}.".removeprefix(": ")
         if problem["type"] == "extra_forbidden":

@@ -25,6 +25,7 @@ from ragtune.knowledge.readers.reading import Reading, UnreadableError
 from ragtune.ports import Progress, silent
 from ragtune.records import Document, ExistingPair, QuarantinedDocument, content_id
 from ragtune.settings import LOCAL_SOURCES, SOURCE_FORMS
+from ragtune.text.counts import counted
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """Larger files go to the quarantine, because a file is read into memory whole. Chosen by hand, not measured."""
@@ -86,7 +87,7 @@ def join_corpora(parts: Sequence[Corpus], specs: Sequence[str]) -> Corpus:
     )
     if not corpus.documents and corpus.pairs and all(spec.strip().startswith("pairs:") for spec in specs):
         raise SourceError(
-            f"{', '.join(specs)} has {len(corpus.pairs)} questions with answers, and there is no document.",
+            f"{', '.join(specs)} has {counted(len(corpus.pairs), 'question')} with answers, and there is no document.",
             expected="at least one source of documents that the answers can be found in",
             fix="add one with `ragtune sources add folder:PATH`; a FAQ page can be both",
         )
@@ -94,7 +95,7 @@ def join_corpora(parts: Sequence[Corpus], specs: Sequence[str]) -> Corpus:
         reasons = "; ".join(f"{item.path}: {item.reason}" for item in corpus.quarantine[:5])
         sources = ", ".join(map(without_password, specs))
         raise SourceError(
-            f"None of the {len(corpus.quarantine)} documents in {sources} can be read ({reasons}).",
+            f"No document of {sources} can be read: {counted(len(corpus.quarantine), 'file')} failed ({reasons}).",
             expected="at least one readable document",
             fix="repair the files or name another source",
         )

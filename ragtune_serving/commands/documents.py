@@ -15,6 +15,7 @@ from ragtune.errors import SettingsError, SourceError
 from ragtune.ports import Progress
 from ragtune.records import Document, Hit, IndexUpdate
 from ragtune.settings import SOURCE_FORMS, Settings, load_settings
+from ragtune.text.counts import counted
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune_serving.schema import FILTERS
 from ragtune_serving.terminal import err, out, print_json, progress_bar, stoppable
@@ -65,13 +66,12 @@ def index(
         print_json(counts)
         return
     out.print(
-        f"{counts['documents']} documents in {counts['chunks']} chunks: {counts['added']} added, "
+        f"{counted(len(corpus.documents), 'document')} in {counted(update.chunks, 'chunk')}: {counts['added']} added, "
         f"{counts['updated']} updated, {counts['deleted']} deleted in {counts['seconds']} s."
     )
     if corpus.pairs:
-        out.print(
-            f"{len(corpus.pairs)} existing questions and answers were read; `ragtune materialize` finds their passages."
-        )
+        questions = counted(len(corpus.pairs), "existing question")
+        out.print(f"Read {questions} with answers; `ragtune materialize` finds the passages.")
 
 
 def bring_up_to_date(settings: Settings, documents: list[Document], progress: Progress) -> IndexUpdate:
@@ -237,7 +237,7 @@ def _batch(
     run.write_text("".join(line + "\n" for line in lines))
     if timings is not None:
         timings.write_text("".join(json.dumps(row) + "\n" for row in latencies))
-    sys.stderr.write(f"{len(rows)} queries, {len(lines)} results in {run}\n")
+    sys.stderr.write(f"{counted(len(rows), 'query', 'queries')}, {counted(len(lines), 'result')} in {run}\n")
 
 
 def _ranking(hits: list[Hit], level: str) -> list[tuple[str, float]]:

@@ -12,6 +12,7 @@ from ragtune.knowledge.library import Library, RemovedDocument
 from ragtune.knowledge.sources import describe_ignored, without_password
 from ragtune.records import Chunk, Document, IndexUpdate
 from ragtune.settings import SOURCE_FORMS, Settings, load_settings
+from ragtune.text.counts import counted
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune_serving.commands.documents import INDEX_KEPT, bring_up_to_date
 from ragtune_serving.terminal import out, print_json, progress_bar, stoppable
@@ -115,9 +116,9 @@ def _print_document(facts: dict[str, Any]) -> None:
     out.print(f"{'in passages':<13} {_percent(facts['in_passages'])} of the words")
     for reason, part in facts["left_out"].items():
         sample = f": {part['sample']}" if part["sample"] else ""
-        out.print(f"{'left out':<13} {part['words']} words, {reason}{sample}")
+        out.print(f"{'left out':<13} {counted(part['words'], 'word')}, {reason}{sample}")
     names = ", ".join(facts["lost"][:_LOST_NAMED])
-    out.print(f"{'lost':<13} {facts['lost_words']} words{f': {names}' if names else ''}")
+    out.print(f"{'lost':<13} {counted(facts['lost_words'], 'word')}{f': {names}' if names else ''}")
     out.print(f"\nPassages: {len(facts['passages'])}")
     for number, passage in enumerate(facts["passages"], 1):
         page = f"page {passage['page']}, " if passage["page"] else ""
@@ -173,7 +174,9 @@ def list_sources(json_: Json = False) -> None:
         print_json(rows)
         return
     for row in rows:
-        contents = f"{row['documents']} documents" if not row["pairs"] else f"{row['pairs']} existing pairs"
+        contents = counted(row["documents"], "document")
+        if row["pairs"]:
+            contents = counted(row["pairs"], "existing pair")
         no_reader = f", {row['ignored']} without a reader" if row["ignored"] else ""
         counts = f"{contents}, {row['quarantined']} not readable{no_reader}, read {row['read_at']}"
         out.print(f"{row['source']}  ({row['named_in']})  {counts if row['read_at'] else 'never read'}")
@@ -259,8 +262,8 @@ def _report(action: str, update: IndexUpdate, undo: str, facts: dict[str, Any], 
     if json_:
         print_json({**facts, "undo": undo, "index": asdict(update)})
         return
-    changes = f"{update.added} passages added, {update.updated} updated, {update.deleted} deleted"
-    out.print(f"{action}: {changes}; the index now contains {update.documents} documents.")
+    changes = f"{counted(update.added, 'passage')} added, {update.updated} updated, {update.deleted} deleted"
+    out.print(f"{action}: {changes}; the index now contains {counted(update.documents, 'document')}.")
     if undo:
         out.print(f"To undo this: {undo}")
 
