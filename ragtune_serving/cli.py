@@ -109,7 +109,7 @@ def main() -> None:
     except RagTuneError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(1)
-    except PermissionError as error:
+    except (PermissionError, NotADirectoryError) as error:
         sys.stderr.write(f"{no_permission(error)}\n")
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as end:

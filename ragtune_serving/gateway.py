@@ -159,7 +159,7 @@ def _deployment(
 
     def base() -> tuple[Path, str]:
         with loading or nullcontext():
-            ref = store.current("base_model") or resolve_base_model(settings.base_model, store)
+            ref = store.current("base_model") or resolve_base_model(settings.base_model, store, _log_progress)
         try:
             return served_base(settings, store, ref, _log_progress)
         except ModelError as error:  # slower answers are better than none; the precision is in the status

@@ -20,7 +20,8 @@ def join_broken_words(texts: Sequence[str]) -> list[str]:
 
     The hyphen stays in numbers, identifiers, options and addresses (`KX-4410-B7`, `--dry-run`), and if the word has a
     hyphen elsewhere in the text. It goes if the word stands without one in the text or in a list of common English
-    words. Otherwise it stays if both parts are words, in that list or in the text (`cost-effective`, `gzip-compressed`).
+    words. Otherwise it stays if both parts are words, in that list or in the text (`cost-effective`,
+    `gzip-compressed`).
     """
     counts = Counter(word.casefold() for text in texts if HYPHEN not in text for word in _WORD.findall(text))
     for text in texts:
