@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from unicodedata import normalize
 
 from pydantic import TypeAdapter
 
@@ -55,7 +56,7 @@ class Shelf:
     """The documents or existing pairs last read from one source, including documents that a person removed.
 
     `read_at` is in UTC. `state` is the fingerprint that the source's files had when the read began. `ignored` is
-    {ending: files that no reader reads}.
+    {ending: files that no reader reads}, and `ignored_names` has the first of their paths.
     """
 
     spec: str
@@ -65,6 +66,7 @@ class Shelf:
     quarantine: tuple[QuarantinedDocument, ...]
     pairs: tuple[ExistingPair, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
+    ignored_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 Named = TypeVar("Named", Document, RemovedDocument)
@@ -241,6 +243,14 @@ class Library:
         """Return {ending: files that no reader reads} of the last read; raise SourceError if there was no read yet."""
         return dict(sum((Counter(shelf.ignored) for shelf in self._existing_shelves()), Counter()))
 
+    def ignored_names(self) -> dict[str, list[str]]:
+        """Return {ending: paths of the first files that no reader reads} of the last read."""
+        names: dict[str, list[str]] = {}
+        for shelf in self._existing_shelves():
+            for ending, paths in shelf.ignored_names.items():
+                names.setdefault(ending, []).extend(paths)
+        return names
+
     def quarantine(self) -> list[QuarantinedDocument]:
         """Return what the last read could not read, with the reasons; raise SourceError if there was no read yet."""
         return [bad for shelf in self._existing_shelves() for bad in shelf.quarantine]
@@ -299,8 +309,8 @@ class Library:
         others = (line for line in lines if "reason" not in line and "question" not in line)
         documents = tuple(map(_DOCUMENT.validate_python, others))
         # A home of an earlier release does not say what was ignored.
-        ignored = row.get("ignored", {})
-        return Shelf(row["spec"], row["read_at"], row["state"], documents, quarantine, pairs, ignored)
+        ignored, names = row.get("ignored", {}), row.get("ignored_names", {})
+        return Shelf(row["spec"], row["read_at"], row["state"], documents, quarantine, pairs, ignored, names)
 
     def _write_shelves(self, shelves: Sequence[Shelf]) -> None:
         """Replace what `shelves` returns; write only new documents. If a source comes twice, the last one counts."""
@@ -310,7 +320,8 @@ class Library:
         for shelf in shelves:
             name = f"{content_id(_canonical(shelf.spec))}.jsonl"
             facts = {"spec": shelf.spec, "read_at": shelf.read_at, "state": shelf.state, "file": name}
-            rows[name] = {**facts, "ignored": dict(shelf.ignored)}
+            names = {ending: list(paths) for ending, paths in shelf.ignored_names.items()}
+            rows[name] = {**facts, "ignored": dict(shelf.ignored), "ignored_names": names}
             if rows[name] not in old_rows:
                 records: list[Document | QuarantinedDocument | ExistingPair] = [
                     *shelf.documents,
@@ -342,11 +353,14 @@ def _read_shelf(spec: str, progress: Progress) -> Shelf:
     state = source_state(spec)
     corpus = read_source(spec, progress)
     documents, quarantine, pairs = tuple(corpus.documents), tuple(corpus.quarantine), tuple(corpus.pairs)
-    return Shelf(without_password(spec), now(), state, documents, quarantine, pairs, corpus.ignored)
+    return Shelf(
+        without_password(spec), now(), state, documents, quarantine, pairs, corpus.ignored, corpus.ignored_names
+    )
 
 
 def _corpus(shelf: Shelf) -> Corpus:
-    return Corpus([*shelf.documents], [*shelf.quarantine], [*shelf.pairs], Counter(shelf.ignored))
+    names = {ending: list(paths) for ending, paths in shelf.ignored_names.items()}
+    return Corpus([*shelf.documents], [*shelf.quarantine], [*shelf.pairs], Counter(shelf.ignored), ignored_names=names)
 
 
 def _canonical(spec: str) -> str:
@@ -366,15 +380,23 @@ def _distinct(specs: Iterable[str]) -> dict[str, str]:
 
 
 def _pick(name: str, items: Sequence[Named], kind: str) -> Named:
-    """Return the item with this id, or the only one with this path or title."""
+    """Return the item with this id, or the only one with this path or title.
+
+    macOS writes an accent in the name of a file as a letter of its own (NFD), keyboards write one letter (NFC): names
+    that look the same are the same, unless one is written exactly so.
+    """
     matches = [item for item in items if item.id == name] or [item for item in items if name in (item.path, item.title)]
+    composed = normalize("NFC", name)
+    matches = matches or [
+        item for item in items if composed in (normalize("NFC", item.path), normalize("NFC", item.title))
+    ]
     if len(matches) == 1:
         return matches[0]
     if matches:
         ids = ", ".join(f"{item.id} ({item.path})" for item in matches[:10])
         raise SourceError(f"{len(matches)} {kind}s are called '{name}'.", expected=f"the id of one of them: {ids}")
     paths = [item.path for item in items]
-    close = difflib.get_close_matches(name, paths, n=3, cutoff=0.5) or paths[:3]
+    close = difflib.get_close_matches(composed, paths, n=3, cutoff=0.5) or paths[:3]
     raise SourceError(
         f"There is no {kind} '{name}'.",
         expected=f"an id, a path or a title; for example {', '.join(close)}" if close else f"a {kind}; there is none",

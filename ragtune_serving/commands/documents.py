@@ -53,7 +53,7 @@ def index(
     for document in corpus.quarantine:
         err.print(f"Left out {document.path}: {document.reason}")
     if corpus.ignored:
-        err.print(f"No reader for: {describe_ignored(corpus.ignored)}")
+        err.print(f"No reader for: {describe_ignored(corpus.ignored, corpus.ignored_names)}")
     counts = {
         **asdict(update),
         "documents": len(corpus.documents),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
+from unicodedata import normalize
 
 import typer
 
@@ -39,7 +40,8 @@ def list_documents(
     settings = load_settings()
     library = Library(settings)
     rows: list[Any] = list(library.decisions().removed) if removed else library.documents()
-    rows = [row for row in rows if containing.lower() in f"{row.path}\n{row.title}".lower()]
+    wanted = normalize("NFC", containing).lower()
+    rows = [row for row in rows if wanted in normalize("NFC", f"{row.path}\n{row.title}").lower()]
     if removed:
         lines = [f"{row.id}  {row.path}  {row.title}  (removed {row.removed_at})" for row in rows]
         facts = [asdict(row) for row in rows]
@@ -161,7 +163,7 @@ def quarantine(json_: Json = False) -> None:
     for document in unreadable:
         out.print(f"{document.path}  ({document.source})\n   {document.reason}")
     out.print(f"Not readable: {len(unreadable)}", style="dim")
-    if ignored := describe_ignored(library.ignored()):
+    if ignored := describe_ignored(library.ignored(), library.ignored_names()):
         out.print(f"No reader for: {ignored}", style="dim")
 
 
