@@ -72,8 +72,8 @@ class ExperimentError(RagTuneError):
     """An experiment cannot be started, changed or found."""
 
 
-def no_permission(error: PermissionError) -> ResourceError:
-    """Return the error for a file that this user may not use, such as one in the home of another user."""
+def no_permission(error: OSError) -> ResourceError:
+    """Return the error for a file that this user cannot use, such as one in the home of another user."""
     return ResourceError(
         f"{error.filename or 'A file'} cannot be used: {error.strerror}.",
         expected="a home that belongs to the user who runs RagTune",

@@ -21,15 +21,8 @@ from ragtune.consistency import inconsistency
 from ragtune.errors import SettingsError
 from ragtune.gateway_settings import GatewaySettings, LoadSettings
 from ragtune.model_settings import BaseModelSettings, Precision, QuantizationSettings, Section, TrainingSettings
+from ragtune.setting_names import nearest, repeated_key, unknown_variable
 
-DEFAULT_SOURCES = (
-    "package:dagster",
-    "package:mlflow",
-    "package:duckdb",
-    "package:peft",
-    "package:trl",
-    "package:great_expectations",
-)
 SOURCE_FORMS = "folder:PATH, package:NAME, jsonl:FILE, pairs:FILE"
 """How sources of this machine are written, for messages and help texts."""
 LOCAL_SOURCES = ("folder", "jsonl", "pairs")
@@ -275,7 +268,7 @@ class Settings(BaseSettings):
     )
 
     home: Path = Path(".ragtune")
-    sources: tuple[str, ...] = DEFAULT_SOURCES
+    sources: tuple[str, ...] = Field((), description="what to read, such as `folder:documents`; empty: none")
     languages: dict[str, Annotated[str, Field(pattern="^[a-z]{2}$")]] = Field(
         {}, description="language of all documents of a source, by source; others are guessed document by document"
     )
@@ -429,12 +422,15 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     """Return the settings. The path of the home is made absolute.
 
     Raises:
-        SettingsError: a value is invalid; the message names the field, its value and what is valid.
+        SettingsError: a value is invalid; the message names the field, its value and what is valid. Or a variable
+            names no setting, or the file has a key twice.
     """
     file = config_file()
     if "RAGTUNE_CONFIG" in os.environ and not file.is_file():
         raise SettingsError(f"RAGTUNE_CONFIG names {file}, which is not a file.", fix="correct or unset RAGTUNE_CONFIG")
+    _check_variables()
     try:
+        _check_keys(file)
         settings = Settings(**dict(overrides or {}))
     except ValidationError as error:
         raise SettingsError(_explain(error), fix=f"correct {file} or the RAGTUNE_* environment variable") from error
@@ -448,6 +444,30 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
             "set answer.language instead for the sentences around the answers",
         )
     return settings.model_copy(update={"home": _usable_home(settings.home.expanduser().resolve())})
+
+
+def _check_variables() -> None:
+    """Raise SettingsError if a `RAGTUNE_*` variable names no setting, because it would be ignored in silence."""
+    name, meant = unknown_variable(os.environ, Settings)
+    if not name:
+        return
+    underscores = " with two underscores after a section" if "__" in meant else ""
+    raise SettingsError(
+        f"The environment variable {name} names no setting.",
+        f"{meant}{underscores}" if meant else "RAGTUNE_SETTING or RAGTUNE_SECTION__SETTING, as docs/settings.md lists",
+        f"rename it to {meant}, or unset {name}" if meant else f"correct or unset {name}",
+    )
+
+
+def _check_keys(file: Path) -> None:
+    """Raise SettingsError if the settings file has a key twice: only the last one would count."""
+    key, first, second = repeated_key(file.read_text(encoding="utf-8")) if file.is_file() else ("", 0, 0)
+    if key:
+        raise SettingsError(
+            f"{file} sets {key} twice, in line {first} and in line {second}.",
+            "each setting and each section once",
+            "put both into one section, or delete one of the lines",
+        )
 
 
 def _unreadable(file: Path, error: Exception) -> SettingsError:
@@ -476,15 +496,28 @@ def _usable_home(home: Path) -> Path:
     return home
 
 
+_IN_PLAIN_WORDS = {
+    "tuple_type": 'a list is expected, such as ["one", "two"], also if it has only one entry',
+    "dict_type": "names with values are expected, such as {name: value}",
+    "path_type": "a path is expected, written as text",
+    "model_type": "a section is expected: its settings, one `name: value` on each line below it",
+}
+"""Messages of pydantic that name types of Python."""
+
+
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"])
-        line = f"Setting '{where}' has {problem['input']!r}: {problem['msg']}."
+        message = _IN_PLAIN_WORDS.get(problem["type"], problem["msg"])
+        line = f"Setting '{where}' has {problem['input']!r}: {message}."
         if problem["type"] == "value_error":  # settings that do not fit each other, in a sentence of our own
             line = f"{where}: {problem['ctx']['error']}.".removeprefix(": ")
         if problem["type"] == "extra_forbidden":
-            line = f"There is no setting '{where}'. Valid names: {', '.join(_names(problem['loc'][:-1]))}."
+            names = _names(problem["loc"][:-1])
+            meant = nearest(str(problem["loc"][-1]), names)
+            hint = f" Did you mean '{meant}'?" if meant else ""
+            line = f"There is no setting '{where}'.{hint} Valid names: {', '.join(names)}."
         lines.append(line)
     return "\n".join(lines)
 

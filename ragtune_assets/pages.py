@@ -76,7 +76,7 @@ def documents_page(library: Library, corpus: Corpus) -> Page:
     return {
         "sources": table(["source", "documents", "existing pairs", "not readable", "read at"], shelves),
         "quarantine": table(["source", "path", "reason"], quarantine),
-        "files without a reader": describe_ignored(corpus.ignored) or "none",
+        "files without a reader": describe_ignored(corpus.ignored, corpus.ignored_names) or "none",
         "removed": table(["id", "path", "since"], removed),
         STATES: dg.MetadataValue.json(corpus.states),
         "preview": table(["title", "kind", "text"], preview),

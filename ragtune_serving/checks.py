@@ -15,6 +15,7 @@ from ragtune.model.base.pretrained import PACKAGED_NAME, RAW_NAME
 from ragtune.settings import Settings, child_environment
 from ragtune.store.feedback import FeedbackLog
 from ragtune.store.registry import ModelRegistry
+from ragtune.text.counts import counted
 from ragtune_serving.address import check_port, gateway_runs
 
 PACKAGES = (
@@ -151,7 +152,8 @@ def _ports(settings: Settings) -> Finding:
 def _feedback(settings: Settings) -> Finding:
     try:
         log = FeedbackLog(settings.feedback_url)
-        return Finding("feedback log", True, f"{log.count_responses()} responses, {log.count_since(0)} verdicts")
+        responses, verdicts = counted(log.count_responses(), "response"), counted(log.count_since(0), "verdict")
+        return Finding("feedback log", True, f"{responses}, {verdicts}")
     except RagTuneError as error:
         return Finding("feedback log", False, error.found, error.fix)
 
@@ -172,5 +174,6 @@ def _index(settings: Settings) -> Finding:
         chunks = len(search_index_from(settings, embedder).versions())
     except RagTuneError as error:
         return Finding("index", False, error.found, error.fix)
-    state = f"{chunks} chunks, embedded by {embedder.name}" if chunks else "no index yet (`ragtune index` builds one)"
+    built = f"{counted(chunks, 'chunk')}, embedded by {embedder.name}"
+    state = built if chunks else "no index yet (`ragtune index` builds one)"
     return Finding("index", True, state)

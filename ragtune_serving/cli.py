@@ -1,6 +1,8 @@
 """The `ragtune` command: registers the subcommands and turns errors into messages."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -33,6 +35,7 @@ from ragtune_serving.commands import (
     tune,
     validate,
 )
+from ragtune_serving.terminal import out, words_of_interrupt
 
 app = typer.Typer(
     help="Your documents, answered by your own model.",
@@ -40,6 +43,24 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"ragtune {version('ragtune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def ragtune(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Your documents, answered by your own model."""
+
+
 for command in (
     project.init,
     documents.index,
@@ -88,11 +109,14 @@ def main() -> None:
     except RagTuneError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(1)
-    except PermissionError as error:
+    except (PermissionError, NotADirectoryError) as error:
         sys.stderr.write(f"{no_permission(error)}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("Stopped.\n")
+    except (KeyboardInterrupt, SystemExit) as end:
+        words = words_of_interrupt(end)
+        if words is None:
+            raise
+        sys.stderr.write(f"{words}\n")
         sys.exit(130)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from ragtune.errors import EngineError, ResourceError, SettingsError
+from ragtune.ports import Progress, silent
 from ragtune.settings import Settings
 from ragtune_serving.address import endpoint_url
 from ragtune_serving.keys import KeyStore
@@ -16,6 +17,10 @@ _TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 """Seconds. 600 is also the gateway's own limit for one engine call; a local gateway accepts within 5."""
 _MAX_CONNECTIONS = 64
 """More than anybody asks for with `--concurrency` (default 8); chosen by hand, not sensitive."""
+
+
+_LOOK_SECONDS = 1.0
+"""Between two looks at a gateway that is starting, which takes tens of seconds; chosen by hand, not sensitive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,32 @@ class GatewayClient:
     def status(self) -> dict[str, Any]:
         """Return the gateway's /status."""
         return self._send("GET", "/status")
+
+    def is_starting(self) -> bool:
+        """Return whether the gateway still loads its index and models, and nothing went wrong with them so far."""
+        try:
+            ready = self._client.get("/health/readiness").json()["status"] == "ready"
+        except (httpx.HTTPError, ValueError, KeyError):
+            return False  # the question itself then says what is wrong
+        if ready:
+            return False
+        status = self.status()
+        engines = [engine for engine in (status["live"], status["next"]) if engine]
+        return not status["error"] and all(
+            engine["state"] in ("starting", "ready") and not engine["error"] for engine in engines
+        )
+
+    def wait_while_starting(self, seconds: float, progress: Progress = silent) -> None:
+        """Wait until the gateway has started, an engine fails, or the seconds are over; do nothing if it is ready."""
+        began = time.monotonic()
+        while (waited := time.monotonic() - began) < seconds and self.is_starting():
+            progress("waiting for the gateway, which loads its models (seconds)", int(waited), int(seconds))
+            time.sleep(_LOOK_SECONDS)
+
+    def give_feedback(self, response_id: str, rating: str | int, correction: str, comment: str) -> dict[str, Any]:
+        """Say whether a response was right, as applications do; return the stored verdict."""
+        body = {"response_id": response_id, "rating": rating, "correction": correction, "comment": comment}
+        return self._send("POST", "/v1/feedback", body)
 
     def close(self) -> None:
         """Close the connections."""

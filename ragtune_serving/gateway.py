@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 
 from ragtune.errors import ModelError, ResourceError
 from ragtune.knowledge.retrieval import Retriever
+from ragtune.ports import Progress
 from ragtune.settings import Settings, prepare_process
 from ragtune.store.artifacts import ArtifactStore, write_json
 from ragtune.store.experiments import ExperimentStore
@@ -60,6 +61,8 @@ _DRAIN_SECONDS = 10
 """How long uvicorn waits for open answers when the gateway stops; chosen by hand, not sensitive."""
 _GAUGE_SECONDS = 1.0
 """Between two updates of the gauges of one worker; Prometheus asks every 15 seconds or so. Chosen by hand."""
+_START_NOTICE_SECONDS = 10.0
+"""Between two lines while an engine starts, which takes half a minute and more on a CPU. Chosen by hand."""
 SignalHandler = Callable[[int, FrameType | None], None]
 logger = logging.getLogger(__name__)
 
@@ -76,6 +79,7 @@ def build_services(settings: Settings, shared: SharedEngines | None = None) -> S
     similarity, evidence = line_similarity_from(settings), evidence_from(settings)
 
     def open_retriever() -> Retriever:
+        logger.info("loading the models that search and check answers")
         with loading:
             retriever = retriever_from(settings)
             for embedder in {retriever.embedder, similarity.embedder}:
@@ -155,20 +159,33 @@ def _deployment(
 
     def base() -> tuple[Path, str]:
         with loading or nullcontext():
-            ref = store.current("base_model") or resolve_base_model(settings.base_model, store)
+            ref = store.current("base_model") or resolve_base_model(settings.base_model, store, _log_progress)
         try:
             return served_base(settings, store, ref, _log_progress)
         except ModelError as error:  # slower answers are better than none; the precision is in the status
             logger.error("%s; it is served as it is", error.found)
             return store.folder(ref), "bf16"
 
-    registry = ModelRegistry(settings)
-    return Deployment(settings, engine_from(settings), registry, base, publisher, needed=needed, held=held)
+    engine, registry = engine_from(settings, progress_logger()), ModelRegistry(settings)
+    return Deployment(settings, engine, registry, base, publisher, needed=needed, held=held)
 
 
 def _log_progress(what: str, done: int, total: int) -> None:  # noqa: ARG001 the interface's
     if not done:
         logger.info("%s", what)
+
+
+def progress_logger(every: float = _START_NOTICE_SECONDS) -> Progress:
+    """Return a progress callback for the start of an engine: it logs a line every few seconds."""
+    last_lines: dict[str, float] = {}
+
+    def log(what: str, done: int, total: int) -> None:
+        before = last_lines.setdefault(what, time.monotonic())
+        if total > 1 and time.monotonic() - before >= every:
+            last_lines[what] = time.monotonic()
+            logger.info("%s: %d s so far, at most %d s", what, done, total)
+
+    return log
 
 
 def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp:
@@ -186,11 +203,13 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
         services.deployment.start()
         services.experiments.start()
         gauges = asyncio.ensure_future(_show_load(services))
+        ready = asyncio.ensure_future(_announce_ready(services))
         mirroring = asyncio.create_task(services.chat.shadowing.work(services.deployment, services.chat.router))
         try:
             yield
         finally:
             gauges.cancel()
+            ready.cancel()
             mirroring.cancel()
             with suppress(asyncio.CancelledError):
                 await mirroring
@@ -223,6 +242,14 @@ async def _show_load(services: Services) -> None:
     while True:
         show_load(services.metrics, services.deployment, services.grounding, services.recorder)
         await asyncio.sleep(_GAUGE_SECONDS)
+
+
+async def _announce_ready(services: Services) -> None:
+    """Log once that questions are answered from now on, and from what."""
+    while not (services.grounding.settled and (live := services.deployment.live) and live.ready):
+        await asyncio.sleep(_GAUGE_SECONDS)
+    source = "from the documents" if services.grounding.present else "without documents, because there is no index yet"
+    logger.info("ready: questions are answered %s by model version %s", source, live.model.version)
 
 
 def serve(settings: Settings) -> None:

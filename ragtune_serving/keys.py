@@ -78,14 +78,14 @@ class KeyStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._hashes_file = folder / "keys.json"
-        self._client_file = folder / "client.key"
+        self.client_file = folder / "client.key"
         self._cache: tuple[tuple[int, int], list[Key]] = ((-1, -1), [])
 
     def ensure(self) -> str:
         """Create the local client's key if there is none; return a new key, or "" if there was one already."""
         with self._locked():
-            if self._client_file.is_file():
-                key = self.find(self._client_file.read_text().strip())
+            if self.client_file.is_file():
+                key = self.find(self.client_file.read_text().strip())
                 if key is not None and key.role == "admin":
                     return ""
             return self._create("client", "admin", "", Limits(), {})
@@ -149,7 +149,7 @@ class KeyStore:
     def _create(self, name: str, role: str, expires_at: str, limits: Limits, filter_: Mapping[str, str]) -> str:
         key = f"rt-{secrets.token_urlsafe(32)}"
         if name == "client":
-            descriptor = os.open(self._client_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            descriptor = os.open(self.client_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as stream:
                 os.fchmod(stream.fileno(), 0o600)
                 stream.write(key + "\n")
@@ -177,13 +177,13 @@ class KeyStore:
 
     def client_key(self) -> str:
         """Return the local client's key; raise ResourceError if the gateway has not created one yet."""
-        if not self._client_file.is_file():
+        if not self.client_file.is_file():
             raise ResourceError(
-                f"There is no key at {self._client_file}.",
+                f"There is no key at {self.client_file}.",
                 expected="the file that the gateway writes when it first starts",
                 fix="run this in the folder of ragtune.yaml, run `ragtune serve` there once, or set RAGTUNE_API_KEY",
             )
-        return self._client_file.read_text().strip()
+        return self.client_file.read_text().strip()
 
 
 def allows(starts: Iterable[str], path: str) -> bool:

@@ -64,6 +64,34 @@ def progress_bar(console: Console = err) -> Iterator[Callable[[str, int, int], N
         yield show
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C in a command that says what it keeps and how to go on."""
+
+
+@contextmanager
+def stoppable(kept: str) -> Iterator[None]:
+    """Give a Ctrl-C during the block the sentences that say what is kept and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise Stopped(kept) from interrupt
+
+
+def words_of_interrupt(end: BaseException) -> str | None:
+    """Return what to say about a Ctrl-C that ended a command, or None if it ended for another reason.
+
+    Typer makes an exit with the code 130 of a Ctrl-C and says nothing, so the cause is looked up.
+    """
+    current: BaseException | None = end
+    while current is not None:
+        if isinstance(current, Stopped):
+            return f"Stopped by Ctrl-C. {current}"
+        if isinstance(current, KeyboardInterrupt):
+            return "Stopped by Ctrl-C."
+        current = current.__cause__ or current.__context__
+    return None
+
+
 def _line_writer(console: Console) -> Callable[[str, int, int], None]:
     last_task, last_time = "", 0.0
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from ragtune.errors import EngineError, RagTuneError, ResourceError, SettingsError
@@ -25,6 +26,7 @@ from ragtune_serving.cli import app
 from ragtune_serving.client import GatewayClient
 from ragtune_serving.commands import asking, demo, documents, running
 from ragtune_serving.processes import Program, how_to_stop, run_in_foreground, start, stop, supervise
+from ragtune_serving.terminal import stoppable, words_of_interrupt
 
 SCORE = Score(
     model="fine-tuned",
@@ -383,3 +385,40 @@ def test_the_report_shows_scores_with_n_and_interval_and_the_decision(home, caps
     assert "Promoted: the interval excludes zero" in text
     assert "the smallest gain that this test can detect is 0.050" in text
     assert "something else: -0.100 [-0.200, +0.010], n=48" in text
+
+
+def test_ctrl_c_in_an_index_says_what_is_kept_and_how_to_go_on(tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for number in range(2000):  # more than can be read before the signal arrives
+        (folder / f"{number}.md").write_text(f"# Page {number}\n\nSome text.\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ragtune_serving.cli", "index", "--source", f"folder:{folder}"],
+        env=child_environment(RAGTUNE_HOME=str(tmp_path / "home")),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stderr
+    assert process.stderr.readline().startswith("reading folder:")
+    process.send_signal(signal.SIGINT)
+    last_line = process.communicate(timeout=60)[1].splitlines()[-1]
+    assert process.returncode == 130
+    assert last_line == f"Stopped by Ctrl-C. {documents.INDEX_KEPT}"
+
+
+def test_ctrl_c_has_the_words_of_its_command_after_typer_made_an_exit_of_it():
+    small = typer.Typer()
+
+    @small.command()
+    def work() -> None:
+        with stoppable("Half of it is kept."):
+            raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        small([])
+    assert words_of_interrupt(end.value) == "Stopped by Ctrl-C. Half of it is kept."
+
+
+def test_an_exit_that_no_ctrl_c_caused_says_nothing_about_one():
+    assert words_of_interrupt(SystemExit(130)) is None

@@ -129,6 +129,15 @@ def test_another_site_cannot_sign_somebody_in(gateway):
     assert (reply.status_code, "set-cookie" in reply.headers) == (403, False)
 
 
+@pytest.mark.parametrize("elsewhere", [{"host": "answers.example"}, {"x-forwarded-for": "10.0.0.7"}])
+def test_only_visitors_on_this_machine_are_shown_the_command_that_prints_its_key(gateway, elsewhere):
+    command = f"cat {gateway.keys.client_file}"
+    assert command in httpx.get(f"{gateway.url}/console/sign-in", timeout=60).text
+    page = httpx.get(f"{gateway.url}/console/sign-in", headers=elsewhere, timeout=60).text
+    assert str(gateway.settings.home) not in page
+    assert "ragtune keys add NAME --role ROLE" in page
+
+
 @pytest.mark.parametrize("to", ["https://evil.example/", "//evil.example", "/\\evil.example", "/docs", "/consoles"])
 def test_signing_in_leads_to_no_other_site(gateway, to):
     reply = httpx.post(f"{gateway.url}/console/sign-in", data={"key": gateway.keys.client_key(), "to": to}, timeout=60)

@@ -202,3 +202,43 @@ def test_a_file_without_one_good_pair_is_not_added(two: Library, tmp_path: Path)
     with pytest.raises(SourceError, match="the answer is empty"):
         two.add(f"pairs:{file}")
     assert len(two.sources()) == 2
+
+
+def test_a_read_without_any_source_says_how_to_name_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAGTUNE_SOURCES", raising=False)
+    with pytest.raises(SourceError, match=rf"no ragtune\.yaml in {tmp_path}") as error:
+        library(tmp_path).read()
+    assert "ragtune index --source folder:PATH" in error.value.fix
+    assert "ragtune init" in error.value.fix
+    (tmp_path / "ragtune.yaml").write_text("seed: 3\n")
+    with pytest.raises(SourceError, match=r"ragtune\.yaml names none"):
+        library(tmp_path).read()
+
+
+def test_a_read_without_any_source_repeats_the_command_that_named_the_last_ones(tmp_path: Path) -> None:
+    source = write(tmp_path / "my docs", a="# A\n\nFirst.")
+    library(tmp_path).read([source])
+    with pytest.raises(SourceError, match=f"ragtune index --source '{source}'"):
+        library(tmp_path).read()
+    assert paths(library(tmp_path)) == ["a.md"], "what was read stays"
+
+
+def test_a_document_is_found_by_its_name_however_its_accents_are_written(tmp_path: Path) -> None:
+    composed, apart = "k\u00fche.md", "ku\u0308he.md"
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / apart).write_text("# Cattle\n\nText.")
+    knowledge = library(tmp_path, f"folder:{folder}")
+    knowledge.read()
+    assert knowledge.find(composed) == knowledge.find(apart)
+    (folder / composed).write_text("# Cows\n\nText.")
+    knowledge.read()
+    assert [knowledge.find(name).title for name in (composed, apart)] == ["Cows", "Cattle"], "each as it is written"
+
+
+def test_the_names_of_files_without_a_reader_are_kept_in_the_home(tmp_path: Path) -> None:
+    source = write(tmp_path / "one", a="# A\n\nFirst.")
+    (tmp_path / "one" / "plan.dwg").write_text("x")
+    library(tmp_path, source).read()
+    assert (library(tmp_path).ignored(), library(tmp_path).ignored_names()) == ({".dwg": 1}, {".dwg": ["plan.dwg"]})

@@ -8,7 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from ragtune.backends.engine_environment import engine_python, install_commands
-from ragtune.errors import SettingsError, SourceError
+from ragtune.errors import ResourceError, SettingsError, SourceError
 from ragtune.settings import load_settings
 from ragtune_serving.cli import app
 
@@ -68,6 +68,13 @@ def test_what_is_no_source_is_refused_and_nothing_is_written(folder):
     with pytest.raises(SourceError, match="write folder:manuals"):
         init("project", "--source", "manuals")
     assert not (folder / "project").exists()
+
+
+@pytest.mark.parametrize("place", ["/proc/nope", "file/inside"])
+def test_a_folder_that_cannot_be_made_is_a_message(folder, place):
+    (folder / "file").write_text("no folder")
+    with pytest.raises(ResourceError, match=rf"{place} cannot be written: .*\n.*a folder that exists or can be made"):
+        init(place)
 
 
 def test_an_existing_project_is_not_overwritten(folder):

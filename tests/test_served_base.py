@@ -1,5 +1,7 @@
 """Before the first release the base model is served in the precision that the machine answers fastest with."""
 
+import re
+
 import pytest
 
 from ragtune.backends import served_base as module
@@ -35,7 +37,9 @@ def test_int8_weights_are_made_once_where_they_are_the_fastest(home, monkeypatch
     assert precision == "w8a8"
     assert inspect_weights(folder)["precision"] == "w8a8"
     assert (folder / "tokenizer.json").is_file()
-    assert told
+    folder_of_copies = home[1].root / "base_model_w8a8"
+    assert re.search(rf"once per home \(less than [\d.]+ KiB in {folder_of_copies}\), because", told[0])
+    assert told[0] == told[-1], "one task from its begin to its end"
     assert served(home) == (folder, "w8a8", [])
 
 

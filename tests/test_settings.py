@@ -142,3 +142,75 @@ def test_a_list_in_the_environment_that_is_no_json_is_refused_with_an_example(mo
     monkeypatch.setenv("RAGTUNE_SOURCES", "folder:documents")
     with pytest.raises(SettingsError, match=r'(?s)"sources".*RAGTUNE_SOURCES=.\["folder:documents"\]'):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("RAGTUNE_ANSWER_QUOTATIONS", "RAGTUNE_ANSWER__QUOTATIONS with two underscores after a section"),
+        ("RAGTUNE_ANSWR__QUOTATION", "RAGTUNE_ANSWER__QUOTATIONS"),
+        ("RAGTUNE_TRAINING__MINUTS", "RAGTUNE_TRAINING__MINUTES"),
+        ("RAGTUNE_SOURCE", "RAGTUNE_SOURCES"),
+        ("RAGTUNE_SEED__X", "RAGTUNE_SEED"),
+        ("ragtune_gateway_port", "RAGTUNE_GATEWAY__PORT"),
+        ("RAGTUNE_ZEBRA", "RAGTUNE_SETTING or RAGTUNE_SECTION__SETTING"),
+    ],
+)
+def test_a_variable_that_names_no_setting_is_an_error_that_names_the_nearest_one(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(SettingsError) as error:
+        load_settings()
+    assert error.value.found == f"The environment variable {name} names no setting."
+    assert error.value.expected.startswith(meant)
+    assert name in error.value.fix
+
+
+def test_variables_that_are_no_settings_or_name_a_part_of_one_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = {
+        "RAGTUNE_DAGSTER_STORAGE": "/x",
+        "RAGTUNE_TEST_POSTGRES_URL": "postgresql://",
+        "RAGTUNE_SERVICE_HOST": "10.0.0.1",
+        "RAGTUNE_PORT": "tcp://10.0.0.1:80",
+        "RAGTUNE_GATEWAY_PORT_80_TCP_ADDR": "10.0.0.1",
+        "RAGTUNE_API_KEY": "k",
+        "ragtune_seed": "4",
+        "RAGTUNE_ENGINE__ARGUMENTS__block_size": "32",
+        "RAGTUNE_EVALUATION__JUDGE__MODEL": "openai/x",
+        "RAGTUNE_TRAINING": '{"rank": 8}',
+    }
+    for name, value in others.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert (settings.seed, settings.training.rank, settings.evaluation.judge.model) == (4, 8, "openai/x")
+    assert settings.engine.arguments == {"block_size": "32"}
+
+
+def test_a_misspelt_setting_of_the_file_gets_the_nearest_name(tmp_path: Path) -> None:
+    (tmp_path / "ragtune.yaml").write_text("training: {minuts: 7}\n")
+    with pytest.raises(SettingsError, match=r"'training\.minuts'\. Did you mean 'minutes'\?"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("training:\n  minutes: 7\nseed: 3\ntraining:\n  rank: 4\n", "training"),
+        ("training:\n  minutes: 7\n  rank: 4\n  minutes: 8\n", "training.minutes"),
+        ("gateway:\n  fallbacks:\n  - model: a\n    model: b\n", "gateway.fallbacks.model"),
+    ],
+)
+def test_a_key_that_the_file_has_twice_is_an_error_with_both_lines(tmp_path: Path, text: str, key: str) -> None:
+    (tmp_path / "ragtune.yaml").write_text(text)
+    last = key.rpartition(".")[2]
+    first, second = (number for number, line in enumerate(text.splitlines(), 1) if f"{last}:" in line)
+    with pytest.raises(SettingsError, match=rf"sets {key} twice, in line {first} and in line {second}\."):
+        load_settings()
+
+
+def test_an_alias_in_the_file_is_no_repetition(tmp_path: Path) -> None:
+    (tmp_path / "ragtune.yaml").write_text(
+        "dataset:\n  writer: &model {model: openai/x}\n  judge: *model\nevaluation:\n  judge: *model\n"
+    )
+    assert load_settings().evaluation.judge.model == "openai/x"

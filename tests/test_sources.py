@@ -9,7 +9,7 @@ import pytest
 
 from ragtune.errors import SourceError
 from ragtune.knowledge import sources
-from ragtune.knowledge.sources import read_sources
+from ragtune.knowledge.sources import describe_ignored, read_sources
 from ragtune.records import Document, content_id
 
 
@@ -225,3 +225,21 @@ def test_a_time_without_a_zone_is_read_alike_in_every_time_zone(zone: str, monke
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_files_without_a_reader_are_counted_by_ending_and_the_first_are_named(tmp_path):
+    for name in ("a.md", "b.dwg", "c.dwg", "d.dwg", "e.dwg", "f.2023", "g.7", "plan.doc", "Makefile"):
+        (tmp_path / name).write_text("# Text\n\nSome words.\n")
+    corpus = read_sources([f"folder:{tmp_path}"])
+    assert describe_ignored(corpus.ignored, corpus.ignored_names) == (
+        "4 .dwg: b.dwg, c.dwg, d.dwg, ...; 2 with a number as ending: f.2023, g.7; "
+        "1 without an ending: Makefile; 1 .doc (save as .docx): plan.doc"
+    )
+
+
+def test_a_readme_is_read_whatever_its_ending_unless_that_of_another_kind_of_file(tmp_path):
+    for name in ("README.de", "CHANGES.2", "readme.first", "README.png", "NOTES.zip"):
+        (tmp_path / name).write_text("Some words of the yard.\n")
+    corpus = read_sources([f"folder:{tmp_path}"])
+    assert [document.path for document in corpus.documents] == ["CHANGES.2", "README.de", "readme.first"]
+    assert sorted(corpus.ignored) == [".png", ".zip"]

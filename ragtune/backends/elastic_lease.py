@@ -4,6 +4,7 @@ The lease is a document. It is taken and renewed by compare-and-set on the docum
 successful renewal proves that nobody else held the lease in between.
 """
 
+import logging
 import os
 import socket
 import threading
@@ -17,6 +18,8 @@ from ragtune.errors import SearchIndexError
 LEASE_SECONDS = 60.0
 RENEW_EVERY = 15.0
 LOOK_EVERY = 0.5
+NOTICE_EVERY = 60.0
+logger = logging.getLogger(__name__)
 
 
 class WriterLease:
@@ -24,7 +27,7 @@ class WriterLease:
 
     def __init__(self, client: Any, index: str) -> None:
         self._client, self._index = client, index
-        self._owner = ""
+        self._owner = self._holder = ""
         self._revision: dict[str, int] = {}
         self._lost = ""
         self._renewing = threading.Lock()
@@ -34,11 +37,24 @@ class WriterLease:
     def acquire(self) -> None:
         """Wait until the lease is free, take it, and renew it in a thread until `release`."""
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
+        notice_at = time.monotonic() + LOOK_EVERY
         while not self._take():
+            if time.monotonic() >= notice_at:
+                notice_at = time.monotonic() + NOTICE_EVERY
+                logger.warning("%s", self._notice())
             time.sleep(LOOK_EVERY)
         self._lost, self._stop = "", threading.Event()
         self._thread = threading.Thread(target=self._keep_renewing, args=(self._stop,), daemon=True)
         self._thread.start()
+
+    def _notice(self) -> str:
+        """Return who writes and how to stop waiting."""
+        host, _, rest = self._holder.partition(":")
+        writer = f"Process {rest.partition(':')[0]} on {host}" if host else "Another process"
+        return (
+            f"{writer} writes the index {self._index}. This one waits and goes on as soon as it is done, or "
+            f"{LEASE_SECONDS:.0f} s after it died. Ctrl-C stops the waiting."
+        )
 
     @property
     def held(self) -> bool:
@@ -81,7 +97,8 @@ class WriterLease:
                 self._write(op_type="create")
                 return True
             free = time.time() >= lease["_source"]["expires"] or not _alive(lease["_source"]["owner"])
-            if not free and lease["_source"]["owner"] != self._owner:
+            self._holder = lease["_source"]["owner"]
+            if not free and self._holder != self._owner:
                 return False
             self._write(if_seq_no=lease["_seq_no"], if_primary_term=lease["_primary_term"])
         except ConflictError:

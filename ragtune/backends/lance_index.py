@@ -18,6 +18,7 @@ from ragtune.knowledge.indexing import SCHEMA_VERSION, best_first, checked_filte
 from ragtune.ports import IndexQuery, SearchIndex
 from ragtune.records import Chunk, Hit, content_id
 from ragtune.store.artifacts import write_json
+from ragtune.store.write_lock import write_lock
 from ragtune.text.search_terms import query_terms
 
 if TYPE_CHECKING:
@@ -96,11 +97,8 @@ class LanceIndex(SearchIndex):
 
     @contextmanager
     def updating(self) -> Iterator[None]:
-        """Hold the folder's write lock. The operating system frees it if this process dies."""
-        from filelock import FileLock
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".write.lock"):
+        """Hold the folder's write lock; wait for another writer. The operating system frees it if its process dies."""
+        with write_lock(self.folder / ".write.lock", "the search index"):
             yield
 
     def apply(self, added: "Iterable[tuple[Chunk, Vector]]", deleted: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from ragtune.ports import Progress, silent
 from ragtune.records import ArtifactRef
 from ragtune.settings import Settings, child_environment
 from ragtune.store.artifacts import MANIFEST, ArtifactStore
+from ragtune.store.disk_use import in_words
 
 ARTIFACT = "base_model_w8a8"
 RECIPE = "w8a8-1"
@@ -45,15 +46,25 @@ def served_base(
     if find_spec("llmcompressor") is None:
         progress(_WARNING.format(install_command("quantize")), 0, 1)
         return folder, "bf16"
-    progress("making INT8 weights of the base model, once", 0, 1)
+    making = _announcement(folder, made.parent)
+    progress(making, 0, 1)
     with store.stage(ARTIFACT) as scratch:
         _quantize_elsewhere(settings, folder, scratch / "model")
         for file in (scratch / "model").iterdir():
             file.rename(scratch / file.name)
         (scratch / "model").rmdir()
         ref = store.commit(ARTIFACT, scratch, identity=identity)
-    progress("making INT8 weights of the base model, once", 1, 1)
+    progress(making, 1, 1)
     return store.folder(ref), "w8a8"
+
+
+def _announcement(base: Path, target: Path) -> str:
+    """Return what is about to be made, why, how large it gets, where, and how to do without."""
+    size = in_words(sum(file.stat().st_size for file in base.glob("*.safetensors")))
+    return (
+        f"making INT8 weights of the base model, once per home (less than {size} in {target}), because this processor "
+        "answers fastest with them; `quantization.serve: bf16` does without"
+    )
 
 
 def _quantize_elsewhere(settings: Settings, model: Path, out: Path) -> None:

@@ -45,7 +45,7 @@ _LIST_NUMBER = re.compile(r"(?m)^([ \t>*+-]*)\d{1,9}[.)](?=\s)")
 _LABEL_DEFINITION = re.compile(r"(?m)^[ \t>]*\[(?!\^)((?:\\.|[^\]\[\\\n])+)\]:(?=[ \t]*\n?[ \t]*\S)")
 _NOTE_LABEL = re.compile(r"\[\^[^\]\s]+\]")
 _LABEL_USE = re.compile(r"\]\[((?:\\.|[^\]\[\\])+)\]")
-_ESCAPE = re.compile("\x1b\\[[\\d;]*m")  # of a terminal's colours
+_ESCAPE = re.compile(r"\x1b(?:\[[\d;?]*[A-Za-z]|[()].)")  # of a terminal, mostly for colours
 _REPEATED = "repeated in the document"
 # A hyphen at the end of a line, also as PDFium marks it: whether the word is one or two is not for this module to say.
 _BROKEN_WORD = re.compile(r"[^\W_]+(?:[\x02\ufffe]|-\s*\n)[^\W_]+")
@@ -164,7 +164,7 @@ def _source_text(path: str, raw: bytes) -> str:
 
 def _raw_text(raw: bytes) -> str:
     """Return a text file without the tags of HTML in it; with its entities as the characters they stand for."""
-    text = _RAISED.sub(_apart_if_exponent, decode(raw))
+    text = _RAISED.sub(_apart_if_exponent, _ESCAPE.sub("", decode(raw)))
     text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), _TAG.sub(" ", _INLINE_TAG.sub("", text)))
     return text.replace("_", " ")
 
@@ -200,7 +200,7 @@ def _role_words(role: re.Match[str]) -> str:
 
 
 def _notebook_text(raw: bytes) -> str:
-    return _raw_text(_ESCAPE.sub("", "\n".join(_cell_texts(json.loads(decode(raw))["cells"]))).encode())
+    return _raw_text("\n".join(_cell_texts(json.loads(decode(raw))["cells"])).encode())
 
 
 def _cell_texts(value: Any, key: str = "") -> Iterator[str]:

@@ -158,6 +158,8 @@ class VectorPile:
         # Texts of like length share a batch, so that little of it is padding.
         texts = {content_id(chunk.embedded_text): chunk.embedded_text for chunk in chunks}
         missing = sorted((key for key in texts if key not in self._vectors), key=lambda key: -len(texts[key]))
+        if missing:
+            progress("embedding", 0, len(missing))
         for start in range(0, len(missing), SLICE):
             part = missing[start : start + SLICE]
             vectors = self.embedder.embed([normalize_for_search(texts[key]) for key in part])

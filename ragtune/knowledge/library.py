@@ -7,11 +7,13 @@ sources that were read, and a JSON lines file for each of them has its documents
 import difflib
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from unicodedata import normalize
 
 from pydantic import TypeAdapter
 
@@ -19,9 +21,10 @@ from ragtune.errors import SettingsError, SourceError
 from ragtune.knowledge.sources import Corpus, join_corpora, read_source, source_state, without_password
 from ragtune.ports import Progress, silent
 from ragtune.records import Document, ExistingPair, QuarantinedDocument, content_id
-from ragtune.settings import LOCAL_SOURCES, Settings
+from ragtune.settings import LOCAL_SOURCES, SOURCE_FORMS, Settings, config_file
 from ragtune.store.artifacts import write_atomically, write_json
 from ragtune.store.timestamps import now
+from ragtune.store.write_lock import write_lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Shelf:
     """The documents or existing pairs last read from one source, including documents that a person removed.
 
     `read_at` is in UTC. `state` is the fingerprint that the source's files had when the read began. `ignored` is
-    {ending: files that no reader reads}.
+    {ending: files that no reader reads}, and `ignored_names` has the first of their paths.
     """
 
     spec: str
@@ -63,6 +66,7 @@ class Shelf:
     quarantine: tuple[QuarantinedDocument, ...]
     pairs: tuple[ExistingPair, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
+    ignored_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 Named = TypeVar("Named", Document, RemovedDocument)
@@ -173,9 +177,11 @@ class Library:
         the sources in `reread` and those never read before are; the others come from the last read.
 
         Raises:
-            SourceError: as `read_sources` does, and if every document was removed.
+            SourceError: as `read_sources` does, if no source is named, and if every document was removed.
         """
         sources = [*_distinct(specs or self.sources()).values()]
+        if not sources:
+            raise _no_source([shelf.spec for shelf in self.shelves()])
         self._check_languages(sources)
         changed = {self._find_source(spec, sources) for spec in reread or ()}
         last_read = {} if reread is None else {_canonical(shelf.spec): shelf for shelf in self.shelves()}
@@ -237,6 +243,14 @@ class Library:
         """Return {ending: files that no reader reads} of the last read; raise SourceError if there was no read yet."""
         return dict(sum((Counter(shelf.ignored) for shelf in self._existing_shelves()), Counter()))
 
+    def ignored_names(self) -> dict[str, list[str]]:
+        """Return {ending: paths of the first files that no reader reads} of the last read."""
+        names: dict[str, list[str]] = {}
+        for shelf in self._existing_shelves():
+            for ending, paths in shelf.ignored_names.items():
+                names.setdefault(ending, []).extend(paths)
+        return names
+
     def quarantine(self) -> list[QuarantinedDocument]:
         """Return what the last read could not read, with the reasons; raise SourceError if there was no read yet."""
         return [bad for shelf in self._existing_shelves() for bad in shelf.quarantine]
@@ -275,10 +289,7 @@ class Library:
 
     def _change_decisions(self, change: Callable[[Decisions], Decisions]) -> None:
         """Write the changed decisions, while no other process can change them."""
-        from filelock import FileLock
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".lock"):
+        with write_lock(self.folder / ".lock", "the list of sources and documents"):
             write_json(self.folder / "decisions.json", asdict(change(self.decisions())))
 
     def _existing_shelves(self) -> list[Shelf]:
@@ -298,8 +309,8 @@ class Library:
         others = (line for line in lines if "reason" not in line and "question" not in line)
         documents = tuple(map(_DOCUMENT.validate_python, others))
         # A home of an earlier release does not say what was ignored.
-        ignored = row.get("ignored", {})
-        return Shelf(row["spec"], row["read_at"], row["state"], documents, quarantine, pairs, ignored)
+        ignored, names = row.get("ignored", {}), row.get("ignored_names", {})
+        return Shelf(row["spec"], row["read_at"], row["state"], documents, quarantine, pairs, ignored, names)
 
     def _write_shelves(self, shelves: Sequence[Shelf]) -> None:
         """Replace what `shelves` returns; write only new documents. If a source comes twice, the last one counts."""
@@ -309,7 +320,8 @@ class Library:
         for shelf in shelves:
             name = f"{content_id(_canonical(shelf.spec))}.jsonl"
             facts = {"spec": shelf.spec, "read_at": shelf.read_at, "state": shelf.state, "file": name}
-            rows[name] = {**facts, "ignored": dict(shelf.ignored)}
+            names = {ending: list(paths) for ending, paths in shelf.ignored_names.items()}
+            rows[name] = {**facts, "ignored": dict(shelf.ignored), "ignored_names": names}
             if rows[name] not in old_rows:
                 records: list[Document | QuarantinedDocument | ExistingPair] = [
                     *shelf.documents,
@@ -321,16 +333,34 @@ class Library:
         write_json(path, list(rows.values()))
 
 
+def _no_source(last_read: Sequence[str]) -> SourceError:
+    """Return the error for a read of no source; `last_read` are the sources that only the last `--source` named."""
+    file = config_file()
+    reason = f"{file} names none" if file.is_file() else f"there is no {file.name} in {file.absolute().parent}"
+    fix = "name them, `ragtune index --source folder:PATH`, or start a project with `ragtune init FOLDER`"
+    if last_read:
+        again = " ".join(f"--source {shlex.quote(spec)}" for spec in last_read)
+        fix = f"run `ragtune index {again}` again, or keep a source for good: `ragtune sources add {last_read[0]}`"
+    return SourceError(
+        f"No documents are named: {reason}, and --source is not given.",
+        expected=f"at least one source: {SOURCE_FORMS} or a URL",
+        fix=fix,
+    )
+
+
 def _read_shelf(spec: str, progress: Progress) -> Shelf:
     """Read a source; its state is taken before, so that a change during the read shows later."""
     state = source_state(spec)
     corpus = read_source(spec, progress)
     documents, quarantine, pairs = tuple(corpus.documents), tuple(corpus.quarantine), tuple(corpus.pairs)
-    return Shelf(without_password(spec), now(), state, documents, quarantine, pairs, corpus.ignored)
+    return Shelf(
+        without_password(spec), now(), state, documents, quarantine, pairs, corpus.ignored, corpus.ignored_names
+    )
 
 
 def _corpus(shelf: Shelf) -> Corpus:
-    return Corpus([*shelf.documents], [*shelf.quarantine], [*shelf.pairs], Counter(shelf.ignored))
+    names = {ending: list(paths) for ending, paths in shelf.ignored_names.items()}
+    return Corpus([*shelf.documents], [*shelf.quarantine], [*shelf.pairs], Counter(shelf.ignored), ignored_names=names)
 
 
 def _canonical(spec: str) -> str:
@@ -350,15 +380,23 @@ def _distinct(specs: Iterable[str]) -> dict[str, str]:
 
 
 def _pick(name: str, items: Sequence[Named], kind: str) -> Named:
-    """Return the item with this id, or the only one with this path or title."""
+    """Return the item with this id, or the only one with this path or title.
+
+    macOS writes an accent in the name of a file as a letter of its own (NFD), keyboards write one letter (NFC): names
+    that look the same are the same, unless one is written exactly so.
+    """
     matches = [item for item in items if item.id == name] or [item for item in items if name in (item.path, item.title)]
+    composed = normalize("NFC", name)
+    matches = matches or [
+        item for item in items if composed in (normalize("NFC", item.path), normalize("NFC", item.title))
+    ]
     if len(matches) == 1:
         return matches[0]
     if matches:
         ids = ", ".join(f"{item.id} ({item.path})" for item in matches[:10])
         raise SourceError(f"{len(matches)} {kind}s are called '{name}'.", expected=f"the id of one of them: {ids}")
     paths = [item.path for item in items]
-    close = difflib.get_close_matches(name, paths, n=3, cutoff=0.5) or paths[:3]
+    close = difflib.get_close_matches(composed, paths, n=3, cutoff=0.5) or paths[:3]
     raise SourceError(
         f"There is no {kind} '{name}'.",
         expected=f"an id, a path or a title; for example {', '.join(close)}" if close else f"a {kind}; there is none",

@@ -25,11 +25,16 @@ from ragtune.knowledge.readers.reading import Reading, UnreadableError
 from ragtune.ports import Progress, silent
 from ragtune.records import Document, ExistingPair, QuarantinedDocument, content_id
 from ragtune.settings import LOCAL_SOURCES, SOURCE_FORMS
+from ragtune.text.counts import counted
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """Larger files go to the quarantine, because a file is read into memory whole. Chosen by hand, not measured."""
 MOST_LOST_NAMED = 200
 """Lost words that a document keeps by name. Chosen by hand: enough to see what was lost, little to store."""
+NAMES_SHOWN = 3
+"""Files of each ending without a reader that are named; chosen by hand: enough to see what they are."""
+DIGITS = ".0"
+"""Stands for all endings of digits."""
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", ".git"}
 
 
@@ -37,8 +42,8 @@ _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", ".git"}
 class Corpus:
     """The documents and existing pairs of all sources, and what could not be read.
 
-    `ignored` is {ending: files that no reader reads}, with "" for files without an ending. `states` is
-    {source: fingerprint}; `Library.read` fills it in.
+    `ignored` is {ending: files that no reader reads}, with "" for files without an ending; `ignored_names` has the
+    first paths of each. `states` is {source: fingerprint}; `Library.read` fills it in.
     """
 
     documents: list[Document] = field(default_factory=list)
@@ -46,6 +51,7 @@ class Corpus:
     pairs: list[ExistingPair] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     states: dict[str, str] = field(default_factory=dict)
+    ignored_names: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +90,12 @@ def join_corpora(parts: Sequence[Corpus], specs: Sequence[str]) -> Corpus:
         [pair for part in parts for pair in part.pairs],
         sum((part.ignored for part in parts), Counter()),
     )
+    for part in parts:
+        for ending, paths in part.ignored_names.items():
+            corpus.ignored_names.setdefault(ending, []).extend(paths)
     if not corpus.documents and corpus.pairs and all(spec.strip().startswith("pairs:") for spec in specs):
         raise SourceError(
-            f"{', '.join(specs)} has {len(corpus.pairs)} questions with answers, and there is no document.",
+            f"{', '.join(specs)} has {counted(len(corpus.pairs), 'question')} with answers, and there is no document.",
             expected="at least one source of documents that the answers can be found in",
             fix="add one with `ragtune sources add folder:PATH`; a FAQ page can be both",
         )
@@ -94,7 +103,7 @@ def join_corpora(parts: Sequence[Corpus], specs: Sequence[str]) -> Corpus:
         reasons = "; ".join(f"{item.path}: {item.reason}" for item in corpus.quarantine[:5])
         sources = ", ".join(map(without_password, specs))
         raise SourceError(
-            f"None of the {len(corpus.quarantine)} documents in {sources} can be read ({reasons}).",
+            f"No document of {sources} can be read: {counted(len(corpus.quarantine), 'file')} failed ({reasons}).",
             expected="at least one readable document",
             fix="repair the files or name another source",
         )
@@ -149,13 +158,32 @@ def source_state(spec: str) -> str:
     return content_id(*(f"{file.path} {file.size} {file.stamp}" for file in watched))
 
 
-def describe_ignored(ignored: Mapping[str, int]) -> str:
-    """Return the numbers of files that no reader reads, with what to do about some; "" if there are none."""
-    names = {".doc": ".docx", ".dot": ".docx", ".ppt": ".pptx", ".rtf": ".docx", ".xls": ".xlsx"}
-    advice = {ending: f" (save as {name})" for ending, name in names.items()}
+def describe_ignored(ignored: Mapping[str, int], names: Mapping[str, Sequence[str]]) -> str:
+    """Return the numbers of files that no reader reads with some names and what to do; "" if there are none.
+
+    `names` has paths of them, by ending.
+    """
+    saved_as = {".doc": ".docx", ".dot": ".docx", ".ppt": ".pptx", ".rtf": ".docx", ".xls": ".xlsx"}
+    advice = {ending: f" (save as {name})" for ending, name in saved_as.items()}
     advice |= dict.fromkeys((".7z", ".gz", ".rar", ".tar", ".tgz", ".zip"), " (unpack)")
     kinds = sorted(ignored.items(), key=lambda kind: (-kind[1], kind[0]))
-    return ", ".join(f"{count} {kind or 'without an ending'}{advice.get(kind, '')}" for kind, count in kinds)
+    words = {"": "without an ending", DIGITS: "with a number as ending"}
+    return "; ".join(
+        f"{count} {words.get(kind, kind)}{advice.get(kind, '')}{_some(names.get(kind, ()), count)}"
+        for kind, count in kinds
+    )
+
+
+def _some(paths: Sequence[str], count: int) -> str:
+    """Return the first paths behind a colon; dots say that there are more."""
+    more = ", ..." if count > len(paths[:NAMES_SHOWN]) else ""
+    return f": {', '.join(paths[:NAMES_SHOWN])}{more}" if paths else ""
+
+
+def _ending(path: str) -> str:
+    """Return the ending of a file's name in lower case; all endings of digits are one kind, such as `notes.2024`."""
+    ending = PurePosixPath(path).suffix.lower()
+    return DIGITS if ending[1:].isdecimal() else ending
 
 
 def _is_document(file: _File) -> bool:
@@ -165,11 +193,13 @@ def _is_document(file: _File) -> bool:
 def _read_files(source: str, files: Sequence[_File], progress: Progress) -> Corpus:
     corpus = Corpus()
     readable = [file for file in files if file.problem or _is_document(file)]
-    corpus.ignored.update(
-        PurePosixPath(file.path).suffix.lower() for file in files if not file.problem and not _is_document(file)
-    )
+    for file in files:
+        if not file.problem and not _is_document(file):
+            corpus.ignored[_ending(file.path)] += 1
+            names = corpus.ignored_names.setdefault(_ending(file.path), [])
+            names += [file.path] if len(names) < NAMES_SHOWN else []
     if not readable:
-        contents = ", ".join(f"{count} {kind or 'no suffix'}" for kind, count in corpus.ignored.most_common(5))
+        contents = describe_ignored(dict(corpus.ignored.most_common(5)), corpus.ignored_names)
         raise SourceError(
             f"{source} holds no readable document ({contents or 'it is empty'}).",
             expected="Markdown, reStructuredText, text, HTML, PDF, Office, CSV, notebook, source code or JSONL files",

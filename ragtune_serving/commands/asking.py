@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +14,17 @@ import typer
 from ragtune.answer.controls import NEUTRAL, with_controls
 from ragtune.errors import EngineError, SettingsError
 from ragtune.settings import load_settings
+from ragtune.text.counts import counted
 from ragtune_serving.client import GatewayClient, Reply
 from ragtune_serving.commands.documents import read_lines
-from ragtune_serving.terminal import out, print_json, progress_bar
+from ragtune_serving.terminal import out, print_json, progress_bar, stoppable
 
 _ATTEMPTS = 4
 _PAUSE_SECONDS = 5.0
 """Pauses of 5, 10 and 15 s between attempts: an engine restarts in about half a minute (`engine.eager`)."""
+_LOAD_SECONDS = 300.0
+"""How long to wait for a gateway that starts, in addition to `engine.start_timeout`: it loads the index and may have to
+make INT8 weights, which takes a minute on two cores. Chosen by hand."""
 _SWITCH_WORDS = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 
 
@@ -48,11 +53,14 @@ def ask(
             'either a "TEXT", or --questions FILE.jsonl together with --answers OUT.jsonl',
         )
     controls = parse_controls(dial, switch)
-    client = GatewayClient(load_settings())
-    if questions is not None and answers is not None:
-        _batch(client, questions, answers, concurrency, model, controls)
-        return
-    reply = client.ask(text, model, controls)
+    settings = load_settings()
+    with closing(GatewayClient(settings)) as client:
+        with stoppable("The question was not asked."), progress_bar() as progress:
+            client.wait_while_starting(settings.engine.start_timeout + _LOAD_SECONDS, progress)
+        if questions is not None and answers is not None:
+            _batch(client, questions, answers, concurrency, model, controls)
+            return
+        reply = client.ask(text, model, controls)
     if json_:
         more = {name: reply.fields[name] for name in ("citations", "delivered", "warnings", "quotation", "closest")}
         print_json({**as_row(reply.fields["response_id"], reply), **more})
@@ -71,7 +79,10 @@ def show(reply: Reply) -> None:
         out.print(f"  closest: {passage['title']}  ({passage['source']}): {passage['sentence']}", style="dim")
     for warning in reply.fields["warnings"]:
         out.print(f"  note: {warning}", style="yellow")
-    out.print(f"  version {reply.fields['model_version']}, {reply.latency_ms:.0f} ms", style="dim")
+    out.print(
+        f"  version {reply.fields['model_version']}, {reply.latency_ms:.0f} ms, response {reply.fields['response_id']}",
+        style="dim",
+    )
 
 
 def parse_controls(dials: Sequence[str], switches: Sequence[str]) -> dict[str, Any]:
@@ -117,14 +128,15 @@ def _batch(
         raise SettingsError(f"{questions} has the same id twice.", "a different id for each question")
     done = _count_finished(answers, [row["id"] for row in rows])
     answers.parent.mkdir(parents=True, exist_ok=True)
-    with answers.open("a") as stream, progress_bar() as progress:
+    kept = f"The answers so far are in {answers}. The same command goes on with the other questions."
+    with stoppable(kept), answers.open("a") as stream, progress_bar() as progress:
         progress("asking", done, len(rows))
         for number, answer in enumerate(_answers_in_order(client, rows[done:], concurrency, model, controls), done + 1):
             stream.write(json.dumps(answer, ensure_ascii=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
             progress("asking", number, len(rows))
-    out.print(f"{len(rows)} answers in {answers}, {done} of them from an earlier run.")
+    out.print(f"{counted(len(rows), 'answer')} in {answers}, {done} of them from an earlier run.")
 
 
 def _answers_in_order(

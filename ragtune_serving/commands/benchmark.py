@@ -12,7 +12,7 @@ from ragtune.evaluation.report.pages import HTML_NAME, MARKDOWN_NAME
 from ragtune.extras import require
 from ragtune.settings import Settings, load_settings
 from ragtune.store.warehouse import Warehouse
-from ragtune_serving.terminal import out, progress_bar
+from ragtune_serving.terminal import out, progress_bar, stoppable
 
 if TYPE_CHECKING:
     from ragtune_serving.benchmarking.suite import Wish
@@ -126,7 +126,8 @@ def _measure(wish: "Wish") -> None:
 
     settings = load_settings()
     warehouse = _warehouse(settings)
-    with progress_bar() as progress:
+    kept = "Phases that were measured to their end are in the warehouse. There is no report; the command begins again."
+    with stoppable(kept), progress_bar() as progress:
         results = run_suite(settings, wish, warehouse, progress)
     page = reports.write(results, warehouse.loads(), settings.home)
     _show(page.parent, markdown=False)

@@ -15,9 +15,10 @@ from ragtune.errors import SettingsError, SourceError
 from ragtune.ports import Progress
 from ragtune.records import Document, Hit, IndexUpdate
 from ragtune.settings import SOURCE_FORMS, Settings, load_settings
+from ragtune.text.counts import counted
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune_serving.schema import FILTERS
-from ragtune_serving.terminal import err, out, print_json, progress_bar
+from ragtune_serving.terminal import err, out, print_json, progress_bar, stoppable
 
 if TYPE_CHECKING:
     from ragtune.knowledge.library import Library
@@ -27,6 +28,11 @@ MODES: "tuple[Mode, ...]" = ("hybrid", "text", "vector")
 _CHUNKS_PER_DOCUMENT = 3
 """Hits per wanted document in a first search for a ranking of documents; chosen by hand, not sensitive: if it brings
 too few documents, the number of hits is doubled."""
+INDEX_KEPT = (
+    "Searches still see the index as it was. Passages that were already embedded are kept, and the same command goes "
+    "on with the others."
+)
+"""What a Ctrl-C during an update of the index leaves."""
 _SNIPPET_CHARACTERS = 240
 """Characters of a hit's text that are printed. Chosen by hand: two or three lines of a terminal."""
 
@@ -41,13 +47,13 @@ def index(
 
     settings = load_settings()
     started = time.monotonic()
-    with progress_bar() as progress:
+    with stoppable(INDEX_KEPT), progress_bar() as progress:
         corpus = Library(settings).read(source, progress=progress)
         update = bring_up_to_date(settings, corpus.documents, progress)
     for document in corpus.quarantine:
         err.print(f"Left out {document.path}: {document.reason}")
     if corpus.ignored:
-        err.print(f"No reader for: {describe_ignored(corpus.ignored)}")
+        err.print(f"No reader for: {describe_ignored(corpus.ignored, corpus.ignored_names)}")
     counts = {
         **asdict(update),
         "documents": len(corpus.documents),
@@ -60,13 +66,12 @@ def index(
         print_json(counts)
         return
     out.print(
-        f"{counts['documents']} documents in {counts['chunks']} chunks: {counts['added']} added, "
+        f"{counted(len(corpus.documents), 'document')} in {counted(update.chunks, 'chunk')}: {counts['added']} added, "
         f"{counts['updated']} updated, {counts['deleted']} deleted in {counts['seconds']} s."
     )
     if corpus.pairs:
-        out.print(
-            f"{len(corpus.pairs)} existing questions and answers were read; `ragtune materialize` finds their passages."
-        )
+        questions = counted(len(corpus.pairs), "existing question")
+        out.print(f"Read {questions} with answers; `ragtune materialize` finds the passages.")
 
 
 def bring_up_to_date(settings: Settings, documents: list[Document], progress: Progress) -> IndexUpdate:
@@ -216,7 +221,7 @@ def _batch(
     run.parent.mkdir(parents=True, exist_ok=True)
     lines, latencies = [], []
     find("warm up", 1)
-    with progress_bar() as progress:
+    with stoppable("Nothing was written. The same command begins again."), progress_bar() as progress:
         for done, query in enumerate(rows, 1):
             started = time.perf_counter()
             hits = find(query["text"], limit)
@@ -232,7 +237,7 @@ def _batch(
     run.write_text("".join(line + "\n" for line in lines))
     if timings is not None:
         timings.write_text("".join(json.dumps(row) + "\n" for row in latencies))
-    sys.stderr.write(f"{len(rows)} queries, {len(lines)} results in {run}\n")
+    sys.stderr.write(f"{counted(len(rows), 'query', 'queries')}, {counted(len(lines), 'result')} in {run}\n")
 
 
 def _ranking(hits: list[Hit], level: str) -> list[tuple[str, float]]:

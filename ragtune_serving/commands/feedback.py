@@ -1,6 +1,7 @@
-"""`feedback`: says what people think of the answers, what the documents lack, and what became of a verdict."""
+"""`feedback`: gives a verdict, and says what people think of the answers and what became of a verdict."""
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -16,9 +17,10 @@ from ragtune.ports import Embedder
 from ragtune.records import Chunk
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
-from ragtune.store.feedback import FeedbackLog
+from ragtune.store.feedback import MOST_STARS, FeedbackLog
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.report_rows import FeedbackTrend, QuestionGap
+from ragtune_serving.client import GatewayClient
 from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.terminal import out, print_json
 
@@ -60,6 +62,28 @@ def report(
         )
         return
     out.print("\n".join(_lines(groups, questions, missing)) if responses else "Nobody has asked anything yet.")
+
+
+@app.command("give")
+def give(
+    response_id: Annotated[str, typer.Argument(help="`ragtune ask` prints it below an answer")],
+    rating: Annotated[str, typer.Option(help=f"up, down, or 1 to {MOST_STARS} stars")],
+    correction: Annotated[str, typer.Option(help="the right answer; it can train once a reviewer accepted it")] = "",
+    comment: Annotated[str, typer.Option(help="why, in your words")] = "",
+    json_: Json = False,
+) -> None:
+    """Say whether an answer was right, and what it should have been, through the running gateway."""
+    if rating not in ("up", "down", *map(str, range(1, MOST_STARS + 1))):
+        raise SettingsError(f"--rating is {rating}.", f"up, down, or a number of stars from 1 to {MOST_STARS}")
+    stars = int(rating) if rating.isdigit() else rating
+    with closing(GatewayClient(load_settings())) as client:
+        stored = client.give_feedback(response_id, stars, correction, comment)
+    if json_:
+        print_json(stored)
+        return
+    out.print(f"Stored as {stored['id']}: {stored['rating']}, on an answer of version {stored['model_version']}.")
+    if correction:
+        out.print(f"What becomes of the correction: ragtune feedback trace {stored['id']}")
 
 
 @app.command("trace")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
+from unicodedata import normalize
 
 import typer
 
@@ -12,9 +13,10 @@ from ragtune.knowledge.library import Library, RemovedDocument
 from ragtune.knowledge.sources import describe_ignored, without_password
 from ragtune.records import Chunk, Document, IndexUpdate
 from ragtune.settings import SOURCE_FORMS, Settings, load_settings
+from ragtune.text.counts import counted
 from ragtune.text.whitespace import collapse_whitespace
-from ragtune_serving.commands.documents import bring_up_to_date
-from ragtune_serving.terminal import out, print_json, progress_bar
+from ragtune_serving.commands.documents import INDEX_KEPT, bring_up_to_date
+from ragtune_serving.terminal import out, print_json, progress_bar, stoppable
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Names = Annotated[list[str], typer.Argument(help="ids, paths or titles, as `ragtune documents list` shows them")]
@@ -38,7 +40,8 @@ def list_documents(
     settings = load_settings()
     library = Library(settings)
     rows: list[Any] = list(library.decisions().removed) if removed else library.documents()
-    rows = [row for row in rows if containing.lower() in f"{row.path}\n{row.title}".lower()]
+    wanted = normalize("NFC", containing).lower()
+    rows = [row for row in rows if wanted in normalize("NFC", f"{row.path}\n{row.title}").lower()]
     if removed:
         lines = [f"{row.id}  {row.path}  {row.title}  (removed {row.removed_at})" for row in rows]
         facts = [asdict(row) for row in rows]
@@ -115,9 +118,9 @@ def _print_document(facts: dict[str, Any]) -> None:
     out.print(f"{'in passages':<13} {_percent(facts['in_passages'])} of the words")
     for reason, part in facts["left_out"].items():
         sample = f": {part['sample']}" if part["sample"] else ""
-        out.print(f"{'left out':<13} {part['words']} words, {reason}{sample}")
+        out.print(f"{'left out':<13} {counted(part['words'], 'word')}, {reason}{sample}")
     names = ", ".join(facts["lost"][:_LOST_NAMED])
-    out.print(f"{'lost':<13} {facts['lost_words']} words{f': {names}' if names else ''}")
+    out.print(f"{'lost':<13} {counted(facts['lost_words'], 'word')}{f': {names}' if names else ''}")
     out.print(f"\nPassages: {len(facts['passages'])}")
     for number, passage in enumerate(facts["passages"], 1):
         page = f"page {passage['page']}, " if passage["page"] else ""
@@ -160,7 +163,7 @@ def quarantine(json_: Json = False) -> None:
     for document in unreadable:
         out.print(f"{document.path}  ({document.source})\n   {document.reason}")
     out.print(f"Not readable: {len(unreadable)}", style="dim")
-    if ignored := describe_ignored(library.ignored()):
+    if ignored := describe_ignored(library.ignored(), library.ignored_names()):
         out.print(f"No reader for: {ignored}", style="dim")
 
 
@@ -173,7 +176,9 @@ def list_sources(json_: Json = False) -> None:
         print_json(rows)
         return
     for row in rows:
-        contents = f"{row['documents']} documents" if not row["pairs"] else f"{row['pairs']} existing pairs"
+        contents = counted(row["documents"], "document")
+        if row["pairs"]:
+            contents = counted(row["pairs"], "existing pair")
         no_reader = f", {row['ignored']} without a reader" if row["ignored"] else ""
         counts = f"{contents}, {row['quarantined']} not readable{no_reader}, read {row['read_at']}"
         out.print(f"{row['source']}  ({row['named_in']})  {counts if row['read_at'] else 'never read'}")
@@ -184,7 +189,7 @@ def add(spec: Spec, json_: Json = False) -> None:
     """Add a source permanently, read it, and index it."""
     settings = load_settings()
     library = Library(settings)
-    with progress_bar() as progress:
+    with stoppable(INDEX_KEPT), progress_bar() as progress:
         name = library.add(spec, progress)
         corpus = library.read(reread=[], progress=progress)
         update = bring_up_to_date(settings, corpus.documents, progress)
@@ -198,7 +203,7 @@ def refresh(
 ) -> None:
     """Read these sources again; the others stay as they were last read."""
     settings = load_settings()
-    with progress_bar() as progress:
+    with stoppable(INDEX_KEPT), progress_bar() as progress:
         corpus = Library(settings).refresh(specs, progress)
         update = bring_up_to_date(settings, corpus.documents, progress)
     _report(f"Read {', '.join(specs)} again", update, "", {"sources": specs}, json_)
@@ -210,7 +215,7 @@ def remove_source(spec: Spec, json_: Json = False) -> None:
     settings = load_settings()
     library = Library(settings)
     name = library.drop(spec)
-    with progress_bar() as progress:
+    with stoppable(INDEX_KEPT), progress_bar() as progress:
         corpus = library.read(reread=[], progress=progress)
         update = bring_up_to_date(settings, corpus.documents, progress)
     _report(f"Removed {name}", update, f"ragtune sources add {name}", {"source": name}, json_)
@@ -241,7 +246,7 @@ def source_rows(library: Library) -> list[dict[str, Any]]:
 
 def _update_index(settings: Settings) -> IndexUpdate:
     """Update the index to the documents of the last read, without reading any source again."""
-    with progress_bar() as progress:
+    with stoppable(INDEX_KEPT), progress_bar() as progress:
         corpus = Library(settings).refresh([], progress)
         return bring_up_to_date(settings, corpus.documents, progress)
 
@@ -259,8 +264,8 @@ def _report(action: str, update: IndexUpdate, undo: str, facts: dict[str, Any], 
     if json_:
         print_json({**facts, "undo": undo, "index": asdict(update)})
         return
-    changes = f"{update.added} passages added, {update.updated} updated, {update.deleted} deleted"
-    out.print(f"{action}: {changes}; the index now contains {update.documents} documents.")
+    changes = f"{counted(update.added, 'passage')} added, {update.updated} updated, {update.deleted} deleted"
+    out.print(f"{action}: {changes}; the index now contains {counted(update.documents, 'document')}.")
     if undo:
         out.print(f"To undo this: {undo}")
 

@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from ragtune.backends.engine_environment import base_model_command, engine_python, install_commands
-from ragtune.errors import SettingsError
+from ragtune.errors import ResourceError, SettingsError
 from ragtune.extras import install_command
 from ragtune.knowledge.sources import is_source, unknown_source
 from ragtune.settings import LOCAL_SOURCES, SOURCE_FORMS, EngineSettings
@@ -43,11 +43,18 @@ def init(
         )
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"{folder} is a file.", "the name of a folder", "name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    if own_folder:
-        _write_example(folder / DOCUMENTS)
-    file.write_text(settings_text)
-    _write_ignore_file(folder / ".gitignore")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if own_folder:
+            _write_example(folder / DOCUMENTS)
+        file.write_text(settings_text)
+        _write_ignore_file(folder / ".gitignore")
+    except OSError as error:
+        raise ResourceError(
+            f"{error.filename or folder} cannot be written: {error.strerror}.",
+            "a folder that exists or can be made, with permission to write there",
+            "name another folder",
+        ) from error
     out.print(next_steps(folder, own_folder), markup=False)
     for path in filter(None, map(_missing_path, specs)):
         err.print(f"There is no {path} yet. Create it before `ragtune index`, or correct `sources`.", markup=False)

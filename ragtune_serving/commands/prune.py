@@ -11,6 +11,7 @@ from ragtune.errors import ResourceError
 from ragtune.settings import Settings, child_environment, load_settings
 from ragtune.store.disk_use import in_words
 from ragtune.store.retention import delete, disposable
+from ragtune.text.counts import counted
 from ragtune_serving.terminal import out
 
 
@@ -28,7 +29,7 @@ def prune(
     runs = _old_runs(settings, dry_run)
     verb = "would be" if dry_run else "are"
     total = in_words(sum(item.bytes for item in items))
-    out.print(f"{len(items)} things ({total}) and {runs} old runs of Dagster {verb} deleted.")
+    out.print(f"{counted(len(items), 'thing')} ({total}) and {counted(runs, 'old run')} of Dagster {verb} deleted.")
 
 
 def _old_runs(settings: Settings, dry_run: bool) -> int:

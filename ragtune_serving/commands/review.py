@@ -8,6 +8,7 @@ import typer
 from ragtune.dataset.reviews.files import export_pairs, import_decisions
 from ragtune.errors import SettingsError
 from ragtune.settings import load_settings
+from ragtune.text.counts import counted
 from ragtune_serving.audit import record_command
 from ragtune_serving.keys import KeyStore
 from ragtune_serving.reviewing import ReviewDesk
@@ -32,7 +33,7 @@ def export(
         desk.claim(reviewer, count)
     pairs = [pair for pair in desk.open_pairs() if pair.feedback_id] if corrections else dataset.pairs
     count_exported = export_pairs(pairs, list(dataset.chunks.values()), file, reviewer, desk.reviews)
-    out.print(f"{count_exported} pairs in {file}.")
+    out.print(f"{counted(count_exported, 'pair')} in {file}.")
 
 
 @app.command("import")

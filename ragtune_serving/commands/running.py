@@ -45,6 +45,7 @@ def materialize_command(select: list[str]) -> list[str]:
 def serve(host: Host = "", port: Port = -1) -> None:
     """Serve the current champion (before there is one, the base model) and follow the registry."""
     require("serve")
+    err.print("Starting the gateway. Loading its models takes one to three minutes on a CPU ...")
     from ragtune_serving.gateway import serve as run_gateway
     from ragtune_serving.logs import log_to
 

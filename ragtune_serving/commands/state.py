@@ -14,6 +14,7 @@ from ragtune.store.feedback import FeedbackLog
 from ragtune.store.home_lock import builder
 from ragtune.store.problems import Problem
 from ragtune.store.registry import ALIASES, ModelRegistry
+from ragtune.text.counts import counted
 from ragtune_serving.attention import gateway_status, problems
 from ragtune_serving.audit import record_command
 from ragtune_serving.checks import examine
@@ -49,7 +50,7 @@ def status(json_: Json = False) -> None:
     for alias in ALIASES:
         out.print(f"{alias:<11} {report['aliases'][alias] or '-'}")
     feedback = report["feedback"]
-    out.print(f"feedback    {feedback['verdicts']} verdicts on {feedback['responses']} responses")
+    out.print(f"feedback    {counted(feedback['verdicts'], 'verdict')} on {counted(feedback['responses'], 'response')}")
     if report["building"]:
         out.print(f"building    {report['building']}")
     for name, built_at in report["artifacts"].items():
@@ -156,7 +157,7 @@ def _index(settings: Settings) -> dict[str, Any]:
 def _index_line(index: dict[str, Any]) -> str:
     if "error" in index:
         return str(index["error"])
-    counts = f"{index['documents']} documents, {index['passages']} passages"
+    counts = f"{counted(index['documents'], 'document')}, {counted(index['passages'], 'passage')}"
     return counts if index["passages"] else "none yet; `ragtune index` builds it"
 
 

@@ -8,7 +8,7 @@ import typer
 from ragtune.extras import require
 from ragtune.settings import config_file, load_settings
 from ragtune.store.warehouse import Warehouse
-from ragtune_serving.terminal import out, progress_bar
+from ragtune_serving.terminal import out, progress_bar, stoppable
 
 
 def tune(
@@ -38,7 +38,7 @@ def tune(
     wish = tuning.Wish(
         workloads=workload, minutes=minutes, vary=tuning.parsed_space(vary), questions=questions, rounds=rounds
     )
-    with progress_bar() as progress:
+    with stoppable("The trials so far are kept. The same command goes on with the search."), progress_bar() as progress:
         tuned = tuning.tune(settings, wish, Warehouse(settings.home / "warehouse.duckdb"), progress)
     page = write(tuned, settings.home)
     out.print(f"{page}")

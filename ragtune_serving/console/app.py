@@ -7,6 +7,7 @@ set of routes, limits and checks.
 
 import hmac
 import logging
+import shlex
 from urllib.parse import quote, urlsplit
 
 import sqlalchemy
@@ -39,6 +40,7 @@ ROOT = "/console"
 _API = f"{ROOT}/v1/"
 _OPEN = (f"{ROOT}/sign-in", f"{ROOT}/static")
 """What nobody has to sign in for."""
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _EVERY_ROLE = (ROOT, f"{ROOT}/sign-out")
 """What every session may call."""
 _SECURITY_HEADERS = {
@@ -166,7 +168,7 @@ def _add_sign_in(app: FastAPI, sessions: Sessions) -> None:
     async def form(request: Request, to: str = ROOT) -> Response:
         if request.scope["ragtune_session"] is not None:
             return RedirectResponse(_own_path(to), 303)
-        return _form(request, to)
+        return _form(request, sessions, to)
 
     @app.post(ROOT + "/sign-in")
     async def sign_in(request: Request) -> Response:
@@ -174,7 +176,9 @@ def _add_sign_in(app: FastAPI, sessions: Sessions) -> None:
         to = _own_path(str(fields.get("to", "")))
         cookie = sessions.sign_in(str(fields.get("key", "")))
         if cookie is None:
-            return _form(request, to, "This key is not accepted. It may be mistyped, expired or revoked.", 401)
+            return _form(
+                request, sessions, to, "This key is not accepted. It may be mistyped, expired or revoked.", 401
+            )
         if session := sessions.read(cookie):
             actor = actor_of(request.scope)
             actor.name, actor.role = session.key.name, session.key.role
@@ -191,12 +195,15 @@ def _add_sign_in(app: FastAPI, sessions: Sessions) -> None:
         return response
 
 
-def _form(request: Request, to: str, error: str = "", status: int = 200) -> Response:
+def _form(request: Request, sessions: Sessions, to: str, error: str = "", status: int = 200) -> Response:
     # Browsers keep a secure cookie only if it comes over HTTPS or from this machine.
-    loopback = request.url.hostname in ("127.0.0.1", "::1", "localhost")
-    return render(
-        request, "sign_in.html", status, to=to, error=error, insecure=request.url.scheme != "https" and not loopback
-    )
+    loopback = request.url.hostname in _LOOPBACK
+    insecure = request.url.scheme != "https" and not loopback
+    # A proxy on this machine brings visitors from elsewhere, to whom paths of this machine are no use.
+    at_home = loopback and request.client is not None and request.client.host in _LOOPBACK
+    at_home = at_home and "forwarded" not in request.headers and "x-forwarded-for" not in request.headers
+    key_file = shlex.quote(str(sessions.key_file)) if at_home else ""
+    return render(request, "sign_in.html", status, to=to, error=error, insecure=insecure, key_file=key_file)
 
 
 def _own_path(to: str) -> str:

@@ -3,6 +3,7 @@
 import hmac
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 from itsdangerous.signer import HMACAlgorithm
@@ -35,6 +36,11 @@ class Sessions:
         # Browsers send a cookie to every port of a host, so two gateways of one machine need two names.
         digest = hmac.digest(self._secret, b"ragtune console cookie name", "sha256").hex()
         self.cookie_name = f"__Host-ragtune-{digest[:8]}"
+
+    @property
+    def key_file(self) -> Path:
+        """Where the key of this machine is."""
+        return self._keys.client_file
 
     def sign_in(self, key_text: str) -> str | None:
         """Return the value of the cookie for a key, or None if the key is not accepted."""

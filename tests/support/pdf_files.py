@@ -6,7 +6,7 @@ PdfText = tuple[float, float, float, str]
 """Left edge, height above the bottom and size of the type, in points, and the words."""
 
 
-def pdf_file(pages: Sequence[Sequence[PdfText]], title: str = "") -> bytes:
+def pdf_file(pages: Sequence[Sequence[PdfText]], title: str = "", author: str = "") -> bytes:
     """Return a PDF of these pages, each a list of texts at their places, in Helvetica."""
     kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(len(pages)))
     bodies = [
@@ -22,7 +22,7 @@ def pdf_file(pages: Sequence[Sequence[PdfText]], title: str = "") -> bytes:
             b" /Contents %d 0 R >>" % (5 + 2 * number)
         )
         bodies.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(raw), raw))
-    bodies.append(f"<< /Title ({_escaped(title)}) >>".encode("cp1252"))
+    bodies.append(f"<< /Title ({_escaped(title)}) /Author ({_escaped(author)}) >>".encode("cp1252"))
     return _file(bodies, f"/Info {len(bodies)} 0 R")
 
 

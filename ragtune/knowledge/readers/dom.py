@@ -235,7 +235,7 @@ class DomReader:
             if tag == "header":
                 return "" if next(node.iter("h1"), None) is not None else "page header"
             return "side column" if tag == "aside" else "page footer"
-        return "hidden" if _is_hidden(node) else ""
+        return "hidden" if is_hidden(node) else ""
 
     def _leave_out(self, reason: str, text: str) -> None:
         text = " ".join(text.split())
@@ -395,7 +395,7 @@ def parse_page(page: str) -> Any:
     return root
 
 
-def _is_hidden(node: Any) -> bool:
+def is_hidden(node: Any) -> bool:
     """Return whether a page never shows an element; one of several panels appears as soon as its tab is chosen."""
     if node.get("role") == "tabpanel":
         return False

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from mimetypes import MimeTypes
 from pathlib import PurePosixPath
 
 from ragtune.knowledge.readers.markdown import read_markdown
@@ -27,6 +28,7 @@ Reader = Callable[[bytes], Reading]
 MAX_TITLE = 160
 """Characters of a title. Chosen by hand: a longer one is a paragraph."""
 _BARE_NAMES = {"README", "CHANGES", "CHANGELOG", "NEWS", "HISTORY", "AUTHORS", "INSTALL", "FAQ", "TODO", "NOTES"}
+_KINDS = MimeTypes()  # without the list of the machine, so that every machine reads the same files
 _READERS: dict[str, Reader] = {
     ".md": read_markdown,
     ".markdown": read_markdown,
@@ -91,4 +93,13 @@ def _reader(path: str) -> Reader | None:
         return partial(read_source_code, pure.name)
     if pure.suffix.lower() in FORMATS:
         return partial(read_with_pandoc, pure.name)
-    return _READERS.get(pure.suffix.lower())
+    reader = _READERS.get(pure.suffix.lower())
+    if reader is None and pure.stem.upper() in _BARE_NAMES and _may_be_text(pure):
+        return read_plain_text  # `README.de`, `CHANGES.2`
+    return reader
+
+
+def _may_be_text(path: PurePosixPath) -> bool:
+    """Return whether no kind of file that is not text has the ending of the name, by Python's own list."""
+    kind, packing = _KINDS.guess_type(path.name)
+    return packing is None and (kind is None or kind.startswith("text/"))

@@ -18,9 +18,10 @@ _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 def join_broken_words(texts: Sequence[str]) -> list[str]:
     """Return the texts with every broken word put together, with its hyphen if that is part of the word.
 
-    The hyphen stays in numbers, identifiers and options (`KX-4410-B7`, `--dry-run`), and if the word has a hyphen
-    elsewhere in the text. It goes if the word stands without one in the text or in a list of common English words.
-    Otherwise it stays if both parts are words, in that list or in the text (`cost-effective`, `gzip-compressed`).
+    The hyphen stays in numbers, identifiers, options and addresses (`KX-4410-B7`, `--dry-run`), and if the word has a
+    hyphen elsewhere in the text. It goes if the word stands without one in the text or in a list of common English
+    words. Otherwise it stays if both parts are words, in that list or in the text (`cost-effective`,
+    `gzip-compressed`).
     """
     counts = Counter(word.casefold() for text in texts if HYPHEN not in text for word in _WORD.findall(text))
     for text in texts:
@@ -55,7 +56,8 @@ def _put_together(match: re.Match[str], counts: Counter[str]) -> str:
 
 def _belongs_to_a_name(before: str, first: str, second: str, after: str) -> bool:
     has_digit = any(character.isdigit() for character in first + second)
-    return has_digit or "-" in before or second[:1].isupper() or "-" in after.rstrip("-")
+    is_address = "://" in before or before.casefold().startswith("www.")
+    return has_digit or is_address or "-" in before or second[:1].isupper() or "-" in after.rstrip("-")
 
 
 @cache

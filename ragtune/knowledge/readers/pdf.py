@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from ragtune.knowledge.blocks import Block
-from ragtune.knowledge.readers.hyphens import join_broken_words
+from ragtune.knowledge.readers.hyphens import common_words, join_broken_words
 from ragtune.knowledge.readers.pdf_annotations import page_annotations
 from ragtune.knowledge.readers.pdf_page import HYPHEN, Line, page_lines
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
@@ -22,7 +22,13 @@ _LEADER = re.compile(r"(?:\.\s?){5,}\s*([\divxlc]*)\s*$", re.IGNORECASE)
 _DOTS = re.compile(r"\s*(?:\.\s?){5,}\s*")
 _NUMBERED = re.compile(r"^(\d{1,2}(?:\.\d{1,2}){0,3})\.?\s+[A-Z][A-Za-z ,'’()/&-]{2,80}$")
 _NUMBER = re.compile(r"^(\d{1,2}(?:\.\d{1,2}){0,3})\.?\s")
-_BULLET = re.compile(r"^(?:[•▪◦‣·–—*-]|\(?\d{1,2}[.)]|\(?[a-z][.)])\s+")
+# The signs of the fonts Symbol and Wingdings have no characters of Unicode: Word's bullets are two of them.
+_SIGNS = "•▪◦‣·●■\uf0b7\uf0a7\uf0d8\uf076\uf0fc\uf0a8"
+_BULLET = re.compile(rf"^(?:[{_SIGNS}–—*-]|\(?\d{{1,2}}[.)]|\(?[a-z][.)])\s+")
+_SIGN = re.compile(rf"^[{_SIGNS}]\s*")
+# The beginning of an address (RFC 3986) to the end of its line, where a character stands that separates its parts.
+_BROKEN_ADDRESS = re.compile(r"(?:^|[\s(<\[\"'])(?:[a-z][a-z0-9+.-]*://|www\.)[^\s<>\"]*[/_=&?%#~-]$", re.IGNORECASE)
+_PART_OF_ADDRESS = re.compile(r"[^\s<>\"]*[^\s<>\".,;:!?)\]]")
 _NO_HEADING_END = (".", "!", ":", ".”", ";", ",")
 # Titles that programs give by themselves.
 _NO_TITLE = re.compile(
@@ -30,6 +36,7 @@ _NO_TITLE = re.compile(
     r"ument|pr[äe]sentation|slide|folie|book|mappe)\s*\d*|print|layout \d+|.*[\\/].*"
 )
 _PAGE_OF_PAGES = r"(?i)\b(\d{1,4})\s*(?:/|of|von|de|sur|di|van|av|af|z|ze|из)\s*\d{1,4}\b"
+_AROUND_NAMES = {"by", "von", "par", "and", "und", "et", "author", "authors", "autor", "auteur", "dr", "prof"}
 # The numbers here and the lengths in characters below were chosen by hand, not measured.
 _EDGE_LINES = 2
 _FRONT_PAGES = 30  # a printed number may be that much larger than the number of pages in the file
@@ -56,7 +63,8 @@ def read_pdf(raw: bytes) -> Reading:
     except pypdfium2.PdfiumError as error:
         raise UnreadableError(f"the PDF is damaged or locked: {error}") from error
     try:
-        title = document.get_metadata_dict().get("Title", "").strip()
+        metadata = document.get_metadata_dict()
+        title = metadata.get("Title", "").strip()
         if document.get_formtype() != pypdfium2.raw.FORMTYPE_NONE:
             document.init_forms()
         pages, hidden = [], []
@@ -68,7 +76,7 @@ def read_pdf(raw: bytes) -> Reading:
         raise UnreadableError(f"a page of the PDF is damaged: {error}") from error
     finally:
         document.close()
-    blocks, left_out = rebuild(pages)
+    blocks, left_out = rebuild(pages, metadata.get("Author", ""))
     if not title or _NO_TITLE.fullmatch(title):
         title = _title_on_the_page(pages)
     return Reading(blocks=tuple(blocks), title=title, left_out=(*left_out, *_distinct(hidden)))
@@ -79,8 +87,11 @@ def _distinct(parts: Sequence[LeftOut]) -> Iterator[LeftOut]:
     yield from dict.fromkeys(parts)
 
 
-def rebuild(pages: Sequence[Sequence[Line]]) -> tuple[list[Block], list[LeftOut]]:
-    """Return the blocks of a document from the lines of each page, and the furniture that was left out."""
+def rebuild(pages: Sequence[Sequence[Line]], author: str = "") -> tuple[list[Block], list[LeftOut]]:
+    """Return the blocks of a document from the lines of each page, and the furniture that was left out.
+
+    `author` is what the file says of itself: his line is often set like a heading, and heads nothing.
+    """
     lines, left_out = _body(pages)
     if not lines:
         return [], left_out
@@ -92,22 +103,32 @@ def rebuild(pages: Sequence[Sequence[Line]]) -> tuple[list[Block], list[LeftOut]
             blocks.append(Block("table", line.text, page=line.page))
             fresh, above = True, line
             continue
-        level = style.heading(line)
-        opens = fresh or style.apart(line) or _BULLET.match(line.text) is not None
+        is_byline = style.heading(line) > 0 and line.page <= 1 and _is_byline(line.text, author)
+        level = 0 if is_byline else style.heading(line)
+        opens = fresh or is_byline or style.apart(line) or _BULLET.match(line.text) is not None
         before = blocks[-1] if blocks else Block("paragraph", "")
         if level and before.kind == "heading" and style.goes_on(above, line):
             blocks[-1] = replace(before, text=f"{before.text} {line.text}")
         elif level:
             blocks.append(Block("heading", line.text, level, line.page))
         elif opens or before.kind != "paragraph":
-            blocks.append(Block("paragraph", re.sub(r"^[•▪◦‣·]\s*", "- ", line.text), page=line.page))
+            blocks.append(Block("paragraph", _SIGN.sub("- ", line.text), page=line.page))
         else:
             ends_on_purpose = (line.is_row and above.is_row) or style.has_room(above, line)
             blocks[-1] = replace(before, text=_join(before.text, line.text, ends_on_purpose))
-        fresh = level > 0 or style.ends(line) or (opens and style.is_plain_title(line, below))
+        fresh = level > 0 or is_byline or style.ends(line) or (opens and style.is_plain_title(line, below))
         above = line
     texts = join_broken_words([block.text for block in blocks])
     return [replace(block, text=text) for block, text in zip(blocks, texts, strict=True)], left_out
+
+
+def _is_byline(text: str, author: str) -> bool:
+    """Return whether a line names nobody but the author, or names somebody after a word such as "by"."""
+    names = {name.casefold() for name in re.findall(r"[^\W\d_]+", author)}
+    words = [word.casefold() for word in re.findall(r"[^\W\d_]+", text)]
+    if names and set(words) - _AROUND_NAMES <= names and not names.isdisjoint(words):
+        return True
+    return re.fullmatch(r"(?:[Bb]y|[Vv]on|[Pp]ar):? (?:[A-Z]\S*(?:,| and| und| et)? ?){2,8}", text) is not None
 
 
 def _join(before: str, line: str, breaks: bool) -> str:
@@ -115,11 +136,24 @@ def _join(before: str, line: str, breaks: bool) -> str:
 
     Whether a hyphen between them stays is decided later, with the whole text at hand.
     """
+    if _BROKEN_ADDRESS.search(before) and _goes_on_as_address(before, line):
+        return before + line
     if breaks and not before.endswith("-"):
         return f"{before}\n{line}"
     if re.search(r"\w-$", before) and line[:1].isalnum():
         return before[:-1] + HYPHEN + line
     return f"{before} {line}"
+
+
+def _goes_on_as_address(before: str, line: str) -> bool:
+    """Return whether a line begins with the rest of the address that the line before ends with.
+
+    After a slash the address may also be complete: then a common word of the sentence follows.
+    """
+    part = _PART_OF_ADDRESS.match(line)
+    if part is None or not (line[0].isalnum() or line[0] in "_~%#?&=-"):
+        return False
+    return not before.endswith("/") or not part[0].isalpha() or part[0].casefold() not in common_words()
 
 
 def _body(pages: Sequence[Sequence[Line]]) -> tuple[list[Line], list[LeftOut]]:

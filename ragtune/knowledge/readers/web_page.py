@@ -5,7 +5,7 @@ from typing import Any
 
 from lxml import etree
 
-from ragtune.knowledge.readers.dom import DomReader, parse_page
+from ragtune.knowledge.readers.dom import DomReader, is_hidden, parse_page
 from ragtune.knowledge.readers.elements import text_of
 from ragtune.knowledge.readers.encoding import decode, decode_as_declared
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
@@ -56,8 +56,12 @@ def decode_page(raw: bytes) -> str:
 
 
 def _main_part(body: Any) -> Any:
-    """Return the element that holds the page's own text: `<main>` if it holds most of the words, else the body."""
+    """Return the element that holds the page's own text: `<main>` if it holds most of the words, else the body.
+
+    A page of several views has a `<main>` for each, of which the others are hidden.
+    """
     mains = [*body.iter("main")] or [node for node in body.iter() if node.get("role") == "main"]
+    mains = [node for node in mains if not any(map(is_hidden, (node, *node.iterancestors())))]
     if len(mains) != 1:
         return body
     words = len(text_of(mains[0]).split())

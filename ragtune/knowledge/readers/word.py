@@ -9,6 +9,7 @@ from lxml import etree
 from ragtune.knowledge.readers.archives import open_archive, read_part, with_parts
 from ragtune.knowledge.readers.dom import DomReader, parse_fragment
 from ragtune.knowledge.readers.reading import Reading, UnreadableError
+from ragtune.knowledge.readers.word_headings import WordHeadings
 from ragtune.knowledge.readers.word_markup import Related, W, parse_part, rewrite
 from ragtune.knowledge.readers.word_math import write_formulas
 from ragtune.knowledge.readers.word_numbers import WordNumbers
@@ -28,9 +29,8 @@ def read_word(raw: bytes) -> Reading:
         raise UnreadableError(f"the DOCX is damaged: it holds no {_DOCUMENT}")
     reader = DomReader()
     try:
-        numbers = WordNumbers(
-            read_part(archive, "word/numbering.xml", "DOCX"), read_part(archive, "word/styles.xml", "DOCX")
-        )
+        styles = read_part(archive, "word/styles.xml", "DOCX")
+        numbers, headings = WordNumbers(read_part(archive, "word/numbering.xml", "DOCX"), styles), WordHeadings(styles)
         parts = {}
         for name in (_DOCUMENT, *_NOTES):
             if (part := read_part(archive, name, "DOCX")) is None:
@@ -39,6 +39,7 @@ def read_word(raw: bytes) -> Reading:
             reader.left_out += rewrite(root, _related(archive, name))
             if name == _DOCUMENT:
                 numbers.write_into(root)
+                headings.mark_in(root)  # after the numbers, which may depend on the style
             write_formulas(root)
             parts[name] = bytes(etree.tostring(root))
         page = mammoth.convert_to_html(with_parts(archive, parts, "DOCX")).value

@@ -19,6 +19,7 @@ from ragtune.model_settings import BaseModelSettings
 from ragtune.ports import Progress, silent
 from ragtune.records import ArtifactRef
 from ragtune.store.artifacts import MANIFEST, ArtifactStore, file_sha256, folder_files
+from ragtune.store.disk_use import in_words
 
 PACKAGED_NAME, RAW_NAME = "smollm2", "smollm2-raw"
 """Values of base_model.name: SmolLM2 with the reading adapter merged in, and SmolLM2 as its package holds it."""
@@ -30,6 +31,8 @@ RECIPE = "dequantised-bf16-3"
 """Part of the artefact's name. Change it whenever `_dequantise` would write other files."""
 ARTIFACT, RAW_ARTIFACT = "base_model", "raw_model"
 _MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "LICENSE*")
+_BYTES = 2 * 134_515_008
+"""Size of SmolLM2-135M's weights in bf16: 2 bytes for each of its parameters."""
 # About twice the 270 MB that unpacking writes; chosen by hand, not sensitive.
 _UNPACKING_BYTES = 600 << 20
 _NAMES = f"'{PACKAGED_NAME}', '{RAW_NAME}', a folder in Hugging Face format, or a hub name"
@@ -70,12 +73,13 @@ def _packaged(store: ArtifactStore, progress: Progress, name: str) -> ArtifactRe
         return existing
     gguf = _packaged_weights()
     require_disk(store.root, _UNPACKING_BYTES, "unpacking the base model")
-    progress("unpacking the base model", 0, 1)
+    unpacking = f"unpacking the base model, once per home ({in_words(_BYTES)} in {store.root / name})"
+    progress(unpacking, 0, 1)
     with store.stage(name) as scratch:
         _dequantise(gguf, scratch)
         check_model_folder(scratch)
         ref = store.commit(name, scratch, identity=identity)
-    progress("unpacking the base model", 1, 1)
+    progress(unpacking, 1, 1)
     return ref
 
 
@@ -85,6 +89,8 @@ def _with_reading_adapter(store: ArtifactStore, progress: Progress, name: str) -
     identity = hashlib.sha256(f"{raw.sha256}:{adapter}".encode()).hexdigest()
     if existing := _existing(store, progress, name, identity):
         return existing
+    size = in_words(_BYTES)
+    progress(f"merging the reading adapter into the base model, once per home ({size} in {store.root / name})", 0, 1)
     with store.stage(name) as scratch:
         merge_adapter(store.folder(raw), READING_ADAPTER, scratch, progress)
         return store.commit(name, scratch, identity=identity)
