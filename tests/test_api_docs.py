@@ -83,6 +83,8 @@ def test_the_document_the_description_and_the_routes_are_the_same(api):
         experiment_schema.ExperimentReplay,
         experiment_schema.ShadowRequest,
         experiment_schema.ShadowVersion,
+        experiment_schema.JudgedPairs,
+        experiment_schema.VotedPairs,
         experiment_schema.ShadowReport,
         experiment_schema.ShadowList,
         score_schema.Score,
