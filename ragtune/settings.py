@@ -204,6 +204,10 @@ class BenchmarkSettings(Section):
     rounds: int = Field(4, ge=2, description="rounds in which the candidate and the live model are measured in turn")
 
 
+ScoreScale = Literal["thumb", "stars"]
+"""How the value of a score is read: as a thumb (-1 or 0 to 1), or as 1 to 5 stars."""
+
+
 class FeedbackSettings(Section):
     """Where feedback is stored, which corrections may train, and how many of them request a training."""
 
@@ -212,6 +216,13 @@ class FeedbackSettings(Section):
     approval: bool = Field(True, description="whether a correction trains only after a reviewer accepted it")
     # Half of the 100 examples that poisoned instruction tuning in https://arxiv.org/abs/2305.00944 (Wan et al., 2023).
     per_key: int = Field(50, ge=1, description="corrections of one key that train or wait for a reviewer at once")
+    scores: dict[str, ScoreScale] = Field(
+        {
+            **dict.fromkeys(("feedback", "helpful", "thumbs", "user-feedback", "user-thumbs"), "thumb"),
+            **dict.fromkeys(("rating", "stars", "user-rating"), "stars"),
+        },
+        description="names of Langfuse scores that are verdicts, and how their values are read",
+    )
 
 
 class ExperimentSettings(Section):

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 
 from ragtune.errors import RagTuneError
+from ragtune.evaluation.studies.store import StudyStore
 from ragtune.experiments.control import Advice, run_once
 from ragtune.settings import Settings
 from ragtune.store.experiments import ExperimentStore
@@ -36,8 +37,10 @@ class ExperimentControl:
         shadows: ShadowStore,
         log: FeedbackLog,
         registry: ModelRegistry,
+        studies: StudyStore,
     ) -> None:
         self.settings, self.store, self.shadows, self.log, self.registry = settings, store, shadows, log, registry
+        self.studies = studies
         self.error = ""
         self._lock = FileLock(settings.home / "gateway" / "experiments.lock", timeout=0)
         self._ending = threading.Event()

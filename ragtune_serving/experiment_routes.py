@@ -7,8 +7,10 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 
 from ragtune.errors import ExperimentError, RegistryError, SettingsError
+from ragtune.evaluation.judges import PreferenceSummary
 from ragtune.experiments.assignment import shares_at
 from ragtune.experiments.control import advise, replay_decision
+from ragtune.experiments.pair_judging import Votes
 from ragtune.experiments.shadow_report import report, start_shadow
 from ragtune.experiments.starting import Wish, start
 from ragtune.experiments.status import look_now, status_of
@@ -25,10 +27,12 @@ from ragtune_serving.experiment_schema import (
     ExperimentReport,
     ExperimentRequest,
     ExperimentSummary,
+    JudgedPairs,
     ShadowList,
     ShadowReport,
     ShadowRequest,
     ShadowVersion,
+    VotedPairs,
 )
 from ragtune_serving.problems import problem
 from ragtune_serving.schema import ErrorBody
@@ -218,9 +222,11 @@ def _shadow_report(control: ExperimentControl, shadow: Shadow) -> ShadowReport:
             agreement=one.paired.agreement,
             same_refusals=one.paired.same_refusals,
             same_citations=one.paired.same_citations,
-            words=list(one.paired.words),
+            words=[*one.paired.words, *one.words],
+            judges={name: _judged(summary) for name, summary in one.judges.items()},
+            votes=[_voted(votes) for votes in one.votes],
         )
-        for one in report(shadow, control.shadows)
+        for one in report(shadow, control.shadows, control.studies)
     ]
     return ShadowReport(
         name=shadow.name,
@@ -228,4 +234,25 @@ def _shadow_report(control: ExperimentControl, shadow: Shadow) -> ShadowReport:
         stopped_at=shadow.stopped_at,
         design=asdict(shadow.design),
         versions=versions,
+    )
+
+
+def _judged(summary: PreferenceSummary) -> JudgedPairs:
+    share = summary.share
+    return JudgedPairs(
+        n=summary.n, preference=share.value, low=share.low, high=share.high, consistent=summary.consistent
+    )
+
+
+def _voted(votes: Votes) -> VotedPairs:
+    row = votes.preference
+    return VotedPairs(
+        study=votes.study,
+        votes=votes.votes,
+        annotators=votes.annotators,
+        pairs=row.n if row else 0,
+        preference=row.value if row else None,
+        low=row.low if row else None,
+        high=row.high if row else None,
+        agreeing=votes.agreeing,
     )

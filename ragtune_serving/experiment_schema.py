@@ -115,6 +115,29 @@ class ShadowRequest(Shape):
     when_idle: bool = Field(True, description="wait until no engine has a request")
 
 
+class JudgedPairs(BaseModel):
+    """What a judge prefers: 1 if always the mirrored version's answer, -1 if never, with the 95% interval."""
+
+    n: int = Field(description="pairs")
+    preference: float
+    low: float
+    high: float
+    consistent: float = Field(description="share of verdicts that stay if the sides are swapped")
+
+
+class VotedPairs(BaseModel):
+    """What people prefer in a study; `preference`, `low` and `high` as of a judge, null before the first vote."""
+
+    study: str
+    votes: int
+    annotators: int
+    pairs: int = Field(description="pairs with a vote")
+    preference: float | None
+    low: float | None
+    high: float | None
+    agreeing: float | None = Field(description="share of equal votes on the same pair, or null")
+
+
 class ShadowVersion(BaseModel):
     """What the pairs of one version show; counts are of all requests that were sampled."""
 
@@ -124,7 +147,9 @@ class ShadowVersion(BaseModel):
     agreement: float = Field(description="mean token F1 of the two answers")
     same_refusals: float
     same_citations: float
-    words: list[str]
+    words: list[str] = Field(description="the same in sentences, with what judges and people prefer")
+    judges: dict[str, JudgedPairs] = Field(description="what each judge prefers")
+    votes: list[VotedPairs] = Field(description="what people say in each study, without knowing the versions")
 
 
 class ShadowReport(BaseModel):

@@ -118,7 +118,7 @@ def services_over(
     traffic, shadowing = _followers(settings)
     deployment = engines(router, lambda: (*traffic.versions(), *shadowing.versions()))
     recorder = ResponseRecorder(log)
-    cache = cache_from(settings)
+    cache, studies = cache_from(settings), StudyDesk(settings)
     return Services(
         chat=ChatService(settings, deployment, grounding, router, recorder, metrics, traffic, shadowing, cache),
         deployment=deployment,
@@ -130,9 +130,9 @@ def services_over(
         metrics=metrics,
         started=time.time(),
         reviews=ReviewDesk(settings),
-        experiments=ExperimentControl(settings, traffic.store, shadowing.store, log, registry),
+        experiments=ExperimentControl(settings, traffic.store, shadowing.store, log, registry, studies.store),
         tokens=FeedbackTokens(settings.home / "keys"),
-        studies=StudyDesk(settings),
+        studies=studies,
     )
 
 
@@ -227,7 +227,7 @@ def build_app(services: Services, settings: Settings, keys: KeyStore) -> ASGIApp
             services.chat.traffic.store.close()
             services.chat.shadowing.store.close()
             services.reviews.close()
-            services.studies.store.close()
+            services.studies.close()
             if tracer is not None:
                 await asyncio.to_thread(tracer.close)
 

@@ -10,10 +10,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ragtune_serving.audit import actor_of
 from ragtune_serving.feedback_tokens import HEADER as FEEDBACK_TOKEN
 from ragtune_serving.feedback_tokens import FeedbackTokens
-from ragtune_serving.keys import ROLES, KeyStore, allows, bearer
+from ragtune_serving.keys import ROLES, KeyStore, allows, basic, bearer
 from ragtune_serving.problems import problem
 from ragtune_serving.request_context import HEADER as REQUEST_ID
 from ragtune_serving.request_context import current_request
+from ragtune_serving.score_schema import SCORE_PATHS
 
 LARGEST_BODY = 4 << 20
 """Bytes of a request. Chosen by hand: a prompt of 8,192 tokens is some 40 KiB, so this only stops abuse."""
@@ -42,12 +43,17 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
-        scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
+        path = scope["path"].rstrip("/") or "/"
+        # Clients that send scores through LiteLLM's proxy have the address of its pass-through to Langfuse.
+        path = path.removeprefix("/langfuse") if path.removeprefix("/langfuse") in SCORE_PATHS else path
+        scope = {**scope, "path": path}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         # The console has found the key by a session.
-        sent = bearer(headers.get("authorization", ""))
+        sent = bearer(authorization := headers.get("authorization", ""))
+        if not sent and path in SCORE_PATHS:
+            sent = basic(authorization)
         scope["ragtune_key"] = scope.get("ragtune_key") or self.keys.find(sent)
-        if scope["ragtune_key"] is None and (scope["method"], scope["path"]) == ("POST", "/v1/feedback"):
+        if scope["ragtune_key"] is None and scope["method"] == "POST" and path in ("/v1/feedback", *SCORE_PATHS):
             permission = self.tokens.read(sent)
             if permission is not None:
                 scope |= {"ragtune_key": permission.key, "ragtune_rates": permission.response_id}

@@ -3,6 +3,7 @@
 A key has 256 random bits. Nobody can guess it, so a plain SHA-256 is enough and no salt or slow hash is needed.
 """
 
+import base64
 import hashlib
 import hmac
 import json
@@ -21,7 +22,8 @@ from ragtune.store.artifacts import write_json
 from ragtune.store.timestamps import now
 from ragtune_serving.limits import Limits
 
-_ASKING = ("/v1/chat/completions", "/v1/models", "/v1/embeddings", "/v1/feedback", "/console/ask", "/console/documents")
+_RATING = ("/v1/feedback", "/api/public")
+_ASKING = ("/v1/chat/completions", "/v1/models", "/v1/embeddings", *_RATING, "/console/ask", "/console/documents")
 _REVIEWING = (
     *("/v1/models", "/console/reviews", "/console/evaluate", "/console/documents"),
     *("/v1/review/pairs", "/v1/review/assignments", "/v1/review/decisions"),
@@ -30,7 +32,7 @@ _REVIEWING = (
 ROLES: dict[str, tuple[str, ...]] = {
     "application": _ASKING,
     "annotator": _REVIEWING,
-    "reviewer": (*_REVIEWING, "/v1/feedback", "/v1/review", "/v1/studies", "/console/knowledge"),
+    "reviewer": (*_REVIEWING, *_RATING, "/v1/review", "/v1/studies", "/console/knowledge"),
     "operator": (
         *(*_ASKING, "/v1/experiments", "/v1/shadows", "/status", "/metrics"),
         *("/console/knowledge", "/console/candidates", "/console/health"),
@@ -195,6 +197,17 @@ def bearer(header: str) -> str:
     """Return the token of an `Authorization: Bearer` header, or "" if it has another scheme."""
     scheme, _, token = header.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def basic(header: str) -> str:
+    """Return the password of an `Authorization: Basic` header, or "" if it has another scheme or is garbled."""
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(token.strip(), validate=True).decode().partition(":")[2]
+    except ValueError:  # not base64, or not UTF-8
+        return ""
 
 
 def _sha256(key: str) -> str:

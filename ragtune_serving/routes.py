@@ -12,8 +12,7 @@ from fastapi import Path as PathParameter
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 
-from ragtune.errors import FeedbackError
-from ragtune.store.feedback import FeedbackLog, thumb_of
+from ragtune.store.feedback import FeedbackLog, Verdict, thumb_of
 from ragtune_serving.chat import ChatService
 from ragtune_serving.deployment import MODELS, Engines
 from ragtune_serving.embedding_routes import add_embedding_route
@@ -27,6 +26,7 @@ from ragtune_serving.ledgers import Ledger
 from ragtune_serving.limits import Limits
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.problems import problem
+from ragtune_serving.rating import RatingDesk, own_only
 from ragtune_serving.recorder import ResponseRecorder
 from ragtune_serving.review_routes import add_review_routes
 from ragtune_serving.reviewing import ReviewDesk
@@ -43,6 +43,7 @@ from ragtune_serving.schema import (
     Readiness,
     Status,
 )
+from ragtune_serving.score_routes import add_score_routes
 from ragtune_serving.scrape import scrape
 from ragtune_serving.streaming import ClientGone, respond
 from ragtune_serving.studies import StudyDesk
@@ -65,12 +66,6 @@ _UNAVAILABLE: Responses = {
 _ANSWER: Responses = {
     200: {"model": ChatResponse, "description": "the answer; with `stream` its chunks as server-sent events"}
 }
-
-
-_OWN_ONLY = ("application",)
-"""Roles that rate only what their own key got; the others are people who look at answers of all keys."""
-_RECORD_SECONDS = 2.0
-"""How long feedback waits for its response to be recorded, which takes milliseconds; chosen by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +91,9 @@ def routes(services: Services) -> APIRouter:
     """Return every documented route."""
     router = APIRouter()
     _add_answering(router, services)
-    _add_feedback(router, services)
+    desk = RatingDesk(services.log, services.recorder, services.metrics)
+    _add_feedback(router, desk)
+    add_score_routes(router, desk, lambda: services.experiments.settings.feedback.scores)
     _add_feedback_status(router, services)
     _add_state(router, services)
     add_embedding_route(router, services.grounding, {**_BAD_FIELD, **_NO_KEY, **_TOO_LARGE, **_UNAVAILABLE})
@@ -144,7 +141,7 @@ def _card(services: Services, name: str) -> ModelCard:
     return ModelCard(id=name, created=int(services.started), description=MODELS[name])
 
 
-def _add_feedback(router: APIRouter, services: Services) -> None:
+def _add_feedback(router: APIRouter, desk: RatingDesk) -> None:
     @router.post(
         "/v1/feedback",
         tags=["feedback"],
@@ -153,25 +150,18 @@ def _add_feedback(router: APIRouter, services: Services) -> None:
         summary="Say whether an answer was right, and what it should have been",
     )
     def feedback(body: FeedbackRequest, request: Request) -> FeedbackResponse | Response:
-        if services.recorder.holds(body.response_id, _RECORD_SECONDS):
-            raise FeedbackError("The response is not recorded yet.", fix="try again when the log can be written")
-        key, only = request.scope["ragtune_key"], request.scope.get("ragtune_rates", body.response_id)
-        if body.response_id != only:
-            return problem(403, f"This token is for the response {only} only.", "response_id")
-        response = services.log.response(body.response_id)
-        # Whether somebody else got such a response is none of the key's business.
-        if response is None or (response.key not in ("", key.name) and key.role in _OWN_ONLY):
-            return problem(404, f"This key got no response '{body.response_id}'.", "response_id")
-        try:
-            stars = body.rating if isinstance(body.rating, int) else 0
-            rating = thumb_of(stars) if isinstance(body.rating, int) else body.rating
-            event, new = services.log.add_once(
-                body.response_id, rating, body.correction, body.comment, key.name, stars, body.tags
-            )
-        except FeedbackError as error:
-            return problem(400, str(error))
-        if new:
-            services.metrics.feedback.labels(event.rating).inc()
+        stars = body.rating if isinstance(body.rating, int) else 0
+        verdict = Verdict(
+            response_id=body.response_id,
+            rating=thumb_of(body.rating) if isinstance(body.rating, int) else body.rating,
+            correction=body.correction,
+            comment=body.comment,
+            stars=stars,
+            tags=body.tags,
+        )
+        event = desk.rate(verdict, request.scope)
+        if isinstance(event, Response):
+            return event
         return FeedbackResponse(
             id=event.id,
             sequence=event.sequence,
@@ -196,7 +186,7 @@ def _add_feedback_status(router: APIRouter, services: Services) -> None:
         feedback_id: Annotated[str, PathParameter(alias="id")], request: Request
     ) -> FeedbackStatus | Response:
         key, event = request.scope["ragtune_key"], services.log.event(feedback_id)
-        if event is None or (event.user != key.name and key.role in _OWN_ONLY):
+        if event is None or (event.user != key.name and own_only(key.role)):
             return problem(404, f"This key gave no feedback '{feedback_id}'.", "id")
         trace = services.reviews.trace(feedback_id, services.experiments.registry.versions)
         return FeedbackStatus(

@@ -15,10 +15,12 @@ from ragtune.evaluation.studies.items import (
 )
 from ragtune.evaluation.studies.store import StudyStore
 from ragtune.evaluation.studies.study import GUIDELINES, Mode, Study, StudyItem
+from ragtune.experiments.pair_judging import study_source, vote_items
 from ragtune.records import AnswerSet, Chunk, ScoredAnswer
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
+from ragtune.store.shadows import ShadowStore
 
 _OFFERED = 10
 """Live answers that are read for each that is wanted, so that the sample is not only the newest. Chosen by hand."""
@@ -28,7 +30,8 @@ _OFFERED = 10
 class StudyPlan:
     """What a study is made of: `models` or `files` (one or two of them), or live traffic if both are empty.
 
-    `split` is the one whose answers are taken; `count` limits the items.
+    `split` is the one whose answers are taken; `count` limits the items. With `shadow` it is made of the pairs of a
+    shadow deployment and of `version`, which may be "" if it mirrors to one version only.
     """
 
     name: str
@@ -38,6 +41,8 @@ class StudyPlan:
     files: tuple[Path, ...] = ()
     count: int = 60
     guideline: str = ""
+    shadow: str = ""
+    version: str = ""
 
 
 class StudyDesk:
@@ -46,6 +51,7 @@ class StudyDesk:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.store = StudyStore(settings.feedback_url)
+        self.shadows = ShadowStore(settings.feedback_url)
         self._artifacts = ArtifactStore(settings.home / "artifacts")
 
     def create(self, plan: StudyPlan) -> tuple[Study, int]:
@@ -54,7 +60,10 @@ class StudyDesk:
         Raises:
             SettingsError: the plan does not fit the mode.
             DatasetError: there are no such answers, or the name is taken.
+            ExperimentError: there is no such shadow deployment, or its pairs have equal answers.
         """
+        if plan.shadow:
+            return self._create_from_pairs(plan)
         if plan.models and plan.files:
             raise SettingsError("Both models and files are given.", "answers of models, of files, or of live traffic")
         sources = plan.models or tuple(file.stem for file in plan.files)
@@ -69,6 +78,35 @@ class StudyDesk:
         )
         items = self._items(plan, sources)
         return self.store.create(study, items), len(items)
+
+    def _create_from_pairs(self, plan: StudyPlan) -> tuple[Study, int]:
+        """Store a study in which people vote on the pairs of a shadow deployment."""
+        if plan.mode != "pairwise" or plan.models or plan.files:
+            raise SettingsError("The pairs of a shadow deployment are compared.", "--mode pairwise, no models or files")
+        shadow = self.shadows.get(plan.shadow)
+        versions = shadow.design.versions
+        if plan.version not in (*versions, *([""] if len(versions) == 1 else [])):
+            raise SettingsError(f"The version is '{plan.version}'.", f"one of {', '.join(versions)}")
+        version = plan.version or versions[0]
+        study = Study(
+            name=plan.name,
+            mode="pairwise",
+            guideline=plan.guideline or GUIDELINES["pairwise"],
+            source=study_source(shadow, version),
+            seed=self.settings.seed,
+        )
+        items = vote_items(self.shadows.pairs(shadow, version), self.chunks(), plan.count, self.settings.seed)
+        return self.store.create(study, items), len(items)
+
+    def chunks(self) -> list[Chunk]:
+        """Return the passages of the documents as they are now; empty if none were made yet."""
+        ref = self._artifacts.current("chunks")
+        return self._artifacts.read_records(ref, Chunk) if ref else []
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.store.close()
+        self.shadows.close()
 
     def models(self, split: str) -> list[str]:
         """Return the models whose answers to the questions of a split are stored."""
@@ -92,8 +130,7 @@ class StudyDesk:
             responses = log.newest_responses(_OFFERED * count)
         finally:
             log.close()
-        ref = self._artifacts.current("chunks")
-        return traffic_items(responses, self._artifacts.read_records(ref, Chunk) if ref else [], count, seed)
+        return traffic_items(responses, self.chunks(), count, seed)
 
     def _sets(self) -> list[AnswerSet]:
         ref = self._artifacts.current("eval_answers")

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from ragtune_serving import experiment_schema, schema, study_schema
+from ragtune_serving import experiment_schema, schema, score_schema, study_schema
 from ragtune_serving.api import build_api
 from ragtune_serving.guard import OPEN_PATHS
 from ragtune_serving.metrics import Metrics
@@ -82,23 +83,40 @@ def test_the_document_the_description_and_the_routes_are_the_same(api):
         experiment_schema.ExperimentReplay,
         experiment_schema.ShadowRequest,
         experiment_schema.ShadowVersion,
+        experiment_schema.JudgedPairs,
+        experiment_schema.VotedPairs,
         experiment_schema.ShadowReport,
         experiment_schema.ShadowList,
+        score_schema.Score,
+        score_schema.ScoreStored,
+        score_schema.ScoresAccepted,
+        score_schema.ScoreResults,
+        score_schema.ScoreError,
+        score_schema.Ingestion,
+        score_schema.IngestionEvent,
+        score_schema.IngestionResults,
+        score_schema.IngestionSuccess,
+        score_schema.IngestionError,
     ],
 )
 def test_every_field_is_in_the_document(shape):
     words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", TEXT))))
-    assert set(shape.model_fields) <= words
+    assert set(names_of(shape)) <= words
+
+
+def names_of(shape: type[BaseModel]) -> list[str]:
+    """Return the fields of a body as they are sent."""
+    return [field.alias or name for name, field in shape.model_fields.items()]
 
 
 def test_every_request_field_in_the_document_exists():
     tables = TEXT.split("| request field | meaning |")[1:]
-    names = ("ChatRequest", "EmbeddingRequest", "FeedbackRequest", "AssignmentRequest", "ReviewRequest")
-    shapes = [getattr(schema, name) for name in names]
+    shapes = [schema.ChatRequest, schema.EmbeddingRequest, schema.FeedbackRequest, score_schema.Score]
+    shapes += [schema.AssignmentRequest, schema.ReviewRequest]
     shapes += [study_schema.RatingRequest, study_schema.AdjudicationRequest]
     for table, shape in zip(tables, shapes, strict=True):
         rows = re.findall(r"^\| `(\w+)` \|", table.split("\n\n")[0], re.MULTILINE)
-        assert rows == list(shape.model_fields)
+        assert rows == names_of(shape)
 
 
 def test_every_metric_is_in_the_document():

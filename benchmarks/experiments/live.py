@@ -1,18 +1,18 @@
 """One experiment on a running gateway, from the first step of the ramp to the promotion of the winner.
 
-    python -m benchmarks.experiments.live --home HOME --candidate 2 [--control 1] [--set manual.dev]
+    python -m benchmarks.experiments.live --home HOME [--control 1] [--candidate 2] [--set manual.dev]
     python -m benchmarks.experiments.live --mock
 
 Users ask the questions of a set (benchmarks/questions/), several each, and their thumbs derive from the answers that
 they get: up if the answer is right, as `measure.is_right` judges, or if it refuses a question that the documents do not
 answer. One in ten thumbs is the other way round, and 30% of the answers get none, as with people.
 
-With `--home` the home's gateway is started with its two real engines; the home needs an index of the set's documents
-and both versions in its registry. `--mock` makes a home with two versions whose engines are mock servers: one answers
-40% of the questions right, the other 80%.
+With `--home` the home's gateway is started with its two real engines. A home without versions is made first: see
+`live_home.py`. `--mock` makes a home with two versions whose engines are mock servers: one has the right words for 40%
+of the questions, the other for 80%.
 
-Everything is written to live.json next to this script: every event of the experiment, what the status said over time,
-and how many thumbs came from which version.
+Everything is written to live.json next to this script (live-mock.json with `--mock`): every event of the experiment,
+what the status said over time, and how many thumbs came from which version.
 """
 
 import argparse
@@ -32,10 +32,14 @@ from typing import Any
 
 import httpx
 
+from benchmarks.experiments.live_home import prepare
 from benchmarks.questions.measure import is_right, read_lines
 from benchmarks.serving.mock_gateway import Mocked, mock_home
+from ragtune.backends.engines import free_port
 from ragtune.evaluation.benchmark import hardware
-from ragtune.settings import child_environment
+from ragtune.settings import child_environment, load_settings
+from ragtune.store.artifacts import file_sha256
+from ragtune.store.registry import ModelRegistry
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -47,7 +51,8 @@ START_SECONDS = 900
 def main() -> None:
     """Run one experiment and write `live.json`."""
     options = _options()
-    questions = read_lines(ROOT / "benchmarks" / "questions" / f"{options.set}.jsonl")
+    file = ROOT / "benchmarks" / "questions" / f"{options.set}.jsonl"
+    questions = read_lines(file)
     with _served(options, questions) as (url, key, registry):
         before = registry()
         with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=600) as client:
@@ -57,9 +62,12 @@ def main() -> None:
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", "-m", "benchmarks.experiments.live", *sys.argv[1:]]),
         "hardware": hardware(),
+        "seed": options.seed,
+        "questions": {"set": options.set, "n": len(questions), "sha256": file_sha256(file)},
         **result,
     }
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    out = options.out or HERE / ("live-mock.json" if options.mock else "live.json")
+    out.write_text(json.dumps(result, indent=1) + "\n")
     print(
         json.dumps({name: result[name] for name in ("events", "thumbs", "champion_before", "champion_after")}, indent=1)
     )
@@ -72,7 +80,7 @@ def experiment(client: httpx.Client, questions: list[dict[str, Any]], options: a
         "candidates": [options.candidate],
         "control": options.control,
         "ramp": 0.01,
-        "smallest": 10,
+        "smallest": options.smallest,
         "margin": 2,
         "budget": options.budget,
         "window_hours": options.window_seconds / 3600,
@@ -88,7 +96,7 @@ def experiment(client: httpx.Client, questions: list[dict[str, Any]], options: a
     chance = random.Random(options.seed)
     path: list[dict[str, Any]] = []
     thumbs: Counter[str] = Counter()
-    users = 0
+    users, last = 0, list[str]()
     with ThreadPoolExecutor(options.at_once) as pool:
         while True:
             drawn = [
@@ -101,8 +109,10 @@ def experiment(client: httpx.Client, questions: list[dict[str, Any]], options: a
             report = _call(client, "GET", f"/v1/experiments/{options.name}")
             if report["state"] == "stopped":
                 break
+            last = report["candidates"][0]["words"]
             (candidate,) = report["candidates"]
-            path.append({"users": users, "ramp": report["ramp"], "low": candidate["low"], "high": candidate["high"]})
+            bounds = {name: round(candidate[name], 4) for name in ("low", "high", "p_value")}
+            path.append({"users": users, "ramp": report["ramp"], **bounds})
             if report["state"] == "paused":
                 raise SystemExit(f"The experiment was paused: {report['events'][-1]}")
     replay = _call(client, "GET", f"/v1/experiments/{options.name}/replay")
@@ -117,6 +127,7 @@ def experiment(client: httpx.Client, questions: list[dict[str, Any]], options: a
         "events": events,
         "decision": report["decision"],
         "replayed": replay["same"],
+        "outcomes": last,
         "path": path,
     }
 
@@ -126,7 +137,8 @@ def _visit(client: httpx.Client, user: str, questions: list[dict[str, Any]], see
     chance = random.Random(seed)
     counts: Counter[str] = Counter()
     for question in questions:
-        body = {"model": "ragtune", "user": user, "messages": [{"role": "user", "content": question["question"]}]}
+        messages = [*question["history"], {"role": "user", "content": question["question"]}]
+        body = {"model": "ragtune", "user": user, "messages": messages}
         answer = _call(client, "POST", "/v1/chat/completions", body)
         own = answer["ragtune"]
         text = answer["choices"][0]["message"]["content"]
@@ -164,19 +176,20 @@ def _served(options: argparse.Namespace, questions: list[dict[str, Any]]) -> Ite
         with TemporaryDirectory(prefix="ragtune-live-") as folder, Mocked(mock_home(Path(folder)), right) as gateway:
             yield gateway.url, gateway.key, gateway.champion
         return
-    from ragtune.settings import load_settings
-    from ragtune.store.registry import ModelRegistry
-
+    prepare(options.home, options.set.partition(".")[0])
+    url = f"http://127.0.0.1:{(port := free_port())}"
     environment = child_environment(
-        RAGTUNE_HOME=str(options.home), RAGTUNE_EXPERIMENTS__LOOK_SECONDS=str(options.look_seconds)
+        RAGTUNE_HOME=str(options.home),
+        RAGTUNE_EXPERIMENTS__LOOK_SECONDS=str(options.look_seconds),
+        RAGTUNE_ANSWER__MAX_TOKENS=str(options.max_tokens),
+        RAGTUNE_GATEWAY__PORT=str(port),
     )
     process = subprocess.Popen([sys.executable, "-m", "ragtune_serving.cli", "serve"], cwd=ROOT, env=environment)
     try:
-        settings = load_settings({"home": options.home})
-        url = f"http://{settings.gateway.host}:{settings.gateway.port}"
         _wait(url, process)
         key = (options.home / "keys" / "client.key").read_text().strip()
-        yield url, key, lambda: ModelRegistry(settings).alias_version("champion")
+        registry = ModelRegistry(load_settings({"home": options.home}))
+        yield url, key, lambda: registry.alias_version("champion")
     finally:
         process.terminate()
         process.wait(60)
@@ -196,19 +209,21 @@ def _wait(url: str, process: "subprocess.Popen[bytes]") -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--home", type=Path, default=Path(".ragtune"))
+    parser.add_argument("--home", type=lambda text: Path(text).resolve(), default=Path(".ragtune/live").resolve())
     parser.add_argument("--mock", action="store_true", help="two mock engines instead of the home's models")
     parser.add_argument("--control", default="1")
     parser.add_argument("--candidate", default="2")
     parser.add_argument("--name", default="live-benchmark")
     parser.add_argument("--set", default="manual.dev")
+    parser.add_argument("--smallest", type=float, default=10.0, help="smallest difference worth having, in points")
     parser.add_argument("--budget", type=int, default=5000)
+    parser.add_argument("--max-tokens", type=int, default=32, help="tokens of an answer of a real engine")
     parser.add_argument("--window-seconds", type=float, default=20.0)
     parser.add_argument("--users-per-step", type=int, default=20)
     parser.add_argument("--look-seconds", type=float, default=2.0)
     parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--seed", type=int, default=17)
-    parser.add_argument("--out", type=Path, default=HERE / "live.json")
+    parser.add_argument("--out", type=Path, help="default: live.json or live-mock.json next to this script")
     return parser.parse_args()
 
 

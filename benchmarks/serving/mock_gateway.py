@@ -33,6 +33,8 @@ from ragtune_serving.keys import KeyStore
 
 RIGHT = {"1": 0.4}
 RIGHT_OTHERWISE = 0.8
+_READY_SECONDS = 600
+"""How long the gateway may take to start; chosen by hand for a busy machine."""
 _USAGE = {"prompt_tokens": 300, "completion_tokens": 18, "total_tokens": 318}
 
 
@@ -120,14 +122,22 @@ class Mocked:
         return self.registry.alias_version("champion")
 
     def __enter__(self) -> "Mocked":
-        end = time.monotonic() + 600
-        while httpx.get(f"{self.url}/health/readiness").status_code != httpx.codes.OK:
-            if time.monotonic() > end:
-                raise SystemExit("The gateway did not become ready.")
-            time.sleep(0.1)
+        end = time.monotonic() + _READY_SECONDS
+        try:
+            while httpx.get(f"{self.url}/health/readiness", timeout=_READY_SECONDS).status_code != httpx.codes.OK:
+                if time.monotonic() > end:
+                    raise SystemExit("The gateway did not become ready.")
+                time.sleep(0.1)
+        except BaseException:
+            self.close()  # its threads would keep the process alive
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the gateway and its engines."""
         self.served.close()
         for server in self.engine.servers:
             server.close()

@@ -1,22 +1,31 @@
 """Starts shadow deployments, and says what their pairs show."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ragtune.errors import ExperimentError
+from ragtune.evaluation.judges import PreferenceSummary
+from ragtune.evaluation.studies.store import StudyStore
 from ragtune.experiments.comparison import Plan
+from ragtune.experiments.pair_judging import Votes, judged, preferences_in_words, votes_on
 from ragtune.experiments.pairs import PairedReport, compare_pairs
 from ragtune.settings import Settings
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.shadows import Shadow, ShadowDesign, ShadowStore
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VersionReport:
-    """What became of the sampled requests of a version, and what its pairs show."""
+    """What became of the sampled requests of a version, what its pairs show, and what judges and people prefer.
+
+    `words` says what `judges` and `votes` hold; the sentences about `paired` are in it.
+    """
 
     counts: Mapping[str, int]
     paired: PairedReport
+    judges: Mapping[str, PreferenceSummary]
+    votes: Sequence[Votes]
+    words: tuple[str, ...]
 
 
 def start_shadow(
@@ -38,12 +47,21 @@ def start_shadow(
     return store.start(name, design)
 
 
-def report(shadow: Shadow, store: ShadowStore, plan: Plan | None = None) -> list[VersionReport]:
-    """Return what the pairs of each version show."""
-    return [
-        VersionReport(
-            store.counts(shadow, version),
-            compare_pairs(version, store.pairs(shadow, version), plan or Plan()),
+def report(
+    shadow: Shadow, store: ShadowStore, studies: StudyStore | None = None, plan: Plan | None = None
+) -> list[VersionReport]:
+    """Return what the pairs of each version show, and what judges and people say of them."""
+    reports = []
+    for version in shadow.design.versions:
+        judges = judged(store, shadow, version)
+        votes = votes_on(studies, shadow, version) if studies else []
+        reports.append(
+            VersionReport(
+                counts=store.counts(shadow, version),
+                paired=compare_pairs(version, store.pairs(shadow, version), plan or Plan()),
+                judges=judges,
+                votes=votes,
+                words=preferences_in_words(version, judges, votes),
+            )
         )
-        for version in shadow.design.versions
-    ]
+    return reports

@@ -65,6 +65,7 @@ def start(wish: Wish, settings: Settings, registry: ModelRegistry, store: Experi
         raise SettingsError("There is no candidate.", "at least one version to compare with the control")
     for version in versions:
         registry.version(version)
+    _check_numbers(wish)
     scale = METRICS[wish.metric].scale
     plan = Plan(wish.smallest / scale, wish.margin / scale)
     weights = (1 - wish.share, *(wish.share / len(wish.candidates) for _ in wish.candidates))
@@ -85,3 +86,18 @@ def start(wish: Wish, settings: Settings, registry: ModelRegistry, store: Experi
         promote=wish.promote,
     )
     return store.start(wish.name, design, wish.ramp)
+
+
+def _check_numbers(wish: Wish) -> None:
+    """Raise SettingsError if a number cannot be, in the unit in which the person gave it."""
+    metric = METRICS[wish.metric]
+    for name, value in (("smallest difference", wish.smallest), ("margin", wish.margin)):
+        if not 0 < value < metric.scale:
+            raise SettingsError(
+                f"The {name} is {value:g} {metric.unit}.", f"above 0 and below {metric.scale:g} {metric.unit}"
+            )
+    if not 0 < wish.share < 1:
+        raise SettingsError(
+            f"The final share of the candidates is {wish.share:g} of the users.",
+            "above 0 and below 1: the control needs users, too",
+        )

@@ -42,5 +42,13 @@ def _remaining(comparison: Comparison, days: float) -> str:
         return (
             "It takes longer than expected, so the difference is probably smaller than the smallest one worth having."
         )
-    more = math.ceil(missing / comparison.blocks * days)
-    return f"About {more} more {'day' if more == 1 else 'days'} to know."
+    return f"About {_duration(missing / comparison.blocks * days)} to know."
+
+
+def _duration(days: float) -> str:
+    """Return a time that is still to come, such as `4 more days`, in the largest unit of which it has two or more."""
+    for unit, size in (("day", 1.0), ("hour", 1 / 24), ("minute", 1 / 1440)):
+        more = math.ceil(days / size)
+        if days > size or unit == "minute":
+            return f"{more} more {unit}{'' if more == 1 else 's'}"
+    raise AssertionError("a minute is the smallest unit")

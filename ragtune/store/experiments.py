@@ -175,7 +175,10 @@ class ExperimentStore:
         for experiment in experiments:
             if experiment.name == name:
                 return experiment
-        names = ", ".join(experiment.name for experiment in experiments) or "none yet"
+        if not experiments:
+            fix = "start one with `ragtune experiment start NAME --candidate VERSION`"
+            raise ExperimentError(f"There is no experiment '{name}': none was started yet.", fix=fix)
+        names = ", ".join(experiment.name for experiment in experiments)
         raise ExperimentError(f"There is no experiment '{name}'.", expected=f"one of: {names}")
 
     def list(self) -> "Sequence[Experiment]":

@@ -4,6 +4,7 @@ It is one of the two contracts between the wings: the serving wing writes it, th
 database in WAL mode by default, or PostgreSQL by URL.
 """
 
+import hashlib
 import json
 import uuid
 from collections.abc import Sequence
@@ -73,6 +74,24 @@ class Activity:
     created_at: str
     latency_ms: float
     refused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What somebody says about a response.
+
+    `user` is who says it. `id` is a name that the sender gives it, or "": the same verdict under the same name is
+    stored once, also if another one came in between.
+    """
+
+    response_id: str
+    rating: str
+    correction: str = ""
+    comment: str = ""
+    user: str = ""
+    stars: int = 0
+    tags: Sequence[str] = ()
+    id: str = ""
 
 
 class FeedbackLog:
@@ -145,54 +164,60 @@ class FeedbackLog:
         stars: int = 0,
         tags: Sequence[str] = (),
     ) -> tuple[FeedbackEvent, bool]:
+        """Add a verdict on a recorded response; see `add_verdict`."""
+        verdict = Verdict(
+            response_id=response_id,
+            rating=rating,
+            correction=correction,
+            comment=comment,
+            user=user,
+            stars=stars,
+            tags=tags,
+        )
+        return self.add_verdict(verdict)
+
+    def add_verdict(self, verdict: Verdict) -> tuple[FeedbackEvent, bool]:
         """Add a verdict on a recorded response; return it with its sequence number, and whether it is new.
 
         Nothing is added if it equals the newest verdict of this user on the response, which is returned instead: a
-        client may send a verdict again when it got no reply.
+        client may send a verdict again when it got no reply. The same holds for a verdict that has the `id` and the
+        content of any earlier one of this user.
 
         Raises:
             FeedbackError: the response or the rating is unknown, or a text is too long.
         """
-        if rating not in RATINGS:
-            raise FeedbackError(f"The rating is {rating!r}.", expected=" or ".join(RATINGS))
-        if stars and rating != thumb_of(stars):
-            raise FeedbackError(f"{stars} stars are rated {rating!r}.", expected=f"{thumb_of(stars)!r}")
-        if len(tags) > MOST_TAGS or any(not 0 < len(tag) <= LONGEST_TAG for tag in tags):
-            raise FeedbackError("The tags are too many or too long.", f"{MOST_TAGS} of 1 to {LONGEST_TAG} characters")
-        for name, text in (("correction", correction), ("comment", comment)):
-            if len(text) > LONGEST_TEXT:
-                raise FeedbackError(f"The {name} has {len(text)} characters.", expected=f"at most {LONGEST_TEXT}")
-        if self.response(response_id) is None:
+        _check(verdict)
+        if self.response(verdict.response_id) is None:
             raise FeedbackError(
-                f"There is no response '{response_id}'.",
+                f"There is no response '{verdict.response_id}'.",
                 expected="the `ragtune.response_id` of a response from this gateway",
             )
-        values = {
-            "id": f"fb-{uuid.uuid4().hex}",
-            "created_at": now(),
-            "response_id": response_id,
-            "rating": rating,
-            "correction": correction.strip(),
-            "comment": comment.strip(),
-            "user": user,
-            "stars": stars,
-            "tags": json.dumps(list(tags)),
+        content = {
+            "response_id": verdict.response_id,
+            "rating": verdict.rating,
+            "correction": verdict.correction.strip(),
+            "comment": verdict.comment.strip(),
+            "user": verdict.user,
+            "stars": verdict.stars,
+            "tags": json.dumps(list(verdict.tags)),
         }
+        named = hashlib.sha256(json.dumps([verdict.id, content], sort_keys=True).encode()).hexdigest()[:32]
+        values = {**content, "id": f"fb-{named if verdict.id else uuid.uuid4().hex}", "created_at": now()}
+        by_user = (_feedback.c.response_id == verdict.response_id) & (_feedback.c.user == verdict.user)
         with exclusive_transaction(self._engine) as connection:
-            newest = connection.execute(
-                sa.select(_feedback)
-                .where(_feedback.c.response_id == response_id, _feedback.c.user == user)
-                .order_by(_feedback.c.sequence.desc())
-                .limit(1)
-            ).mappings().first()  # fmt: skip
-            same = ("rating", "correction", "comment", "stars", "tags")
-            if newest and all(newest[name] == values[name] for name in same):
-                sequence = int(newest["sequence"])
+            rows = connection.execute(sa.select(_feedback).where(by_user).order_by(_feedback.c.sequence)).mappings().all()
+            same = [
+                row
+                for row in rows
+                if row["id"] == values["id"]
+                or (row is rows[-1] and all(row[name] == content[name] for name in content))
+            ]
+            if same:
+                sequence = int(same[0]["sequence"])
             else:
                 inserted = connection.execute(_feedback.insert().values(**values))
                 sequence = int(cast(Any, inserted.inserted_primary_key)[0])
-                newest = None
-        return self.events(sequence - 1, limit=1)[0], newest is None
+        return self.events(sequence - 1, limit=1)[0], not same
 
     def events(self, after_sequence: int = 0, limit: int = 0) -> list[FeedbackEvent]:
         """Return the verdicts after a sequence number, oldest first, with the responses' questions and chunks."""
@@ -263,6 +288,21 @@ class FeedbackLog:
     def close(self) -> None:
         """Close all connections. The log opens new ones if it is used again."""
         self._engine.dispose()
+
+
+def _check(verdict: Verdict) -> None:
+    """Raise FeedbackError if the rating is unknown, or a text is too long."""
+    if verdict.rating not in RATINGS:
+        raise FeedbackError(f"The rating is {verdict.rating!r}.", expected=" or ".join(RATINGS))
+    if verdict.stars and verdict.rating != thumb_of(verdict.stars):
+        raise FeedbackError(
+            f"{verdict.stars} stars are rated {verdict.rating!r}.", expected=f"{thumb_of(verdict.stars)!r}"
+        )
+    if len(verdict.tags) > MOST_TAGS or any(not 0 < len(tag) <= LONGEST_TAG for tag in verdict.tags):
+        raise FeedbackError("The tags are too many or too long.", f"{MOST_TAGS} of 1 to {LONGEST_TAG} characters")
+    for name, text in (("correction", verdict.correction), ("comment", verdict.comment)):
+        if len(text) > LONGEST_TEXT:
+            raise FeedbackError(f"The {name} has {len(text)} characters.", expected=f"at most {LONGEST_TEXT}")
 
 
 def thumb_of(stars: int) -> str:

@@ -54,6 +54,19 @@ _counts = sa.Table(
     sa.Column("counts", sa.Text, nullable=False),
     sqlite_autoincrement=True,
 )
+_preferences = sa.Table(
+    "shadow_preferences",
+    _tables,
+    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("created_at", sa.String(40), nullable=False),
+    sa.Column("shadow", sa.String(64), nullable=False, index=True),
+    sa.Column("version", sa.String(200), nullable=False),
+    sa.Column("judge", sa.String(200), nullable=False),
+    sa.Column("response_id", sa.String(64), nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.UniqueConstraint("shadow", "version", "judge", "response_id"),
+    sqlite_autoincrement=True,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +170,10 @@ class ShadowStore:
         for shadow in shadows:
             if shadow.name == name:
                 return shadow
-        names = ", ".join(shadow.name for shadow in shadows) or "none yet"
+        if not shadows:
+            fix = "start one with `ragtune shadow start NAME --version VERSION`"
+            raise ExperimentError(f"There is no shadow deployment '{name}': none was started yet.", fix=fix)
+        names = ", ".join(shadow.name for shadow in shadows)
         raise ExperimentError(f"There is no shadow deployment '{name}'.", expected=f"one of: {names}")
 
     def list(self) -> "Sequence[Shadow]":
@@ -202,6 +218,33 @@ class ShadowStore:
             )
             for row in rows
         ]
+
+    def add_preferences(
+        self, shadow: Shadow, version: str, judge: str, contents: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Add what a judge prefers of pairs: {response id: content}; a pair that it judged before keeps its content."""
+        common = {"created_at": now(), "shadow": shadow.id, "version": version, "judge": judge}
+        with exclusive_transaction(self._engine) as connection:
+            query = sa.select(_preferences.c.response_id).where(
+                _preferences.c.shadow == shadow.id, _preferences.c.version == version, _preferences.c.judge == judge
+            )
+            judged = set(connection.execute(query).scalars())
+            rows = [
+                {**common, "response_id": name, "content": json.dumps(dict(content))}
+                for name, content in contents.items()
+                if name not in judged
+            ]
+            if rows:
+                connection.execute(_preferences.insert(), rows)
+
+    def preferences(self, shadow: Shadow, version: str) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return {judge: {response id: what it prefers}} of the pairs of one version, oldest first."""
+        query = sa.select(_preferences).where(_preferences.c.shadow == shadow.id, _preferences.c.version == version)
+        contents: dict[str, dict[str, dict[str, Any]]] = {}
+        with self._engine.connect() as connection:
+            for row in connection.execute(query.order_by(_preferences.c.sequence)).mappings():
+                contents.setdefault(row["judge"], {})[row["response_id"]] = json.loads(row["content"])
+        return contents
 
     def record_counts(self, shadow: Shadow, version: str, queue: str, counts: Mapping[str, int]) -> None:
         """Record what became of the sampled requests of one queue so far; `queue` is an id of its own."""

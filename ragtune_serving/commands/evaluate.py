@@ -30,13 +30,17 @@ def create(
     file: Annotated[list[Path] | None, typer.Option(help="JSON lines with answers; twice to compare two")] = None,
     count: Annotated[int, typer.Option(min=1, help="at most this many items")] = 60,
     guideline: Annotated[Path | None, typer.Option(help="a text file; default: the project's own")] = None,
+    shadow: Annotated[str, typer.Option(help="a shadow deployment: people vote on its pairs of answers")] = "",
+    version: Annotated[str, typer.Option(help="with --shadow: the version; needed if it mirrors to several")] = "",
 ) -> None:
-    """Make a study from answers of models (--model), of files (--file), or, without both, of live traffic."""
+    """Make a study from answers of models (--model), of files (--file), of live traffic, or of mirrored requests."""
     if mode not in MODES:
         raise SettingsError(f"There is no mode '{mode}'.", f"one of {', '.join(MODES)}")
     plan = StudyPlan(
         name=name,
-        mode=mode,
+        mode="pairwise" if shadow else mode,
+        shadow=shadow,
+        version=version,
         models=tuple(model or ()),
         split=split,
         files=tuple(file or ()),

@@ -182,6 +182,8 @@ def list_(json_: Json = False) -> None:
         rows = [{"name": e.name, "started_at": e.started_at, "stopped": e.stopped, **_design(e)} for e in experiments]
         print_json(rows)
         return
+    if not experiments:
+        out.print("No experiment yet. Start one with `ragtune experiment start NAME --candidate VERSION`.")
     for experiment in experiments:
         state = "stopped" if experiment.stopped else "paused" if experiment.paused else "running"
         out.print(f"{experiment.name:<20} {state}  {experiment.started_at}  {_versions(experiment)}")
@@ -227,6 +229,8 @@ def _lines(experiment: Experiment, now: ExperimentStatus) -> list[str]:
             "Do not trust this: the arms do not have the users that they should have "
             f"(p = {now.mismatch_p_value:.2g}). Look for requests that are lost or counted twice in one arm."
         )
+    else:
+        lines.append(f"The arms have the users that they should have (p = {now.mismatch_p_value:.2g}).")
     for candidate in now.candidates:
         lines += [candidate.words[0], f"  p = {candidate.comparison.p_value:.3g}, valid at every look"]
         users = candidate.users
@@ -237,7 +241,7 @@ def _lines(experiment: Experiment, now: ExperimentStatus) -> list[str]:
         )
         if candidate.harm:
             lines.append(f"  worse than allowed: {', '.join(candidate.harm)}")
-        lines += [f"  also: {words}" for words in candidate.words[1:]]
+        lines += [f"  also: {words}" for words in candidate.words[1:]] if any(users.responses) else []
     return lines
 
 

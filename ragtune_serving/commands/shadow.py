@@ -1,14 +1,20 @@
 """`shadow`: mirrors live requests to further versions, and compares the pairs of answers."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from ragtune.errors import SettingsError
+from ragtune.evaluation.judges import RubricJudge
+from ragtune.evaluation.studies.store import StudyStore
+from ragtune.experiments.pair_judging import judge_pairs
 from ragtune.experiments.shadow_report import VersionReport, report, start_shadow
 from ragtune.settings import Settings, load_settings
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.shadows import Shadow, ShadowDesign, ShadowStore
 from ragtune_serving.audit import record_command
+from ragtune_serving.studies import StudyDesk
 from ragtune_serving.terminal import out, print_json
 
 app = typer.Typer(help="Mirror live requests to further versions.", no_args_is_help=True)
@@ -46,13 +52,38 @@ def start(
 @app.command("status")
 def status(name: Name, json_: Json = False) -> None:
     """Say what became of the sampled requests, and what the pairs show."""
-    store = _store(load_settings())
+    settings = load_settings()
+    store = _store(settings)
     shadow = store.get(name)
-    reports = report(shadow, store)
+    reports = report(shadow, store, StudyStore(settings.feedback_url))
     if json_:
         print_json([{"version": one.paired.version, "counts": one.counts, **_plain(one)} for one in reports])
         return
     out.print("\n".join(_lines(shadow, reports)))
+
+
+@app.command("judge")
+def judge(
+    name: Name,
+    count: Annotated[int, typer.Option(min=1, help="at most this many pairs of each version")] = 100,
+) -> None:
+    """Let the language model of evaluation.judge compare pairs that it has not compared yet, with swapped sides."""
+    settings = load_settings()
+    if not settings.evaluation.judge.model:
+        raise SettingsError(
+            "No judge is configured.",
+            "a language model in the setting evaluation.judge.model",
+            f"set it, or let people vote: `ragtune evaluate create STUDY --shadow {name}`",
+        )
+    store = _store(settings)
+    shadow = store.get(name)
+    model = RubricJudge(settings.evaluation.judge, settings.home / "cache" / "answer_judge", settings.seed)
+    desk = StudyDesk(settings)
+    done = judge_pairs(model, shadow, store, desk.chunks(), count)
+    out.print(f"The judge {model.name} compared {done} pairs.")
+    for one in report(shadow, store, desk.store):
+        for sentence in one.words:
+            out.print(f"  {sentence}")
 
 
 @app.command("stop")
@@ -71,6 +102,8 @@ def list_(json_: Json = False) -> None:
     if json_:
         print_json([{"name": s.name, "started_at": s.started_at, "stopped_at": s.stopped_at} for s in shadows])
         return
+    if not shadows:
+        out.print("Nothing was mirrored yet. Start with `ragtune shadow start NAME --version VERSION`.")
     for shadow in shadows:
         state = "stopped" if shadow.stopped_at else "running"
         out.print(f"{shadow.name:<20} {state}  {shadow.started_at}  version {', '.join(shadow.design.versions)}")
@@ -96,7 +129,9 @@ def _plain(one: VersionReport) -> dict[str, object]:
         "agreement": round(paired.agreement, 4),
         "same_refusals": round(paired.same_refusals, 4),
         "same_citations": round(paired.same_citations, 4),
-        "words": list(paired.words),
+        "words": [*paired.words, *one.words],
+        "judges": {name: asdict(summary) for name, summary in one.judges.items()},
+        "votes": [asdict(votes) for votes in one.votes],
     }
 
 
@@ -112,5 +147,5 @@ def _lines(shadow: Shadow, reports: list[VersionReport]) -> list[str]:
                 f"  agreement {paired.agreement:.2f} (token F1), same refusal {paired.same_refusals:.0%}, "
                 f"same citations {paired.same_citations:.0%}"
             )
-            lines += [f"  {words}" for words in paired.words]
+            lines += [f"  {words}" for words in (*paired.words, *one.words)]
     return lines
