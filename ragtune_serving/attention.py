@@ -4,12 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from typing import Any
 
 from ragtune.errors import RagTuneError
 from ragtune.settings import Settings, child_environment
 from ragtune.store.problems import Problem, problems_on_disk
-from ragtune_serving.client import GatewayClient
+from ragtune_serving.address import gateway_runs
+from ragtune_serving.client import GatewayClient, gateway_url
 from ragtune_serving.refused_champion import refused_champion
 
 _SECONDS = 120.0
@@ -30,12 +32,35 @@ def problems(settings: Settings, gateway: dict[str, Any]) -> list[Problem]:
 
 
 def gateway_status(settings: Settings) -> dict[str, Any]:
-    """Return what the gateway's `/status` says, with its URL; if it does not answer, its error."""
+    """Return what the gateway's `/status` says, with its URL and `answers`: whether it said anything.
+
+    If it did not, `error` and `fix` say why and what to do, and nothing is known about engines.
+    """
+    url = gateway_url(settings)
     try:
         client = GatewayClient(settings)
-        return {"url": client.url, **client.status()}
+        with closing(client):
+            return {"url": url, "answers": True, **client.status()}
     except RagTuneError as error:
-        return {"url": "", "live": None, "error": error.found}
+        return {"url": url, "answers": False, "live": None, "error": error.found, "fix": _how_to_reach(settings)}
+
+
+def gateway_away(gateway: dict[str, Any]) -> list[Problem]:
+    """Return the problem that no gateway answers, or nothing; `gateway` is what `gateway_status` returned.
+
+    It is not one of `problems`, because a home may be built and looked at without a gateway.
+    """
+    if gateway["answers"]:
+        return []
+    return [Problem("broken", "no gateway", f"{gateway['error']} (GET {gateway['url']}/status)", gateway["fix"])]
+
+
+def _how_to_reach(settings: Settings) -> str:
+    if settings.gateway_url:
+        return "correct RAGTUNE_GATEWAY_URL and RAGTUNE_API_KEY, or start the gateway there"
+    if gateway_runs(settings):
+        return f"wait if it has just been started; otherwise read {settings.home / 'logs' / 'gateway.log'}"
+    return "run `ragtune serve`, or `ragtune up` for everything"
 
 
 def problems_of_graph(settings: Settings) -> list[Problem]:

@@ -168,7 +168,12 @@ class ChatService:
         if delivery and (rest := delivery.end()):
             yield Delta(envelope.wrap(rest) if envelope else rest)
         completion, fallback = generation.completion(), generation.fallback
-        answer = await self._checked(lambda: plan.answerer.finish(prepared, completion))
+        if (
+            prepared.passages is None and prepared.schema is None
+        ):  # there is nothing to compare with, so it is over at once
+            answer = plan.answerer.finish(prepared, completion)
+        else:
+            answer = await self._checked(lambda: plan.answerer.finish(prepared, completion))
         if not delivery or delivery.suspect:  # nothing was sent yet
             answer, fallback = await self._concluded(exchange, answer, fallback, allowance)
             if answer.text:
@@ -264,7 +269,7 @@ class ChatService:
         place = None
         if request.model == "ragtune":
             place = self.traffic.place(request.user or "", key.name, conversation, self.deployment.engine_of)
-        engine = place.engine if place else await self._in_thread(lambda: self.deployment.engine_for(request.model))
+        engine = place.engine if place else await self._engine_for(request.model)
         # From here on a swap waits for this request. Not in the thread, which would hold it if the client leaves.
         engine.hold()
         try:
@@ -294,6 +299,12 @@ class ChatService:
             started=started,
             placement=place,
         )
+
+    async def _engine_for(self, model: str) -> ServingEngine:
+        # A thread costs more than a look: it takes turns with the event loop.
+        if (known := self.deployment.known_engine_for(model)) is not None:
+            return known
+        return await self._in_thread(lambda: self.deployment.engine_for(model))
 
     async def _stored(self, plan: Plan) -> StoredAnswer | None:
         """Return the answer that the cache has, or None; count what came of it."""

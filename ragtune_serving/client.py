@@ -36,7 +36,7 @@ class GatewayClient:
     """Talks to the gateway at `gateway_url`, or to the gateway of this home if that setting is empty."""
 
     def __init__(self, settings: Settings) -> None:
-        self.url = settings.gateway_url.rstrip("/").removesuffix("/v1") or endpoint_url(settings)
+        self.url = gateway_url(settings)
         key = settings.api_key.get_secret_value() or KeyStore(settings.home / "keys").client_key()
         limits = httpx.Limits(max_connections=_MAX_CONNECTIONS)
         headers = {"Authorization": f"Bearer {key}"}
@@ -104,6 +104,11 @@ class GatewayClient:
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise ResourceError(message, fix="set RAGTUNE_HOME to the home of that gateway, or set RAGTUNE_API_KEY")
         raise EngineError(message)
+
+
+def gateway_url(settings: Settings) -> str:
+    """Return the URL of the gateway that commands talk to, without `/v1`."""
+    return settings.gateway_url.rstrip("/").removesuffix("/v1") or endpoint_url(settings)
 
 
 def _error_message(response: httpx.Response) -> str:

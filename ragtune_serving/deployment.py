@@ -66,6 +66,9 @@ class Engines(Protocol):
     def engine_for(self, model: str) -> ServingEngine:
         """Return the engine for a model name, which may still be starting; raise EngineError if there is none yet."""
 
+    def known_engine_for(self, model: str) -> ServingEngine | None:
+        """Return what `engine_for` would, if that is known without waiting for anything; else None."""
+
     def engine_of(self, version: str) -> ServingEngine | None:
         """Return the engine that serves a version, or None; it may be starting."""
 
@@ -158,6 +161,12 @@ class Deployment:
             if self._comparison is None:
                 self._comparison = self._start(base)
             return self._comparison
+
+    def known_engine_for(self, model: str) -> SupervisedEngine | None:
+        """Return the live engine if it answers this model name; else None. Safe in the event loop: it takes no lock."""
+        live = self.live
+        is_right = live is not None and (model == "ragtune" or live.model.version in ("base", "provider"))
+        return live if is_right else None
 
     def engine_of(self, version: str) -> SupervisedEngine | None:
         """Return the engine that serves a version, or None; it may be starting."""

@@ -179,6 +179,10 @@ class FollowedDeployment:
             self._read()
         return engine
 
+    def known_engine_for(self, model: str) -> ServingEngine | None:  # noqa: ARG002 the interface's
+        """Return None: before each request the file of the other process is looked at."""
+        return None
+
     def engine_of(self, version: str) -> ServingEngine | None:
         """Return the engine that serves a version, or None; it may be starting."""
         engines = [engine for engine in (self.live, self.coming, *self._arms) if engine]

@@ -1,12 +1,16 @@
 """The benchmark of dials and switches scores known texts as a person would."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from benchmarks.questions import offline
 from benchmarks.serving import dials
 from benchmarks.serving.dials import Trial
+from ragtune.answer.answering import NOT_GENERATED, Answerer
+from ragtune.ports import ChatModel
+from ragtune.settings import load_settings
 
 QUESTIONS = [{"id": f"q{n}", "question": "How long?", "answers": ["four hours"], "history": []} for n in range(8)]
 
@@ -122,3 +126,24 @@ def test_a_run_that_was_interrupted_asks_only_what_is_missing(tmp_path, monkeypa
     assert result["model"]["obedience"]["citations=False"]["with"][0] == 0.0
     assert result["delivered"]["obedience"]["citations=False"]["with"][0] == 1.0
     assert len(rows.read_text().splitlines()) == len(texts)
+
+
+def test_requests_that_an_engine_cannot_tell_apart_are_sent_once(tmp_path):
+    class Counting(ChatModel):
+        name = "counting"
+        asked = 0
+
+        def complete(self, messages, *, max_tokens, temperature, seed):
+            self.asked += 1
+            return replace(NOT_GENERATED, text=f"{self.asked}")
+
+    chat = Counting()
+    once = dials.GeneratesOnce(chat)
+    answerer = Answerer(None, load_settings({"home": tmp_path}).answer)
+    neutral, middle, deep = (
+        dials.prepared_for(QUESTIONS[0], trial, answerer)
+        for trial in (Trial(), Trial("depth", 0.5), Trial("depth", 1.0))
+    )
+    assert [once.generate(one, seed).text for one, seed in ((neutral, 0), (middle, 1), (deep, 0))] == ["1", "1", "2"]
+    warm = replace(neutral, temperature=0.5)
+    assert [once.generate(warm, seed).text for seed in (0, 1, 0)] == ["3", "4", "3"]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -23,6 +24,8 @@ from ragtune_assets.dead_runs import alive
 from ragtune_assets.health import problems
 from ragtune_serving.attention import problems_of_gateway, problems_of_graph
 from ragtune_serving.cli import app
+from ragtune_serving.commands.alerts import look
+from ragtune_serving.keys import KeyStore
 from tests.support.releases import released
 
 PLENTY = 1 << 50
@@ -207,6 +210,43 @@ def test_status_shows_a_broken_version_who_builds_and_what_uses_the_disk(setting
     assert [problem["subject"] for problem in report["problems"]] == ["version 1"]
     assert "version 1 (champion) cannot be served: w8a8/model.safetensors" in text
     assert "how to fix: run `ragtune rollback`" in text
+
+
+def test_a_gateway_that_does_not_answer_is_said_and_nothing_is_called_healthy(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("RAGTUNE_HOME", str(settings.home))
+    monkeypatch.setenv("RAGTUNE_GATEWAY__PORT", "9")  # discard: nothing listens there
+    monkeypatch.chdir(tmp_path)
+    assert "There is no key at" in run_cli("status").stdout, "no gateway has ever served this home"
+    KeyStore(settings.home / "keys").ensure()
+    text = " ".join(run_cli("status").stdout.split())
+    assert "No answers are given now" in text
+    assert "No gateway answers at http://127.0.0.1:9. (GET http://127.0.0.1:9/status)" in text
+    assert "how to fix: run `ragtune serve`" in text
+    assert "Nothing that is on the disk needs your attention." in text
+    assert "Nothing needs your attention" not in text
+    gateway = json.loads(run_cli("status", "--json").stdout)["gateway"]
+    assert (gateway["answers"], gateway["url"]) == (False, "http://127.0.0.1:9")
+    assert "No answers are given now" in " ".join(run_cli("doctor").stdout.split())
+    told = run_cli("alerts", "--once").stdout
+    assert "No gateway answers at http://127.0.0.1:9" in told
+    monkeypatch.setenv("RAGTUNE_GATEWAY_URL", "http://127.0.0.1:9/v1")
+    assert "correct RAGTUNE_GATEWAY_URL" in run_cli("status").stdout
+
+
+def test_alerts_give_a_gateway_time_to_start_again(settings):
+    KeyStore(settings.home / "keys").ensure()
+    settings = load_settings({"home": settings.home, "gateway_url": "http://127.0.0.1:9"})
+    ending = threading.Event()
+    stopped = threading.Timer(0.5, ending.set)
+    stopped.start()
+    started = time.monotonic()
+    assert [problem.subject for problem in look(settings, 60.0, ending)] == ["no gateway"]
+    assert 0.4 < time.monotonic() - started < 50, "it asks again until the end of its patience or of the program"
+    stopped.join()
+
+
+def run_cli(*arguments):
+    return CliRunner().invoke(app, list(arguments))
 
 
 def test_status_goes_on_if_mlflow_and_the_feedback_log_are_away(settings, monkeypatch, tmp_path):

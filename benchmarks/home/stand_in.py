@@ -18,8 +18,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--served-model-name", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds before each word")
     options, _ = parser.parse_known_args(sys.argv[1:])
-    app = application(options.served_model_name, os.environ["VLLM_API_KEY"])
+    app = application(options.served_model_name, os.environ["VLLM_API_KEY"], options.pause)
     uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning")
 
 

@@ -4,7 +4,10 @@ A good answer is the unit of the shown passages that holds an accepted answer of
 to its first clause, or with a lead-in. From it rules make bad answers of six kinds, written for this file alone: the
 evidence model was trained on people's questions and never saw them. Every text goes through the answering path as if
 the language model had written it. Nothing is refused for want of evidence, so that only what is done about the text
-counts. The results are in `checks.json`.
+counts.
+
+Constants are chosen with the sets of `--sets`, and scores are reported on those of `--report`, which hold other
+questions. `checks.json` has both, with what each threshold of relevance would do.
 """
 
 import argparse
@@ -18,11 +21,15 @@ from typing import Any
 
 from benchmarks.questions.measure import HOMES, SETS, is_right, read_lines
 from benchmarks.questions.offline import answerer_of, settings_of
+from benchmarks.serving.served_home import facts
 from ragtune.answer.answering import NOT_GENERATED, Answerer, Prepared
 from ragtune.answer.evidence import Evidence
+from ragtune.answer.failures import REPLACED, relevance_of
 from ragtune.backends.catalog import evidence_from
+from ragtune.backends.evidence.model import WEIGHTS
 from ragtune.evaluation.resampling import mean_interval
 from ragtune.records import Message
+from ragtune.store.artifacts import file_sha256
 
 GOOD = "good"
 REASONS = {
@@ -34,6 +41,8 @@ REASONS = {
     "repeated": "repetition",
 }
 """{kind of planted error: the reason that the check of it gives}."""
+PARTS = ("sets", "report")
+RELEVANCES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:[.:]\d+)?(?!\w)")
 _NAME = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]{2,}\b")
 _VERB = re.compile(r"\b(is|are|was|were|can|may|must|has to|will|does)\b")
@@ -53,19 +62,42 @@ def main() -> None:
     """Plant, check, score, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="*", default=["manual.dev", "faq.dev", "releases.dev"])
+    parser.add_argument("--report", nargs="*", default=["manual.locked", "faq.locked", "releases.locked"])
     parser.add_argument("--homes", type=Path, default=HOMES, help="folder with a home per set; indexes are built there")
     parser.add_argument("--show", action="store_true", help="print what was judged wrongly")
     parser.add_argument("--out", type=Path, default=SETS / "checks.json")
     options = parser.parse_args()
-    rows = [row for name in options.sets for row in judged(name, options.homes)]
+    rows = {part: [row for name in options.__dict__[part] for row in judged(name, options.homes)] for part in PARTS}
     if options.show:
-        for row in rows:
+        for row in rows["sets"]:
             if row["flagged"] == (row["kind"] == GOOD):
                 print(json.dumps(row, ensure_ascii=False))
-    command = f"python -m benchmarks.questions.checks --sets {' '.join(options.sets)}"
-    results = {"command": command, "texts": len(rows), **scores(rows)}
+    results = {
+        **facts("benchmarks.questions.checks"),
+        "seed": _SEED,
+        "questions and evidence model": hashes([*options.sets, *options.report]),
+        "development": {"sets": options.sets, "texts": len(rows["sets"]), **scores(rows["sets"])},
+        "reported": {"sets": options.report, "texts": len(rows["report"]), **scores(rows["report"])},
+        "relevance on development": {str(least): at_relevance(rows["sets"], least) for least in RELEVANCES},
+    }
     options.out.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
+
+
+def hashes(names: Sequence[str]) -> dict[str, str]:
+    """Return the hashes of question sets, and of the evidence model that judges."""
+    files = [*(SETS / f"{name}.jsonl" for name in names), WEIGHTS / "adapter_model.safetensors"]
+    return {file.name: file_sha256(file) for file in files}
+
+
+def at_relevance(rows: Sequence[dict[str, Any]], least: float) -> dict[str, float]:
+    """Return the shares of good and of off-topic texts that would be flagged with this threshold of relevance."""
+    shares = {}
+    for kind in (GOOD, "off topic"):
+        of_kind = [row for row in rows if row["kind"] == kind]
+        shares[kind] = sum(row["flagged without relevance"] or row["relevance"] < least for row in of_kind)
+        shares[kind] = round(shares[kind] / len(of_kind), 4) if of_kind else 0.0
+    return shares
 
 
 def judged(name: str, homes: Path) -> Iterator[dict[str, Any]]:
@@ -92,6 +124,8 @@ def judge(answerer: Answerer, prepared: Prepared, planted: Planted) -> dict[str,
     completion = replace(NOT_GENERATED, text=planted.text)
     first = answerer.finish(prepared, completion)
     answer = answerer.conclude(prepared, completion)
+    reasons = {failure.reason for failure in first.failures}
+    by_others = not first.own_words or bool(reasons & REPLACED - {"relevance"})
     corrected = planted.kind == "wrong citation" and planted.cited not in [c.number for c in answer.citations]
     return {
         "kind": planted.kind,
@@ -99,7 +133,9 @@ def judge(answerer: Answerer, prepared: Prepared, planted: Planted) -> dict[str,
         "text": planted.text,
         "by the decision": not first.own_words,
         "flagged": not answer.own_words or corrected,
-        "reasons": [failure.reason for failure in first.failures],
+        "flagged without relevance": by_others or corrected,
+        "relevance": relevance_of(planted.text, prepared.question, prepared.evidence),
+        "reasons": sorted(reasons),
     }
 
 

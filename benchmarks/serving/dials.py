@@ -11,10 +11,11 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,16 @@ from scipy.stats import spearmanr
 
 from benchmarks.questions.measure import SETS, interval, is_right, read_lines
 from benchmarks.questions.offline import Question, answerer_of, settings_of
+from benchmarks.serving.served_home import facts as facts_of_run
 from ragtune.answer.answering import NOT_GENERATED, Answerer, Prepared, generate
 from ragtune.answer.citations import cited_numbers, cited_sentences, without_citations
 from ragtune.answer.controls import NEUTRAL, with_controls
 from ragtune.answer.styles import has_example, has_steps
 from ragtune.backends.catalog import engine_from, evidence_from
 from ragtune.backends.chat import OpenAIChat
+from ragtune.errors import RagTuneError
 from ragtune.ports import ChatModel
-from ragtune.records import Message
+from ragtune.records import Completion, Message
 from ragtune.text.sentences import split_sentences
 from ragtune.text.words import content_words
 
@@ -81,7 +84,12 @@ def main() -> None:
                 itertools.product(chosen, trials),
             )
         )
-    result = {"questions": len(chosen), "levels": options.levels, **scores(chosen, rows, options.levels)}
+    result = {
+        **facts_of_run("benchmarks.serving.dials"),
+        "questions": len(chosen),
+        "levels": options.levels,
+        **scores(chosen, rows, options.levels),
+    }
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
@@ -138,7 +146,8 @@ def _ask(
         return
     options.rows.parent.mkdir(parents=True, exist_ok=True)
     with _chat(options) as chat, ThreadPoolExecutor(options.concurrency) as pool, options.rows.open("a") as stream:
-        texts = pool.map(lambda pair: generated(*pair, answerers[_set(pair[0])], chat), missing)
+        once = GeneratesOnce(chat)
+        texts = pool.map(lambda pair: generated(*pair, answerers[_set(pair[0])], once), missing)
         for text in texts:
             stream.write(json.dumps(text, ensure_ascii=False) + "\n")
             stream.flush()
@@ -170,9 +179,34 @@ def prepared_for(question: Question, trial: Trial, answerer: Answerer) -> Prepar
     return answerer.prepare(question["question"], history, controls)
 
 
-def generated(question: Question, trial: Trial, answerer: Answerer, chat: ChatModel) -> Row:
+class GeneratesOnce:
+    """Asks an engine once for requests that it cannot tell apart: a dial in the middle is no dial.
+
+    A greedy answer has no seed. Safe for several threads.
+    """
+
+    def __init__(self, chat: ChatModel) -> None:
+        self._chat = chat
+        self._lock = Lock()
+        self._texts: dict[tuple[Any, ...], Future[Completion]] = {}
+
+    def generate(self, prepared: Prepared, seed: int) -> Completion:
+        """Return the text for a prepared question."""
+        key = (prepared.messages, prepared.max_tokens, prepared.temperature, seed if prepared.temperature else 0)
+        with self._lock:
+            is_new = key not in self._texts
+            text = self._texts.setdefault(key, Future())
+        if is_new:
+            try:
+                text.set_result(generate(self._chat, prepared, seed))
+            except RagTuneError as error:
+                text.set_exception(error)
+        return text.result()
+
+
+def generated(question: Question, trial: Trial, answerer: Answerer, once: GeneratesOnce) -> Row:
     """Return the model's text for one question, asked in one way."""
-    completion = generate(chat, prepared_for(question, trial, answerer), seed=trial.sample)
+    completion = once.generate(prepared_for(question, trial, answerer), trial.sample)
     return {
         "id": question["id"],
         "trial": trial.name,

