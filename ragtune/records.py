@@ -560,7 +560,7 @@ class FeedbackEvent:
 
     `stars` is 1 to 5, or 0 if the person gave a thumb: 4 and 5 are thumbs up, 1 and 2 down, 3 is neutral. `answer` is
     the text that was rated. `unlike_prompt` says why the model cannot be asked the same again, such as "quotation" or
-    "earlier turns or instructions"; "" if the model wrote the text itself, for the question alone and in the neutral style.
+    "dials or switches"; "" if the model wrote the text itself, for the question alone and in the neutral style.
     """
 
     id: str

@@ -8,6 +8,7 @@ corrections that no reviewer accepted, thumbs of keys that nobody trusts, and mo
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ragtune.answer.answering import Answerer, Prepared
 from ragtune.answer.controls import NEUTRAL
@@ -23,9 +24,10 @@ from ragtune.settings import AnswerSettings, FeedbackSettings
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune.text.words import content_words
 
+Method = Literal["kto", "dpo"]
 RAREST = 0.1
-"""Share of `preference.min_examples` that each kind of thumb must have. KTO was shown to learn from one thumb up for ten
-thumbs down and the reverse (section 4.3 of https://arxiv.org/abs/2402.01306)."""
+"""Share of `preference.min_examples` that each kind of answer must have. KTO was shown to learn with 90% of the wanted
+answers left out (https://arxiv.org/abs/2402.01306)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,26 +150,29 @@ def count_examples(examples: Sequence[PreferenceExample]) -> Numbers:
     return Numbers(up=chosen - pairs, down=rejected - pairs, corrections=pairs)
 
 
-def choose_method(numbers: Numbers, settings: PreferenceSettings) -> tuple[str, str]:
-    """Return "kto" or "dpo" and "", or "" and why nothing is trained, with what was found and what is needed."""
+def choose_method(numbers: Numbers, settings: PreferenceSettings) -> tuple[Method | None, str]:
+    """Return "kto" or "dpo" and "", or None and why nothing is trained, with what was found and what is needed."""
     if not settings.enabled:
-        return "", "Preference training is off (preference.enabled)."
+        return None, "Preference training is off (preference.enabled)."
     least, rarest = settings.min_examples, max(1, round(RAREST * settings.min_examples))
     up, down = numbers.up + numbers.corrections, numbers.down + numbers.corrections
-    possible = {
+    possible: dict[Method, bool] = {
         "dpo": numbers.corrections >= least,
         "kto": numbers.rated >= least and min(up, down) >= rarest,
     }
-    order = ("dpo", "kto") if numbers.corrections >= numbers.up + numbers.down else ("kto", "dpo")
-    wanted = order if settings.method == "auto" else (settings.method,)
+    wanted: tuple[Method, ...] = ("kto", "dpo")
+    if settings.method != "auto":
+        wanted = (settings.method,)
+    elif numbers.corrections >= numbers.up + numbers.down:
+        wanted = ("dpo", "kto")
     for method in wanted:
         if possible[method]:
             return method, ""
-    needs = {
+    needs: dict[Method, str] = {
         "kto": f"{least} rated answers, {rarest} or more of each kind (a correction rates two)",
         "dpo": f"{least} accepted corrections",
     }
-    return "", (
+    return None, (
         f"Preference training is skipped: {numbers.up} thumbs up, {numbers.down} thumbs down and "
         f"{numbers.corrections} accepted corrections can train. "
         f"Needed: {' or '.join(needs[method] for method in wanted)} (preference.min_examples)."
@@ -260,9 +265,7 @@ def _agreed(usable: Sequence[tuple[FeedbackEvent, PreferenceExample]]) -> tuple[
         names = tuple(name for example in winners for name in example.feedback_ids)
         first = winners[0]
         agreed.append(
-            PreferenceExample(
-                messages=first.messages, chosen=first.chosen, rejected=first.rejected, feedback_ids=names
-            )
+            PreferenceExample(messages=first.messages, chosen=first.chosen, rejected=first.rejected, feedback_ids=names)
         )
     return agreed, disputed
 

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ragtune.errors import SettingsError
 from ragtune.model.base.capacity import arithmetic
+from ragtune.model.examples.preferences import Method
 from ragtune.model.training.checkpoints import KEPT
 from ragtune.model_settings import PreferenceSettings, TrainingSettings
 
@@ -18,7 +19,7 @@ ALL_LINEAR = "all-linear"
 class PreferencePlan:
     """What a preference training does by its data: KTO or DPO, its steps, and the weight of unwanted answers in KTO."""
 
-    method: Literal["kto", "dpo"]
+    method: Method
     batch_size: int
     steps: int
     undesirable_weight: float

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -20,7 +20,7 @@ from ragtune.model.base.finite import require_finite
 from ragtune.model.base.folder_checks import check_model_folder
 from ragtune.model.base.folders import atomic_folder
 from ragtune.model.base.loading import load_model, load_tokenizer
-from ragtune.model.examples.preferences import PreferenceExample
+from ragtune.model.examples.preferences import Method, PreferenceExample
 from ragtune.model.examples.tokens import Tokenized, batch_order, split_reply, tokenize
 from ragtune.model.training.adapters import CONFIG, WEIGHTS
 from ragtune.model.training.arguments import PreferencePlan, preference_arguments
@@ -61,7 +61,7 @@ class PreferenceJob:
 class PreferenceData:
     """What a preference training reads; `replay` are conversations of SFT, `validation` those to watch forgetting."""
 
-    method: Literal["kto", "dpo"]
+    method: Method
     examples: Sequence[PreferenceExample]
     replay: Sequence[Example] = ()
     validation: Sequence[Example] = ()
@@ -76,7 +76,7 @@ class PreferenceReport:
     are the verdicts that were trained on.
     """
 
-    method: str
+    method: Method
     chosen: int
     rejected: int
     pairs: int
@@ -137,7 +137,7 @@ def train_preference(
         trainer, callback = _build_trainer(job, plan, (rows, replay, validation), tracker, progress)
         require_disk_for_training(job.checkpoints, job.out, callback.checkpoint_bytes)
         resumed_from = train_from_checkpoint(trainer, callback, job.checkpoints, progress)
-        used = [data.examples[rows[index].example] for index in sorted(set(callback.order))]
+        used = [data.examples[place] for place in sorted({rows[index].example for index in callback.order})]
         report = PreferenceReport(
             method=data.method,
             chosen=sum(bool(example.chosen) for example in used),
@@ -190,8 +190,8 @@ def preference_rows(tokenizer: Any, data: PreferenceData, max_tokens: int) -> tu
         if data.method == "dpo":
             made = [PreferenceRow(prompt, chosen, rejected, place)] if chosen and rejected else []
         else:
-            answers = ((chosen, []), ([], rejected))
-            made = [PreferenceRow(prompt, wanted, unwanted, place) for wanted, unwanted in answers if wanted or unwanted]
+            made = [PreferenceRow(prompt, chosen, [], place)] if chosen else []
+            made += [PreferenceRow(prompt, [], rejected, place)] if rejected else []
         fitting = [row for row in made if row.length <= max_tokens]
         dropped += len(made) - len(fitting)
         rows += fitting
@@ -205,9 +205,7 @@ def preference_rows(tokenizer: Any, data: PreferenceData, max_tokens: int) -> tu
     return rows, dropped
 
 
-def _plan(
-    job: PreferenceJob, method: Literal["kto", "dpo"], rows: Sequence[PreferenceRow], device: str
-) -> PreferencePlan:
+def _plan(job: PreferenceJob, method: Method, rows: Sequence[PreferenceRow], device: str) -> PreferencePlan:
     """Return the steps, and the weight that makes both kinds of answers count the same in KTO (its equation 8)."""
     preference = job.preference
     batch_size = min(preference.batch_size, len(rows))
@@ -236,7 +234,12 @@ def _build_trainer(
     from transformers import PrinterCallback
     from transformers.utils import logging
 
-    from ragtune.model.training.preference_trainers import RATE, ReplayCollator, ReplayingDPOTrainer, ReplayingKTOTrainer
+    from ragtune.model.training.preference_trainers import (
+        RATE,
+        ReplayCollator,
+        ReplayingDPOTrainer,
+        ReplayingKTOTrainer,
+    )
     from ragtune.model.training.trainer import ProgressCallback, StepPlan
 
     logging.set_verbosity_error()

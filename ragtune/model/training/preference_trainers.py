@@ -1,3 +1,4 @@
+# ruff: noqa: TID253, ARG002 (subclasses of torch and TRL classes; imported inside functions only)
 """TRL's trainers for KTO and DPO, with conversations of SFT in every step so that nothing is forgotten.
 
 Import this module only inside functions: it needs torch and TRL.
@@ -85,7 +86,7 @@ class _WithReplay:
             raise_not_finite("the loss", self.plan.steps + 1, trainer.args, RATE)
         return loss
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:  # noqa: ARG002
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Return a schedule in which the learning rate follows the planned steps."""
         trainer: Any = self
         if trainer.lr_scheduler is None:
