@@ -77,6 +77,32 @@ class TrainingSettings(Section):
         return self.batch_size * self.gradient_accumulation_steps
 
 
+class PreferenceSettings(Section):
+    """Preference training by TRL after SFT, from thumbs (KTO) or corrections (DPO).
+
+    Fields have the names of TRL if there is one. It is off, because thumbs say less than corrections, and because what
+    it brought was small in `benchmarks/default_model/preference.json`.
+    """
+
+    enabled: bool = False
+    method: Literal["auto", "kto", "dpo"] = Field(
+        "auto", description="kto: thumbs and corrections; dpo: corrections; auto: dpo if most of the feedback is those"
+    )
+    min_examples: int = Field(50, ge=2, description="thumbs for kto, corrections for dpo; fewer skip the training")
+    thumbs_from: tuple[str, ...] = Field((), description="keys whose thumbs train while feedback.approval is on")
+    # The default of TRL and of both papers, https://arxiv.org/abs/2305.18290 and https://arxiv.org/abs/2402.01306.
+    beta: float = Field(0.1, gt=0, description="how strongly the model is held near the one after SFT")
+    desirable_weight: float = Field(1.0, gt=0, description="weight of thumbs up in kto")
+    undesirable_weight: float = Field(0.0, ge=0, description="weight of thumbs down; 0: both kinds weigh the same")
+    learning_rate: float = Field(1e-5, gt=0, description="peak; ten times TRL's, which is for all weights, not LoRA")
+    batch_size: int = Field(4, ge=2, description="examples per step; kto compares those of one step")
+    max_steps: int = Field(100, ge=1)
+    max_epochs: float = Field(1.0, gt=0)
+    replay_share: float = Field(0.5, ge=0, lt=1, description="share of a step's rows that are conversations of SFT")
+    replay_weight: float = Field(1.0, ge=0, description="weight of their loss")
+    checkpoint_every: int = Field(20, ge=1)
+
+
 class QuantizationSettings(Section):
     """INT4 by GPTQ (`w4a16`) and INT8 (`w8a8`) are made from the merged model, and what `also` names.
 

@@ -532,8 +532,9 @@ class ResponseRecord:
     passage answers the question, or None if passages were not ranked.
 
     `checks` holds, as JSON values, how far the passages support it (`support`), what is wrong with it (`failures`, by
-    reason), why earlier texts were not delivered (`replaced`), and whether it came from the cache (`cached`). It is
-    empty for responses of earlier versions.
+    reason), why earlier texts were not delivered (`replaced`), whether it came from the cache (`cached`), what it is
+    (`delivered`: answer, quotation, both or a refusal), how many turns came before the question (`earlier_turns`), and
+    whether a system message did (`instructed`). It is empty for responses of earlier versions.
     """
 
     id: str
@@ -557,7 +558,9 @@ class ResponseRecord:
 class FeedbackEvent:
     """A person's rating of a response; `correction` is the answer that the person expected.
 
-    `stars` is 1 to 5, or 0 if the person gave a thumb: 4 and 5 are thumbs up, 1 and 2 down, 3 is neutral.
+    `stars` is 1 to 5, or 0 if the person gave a thumb: 4 and 5 are thumbs up, 1 and 2 down, 3 is neutral. `answer` is
+    the text that was rated. `unlike_prompt` says why the model cannot be asked the same again, such as "quotation" or
+    "dials or switches"; "" if the model wrote the text itself, for the question alone and in the neutral style.
     """
 
     id: str
@@ -565,6 +568,8 @@ class FeedbackEvent:
     created_at: str
     response_id: str
     rating: Literal["up", "neutral", "down"]
+    answer: str = ""
+    unlike_prompt: str = ""
     correction: str = ""
     comment: str = ""
     user: str = ""

@@ -20,7 +20,14 @@ from pydantic_settings.exceptions import SettingsError as UnparsedVariable
 from ragtune.consistency import inconsistency
 from ragtune.errors import SettingsError
 from ragtune.gateway_settings import GatewaySettings, LoadSettings
-from ragtune.model_settings import BaseModelSettings, Precision, QuantizationSettings, Section, TrainingSettings
+from ragtune.model_settings import (
+    BaseModelSettings,
+    Precision,
+    PreferenceSettings,
+    QuantizationSettings,
+    Section,
+    TrainingSettings,
+)
 from ragtune.setting_names import nearest, repeated_key, unknown_variable
 
 SOURCE_FORMS = "folder:PATH, package:NAME, jsonl:FILE, pairs:FILE"
@@ -294,6 +301,7 @@ class Settings(BaseSettings):
     dataset: DatasetSettings = DatasetSettings()
     base_model: BaseModelSettings = BaseModelSettings()
     training: TrainingSettings = TrainingSettings()
+    preference: PreferenceSettings = PreferenceSettings()
     quantization: QuantizationSettings = QuantizationSettings()
     engine: EngineSettings = EngineSettings()
     answer: AnswerSettings = AnswerSettings()

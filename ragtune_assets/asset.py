@@ -26,6 +26,7 @@ _SOURCE = SourceCode(
         "ragtune_assets.display",
         "ragtune_assets.experiment_pages",
         "ragtune_assets.pages",
+        "ragtune_assets.preference_pages",
         "ragtune_assets.progress",
         "ragtune_assets.run_logs",
         "ragtune_assets.tracking",

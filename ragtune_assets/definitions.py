@@ -14,6 +14,7 @@ from ragtune_assets import (
     gateway_check,
     knowledge,
     model,
+    preference,
     release,
     report,
     speed,
@@ -26,7 +27,19 @@ from ragtune_assets.feedback import enough_new_feedback, enough_new_reviews
 from ragtune_assets.knowledge import changed_sources
 from ragtune_assets.resources import build_resources
 
-MODULES = (knowledge, dataset, model, compression, evaluation, speed, release, feedback, report, experiments)
+MODULES = (
+    knowledge,
+    dataset,
+    model,
+    preference,
+    compression,
+    evaluation,
+    speed,
+    release,
+    feedback,
+    report,
+    experiments,
+)
 """Every module with assets, in the order in which they build on each other."""
 _INDEX_KINDS = {"lance": "lancedb", "elasticsearch": "elasticsearch"}
 """Name and icon of a back end in Dagster, by its name in the settings."""

@@ -25,6 +25,7 @@ from ragtune.model.examples.example import TrainingExample
 from ragtune.model.examples.mixture import REPLAY
 from ragtune.model.examples.order import interleave
 from ragtune.model.runs.conversations import CONVERSATIONS_FILE, packed
+from ragtune.model.training.preference import read_preference
 from ragtune.model.training.report import REPORT, AdapterReport
 from ragtune.model.training.sft import TrainingJob, train_adapter
 from ragtune.model.training.tracking import MlflowTracker, with_files
@@ -121,11 +122,11 @@ def lora_adapter(
 
 @asset(group_name="model", kinds={"peft", "safetensors"}, owners=OWNERS, tracks=log_merge, pool="gpu")
 def merged_model(
-    base_model: ArtifactRef, lora_adapter: ArtifactRef, store: dg.ResourceParam[ArtifactStore]
+    base_model: ArtifactRef, preference_adapter: ArtifactRef, store: dg.ResourceParam[ArtifactStore]
 ) -> dg.MaterializeResult[ArtifactRef]:
     """The base model with the adapter added into its weights, in bf16."""
     with store.stage("merged_model") as folder:
-        merge_adapter(store.folder(base_model), store.folder(lora_adapter), folder, LoggedProgress())
+        merge_adapter(store.folder(base_model), store.folder(preference_adapter), folder, LoggedProgress())
         ref = store.commit("merged_model", folder)
     return materialized(ref, {"bytes": folder_bytes(store.folder(ref))})
 
@@ -254,10 +255,12 @@ def with_replay(
     return interleave(conversations, others, settings.training.replay_share, limit)
 
 
-def learnt_corrections(adapter: Path, items: Sequence[SplitItem]) -> tuple[str, ...]:
-    """Return the ids of the feedback whose corrections the adapter was trained on."""
+def learnt_feedback(adapter: Path, items: Sequence[SplitItem]) -> tuple[str, ...]:
+    """Return the ids of the feedback whose corrections, or preferences, the adapter was trained on."""
     learnt = set(json.loads((adapter / LEARNT).read_text()))
-    return feedback_ids([item.pair for item in items if item.pair.id in learnt])
+    report = read_preference(adapter)
+    preferences = report.feedback_ids if report else ()
+    return tuple(sorted({*feedback_ids([item.pair for item in items if item.pair.id in learnt]), *preferences}))
 
 
 def train(

@@ -32,7 +32,7 @@ from ragtune_assets import pages
 from ragtune_assets.asset import asset
 from ragtune_assets.contenders import BASE, CANDIDATE, RAW, gate_sets, precision_folders, served_precision
 from ragtune_assets.display import materialized
-from ragtune_assets.model import learnt_corrections
+from ragtune_assets.model import learnt_feedback
 
 PACKAGES = (
     "ragtune",
@@ -70,7 +70,7 @@ class Release:
 def released_model(
     base_model: ArtifactRef,
     qa_splits: ArtifactRef,
-    lora_adapter: ArtifactRef,
+    preference_adapter: ArtifactRef,
     merged_model: ArtifactRef,
     quantized_model: ArtifactRef,
     eval_answers: ArtifactRef,
@@ -84,7 +84,7 @@ def released_model(
     decision, look = gate(store.read_records(eval_answers, AnswerSet), settings, warehouse.gate_looks())
     scores = store.read_records(eval_scores, Score)
     items = store.read_records(qa_splits, SplitItem)
-    manifest = describe(settings, store, base_model, lora_adapter, qa_splits, items, scores, decision)
+    manifest = describe(settings, store, base_model, preference_adapter, qa_splits, items, scores, decision)
     folders = released_folders(precision_folders(store, merged_model, quantized_model), manifest.served_precision)
     folder = assemble(settings.home / "models", folders, manifest)
     number = registry.register(folder)
@@ -156,7 +156,7 @@ def describe(
         base_sha256=base.sha256,
         adapter_sha256=adapter.sha256,
         dataset_sha256=splits.sha256,
-        feedback_ids=learnt_corrections(store.folder(adapter), items),
+        feedback_ids=learnt_feedback(store.folder(adapter), items),
         prompt_sha256=prompt_sha256(),
         seed=settings.seed,
         code_version=version("ragtune"),

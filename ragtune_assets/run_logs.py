@@ -15,6 +15,7 @@ from ragtune.model.runs.log import SCORED
 from ragtune.model.runs.record import DATA
 from ragtune.model.runs.scored import ANSWERS, MODEL, PRECISION, VERSION, score_metrics
 from ragtune.model.training.adapters import earlier_adapter
+from ragtune.model.training.preference import read_preference
 from ragtune.records import AnswerSet, BenchmarkRow, RetrievalRow, Score, ScoredAnswer
 from ragtune.store.artifacts import file_sha256
 from ragtune.store.mlflow_files import ASSET, PARENT, TRAINING
@@ -39,6 +40,14 @@ def log_training(computed: Computed) -> None:
     """Log the hash of the adapter that the training continued from; training itself logs its curves and its adapter."""
     if earlier := earlier_adapter(computed.tracking.settings.training):
         computed.tracking.child.log_params({f"{DATA}start_from": file_sha256(earlier)})
+
+
+def log_preference(computed: Computed) -> None:
+    """Log how many answers of each kind were learnt; training itself logs its curves and its adapter."""
+    report = read_preference(computed.store.folder(computed.result))
+    if report is not None:
+        counts = {name: float(getattr(report, name)) for name in ("chosen", "rejected", "pairs", "replayed")}
+        computed.tracking.child.log_metrics(counts, report.steps)
 
 
 def log_merge(computed: Computed) -> None:

@@ -171,6 +171,8 @@ def tracked(body: Callable[..., Any], log: Callable[[Computed], None], starts: b
         name, code_version = step.asset_key.to_user_string(), step.assets_def.code_versions_by_key[step.asset_key]
         with tracking.run(name, code_version or "", inputs, starts):
             result = body(*context, **inputs)
+            if not tracking.child.run_id:  # the asset had nothing to do, and started no run
+                return result
             tracking.child.set_tags({RESULT: result.value.sha256})
             log(Computed(tracking, inputs, result.value))
         link = dg.MetadataValue.url(f"{tracking.settings.mlflow_pages}/#/runs/{tracking.child.run_id}")

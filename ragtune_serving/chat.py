@@ -454,6 +454,9 @@ class ChatService:
                 "failures": {failure.reason: failure.detail for failure in field.failures},
                 "replaced": field.replaced,
                 "cached": field.cached,
+                "delivered": field.delivered,
+                "earlier_turns": len(plan.conversation.history),
+                "instructed": bool(plan.conversation.instructions),
             },
         )
         if plan.placement:

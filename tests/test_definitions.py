@@ -24,6 +24,7 @@ GROUPS = {
         "replay_questions",
         "base_model",
         "lora_adapter",
+        "preference_adapter",
         "merged_model",
         "quantized_model",
         "compression_errors",
@@ -40,7 +41,14 @@ GROUPS = {
         "gateway_loads",
     },
     "release": {"released_model", "candidate_report"},
-    "feedback": {"feedback_events", "review_decisions", "answer_ratings", "feedback_trends", "unanswered_questions"},
+    "feedback": {
+        "feedback_events",
+        "review_decisions",
+        "preference_examples",
+        "answer_ratings",
+        "feedback_trends",
+        "unanswered_questions",
+    },
     "experiments": {"experiment_results", "experiment_decisions"},
 }
 
@@ -86,7 +94,7 @@ def test_work_on_a_gpu_and_on_duckdb_is_in_its_pool(tmp_path):
     assets = build_definitions(load_settings({"home": tmp_path})).resolve_asset_graph().assets_defs
     pools = {key.to_user_string(): asset.op.pool for asset in assets if asset.is_executable for key in asset.keys}
     gpu = {"lora_adapter", "merged_model", "quantized_model", "compression_errors", "eval_answers", "benchmark_runs"}
-    gpu |= {"speed_comparison"}
+    gpu |= {"preference_adapter", "speed_comparison"}
     assert {name for name, pool in pools.items() if pool == "gpu"} == gpu
     duckdb = {"retrieval_scores", "eval_scores", "benchmark_tables", "released_model", "answer_ratings"}
     duckdb |= {"experiment_results", "experiment_decisions", "feedback_trends", "gateway_loads"}
@@ -97,13 +105,16 @@ def test_work_on_a_gpu_and_on_duckdb_is_in_its_pool(tmp_path):
     ("changes", "touched"),
     [
         ({"sources": ["folder:docs"]}, {"raw_documents", "existing_pairs"}),
-        ({"training": {"minutes": 9}}, {"lora_adapter", "replay_questions"}),
+        ({"training": {"minutes": 9}}, {"lora_adapter", "preference_adapter", "replay_questions"}),
+        ({"preference": {"enabled": True}}, {"preference_adapter", "preference_examples"}),
         ({"benchmark": {"requests": 3}}, {"benchmark_runs", "speed_comparison"}),
         ({"gateway": {"port": 1}}, set()),
         (
             {"answer": {"passages": 5}},
             {
                 "lora_adapter",
+                "preference_adapter",
+                "preference_examples",
                 "quantized_model",
                 "compression_errors",
                 "out_of_domain_questions",

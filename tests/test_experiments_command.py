@@ -24,11 +24,12 @@ def home(tmp_path_factory: pytest.TempPathFactory, give_mlflow) -> TrackedHome:
     folder = tmp_path_factory.mktemp("home")
     give_mlflow(folder)
     first = TrackedHome(folder, training={**TRAINING, "minutes": 0.05, "max_steps": 60, "max_epochs": 100})
-    for name in ("lora_adapter", "merged_model", "quantized_model"):
+    for name in ("lora_adapter", "preference_adapter", "merged_model", "quantized_model"):
         first.run(name)
     evaluate(first, "quantized_model", 0.45)
     second = TrackedHome(folder, training={**TRAINING, "learning_rate": 0.02})
     second.run("lora_adapter")
+    second.run("preference_adapter")
     second.run("merged_model")
     evaluate(second, "merged_model", 0.7)
     return second

@@ -25,6 +25,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, give_mlflow) -> tuple[Trac
     give_mlflow(folder)
     home = TrackedHome(folder, index={"api_key": "hunter2"}, feedback={"url": "postgresql+psycopg://ada:s3cret@db/x"})
     dagster_run = home.run("lora_adapter")
+    home.run("preference_adapter")
     home.run("merged_model")
     return home, dagster_run
 
@@ -143,7 +144,8 @@ def test_a_failed_asset_is_a_failed_run_below_a_failed_parent(tmp_path: Path, gi
     give_mlflow(tmp_path)
     home = TrackedHome(tmp_path)
     home.run("lora_adapter")
-    (home.store.folder(home.ref("lora_adapter")) / "adapter_model.safetensors").unlink()
+    home.run("preference_adapter")
+    (home.store.folder(home.ref("preference_adapter")) / "adapter_model.safetensors").unlink()
     with pytest.raises(RagTuneError, match=r"holds no adapter_model\.safetensors"):
         home.run("merged_model")
     failed = home.newest("merged_model")

@@ -22,15 +22,21 @@ from ragtune.model.base.pretrained import resolve_base_model
 from ragtune.model.compression.quantization import quantize_w4a16, quantize_w8a8
 from ragtune.model.examples.example import TrainingExample
 from ragtune.model.runs.comparison import Difference, code_of, differences
-from ragtune.model.runs.conversations import CONVERSATIONS_FILE, unpacked
-from ragtune.model.runs.log import SCORED, TRAINED, LoggedRun, RunLog
+from ragtune.model.runs.conversations import (
+    CONVERSATIONS_FILE,
+    PREFERENCES_FILE,
+    unpacked,
+    unpacked_preferences,
+)
+from ragtune.model.runs.log import PREFERRED, SCORED, TRAINED, LoggedRun, RunLog
 from ragtune.model.runs.record import CODE, DATA, REPEATS, RESULT, SAME, SETTINGS_FILE, run_record
 from ragtune.model.runs.scored import ANSWERS, MODEL, PRECISION, VERSION, read_answers, score_metrics
 from ragtune.model.training.adapters import WEIGHTS, earlier_adapter
+from ragtune.model.training.preference import PreferenceData, PreferenceJob, read_preference, train_preference
 from ragtune.model.training.report import read_report
 from ragtune.model.training.sft import TrainingJob, train_adapter
 from ragtune.model.training.tracking import MlflowTracker
-from ragtune.model_settings import BaseModelSettings, QuantizationSettings, TrainingSettings
+from ragtune.model_settings import BaseModelSettings, PreferenceSettings, QuantizationSettings, TrainingSettings
 from ragtune.ports import Progress, silent
 from ragtune.records import ArtifactRef, Split
 from ragtune.settings import EvaluationSettings, Settings
@@ -163,7 +169,7 @@ class _Again:
         if (self.store.folder_of(kept) / MANIFEST).is_file():
             yield self.store.folder(kept)
             return
-        training = self.log.run(self.run.training_run)
+        training = self.merged_run()
         with self.scratch() as folder:
             with self.log.path(training, ADAPTER) as adapter:
                 merge_adapter(_Again(training, self.log, self.progress).base(), adapter, folder / "m", self.progress)
@@ -174,6 +180,15 @@ class _Again:
                     f"repeat the merge first: `ragtune experiments show {training.short_id}` lists its runs",
                 )
             yield folder / "m"
+
+    def merged_run(self) -> LoggedRun:
+        """Return the run whose adapter was merged: that of the preference training if there was one, else of SFT."""
+        merging = self.run
+        if expected := merging.params.get(f"{DATA}merged_model", ""):
+            merging = next(iter(self.log.runs("merged_model", f"tags.`{RESULT}` = '{expected}'")), merging)
+        adapter = merging.params.get(f"{DATA}{PREFERRED}", "")
+        preferred = self.log.runs(PREFERRED, f"tags.`{RESULT}` = '{adapter}'") if adapter else []
+        return preferred[0] if preferred else self.log.run(self.run.training_run)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -225,10 +240,34 @@ def _check_start(again: _Again, settings: TrainingSettings) -> None:
         )
 
 
+def _prefer(again: _Again) -> _Result:
+    """Train preferences again, on the same device and with the same threads."""
+    examples = unpacked_preferences(again.log.file(again.run, PREFERENCES_FILE))
+    replay, validation = again.conversations()
+    sft = again.log.run(again.run.training_run)
+    with again.log.path(again.run, ADAPTER) as adapter, again.log.path(sft, ADAPTER) as start, again.scratch() as work:
+        report = read_preference(adapter)
+        if report is None:
+            raise ExperimentError(f"The adapter of run {again.run.short_id} has no report.", "a finished training")
+        job = PreferenceJob(
+            base=again.base(),
+            adapter=start,
+            training=again.section("training", TrainingSettings),
+            preference=again.section("preference", PreferenceSettings),
+            seed=again.seed,
+            out=work / "out",
+            checkpoints=work / "checkpoints",
+        )
+        data = PreferenceData(method=report.method, examples=examples, replay=replay, validation=validation)
+        train_preference(job, data, again.tracker, Machine(report.device, report.threads), again.progress)
+        weights = adapter / WEIGHTS, work / "out" / WEIGHTS
+        before, after = (file_sha256(path) for path in weights)
+        return _Result("the weights of the adapter", before, after, _largest_difference(*weights))
+
+
 def _merge(again: _Again) -> _Result:
     def work() -> _Result:
-        training = again.log.run(again.run.training_run)
-        with again.log.path(training, ADAPTER) as adapter, again.scratch() as scratch:
+        with again.log.path(again.merged_run(), ADAPTER) as adapter, again.scratch() as scratch:
             merge_adapter(again.base(), adapter, scratch / "out", again.progress)
             after = files_sha256(folder_files(scratch / "out"))
         return _Result("the merged weights", again.run.tags[RESULT], after)
@@ -281,6 +320,7 @@ def _in_words(scores: Mapping[str, float]) -> str:
 
 _REPEATED: dict[str, Callable[[_Again], _Result]] = {
     TRAINED: _train,
+    PREFERRED: _prefer,
     "merged_model": _merge,
     "quantized_model": _quantise,
     SCORED: _score,

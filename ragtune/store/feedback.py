@@ -232,7 +232,7 @@ class FeedbackLog:
         return next(iter(self._events(_feedback.c.id == feedback_id)), None)
 
     def _events(self, condition: sa.ColumnElement[bool], limit: int = 0) -> list[FeedbackEvent]:
-        columns = ("question", "chunk_ids", "cited_chunk_ids", "model_version")
+        columns = ("question", "answer", "chunk_ids", "cited_chunk_ids", "model_version", "dials", "checks")
         query = (
             sa.select(_feedback, *(_responses.c[name] for name in columns))
             .join(_responses, _responses.c.id == _feedback.c.response_id)
@@ -241,7 +241,7 @@ class FeedbackLog:
         )
         with self._engine.connect() as connection:
             rows = connection.execute(query.limit(limit) if limit else query).mappings().all()
-        return [FeedbackEvent(**_with_tuples(row)) for row in rows]
+        return [_event(_with_tuples(row)) for row in rows]
 
     def newest_correction(self) -> int:
         """Return the sequence number of the newest verdict with a correction, or 0 if there is none."""
@@ -311,6 +311,23 @@ def thumb_of(stars: int) -> str:
         raise FeedbackError(f"The rating has {stars} stars.", expected=f"1 to {MOST_STARS}")
     middle = (MOST_STARS + 1) / 2
     return "neutral" if stars == middle else "up" if stars > middle else "down"
+
+
+def _event(values: dict[str, Any]) -> FeedbackEvent:
+    """Return a verdict from its columns and those of its response."""
+    dials, checks = values.pop("dials"), values.pop("checks")
+    return FeedbackEvent(**values, unlike_prompt=_unlike_prompt(dials, checks))
+
+
+def _unlike_prompt(dials: dict[str, float], checks: dict[str, Any]) -> str:
+    """Return why the model would not write a response again if it were asked the question alone, or ""."""
+    if "delivered" not in checks:
+        return "recorded by an earlier version"
+    if checks["earlier_turns"] or checks["instructed"]:
+        return "earlier turns or instructions"
+    if dials:
+        return "dials or switches"
+    return "" if checks["delivered"] in ("answer", "refusal") else "quotation"
 
 
 def _with_tuples(row: sa.RowMapping) -> dict[str, Any]:

@@ -28,6 +28,7 @@ ASSETS = (
     "qa_splits",
     "base_model",
     "lora_adapter",
+    "preference_adapter",
     "merged_model",
     "quantized_model",
     "eval_scores",

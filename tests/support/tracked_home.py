@@ -61,7 +61,12 @@ class TrackedHome:
         splits = ("train", "train", "train", "validation", "test", "gate")
         pairs = ExtractiveWriter(4).write(chunks)[:36]
         items = [SplitItem(pair, splits[place % 6], pair.document_id) for place, pair in enumerate(pairs)]
-        for name, records in (("chunks", chunks), ("qa_splits", items), ("replay_questions", [])):
+        for name, records in (
+            ("chunks", chunks),
+            ("qa_splits", items),
+            ("replay_questions", []),
+            ("preference_examples", []),
+        ):
             self.store.set_current(self.store.write_records(name, records))
         with self.store.stage("base_model") as scratch:
             make_tiny_llama(scratch)

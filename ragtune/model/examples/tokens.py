@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragtune.errors import DatasetError
-from ragtune.model.base.conversations import Conversation, Example, render_chat
+from ragtune.model.base.conversations import Example, render_chat
+from ragtune.records import Message
 
 _IGNORED = -100
 """The label of tokens that are read but not learned, as PyTorch's cross entropy defines it."""
@@ -52,7 +53,9 @@ def tokenize(tokenizer: Any, examples: Sequence[Example], max_tokens: int) -> tu
     rows: list[Tokenized] = []
     dropped = 0
     for place, example in enumerate(examples):
-        first, *siblings = (_split(tokenizer, conversation) for conversation in (example, *example.siblings))
+        first, *siblings = (
+            split_reply(tokenizer, conversation.messages) for conversation in (example, *example.siblings)
+        )
         prompt, reply = first
         if len(prompt) + len(reply) > max_tokens:
             dropped += 1 + len(siblings)
@@ -63,11 +66,14 @@ def tokenize(tokenizer: Any, examples: Sequence[Example], max_tokens: int) -> tu
     return rows, dropped
 
 
-def _split(tokenizer: Any, conversation: Conversation) -> tuple[list[int], list[int]]:
-    """Return the tokens of the prompt, and those of the reply with its end token."""
-    prompt_text = render_chat(tokenizer, conversation.messages[:-1], open_reply=True)
-    text = render_chat(tokenizer, conversation.messages)
-    if conversation.messages[-1].role != "assistant" or not text.startswith(prompt_text):
+def split_reply(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+    """Return the tokens of a conversation's prompt, and those of its reply with the end token.
+
+    Raises DatasetError if the last message is not the assistant's.
+    """
+    prompt_text = render_chat(tokenizer, messages[:-1], open_reply=True)
+    text = render_chat(tokenizer, messages)
+    if messages[-1].role != "assistant" or not text.startswith(prompt_text):
         raise DatasetError(
             f"The conversation cannot be split before its last message: {text[:120]!r}",
             expected="a conversation that ends with an assistant's message",

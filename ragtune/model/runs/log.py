@@ -14,8 +14,8 @@ from ragtune.model.runs.scored import PRECISION
 from ragtune.settings import Settings
 from ragtune.store.mlflow_files import ASSET, PARENT, SCHEME, TRAINING, search_runs
 
-TRAINED, SCORED = "lora_adapter", "scored_model"
-"""Kinds of runs: one that trained an adapter, and one that holds the scores of one model."""
+TRAINED, PREFERRED, SCORED = "lora_adapter", "preference_adapter", "scored_model"
+"""Kinds of runs: those that trained an adapter by SFT and by preferences, and one with the scores of one model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

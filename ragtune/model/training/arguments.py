@@ -1,16 +1,29 @@
 """Turns the settings of a training into the arguments of TRL and PEFT."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ragtune.errors import SettingsError
 from ragtune.model.base.capacity import arithmetic
+from ragtune.model.examples.preferences import Method
 from ragtune.model.training.checkpoints import KEPT
-from ragtune.model_settings import TrainingSettings
+from ragtune.model_settings import PreferenceSettings, TrainingSettings
 
 ALL_LINEAR = "all-linear"
 """PEFT's word for all linear layers but the output layer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferencePlan:
+    """What a preference training does by its data: KTO or DPO, its steps, and the weight of unwanted answers in KTO."""
+
+    method: Method
+    batch_size: int
+    steps: int
+    undesirable_weight: float
+    device: str
 
 
 def lora_config(settings: TrainingSettings, model: Any) -> Any:
@@ -53,33 +66,63 @@ def trl_arguments(
     from trl.trainer.sft_config import SFTConfig
 
     return SFTConfig(
-        output_dir=str(checkpoints),
+        **_common(settings, seed, checkpoints, device),
         per_device_train_batch_size=batch_size,
         per_device_eval_batch_size=batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         max_steps=steps,
         learning_rate=settings.learning_rate,
-        optim=settings.optimizer,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        max_length=None,
-        # Adapters are in float32. PEFT's own layers need autocast to compute in bf16.
-        bf16=not computes_in_the_adapters_format(settings) and arithmetic(device) == "bfloat16",
-        use_cpu=device == "cpu",
-        gradient_checkpointing=settings.gradient_checkpointing,
-        remove_unused_columns=False,
-        # `batch_order` has already decided the order of the rows.
-        train_sampling_strategy="sequential",
-        dataloader_pin_memory=device == "cuda",
-        dataloader_drop_last=False,
-        logging_steps=1,
-        # A loss that is not finite must be seen: by default it is replaced by the mean of those before.
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
         save_steps=settings.checkpoint_every,
-        save_total_limit=KEPT,
-        prediction_loss_only=True,
-        report_to="none",
-        disable_tqdm=True,
-        seed=seed,
     )
+
+
+def preference_arguments(
+    training: TrainingSettings, preference: PreferenceSettings, plan: PreferencePlan, seed: int, checkpoints: Path
+) -> Any:
+    """Return TRL's arguments for KTO or DPO: optimiser and arithmetic of SFT, the rest of the section `preference`."""
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.kto_config import KTOConfig
+
+    own: dict[str, Any] = {
+        "per_device_train_batch_size": plan.batch_size,
+        "max_steps": plan.steps,
+        "learning_rate": preference.learning_rate,
+        "save_steps": preference.checkpoint_every,
+        "beta": preference.beta,
+        # The reference is the model after SFT. Its numbers are computed once, before the first step.
+        "precompute_ref_log_probs": True,
+    }
+    common = _common(training, seed, checkpoints, plan.device)
+    if plan.method == "dpo":
+        return DPOConfig(**common, **own)
+    weights = {"desirable_weight": preference.desirable_weight, "undesirable_weight": plan.undesirable_weight}
+    return KTOConfig(**common, **own, **weights)
+
+
+def _common(settings: TrainingSettings, seed: int, checkpoints: Path, device: str) -> dict[str, Any]:
+    """Return the arguments that all trainers of TRL have and that mean the same in each."""
+    return {
+        "output_dir": str(checkpoints),
+        "optim": settings.optimizer,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "max_length": None,
+        # Adapters are in float32. PEFT's own layers need autocast to compute in bf16.
+        "bf16": not computes_in_the_adapters_format(settings) and arithmetic(device) == "bfloat16",
+        "use_cpu": device == "cpu",
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "remove_unused_columns": False,
+        # `batch_order` has already decided the order of the rows.
+        "train_sampling_strategy": "sequential",
+        "dataloader_pin_memory": device == "cuda",
+        "dataloader_drop_last": False,
+        "logging_steps": 1,
+        # A loss that is not finite must be seen: by default it is replaced by the mean of those before.
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_total_limit": KEPT,
+        "prediction_loss_only": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": seed,
+    }

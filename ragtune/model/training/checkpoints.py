@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from ragtune.model.base.capacity import require_disk
-from ragtune.model.examples.tokens import Tokenized
 from ragtune.model.training.adapters import WEIGHTS
 from ragtune.model.training.tracking import Tracker
 from ragtune.model.training.validation import BEST, RECORD
-from ragtune.model_settings import TrainingSettings
 from ragtune.ports import Progress, silent
 from ragtune.store.artifacts import MANIFEST, file_sha256, write_json
 
@@ -25,10 +25,11 @@ _WEIGHT_BYTES = 12
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 
 
-def fingerprint(
-    base: Path, earlier: Path | None, rows: Sequence[Tokenized], settings: TrainingSettings, seed: int
-) -> str:
-    """Return a hash of everything that shapes a training: base model, earlier adapter, rows, settings and seed."""
+def fingerprint(base: Path, earlier: Path | None, rows: Sequence[Any], settings: BaseModel, seed: int) -> str:
+    """Return a hash of everything that shapes a training: base model, earlier adapter, rows, settings and seed.
+
+    `rows` are dataclass records.
+    """
     manifest = base / MANIFEST
     origin = json.loads(manifest.read_text())["sha256"] if manifest.is_file() else str(base.resolve())
     start = hashlib.sha256(earlier.read_bytes()).hexdigest() if earlier else ""

@@ -10,8 +10,11 @@ _FACTOR, _FACTOR_OF_FIRST, _RISE = 2.0, 3.0, 0.1
 near zero it may double by chance. Chosen by hand; single steps of a good training jump by half."""
 
 
-def divergence(losses: Sequence[float]) -> str:
-    """Return a warning if the mean of the last ten losses is far above the lowest mean or the first loss, else ""."""
+def divergence(losses: Sequence[float], rate: str = "training.learning_rate") -> str:
+    """Return a warning if the mean of the last ten losses is far above the lowest mean or the first loss, else "".
+
+    `rate` is the setting of the learning rate, which the warning names.
+    """
     means = [fmean(losses[end - _WINDOW : end]) for end in range(_WINDOW, len(losses) + 1)]
     if not means:
         return ""
@@ -20,6 +23,6 @@ def divergence(losses: Sequence[float]) -> str:
         if last > before * factor and last > before + _RISE:
             return (
                 f"the training loss diverges: the mean of the last {_WINDOW} steps is {last:.3g} after {before:.3g}. "
-                "Lower training.learning_rate"
+                f"Lower {rate}"
             )
     return ""

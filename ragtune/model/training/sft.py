@@ -96,7 +96,7 @@ def train_adapter(
     try:
         trainer, callback = build_trainer(job, data, device, tracker, progress)
         require_disk_for_training(job.checkpoints, job.out, callback.checkpoint_bytes)
-        resumed_from = _train(trainer, callback, job.checkpoints, progress)
+        resumed_from = train_from_checkpoint(trainer, callback, job.checkpoints, progress)
         best = _load_best(trainer, callback, job.checkpoints, progress)
         report = AdapterReport(
             **_progress_facts(trainer, callback),
@@ -163,7 +163,7 @@ def build_trainer(
     if fused:
         fuse_adapters(trainer.model)
     callback.counts, callback.order = trainer.counts, order
-    callback.checkpoint_bytes = checkpoint_bytes(_trainable(trainer.model), job.base)
+    callback.checkpoint_bytes = checkpoint_bytes(trainable_weights(trainer.model), job.base)
     callback.validator = _validator(job, data, trainer, log_samples(tracker, lambda: callback.plan.steps))
     return trainer, callback
 
@@ -227,7 +227,7 @@ def _tokenized(
     return TrainingData(tokenizer, rows, validation_rows, validation[: settings.eval_answers]), dropped
 
 
-def _train(trainer: Any, callback: Any, checkpoints: Path, progress: Progress) -> int:
+def train_from_checkpoint(trainer: Any, callback: Any, checkpoints: Path, progress: Progress) -> int:
     """Train, from the newest complete checkpoint if there is one, and return its step, 0 for none."""
     from ragtune.model.training.trainer import CLOCK
 
@@ -268,13 +268,18 @@ def _learnt(rows: Sequence[Tokenized], order: Sequence[int]) -> tuple[int, ...]:
 
 def _check_capacity(job: TrainingJob, rows: Sequence[Tokenized], device: str) -> None:
     """Raise ResourceError if the memory is too small for the training."""
-    weight_bytes = sum(path.stat().st_size for path in job.base.glob("*.safetensors"))
-    config = check_model_folder(job.base)
     tokens = max(len(row.input_ids) for row in rows) * min(job.settings.batch_size, len(rows))
+    require_memory_for_training(job.base, job.settings, tokens, device)
+
+
+def require_memory_for_training(base: Path, settings: TrainingSettings, tokens: int, device: str) -> None:
+    """Raise ResourceError if the memory is too small for passes of this many tokens with padding."""
+    weight_bytes = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    config = check_model_folder(base)
     # What one token stores per layer for the backward pass, in bytes: bf16 activations of Llama's attention and
     # feed-forward network. The factors here and below were fitted to measured Llama trainings.
     layer_bytes = 2 * (12 * config["hidden_size"] + 5 * config["intermediate_size"])
-    layers = 1 if job.settings.gradient_checkpointing else config["num_hidden_layers"]
+    layers = 1 if settings.gradient_checkpointing else config["num_hidden_layers"]
     require_memory(int(weight_bytes * 1.3 + tokens * layer_bytes * layers * 1.5 + GIB), "Training", device)
 
 
@@ -292,12 +297,13 @@ def _progress_facts(trainer: Any, callback: Any) -> dict[str, Any]:
         "final_loss": sum(final_losses) / len(final_losses) if final_losses else float("nan"),
         "losses": tuple((int(step), float(loss)) for step, loss in callback.losses),
         "stopped_by": "patience" if not plan.over else "max_steps" if plan.steps >= plan.max_steps else "minutes",
-        "trainable_parameters": _trainable(trainer.model),
+        "trainable_parameters": trainable_weights(trainer.model),
         "warnings": tuple(callback.warnings),
     }
 
 
-def _trainable(model: Any) -> int:
+def trainable_weights(model: Any) -> int:
+    """Return how many weights of a model are trained."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 

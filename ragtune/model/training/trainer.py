@@ -17,7 +17,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from ragtune.errors import ModelError
 from ragtune.model.base.capacity import require_disk
 from ragtune.model.training.losses import divergence
-from ragtune.model.training.validation import BestCheckpoint, Validation
+from ragtune.model.training.validation import Validation, Validator
 from ragtune.ports import Progress
 from ragtune.store.artifacts import folder_files, write_json
 
@@ -33,12 +33,12 @@ _LOWEST_WARMUP, _LOWEST_RATE = 0.1, 0.02
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 
 
-def raise_not_finite(what: str, step: int, args: Any) -> NoReturn:
+def raise_not_finite(what: str, step: int, args: Any, rate: str = "training.learning_rate") -> NoReturn:
     """Raise ModelError: training cannot go on from here, and the checkpoints are from before."""
     raise ModelError(
         f"Training stopped at step {step}: {what} is not finite, at a peak learning rate of {args.learning_rate:g}.",
         expected="finite numbers",
-        fix=f"lower training.learning_rate; the last good checkpoint is in {args.output_dir}",
+        fix=f"lower {rate}; the last good checkpoint is in {args.output_dir}",
     )
 
 
@@ -100,18 +100,20 @@ class ProgressCallback(TrainerCallback):
     """Counts steps, records the losses, marks complete checkpoints, and validates every `eval_every` steps.
 
     Everything that the trainer logs also goes to the tracker. `counts` are the trainer's counts of tokens. `validate`
-    returns the scores of the model as it is; `best` is the folder that keeps the adapter with the best ones.
+    returns the scores of the model as it is; `best` is the folder that keeps the adapter with the best ones. `rate` is
+    the setting of the learning rate, which errors and warnings name.
     """
 
     def __init__(self, plan: StepPlan, tracker: Any, progress: Progress) -> None:
         self.plan, self.tracker, self.progress = plan, tracker, progress
+        self.rate = "training.learning_rate"
         self.losses: list[tuple[int, float]] = []
         self.counts: dict[str, int] = {}
         self.order: list[int] = []
         self.warnings: list[str] = []
         self.checkpoint_bytes = 0
         self.validations: list[Validation] = []
-        self.validator: BestCheckpoint | None = None
+        self.validator: Validator | None = None
         self.began = 0.0
 
     @property
@@ -137,13 +139,13 @@ class ProgressCallback(TrainerCallback):
         """Stop before a gradient that is not finite reaches the weights."""
         bad = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
         if bad:
-            raise_not_finite(f"the gradient of {len(bad)} tensors", self.plan.steps + 1, args)
+            raise_not_finite(f"the gradient of {len(bad)} tensors", self.plan.steps + 1, args, self.rate)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Stop before a weight that is not finite reaches a checkpoint."""
         bad = [name for name, p in model.named_parameters() if p.requires_grad and not p.isfinite().all()]
         if bad:
-            raise_not_finite(f"the weight of {len(bad)} tensors", self.plan.steps + 1, args)
+            raise_not_finite(f"the weight of {len(bad)} tensors", self.plan.steps + 1, args, self.rate)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count the step; validate if it is time; stop after the last step or without progress, with a checkpoint.
@@ -205,7 +207,7 @@ class ProgressCallback(TrainerCallback):
 
     def _warn_if_diverging(self) -> None:
         """Record and report once that the loss diverges."""
-        warning = "" if self.warnings else divergence([loss for _, loss in self.losses])
+        warning = "" if self.warnings else divergence([loss for _, loss in self.losses], self.rate)
         if warning:
             self.warnings.append(f"Step {self.plan.steps}: {warning}")
             self.progress(self.warnings[-1], 0, 0)

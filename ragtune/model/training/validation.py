@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ragtune.answer.refusals import is_refusal
 from ragtune.model.base.conversations import Example, render_chat
@@ -49,6 +49,18 @@ class Validation:
         if metric == "right":
             return self.right
         return -self.loss if self.loss is not None else -math.inf
+
+
+class Validator(Protocol):
+    """What validates every `every` steps while a model is trained."""
+
+    every: int
+
+    def validate(self, step: int, earlier: Sequence[Validation]) -> Validation:
+        """Return the scores at a step."""
+
+    def gives_up(self, validations: Sequence[Validation]) -> bool:
+        """Return whether the training should end early."""
 
 
 @dataclass(frozen=True, slots=True)
