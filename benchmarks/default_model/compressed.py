@@ -32,14 +32,18 @@ from ragtune.store.artifacts import ArtifactStore
 from ragtune_assets.model import batched_search
 
 HOME = Path(".benchmarks/compression")
-SOURCES = ("package:starlette",)
+SOURCES = ("package:networkx",)
+DOCUMENTS = 80
+"""Documents of the sources, drawn by seed."""
 SEED = 17
 SHIPPED = Path("ragtune/model/smollm2_grounded")
 TEST_SHARE = 0.3
 """Share of the documents whose questions are held out."""
-LONGEST = 768
+LONGEST = 512
 """Tokens of a conversation with its siblings."""
 TOGETHER = 8
+HELD_OUT = 16
+"""Prompts that are held out; most are shared by several questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,8 @@ def conversations() -> tuple[list[TrainingExample], list[TrainingExample]]:
 
 def _built(settings: Settings) -> list[list[TrainingExample]]:
     embedder = embedder_from(settings)
-    chunks = chunk_changed(read_sources(SOURCES).documents, settings, embedder)
+    documents = sorted(read_sources(SOURCES).documents, key=lambda document: draw(SEED, "documents", document.id))
+    chunks = chunk_changed(documents[:DOCUMENTS], settings, embedder)
     index = search_index_from(settings, embedder)
     update_index(index, embedder, chunks)
     retriever = retriever_over(index, embedder, settings)
@@ -82,7 +87,7 @@ def _built(settings: Settings) -> list[list[TrainingExample]]:
         search = batched_search(retriever, [pair.question for pair in own], hits_needed(settings.answer.passages))
         mixture = Mixture(small_talk=0.0) if held_out else Mixture()
         builder = ExampleBuilder(chunks, search, settings.answer, SEED, mixture, line_similarity_from(settings))
-        sets.append(builder.build(items, TOGETHER, 48 if held_out else 160))
+        sets.append(builder.build(items, TOGETHER, HELD_OUT if held_out else 160))
     return sets
 
 
@@ -105,10 +110,10 @@ def merged(name: str, adapter: Path) -> Path:
     return made(name, lambda folder: merge_adapter(base_model(), adapter, folder))
 
 
-def predictions(
-    name: str, model: Callable[[], Any], reference: Callable[[], Any] | None, seconds: Callable[[], float]
-) -> list[Answer]:
-    """Return how a model predicts the held-out answers; `reference` is None for the reference model itself.
+def predictions(name: str, model: Callable[[], Any], reference: str, seconds: Callable[[], float]) -> list[Answer]:
+    """Return how a model predicts the held-out answers; `reference` is the name of the one to compare with.
+
+    The reference model itself comes first: its predictions are kept in the home.
 
     Stops with SystemExit if `seconds` says that no time is left; what was measured is kept.
     """
@@ -120,12 +125,13 @@ def predictions(
     missing = [place for place in range(len(rows)) if place not in done]
     if not missing:
         return answers
-    measured, plain = model(), reference() if reference else None
+    measured = model()
     with kept.open("a") as stream:
         for place in missing:
             if seconds() <= 0:
                 raise SystemExit(f"{name}: {len(done)} of {len(rows)} prompts; run the command again.")
-            for answer in _answers_of(place, rows[place], measured, plain):
+            plain = HOME / "predictions" / f"{reference}-{place}.pt"
+            for answer in _answers_of(place, rows[place], measured, plain, keep=name == reference):
                 answers.append(answer)
                 stream.write(json.dumps(asdict(answer)) + "\n")
             stream.flush()
@@ -133,7 +139,7 @@ def predictions(
     return answers
 
 
-def _answers_of(place: int, row: Any, model: Any, reference: Any) -> list[Answer]:
+def _answers_of(place: int, row: Any, model: Any, kept: Path, keep: bool) -> list[Answer]:
     import torch
 
     from ragtune.model.training.trainer import Collator
@@ -142,11 +148,10 @@ def _answers_of(place: int, row: Any, model: Any, reference: Any) -> list[Answer
     labels, branches = batch.pop("labels")[0, 1:], torch.tensor(row.branches)[1:]
     learnt = labels != -100
     with torch.inference_mode():
-        q, p = (
-            None if each is None else torch.log_softmax(each(**batch).logits[0, :-1][learnt].float(), dim=-1)
-            for each in (model, reference)
-        )
-    p = q if p is None else p
+        q = torch.log_softmax(model(**batch).logits[0, :-1][learnt].float(), dim=-1)
+    if keep:
+        torch.save(q.half(), kept)
+    p = q if keep else torch.log_softmax(torch.load(kept).float(), dim=-1)
     nll = -q.gather(1, labels[learnt][:, None])[:, 0]
     kl = (p.exp() * (p - q)).sum(-1)
     same = (p.argmax(-1) == q.argmax(-1)).float()

@@ -41,7 +41,9 @@ from ragtune.model_settings import QuantizationSettings, TrainingSettings
 from ragtune.settings import prepare_process
 from ragtune.store.artifacts import file_sha256
 
-ROUNDING = QuantizationSettings(calibration_samples=32)
+ROUNDING = QuantizationSettings(calibration_samples=16)
+ORDER = ("plain bf16", "plain GPTQ", "qat GPTQ", "qat nearest", "plain nearest", "qat bf16")
+"""The models, the reference first."""
 SAMPLES = 2000
 METRICS = ("nll", "kl", "same")
 
@@ -50,8 +52,8 @@ def main() -> None:
     """Train, merge, round, compare; every part is kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=9.0, help="begin nothing new after this time")
-    parser.add_argument("--steps", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--threads", type=int, default=0, help="of PyTorch; 0: one per core")
     options = parser.parse_args()
     prepare_process()
@@ -60,11 +62,10 @@ def main() -> None:
     adapters = {name: adapter(name, options.steps, options.learning_rate, machine) for name in ("plain", "qat")}
     models = all_models(adapters, machine)
     answers: dict[str, list[Answer]] = {}
-    for name, load in models.items():
-        reference = None if name == "plain bf16" else models["plain bf16"]
-        answers[name] = predictions(name.replace(" ", "-"), load, reference, lambda: end - time.monotonic())
+    for name in ORDER:
+        answers[name] = predictions(_file(name), models[name], _file(ORDER[0]), lambda: end - time.monotonic())
         print(name, summary(answers[name]), flush=True)
-    write(answers, adapters, options)
+        write(answers, adapters, options)
     print("complete")
 
 
@@ -80,8 +81,8 @@ def adapter(name: str, steps: int, learning_rate: float, machine: Machine) -> Pa
         alpha=128,
         start_from=str(SHIPPED),
         batch_size=2,
-        max_tokens=768,
-        checkpoint_every=4,
+        max_tokens=512,
+        checkpoint_every=2,
         validation_examples=0,
         eval_every=0,
         qat=name == "qat",
@@ -132,6 +133,10 @@ def summary(answers: list[Answer]) -> dict[str, list[float]]:
     return {metric: _interval([getattr(answer, metric) for answer in answers], answers) for metric in METRICS}
 
 
+def _file(name: str) -> str:
+    return name.replace(" ", "-")
+
+
 def _interval(values: list[float], answers: list[Answer]) -> list[float]:
     rows = [str(answer.row) for answer in answers]
     return [*(round(value, 4) for value in mean_interval(values, rows, SAMPLES, SEED)), len(values)]
@@ -165,6 +170,7 @@ def differences(answers: dict[str, list[Answer]]) -> list[dict[str, Any]]:
             },
         }
         for model, other in pairs
+        if model in answers and other in answers
     ]
 
 
