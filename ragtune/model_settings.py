@@ -64,6 +64,13 @@ class TrainingSettings(Section):
     )
     early_stopping_patience: int = Field(0, ge=0, description="validations without a better one that end it; 0: never")
     gradient_checkpointing: bool = Field(False, description="slower, needs less memory: for large models on a GPU")
+    qat: bool = Field(False, description="round the weights to INT4 on every pass, as `w4a16` will be: for INT4 alone")
+
+    @model_validator(mode="after")
+    def _qat_is_possible(self) -> "TrainingSettings":
+        if self.qat and (self.dropout or self.use_dora):
+            raise ValueError("qat rounds plain LoRA only: set dropout: 0 and use_dora: false, or qat: false")
+        return self
 
     @model_validator(mode="after")
     def _right_needs_answers(self) -> "TrainingSettings":

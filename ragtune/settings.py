@@ -342,10 +342,19 @@ class Settings(BaseSettings):
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=config_file())
 
     def fingerprint(self, *names: str) -> str:
-        """Return 12 hex digits that change if one of these sections or settings (`feedback.approval`) changes."""
-        values = self.model_dump(mode="json")
+        """Return 12 hex digits that change if one of these sections or settings (`feedback.approval`) changes.
+
+        `trained_rounding` is the INT4 format, if training depends on it.
+        """
+        values = {**self.model_dump(mode="json"), "trained_rounding": self.trained_rounding}
         chosen = {name: reduce(lambda value, part: value[part], name.split("."), values) for name in names}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def trained_rounding(self) -> dict[str, Any]:
+        """The settings of the INT4 format that `training.qat` rounds to; empty without it."""
+        format_ = self.quantization.model_dump(include={"group_size", "symmetric"})
+        return format_ if self.training.qat else {}
 
     @property
     def feedback_url(self) -> str:

@@ -32,7 +32,7 @@ _METHODS: Mapping[Precision, str] = {"bf16": "none", "w4a16": "GPTQ", "w8a8": "I
     group_name="model",
     kinds={"transformers", "duckdb"},
     owners=["team:model"],
-    settings=("answer", "seed"),
+    settings=("answer", "training.qat", "seed"),
     pool="gpu",
     deps=["search_index"],
 )
@@ -58,24 +58,25 @@ def compression_errors(
         for name, folder in folders.items()
     ]
     sizes = {name: inspect_weights(folder)["bytes"] for name, folder in folders.items()}
-    rows = compression_rows(reports, sizes, quantized_model.sha256[:12])
+    rows = compression_rows(reports, sizes, quantized_model.sha256[:12], settings.training.qat)
     warehouse.append(rows)
     return materialized(store.write_records("compression_errors", reports), compression_page(reports, rows))
 
 
 def compression_rows(
-    reports: Sequence[QuantizationErrors], sizes: Mapping[Precision, int], model: str
+    reports: Sequence[QuantizationErrors], sizes: Mapping[Precision, int], model: str, qat: bool = False
 ) -> list[CompressionRow]:
-    """Return a row for the warehouse per precision, bf16 first."""
-    return [_row(report, sizes[report.precision], sizes["bf16"], model) for report in reports]
+    """Return a row for the warehouse per precision, bf16 first; `qat` says that training rounded the weights."""
+    return [_row(report, sizes[report.precision], sizes["bf16"], model, qat) for report in reports]
 
 
-def _row(report: QuantizationErrors, size: int, plain: int, model: str) -> CompressionRow:
+def _row(report: QuantizationErrors, size: int, plain: int, model: str, qat: bool) -> CompressionRow:
     tail: dict[float, Any] = dict(report.percentiles)
+    method = _METHODS[report.precision]
     return CompressionRow(
         model=model,
         precision=report.precision,
-        method=_METHODS[report.precision],
+        method=f"QAT+{method}" if qat and report.precision != "bf16" else method,
         bytes=size,
         smaller_by=1 - size / plain,
         mean_kl=report.mean_kl,

@@ -51,6 +51,8 @@ _GAIN_ALPHA = 0.025
 """One-sided level of the shown gains: both bounds together give the usual 95% interval."""
 SHOWN_GAINS = ("refusal_accuracy", "citation", "rouge_l", "chrf", "bertscore_f1", BLEU)
 """Metrics whose gains are shown next to that of the gate's metric, so that one that moves alone is noticed."""
+_INT4 = ("w4a16", "awq", "mixed")
+"""Precisions with INT4 weights."""
 _ENGINES_ON_A_CPU = 2
 """Models that answer at the same time on a CPU: one computes while the other waits.
 
@@ -294,8 +296,8 @@ def benchmark(
 
 def precision_name(precision: str, settings: Settings) -> str:
     """Return the name under which a precision is recorded; INT4 is unpacked first if no kernel reads it."""
-    unpacked = precision == "w4a16" and not reads_int4(chosen_device(settings.device))
-    return "w4a16 unpacked" if unpacked else precision
+    unpacked = precision in _INT4 and not reads_int4(chosen_device(settings.device))
+    return f"{precision} unpacked" if unpacked else precision
 
 
 def scores_of(

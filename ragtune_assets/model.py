@@ -84,7 +84,7 @@ def replay_questions(
     group_name="model",
     kinds={"trl", "mlflow"},
     owners=OWNERS,
-    settings=("training", "answer", "index", "seed"),
+    settings=("training", "trained_rounding", "answer", "index", "seed"),
     tracks=log_training,
     resumes=True,
     pool="gpu",
@@ -277,7 +277,8 @@ def train(
         LOGGER.info("training.batch_size is %d, but there are %d examples: a step takes all.", batch, len(training))
     tracker.record = with_files(tracker.record, {CONVERSATIONS_FILE: packed([training, validation])})
     with store.stage("lora_adapter") as folder:
-        job = TrainingJob(store.folder(base), settings.training, settings.seed, folder, checkpoints)
+        rounding = settings.quantization if settings.training.qat else None
+        job = TrainingJob(store.folder(base), settings.training, settings.seed, folder, checkpoints, rounding)
         machine = Machine(settings.device, settings.threads)
         report = train_adapter(job, training, validation, tracker, machine, LoggedProgress())
         weights = {path: digest for path, digest in folder_files(folder).items() if path != REPORT}

@@ -1,11 +1,15 @@
+import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.default_model.sizes import LLAMA_3_8B, expected_bytes
 from ragtune.errors import ModelError, SettingsError
 from ragtune.model.base.capacity import Machine, arithmetic
+from ragtune.model.base.folder_checks import read_safetensors_header
 from ragtune.model.base.loading import load_model, load_tokenizer
 from ragtune.model.compression.gptq_layout import to_gptq_layout
 from ragtune.model.compression.mixed import Unit, layers_in_int8, measured_units
@@ -167,6 +171,19 @@ def test_a_mixed_model_keeps_to_its_size_and_is_closer_to_the_original(tiny: Pat
     assert torch.cosine_similarity(before, kept, dim=0) > torch.cosine_similarity(before, rounded, dim=0)
 
 
+def test_the_int4_layers_of_a_mixed_model_are_unpacked_and_its_int8_layers_stay(tiny: Path, tmp_path: Path) -> None:
+    import torch
+
+    settings = SETTINGS.model_copy(update={"mixed_size": 0.62})
+    mixed = quantize_mixed(tiny, talks(6), settings, tmp_path / "mixed", ONE_CORE)
+    readable = unpack_w4a16(mixed, tmp_path / "readable")
+    before, after = inspect_weights(mixed), inspect_weights(readable)
+    assert (after["packed_int4"], after["int8"], after["plain"]) == (0, before["int8"], before["packed_int4"])
+    assert (after["parameters"], storage_format(readable)) == (before["parameters"], "int-quantized")
+    logits = logits_of(mixed, readable)
+    assert float(torch.cosine_similarity(*logits, dim=0)) > 0.9999
+
+
 def test_layers_that_the_engine_fuses_have_one_format(tiny: Path) -> None:
     import torch
 
@@ -205,6 +222,35 @@ def test_rounding_to_the_nearest_level_is_what_llm_compressor_does_without_calib
             if "proj" in name:
                 ours = round_to_nearest(weight, int4_weights(settings))
                 assert torch.equal(ours, theirs[name]), (name, symmetric)
+
+
+def test_the_sizes_that_shapes_promise_are_those_of_the_files(
+    tiny: Path, int4: Path, int8: Path, symmetric: Path
+) -> None:
+    config = json.loads((tiny / "config.json").read_text())
+    promised = {s: expected_bytes(config, SETTINGS.model_copy(update={"symmetric": s})) for s in (False, True)}
+    assert tensor_bytes(tiny) == promised[False]["bf16"]
+    assert tensor_bytes(int8) == promised[False]["w8a8"]
+    assert tensor_bytes(int4) == promised[False]["w4a16"]
+    assert tensor_bytes(symmetric) == promised[True]["w4a16"]
+
+
+def test_int4_is_three_fifths_smaller_for_the_shapes_of_llama_3_8b() -> None:
+    sizes = expected_bytes(LLAMA_3_8B)
+    assert sizes["bf16"] == 16_060_522_496  # as published: 8.03 billion parameters
+    assert sizes["w4a16"] < 0.4 * sizes["bf16"]
+
+
+def tensor_bytes(folder: Path) -> int:
+    """Return the bytes of all weights, scales and zero points, without headers and the shapes of packed layers."""
+    [file] = folder.glob("*.safetensors")
+    tensors = read_safetensors_header(file)
+    sizes = {"BF16": 2, "I8": 1, "I32": 4}
+    return sum(
+        math.prod(tensor["shape"]) * sizes[tensor["dtype"]]
+        for name, tensor in tensors.items()
+        if not name.endswith("weight_shape")
+    )
 
 
 def test_the_folders_hold_everything_that_an_engine_loads(tiny: Path, int4: Path, int8: Path) -> None:

@@ -26,7 +26,7 @@ from ragtune.backends.engine_memory import check_parallel, gpu_share, require_me
 from ragtune.backends.guard import descendants
 from ragtune.errors import EngineError, ModelError
 from ragtune.model.base.capacity import reads_int4
-from ragtune.model.compression.weights import GPTQ, PACKED, storage_format, unpack_w4a16
+from ragtune.model.compression.weights import GPTQ, MIXED, PACKED, storage_format, unpack_w4a16
 from ragtune.ports import ChatModel, Engine, Progress, RunningEngine, silent
 from ragtune.records import content_id
 from ragtune.settings import EngineSettings, child_environment, python_path
@@ -176,7 +176,7 @@ class VllmEngine(Engine):
 
     def _readable(self, model: Path) -> Path:
         """Return the folder, or a copy with unpacked weights if the engine cannot read INT4. The copy is made once."""
-        if reads_int4(self.device) or storage_format(model) not in (PACKED, GPTQ):
+        if reads_int4(self.device) or storage_format(model) not in (PACKED, GPTQ, MIXED):
             return model
         origin = content_id(*(f"{file.name} {file_sha256(file)}" for file in sorted(model.glob("*.safetensors"))))
         unpacked = self.home / "engine-cache" / "unpacked" / origin

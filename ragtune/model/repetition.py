@@ -221,7 +221,8 @@ def _train(again: _Again) -> _Result:
         report = read_report(adapter)
         _check_start(again, settings)
         settings = settings.model_copy(update={"steps": report.planned_steps or report.steps})
-        job = TrainingJob(again.base(), settings, again.seed, scratch / "out", scratch / "checkpoints")
+        rounding = again.section("quantization", QuantizationSettings) if settings.qat else None
+        job = TrainingJob(again.base(), settings, again.seed, scratch / "out", scratch / "checkpoints", rounding)
         machine = Machine(report.device, report.threads)
         train_adapter(job, training, validation, again.tracker, machine, again.progress)
         weights = adapter / WEIGHTS, scratch / "out" / WEIGHTS

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ragtune.model.base.capacity import arithmetic, reads_int4
-from ragtune.model.compression.weights import PACKED, inspect_weights, storage_format
+from ragtune.model.compression.weights import GPTQ, PACKED, inspect_weights, storage_format
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry
@@ -87,7 +87,7 @@ def roofline(work: EngineWork, seconds: float, folder: Path, device: str, machin
     """
     weights = inspect_weights(folder)
     parameters, size = weights["parameters"], weights["bytes"]
-    if storage_format(folder) == PACKED and not reads_int4(device):
+    if storage_format(folder) in (PACKED, GPTQ) and not reads_int4(device):
         size = 2 * parameters  # unpacked to bf16
     elif not storage_format(folder) and arithmetic(device) == "float32":
         size = 4 * parameters

@@ -22,7 +22,7 @@ class Talk:
     evidence: str = ""
 
 
-def make_tiny_llama(folder: Path, layers: int = 2, seed: int = 0) -> Path:
+def make_tiny_llama(folder: Path, layers: int = 2, seed: int = 0, head_dim: int = 16) -> Path:
     """Write a random Llama with its tokenizer and return its folder."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -44,7 +44,7 @@ def make_tiny_llama(folder: Path, layers: int = 2, seed: int = 0) -> Path:
         chat_template=TEMPLATE,
         model_max_length=512,
     )
-    write_weights(folder, 320, layers, seed)
+    write_weights(folder, 320, layers, seed, head_dim)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -72,12 +72,12 @@ def write_weights(folder: Path, vocabulary: int, layers: int = 2, seed: int = 0,
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
 
 
-def make_loud_llama(folder: Path) -> Path:
+def make_loud_llama(folder: Path, head_dim: int = 16) -> Path:
     """Write a random Llama with large weights, which expects some tokens much more than others; return its folder."""
     import torch
     from safetensors.torch import load_file, save_file
 
-    make_tiny_llama(folder)
+    make_tiny_llama(folder, head_dim=head_dim)
     weights, generator = load_file(folder / "model.safetensors"), torch.Generator().manual_seed(1)
     for name, weight in weights.items():
         if "norm" not in name:

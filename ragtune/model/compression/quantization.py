@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ragtune.errors import ModelError, SettingsError
+from ragtune.errors import ModelError
 from ragtune.model.base.capacity import (
     ANY_MACHINE,
     GIB,
@@ -28,7 +28,7 @@ from ragtune.model.base.folders import atomic_folder, copy_companions
 from ragtune.model.base.loading import load_model, load_tokenizer
 from ragtune.model.compression.gptq_layout import to_gptq_layout
 from ragtune.model.compression.mixed import layers_in_int8, measured_units
-from ragtune.model.compression.rounding import int4_weights
+from ragtune.model.compression.rounding import check_group_size, int4_weights
 from ragtune.model.compression.weights import GPTQ, inspect_weights
 from ragtune.model_settings import QuantizationSettings
 from ragtune.ports import Progress, silent
@@ -40,8 +40,6 @@ _LINEAR_LAYERS = 7
 _MEASURED = 4
 # Memory that quantising takes, in multiples of the bf16 weights; chosen by hand, not measured.
 MEMORY_PER_WEIGHT = 4
-# Group sizes that the error message may suggest: the usual powers of two.
-_GROUP_SIZES = (16, 32, 64, 128, 256)
 
 
 def quantize_w4a16(
@@ -143,7 +141,7 @@ def _checked_samples(
     merged: Path, calibration: Sequence[Conversation], settings: QuantizationSettings
 ) -> Sequence[Conversation]:
     """Return the samples for calibration; raise if there are none, or if the groups do not divide the model."""
-    _check_group_size(check_model_folder(merged), settings.group_size)
+    check_group_size(check_model_folder(merged), settings.group_size)
     if not calibration:
         raise ModelError(
             "Quantisation got no calibration samples.", expected="conversations", fix="pass training examples"
@@ -178,19 +176,6 @@ def _require_precision(folder: Path, precision: str) -> None:
             f"The model written to {folder} is {weights['precision']}: {weights['packed_int4']} INT4, "
             f"{weights['int8']} INT8 and {weights['plain']} unquantised layers.",
             expected=f"every linear layer as {precision}",
-        )
-
-
-def _check_group_size(config: dict[str, Any], group_size: int) -> None:
-    head_dim = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
-    widths = {config["hidden_size"], config["intermediate_size"], config["num_attention_heads"] * head_dim}
-    indivisible = sorted(width for width in widths if width % group_size)
-    if indivisible:
-        valid = [size for size in _GROUP_SIZES if all(width % size == 0 for width in widths)]
-        raise SettingsError(
-            f"quantization.group_size is {group_size}, which does not divide the layer widths {indivisible}.",
-            expected=f"one of {valid}",
-            fix="correct quantization.group_size",
         )
 
 

@@ -17,7 +17,11 @@ PACKED = "pack-quantized"
 """llm-compressor's name for INT4 weights packed into 32-bit words."""
 GPTQ = "gptq"
 """The name of AutoGPTQ's layout of INT4 weights."""
-_PACKED_TENSORS = (".weight_packed", ".qweight")
+MIXED = "mixed-precision"
+"""llm-compressor's name for weights of which some layers are packed and others are INT8."""
+_INT8 = "int-quantized"
+_PACKED_WEIGHT = ".weight_packed"
+_PACKED_TENSORS = (_PACKED_WEIGHT, ".qweight")
 _BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1}
 _INT4_IN_A_WORD = 8
 # bf16 takes four times the bytes of INT4; one more for scales and layers that are not packed. By hand, not sensitive.
@@ -67,18 +71,23 @@ def inspect_weights(folder: Path) -> dict[str, Any]:
 
 
 def unpack_w4a16(packed: Path, out: Path) -> Path:
-    """Write an INT4 model to `out` with its weights as the bf16 numbers that they stand for, and return `out`.
+    """Write a model to `out` with its INT4 weights as the bf16 numbers that they stand for, and return `out`.
 
-    The result gives the same answers and is as large as an unquantised model. It serves engines that have no INT4
-    kernel for their processor. Raises ModelError if the folder is not INT4.
+    The result gives the same answers. It serves engines that have no INT4 kernel for their processor. INT8 layers of a
+    mixed model stay INT8. Raises ModelError if the folder holds no INT4.
     """
     from compressed_tensors.quantization import QuantizationScheme
 
     config = check_model_folder(packed)
-    if storage_format(packed) not in (PACKED, GPTQ):
+    if storage_format(packed) not in (PACKED, GPTQ, MIXED):
         raise ModelError(f"{packed} holds no packed INT4 weights.", expected="a folder that quantize_w4a16 wrote")
     quantization = config.pop("quantization_config")
-    schemes = [QuantizationScheme.model_validate(group) for group in quantization.get("config_groups", {}).values()]
+    groups = quantization.get("config_groups", {})
+    others = {name: group for name, group in groups.items() if group.get("format", PACKED) != PACKED}
+    schemes = [QuantizationScheme.model_validate(group) for name, group in groups.items() if name not in others]
+    if others:
+        ignored = [*quantization["ignore"], *_packed_layers(packed)]
+        config["quantization_config"] = {**quantization, "config_groups": others, "format": _INT8, "ignore": ignored}
     size = sum(file.stat().st_size for file in packed.glob("*.safetensors"))
     require_disk(out, _UNPACKED_SIZE * size, "unpacking INT4")
     return convert_weights(packed, out, config, lambda tensors: _unpacked(tensors, *schemes))
@@ -102,7 +111,7 @@ def convert_weights(
 
 
 def _unpacked(tensors: dict[str, Any], scheme: Any = None) -> dict[str, Any]:
-    """Return the weights and biases of one file, unpacked; scales and zero points are left out.
+    """Return the tensors of one file with unpacked weights; their scales and zero points are left out.
 
     `scheme` describes the packed weights of compressed-tensors; AutoGPTQ's need none.
     """
@@ -116,11 +125,21 @@ def _unpacked(tensors: dict[str, Any], scheme: Any = None) -> dict[str, Any]:
     for layer, parts in layers.items():
         plain = parts
         if "weight_packed" in parts:
-            plain = PackedQuantizationCompressor.decompress(parts, scheme)
+            plain = _weight_and_bias(PackedQuantizationCompressor.decompress(parts, scheme))
         elif "qweight" in parts:
-            plain = {**parts, "weight": _from_gptq(parts["qweight"], parts["scales"])}
-        unpacked |= {f"{layer}.{part}": plain[part].contiguous() for part in ("weight", "bias") if part in plain}
+            plain = _weight_and_bias({**parts, "weight": _from_gptq(parts["qweight"], parts["scales"])})
+        unpacked |= {f"{layer}.{part}": tensor.contiguous() for part, tensor in plain.items()}
     return unpacked
+
+
+def _weight_and_bias(parts: dict[str, Any]) -> dict[str, Any]:
+    return {name: parts[name] for name in ("weight", "bias") if name in parts}
+
+
+def _packed_layers(folder: Path) -> list[str]:
+    """Return the names of the layers whose weights are packed, sorted."""
+    names = [name for file in folder.glob("*.safetensors") for name in read_safetensors_header(file)]
+    return sorted(name.removesuffix(_PACKED_WEIGHT) for name in names if name.endswith(_PACKED_WEIGHT))
 
 
 def levels_of(words: Any) -> Any:

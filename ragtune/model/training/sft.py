@@ -22,6 +22,7 @@ from ragtune.model.base.conversations import Example
 from ragtune.model.base.folder_checks import check_model_folder
 from ragtune.model.base.folders import atomic_folder
 from ragtune.model.base.loading import load_model, load_tokenizer
+from ragtune.model.compression.rounding import check_rounding, int4_weights, rounded_fingerprint
 from ragtune.model.examples.tokens import Tokenized, batch_order, pack, tokenize
 from ragtune.model.training.adapters import earlier_adapter, load_adapter
 from ragtune.model.training.checkpoints import (
@@ -36,7 +37,7 @@ from ragtune.model.training.report import REPORT, AdapterReport
 from ragtune.model.training.samples import LogSamples, log_samples
 from ragtune.model.training.tracking import Tracker
 from ragtune.model.training.validation import BestCheckpoint, Measures, best_validation, generated_answers
-from ragtune.model_settings import TrainingSettings
+from ragtune.model_settings import QuantizationSettings, TrainingSettings
 from ragtune.ports import Progress, silent
 from ragtune.store.artifacts import write_json
 
@@ -50,7 +51,7 @@ class TrainingJob:
     """A training: the base model's folder, settings and seed, and where the adapter and the checkpoints go.
 
     `checkpoints` belongs to this training alone. If it holds those of another one (other base model, examples,
-    settings or seed), they are removed.
+    settings or seed), they are removed. `rounding` has the INT4 format for `training.qat`, which needs it.
     """
 
     base: Path
@@ -58,6 +59,7 @@ class TrainingJob:
     seed: int
     out: Path
     checkpoints: Path
+    rounding: QuantizationSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +87,12 @@ def train_adapter(
     too small.
     """
     device, threads, settings = chosen_device(machine.device), use_threads(machine.threads), job.settings
-    check_model_folder(job.base)
+    check_rounding(check_model_folder(job.base), settings, job.rounding)
     progress("tokenising the training examples", 0, 1)
     data, dropped = _tokenized(job, examples, validation)
     earlier = earlier_adapter(settings)
     _check_capacity(job, data.rows, device)
-    identity = fingerprint(job.base, earlier, data.rows, settings, job.seed)
+    identity = rounded_fingerprint(fingerprint(job.base, earlier, data.rows, settings, job.seed), job.rounding)
     run_id = open_run(job.checkpoints, identity, tracker, progress)
     tracker.log_params({**settings.model_dump(), "seed": job.seed, "examples": len(data.rows), "base": job.base.name})
     try:
@@ -131,6 +133,7 @@ def build_trainer(
 
     from ragtune.model.training.arguments import computes_in_the_adapters_format, lora_config, trl_arguments
     from ragtune.model.training.kernels import fuse_adapters, register_attention
+    from ragtune.model.training.qat import round_while_training
     from ragtune.model.training.trainer import Collator, ProgressCallback, SparseLogitsTrainer, StepPlan
 
     logging.set_verbosity_error()
@@ -160,7 +163,9 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     if earlier := earlier_adapter(settings):
         load_adapter(trainer.model, earlier)
-    if fused:
+    if settings.qat:
+        round_while_training(trainer.model, int4_weights(job.rounding), not settings.gradient_checkpointing)
+    elif fused:
         fuse_adapters(trainer.model)
     callback.counts, callback.order = trainer.counts, order
     callback.checkpoint_bytes = checkpoint_bytes(trainable_weights(trainer.model), job.base)
@@ -280,7 +285,8 @@ def require_memory_for_training(base: Path, settings: TrainingSettings, tokens: 
     # feed-forward network. The factors here and below were fitted to measured Llama trainings.
     layer_bytes = 2 * (12 * config["hidden_size"] + 5 * config["intermediate_size"])
     layers = 1 if settings.gradient_checkpointing else config["num_hidden_layers"]
-    require_memory(int(weight_bytes * 1.3 + tokens * layer_bytes * layers * 1.5 + GIB), "Training", device)
+    copies = 2.3 if settings.qat else 1.3  # the rounded weights are kept for the backward pass
+    require_memory(int(weight_bytes * copies + tokens * layer_bytes * layers * 1.5 + GIB), "Training", device)
 
 
 def _progress_facts(trainer: Any, callback: Any) -> dict[str, Any]:
