@@ -22,6 +22,7 @@ from ragtune_serving.schema import (
     ReviewRequest,
     ReviewResponse,
 )
+from ragtune_serving.study_schema import ReviewAgreementReport
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "a wrong field; the message lists the valid ones"},
@@ -72,6 +73,10 @@ def add_review_routes(router: APIRouter, desk: ReviewDesk) -> None:
     @router.get("/v1/review/progress", **common, summary="Count settled pairs, and the pairs each reviewer has decided")
     def progress() -> ReviewProgress:
         return ReviewProgress(**desk.progress())
+
+    @router.get("/v1/review/agreement", **common, summary="Show how far reviewers agree, and the pairs they dispute")
+    def agreement() -> ReviewAgreementReport:
+        return ReviewAgreementReport.of(desk.agreement())
 
 
 def _page(desk: ReviewDesk, user: str, show: str, offset: int, limit: int) -> ReviewPairs:

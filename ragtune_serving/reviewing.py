@@ -11,6 +11,7 @@ from ragtune.dataset.reviews.decisions import REVIEWED, newest_verdicts, pair_ke
 from ragtune.dataset.reviews.outcome import apply_reviews, winning_decision
 from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.errors import DatasetError
+from ragtune.evaluation.review_agreement import ReviewAgreement, review_agreement
 from ragtune.records import ArtifactRef, Chunk, QAPair, RegisteredModel, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
@@ -52,6 +53,7 @@ class ReviewDesk:
         self._with_corrections: tuple[object, ReviewableDataset] | None = None
         self._statuses: tuple[object, list[CorrectionStatus]] = (None, [])
         self._items: tuple[str, list[SplitItem]] = ("", [])
+        self._agreement: tuple[int, ReviewAgreement] | None = None
 
     def dataset(self) -> ReviewableDataset:
         """Return the newest dataset with the corrections; raise DatasetError if there is no dataset yet."""
@@ -146,6 +148,13 @@ class ReviewDesk:
                 for name, (decided, assigned) in reviewers.items()
             ],
         }
+
+    def agreement(self) -> ReviewAgreement:
+        """Return how far reviewers agree; it is computed again only after a new decision."""
+        newest = self.reviews.newest_sequence()
+        if self._agreement is None or self._agreement[0] != newest:
+            self._agreement = (newest, review_agreement(self.reviews.decisions(), seed=self._settings.seed))
+        return self._agreement[1]
 
     def _load(self, ref: ArtifactRef) -> ReviewableDataset:
         chunks = {chunk.id: chunk for chunk in self._artifacts.read_records(self._ref("chunks"), Chunk)}

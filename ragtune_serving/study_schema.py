@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field
 
 from ragtune.evaluation.agreement import Agreement, Estimate
+from ragtune.evaluation.review_agreement import ReviewAgreement
 from ragtune.evaluation.studies.results import StudyResults
 from ragtune.evaluation.studies.study import LONGEST_COMMENT
 from ragtune_serving.schema import Shape
@@ -193,3 +194,43 @@ class AdjudicationResponse(BaseModel):
     choice: str
     adjudicator: str
     created_at: str
+
+
+class DisputedPairShape(BaseModel):
+    """A pair that reviewers judge differently."""
+
+    key: str
+    question: str = Field(description="the pair as it was reviewed")
+    answer: str
+    verdicts: dict[str, str] = Field(description="the newest verdict of each reviewer")
+    comments: dict[str, str] = Field(description="what they wrote with it")
+
+
+class ReviewAgreementReport(BaseModel):
+    """How far reviewers of pairs agree."""
+
+    pairs: int = Field(description="pairs with verdicts of at least two reviewers")
+    agreement: list[AgreementOn] = Field(
+        description="of all reviewers, on `verdict` (reject, correct, accept) and on `kept` (no, yes)"
+    )
+    between: list[AgreementOn] = Field(description="of every two reviewers, those that agree least first")
+    disputed: list[DisputedPairShape] = Field(description="the most disputed first")
+
+    @classmethod
+    def of(cls, result: ReviewAgreement) -> Self:
+        """Return the shape of an agreement of reviewers."""
+        return cls(
+            pairs=result.pairs,
+            agreement=[AgreementOn.of(one) for one in result.overall],
+            between=[AgreementOn.of(one) for one in result.between],
+            disputed=[
+                DisputedPairShape(
+                    key=one.pair_key,
+                    question=one.question,
+                    answer=one.answer,
+                    verdicts=dict(one.verdicts),
+                    comments=dict(one.comments),
+                )
+                for one in result.disputed
+            ],
+        )

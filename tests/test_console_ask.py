@@ -3,6 +3,7 @@
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from ragtune.store.artifacts import ArtifactStore
 from tests.support.browser import Browser, browser_at
 from tests.support.console_gateway import ConsoleGateway
 from tests.support.scripted_upstream import ScriptedUpstream
@@ -82,7 +83,25 @@ def test_a_quotation_is_marked_as_one(browser, upstream):
     ask(browser, "note for hot work valid four hours")
     answered(browser)
     assert browser.text(".answer q").strip('"') == "The note for hot work is valid for four hours."
-    assert "quotation" in browser.text(".answer .from")
+    assert [tag.text for tag in browser.all(".answer .from .tag")] == ["quotation"]
+
+
+def test_the_tag_of_an_answer_says_what_was_delivered_also_if_the_model_itself_quotes(browser, upstream):
+    upstream.words = ["The", "note", "for", "hot", "work", "is", "valid", "for", "four", "hours.", "[1]"]
+    ask(browser, "How long is the note for hot work valid?")
+    answered(browser)
+    assert browser.all(".answer .from .tag") == [], "an answer in the model's own words has no tag"
+    texts = {"answer_and_quotation": "answer with a quotation", "quotation": "quotation", "refusal": "not in the documents"}
+    shown = browser.script(
+        "return Object.fromEntries(['answer', 'answer_and_quotation', 'quotation', 'refusal'].map((delivered) => {"
+        "  const answer = document.querySelector('.answer').cloneNode(true);"
+        "  answer.querySelector('.from').replaceChildren();"
+        "  showResult(answer, 'text', { delivered, quoted: true, citations: [], closest: [], warnings: [],"
+        "    model_version: 'base', retrieval_ms: 1, response_id: 'r' });"
+        "  return [delivered, answer.querySelector('.from .tag')?.textContent ?? ''];"
+        "}))"
+    )
+    assert shown == {"answer": "", **texts}
 
 
 def test_a_refusal_shows_the_closest_passages_and_opens_them(browser):
@@ -129,6 +148,31 @@ def test_a_verdict_and_a_correction_are_stored_for_the_person_who_gave_them(brow
         ("ada", "up", ""),
         ("ada", "down", "A technician signs the note."),
     ]
+
+
+def test_the_author_of_a_correction_sees_what_became_of_it(browser, gateway):
+    store = ArtifactStore(gateway.settings.home / "artifacts")
+    store.set_current(store.write_records("chunks", gateway.chunks))
+    browser.sign_in(gateway.key("cora", "application"), "/console/ask")
+    assert not browser.all("#corrections details")
+    ask(browser, "How long is the note for hot work valid?")
+    answered(browser)
+    browser.all(".answer .actions > .row > button")[2].click()
+    browser.one(".answer .correction textarea").send_keys("The note for hot work is valid for four hours.")
+    browser.one(".answer .correction .primary").click()
+    browser.one("#corrections summary").click()
+    browser.shows("waits for a reviewer", "#corrections")
+    reviews = gateway.services.reviews
+    made = next(one.made for one in reviews.statuses() if one.event.user == "cora")
+    reviews.reviews.decide(made, "rita", "reject", comment="The page changed.")
+    browser.open("/console/ask")
+    browser.one("#corrections summary").click()
+    browser.shows("rejected by rita: The page changed.", "#corrections")
+    browser.check()
+    browser.sign_in(gateway.key("dan", "application"), "/console/ask")
+    browser.until(lambda: browser.script("return document.readyState === 'complete'"))
+    assert "The page changed." not in browser.text("body"), "corrections of others are not shown"
+    browser.sign_in(gateway.key("ada", "application"), "/console/ask")
 
 
 def test_dials_switches_and_the_conversation_reach_the_model(browser, upstream):

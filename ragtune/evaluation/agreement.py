@@ -56,6 +56,13 @@ class Agreement:
     alpha: Estimate
     ac2: Estimate
 
+    def __str__(self) -> str:
+        """Return a line with all of it, such as `clear, ada and bob: 80% equal, alpha 0.61 [0.32, 0.84], ...`."""
+        return (
+            f"{self.question}, {' and '.join(self.annotators)}: {self.percent:.0%} equal, alpha {self.alpha}, "
+            f"AC2 {self.ac2}, kappa {self.kappa}, n = {self.items}"
+        )
+
 
 def agreement(
     question: str, ratings: Ratings, categories: Sequence[str], scale: Scale = "nominal", seed: int = 17

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from ragtune.errors import SettingsError
-from ragtune.evaluation.agreement import Agreement
 from ragtune.evaluation.studies.files import export_tasks, import_ratings
 from ragtune.evaluation.studies.results import StudyResults, study_results
 from ragtune.evaluation.studies.study import MODES
@@ -146,7 +145,7 @@ def _print(results: StudyResults) -> None:
     for row in results.models:
         out.print(f"  {row.model} {row.question}: {row.value:.2f} [{row.low:.2f}, {row.high:.2f}], n = {row.n}")
     for agreed in (*results.overall, *results.pairs):
-        out.print(f"  {_line(agreed)}")
+        out.print(f"  {agreed}")
     if results.consistency is not None:
         shares = ", ".join(f"{question} {share:.2f}" for question, share in results.consistency.items())
         out.print(f"  the same choice on {results.repeats} repeats: {shares}")
@@ -156,9 +155,3 @@ def _print(results: StudyResults) -> None:
         out.print(f"  {one.item.id} {one.question}: {said}{settled}")
         out.print(f"    {one.item.question}")
 
-
-def _line(one: Agreement) -> str:
-    return (
-        f"{one.question}, {' and '.join(one.annotators)}: {one.percent:.0%} equal, alpha {one.alpha}, AC2 {one.ac2}, "
-        f"kappa {one.kappa}, n = {one.items}"
-    )

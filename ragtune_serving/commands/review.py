@@ -6,15 +6,20 @@ from typing import Annotated
 import typer
 
 from ragtune.dataset.reviews.files import export_pairs, import_decisions
+from ragtune.dataset.reviews.guideline import GUIDELINE
 from ragtune.errors import SettingsError
+from ragtune.evaluation.review_agreement import review_agreement
 from ragtune.settings import load_settings
 from ragtune.text.counts import counted
 from ragtune_serving.audit import record_command
 from ragtune_serving.keys import KeyStore
 from ragtune_serving.reviewing import ReviewDesk
+from ragtune_serving.study_schema import ReviewAgreementReport
 from ragtune_serving.terminal import out, print_json
 
 app = typer.Typer(help="Have people accept, reject or correct pairs.", no_args_is_help=True)
+_SHOWN = 10
+"""Disputed pairs that are printed. Chosen by hand; `--json` has all."""
 
 
 @app.command("export")
@@ -33,6 +38,7 @@ def export(
         desk.claim(reviewer, count)
     pairs = [pair for pair in desk.open_pairs() if pair.feedback_id] if corrections else dataset.pairs
     count_exported = export_pairs(pairs, list(dataset.chunks.values()), file, reviewer, desk.reviews)
+    out.print(GUIDELINE)
     out.print(f"{counted(count_exported, 'pair')} in {file}.")
 
 
@@ -62,6 +68,28 @@ def status(json_: Annotated[bool, typer.Option("--json", help="print as JSON")] 
             out.print(f"{name:<10} {value}")
     for row in progress["reviewers"]:
         out.print(f"  {row['reviewer']}: {row['decided']} decided, {row['assigned']} assigned")
+
+
+@app.command("agreement")
+def agreement(
+    reviewer: Annotated[list[str] | None, typer.Option(help="only these reviewers; default: all")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="print as JSON")] = False,
+) -> None:
+    """Show how far reviewers agree on the pairs that several of them decided, and the pairs that they judge apart."""
+    settings = load_settings()
+    result = review_agreement(ReviewDesk(settings).reviews.decisions(), reviewer or (), settings.seed)
+    if json_:
+        print_json(ReviewAgreementReport.of(result).model_dump())
+        return
+    if not result.pairs:
+        out.print("No pair has verdicts of two reviewers yet. `dataset.reviews_per_pair: 2` asks two for every pair.")
+    for one in (*result.overall, *result.between):
+        out.print(str(one))
+    for pair in result.disputed[:_SHOWN]:
+        said = ", ".join(f"{name} {verdict}" for name, verdict in pair.verdicts.items())
+        out.print(f"  {said}\n    {pair.question}\n    {pair.answer or '(no answer in the documents)'}")
+        for name, comment in pair.comments.items():
+            out.print(f"    {name}: {comment}")
 
 
 @app.command("key")

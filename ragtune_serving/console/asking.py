@@ -1,13 +1,28 @@
-"""The page Ask: a conversation with the model, or with two models next to each other."""
+"""The page Ask: a conversation with the model, or with two models next to each other, and the user's corrections."""
 
 from fastapi import FastAPI, Request, Response
 
 from ragtune.answer.controls import DIALS, NEUTRAL, SWITCHES, with_controls
 from ragtune.settings import Settings
 from ragtune.store.feedback import LONGEST_TEXT
-from ragtune_serving.console.pages import render
+from ragtune_serving.console.pages import render, session_of
 from ragtune_serving.deployment import MODELS
 from ragtune_serving.routes import Services
+
+_NEWEST = 20
+"""Corrections that the page lists. Chosen by hand; `ragtune feedback corrections` has all."""
+STATUS_WORDS = {
+    "waiting": ("", "waits for a reviewer"),
+    "accepted": ("good", "accepted"),
+    "in_dataset": ("good", "in the dataset"),
+    "released": ("good", "a model learned from it"),
+    "rejected": ("bad", "rejected"),
+    "replaced": ("", "replaced"),
+    "over_cap": ("warn", "too many of yours wait"),
+    "held_back": ("warn", "held back"),
+    "failed": ("bad", "failed a check"),
+}
+"""{what became of a correction: (class of its tag, words for its author)}."""
 
 
 def add_ask_pages(app: FastAPI, services: Services, settings: Settings) -> None:
@@ -28,3 +43,11 @@ def add_ask_pages(app: FastAPI, services: Services, settings: Settings) -> None:
             version=live.model.version if live else "",
             longest_text=LONGEST_TEXT,
         )
+
+    @app.get("/console/ask/corrections")
+    def corrections(request: Request) -> Response:
+        user = session_of(request).key.name
+        own = [one.event.id for one in services.reviews.statuses() if one.event.user == user]
+        newest = reversed(own[-_NEWEST:])
+        traces = [services.reviews.trace(name, services.experiments.registry.versions) for name in newest]
+        return render(request, "ask_corrections.html", traces=traces, number=len(own), words=STATUS_WORDS)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import FastAPI, Form, Query, Request, Response
 
 from ragtune.dataset.reviews.decisions import REVIEWED, Decision, newest_verdicts, pair_key
+from ragtune.dataset.reviews.guideline import GUIDELINE
 from ragtune.dataset.reviews.outcome import winning_decision
 from ragtune.errors import DatasetError
 from ragtune.records import Chunk, QAPair
@@ -153,6 +154,7 @@ def add_review_pages(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
             leads=session.key.may_call(_LEADING),
             longest_text=LONGEST_TEXT,
             approval=desk.needs_approval,
+            guideline=GUIDELINE,
         )
 
     @app.get("/console/reviews/progress")
@@ -184,6 +186,7 @@ def _progress(request: Request, desk: ReviewDesk, keys: KeyStore, message: str =
         request,
         "reviews_progress.html",
         progress=desk.progress(),
+        agreement=desk.agreement(),
         per_pair=desk.reviews_per_pair,
         names=_reviewers(keys.all()),
         message=message,

@@ -85,6 +85,11 @@ function writeText(target, text, result) {
   }
 }
 
+// What people got, as the gateway says; an answer in the model's own words needs no tag.
+const DELIVERED = {
+  answer_and_quotation: ["accent", "answer with a quotation"], quotation: ["accent", "quotation"], refusal: ["warn", "not in the documents"],
+};
+
 const headingOf = (citation) => [citation.title, ...citation.headings].join(" › ");
 
 function showResult(answer, text, result) {
@@ -93,8 +98,8 @@ function showResult(answer, text, result) {
   const from = answer.querySelector(".from");
   const version = result.model_version === "base" ? "base model" : result.model_version === "provider" ? "configured server" : `version ${result.model_version}`;
   from.append(element("span", {}, version), element("span", {}, `search ${Math.round(result.retrieval_ms)} ms`));
-  if (result.refused) from.append(element("span", { class: "tag warn" }, "not in the documents"));
-  if (result.quoted) from.append(element("span", { class: "tag accent" }, "quotation"));
+  const [kind, label] = DELIVERED[result.delivered] ?? [];
+  if (label) from.append(element("span", { class: `tag ${kind}` }, label));
   const list = element("ul", { class: "sources" });
   for (const citation of result.citations) {
     const at = text.indexOf(`[${citation.number}]`);
@@ -125,7 +130,8 @@ function verdictButtons(responseId) {
     try {
       await call("/console/v1/feedback", { response_id: responseId, ...verdict });
       for (const [button, value] of [[up, "up"], [down, "down"]]) button.setAttribute("aria-pressed", String(rating === value));
-      said.textContent = verdict.correction ? "Thank you. The correction is stored." : "Thank you.";
+      said.textContent = verdict.correction ? "Thank you. The correction is stored. Below, you see what becomes of it." : "Thank you.";
+      if (verdict.correction) document.body.dispatchEvent(new Event("corrected"));
       box.hidden = true;
     } catch (error) { said.textContent = error.message; }
   };

@@ -100,6 +100,30 @@ async function openPassage(address) {
   } catch (error) { body.textContent = error.message; }
 }
 
+// A guideline is plain text with paragraphs, lists ("- ", "1. "), **bold** and *emphasis*. It becomes nodes, never HTML.
+function guidelineNodes(text) {
+  const words = (line) => line.split(/(\*\*.+?\*\*|\*.+?\*)/).map((part) => {
+    const [, bold, plain] = part.match(/^(\*\*?)(.+?)\1$/) ?? [];
+    if (!bold) return part;
+    const node = document.createElement(bold === "**" ? "strong" : "em");
+    node.textContent = plain;
+    return node;
+  });
+  return text.trim().split(/\n\s*\n/).map((block) => {
+    const items = block.split(/\n(?=(?:-|\d+\.) )/);
+    const kind = items[0].startsWith("- ") ? "ul" : /^\d+\. /.test(items[0]) ? "ol" : "p";
+    const node = document.createElement(kind);
+    if (kind === "p") node.append(...words(block.replace(/\s*\n\s*/g, " ")));
+    else node.append(...items.map((item) => {
+      const entry = document.createElement("li");
+      entry.append(...words(item.replace(/^(?:-|\d+\.) /, "").replace(/\s*\n\s*/g, " ")));
+      return entry;
+    }));
+    return node;
+  });
+}
+for (const place of document.querySelectorAll("[data-guideline]")) place.replaceChildren(...guidelineNodes(place.textContent));
+
 const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
 
 // Charts: data-chart has {"x": [...], "labels": [...] or null, "series": [{"label", "values"}], "unit"}.

@@ -26,6 +26,15 @@ function answerCard(answer, title) {
     ...(answer.sources.length ? [node("h3", {}, "Sources"), ...answer.sources.map((text) => node("p", { class: "pre small muted" }, text))] : []));
 }
 
+// Open until somebody closed it: who rates for the first time has to read it.
+function guideline(card) {
+  const name = `ragtune-guideline-${meta("user")}-${card.name}`;
+  const details = node("details", { class: "guideline", ontoggle: () => localStorage.setItem(name, details.open ? "open" : "closed") },
+    node("summary", {}, "Guideline"), node("div", { class: "card" }, ...guidelineNodes(card.guideline)));
+  details.open = localStorage.getItem(name) !== "closed" && card.rated === 0;
+  return details;
+}
+
 function showTask(open) {
   const card = study();
   const titles = task.answers.length > 1 ? ["Left", "Right"] : ["Answer"];
@@ -39,7 +48,7 @@ function showTask(open) {
   rate.replaceChildren(
     node("p", { class: "muted" }, `${card.rated} rated, ${open} left`),
     node("progress", { max: String(card.rated + open), value: String(card.rated), "aria-label": "Rated tasks" }),
-    node("details", {}, node("summary", {}, "Guideline"), node("p", { class: "pre" }, card.guideline)),
+    guideline(card),
     node("h2", {}, task.question),
     ...(task.expected ? [node("p", { class: "muted" }, `Expected: ${task.expected}`)] : []),
     node("div", { class: task.answers.length > 1 ? "answers two" : "answers" }, ...task.answers.map((answer, place) => answerCard(answer, titles[place]))),

@@ -1,0 +1,17 @@
+"""What reviewers of pairs should decide by: the same text on the page, on the command line and in the documentation."""
+
+GUIDELINE = """A model learns to answer as the pairs do. Ask three things:
+
+1. **Would somebody ask this?** It may be short, misspelt or without a question mark, as people type. A question that
+   nobody could have, or that cannot be understood, is rejected.
+2. **Does the passage answer it?** The answer must stand in the passage, be right, and answer what was asked. What you
+   know yourself does not count.
+3. **Is it enough?** A short answer is fine. Half of what was asked is not.
+
+*Accept* if all three are yes. *Correct* if a few words put it right. *Reject* everything else; a reason in the comment
+helps whoever writes the next pairs.
+
+A pair "without an answer" teaches the model to refuse: accept it if no passage of these documents answers the question,
+even if the question is odd. Open the document if the passage alone does not show it. Do not ask others: disagreement
+shows what is unclear.
+"""
