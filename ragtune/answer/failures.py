@@ -23,8 +23,8 @@ from ragtune.text.sentences import sentence_spans
 from ragtune.text.words import content_words
 
 CLAIM_REASONS = ("support", "numbers", "names", "negation", "citation", "relevance", "amount")
-"""What may be wrong with a claim: words that no unit supports; a number, a name or a "not" that the supporting unit does
-not have; the mark of another passage; nothing about the question; no number or time, though the question asks for it."""
+"""What may be wrong with a claim: words that no unit supports; a number, a name or a "not" that the supporting unit
+does not have; the mark of another passage; nothing about the question; no number or time though it asks for one."""
 FORM_REASONS = ("repetition", "language", "length", "format")
 """What may be wrong with the whole text: said again and again, in another language, cut off, no valid JSON."""
 REPLACED = frozenset({*CLAIM_REASONS, "repetition", "language"})
