@@ -29,9 +29,12 @@ help: ## show this list
 demo: install ## index a real corpus, train, quantise, evaluate, serve, and ask three questions
 	@$(bin)/ragtune demo
 
-test: install ## check style, types and import contracts, then run all tests
+test: install ## check style, types and import contracts, then run all tests but the slow ones
 	@$(MAKE) --no-print-directory lint
-	@$(bin)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+	@$(bin)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=25
+
+test-slow: install ## run the tests that take minutes each: the whole graph on Elasticsearch, a killed engine under load
+	@$(bin)/python -m pytest -m slow --durations=0
 
 up: install ## run Dagster, MLflow, the engine and the gateway until Ctrl-C
 	@$(bin)/ragtune up

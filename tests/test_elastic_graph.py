@@ -201,6 +201,7 @@ def test_a_new_embedder_gets_an_index_of_its_own_which_replaces_the_old_one_in_o
     assert existing_indices(own.index.url, name) == {after}, "the next update removes the old index"
 
 
+@pytest.mark.slow
 @pytest.mark.graph
 @pytest.mark.engine
 @pytest.mark.skipif(not test_graph.ENGINE.is_file(), reason=f"there is no engine environment at {test_graph.ENGINE}")

@@ -207,6 +207,7 @@ def test_a_change_that_does_not_exist_or_is_invalid_is_an_error_that_names_it(ho
         running_gateway(load_settings())
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_a_killed_engine_comes_back_and_the_report_says_where_its_time_goes(tmp_path, monkeypatch):
     from ragtune_serving.benchmarking import report
