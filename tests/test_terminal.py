@@ -84,7 +84,7 @@ def test_review_prints_files_and_names_of_reviewers_as_they_are(home: Path, tmp_
     for name, record in (("chunks", chunk), ("qa_candidates", pair), ("qa_dataset", pair)):
         store.set_current(store.write_records(name, [record]))
     file = tmp_path / "[draft].csv"
-    assert f"1 pairs in {file}." in invoke("review", "export", str(file), "--reviewer", TITLE, "--count", "1")
+    assert f"1 pair in {file}." in invoke("review", "export", str(file), "--reviewer", TITLE, "--count", "1")
     assert f"  {TITLE}: 0 decided, 1 assigned" in invoke("review", "status")
     ReviewStore(load_settings().feedback_url).close()
 
