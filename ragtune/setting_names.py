@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 PREFIX = "RAGTUNE_"
+# Why it is an error: docs/decisions/unknown-variables-are-errors.md
 _NO_SETTINGS = ("RAGTUNE_CONFIG", "RAGTUNE_DAGSTER_STORAGE")
 """Variables that RagTune reads and that are no settings: the file of the settings, and Dagster's own storage."""
 _TESTS = "RAGTUNE_TEST_"

@@ -53,6 +53,8 @@ def explain(errors: Iterable[Mapping[str, Any]], request: type[BaseModel] | None
             lines.append("The body is not a JSON object with Content-Type: application/json.")
         elif error["type"] == "value_error":  # one of our own checks, whose message is a sentence about the field
             lines.append(f"{f'The field {name!r}' if name else 'The body'} is not valid: {error['ctx']['error']}.")
+        elif error["type"] == "missing" and path:
+            lines.append(f"The field '{name}' is missing.")
         elif not path:
             lines.append(f"The body is not valid: {error['msg']}.")
         else:

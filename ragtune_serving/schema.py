@@ -3,7 +3,6 @@
 An unknown request field is an error that lists the valid fields, so that a typo is never ignored.
 """
 
-import json
 from typing import Annotated, Any, Literal, Self
 
 from jsonschema import Draft202012Validator
@@ -13,9 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from ragtune.answer.controls import DIALS, SWITCHES
 from ragtune.answer.failures import CLAIM_REASONS, FORM_REASONS
 from ragtune.store.feedback import LONGEST_TAG, LONGEST_TEXT, MOST_STARS, MOST_TAGS
+from ragtune_serving.ratings import thumb_or_stars
 
-_SHOWN = 60
-"""Characters of a wrong value in a message; chosen by hand."""
 FORMAT = 1
 """Version of the fields `ragtune`, feedback and status. Raise it when a field changes its meaning or goes away."""
 
@@ -433,16 +431,7 @@ class FeedbackRequest(Shape):
         default_factory=list, max_length=MOST_TAGS, description="words of your own, such as `wrong unit`"
     )
 
-    @field_validator("rating", mode="before")
-    @classmethod
-    def _thumb_or_stars(cls, value: Any) -> Any:
-        """Say in one sentence what is allowed, where pydantic has one for every kind of rating."""
-        if value in ("up", "down"):
-            return value
-        number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
-        if isinstance(number, bool) or not isinstance(number, int | float) or number not in range(1, MOST_STARS + 1):
-            raise ValueError(f'it is {json.dumps(value)[:_SHOWN]}, but "up", "down" or 1 to {MOST_STARS} is allowed')
-        return int(number)
+    _plain_rating = field_validator("rating", mode="before")(thumb_or_stars)
 
 
 class FeedbackResponse(BaseModel):

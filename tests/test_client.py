@@ -59,6 +59,11 @@ def test_the_api_says_in_one_sentence_which_ratings_there_are(gateway: LiveGatew
     assert "\n" not in message
 
 
+def test_the_api_says_which_field_is_missing(gateway: LiveGateway) -> None:
+    answer = gateway.request("POST", "/v1/feedback", json={"response_id": "r"})
+    assert answer.json()["error"]["message"] == "The field 'rating' is missing."
+
+
 class StartingGateway:
     """A gateway that is not ready for the first looks; `status` is what it says of itself."""
 

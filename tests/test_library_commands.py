@@ -220,7 +220,7 @@ def test_existing_pairs_are_shown_as_what_they_are(docs: Path, tmp_path: Path) -
     invoke("sources", "add", "pairs:faq.csv")
     (row,) = [row for row in as_json("sources", "list") if row["source"] == f"pairs:{tmp_path}/faq.csv"]
     assert (row["pairs"], row["documents"], row["quarantined"]) == (1, 0, 1)
-    assert "1 existing pairs, 1 not readable" in " ".join(invoke("sources", "list").split())
+    assert "1 existing pair, 1 not readable" in " ".join(invoke("sources", "list").split())
     assert "Existing questions and answers, which are no documents: 1" in invoke("documents", "list")
     assert "faq.csv, line 3" in invoke("documents", "quarantine")
     assert len(as_json("documents", "list")) == 2

@@ -142,7 +142,7 @@ def test_a_dry_run_changes_nothing_and_a_build_is_not_disturbed(settings, monkey
     monkeypatch.chdir(tmp_path)
     output = CliRunner().invoke(app, ["prune", "--dry-run"], catch_exceptions=False).stdout
     assert f"artifacts/chunks/{folders[0].name}: neither current" in output
-    assert "1 things" in output
+    assert "1 thing (" in output
     assert all(folder.exists() for folder in folders)
     with exclusive(settings.home), pytest.raises(ResourceError, match="is already building"):
         delete(settings, disposable(settings))

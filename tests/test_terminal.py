@@ -57,16 +57,17 @@ def test_an_answer_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> No
     place = {"source": "a/[b].pdf", "headings": ["On [x]"], "page": 3, "start": 0}
     citation = {"number": 1, "title": TITLE, "document": "d", "chunk": "c", "text": TITLE, **place}
     warnings = [f"A warning about {TITLE}."]
-    fields = {"citations": [citation], "warnings": warnings, "closest": [], "model_version": "1"}
+    fields = {"citations": [citation], "warnings": warnings, "closest": [], "model_version": "1", "response_id": "r1"}
     asking.show(Reply(f"It is in {TITLE} [1]", fields, 12.0))
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [f"It is in {TITLE} [1]", lines[1], f"  note: A warning about {TITLE}."]
     assert lines[1] == f"  [1] {TITLE} > On [x]  (a/[b].pdf, page 3)"
+    assert lines[3] == "  version 1, 12 ms, response r1"
 
 
 def test_a_refusal_is_printed_with_the_closest_passages(capsys: pytest.CaptureFixture[str]) -> None:
     passage = {"number": 2, "title": TITLE, "source": "a/[b].pdf", "sentence": "It is [old].", "score": 0.2}
-    fields = {"citations": [], "warnings": [], "closest": [passage], "model_version": "1"}
+    fields = {"citations": [], "warnings": [], "closest": [passage], "model_version": "1", "response_id": "r1"}
     asking.show(Reply("I could not find this in the documents.", fields, 12.0))
     assert f"  closest: {TITLE}  (a/[b].pdf): It is [old]." in capsys.readouterr().out
 
@@ -84,7 +85,7 @@ def test_review_prints_files_and_names_of_reviewers_as_they_are(home: Path, tmp_
     for name, record in (("chunks", chunk), ("qa_candidates", pair), ("qa_dataset", pair)):
         store.set_current(store.write_records(name, [record]))
     file = tmp_path / "[draft].csv"
-    assert f"1 pairs in {file}." in invoke("review", "export", str(file), "--reviewer", TITLE, "--count", "1")
+    assert f"1 pair in {file}." in invoke("review", "export", str(file), "--reviewer", TITLE, "--count", "1")
     assert f"  {TITLE}: 0 decided, 1 assigned" in invoke("review", "status")
     ReviewStore(load_settings().feedback_url).close()
 

@@ -31,12 +31,8 @@ _SWITCH_WORDS = {"on": True, "true": True, "yes": True, "off": False, "false": F
 def ask(
     text: Annotated[str, typer.Argument(help="the question")] = "",
     json_: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
-    dial: Annotated[
-        list[str], typer.Option(help="NAME=VALUE from 0 to 1, such as depth=0.8; can be given several times")
-    ] = [],  # noqa: B006
-    switch: Annotated[
-        list[str], typer.Option(help="NAME=on or NAME=off, such as citations=off; can be given several times")
-    ] = [],  # noqa: B006
+    dial: Annotated[list[str], typer.Option(help="NAME=VALUE from 0 to 1, such as depth=0.8; may be repeated")] = [],  # noqa: B006
+    switch: Annotated[list[str], typer.Option(help="NAME=on or NAME=off, such as citations=off; may be repeated")] = [],  # noqa: B006
     questions: Annotated[
         Path | None, typer.Option(help='a JSON lines file with a batch of questions: one {"id","text"} per line')
     ] = None,

@@ -38,7 +38,7 @@ _SNIPPET_CHARACTERS = 240
 
 
 def index(
-    source: Annotated[list[str], typer.Option(help=f"{SOURCE_FORMS} or a URL; can be given several times")] = [],  # noqa: B006
+    source: Annotated[list[str], typer.Option(help=f"{SOURCE_FORMS} or a URL; may be repeated")] = [],  # noqa: B006
     json_: Annotated[bool, typer.Option("--json", help="print the counts as JSON")] = False,
 ) -> None:
     """Build or update the search index; only passages that changed are embedded."""
@@ -102,7 +102,7 @@ def search(
     ] = None,
     filter_: Annotated[
         list[str],
-        typer.Option("--filter", help=f"FIELD=VALUE, with {', '.join(FILTERS)}; can be given several times"),
+        typer.Option("--filter", help=f"FIELD=VALUE, with {', '.join(FILTERS)}; may be repeated"),
     ] = [],  # noqa: B006
 ) -> None:
     """Search for passages by words and by meaning."""

@@ -24,7 +24,7 @@ from ragtune_serving.client import GatewayClient
 from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.terminal import out, print_json
 
-app = typer.Typer(help="What people think of the answers.", no_args_is_help=True)
+app = typer.Typer(help="Rate answers, and see what people think of them.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="print as JSON")]
 _KINDS = {
     "all": "all responses",
