@@ -7,7 +7,7 @@ import pytest
 
 from ragtune.errors import SettingsError
 from ragtune.evaluation.gate import ModelGain, PairedGain
-from ragtune.model.base.capacity import Machine
+from ragtune.model.base.capacity import Machine, reads_int4
 from ragtune.model.compression.errors import quantization_errors
 from ragtune.model.compression.quantization import quantize_w4a16
 from ragtune.model.compression.weights import inspect_weights
@@ -17,7 +17,7 @@ from ragtune.settings import Settings, load_settings
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets.compression import compression_rows
 from ragtune_assets.compression_pages import compression_page
-from ragtune_assets.evaluation import rounding_check
+from ragtune_assets.evaluation import precision_name, rounding_check
 from ragtune_assets.model import size_check
 from tests.support.tiny_llama import make_loud_llama, talks
 
@@ -108,6 +108,16 @@ def test_page_and_warehouse_show_size_predictions_scores_and_speed_of_each_preci
     assert shown[1]["smaller_by"] > 0.3
     assert shown[1]["kl_99_9"] > shown[1]["mean_kl"] > 0
     assert (shown[1]["concurrency"], shown[1]["tokens_per_second"]) == (4, 50.0)
+
+    warehouse.append(compression_rows(reports, sizes, "v2", qat=True))
+    _, methods = warehouse.query("SELECT method, model FROM compressed_models ORDER BY method")
+    assert methods == [("GPTQ", "v1"), ("QAT+GPTQ", "v2"), ("none", "v2")]
+
+
+def test_every_format_with_int4_is_named_unpacked_where_the_engine_cannot_read_it() -> None:
+    names = {name: precision_name(name, Settings(device="cpu")) for name in ("w4a16", "awq", "mixed", "w8a8", "bf16")}
+    ending = "" if reads_int4("cpu") else " unpacked"
+    assert names == {**{n: n + ending for n in ("w4a16", "awq", "mixed")}, "w8a8": "w8a8", "bf16": "bf16"}
 
 
 def score(precision: str, value: float) -> Score:

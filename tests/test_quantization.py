@@ -204,6 +204,22 @@ def test_the_units_that_lose_most_per_byte_stay_in_8_bits() -> None:
         layers_in_int8(units, 1000, 1400)
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_rounding_to_the_nearest_level_is_the_arithmetic_of_compressed_tensors(symmetric: bool) -> None:
+    import torch
+    from compressed_tensors.quantization import fake_quantize
+    from compressed_tensors.quantization.utils import calculate_qparams
+
+    torch.manual_seed(0)
+    scheme = int4_weights(SETTINGS.model_copy(update={"symmetric": symmetric}))
+    weight = (torch.randn(48, 128) * 0.03).bfloat16()
+    weight[0], weight[1], weight[2] = 0, weight[1].abs(), -weight[2].abs()  # groups on one side of zero, or at it
+    low, high = torch.aminmax(weight.unflatten(-1, (-1, scheme.group_size)), dim=-1)
+    expected = fake_quantize(weight, *calculate_qparams(low, high, scheme), scheme)
+    assert torch.equal(round_to_nearest(weight, scheme), expected)
+    assert len(round_to_nearest(weight, scheme)[3, :32].unique()) <= 16
+
+
 @pytest.mark.skipif(arithmetic("cpu") != "bfloat16", reason="llm-compressor computes in float32 on this processor")
 def test_rounding_to_the_nearest_level_is_what_llm_compressor_does_without_calibration(
     tiny: Path, tmp_path: Path

@@ -163,7 +163,7 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     if earlier := earlier_adapter(settings):
         load_adapter(trainer.model, earlier)
-    if settings.qat:
+    if settings.qat and job.rounding is not None:
         round_while_training(trainer.model, int4_weights(job.rounding), not settings.gradient_checkpointing)
     elif fused:
         fuse_adapters(trainer.model)
