@@ -153,7 +153,7 @@ def train_preference(
             device=device,
             threads=threads,
             mlflow_run_id=run_id,
-            warnings=(*callback.warnings, *_forgetting(callback.validations)),
+            warnings=(*callback.warnings, *forgetting_warnings(callback.validations)),
             feedback_ids=tuple(sorted({name for example in used for name in example.feedback_ids})),
         )
         _write(trainer.model, job, report)
@@ -306,7 +306,7 @@ class _Forgetting:
         return False
 
 
-def _forgetting(validations: Sequence[Validation]) -> list[str]:
+def forgetting_warnings(validations: Sequence[Validation]) -> list[str]:
     """Return a warning if the loss of SFT's validation conversations grew much."""
     losses = [validation.loss for validation in validations if validation.loss is not None]
     if len(losses) < 2 or losses[-1] <= _FORGETS * losses[0]:
