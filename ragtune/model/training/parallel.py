@@ -197,6 +197,9 @@ class _Joined:
         }
         if place.device == "cpu":
             variables["accelerate_use_cpu"] = "yes"
+            # accelerate calls the CPU of process 0 `cpu:0`, and transformers loads checkpoints to there; PyTorch knows
+            # `cpu` only.
+            torch.serialization.register_package(1, _no_tag, _on_the_cpu)
         self._environment = patch_environment(**variables)
         self._environment.__enter__()
         if place.device == "cuda":
@@ -214,6 +217,15 @@ class _Joined:
         if error[0] is None:
             torch.distributed.destroy_process_group()
         self._environment.__exit__(*error)
+
+
+def _no_tag(_storage: Any) -> None:
+    """Return that other functions name the place of a tensor that is saved."""
+
+
+def _on_the_cpu(storage: Any, place: str) -> Any:
+    """Return the tensor's bytes if they are to be loaded to a CPU with a number."""
+    return storage if place.startswith("cpu:") else None
 
 
 def _end_with_parent() -> None:
