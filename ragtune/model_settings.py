@@ -90,8 +90,8 @@ class TrainingSettings(Section):
 class PreferenceSettings(Section):
     """Preference training by TRL after SFT, from thumbs (KTO) or corrections (DPO).
 
-    Fields have the names of TRL if there is one. It is off, because thumbs say less than corrections, and because what
-    it brought was small in `benchmarks/default_model/preference.json`.
+    Fields have the names of TRL if there is one. It is off, because what it brings was not measured yet
+    (docs/decisions/preferences-after-sft.md).
     """
 
     enabled: bool = False
