@@ -3,9 +3,13 @@
 import os
 import re
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 
@@ -65,8 +69,6 @@ class Killer:
         self.rank, self.step = rank, step
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        import psutil
-
         step = re.match(r"training, step (\d+)", what)
         if step and int(step[1]) == self.step:
             [server] = [one for one in psutil.Process().children() if "forkserver" in " ".join(one.cmdline())]
@@ -103,6 +105,26 @@ def test_an_error_of_one_process_ends_all_and_is_raised_with_its_message() -> No
         run_in_processes(2, "cpu", fail_in_the_second, lambda what, *_: messages.append(what))
     assert str(raised.value) == "In process 1 of 2: There is no row.\nExpected: a row\nHow to fix: add one"
     assert sorted(messages) == ["process 0", "process 1"]
+
+
+def announce_and_sleep(place: Place, progress: Progress) -> None:
+    """Say which process this is, and go on for longer than a test waits."""
+    progress(str(os.getpid()), 0, 0)
+    time.sleep(300)
+
+
+def test_the_processes_end_if_the_one_that_started_them_is_killed() -> None:
+    program = (
+        "from ragtune.model.training.parallel import run_in_processes\n"
+        "from tests.test_parallel_training import announce_and_sleep\n"
+        "run_in_processes(2, 'cpu', announce_and_sleep, lambda pid, *_: print(pid, flush=True))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        workers = [psutil.Process(int(parent.stdout.readline())) for _ in range(2)]
+        parent.kill()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert alive == []
 
 
 def test_a_loss_that_is_not_finite_in_one_process_ends_the_training(tiny: Path, tmp_path: Path) -> None:

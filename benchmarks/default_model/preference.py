@@ -140,7 +140,7 @@ def main() -> None:
 
 
 def drawn(questions: Sequence[Asked], limit: int) -> list[Asked]:
-    """Return so many of the questions, by the seed."""
+    """Return up to `limit` of the questions, drawn by the seed."""
     return sorted(questions, key=lambda one: draw(SEED, "ask", one.id))[:limit]
 
 

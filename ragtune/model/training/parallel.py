@@ -44,7 +44,7 @@ Work = Callable[[Place, Progress], Any]
 def run_in_processes(size: int, device: str, work: Work, progress: Progress) -> Any:
     """Run the work in `size` new processes and return what process 0 returned.
 
-    `work` must be importable, because the processes start anew. Raises what a process
+    `work` must be importable: a new process looks it up by its name. Raises what a process
     raised, ModelError if one ended without an error, and SettingsError if there are too few GPUs.
     """
     _require_gpus(size, device)

@@ -351,7 +351,7 @@ def _check_capacity(job: TrainingJob, rows: Sequence[Tokenized], device: str) ->
 def require_memory_for_training(
     base: Path, settings: TrainingSettings, tokens: int, device: str, processes: int = 1
 ) -> None:
-    """Raise ResourceError if the memory is too small for processes that read so many tokens a pass, with padding."""
+    """Raise ResourceError if the memory is too small for processes with this many tokens a pass, padding included."""
     weight_bytes = sum(path.stat().st_size for path in base.glob("*.safetensors"))
     config = check_model_folder(base)
     # What one token stores per layer for the backward pass, in bytes: bf16 activations of Llama's attention and
