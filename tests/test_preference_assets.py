@@ -13,7 +13,14 @@ from ragtune.records import Message
 from ragtune_assets.model import learnt_feedback
 from tests.support.tracked_home import TrackedHome
 
-PREFERENCE = {"enabled": True, "min_examples": 6, "max_steps": 3, "max_epochs": 9, "learning_rate": 0.01}
+PREFERENCE = {
+    "enabled": True,
+    "min_examples": 6,
+    "batch_size": 3,
+    "max_steps": 3,
+    "max_epochs": 9,
+    "learning_rate": 0.01,
+}
 PROMPT = (Message("system", "the answer stands in passage one ."), Message("user", "[1] the default is 7 ."))
 EXAMPLES = [
     PreferenceExample(messages=PROMPT, chosen=f"the default is {n} . [1]", rejected="two .", feedback_ids=(f"fb-{n}",))
@@ -44,7 +51,7 @@ def test_enough_feedback_trains_another_adapter_in_a_run_below_that_of_dagster(h
     assert run.data.tags["mlflow.parentRunId"]
     assert run.data.tags["ragtune.result"] == home.ref("preference_adapter").sha256 != home.ref("lora_adapter").sha256
     assert run.data.params["data.preference_examples"] == home.ref("preference_examples").sha256
-    assert (run.data.params["preference.method"], run.data.metrics["pairs"]) == ("dpo", 6.0)
+    assert (run.data.params["method"], run.data.metrics["pairs"]) == ("dpo", 6.0)
     assert run.data.metrics["validation_loss"] > 0
     assert {"rewards/margins", "loss/replay"} <= run.data.metrics.keys()
 

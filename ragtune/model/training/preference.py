@@ -131,8 +131,7 @@ def train_preference(
     require_memory_for_training(job.base, job.training, 2 * longest * plan.batch_size, device)
     identity = fingerprint(job.base, job.adapter / WEIGHTS, [*rows, *replay, *validation], job.preference, job.seed)
     run_id = open_run(job.checkpoints, identity, tracker, progress)
-    params = {**job.preference.model_dump(), "method": data.method, "examples": len(rows), "planned_steps": plan.steps}
-    tracker.log_params({f"preference.{name}": value for name, value in params.items()})
+    tracker.log_params({"method": data.method, "examples": len(rows), "planned_steps": plan.steps})
     try:
         trainer, callback = _build_trainer(job, plan, (rows, replay, validation), tracker, progress)
         require_disk_for_training(job.checkpoints, job.out, callback.checkpoint_bytes)
