@@ -51,6 +51,7 @@ class TrainingSettings(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
     batch_size: int = Field(4, ge=1, description="rows per pass; a row holds one prompt, or several if packed")
     gradient_accumulation_steps: int = Field(1, ge=1, description="passes whose gradients make one step")
+    processes: int = Field(1, ge=1, description="processes that share the rows of a pass: one for each GPU")
     together: int = Field(8, ge=1, description="questions that share one prompt; 1: one prompt per question")
     packing: bool = Field(False, description="several prompts per row up to max_tokens; they do not see each other")
     max_tokens: int = Field(1024, ge=64)
@@ -78,6 +79,15 @@ class TrainingSettings(Section):
             raise ValueError("metric_for_best_model: right needs answers: set eval_every and eval_answers above 0")
         return self
 
+    @model_validator(mode="after")
+    def _processes_share_a_batch(self) -> "TrainingSettings":
+        if self.batch_size % self.processes:
+            raise ValueError(
+                f"batch_size: {self.batch_size} cannot be shared by {self.processes} processes: "
+                "set batch_size to a multiple of processes"
+            )
+        return self
+
     @property
     def rows_per_step(self) -> int:
         """Rows that one step learns."""
@@ -87,8 +97,8 @@ class TrainingSettings(Section):
 class PreferenceSettings(Section):
     """Preference training by TRL after SFT, from thumbs (KTO) or corrections (DPO).
 
-    Fields have the names of TRL if there is one. It is off, because thumbs say less than corrections, and because what
-    it brought was small in `benchmarks/default_model/preference.json`.
+    Fields have the names of TRL if there is one. It is off, because what it brings was not measured yet
+    (docs/decisions/preferences-after-sft.md).
     """
 
     enabled: bool = False

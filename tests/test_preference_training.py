@@ -23,12 +23,14 @@ from ragtune.model.training.preference import (
     PreferenceData,
     PreferenceJob,
     PreferenceReport,
+    forgetting_warnings,
     read_preference,
     train_preference,
 )
 from ragtune.model.training.sft import TrainingJob, train_adapter
 from ragtune.model.training.tracking import Tracker
 from ragtune.model.training.trainer import CLOCK
+from ragtune.model.training.validation import Validation
 from ragtune.model_settings import PreferenceSettings, TrainingSettings
 from ragtune.ports import Progress, silent
 from ragtune.records import Message
@@ -126,13 +128,20 @@ def test_the_first_loss_of_dpo_is_that_of_equal_models_and_replay_adds_that_of_t
     assert both.losses[0][1] == pytest.approx(math.log(2) + (both.validations[0].loss or 0), rel=0.15), "like others"
 
 
-def test_replay_keeps_what_sft_taught_and_without_it_the_report_warns(tiny: Path, tmp_path: Path) -> None:
-    hard = {"learning_rate": 0.1, "max_steps": 24}
-    kept = train(tiny, tmp_path / "kept", **hard)
-    lost = train(tiny, tmp_path / "lost", replay_share=0.0, **hard)
+def test_with_replay_the_conversations_of_sft_stay_likelier_than_without(tiny: Path, tmp_path: Path) -> None:
+    kept, lost = train(tiny, tmp_path / "kept"), train(tiny, tmp_path / "lost", replay_share=0.0)
     after = [report.validations[-1].loss or 0.0 for report in (kept, lost)]
     assert after[0] < after[1]
-    assert "the model forgets. Lower preference.learning_rate" in lost.warnings[-1]
+
+
+def test_a_loss_of_sft_that_grew_by_a_fifth_is_warned_about_with_the_settings_to_change() -> None:
+    measured = [
+        Validation(step=step, right=0, refused=0, held=0, n=0, loss=loss) for step, loss in ((0, 1.0), (9, 1.3))
+    ]
+    assert forgetting_warnings([]) == forgetting_warnings(measured[:1]) == []
+    assert forgetting_warnings([measured[0], replace(measured[1], loss=1.1)]) == []
+    [warning] = forgetting_warnings(measured)
+    assert "grew from 1 to 1.3: the model forgets. Lower preference.learning_rate" in warning
 
 
 def test_the_adapter_merges_like_the_one_after_sft_and_keeps_its_files(tiny: Path, tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """Feedback becomes preference examples only if people may train on it and its prompt is that of serving."""
 
+import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from ragtune.answer.answering import Answerer
 from ragtune.answer.prompt import REFUSAL
@@ -24,6 +27,7 @@ from ragtune.model_settings import PreferenceSettings
 from ragtune.records import FeedbackEvent, QAPair, ResponseRecord, SplitItem
 from ragtune.settings import AnswerSettings, DatasetSettings, FeedbackSettings
 from ragtune.store.feedback import FeedbackLog
+from ragtune_serving.cli import app
 from tests.support.answering_fakes import ListRetriever, WordEvidence, chunk
 
 CHUNKS = [
@@ -215,3 +219,17 @@ def test_the_log_says_why_a_response_cannot_be_asked_for_again(fields: Any, reas
         log.record_response(ResponseRecord(**{**response, **fields}))
         rated = log.add("r1", "up")
     assert (rated.answer, rated.unlike_prompt) == ("The path. [2]", reason)
+
+
+def test_the_command_says_what_is_found_what_is_needed_and_how_to_switch_it_on(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path))
+    result = CliRunner().invoke(app, ["feedback", "preferences"])
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    assert "skipped: 0 thumbs up, 0 thumbs down and 0 accepted corrections can train" in said
+    assert "set preference.enabled: true in ragtune.yaml" in said
+    assert "name the keys that you trust in preference.thumbs_from" in said
+    shown = json.loads(CliRunner().invoke(app, ["feedback", "preferences", "--json"]).stdout)
+    assert (shown["enabled"], shown["method"], shown["up"]) == (False, None, 0)

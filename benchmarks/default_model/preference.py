@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--arms", nargs="+", default=["kto", "dpo"])
     parser.add_argument("--halves", type=int, nargs="+", default=[0, 1], help="halves whose feedback is learnt from")
+    parser.add_argument("--limit", type=int, default=0, help="questions of each kind, drawn by a seed; 0: all")
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--learning-rate", type=float, default=PreferenceSettings().learning_rate)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
@@ -98,6 +99,8 @@ def main() -> None:
     prepare_process()
     threads = use_threads(0)
     rated, other, replay = prompts()
+    if options.limit:
+        rated, other = (drawn(part, options.limit) for part in (rated, other))
     store = ArtifactStore(HOME / "artifacts")
     base = store.folder(resolve_base_model(BaseModelSettings(name="smollm2-raw"), store))
     before = answers_of(base, READING_ADAPTER, [*rated, *other])
@@ -106,7 +109,7 @@ def main() -> None:
     )
     results: dict[str, Any] = {
         "command": f"python -m benchmarks.default_model.preference --seeds {' '.join(map(str, options.seeds))} "
-        f"--steps {options.steps} --learning-rate {options.learning_rate} "
+        f"--limit {options.limit} --steps {options.steps} --learning-rate {options.learning_rate} "
         f"--halves {' '.join(map(str, options.halves))}",
         "hardware": hardware(),
         "threads": threads,
@@ -134,6 +137,11 @@ def main() -> None:
             )
             print(json.dumps(results["runs"][-1], indent=1), flush=True)
             options.out.write_text(as_text(results))
+
+
+def drawn(questions: Sequence[Asked], limit: int) -> list[Asked]:
+    """Return up to `limit` of the questions, drawn by the seed."""
+    return sorted(questions, key=lambda one: draw(SEED, "ask", one.id))[:limit]
 
 
 def prompts() -> tuple[list[Asked], list[Asked], list[Any]]:
@@ -246,7 +254,7 @@ def trained(
     replay: list[Any],
 ) -> Path:
     """Return the adapter that an arm made from the feedback of one half, trained now if it is not in the home."""
-    folder = HOME / f"{arm}-{half}-{seed}-{preference.max_steps}-{preference.learning_rate:g}"
+    folder = HOME / f"{arm}-{half}-{seed}-{preference.max_steps}-{preference.learning_rate:g}-{len(examples)}"
     if read_preference(folder / "adapter") is None:
         job = PreferenceJob(
             base=base,

@@ -13,8 +13,15 @@ from ragtune.dataset.feedback_trace import FeedbackTrace, feedback_of_version
 from ragtune.errors import SettingsError
 from ragtune.evaluation.feedback_trends import rated_responses, trends, worst, worst_questions
 from ragtune.evaluation.question_gaps import question_gaps
+from ragtune.model.examples.preferences import (
+    ShownPrompts,
+    UsableFeedback,
+    choose_method,
+    count_examples,
+    usable_feedback,
+)
 from ragtune.ports import Embedder
-from ragtune.records import Chunk
+from ragtune.records import Chunk, SplitItem
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import MOST_STARS, FeedbackLog
@@ -132,6 +139,47 @@ def corrections(
     out.print(", ".join(f"{counts[name]} {name}" for name in STATUSES if counts[name]) or "There is no correction.")
     for one in statuses:
         out.print(f"{one.event.id}  {one.status:<9} key {one.event.user or '-'}: {one.reason}")
+
+
+@app.command("preferences")
+def preferences(json_: Json = False) -> None:
+    """Say which thumbs and corrections could train preferences, why the others cannot, and what is still needed."""
+    settings = load_settings()
+    desk, log = ReviewDesk(settings), FeedbackLog(settings.feedback_url)
+    events, statuses = log.events(), desk.statuses()
+    desk.close()
+    log.close()
+    usable = UsableFeedback(examples=())
+    if events:
+        prompts = _prompts(settings)
+        usable = usable_feedback(events, statuses, _items(settings), prompts, settings.feedback, settings.preference)
+    numbers = count_examples(usable.examples)
+    method, reason = choose_method(numbers, settings.preference.model_copy(update={"enabled": True}))
+    if json_:
+        shown = {"enabled": settings.preference.enabled, "method": method, "reason": reason}
+        print_json({**shown, **asdict(numbers), "left_out": dict(usable.left_out)})
+        return
+    counts = f"{numbers.up} thumbs up, {numbers.down} thumbs down and {numbers.corrections} corrections can train"
+    lines = [reason or f"{counts}: enough for {method}."]
+    if not settings.preference.enabled:
+        lines.append("Preference training is off. To switch it on, set preference.enabled: true in ragtune.yaml.")
+    if settings.feedback.approval and not settings.preference.thumbs_from:
+        lines.append("No thumb trains: name the keys that you trust in preference.thumbs_from.")
+    lines += [f"left out: {number} {why}" for why, number in usable.left_out.items()]
+    out.print("\n".join(lines))
+
+
+def _prompts(settings: Settings) -> ShownPrompts:
+    from ragtune.backends.catalog import evidence_from, line_similarity_from
+
+    chunks = _chunks(settings).values()
+    return ShownPrompts(chunks, settings.answer, line_similarity_from(settings), evidence_from(settings))
+
+
+def _items(settings: Settings) -> list[SplitItem]:
+    store = ArtifactStore(settings.home / "artifacts")
+    ref = store.current("qa_splits")
+    return store.read_records(ref, SplitItem) if ref else []
 
 
 def _chunks(settings: Settings) -> dict[str, Chunk]:

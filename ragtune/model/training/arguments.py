@@ -62,12 +62,12 @@ def computes_in_the_adapters_format(settings: TrainingSettings) -> bool:
 def trl_arguments(
     settings: TrainingSettings, seed: int, checkpoints: Path, device: str, batch_size: int, steps: int
 ) -> Any:
-    """Return TRL's arguments for `steps` steps of `batch_size` rows a pass."""
+    """Return TRL's arguments for `steps` steps of `batch_size` rows a pass, of all processes together."""
     from trl.trainer.sft_config import SFTConfig
 
     return SFTConfig(
         **_common(settings, seed, checkpoints, device),
-        per_device_train_batch_size=batch_size,
+        per_device_train_batch_size=batch_size // settings.processes,
         per_device_eval_batch_size=batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         max_steps=steps,
@@ -116,6 +116,8 @@ def _common(settings: TrainingSettings, seed: int, checkpoints: Path, device: st
         "train_sampling_strategy": "sequential",
         "dataloader_pin_memory": device == "cuda",
         "dataloader_drop_last": False,
+        # Every weight of an adapter gets a gradient in every step.
+        "ddp_find_unused_parameters": False,
         "logging_steps": 1,
         # A loss that is not finite must be seen: by default it is replaced by the mean of those before.
         "logging_nan_inf_filter": False,

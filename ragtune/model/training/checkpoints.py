@@ -54,6 +54,11 @@ def open_run(checkpoints: Path, identity: str, tracker: Tracker, progress: Progr
     return run_id
 
 
+def tracked_run(checkpoints: Path) -> str:
+    """Return the id of the tracker's run of a training that was started, or "" if there is none."""
+    return str(_read(checkpoints / _RUN).get("tracker_run", ""))
+
+
 def newest_checkpoint(
     checkpoints: Path, marker: str, progress: Progress = silent
 ) -> tuple[Path, dict[str, Any]] | None:

@@ -131,8 +131,7 @@ def train_preference(
     require_memory_for_training(job.base, job.training, 2 * longest * plan.batch_size, device)
     identity = fingerprint(job.base, job.adapter / WEIGHTS, [*rows, *replay, *validation], job.preference, job.seed)
     run_id = open_run(job.checkpoints, identity, tracker, progress)
-    params = {**job.preference.model_dump(), "method": data.method, "examples": len(rows), "planned_steps": plan.steps}
-    tracker.log_params({f"preference.{name}": value for name, value in params.items()})
+    tracker.log_params({"method": data.method, "examples": len(rows), "planned_steps": plan.steps})
     try:
         trainer, callback = _build_trainer(job, plan, (rows, replay, validation), tracker, progress)
         require_disk_for_training(job.checkpoints, job.out, callback.checkpoint_bytes)
@@ -153,7 +152,7 @@ def train_preference(
             device=device,
             threads=threads,
             mlflow_run_id=run_id,
-            warnings=(*callback.warnings, *_forgetting(callback.validations)),
+            warnings=(*callback.warnings, *forgetting_warnings(callback.validations)),
             feedback_ids=tuple(sorted({name for example in used for name in example.feedback_ids})),
         )
         _write(trainer.model, job, report)
@@ -306,7 +305,7 @@ class _Forgetting:
         return False
 
 
-def _forgetting(validations: Sequence[Validation]) -> list[str]:
+def forgetting_warnings(validations: Sequence[Validation]) -> list[str]:
     """Return a warning if the loss of SFT's validation conversations grew much."""
     losses = [validation.loss for validation in validations if validation.loss is not None]
     if len(losses) < 2 or losses[-1] <= _FORGETS * losses[0]:

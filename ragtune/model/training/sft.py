@@ -6,6 +6,7 @@ all.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ from ragtune.model.training.checkpoints import (
     newest_checkpoint,
     open_run,
     require_disk_for_training,
+    tracked_run,
 )
+from ragtune.model.training.parallel import Place, run_in_processes
 from ragtune.model.training.report import REPORT, AdapterReport
 from ragtune.model.training.samples import LogSamples, log_samples
 from ragtune.model.training.tracking import Tracker
@@ -86,14 +89,19 @@ def train_adapter(
     can be used, ModelError if the base model is broken or a number is not finite, ResourceError if memory or disk are
     too small.
     """
-    device, threads, settings = chosen_device(machine.device), use_threads(machine.threads), job.settings
+    from ragtune.model.training import world
+
+    device, settings = chosen_device(machine.device), job.settings
     check_rounding(check_model_folder(job.base), settings, job.rounding)
+    if settings.processes > world.size():
+        return _train_in_processes(job, examples, validation, tracker, Machine(device, machine.threads), progress)
+    threads = _use_threads(machine.threads, device)
     progress("tokenising the training examples", 0, 1)
     data, dropped = _tokenized(job, examples, validation)
     earlier = earlier_adapter(settings)
     _check_capacity(job, data.rows, device)
     identity = rounded_fingerprint(fingerprint(job.base, earlier, data.rows, settings, job.seed), job.rounding)
-    run_id = open_run(job.checkpoints, identity, tracker, progress)
+    run_id = world.from_first("" if world.rank() else open_run(job.checkpoints, identity, tracker, progress))
     tracker.log_params({**settings.model_dump(), "seed": job.seed, "examples": len(data.rows), "base": job.base.name})
     try:
         trainer, callback = build_trainer(job, data, device, tracker, progress)
@@ -114,14 +122,59 @@ def train_adapter(
             best_step=best,
             learnt=_learnt(data.rows, callback.order[: best * settings.rows_per_step]),
         )
-        _write_adapter(trainer.model, data.tokenizer, report, job.out)
-        tracker.log_metrics({"train_seconds": report.seconds}, report.steps)
-        tracker.log_artifacts(job.out)
+        if not world.rank():
+            _write_adapter(trainer.model, data.tokenizer, report, job.out)
+            tracker.log_metrics({"train_seconds": report.seconds}, report.steps)
+            tracker.log_artifacts(job.out)
     except BaseException:
         tracker.end(failed=True)
         raise
     tracker.end()
     return report
+
+
+def _train_in_processes(
+    job: TrainingJob,
+    examples: Sequence[Example],
+    validation: Sequence[Example],
+    tracker: Tracker,
+    machine: Machine,
+    progress: Progress,
+) -> AdapterReport:
+    """Train in the processes of the settings; the tracker then writes to their run."""
+    work = partial(_train_one, job, examples, validation, tracker, machine)
+    try:
+        report: AdapterReport = run_in_processes(job.settings.processes, machine.device, work, progress)
+    except BaseException:
+        # The process with the run may have been ended before it could say how the run ended.
+        if (run := tracked_run(job.checkpoints)) and tracker.open(run):
+            tracker.end(failed=True)
+        raise
+    tracker.open(report.mlflow_run_id)
+    return report
+
+
+def _train_one(
+    job: TrainingJob,
+    examples: Sequence[Example],
+    validation: Sequence[Example],
+    tracker: Tracker,
+    machine: Machine,
+    place: Place,
+    progress: Progress,
+) -> AdapterReport:
+    """Train as one of several processes; only the first tracks, and reports progress."""
+    if place.rank:
+        return train_adapter(job, examples, validation, Tracker(), machine)
+    return train_adapter(job, examples, validation, tracker, machine, progress)
+
+
+def _use_threads(threads: int, device: str) -> int:
+    """Divide the threads among the processes that compute on the CPU, and return how many they have together."""
+    from ragtune.model.training.world import size
+
+    count = use_threads(threads)
+    return use_threads(max(1, count // size())) * size() if device == "cpu" and size() > 1 else count
 
 
 def build_trainer(
@@ -142,7 +195,7 @@ def build_trainer(
     fused = computes_in_the_adapters_format(settings)
     our_attention = device == "cpu" and config.get("model_type") == "llama" and fused
     model = load_model(job.base, device, register_attention() if our_attention else "sdpa")
-    batch_size = min(settings.batch_size, len(rows))
+    batch_size = _rows_in_a_pass(settings, rows)
     rows_per_step = batch_size * settings.gradient_accumulation_steps
     steps = min(settings.max_steps, -(-int(settings.max_epochs * len(rows)) // rows_per_step))
     plan = StepPlan(settings.minutes * 60, steps, settings.warmup_share, settings.steps, settings.lr_scheduler_type)
@@ -173,22 +226,41 @@ def build_trainer(
     return trainer, callback
 
 
+def _rows_in_a_pass(settings: TrainingSettings, rows: Sequence[Tokenized]) -> int:
+    """Return how many rows all processes together read in a pass; raise DatasetError if one would get none."""
+    count = min(settings.batch_size, len(rows))
+    if count < settings.processes:
+        raise DatasetError(
+            f"There are {len(rows)} training examples for {settings.processes} processes.",
+            expected="at least one for each process",
+            fix="lower training.processes",
+        )
+    return count - count % settings.processes
+
+
 def _validator(job: TrainingJob, data: TrainingData, trainer: Any, log: LogSamples) -> BestCheckpoint | None:
     """Return what validates, or None if that is switched off or there is nothing for the metric of the best model.
 
     Answers to the validation questions are given to `log`.
     """
+    from ragtune.model.training.world import rank
+
     metric = job.settings.metric_for_best_model
     possible = data.validation if metric == "loss" else any(example.evidence for example in data.questions)
     if not job.settings.eval_every or not possible:
         return None
 
+    is_first = not rank()
+
     def answers(questions: Sequence[Example]) -> list[str]:
+        if not is_first:
+            return [""] * len(questions)
         texts = generated_answers(trainer.model, data.tokenizer, questions)
         log(questions, texts)
         return texts
 
-    measures = Measures(lambda: _loss(trainer), answers, trainer.model.save_pretrained)
+    save = trainer.model.save_pretrained if is_first else None
+    measures = Measures(lambda: _loss(trainer), answers, save)
     return BestCheckpoint(job.settings, data.questions, measures, job.checkpoints)
 
 
@@ -235,8 +307,9 @@ def _tokenized(
 def train_from_checkpoint(trainer: Any, callback: Any, checkpoints: Path, progress: Progress) -> int:
     """Train, from the newest complete checkpoint if there is one, and return its step, 0 for none."""
     from ragtune.model.training.trainer import CLOCK
+    from ragtune.model.training.world import from_first, rank
 
-    checkpoint = newest_checkpoint(checkpoints, CLOCK, progress)
+    checkpoint = from_first(None if rank() else newest_checkpoint(checkpoints, CLOCK, progress))
     if checkpoint is None:
         trainer.train()
         return 0
@@ -253,13 +326,15 @@ def train_from_checkpoint(trainer: Any, callback: Any, checkpoints: Path, progre
 
 def _load_best(trainer: Any, callback: Any, checkpoints: Path, progress: Progress) -> int:
     """Load the adapter of the best validation into the trainer's model if it is another one; return its step."""
+    from ragtune.model.training.world import from_first, rank
+
     last = int(trainer.state.global_step)
     if callback.validator is None:
         return last
     best = best_validation(callback.validations, callback.validator.metric).step
     if best == last:
         return last
-    weights = best_weights(checkpoints, progress)
+    weights = from_first(None if rank() else best_weights(checkpoints, progress))
     if weights is None:
         return last
     load_adapter(trainer.model, weights)
@@ -274,11 +349,14 @@ def _learnt(rows: Sequence[Tokenized], order: Sequence[int]) -> tuple[int, ...]:
 def _check_capacity(job: TrainingJob, rows: Sequence[Tokenized], device: str) -> None:
     """Raise ResourceError if the memory is too small for the training."""
     tokens = max(len(row.input_ids) for row in rows) * min(job.settings.batch_size, len(rows))
-    require_memory_for_training(job.base, job.settings, tokens, device)
+    processes = job.settings.processes
+    require_memory_for_training(job.base, job.settings, -(-tokens // processes), device, processes)
 
 
-def require_memory_for_training(base: Path, settings: TrainingSettings, tokens: int, device: str) -> None:
-    """Raise ResourceError if the memory is too small for passes of this many tokens with padding."""
+def require_memory_for_training(
+    base: Path, settings: TrainingSettings, tokens: int, device: str, processes: int = 1
+) -> None:
+    """Raise ResourceError if the memory is too small for processes with this many tokens a pass, padding included."""
     weight_bytes = sum(path.stat().st_size for path in base.glob("*.safetensors"))
     config = check_model_folder(base)
     # What one token stores per layer for the backward pass, in bytes: bf16 activations of Llama's attention and
@@ -286,7 +364,9 @@ def require_memory_for_training(base: Path, settings: TrainingSettings, tokens: 
     layer_bytes = 2 * (12 * config["hidden_size"] + 5 * config["intermediate_size"])
     layers = 1 if settings.gradient_checkpointing else config["num_hidden_layers"]
     copies = 2.3 if settings.qat else 1.3  # the rounded weights are kept for the backward pass
-    require_memory(int(weight_bytes * copies + tokens * layer_bytes * layers * 1.5 + GIB), "Training", device)
+    needed = int(weight_bytes * copies + tokens * layer_bytes * layers * 1.5 + GIB)
+    # Each GPU has its own memory; processes on the CPU share that of the machine.
+    require_memory(needed * (processes if device == "cpu" else 1), "Training", device)
 
 
 def _progress_facts(trainer: Any, callback: Any) -> dict[str, Any]:

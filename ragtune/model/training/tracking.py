@@ -43,6 +43,10 @@ class Tracker:
         """Start a run, or continue the given one if it still exists; return its id."""
         return run_id
 
+    def open(self, run_id: str) -> bool:
+        """Write to a run that may be finished from now on, and return whether there is such a run."""
+        return not run_id
+
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record the parameters of the run."""
 

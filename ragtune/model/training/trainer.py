@@ -7,6 +7,7 @@ computes on a CPU are thrown away. Import this module only inside functions: it 
 import math
 import time
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +19,7 @@ from ragtune.errors import ModelError
 from ragtune.model.base.capacity import require_disk
 from ragtune.model.training.losses import divergence
 from ragtune.model.training.validation import Validation, Validator
+from ragtune.model.training.world import from_first, rank, size, wait_for_all
 from ragtune.ports import Progress
 from ragtune.store.artifacts import folder_files, write_json
 
@@ -153,7 +155,9 @@ class ProgressCallback(TrainerCallback):
         Raises ResourceError if the disk has no room for the checkpoint that is due.
         """
         was_planned = self.plan.total
-        self.plan.record(time.monotonic() - self.began)
+        seconds = time.monotonic() - self.began
+        # All processes have to plan the same steps.
+        self.plan.record(seconds if self.plan.total else from_first(seconds))
         if self.plan.total and not was_planned:
             self.tracker.log_metrics({"planned_steps": float(self.plan.total)}, self.plan.steps)
         self.progress(f"training, step {self.plan.steps} of {self.plan.total or '?'}", int(self.plan.share * 100), 100)
@@ -179,6 +183,9 @@ class ProgressCallback(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write the record with the hashes of the files last: a checkpoint whose files match it is complete."""
+        wait_for_all()  # each process writes its random state
+        if rank() > 0:
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         record = {
             "spent": self.plan.spent,
@@ -197,7 +204,8 @@ class ProgressCallback(TrainerCallback):
             return
         with torch.random.fork_rng():  # a validation draws random numbers that training must not miss
             should_log = control.should_log
-            validation = self.validator.validate(self.plan.steps, self.validations)
+            # Only the first process lets the model answer.
+            validation = from_first(self.validator.validate(self.plan.steps, self.validations))
             control.should_log = should_log  # the trainer's `evaluate` logs, and takes the step for logged
         self.validations.append(validation)
         numbers = {} if validation.loss is None else {"validation_loss": validation.loss}
@@ -246,6 +254,28 @@ class Collator:
         return batch
 
 
+def _add_sparse_loss(network: Any) -> None:
+    """Let a causal language model return losses: `sparse_labels` makes it return (total loss, right tokens, tokens).
+
+    The loss has to be computed inside the model: only then are the gradients of several processes averaged.
+    """
+    forward = network.forward
+
+    @wraps(forward)
+    def with_sparse_loss(*args: Any, sparse_labels: Any = None, **kwargs: Any) -> Any:
+        if sparse_labels is None:
+            return forward(*args, **kwargs)
+        read = {name: kwargs.get(name) for name in ("input_ids", "attention_mask", "position_ids")}
+        states = network.base_model(**read, use_cache=False).last_hidden_state
+        target = sparse_labels[:, 1:]
+        learnt = target != _IGNORED
+        logits = network.get_output_embeddings()(states[:, :-1][learnt]).float()
+        total = torch.nn.functional.cross_entropy(logits, target[learnt], reduction="sum")
+        return total, (logits.detach().argmax(-1) == target[learnt]).sum(), learnt.sum()
+
+    network.forward = with_sparse_loss
+
+
 class SparseLogitsTrainer(SFTTrainer):
     """SFTTrainer that computes logits only for the tokens to learn; TRL itself does so on a GPU only.
 
@@ -260,6 +290,8 @@ class SparseLogitsTrainer(SFTTrainer):
         config = network.config.get_text_config()
         scaled = any(getattr(config, name, None) for name in _SCALED_LOGITS)
         self.sparse = self.args.device.type == "cpu" and not scaled
+        if self.sparse:
+            _add_sparse_loss(network.get_base_model())
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -274,23 +306,27 @@ class SparseLogitsTrainer(SFTTrainer):
     def _loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool, num_items_in_batch: Any) -> Any:
         mode = "train" if model.training else "eval"
         if model.training:
-            mask = inputs["attention_mask"]
-            self.counts["tokens"] += int((mask if mask.dim() == 2 else mask[:, 0].diagonal(dim1=1, dim2=2)).sum())
-            self.counts["padded_tokens"] += inputs["input_ids"].numel()
-            self.counts["loss_tokens"] += int((inputs["labels"] != _IGNORED).sum())
+            self._count(inputs)
         if return_outputs or not self.sparse:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        core = self.accelerator.unwrap_model(model).get_base_model()
-        target = inputs["labels"][:, 1:]
-        learnt = target != _IGNORED
         arguments = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids") if name in inputs}
-        states = core.base_model(**arguments, use_cache=False).last_hidden_state
-        logits = core.get_output_embeddings()(states[:, :-1][learnt]).float()
-        total = torch.nn.functional.cross_entropy(logits, target[learnt], reduction="sum")
-        count = learnt.sum() if num_items_in_batch is None else num_items_in_batch
-        accuracy = (logits.detach().argmax(-1) == target[learnt]).float().mean()
-        self._metrics[mode]["mean_token_accuracy"].append(float(accuracy))
-        return total / count
+        total, right, learnt = model(**arguments, sparse_labels=inputs["labels"])
+        self._metrics[mode]["mean_token_accuracy"].append(float(right / learnt))
+        if num_items_in_batch is None:
+            return total / learnt
+        # The count is that of all processes, and their gradients are averaged.
+        return total / num_items_in_batch * size()
+
+    def _count(self, inputs: dict[str, Any]) -> None:
+        """Add the tokens of a batch, in all processes, to the counts."""
+        mask = inputs["attention_mask"]
+        counts = {
+            "tokens": (mask if mask.dim() == 2 else mask[:, 0].diagonal(dim1=1, dim2=2)).sum(),
+            "padded_tokens": torch.tensor(inputs["input_ids"].numel(), device=mask.device),
+            "loss_tokens": (inputs["labels"] != _IGNORED).sum(),
+        }
+        for name, count in counts.items():
+            self.counts[name] += int(self.accelerator.reduce(count) if size() > 1 else count)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Return a schedule in which the learning rate follows the planned steps."""

@@ -68,12 +68,12 @@ class Measures:
     """How a validator looks at the model.
 
     `loss` returns the validation loss, or None if there are no examples for it; `answers` returns the model's answers
-    to questions; `save` writes the adapter into a folder.
+    to questions; `save` writes the adapter into a folder, or is None in all but the first of several processes.
     """
 
     loss: Callable[[], float | None]
     answers: Callable[[Sequence[Example]], list[str]]
-    save: Callable[[Path], None]
+    save: Callable[[Path], None] | None
 
 
 class BestCheckpoint:
@@ -93,9 +93,10 @@ class BestCheckpoint:
         """Return the scores at a step, and keep the adapter if it is better than at all earlier validations."""
         answers = self.measures.answers(self.questions) if self.questions else []
         validation = replace(validation_scores(step, self.questions, answers), loss=self.measures.loss())
-        if all(validation.value(self.metric) > other.value(self.metric) for other in earlier):
+        save = self.measures.save
+        if save and all(validation.value(self.metric) > other.value(self.metric) for other in earlier):
             with atomic_folder(self.folder / BEST) as scratch:
-                self.measures.save(scratch)
+                save(scratch)
                 write_json(scratch / RECORD, {**asdict(validation), "files": folder_files(scratch)})
         return validation
 
