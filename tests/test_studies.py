@@ -12,9 +12,19 @@ from ragtune.errors import DatasetError
 from ragtune.evaluation.judges import RUBRIC, answer_key
 from ragtune.evaluation.studies.files import export_tasks, import_ratings, task_row
 from ragtune.evaluation.studies.items import answers_of, pairwise_items, rating_items, read_answers, traffic_items
-from ragtune.evaluation.studies.results import people_labels, study_results
+from ragtune.evaluation.studies.results import people_labels, rated_answers, study_results
 from ragtune.evaluation.studies.store import StudyStore
-from ragtune.evaluation.studies.study import CANNOT, GUIDELINES, Study, new_rating, shown, side, tasks_of
+from ragtune.evaluation.studies.study import (
+    CANNOT,
+    GUIDELINES,
+    UNANSWERABLE,
+    ShownAnswer,
+    Study,
+    new_rating,
+    shown,
+    side,
+    tasks_of,
+)
 from ragtune.records import AnswerSet, ResponseRecord, ScoredAnswer
 from tests.support.answering_fakes import chunk
 from tests.support.scored_answers import scored_answer
@@ -210,6 +220,36 @@ def test_a_comparison_says_which_model_wins_whatever_side_it_was_on(store):
     assert (row.model, row.value, row.n) == ("fine-tuned w8a8 over base bf16", 1.0, 20)
     assert results.consistency == {"better": 1.0}
     assert results.overall[0].percent == 1.0
+
+
+def test_answers_that_models_share_come_once_and_others_take_their_places():
+    shared = answers("old")[:10]
+    items = rating_items({"base bf16": answers("old"), "fine-tuned w8a8": [*shared, *answers("new")[10:]]}, 24, seed=1)
+    assert len(items) == 24
+    assert len({(item.question, item.answers[0].text) for item in items}) == 24
+    assert {item.answers[0].model for item in items} == {"base bf16", "fine-tuned w8a8"}
+
+
+def test_judges_get_the_rated_answers_with_what_they_need_and_refusals_as_such(store):
+    item = replace(RATING_ITEMS[0], id="i1", answers=(ShownAnswer("Four hours. [1]", ("It is four hours.",), "m"),))
+    refused = replace(
+        RATING_ITEMS[1],
+        id="i2",
+        expected=UNANSWERABLE,
+        answers=(ShownAnswer("I could not find this in the documents.", (), "m"),),
+    )
+    unknown, unsettled = replace(RATING_ITEMS[2], id="i3", expected=""), replace(RATING_ITEMS[3], id="i4")
+    store.create(study(), [item, refused, unknown, unsettled])
+    store.assign("rating study", ["ada", "bob"], 2)
+    rate_all(store, "rating study", "ada", lambda item, task: YES)
+    rate_all(store, "rating study", "bob", lambda item, task: NO if item.id == "i4" else YES)
+    rated = {answer.pair_id: answer for answer in rated_answers(store)}
+    assert set(rated) == {"i1", "i2", "i3"}, "people disagree about the fourth"
+    assert rated["i1"].scored_text == "Four hours."
+    assert rated["i1"].cited_texts == ("It is four hours.",)
+    assert (rated["i1"].answerable, rated["i2"].answerable, rated["i3"].answerable) == (True, False, False)
+    assert (rated["i1"].refused, rated["i2"].refused) == (False, True)
+    assert len(people_labels(store)) == 3 * len(RUBRIC)
 
 
 def test_cannot_judge_counts_neither_for_nor_against_agreement(store):

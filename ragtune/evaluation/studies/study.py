@@ -22,6 +22,8 @@ BETTER = "better"
 """The one question of a comparison."""
 SIDES = ("left", "right", "neither")
 WINNERS = ("first", "second", "neither")
+UNANSWERABLE = "(The documents do not answer this question.)"
+"""What stands for the expected answer of a question that the documents do not answer."""
 REPEAT_SHARE = 0.05
 """Share of an annotator's tasks that come back, as the plan of the studies asks for."""
 FEWEST_TO_REPEAT = 5
@@ -63,6 +65,11 @@ class Study:
     def questions(self) -> tuple[str, ...]:
         """The questions that every task asks."""
         return tuple(RUBRIC) if self.mode == "rating" else (BETTER,)
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """What each question asks, in a sentence."""
+        return dict(RUBRIC) if self.mode == "rating" else {BETTER: "Which one would you rather have got?"}
 
     @property
     def categories(self) -> tuple[str, ...]:
