@@ -252,6 +252,7 @@ def measured(
         calibrations=calibrations([*judged.rated, *judged.judgements], people, settings.seed),
         preferences=summarise_preferences(judged.preferences, settings.seed),
         agreements=ratings.agreements,
+        rated=ratings.models,
         raters=ratings.raters,
         planned_refusals=settings.answer.refused_share,
         facts={name.replace("_", " "): str(asdict(manifest)[name]) for name in facts},

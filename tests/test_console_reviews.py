@@ -53,6 +53,21 @@ def gateway(tmp_path):
     upstream.close()
 
 
+def test_pairs_of_a_queue_are_found_by_their_words_and_deciding_stays_among_them(gateway):
+    with browser_at(gateway.url) as browser:
+        browser.sign_in(gateway.key("ada", "reviewer"), "/console/reviews?show=open")
+        browser.press("/")
+        browser.one("#find input[type=search]").send_keys("NOTE 11" + Keys.ENTER)
+        browser.until(lambda: len(browser.all(".queue a[data-key]")) == 11, "notes 11 and 110 to 119")
+        browser.press("a")
+        browser.until(lambda: "110" in browser.text("#pair"), "the next of those found")
+        assert len(browser.all(".queue a[data-key]")) == 11, "one of two verdicts settles nothing"
+        browser.check()
+        browser.open("/console/reviews?show=open&q=sauna")
+        browser.shows("No pair of this queue contains “sauna”.")
+    assert list(verdicts(gateway).values()) == [{"ada": "accept"}]
+
+
 def verdicts(gateway: ConsoleGateway) -> dict[str, dict[str, str]]:
     """Return {pair id: {reviewer: verdict}}."""
     ids = {pair_key(pair): pair.id for pair in gateway.pairs}

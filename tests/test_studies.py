@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from ragtune.errors import DatasetError
+from ragtune.evaluation.studies.approved import Approved, approved_pairs, write_approved
 from ragtune.evaluation.judges import RUBRIC, answer_key
 from ragtune.evaluation.studies.files import export_tasks, import_ratings, task_row
 from ragtune.evaluation.studies.items import answers_of, pairwise_items, rating_items, read_answers, traffic_items
@@ -25,12 +26,14 @@ from ragtune.evaluation.studies.study import (
     side,
     tasks_of,
 )
+from ragtune.knowledge.pair_files import read_pairs
 from ragtune.records import AnswerSet, ResponseRecord, ScoredAnswer
 from tests.support.answering_fakes import chunk
 from tests.support.scored_answers import scored_answer
 
 YES = dict.fromkeys(RUBRIC, "yes")
 NO = dict.fromkeys(RUBRIC, "no")
+REFUSAL = "I could not find this in the documents."
 MODELS = ("base bf16", "fine-tuned w8a8")
 
 
@@ -372,3 +375,47 @@ def write(file, rows):
             writer.writerows(rows)
         else:
             stream.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def answered(item, text: str, expected: str = "It is four hours.", sources=("The note is valid for four hours.",)):
+    return replace(item, expected=expected, answers=(ShownAnswer(text, sources, "ragtune 3"),))
+
+
+def test_only_answers_that_people_call_correct_supported_and_complete_become_pairs(store, tmp_path):
+    right = answered(replace(RATING_ITEMS[0], id="i1", question="How long?"), "Four hours. [1]")
+    wrong = answered(replace(RATING_ITEMS[1], id="i2"), "A day. [1]")
+    clumsy = answered(replace(RATING_ITEMS[2], id="i3", question="And then?"), "Then new note. [1]")
+    refused = answered(replace(RATING_ITEMS[3], id="i4", question="Who?"), REFUSAL, UNANSWERABLE, ())
+    lazy = answered(replace(RATING_ITEMS[4], id="i5", question="Why?"), REFUSAL, "Because.", ())
+    tested = answered(replace(RATING_ITEMS[5], id="i6", question="What is  tested?"), "This. [1]")
+    again = answered(replace(RATING_ITEMS[6], id="i7", question="how long"), "4 hours. [1]")
+    store.create(study(), [right, wrong, clumsy, refused, lazy, tested, again])
+    store.assign("rating study", ["ada", "bob"], 2)
+    said = {"i2": YES | {"supported": "partly"}, "i3": YES | {"clear": "no"}}
+    for name in ("ada", "bob"):
+        rate_all(store, "rating study", name, lambda item, task: said.get(item.id, YES))
+    approved = approved_pairs(store, "rating study", ["what is tested"])
+    assert (approved.held_out, approved.others) == (1, 3)
+    write_approved(approved, tmp_path / "approved.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "approved.jsonl").read_text().splitlines()]
+    context = "The note is valid for four hours."
+    assert rows == [
+        {"question": "How long?", "answer": "Four hours.", "answerable": True, "context": context},
+        {"question": "And then?", "answer": "Then new note.", "answerable": True, "context": context},
+        {"question": "Who?", "answer": "", "answerable": False},
+    ]
+    file = tmp_path / "approved.jsonl"
+    pairs = read_pairs(f"pairs:{file}", file, file.read_bytes()).pairs
+    assert [(pair.question, pair.answer, pair.answerable) for pair in pairs] == [
+        ("How long?", "Four hours.", True),
+        ("And then?", "Then new note.", True),
+        ("Who?", "", False),
+    ]
+
+
+def test_a_comparison_approves_no_answer_and_the_file_has_to_be_json_lines(store, tmp_path):
+    store.create(study("pairwise"), PAIRS)
+    with pytest.raises(DatasetError, match="does not say that an answer is right"):
+        approved_pairs(store, "pairwise study")
+    with pytest.raises(DatasetError, match=r"ends in '\.csv'"):
+        write_approved(Approved(pairs=(), others=0, held_out=0), tmp_path / "approved.csv")

@@ -170,4 +170,3 @@ def _print(results: StudyResults) -> None:
         settled = f"; settled: {one.adjudicated}" if one.adjudicated else ""
         out.print(f"  {one.item.id} {one.question}: {said}{settled}")
         out.print(f"    {one.item.question}")
-

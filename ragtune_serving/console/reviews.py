@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, Form, Query, Request, Response
 
@@ -110,6 +111,20 @@ class PairQueues:
             is_conflict=is_conflict,
         )
 
+    def matching(self, pairs: KeyedPairs, text: str) -> KeyedPairs:
+        """Return the pairs of which question, answer, kind or document contain every word of a text."""
+        words = text.lower().split()
+        if not words:
+            return pairs
+        chunks = self.desk.dataset().chunks
+
+        def described(pair: QAPair) -> str:
+            chunk = chunks.get(pair.chunk_id)
+            where = (chunk.title, chunk.origin) if chunk else ()
+            return " ".join((pair.question, pair.answer, pair.kind, pair.writer, *where)).lower()
+
+        return [keyed for keyed in pairs if all(word in described(keyed[1]) for word in words)]
+
     def _pairs(self) -> KeyedPairs:
         """Return the pairs with their keys, which take longer to compute than everything else."""
         dataset = self.desk.dataset()
@@ -124,14 +139,18 @@ def add_review_pages(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
 
     @app.get("/console/reviews")
     def reviews(
-        request: Request, show: Queue = "mine", key: str = "", page: Annotated[int, Query(ge=0)] = 0
+        request: Request,
+        show: Queue = "mine",
+        key: str = "",
+        page: Annotated[int, Query(ge=0)] = 0,
+        q: Annotated[str, Query(max_length=200)] = "",
     ) -> Response:
         session = session_of(request)
         try:
             by_name, verdicts = queues.queues(session.key.name)
         except DatasetError as error:
             return render(request, "reviews_missing.html", message=error.found, fix=error.fix)
-        pairs = by_name[show]
+        pairs = queues.matching(by_name[show], q)
         place = next((place for place, (one, _) in enumerate(pairs) if one == key), -1)
         if place >= 0:
             page = place // PAGE_SIZE
@@ -143,6 +162,8 @@ def add_review_pages(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
             "reviews.html",
             tabs=[(name, title, len(by_name[name])) for name, title in QUEUES.items()],
             show=show,
+            q=q,
+            suffix="&" + urlencode({"q": q}) if q else "",
             shown=shown,
             first=page * PAGE_SIZE,
             page=page,

@@ -123,8 +123,8 @@ async function decide(verdict) {
     keepPace();
     const leaves = queue.show !== "all" && queue.show !== "decided";
     const nextPage = document.querySelector(".queue a[rel=next]");
-    if (all[at + 1] || !nextPage) await show(next && next.dataset.key !== key ? next.getAttribute("href") : `/console/reviews?show=${queue.show}`);
-    else await show(leaves ? `/console/reviews?show=${queue.show}&page=${queue.page}` : nextPage.getAttribute("href"));
+    if (all[at + 1] || !nextPage) await show(next && next.dataset.key !== key ? next.getAttribute("href") : `/console/reviews?show=${queue.show}${queue.suffix}`);
+    else await show(leaves ? `/console/reviews?show=${queue.show}&page=${queue.page}${queue.suffix}` : nextPage.getAttribute("href"));
     document.body.dispatchEvent(new Event("decided"));
   } finally { busy = false; }
 }
@@ -138,6 +138,12 @@ async function getMore() {
   } catch (error) { showBanner(error.message); }
 }
 
+document.addEventListener("submit", (event) => {
+  if (event.target.id !== "find") return;
+  event.preventDefault();
+  document.activeElement.blur();
+  show(`/console/reviews?${new URLSearchParams(new FormData(event.target))}`);
+});
 document.addEventListener("click", (event) => {
   const verdict = event.target.closest("[data-verdict]");
   if (verdict) decide(verdict.dataset.verdict);
@@ -165,6 +171,7 @@ const ACTIONS = {
   u: () => { const last = sessionStorage.getItem("ragtune-last"); if (last) show(`/console/reviews?show=decided&key=${last}`); },
   d: () => document.getElementById("open-document")?.click(),
   g: getMore,
+  "/": () => document.querySelector("#find input[type=search]")?.focus(),
 };
 document.addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]")) return;
@@ -181,7 +188,7 @@ document.addEventListener("keydown", (event) => {
   const tab = document.querySelectorAll(".tabs a")[Number(event.key) - 1];
   if (tab) { event.preventDefault(); show(tab.getAttribute("href")); return; }
   const action = ACTIONS[event.key];
-  if (action && (pair() || event.key === "g" || event.key === "u")) { event.preventDefault(); action(); }
+  if (action && (pair() || ["g", "u", "/"].includes(event.key))) { event.preventDefault(); action(); }
 });
 
 document.addEventListener("gateway-back", flush);
