@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from ragtune.errors import DatasetError
-from ragtune.evaluation.studies.approved import Approved, approved_pairs, write_approved
 from ragtune.evaluation.judges import RUBRIC, answer_key
+from ragtune.evaluation.studies.approved import Approved, approved_pairs, write_approved
 from ragtune.evaluation.studies.files import export_tasks, import_ratings, task_row
 from ragtune.evaluation.studies.items import answers_of, pairwise_items, rating_items, read_answers, traffic_items
 from ragtune.evaluation.studies.results import people_labels, rated_answers, study_results

@@ -150,7 +150,7 @@ def pairs(name: Name, file: Annotated[Path, typer.Argument(help="a .jsonl file t
     out.print(
         f"{len(approved.pairs)} pairs in {file}. Left out: {approved.others} that are not settled as right, or come "
         f"twice; {approved.held_out} to held-out questions.\n"
-        f"Next: `ragtune sources add pairs:{file}`. They are matched with passages, checked and reviewed like all pairs."
+        f"Next: `ragtune sources add pairs:{file}`. They are matched with passages, checked and reviewed."
     )
 
 
