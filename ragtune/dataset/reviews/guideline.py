@@ -1,4 +1,4 @@
-"""What reviewers of pairs should decide by: the same text on the page, on the command line and in the documentation."""
+"""The guideline for people who review pairs."""
 
 GUIDELINE = """A model learns to answer as the pairs do. Ask three things:
 
