@@ -178,6 +178,10 @@ def add_review_pages(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
             guideline=GUIDELINE,
         )
 
+    _add_progress(app, desk, keys)
+
+
+def _add_progress(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
     @app.get("/console/reviews/progress")
     def progress(request: Request) -> Response:
         return _progress(request, desk, keys)

@@ -9,7 +9,7 @@ GUIDELINE = """A model learns to answer as the pairs do. Ask three things:
 3. **Is it enough?** A short answer is fine. Half of what was asked is not.
 
 *Accept* if all three are yes. *Correct* if a few words put it right. *Reject* everything else; a reason in the comment
-helps whoever writes the next pairs.
+helps the person who writes the next pairs.
 
 A pair "without an answer" teaches the model to refuse: accept it if no passage of these documents answers the question,
 even if the question is odd. Open the document if the passage alone does not show it. Do not ask others: disagreement

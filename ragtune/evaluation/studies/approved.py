@@ -74,8 +74,8 @@ def approved_pairs(store: StudyStore, name: str, held_out: Collection[str] = ())
             tested += 1
         else:
             pairs.setdefault(key, pair)
-    found = tuple(pairs.values())
-    return Approved(pairs=found, others=len(store.items(name)) - len(found) - tested, held_out=tested)
+    others = len(store.items(name)) - len(pairs) - tested
+    return Approved(pairs=tuple(pairs.values()), others=others, held_out=tested)
 
 
 def write_approved(approved: Approved, path: Path) -> None:
