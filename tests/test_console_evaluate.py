@@ -93,9 +93,13 @@ def test_a_rating_can_be_changed_later_by_going_back_and_the_rubric_says_what_it
     with browser_at(gateway.url) as browser:
         browser.sign_in(gateway.key("ada", "annotator"), "/console/evaluate")
         browser.shows(RUBRIC["supported"], "#rubric")
-        browser.shows("Does the answer say what is right?", ".guideline")
+        browser.shows("Does the answer say what is right", ".guideline")
+        assert "**" not in browser.text(".guideline")
+        shown = browser.text("#rate")
+        assert shown.index("old says") < shown.index("Expected: "), "the answer is read before the expected one"
         browser.press("u")
         browser.shows("You have not rated anything in this study yet.")
+        browser.one(".guideline summary").click()  # Enter has to save, and not to open the guideline again
         first, second = rated_next(browser, "1"), rated_next(browser, "2")
         assert first != second
         browser.press("u")

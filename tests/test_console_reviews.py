@@ -166,8 +166,48 @@ def test_a_verdict_of_somebody_else_stays_hidden_until_one_has_decided(gateway):
     gateway.services.reviews.reviews.decide(gateway.pairs[0], "bob", "reject", comment="Bad.")
     with browser_at(gateway.url) as browser:
         start(browser, gateway, "ada")
-        browser.shows("1 verdict of others, shown once you have decided", "#pair")
+        browser.shows("1 verdict of others, shown once the pair has all its verdicts", "#pair")
         assert "Bad." not in browser.text("#pair")
+
+
+def test_a_reviewer_who_has_decided_sees_no_verdict_of_others_before_the_pair_has_all_it_needs(gateway):
+    desk, pair = gateway.services.reviews, gateway.pairs[0]
+    desk.reviews_per_pair = 3
+    queues = PairQueues(desk)
+
+    def seen(user):
+        view = queues.view(pair_key(pair), user, newest_verdicts(desk.reviews.decisions()))
+        return [one.reviewer for one in view.others], view.hidden
+
+    desk.reviews.decide(pair, "ada", "accept")
+    desk.reviews.decide(pair, "bob", "accept")
+    assert seen("ada") == ([], 1)
+    assert seen("cleo") == ([], 2)
+    desk.reviews.decide(pair, "cleo", "reject")
+    assert seen("ada") == (["bob", "cleo"], 0)
+    assert seen("dan") == ([], 3), "who has not decided sees none"
+
+
+@pytest.mark.browser
+def test_the_page_says_what_to_accept_what_was_done_last_and_searches_all_documents(gateway):
+    with browser_at(gateway.url) as browser:
+        start(browser, gateway, "ada")
+        browser.one(".guideline summary").click()
+        browser.shows("Would somebody ask this?", ".guideline")
+        assert "**" not in browser.text(".guideline")
+        decide(browser, "a")
+        browser.shows("Accepted; u goes back. 1 decided", "#pace")
+        question = shown(browser)
+        browser.press("s")
+        browser.until(lambda: len(browser.driver.window_handles) == 2, "the search in a new tab")
+        browser.driver.switch_to.window(browser.driver.window_handles[1])
+        browser.until(lambda: browser.one("input[name=q]").get_attribute("value") == question, "the question")
+        browser.driver.close()
+        browser.driver.switch_to.window(browser.driver.window_handles[0])
+        browser.check()
+        browser.sign_in(gateway.key("ann", "annotator"), "/console/reviews?show=all")
+        browser.one("#pair")
+        assert not browser.all("#search-all"), "an annotator may not search"
 
 
 @pytest.mark.browser

@@ -21,7 +21,7 @@ from ragtune_serving.reviewing import ReviewDesk
 Queue = Literal["mine", "open", "conflicts", "decided", "all", "corrections"]
 QUEUES: dict[Queue, str] = {
     "mine": "Mine",
-    "open": "Open",
+    "open": "Not settled",
     "conflicts": "Conflicts",
     "decided": "Decided by me",
     "all": "All",
@@ -32,6 +32,7 @@ PAGE_SIZE = 50
 _REVIEWING = "/v1/review/decisions"
 _LEADING = "/v1/review/progress"
 """Who may call this route sees the progress of everybody, and assigns pairs to others."""
+_SEARCHING = "/console/knowledge/search"
 KeyedPairs = list[tuple[str, QAPair]]
 Verdicts = Mapping[str, Mapping[str, Decision]]
 
@@ -40,8 +41,9 @@ Verdicts = Mapping[str, Mapping[str, Decision]]
 class PairView:
     """What the page shows of one pair.
 
-    `others` are the verdicts of other reviewers: hidden until one has decided, so that nobody follows somebody else,
-    except in a conflict, which has to be settled. `hidden` counts what is not shown.
+    `others` are the verdicts of other reviewers: hidden until the pair has as many verdicts as it needs, so that nobody
+    follows somebody else, not even by changing a verdict. In a conflict, which has to be settled, everybody sees them.
+    `hidden` counts what is not shown.
     """
 
     key: str
@@ -97,7 +99,7 @@ class PairQueues:
         needed = self.desk.reviews_per_pair
         is_conflict = len(own) >= needed and winning_decision(own.values(), needed) is None
         others = sorted((one for name, one in own.items() if name != user), key=lambda one: one.sequence)
-        may_see = user in own or is_conflict
+        may_see = is_conflict or (user in own and len(own) >= needed)
         return PairView(
             key=key,
             pair=pair,
@@ -173,6 +175,7 @@ def add_review_pages(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
             wanted=key,
             decided=len(by_name["decided"]),
             leads=session.key.may_call(_LEADING),
+            may_search=session.key.may_call(_SEARCHING),
             longest_text=LONGEST_TEXT,
             approval=desk.needs_approval,
             guideline=GUIDELINE,

@@ -31,16 +31,22 @@ FEWEST_TO_REPEAT = 5
 LONGEST_COMMENT = 4000
 MAX_NAME_CHARACTERS = 200
 
-RATING_GUIDELINE = """Read the question, the answer and its sources. Then say for each question yes, partly or no:
+RATING_GUIDELINE = """Read the question and the answer, then the sources and the expected answer if there is one. Say
+for each question yes, partly or no:
 
-- **correct**: Does the answer say what is right? Compare it with the expected answer if there is one; other words are
-  fine.
-- **supported**: Does everything that the answer says stand in its sources? What you know yourself does not count.
-- **complete**: Does it answer the whole question? Half of it is partly.
-- **clear**: Can you understand it at once, without the sources?
+- **correct**: Does the answer say what is right, as an answer to this question? Other words than the expected ones are
+  fine, and one of several expected answers is enough. A true sentence that answers something else is *no*; half of what
+  is right, or something wrong next to it, is *partly*.
+- **supported**: Does everything that the answer says stand in its sources, about the same thing? The right words from
+  the wrong row are *no*. What you know yourself does not count.
+- **complete**: Does it answer the whole question? Half of it is *partly*; an answer that is not correct is *no*.
+- **clear**: Can you understand it at once, without the sources? Here it does not matter whether it is right.
 
-A refusal is correct if the sources do not answer the question. Choose "cannot judge" if you lack the knowledge, and
-skip a task to come back to it later. Do not ask others: disagreement shows what is unclear.
+A refusal is correct and complete if the documents do not answer the question: the expected answer says so, or the
+sources show it. Otherwise it is neither. It says nothing that needs a source, so it is supported.
+
+Choose "cannot judge" if you lack the knowledge, and put a task off (`n`) to come back to it later. Do not ask others:
+disagreement shows what is unclear.
 """
 PAIRWISE_GUIDELINE = """Read the question and both answers with their sources. Which one would you rather have got?
 

@@ -32,7 +32,7 @@ function answerCard(answer, title) {
   const marks = marksOf(answer);
   return node("section", { class: "card", "aria-label": title }, node("p", { class: "small muted" }, title),
     node("div", { class: "pre" }, answer.text),
-    ...(answer.sources.length ? [node("h3", {}, "Sources"), ...answer.sources.map((text, number) => node("p", { class: "pre small muted source" }, ...(marks.length ? [node("span", { class: "tag" }, marks[number]), " "] : []), text))] : []));
+    ...(answer.sources.length ? [node("h3", {}, "Sources"), ...answer.sources.map((text, number) => node("p", { class: "pre source" }, ...(marks.length ? [node("span", { class: "tag" }, marks[number]), " "] : []), text))] : []));
 }
 
 // Open until somebody closed it: who rates for the first time has to read it.
@@ -59,8 +59,9 @@ function showTask(open) {
     node("progress", { max: String(card.rated + open), value: String(card.rated), "aria-label": "Rated tasks" }),
     guideline(card),
     node("h2", {}, task.question),
-    ...(task.expected ? [node("p", { class: "muted" }, `Expected: ${task.expected}`)] : []),
     node("div", { class: task.answers.length > 1 ? "answers two" : "answers" }, ...task.answers.map((answer, place) => answerCard(answer, titles[place]))),
+    // Below the answer, so that it is read first.
+    ...(task.expected ? [node("p", { class: "expected" }, node("strong", {}, "Expected: "), task.expected)] : []),
     node("form", { id: "rubric", onsubmit: (event) => { event.preventDefault(); save(); } }, ...questions, comment,
       node("div", { class: "row" }, node("button", { type: "submit", class: "primary", id: "save" }, "Save ", node("kbd", {}, "Enter")),
         node("button", { type: "button", id: "later", onclick: putOff }, "Put off ", node("kbd", {}, "n")),
@@ -179,7 +180,11 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "u") return void goBack();
   if (!task || !document.getElementById("rubric")) return;
   const choice = study().choices[Number(event.key) - 1];
-  if (choice) { event.preventDefault(); choose(choice); }
+  if (choice) {
+    event.preventDefault();
+    rate.focus({ preventScroll: true }); // so that Enter saves, and does not open the guideline that was clicked before
+    choose(choice);
+  }
   else if (event.key === "k") { at = Math.max(0, at - 1); mark(); }
   else if (event.key === "c") { event.preventDefault(); document.getElementById("comment").focus(); }
   else if (event.key === "n") putOff();

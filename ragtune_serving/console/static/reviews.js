@@ -90,15 +90,16 @@ async function flush() {
   }
 }
 
-function keepPace() {
+const DONE = { accept: "Accepted", reject: "Rejected", correct: "Corrected", comment: "Comment stored" };
+function keepPace(verdict) {
   const seconds = (performance.now() - shownAt) / 1000;
   const all = [...JSON.parse(sessionStorage.getItem("ragtune-pace") ?? "[]"), seconds].slice(-200);
   sessionStorage.setItem("ragtune-pace", JSON.stringify(all));
-  showPace();
+  showPace(`${DONE[verdict]}; u goes back. `);
 }
-function showPace() {
+function showPace(last = "") {
   const all = JSON.parse(sessionStorage.getItem("ragtune-pace") ?? "[]").sort((one, other) => one - other);
-  if (all.length) document.getElementById("pace").textContent = `${all.length} decided, ${all[all.length >> 1].toFixed(0)} s a pair`;
+  if (all.length) document.getElementById("pace").textContent = `${last}${all.length} decided, ${all[all.length >> 1].toFixed(0)} s a pair`;
 }
 
 async function decide(verdict) {
@@ -120,7 +121,7 @@ async function decide(verdict) {
     const next = all[at + 1] ?? (at > 0 ? all[at - 1] : null);
     if (!(await send(decision))) return;
     sessionStorage.setItem("ragtune-last", key);
-    keepPace();
+    keepPace(verdict);
     const leaves = queue.show !== "all" && queue.show !== "decided";
     const nextPage = document.querySelector(".queue a[rel=next]");
     if (all[at + 1] || !nextPage) await show(next && next.dataset.key !== key ? next.getAttribute("href") : `/console/reviews?show=${queue.show}${queue.suffix}`);
@@ -169,6 +170,7 @@ const ACTIONS = {
   c: () => field("comment").focus(),
   j: () => go(1), ArrowDown: () => go(1), k: () => go(-1), ArrowUp: () => go(-1),
   u: () => { const last = sessionStorage.getItem("ragtune-last"); if (last) show(`/console/reviews?show=decided&key=${last}`); },
+  s: () => document.getElementById("search-all")?.click(),
   d: () => document.getElementById("open-document")?.click(),
   g: getMore,
   "/": () => document.querySelector("#find input[type=search]")?.focus(),
