@@ -152,7 +152,7 @@ def test_a_study_is_made_assigned_rated_in_a_file_and_read_on_the_command_line(h
     assert invoke("assign", "spring", "ada", "bob") == "ada: 8 new items\nbob: 8 new items\n"
     for name in ("ada", "bob"):
         file = home / f"{name}.jsonl"
-        assert "Read the question, the answer and its sources." in invoke(
+        assert "Read the question and the answer, then the sources" in invoke(
             "export", "spring", str(file), "--annotator", name
         )
         rows = [json.loads(line) | YES for line in file.read_text().splitlines()]
