@@ -129,11 +129,28 @@ def test_the_sources_of_an_answer_have_the_numbers_by_which_it_cites_them(gatewa
     desk = gateway.services.studies
     file = gateway.settings.home / "answers.jsonl"
     file.write_text(
-        json.dumps({"question": "How long?", "answer": "Four hours [4], a day [2].", "sources": ["First.", "Second."]})
+        json.dumps(
+            {
+                "question": "How long?",
+                "answer": "Four hours [4], a day [2].",
+                "sources": ["First.", "Lights\n| Light | Meaning |\n| --- | --- |\n| Red | <b>Stop</b> |\nAfter it."],
+            }
+        )
     )
     desk.create(StudyPlan(name="cited", mode="rating", files=(file,), count=1))
     desk.store.assign("cited", ["ada"], 1)
     with browser_at(gateway.url) as browser:
         browser.sign_in(gateway.key("ada", "annotator"), "/console/evaluate")
         browser.one("#rubric")
-        assert [one.text for one in browser.all(".source")] == ["4 First.", "2 Second."]
+        first, second = browser.all(".source")
+        assert first.text == "4 First."
+        assert second.text.startswith("2 Lights")
+        assert second.text.endswith("After it.")
+        assert [cell.text for cell in browser.all(".source th, .source td")] == [
+            "Light",
+            "Meaning",
+            "Red",
+            "<b>Stop</b>",
+        ]
+        assert "| Red |" not in second.text
+        browser.check()

@@ -45,7 +45,7 @@ for each question yes, partly or no:
 A refusal is correct and complete if the documents do not answer the question: the expected answer says so, or the
 sources show it. Otherwise it is neither. It says nothing that needs a source, so it is supported.
 
-Choose "cannot judge" if you lack the knowledge, and put a task off (`n`) to come back to it later. Do not ask others:
+Choose "cannot judge" if you lack the knowledge, and put a task off to come back to it later. Do not ask others:
 disagreement shows what is unclear.
 """
 PAIRWISE_GUIDELINE = """Read the question and both answers with their sources. Which one would you rather have got?

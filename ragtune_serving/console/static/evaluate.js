@@ -32,7 +32,7 @@ function answerCard(answer, title) {
   const marks = marksOf(answer);
   return node("section", { class: "card", "aria-label": title }, node("p", { class: "small muted" }, title),
     node("div", { class: "pre" }, answer.text),
-    ...(answer.sources.length ? [node("h3", {}, "Sources"), ...answer.sources.map((text, number) => node("p", { class: "pre source" }, ...(marks.length ? [node("span", { class: "tag" }, marks[number]), " "] : []), text))] : []));
+    ...(answer.sources.length ? [node("h3", {}, "Sources"), ...answer.sources.map((text, number) => node("div", { class: "pre source" }, ...(marks.length ? [node("span", { class: "tag" }, marks[number]), " "] : []), ...passageNodes(text)))] : []));
 }
 
 // Open until somebody closed it: who rates for the first time has to read it.
