@@ -9,6 +9,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from ragtune.dataset.reviews.decisions import newest_verdicts, pair_key
+from ragtune.dataset.reviews.guideline import REASONS
 from ragtune.records import QAPair
 from ragtune_serving.console.reviews import PairQueues
 from tests.support.browser import Browser, browser_at
@@ -186,6 +187,28 @@ def test_a_reviewer_who_has_decided_sees_no_verdict_of_others_before_the_pair_ha
     desk.reviews.decide(pair, "cleo", "reject")
     assert seen("ada") == (["bob", "cleo"], 0)
     assert seen("dan") == ([], 3), "who has not decided sees none"
+
+
+@pytest.mark.browser
+def test_a_pair_is_rejected_with_a_usual_reason_by_two_keys(gateway):
+    with browser_at(gateway.url) as browser:
+        start(browser, gateway, "ada")
+        first = shown(browser)
+        browser.press("x")
+        browser.one("#reasons")
+        browser.press("9")
+        assert shown(browser) == first, "there is no ninth reason"
+        browser.check()
+        browser.press("2")
+        browser.until(lambda: shown(browser) != first, "the next pair")
+        browser.press("c")
+        browser.one("#pair-comment").send_keys("no subject")
+        browser.press(Keys.ESCAPE, "x")
+        browser.one("#reasons")
+        decide(browser, "4")
+        browser.shows("2 decided", "#pace")
+    said = [(one.verdict, one.comment) for one in gateway.services.reviews.reviews.decisions()]
+    assert said == [("reject", REASONS[1]), ("reject", f"{REASONS[3]}: no subject")]
 
 
 @pytest.mark.browser

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from fastapi import FastAPI, Form, Query, Request, Response
 
 from ragtune.dataset.reviews.decisions import REVIEWED, Decision, newest_verdicts, pair_key
-from ragtune.dataset.reviews.guideline import GUIDELINE
+from ragtune.dataset.reviews.guideline import GUIDELINE, REASONS
 from ragtune.dataset.reviews.outcome import winning_decision
 from ragtune.errors import DatasetError
 from ragtune.records import Chunk, QAPair
@@ -179,6 +179,7 @@ def add_review_pages(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
             longest_text=LONGEST_TEXT,
             approval=desk.needs_approval,
             guideline=GUIDELINE,
+            reasons=REASONS,
         )
 
     _add_progress(app, desk, keys)

@@ -18,3 +18,11 @@ documents answers it, not only in this passage; search them if you are not sure.
 
 Do not ask others: disagreement shows what is unclear.
 """
+REASONS = (
+    "nobody would ask this",
+    "not to be understood alone",
+    "not answered by the passage",
+    "wrong",
+    "incomplete",
+)
+"""What three readers of 100 pairs named again and again when they rejected one (benchmarks/studies)."""

@@ -29,7 +29,7 @@ function edit(open) {
   for (const value of pair().querySelectorAll("[data-reading]")) value.hidden = open;
   pair().querySelector("[data-verdict=correct]").hidden = !open;
   document.getElementById("cancel").hidden = !open;
-  for (const button of pair().querySelectorAll("#edit, [data-verdict=accept], [data-verdict=reject]")) button.hidden = open;
+  for (const button of pair().querySelectorAll("#edit, #reject-because, [data-verdict=accept], [data-verdict=reject]")) button.hidden = open;
 }
 function startEditing() {
   edit(true);
@@ -149,6 +149,9 @@ document.addEventListener("click", (event) => {
   const verdict = event.target.closest("[data-verdict]");
   if (verdict) decide(verdict.dataset.verdict);
   if (event.target.closest("#edit")) startEditing();
+  if (event.target.closest("#reject-because")) askReason();
+  const reason = event.target.closest("[data-reason]");
+  if (reason) rejectBecause(reason.dataset.reason);
   if (event.target.closest("#cancel")) discard();
   if (event.target.closest("#get-more")) getMore();
   const link = event.target.closest(".queue a, .tabs a");
@@ -164,7 +167,19 @@ function discard() {
   pair().focus({ preventScroll: true });
 }
 
+function askReason() {
+  if (pair() && field("question").hidden) document.getElementById("reasons").showModal();
+}
+function rejectBecause(reason) {
+  document.getElementById("reasons").close();
+  const own = field("comment").value.trim();
+  field("comment").value = own ? `${reason}: ${own}` : reason;
+  keepDraft();
+  return decide("reject");
+}
+
 const ACTIONS = {
+  x: askReason,
   a: () => decide("accept"), r: () => decide("reject"), m: () => decide("comment"),
   e: startEditing,
   c: () => field("comment").focus(),
@@ -176,6 +191,8 @@ const ACTIONS = {
   "/": () => document.querySelector("#find input[type=search]")?.focus(),
 };
 document.addEventListener("keydown", (event) => {
+  const reasons = document.getElementById("reasons");
+  if (reasons.open) return void reasons.querySelectorAll("[data-reason]")[Number(event.key) - 1]?.click();
   if (document.querySelector("dialog[open]")) return;
   if (isTyping(event.target)) {
     if (event.key === "Escape") { keepDraft(); pair()?.focus({ preventScroll: true }); }
