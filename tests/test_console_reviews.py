@@ -167,7 +167,7 @@ def test_a_verdict_of_somebody_else_stays_hidden_until_one_has_decided(gateway):
     gateway.services.reviews.reviews.decide(gateway.pairs[0], "bob", "reject", comment="Bad.")
     with browser_at(gateway.url) as browser:
         start(browser, gateway, "ada")
-        browser.shows("1 verdict of others, shown once the pair has all its verdicts", "#pair")
+        browser.shows("1 verdict of others, hidden until you have decided and the pair has all it needs", "#pair")
         assert "Bad." not in browser.text("#pair")
 
 
