@@ -15,7 +15,7 @@ from ragtune.evaluation.judges import EvidenceJudge, Judgement, Preference, Rubr
 from ragtune.evaluation.report.content import build_report
 from ragtune.evaluation.report.measured import Measured
 from ragtune.evaluation.report.pages import report_folder, write_report
-from ragtune.evaluation.studies.results import StudyResults, people_labels, study_results
+from ragtune.evaluation.studies.results import StudyResults, people_labels, rated_answers, study_results
 from ragtune.evaluation.studies.store import StudyStore
 from ragtune.model.training.tracking import MlflowTracker
 from ragtune.ports import EvidenceModel
@@ -28,6 +28,7 @@ from ragtune.records import (
     ModelManifest,
     RatedModel,
     Score,
+    ScoredAnswer,
 )
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
@@ -46,11 +47,15 @@ from ragtune_assets.tracking import Computed
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the judges say of the answers to the gate's questions; preferences are a language model's."""
+    """What the judges say of the answers to the gate's questions; preferences are a language model's.
+
+    `rated` is what they say of the answers that people rated in studies: it only calibrates them.
+    """
 
     judgements: tuple[Judgement, ...]
     preferences: tuple[Preference, ...]
     usage: dict[str, int | float | str]
+    rated: tuple[Judgement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,13 @@ class PeopleLabel:
 
 @dataclass(frozen=True, slots=True)
 class AnswerRatings:
-    """What the studies found so far; `raters` says in a sentence who rated how much."""
+    """What the studies found so far; `raters` says in a sentence who rated how much, `answers` are the rated ones."""
 
     labels: tuple[PeopleLabel, ...]
     agreements: tuple[Agreement, ...]
     models: tuple[RatedModel, ...]
     raters: str
+    answers: tuple[ScoredAnswer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +105,14 @@ def log_judgements(computed: Computed) -> None:
 )
 def judgements(
     eval_answers: ArtifactRef,
+    answer_ratings: ArtifactRef,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ArtifactStore],
     evidence: dg.ResourceParam[EvidenceModel],
 ) -> dg.MaterializeResult[ArtifactRef]:
-    """What judges say of the live model's and the candidate's answers: the evidence model, and one of the settings."""
-    judged = judge(gate_sets(store.read_records(eval_answers, AnswerSet)), evidence, settings)
+    """What judges say of the live model's, the candidate's and rated answers: evidence, and a model of the settings."""
+    [ratings] = store.read_records(answer_ratings, AnswerRatings)
+    judged = judge(gate_sets(store.read_records(eval_answers, AnswerSet)), evidence, settings, ratings.answers)
     return materialized(
         store.write_records("judgements", [judged]), pages.judgements_page(judged.judgements, judged.usage)
     )
@@ -118,7 +126,7 @@ def answer_ratings(
 ) -> dg.MaterializeResult[ArtifactRef]:
     """What people say of answers in studies so far, how far they agree, and what judges are compared with."""
     results = [study_results(studies, study.name) for study in studies.studies()]
-    ratings = answer_ratings_of(results, people_labels(studies))
+    ratings = answer_ratings_of(results, people_labels(studies), rated_answers(studies))
     before, ref = store.current("answer_ratings"), store.write_records("answer_ratings", [ratings])
     if before is None or before.sha256 != ref.sha256:
         warehouse.append(ratings.models)
@@ -155,21 +163,30 @@ def candidate_report(
     return materialized(store.write_records("candidate_report", [written]), pages.report_page(page))
 
 
-def judge(sets: tuple[AnswerSet, AnswerSet], evidence: EvidenceModel, settings: Settings) -> Judged:
-    """Return what the judges say of the live model's and the candidate's answers."""
+def judge(
+    sets: tuple[AnswerSet, AnswerSet],
+    evidence: EvidenceModel,
+    settings: Settings,
+    rated: Sequence[ScoredAnswer] = (),
+) -> Judged:
+    """Return what the judges say of the live model's and the candidate's answers, and of those that people rated."""
     live, candidate = sets
     answers = [*live.answers, *candidate.answers]
-    judgements = EvidenceJudge(evidence).judge(answers, LoggedProgress())
+    by_evidence = EvidenceJudge(evidence)
+    judgements, of_rated = by_evidence.judge(answers, LoggedProgress()), by_evidence.judge(rated, LoggedProgress())
     if not settings.evaluation.judge.model:
-        return Judged(tuple(judgements), (), {})
+        return Judged(tuple(judgements), (), {}, tuple(of_rated))
     model = RubricJudge(settings.evaluation.judge, settings.home / "cache" / "answer_judge", settings.seed)
     judgements += model.judge(answers, LoggedProgress())
+    of_rated += model.judge(rated, LoggedProgress())
     preferences = model.compare(live.answers, candidate.answers, LoggedProgress())
     usage = {**model.verdicts.usage.labelled("judge"), **model.comparisons.usage.labelled("comparison")}
-    return Judged(tuple(judgements), tuple(preferences), usage)
+    return Judged(tuple(judgements), tuple(preferences), usage, tuple(of_rated))
 
 
-def answer_ratings_of(results: Sequence[StudyResults], labels: dict[tuple[str, str], bool]) -> AnswerRatings:
+def answer_ratings_of(
+    results: Sequence[StudyResults], labels: dict[tuple[str, str], bool], answers: Sequence[ScoredAnswer] = ()
+) -> AnswerRatings:
     """Return what the studies found, as one record."""
     rated = [result for result in results if result.ratings]
     raters = "; ".join(
@@ -181,6 +198,7 @@ def answer_ratings_of(results: Sequence[StudyResults], labels: dict[tuple[str, s
         agreements=tuple(one for result in rated for one in result.overall),
         models=tuple(row for result in rated for row in result.models),
         raters=raters,
+        answers=tuple(answers),
     )
 
 
@@ -231,9 +249,10 @@ def measured(
         live=live.answers,
         candidate=candidate.answers,
         benchmarks=[row for row in speed if row.model == candidate.version],
-        calibrations=calibrations(judged.judgements, people, settings.seed),
+        calibrations=calibrations([*judged.rated, *judged.judgements], people, settings.seed),
         preferences=summarise_preferences(judged.preferences, settings.seed),
         agreements=ratings.agreements,
+        rated=ratings.models,
         raters=ratings.raters,
         planned_refusals=settings.answer.refused_share,
         facts={name.replace("_", " "): str(asdict(manifest)[name]) for name in facts},

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ragtune.dataset.splits import HELD_OUT
 from ragtune.errors import DatasetError, SettingsError
+from ragtune.evaluation.studies.approved import Approved, approved_pairs
 from ragtune.evaluation.studies.items import (
     answers_of,
     model_names,
@@ -16,7 +18,7 @@ from ragtune.evaluation.studies.items import (
 from ragtune.evaluation.studies.store import StudyStore
 from ragtune.evaluation.studies.study import GUIDELINES, Mode, Study, StudyItem
 from ragtune.experiments.pair_judging import study_source, vote_items
-from ragtune.records import AnswerSet, Chunk, ScoredAnswer
+from ragtune.records import AnswerSet, Chunk, ScoredAnswer, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
@@ -73,7 +75,7 @@ class StudyDesk:
             name=plan.name,
             mode=plan.mode,
             guideline=plan.guideline or GUIDELINES[plan.mode],
-            source=f"{', '.join(sources)} on {plan.split}" if sources else "live traffic",
+            source=_source(plan, sources),
             seed=self.settings.seed,
         )
         items = self._items(plan, sources)
@@ -112,6 +114,12 @@ class StudyDesk:
         """Return the models whose answers to the questions of a split are stored."""
         return model_names(self._sets(), split)
 
+    def approved(self, name: str) -> Approved:
+        """Return the answers of a study that people approved, without questions of the test and the gate."""
+        ref = self._artifacts.current("qa_splits")
+        items = self._artifacts.read_records(ref, SplitItem) if ref else []
+        return approved_pairs(self.store, name, [item.pair.question for item in items if item.split in HELD_OUT])
+
     def _items(self, plan: StudyPlan, sources: Sequence[str]) -> list[StudyItem]:
         seed = self.settings.seed
         if not sources:
@@ -140,3 +148,10 @@ class StudyDesk:
                 fix="run `ragtune materialize`, or take answers of live traffic or of files",
             )
         return self._artifacts.read_records(ref, AnswerSet)
+
+
+def _source(plan: StudyPlan, sources: Sequence[str]) -> str:
+    """Return where the answers of a study come from, for people."""
+    if plan.files:
+        return f"the files {', '.join(sources)}"
+    return f"{', '.join(sources)} on {plan.split}" if sources else "live traffic"

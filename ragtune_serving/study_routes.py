@@ -3,7 +3,7 @@
 The name of the API key is the name of the annotator.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -45,10 +45,15 @@ def _add_annotator_routes(router: APIRouter, desk: StudyDesk) -> None:
         user = request.scope["ragtune_key"].name
         return [_card(desk, study, user) for study in desk.store.studies()]
 
-    @router.get("/v1/studies/tasks", **_COMMON, response_model=StudyTasks, summary="Get your open tasks")
-    def tasks(study: str, request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 20) -> StudyTasks | Response:
+    @router.get("/v1/studies/tasks", **_COMMON, response_model=StudyTasks, summary="Get your open or rated tasks")
+    def tasks(
+        study: str,
+        request: Request,
+        show: Literal["open", "rated"] = "open",
+        limit: Annotated[int, Query(ge=1, le=200)] = 20,
+    ) -> StudyTasks | Response:
         try:
-            return _tasks(desk, desk.store.study(study), request.scope["ragtune_key"].name, limit)
+            return _tasks(desk, desk.store.study(study), request.scope["ragtune_key"].name, show, limit)
         except DatasetError as error:
             return problem(404, str(error), "study")
 
@@ -111,6 +116,7 @@ def _card(desk: StudyDesk, study: Study, user: str) -> StudyCard:
         name=study.name,
         mode=study.mode,
         questions=list(study.questions),
+        meanings=study.meanings,
         choices=list(study.choices),
         guideline=study.guideline,
         created_at=study.created_at,
@@ -119,11 +125,23 @@ def _card(desk: StudyDesk, study: Study, user: str) -> StudyCard:
     )
 
 
-def _tasks(desk: StudyDesk, study: Study, user: str, limit: int) -> StudyTasks:
+def _tasks(desk: StudyDesk, study: Study, user: str, show: str, limit: int) -> StudyTasks:
     still_open, items = desk.store.open_tasks(study.name, user), desk.store.items(study.name)
+    newest, left = desk.store.newest_ratings(study.name), {task.id for task in still_open}
+    rated = [task for task in desk.store.tasks(study.name, user) if task.id not in left]
+    rated.sort(key=lambda task: newest[task.id].sequence, reverse=True)
     page = []
-    for task in still_open[:limit]:
-        item = items[task.item_id]
-        answers = [ShownText(text=answer.text, sources=list(answer.sources)) for answer in shown(item, task)]
-        page.append(StudyTask(task=task.id, question=item.question, expected=item.expected, answers=answers))
-    return StudyTasks(open=len(still_open), tasks=page)
+    for task in (still_open if show == "open" else rated)[:limit]:
+        item, own = items[task.item_id], newest.get(task.id)
+        choices = {question: side(choice, task.swapped) for question, choice in own.choices.items()} if own else {}
+        page.append(
+            StudyTask(
+                task=task.id,
+                question=item.question,
+                expected=item.expected,
+                answers=[ShownText(text=answer.text, sources=list(answer.sources)) for answer in shown(item, task)],
+                choices=choices,
+                comment=own.comment if own else "",
+            )
+        )
+    return StudyTasks(open=len(still_open), rated=len(rated), tasks=page)

@@ -17,6 +17,7 @@ class StudyCard(BaseModel):
     name: str
     mode: Literal["rating", "pairwise"]
     questions: list[str]
+    meanings: dict[str, str] = Field(description="what each question asks, in a sentence")
     choices: list[str] = Field(description="what may be chosen for each question")
     guideline: str
     created_at: str
@@ -38,12 +39,15 @@ class StudyTask(BaseModel):
     question: str
     expected: str = Field(description="the expected answer; empty if it is not known")
     answers: list[ShownText]
+    choices: dict[str, str] = Field({}, description="your newest choices; empty if it was not rated or put off")
+    comment: str = Field("", description="your newest comment")
 
 
 class StudyTasks(BaseModel):
-    """The next of your open tasks."""
+    """Your tasks: the next open ones, or those rated last."""
 
     open: int
+    rated: int
     tasks: list[StudyTask]
 
 

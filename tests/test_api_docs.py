@@ -72,6 +72,8 @@ def test_the_document_the_description_and_the_routes_are_the_same(api):
         study_schema.RatedModelShape,
         study_schema.AdjudicationRequest,
         study_schema.AdjudicationResponse,
+        study_schema.ReviewAgreementReport,
+        study_schema.DisputedPairShape,
         schema.ReviewerProgress,
         schema.Readiness,
         schema.Status,

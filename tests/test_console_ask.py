@@ -91,7 +91,11 @@ def test_the_tag_of_an_answer_says_what_was_delivered_also_if_the_model_itself_q
     ask(browser, "How long is the note for hot work valid?")
     answered(browser)
     assert browser.all(".answer .from .tag") == [], "an answer in the model's own words has no tag"
-    texts = {"answer_and_quotation": "answer with a quotation", "quotation": "quotation", "refusal": "not in the documents"}
+    texts = {
+        "answer_and_quotation": "answer with a quotation",
+        "quotation": "quotation",
+        "refusal": "not in the documents",
+    }
     shown = browser.script(
         "return Object.fromEntries(['answer', 'answer_and_quotation', 'quotation', 'refusal'].map((delivered) => {"
         "  const answer = document.querySelector('.answer').cloneNode(true);"

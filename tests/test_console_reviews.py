@@ -9,6 +9,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from ragtune.dataset.reviews.decisions import newest_verdicts, pair_key
+from ragtune.dataset.reviews.guideline import REASONS
 from ragtune.records import QAPair
 from ragtune_serving.console.reviews import PairQueues
 from tests.support.browser import Browser, browser_at
@@ -51,6 +52,21 @@ def gateway(tmp_path):
     yield running
     running.close()
     upstream.close()
+
+
+def test_pairs_of_a_queue_are_found_by_their_words_and_deciding_stays_among_them(gateway):
+    with browser_at(gateway.url) as browser:
+        browser.sign_in(gateway.key("ada", "reviewer"), "/console/reviews?show=open")
+        browser.press("/")
+        browser.one("#find input[type=search]").send_keys("NOTE 11" + Keys.ENTER)
+        browser.until(lambda: len(browser.all(".queue a[data-key]")) == 11, "notes 11 and 110 to 119")
+        browser.press("a")
+        browser.until(lambda: "110" in browser.text("#pair"), "the next of those found")
+        assert len(browser.all(".queue a[data-key]")) == 11, "one of two verdicts settles nothing"
+        browser.check()
+        browser.open("/console/reviews?show=open&q=sauna")
+        browser.shows("No pair of this queue contains “sauna”.")
+    assert list(verdicts(gateway).values()) == [{"ada": "accept"}]
 
 
 def verdicts(gateway: ConsoleGateway) -> dict[str, dict[str, str]]:
@@ -151,8 +167,70 @@ def test_a_verdict_of_somebody_else_stays_hidden_until_one_has_decided(gateway):
     gateway.services.reviews.reviews.decide(gateway.pairs[0], "bob", "reject", comment="Bad.")
     with browser_at(gateway.url) as browser:
         start(browser, gateway, "ada")
-        browser.shows("1 verdict of others, shown once you have decided", "#pair")
+        browser.shows("1 verdict of others, hidden until you have decided and the pair has all it needs", "#pair")
         assert "Bad." not in browser.text("#pair")
+
+
+def test_a_reviewer_who_has_decided_sees_no_verdict_of_others_before_the_pair_has_all_it_needs(gateway):
+    desk, pair = gateway.services.reviews, gateway.pairs[0]
+    desk.reviews_per_pair = 3
+    queues = PairQueues(desk)
+
+    def seen(user):
+        view = queues.view(pair_key(pair), user, newest_verdicts(desk.reviews.decisions()))
+        return [one.reviewer for one in view.others], view.hidden
+
+    desk.reviews.decide(pair, "ada", "accept")
+    desk.reviews.decide(pair, "bob", "accept")
+    assert seen("ada") == ([], 1)
+    assert seen("cleo") == ([], 2)
+    desk.reviews.decide(pair, "cleo", "reject")
+    assert seen("ada") == (["bob", "cleo"], 0)
+    assert seen("dan") == ([], 3), "who has not decided sees none"
+
+
+@pytest.mark.browser
+def test_a_pair_is_rejected_with_a_usual_reason_by_two_keys(gateway):
+    with browser_at(gateway.url) as browser:
+        start(browser, gateway, "ada")
+        first = shown(browser)
+        browser.press("x")
+        browser.one("#reasons")
+        browser.press("9")
+        assert shown(browser) == first, "there is no ninth reason"
+        browser.check()
+        browser.press("2")
+        browser.until(lambda: shown(browser) != first, "the next pair")
+        browser.press("c")
+        browser.one("#pair-comment").send_keys("no subject")
+        browser.press(Keys.ESCAPE, "x")
+        browser.one("#reasons")
+        decide(browser, "4")
+        browser.shows("2 decided", "#pace")
+    said = [(one.verdict, one.comment) for one in gateway.services.reviews.reviews.decisions()]
+    assert said == [("reject", REASONS[1]), ("reject", f"{REASONS[3]}: no subject")]
+
+
+@pytest.mark.browser
+def test_the_page_says_what_to_accept_what_was_done_last_and_searches_all_documents(gateway):
+    with browser_at(gateway.url) as browser:
+        start(browser, gateway, "ada")
+        browser.one(".guideline summary").click()
+        browser.shows("Would somebody ask this?", ".guideline")
+        assert "**" not in browser.text(".guideline")
+        decide(browser, "a")
+        browser.shows("Accepted; u goes back. 1 decided", "#pace")
+        question = shown(browser)
+        browser.press("s")
+        browser.until(lambda: len(browser.driver.window_handles) == 2, "the search in a new tab")
+        browser.driver.switch_to.window(browser.driver.window_handles[1])
+        browser.until(lambda: browser.one("input[name=q]").get_attribute("value") == question, "the question")
+        browser.driver.close()
+        browser.driver.switch_to.window(browser.driver.window_handles[0])
+        browser.check()
+        browser.sign_in(gateway.key("ann", "annotator"), "/console/reviews?show=all")
+        browser.one("#pair")
+        assert not browser.all("#search-all"), "an annotator may not search"
 
 
 @pytest.mark.browser

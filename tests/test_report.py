@@ -36,9 +36,30 @@ def test_a_report_says_what_was_decided_why_and_what_to_do_next(measured):
 
 def test_scores_of_people_and_writers_stand_in_tables_of_their_own(measured):
     scores = build_report(measured).sections[1]
-    assert [table.title for table in scores.tables] == ["All questions", "Questions of people", "Questions of writer"]
-    (row,) = [row for row in scores.tables[1].rows if row[0] == "token_f1"]
-    assert all("n=32" in cell for cell in row[1:])
+    assert [table.title for table in scores.tables] == [
+        "All questions, n = 48",
+        "Questions of people, n = 32",
+        "Questions of the writer, n = 16",
+    ]
+    names = {row[0] for row in scores.tables[1].rows}
+    assert {"token_f1", "false_refusal (less is better)"} <= names
+
+
+def test_the_number_of_questions_stands_in_the_cells_if_metrics_have_different_ones(measured):
+    fewer = [replace(score, n=7) if score.metric == "citation" else score for score in measured.scores]
+    table = build_report(replace(measured, scores=fewer)).sections[1].tables[0]
+    assert table.title == "All questions"
+    assert {row[0]: "n=7" in row[1] for row in table.rows if row[0] in ("citation", "token_f1")} == {
+        "citation": True,
+        "token_f1": False,
+    }
+
+
+def test_what_people_say_of_each_model_stands_before_what_judges_are_worth(measured):
+    (section,) = [section for section in build_report(measured).sections if section.title == "Judges and people"]
+    first, *others = section.tables
+    assert first.rows == (("spring", "fine-tuned w8a8", "correct", "0.82", "0.74 to 0.89", "60"),)
+    assert "Judges against people" in [table.title for table in others]
 
 
 def test_the_answers_that_lost_most_come_before_those_that_won(measured):

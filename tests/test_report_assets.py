@@ -9,7 +9,7 @@ from ragtune.evaluation.judges import RUBRIC, answer_key
 from ragtune.evaluation.report.content import build_report
 from ragtune.evaluation.report.pages import HTML_NAME, report_folder, write_report
 from ragtune.evaluation.studies.items import rating_items
-from ragtune.evaluation.studies.results import people_labels, study_results
+from ragtune.evaluation.studies.results import people_labels, rated_answers, study_results
 from ragtune.evaluation.studies.store import StudyStore
 from ragtune.evaluation.studies.study import GUIDELINES, Study
 from ragtune.model.training.tracking import MlflowTracker
@@ -123,6 +123,25 @@ def test_what_is_known_of_a_candidate_compares_its_judges_with_people(studied, t
     assert not any(c.counts for c in known.calibrations)
     assert answer_key("q1?", "new says 1") in {label.answer_key for label in ratings.labels}
     assert "19 rated answers; 40 are needed" in str(build_report(known))
+
+
+def test_judges_are_compared_with_people_on_rated_answers_that_the_gate_never_asked(studied, tmp_path):
+    settings = load_settings({"home": tmp_path})
+    rated = rated_answers(studied)
+    ratings = answer_ratings_of([study_results(studied, "spring")], people_labels(studied), rated)
+    live, candidate = (
+        replace(one, answers=tuple(replace(a, question=f"gate {a.question}") for a in one.answers)) for one in sets()
+    )
+    judged = judge((live, candidate), WordEvidence(), settings, ratings.answers)
+    assert len(judged.judgements) == 2 * 2 * 20, "what the judges say of the models is that of the gate's answers alone"
+    assert {one.answer_key for one in judged.rated} == {answer_key(a.question, a.answer) for a in rated}
+    store = ArtifactStore(tmp_path / "artifacts")
+    assert store.read_records(store.write_records("judgements", [judged]), Judged) == [judged]
+    assert store.read_records(store.write_records("answer_ratings", [ratings]), AnswerRatings) == [ratings]
+    decision = measured_candidate().decision
+    described = replace(manifest(), gate={name: getattr(decision, name) for name in decision.__dataclass_fields__})
+    known = measured("4", described, (live, candidate), [], [], [], judged, ratings, settings)
+    assert {c.question: c.confusion.n for c in known.calibrations} == {"correct": 19, "supported": 19}
 
 
 def test_the_assets_write_a_page_that_dagster_and_mlflow_link_to(tmp_path, give_mlflow, studied):

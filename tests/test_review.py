@@ -18,6 +18,7 @@ from ragtune.dataset.reviews.files import export_pairs, import_decisions
 from ragtune.dataset.reviews.outcome import apply_reviews
 from ragtune.dataset.reviews.store import ReviewStore
 from ragtune.errors import DatasetError
+from ragtune.evaluation.review_agreement import ReviewAgreement, review_agreement
 from ragtune.settings import DatasetSettings
 from tests.support.api_pages import articles, chunk, shop
 
@@ -108,6 +109,41 @@ def test_two_reviewers_who_differ_are_a_conflict_until_a_third_decides(store):
     assert [item.reviewer for item in conflict.conflicts[0][1]] == ["ada", "bob"]
     store.decide(pair, "cleo", "reject")
     assert apply_reviews([pair], store.decisions(), verdicts_needed=2).pairs == []
+
+
+def test_the_agreement_of_reviewers_counts_their_newest_verdicts_and_no_comments(store):
+    a, b, c, d = ANSWERABLE[:4]
+    for name, verdicts in (
+        ("ada", {"a": "accept", "b": "reject", "c": "accept", "d": "accept"}),
+        ("bob", {"a": "accept", "b": "reject", "c": "correct", "d": "reject"}),
+    ):
+        for pair, verdict in zip((a, b, c, d), verdicts.values(), strict=True):
+            store.decide(pair, name, verdict, answer="Better." if verdict == "correct" else "")
+    store.decide(d, "bob", "accept")
+    store.decide(d, "bob", "comment", comment="I changed my mind.")
+    store.decide(ANSWERABLE[4], "ada", "reject")
+    result = review_agreement(store.decisions())
+    assert result.pairs == 4, "one reviewer alone agrees with nobody"
+    verdict, kept = result.overall
+    assert (verdict.question, verdict.percent, kept.question, kept.percent) == ("verdict", 0.75, "kept", 1.0)
+    # Cohen 1960 by hand: they agree on 3 of 4; chance agrees on 3/4 x 2/4 (accept) + 1/4 x 1/4 (reject) = 7/16.
+    assert verdict.kappa.value == pytest.approx((0.75 - 7 / 16) / (1 - 7 / 16))
+    assert [(pair.question, dict(pair.verdicts)) for pair in result.disputed] == [
+        (c.question, {"ada": "accept", "bob": "correct"})
+    ]
+
+
+def test_the_agreement_of_three_reviewers_is_shown_for_all_and_for_every_two(store):
+    for pair in ANSWERABLE[:6]:
+        for name in ("ada", "bob", "cleo"):
+            store.decide(pair, name, "reject" if name == "cleo" and pair is ANSWERABLE[0] else "accept")
+    result = review_agreement(store.decisions())
+    assert {one.annotators for one in result.overall} == {("ada", "bob", "cleo")}
+    assert {one.annotators for one in result.between} == {("ada", "bob"), ("ada", "cleo"), ("bob", "cleo")}
+    only = review_agreement(store.decisions(), ["ada", "bob"])
+    assert [one.percent for one in only.overall] == [1.0, 1.0]
+    assert only.disputed == ()
+    assert review_agreement([]) == ReviewAgreement(pairs=0)
 
 
 def test_corrections_pass_the_same_checks(store):

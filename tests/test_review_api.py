@@ -263,6 +263,26 @@ def test_the_command_line_exports_imports_and_shows_the_progress(tmp_path, monke
     assert "3 pairs in" in invoke("export", str(file), "--reviewer", "ada").stdout
 
 
+def test_agreement_is_shown_over_http_to_reviewers_only_and_on_the_command_line(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path))
+    assert "No pair has verdicts of two reviewers yet." in invoke("agreement").stdout
+    for name in ("ada", "bob"):
+        for number, pair in enumerate(PAIRS[1:9]):
+            reject = number == 0 and name == "bob"
+            served.desk.reviews.decide(pair, name, "reject" if reject else "accept", comment="Odd." if reject else "")
+    with served.reviewer("rita") as rita:
+        report = rita.get("/agreement").json()
+    assert (report["pairs"], report["between"][0]["annotators"]) == (8, ["ada", "bob"])
+    assert {one["question"]: one["percent"] for one in report["agreement"]} == {"verdict": 0.875, "kept": 0.875}
+    assert report["disputed"][0]["comments"] == {"bob": "Odd."}
+    assert json.loads(invoke("agreement", "--json").stdout) == report
+    said = invoke("agreement").stdout
+    assert "verdict, ada and bob: 88% equal, alpha" in said
+    assert "ada accept, bob reject" in said
+    headers = {"Authorization": f"Bearer {served.keys.create('ann', 'annotator')}"}
+    assert httpx.get(f"{served.url}/v1/review/agreement", headers=headers).status_code == 403
+
+
 def test_a_key_for_a_reviewer_is_created_on_the_command_line(served, tmp_path, monkeypatch):
     monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path))
     key = invoke("key", "bob").stdout.strip()

@@ -10,17 +10,30 @@ import pytest
 
 from ragtune.errors import DatasetError
 from ragtune.evaluation.judges import RUBRIC, answer_key
+from ragtune.evaluation.studies.approved import Approved, approved_pairs, write_approved
 from ragtune.evaluation.studies.files import export_tasks, import_ratings, task_row
 from ragtune.evaluation.studies.items import answers_of, pairwise_items, rating_items, read_answers, traffic_items
-from ragtune.evaluation.studies.results import people_labels, study_results
+from ragtune.evaluation.studies.results import people_labels, rated_answers, study_results
 from ragtune.evaluation.studies.store import StudyStore
-from ragtune.evaluation.studies.study import CANNOT, GUIDELINES, Study, new_rating, shown, side, tasks_of
+from ragtune.evaluation.studies.study import (
+    CANNOT,
+    GUIDELINES,
+    UNANSWERABLE,
+    ShownAnswer,
+    Study,
+    new_rating,
+    shown,
+    side,
+    tasks_of,
+)
+from ragtune.knowledge.pair_files import read_pairs
 from ragtune.records import AnswerSet, ResponseRecord, ScoredAnswer
 from tests.support.answering_fakes import chunk
 from tests.support.scored_answers import scored_answer
 
 YES = dict.fromkeys(RUBRIC, "yes")
 NO = dict.fromkeys(RUBRIC, "no")
+REFUSAL = "I could not find this in the documents."
 MODELS = ("base bf16", "fine-tuned w8a8")
 
 
@@ -212,6 +225,36 @@ def test_a_comparison_says_which_model_wins_whatever_side_it_was_on(store):
     assert results.overall[0].percent == 1.0
 
 
+def test_answers_that_models_share_come_once_and_others_take_their_places():
+    shared = answers("old")[:10]
+    items = rating_items({"base bf16": answers("old"), "fine-tuned w8a8": [*shared, *answers("new")[10:]]}, 24, seed=1)
+    assert len(items) == 24
+    assert len({(item.question, item.answers[0].text) for item in items}) == 24
+    assert {item.answers[0].model for item in items} == {"base bf16", "fine-tuned w8a8"}
+
+
+def test_judges_get_the_rated_answers_with_what_they_need_and_refusals_as_such(store):
+    item = replace(RATING_ITEMS[0], id="i1", answers=(ShownAnswer("Four hours. [1]", ("It is four hours.",), "m"),))
+    refused = replace(
+        RATING_ITEMS[1],
+        id="i2",
+        expected=UNANSWERABLE,
+        answers=(ShownAnswer("I could not find this in the documents.", (), "m"),),
+    )
+    unknown, unsettled = replace(RATING_ITEMS[2], id="i3", expected=""), replace(RATING_ITEMS[3], id="i4")
+    store.create(study(), [item, refused, unknown, unsettled])
+    store.assign("rating study", ["ada", "bob"], 2)
+    rate_all(store, "rating study", "ada", lambda item, task: YES)
+    rate_all(store, "rating study", "bob", lambda item, task: NO if item.id == "i4" else YES)
+    rated = {answer.pair_id: answer for answer in rated_answers(store)}
+    assert set(rated) == {"i1", "i2", "i3"}, "people disagree about the fourth"
+    assert rated["i1"].scored_text == "Four hours."
+    assert rated["i1"].cited_texts == ("It is four hours.",)
+    assert (rated["i1"].answerable, rated["i2"].answerable, rated["i3"].answerable) == (True, False, False)
+    assert (rated["i1"].refused, rated["i2"].refused) == (False, True)
+    assert len(people_labels(store)) == 3 * len(RUBRIC)
+
+
 def test_cannot_judge_counts_neither_for_nor_against_agreement(store):
     store.create(study(), RATING_ITEMS)
     store.assign("rating study", ["ada", "bob"], 2)
@@ -332,3 +375,47 @@ def write(file, rows):
             writer.writerows(rows)
         else:
             stream.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def answered(item, text: str, expected: str = "It is four hours.", sources=("The note is valid for four hours.",)):
+    return replace(item, expected=expected, answers=(ShownAnswer(text, sources, "ragtune 3"),))
+
+
+def test_only_answers_that_people_call_correct_supported_and_complete_become_pairs(store, tmp_path):
+    right = answered(replace(RATING_ITEMS[0], id="i1", question="How long?"), "Four hours. [1]")
+    wrong = answered(replace(RATING_ITEMS[1], id="i2"), "A day. [1]")
+    clumsy = answered(replace(RATING_ITEMS[2], id="i3", question="And then?"), "Then new note. [1]")
+    refused = answered(replace(RATING_ITEMS[3], id="i4", question="Who?"), REFUSAL, UNANSWERABLE, ())
+    lazy = answered(replace(RATING_ITEMS[4], id="i5", question="Why?"), REFUSAL, "Because.", ())
+    tested = answered(replace(RATING_ITEMS[5], id="i6", question="What is  tested?"), "This. [1]")
+    again = answered(replace(RATING_ITEMS[6], id="i7", question="how long"), "4 hours. [1]")
+    store.create(study(), [right, wrong, clumsy, refused, lazy, tested, again])
+    store.assign("rating study", ["ada", "bob"], 2)
+    said = {"i2": YES | {"supported": "partly"}, "i3": YES | {"clear": "no"}}
+    for name in ("ada", "bob"):
+        rate_all(store, "rating study", name, lambda item, task: said.get(item.id, YES))
+    approved = approved_pairs(store, "rating study", ["what is tested"])
+    assert (approved.held_out, approved.others) == (1, 3)
+    write_approved(approved, tmp_path / "approved.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "approved.jsonl").read_text().splitlines()]
+    context = "The note is valid for four hours."
+    assert rows == [
+        {"question": "How long?", "answer": "Four hours.", "answerable": True, "context": context},
+        {"question": "And then?", "answer": "Then new note.", "answerable": True, "context": context},
+        {"question": "Who?", "answer": "", "answerable": False},
+    ]
+    file = tmp_path / "approved.jsonl"
+    pairs = read_pairs(f"pairs:{file}", file, file.read_bytes()).pairs
+    assert [(pair.question, pair.answer, pair.answerable) for pair in pairs] == [
+        ("How long?", "Four hours.", True),
+        ("And then?", "Then new note.", True),
+        ("Who?", "", False),
+    ]
+
+
+def test_a_comparison_approves_no_answer_and_the_file_has_to_be_json_lines(store, tmp_path):
+    store.create(study("pairwise"), PAIRS)
+    with pytest.raises(DatasetError, match="does not say that an answer is right"):
+        approved_pairs(store, "pairwise study")
+    with pytest.raises(DatasetError, match=r"ends in '\.csv'"):
+        write_approved(Approved(pairs=(), others=0, held_out=0), tmp_path / "approved.csv")

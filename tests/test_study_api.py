@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from ragtune.evaluation.judges import RUBRIC
 from ragtune.evaluation.studies.study import shown
-from ragtune.records import AnswerSet, ResponseRecord
+from ragtune.records import AnswerSet, QAPair, ResponseRecord, SplitItem
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
@@ -152,7 +152,7 @@ def test_a_study_is_made_assigned_rated_in_a_file_and_read_on_the_command_line(h
     assert invoke("assign", "spring", "ada", "bob") == "ada: 8 new items\nbob: 8 new items\n"
     for name in ("ada", "bob"):
         file = home / f"{name}.jsonl"
-        assert "Read the question, the answer and its sources." in invoke(
+        assert "Read the question and the answer, then the sources" in invoke(
             "export", "spring", str(file), "--annotator", name
         )
         rows = [json.loads(line) | YES for line in file.read_text().splitlines()]
@@ -169,6 +169,28 @@ def test_a_study_is_made_assigned_rated_in_a_file_and_read_on_the_command_line(h
     assert disputed["item"] in text
     settled = invoke("adjudicate", "spring", disputed["item"], "correct", "yes", "--by", "cleo")
     assert settled == f"{disputed['item']} correct: yes, by cleo.\n"
+
+
+def test_approved_answers_are_written_as_pairs_without_held_out_questions(home, monkeypatch):
+    monkeypatch.setenv("RAGTUNE_HOME", str(home))
+    invoke("create", "spring", "--model", "base bf16", "--count", "4")
+    invoke("assign", "spring", "ada", "--per-item", "1")
+    desk = StudyDesk(load_settings({"home": home}))
+    file = home / "approved.jsonl"
+    refused = CliRunner().invoke(app, ["evaluate", "pairs", "spring", str(file)])
+    assert "4 are not settled as right" in str(refused.exception)
+    for task in desk.store.open_tasks("spring", "ada"):
+        desk.store.rate(task.id, "ada", YES)
+    tested = desk.store.items("spring")[desk.store.tasks("spring", "ada")[0].item_id].question
+    pair = QAPair(id="p", question=tested, answer="e", kind="clause", document_id="d", chunk_id="c", span=(0, 1))
+    split = SplitItem(pair=pair, split="gate", cluster="c")
+    store = ArtifactStore(home / "artifacts")
+    store.set_current(store.write_records("qa_splits", [split]))
+    said = invoke("pairs", "spring", str(file))
+    assert "3 pairs in" in said
+    assert "1 to held-out questions" in said
+    assert tested not in file.read_text()
+    desk.store.close()
 
 
 def test_answers_that_users_got_can_be_rated(home):

@@ -14,7 +14,7 @@ from ragtune.records import SPLITS, Document, QAPair, Split, SplitItem
 from ragtune.settings import DatasetSettings
 from ragtune.text.shingles import near_pairs
 
-_HELD_OUT: tuple[Split, ...] = ("test", "gate", "validation")
+HELD_OUT: tuple[Split, ...] = ("test", "gate", "validation")
 
 
 def split_pairs(
@@ -132,7 +132,7 @@ def _without_empty_splits(
     def donors() -> list[int]:
         return [n for n, (cluster, split) in enumerate(result) if split == "train" and size(cluster)[0]]
 
-    for wanted in _HELD_OUT:
+    for wanted in HELD_OUT:
         has_question = wanted in shared or any(split == wanted and size(cluster)[0] for cluster, split in result)
         if not has_question and len(donors()) > 1:
             smallest = min(donors(), key=lambda number: size(result[number][0]))
@@ -210,7 +210,7 @@ def leaks(
 
 def _is_leak(a: set[Split], b: set[Split]) -> bool:
     """Return whether one of two near duplicates is in train and the other one is held out."""
-    return ("train" in a and bool(b & set(_HELD_OUT))) or ("train" in b and bool(a & set(_HELD_OUT)))
+    return ("train" in a and bool(b & set(HELD_OUT))) or ("train" in b and bool(a & set(HELD_OUT)))
 
 
 def widest_gap(items: Sequence[SplitItem], min_pairs: int = 100) -> float:

@@ -61,9 +61,7 @@ def review_agreement(decisions: Iterable[Decision], reviewers: Iterable[str] = (
         overall.append(agreement(question, ratings, CATEGORIES[question], seed=seed))
         between += pairwise_agreement(question, ratings, CATEGORIES[question], seed=seed)
     disputed = [_disputed(key, several[key]) for key, _ in worst_items(verdicts, CATEGORIES[VERDICT])]
-    return ReviewAgreement(
-        pairs=len(several), overall=tuple(overall), between=tuple(between), disputed=tuple(disputed)
-    )
+    return ReviewAgreement(pairs=len(several), overall=tuple(overall), between=tuple(between), disputed=tuple(disputed))
 
 
 def _disputed(key: str, of_pair: Mapping[str, Decision]) -> DisputedPair:

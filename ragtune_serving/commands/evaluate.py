@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ragtune.errors import SettingsError
+from ragtune.errors import DatasetError, SettingsError
+from ragtune.evaluation.studies.approved import write_approved
 from ragtune.evaluation.studies.files import export_tasks, import_ratings
 from ragtune.evaluation.studies.results import StudyResults, study_results
 from ragtune.evaluation.studies.study import MODES
@@ -138,6 +139,25 @@ def adjudicate(
     out.print(f"{made.item_id} {made.question}: {made.choice}, by {made.adjudicator}.")
 
 
+@app.command("pairs")
+def pairs(name: Name, file: Annotated[Path, typer.Argument(help="a .jsonl file to write")]) -> None:
+    """Write the answers that people settled as correct, supported and complete as pairs for the dataset."""
+    approved = StudyDesk(load_settings()).approved(name)
+    if not approved.pairs:
+        raise DatasetError(
+            f"People approved no answer of '{name}' that may train: {approved.others} are not settled as right, "
+            f"{approved.held_out} answer held-out questions.",
+            "answers that most annotators call correct, supported and complete",
+            "rate more answers, of live traffic for instance (`ragtune evaluate create NAME`)",
+        )
+    write_approved(approved, file)
+    out.print(
+        f"{len(approved.pairs)} pairs in {file}. Left out: {approved.others} that are not settled as right, or come "
+        f"twice; {approved.held_out} to held-out questions.\n"
+        f"Next: `ragtune sources add pairs:{file}`. They are matched with passages, checked and reviewed."
+    )
+
+
 def _print(results: StudyResults) -> None:
     study = results.study
     rated = f"{results.ratings} ratings by {', '.join(results.annotators) or 'nobody yet'}"
@@ -154,4 +174,3 @@ def _print(results: StudyResults) -> None:
         settled = f"; settled: {one.adjudicated}" if one.adjudicated else ""
         out.print(f"  {one.item.id} {one.question}: {said}{settled}")
         out.print(f"    {one.item.question}")
-

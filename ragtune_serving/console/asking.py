@@ -1,4 +1,4 @@
-"""The page Ask: a conversation with the model, or with two models next to each other, and the user's corrections."""
+"""The page Ask: a conversation with one model or two, and what became of the user's corrections."""
 
 from fastapi import FastAPI, Request, Response
 

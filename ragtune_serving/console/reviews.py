@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, Form, Query, Request, Response
 
 from ragtune.dataset.reviews.decisions import REVIEWED, Decision, newest_verdicts, pair_key
-from ragtune.dataset.reviews.guideline import GUIDELINE
+from ragtune.dataset.reviews.guideline import GUIDELINE, REASONS
 from ragtune.dataset.reviews.outcome import winning_decision
 from ragtune.errors import DatasetError
 from ragtune.records import Chunk, QAPair
@@ -20,7 +21,7 @@ from ragtune_serving.reviewing import ReviewDesk
 Queue = Literal["mine", "open", "conflicts", "decided", "all", "corrections"]
 QUEUES: dict[Queue, str] = {
     "mine": "Mine",
-    "open": "Open",
+    "open": "Not settled",
     "conflicts": "Conflicts",
     "decided": "Decided by me",
     "all": "All",
@@ -31,6 +32,7 @@ PAGE_SIZE = 50
 _REVIEWING = "/v1/review/decisions"
 _LEADING = "/v1/review/progress"
 """Who may call this route sees the progress of everybody, and assigns pairs to others."""
+_SEARCHING = "/console/knowledge/search"
 KeyedPairs = list[tuple[str, QAPair]]
 Verdicts = Mapping[str, Mapping[str, Decision]]
 
@@ -39,8 +41,9 @@ Verdicts = Mapping[str, Mapping[str, Decision]]
 class PairView:
     """What the page shows of one pair.
 
-    `others` are the verdicts of other reviewers: hidden until one has decided, so that nobody follows somebody else,
-    except in a conflict, which has to be settled. `hidden` counts what is not shown.
+    `others` are the verdicts of other reviewers: hidden until the pair has as many verdicts as it needs, so that nobody
+    follows somebody else, not even by changing a verdict. In a conflict, which has to be settled, everybody sees them.
+    `hidden` counts what is not shown.
     """
 
     key: str
@@ -96,7 +99,7 @@ class PairQueues:
         needed = self.desk.reviews_per_pair
         is_conflict = len(own) >= needed and winning_decision(own.values(), needed) is None
         others = sorted((one for name, one in own.items() if name != user), key=lambda one: one.sequence)
-        may_see = user in own or is_conflict
+        may_see = is_conflict or (user in own and len(own) >= needed)
         return PairView(
             key=key,
             pair=pair,
@@ -109,6 +112,20 @@ class PairQueues:
             reviewers=sorted(self.desk.reviews.assignments().get(key, ())),
             is_conflict=is_conflict,
         )
+
+    def matching(self, pairs: KeyedPairs, text: str) -> KeyedPairs:
+        """Return the pairs of which question, answer, kind or document contain every word of a text."""
+        words = text.lower().split()
+        if not words:
+            return pairs
+        chunks = self.desk.dataset().chunks
+
+        def described(pair: QAPair) -> str:
+            chunk = chunks.get(pair.chunk_id)
+            where = (chunk.title, chunk.origin) if chunk else ()
+            return " ".join((pair.question, pair.answer, pair.kind, pair.writer, *where)).lower()
+
+        return [keyed for keyed in pairs if all(word in described(keyed[1]) for word in words)]
 
     def _pairs(self) -> KeyedPairs:
         """Return the pairs with their keys, which take longer to compute than everything else."""
@@ -124,14 +141,18 @@ def add_review_pages(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
 
     @app.get("/console/reviews")
     def reviews(
-        request: Request, show: Queue = "mine", key: str = "", page: Annotated[int, Query(ge=0)] = 0
+        request: Request,
+        show: Queue = "mine",
+        key: str = "",
+        page: Annotated[int, Query(ge=0)] = 0,
+        q: Annotated[str, Query(max_length=200)] = "",
     ) -> Response:
         session = session_of(request)
         try:
             by_name, verdicts = queues.queues(session.key.name)
         except DatasetError as error:
             return render(request, "reviews_missing.html", message=error.found, fix=error.fix)
-        pairs = by_name[show]
+        pairs = queues.matching(by_name[show], q)
         place = next((place for place, (one, _) in enumerate(pairs) if one == key), -1)
         if place >= 0:
             page = place // PAGE_SIZE
@@ -143,6 +164,8 @@ def add_review_pages(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
             "reviews.html",
             tabs=[(name, title, len(by_name[name])) for name, title in QUEUES.items()],
             show=show,
+            q=q,
+            suffix="&" + urlencode({"q": q}) if q else "",
             shown=shown,
             first=page * PAGE_SIZE,
             page=page,
@@ -152,11 +175,17 @@ def add_review_pages(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
             wanted=key,
             decided=len(by_name["decided"]),
             leads=session.key.may_call(_LEADING),
+            may_search=session.key.may_call(_SEARCHING),
             longest_text=LONGEST_TEXT,
             approval=desk.needs_approval,
             guideline=GUIDELINE,
+            reasons=REASONS,
         )
 
+    _add_progress(app, desk, keys)
+
+
+def _add_progress(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
     @app.get("/console/reviews/progress")
     def progress(request: Request) -> Response:
         return _progress(request, desk, keys)

@@ -4,6 +4,7 @@ The documents are examples/manual, the pairs are written from them. Answers, ver
 invented for the pictures.
 """
 
+import json
 import random
 import sys
 import tempfile
@@ -11,10 +12,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ragtune.dataset.extractive.writer import ExtractiveWriter
+from ragtune.evaluation.judges import RUBRIC
 from ragtune.records import GateDecision, ResponseRecord, RetrievalRow, Score
 from ragtune.store.experiments import ExperimentDesign, ExperimentStore
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.warehouse import Warehouse
+from ragtune_serving.studies import StudyPlan
 from tests.support.browser import NARROW, WIDE, Browser
 from tests.support.console_gateway import ConsoleGateway
 from tests.support.releases import released
@@ -73,6 +76,31 @@ def fill(gateway: ConsoleGateway) -> None:
         window_hours=24.0,
     )
     ExperimentStore(gateway.settings.feedback_url).start("longer-training", design, 0.1)
+
+
+def fill_study(gateway: ConsoleGateway) -> None:
+    """Make a study of invented answers that two people have rated in part."""
+    file = gateway.settings.home / "answers.jsonl"
+    rows = [
+        {
+            "question": QUESTIONS[0] if number == 0 else f"How long is pass {number} good for?",
+            "answer": f"It is valid for {'four hours' if number == 0 else f'{number} days'}. [1]",
+            "expected": "four hours" if number == 0 else f"{number + number % 3} days",
+            "sources": ["Safety > Hot work\nThe note is valid for four hours. After that, the technician signs again."],
+        }
+        for number in range(12)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    desk = gateway.services.studies
+    desk.create(StudyPlan(name="spring", mode="rating", files=(file,), count=12))
+    desk.store.assign("spring", ["bo", "cleo", "rita"], 3)
+    for name in ("bo", "cleo"):
+        for task in desk.store.open_tasks("spring", name):
+            number = desk.store.items("spring")[task.item_id].position
+            correct = "no" if number % 3 else "yes"
+            clear = "partly" if name == "cleo" and number % 4 == 0 else "yes"
+            choices = {**dict.fromkeys(RUBRIC, "yes"), "correct": correct, "clear": clear}
+            desk.store.rate(task.id, name, choices, seconds=9.0)
 
 
 def _response(number: int, at: datetime, draw: random.Random) -> ResponseRecord:
@@ -205,6 +233,15 @@ def main(folder: Path) -> None:
             browser.open(path)
             browser.shows(text)
             take(browser, folder / f"{name}.png")
+        fill_study(gateway)
+        browser.sign_in(gateway.key("rita", "reviewer"), "/console/evaluate")
+        browser.one("#rubric")
+        browser.one(".guideline summary").click()
+        browser.press("3")
+        take(browser, folder / "evaluate.png")
+        browser.one("[data-part=results]").click()
+        browser.shows("Agreement of all")
+        take(browser, folder / "agreement.png")
         browser.resize(*WIDE)
         browser.close()
         gateway.close()

@@ -8,7 +8,7 @@ from ragtune.evaluation.gate import GateEntry, ModelGain, decide, paired_gain
 from ragtune.evaluation.judges import Preference, summarise_preferences
 from ragtune.evaluation.report.measured import Measured
 from ragtune.evaluation.scoring import ScoreIdentity, summarise
-from ragtune.records import BenchmarkRow, ScoredAnswer
+from ragtune.records import BenchmarkRow, RatedModel, ScoredAnswer
 from ragtune.settings import EvaluationSettings
 from tests.support.scored_answers import scored_answer
 
@@ -84,6 +84,7 @@ def measured_candidate(live: float = 0.4, candidate: float = 0.75) -> Measured:
         ],
         preferences=summarise_preferences(preferences),
         agreements=[agreement("correct", ratings, ("no", "partly", "yes"), "ordinal")],
+        rated=[RatedModel(study="spring", model=CANDIDATE, question="correct", value=0.82, low=0.74, high=0.89, n=60)],
         raters="60 answers were rated by ada and bob.",
         planned_refusals=0.13,
         facts={"base model": "smollm2", "dataset": "d4c0ffee"},

@@ -12,6 +12,12 @@ from ragtune.records import ORIGINS, Score
 MOST_ANSWERS = 6
 """Answers in each list of a report: what people read. Chosen by hand."""
 _MIB = 1 << 20
+_QUESTIONS = {
+    "people": "Questions of people",
+    "feedback": "Questions from feedback",
+    "writer": "Questions of the writer",
+}
+_LESS_IS_BETTER = ("false_refusal",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,19 +161,26 @@ def _model(score: Score) -> str:
     return f"{score.model} {score.precision}"
 
 
+def _named(metric: str) -> str:
+    """Return a metric's name, with a word about those of which less is better."""
+    return f"{metric} (less is better)" if metric in _LESS_IS_BETTER else metric
+
+
 def _scores(measured: Measured) -> Section:
     """Return every metric of every model on the test, of all questions and of each origin."""
     test = [score for score in measured.scores if score.split == "test" and not score.part]
     models = list(dict.fromkeys(_model(score) for score in test))
     tables = []
-    for origin in ("", *ORIGINS):
+    for origin, title in (("", "All questions"), *((origin, _QUESTIONS[origin]) for origin in ORIGINS)):
+        of_origin = [score for score in test if score.origin == origin]
+        sizes = {score.n for score in of_origin}
         rows: dict[str, dict[str, str]] = {}
-        for score in test:
-            if score.origin == origin:
-                cell = f"{number(score.value)} [{number(score.low)}, {number(score.high)}] n={score.n}"
-                rows.setdefault(score.metric, dict.fromkeys(models, ""))[_model(score)] = cell
+        for score in of_origin:
+            cell = f"{number(score.value)} [{number(score.low)}, {number(score.high)}]"
+            cell += f" n={score.n}" if len(sizes) > 1 else ""
+            rows.setdefault(_named(score.metric), dict.fromkeys(models, ""))[_model(score)] = cell
         if rows:
-            title = f"Questions of {origin}" if origin else "All questions"
+            title += f", n = {sizes.pop()}" if len(sizes) == 1 else ""
             tables.append(Table(("metric", *models), tuple((m, *cells.values()) for m, cells in rows.items()), title))
     metric = measured.decision.metric
     bars = tuple(
@@ -206,7 +219,7 @@ def _gains(measured: Measured) -> Section:
     return Section(
         title="Paired gains",
         text=text + by_origin,
-        plots=_around_zero("Paired gains", bars),
+        plots=_around_zero(f"{measured.decision.metric}, question by question", bars),
         tables=(Table(header, rows),) if rows else (),
     )
 
@@ -354,9 +367,25 @@ def _precision_and_speed(measured: Measured) -> Section:
 
 
 def _judges_and_people(measured: Measured) -> Section:
-    tables = [*_calibration_table(measured), *_agreement_table(measured), *_preference_table(measured)]
+    tables = [
+        *_rated_table(measured),
+        *_agreement_table(measured),
+        *_calibration_table(measured),
+        *_preference_table(measured),
+    ]
     text = measured.raters or "Nobody has rated answers of this candidate yet, so no judge counts."
     return Section(title="Judges and people", text=text, tables=tuple(tables))
+
+
+def _rated_table(measured: Measured) -> Iterator[Table]:
+    """Yield what people say of each model: from 0 (no) to 1 (yes), from -1 to 1 for one model over another."""
+    header = ("study", "model", "question", "mean", "95% interval", "items")
+    rows = tuple(
+        (one.study, one.model, one.question, f"{one.value:.2f}", f"{one.low:.2f} to {one.high:.2f}", str(one.n))
+        for one in measured.rated
+    )
+    if rows:
+        yield Table(header, rows, "What people say of the answers, from 0 (no) to 1 (yes); comparisons from -1 to 1")
 
 
 def _calibration_table(measured: Measured) -> Iterator[Table]:

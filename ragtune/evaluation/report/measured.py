@@ -7,7 +7,7 @@ from ragtune.evaluation.agreement import Agreement
 from ragtune.evaluation.calibration import Calibration
 from ragtune.evaluation.gate import ModelGain
 from ragtune.evaluation.judges import PreferenceSummary
-from ragtune.records import BenchmarkRow, GateDecision, Score, ScoredAnswer
+from ragtune.records import BenchmarkRow, GateDecision, RatedModel, Score, ScoredAnswer
 from ragtune.store.speed_rows import SpeedRow
 
 
@@ -17,7 +17,7 @@ class Measured:
 
     `models` names the two, and `differences` compares them by speed and size. `planned_refusals` is the share of
     answerable questions that the settings allow to refuse. `facts` are versions and hashes. `raters` says who rated
-    answers, "" if nobody did.
+    answers, "" if nobody did, and `rated` what they say of each model.
     """
 
     version: str
@@ -33,6 +33,7 @@ class Measured:
     calibrations: Sequence[Calibration] = ()
     preferences: PreferenceSummary | None = None
     agreements: Sequence[Agreement] = ()
+    rated: Sequence[RatedModel] = ()
     raters: str = ""
     planned_refusals: float = 0.0
     facts: Mapping[str, str] = field(default_factory=dict)

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from ragtune.draws import draw
 from ragtune.errors import DatasetError
-from ragtune.evaluation.studies.study import ShownAnswer, StudyItem
+from ragtune.evaluation.studies.study import UNANSWERABLE, ShownAnswer, StudyItem
 from ragtune.records import AnswerSet, Chunk, ResponseRecord, ScoredAnswer, content_id
 
 
@@ -37,12 +38,14 @@ def rating_items(answers: Mapping[str, Sequence[ScoredAnswer]], count: int, seed
         seed: seed of the choice.
     """
     by_key: dict[str, StudyItem] = {}
-    for model, of_model in answers.items():
-        chosen = _sample(of_model, -(-count // len(answers)), seed)
-        for answer in chosen:
-            shown = ShownAnswer(answer.answer, answer.cited_texts, model)
-            by_key.setdefault(content_id(answer.question, answer.answer), _item(answer, (shown,)))
-    return list(by_key.values())[:count]
+    orders = [_sample(of_model, len(of_model), seed) for of_model in answers.values()]
+    # Question by question, so that answers which models share do not leave the study short of items.
+    for to_question in zip_longest(*orders):
+        for model, answer in zip(answers, to_question, strict=True):
+            if answer is not None and len(by_key) < count:
+                shown = ShownAnswer(answer.answer, answer.cited_texts, model)
+                by_key.setdefault(content_id(answer.question, answer.answer), _item(answer, (shown,)))
+    return list(by_key.values())
 
 
 def pairwise_items(
@@ -136,7 +139,7 @@ def _sample(answers: Sequence[ScoredAnswer], count: int, seed: int) -> list[Scor
 
 
 def _item(answer: ScoredAnswer, answers: tuple[ShownAnswer, ...]) -> StudyItem:
-    expected = answer.expected if answer.answerable else "(The documents do not answer this question.)"
+    expected = answer.expected if answer.answerable else UNANSWERABLE
     texts = [shown.text for shown in answers]
     return StudyItem(id=_item_id(answer.question, *texts), question=answer.question, expected=expected, answers=answers)
 

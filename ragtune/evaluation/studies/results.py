@@ -1,9 +1,12 @@
 """What a study found: agreement, self-consistency, final labels, and what they say about the models."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ragtune.answer.citations import without_citations
+from ragtune.answer.language_packs import packs
+from ragtune.answer.refusals import is_refusal
 from ragtune.evaluation.agreement import (
     Agreement,
     Estimate,
@@ -15,8 +18,8 @@ from ragtune.evaluation.agreement import (
 )
 from ragtune.evaluation.judges import LEVEL_SCORES, answer_key
 from ragtune.evaluation.studies.store import StudyStore
-from ragtune.evaluation.studies.study import CANNOT, Adjudication, Rating, Study, StudyItem, Task
-from ragtune.records import RatedModel
+from ragtune.evaluation.studies.study import CANNOT, UNANSWERABLE, Adjudication, Rating, Study, StudyItem, Task
+from ragtune.records import RatedModel, ScoredAnswer
 
 _PREFERENCE = {"first": -1.0, "neither": 0.0, "second": 1.0}
 
@@ -118,17 +121,58 @@ def people_labels(store: StudyStore, names: Sequence[str] | None = None) -> dict
     Only settled choices count; "partly" is no yes. `names` are the studies; None: all of them.
     """
     labels = {}
+    for _, item, choices in settled_items(store, names):
+        for question, choice in choices.items():
+            labels[answer_key(item.question, item.answers[0].text), question] = choice == "yes"
+    return labels
+
+
+def rated_answers(store: StudyStore, names: Sequence[str] | None = None) -> list[ScoredAnswer]:
+    """Return the answers with a settled choice, so that judges can be compared with people on these same answers.
+
+    Without an expected answer an answer counts as not answerable: a judge cannot say whether it is correct. `names`
+    are the studies; None: all of them.
+    """
+    answers = {}
+    for study, item, _ in settled_items(store, names):
+        text = item.answers[0].text
+        answers[answer_key(item.question, text)] = ScoredAnswer(
+            pair_id=item.id,
+            question=item.question,
+            expected=item.expected,
+            answer=text,
+            kind="",
+            answerable=bool(item.expected) and not item.expected.startswith(UNANSWERABLE),
+            refused=is_refusal(text, packs().values()),
+            retrieved=False,
+            cited=(),
+            metrics={},
+            latency_ms=0.0,
+            group=study.name,
+            scored_text=without_citations(text),
+            cited_texts=item.answers[0].sources,
+        )
+    return list(answers.values())
+
+
+def settled_items(
+    store: StudyStore, names: Sequence[str] | None = None
+) -> Iterator[tuple[Study, StudyItem, dict[str, str]]]:
+    """Yield every item of the studies that rate single answers, with {question of the rubric: its final choice}."""
     for study in store.studies():
         if study.mode != "rating" or (names is not None and study.name not in names):
             continue
         items, adjudications = store.items(study.name), store.adjudications(study.name)
         rated = _rated(store.tasks(study.name), store.newest_ratings(study.name))
-        for question in study.questions:
-            for item_id, choices in ratings_of(rated, question).items():
-                item = items[item_id]
-                if choice := final_choice(choices, adjudications.get((item_id, question))):
-                    labels[answer_key(item.question, item.answers[0].text), question] = choice == "yes"
-    return labels
+        by_question = {question: ratings_of(rated, question) for question in study.questions}
+        for item in items.values():
+            choices = {
+                question: choice
+                for question, ratings in by_question.items()
+                if (choice := final_choice(ratings.get(item.id, {}), adjudications.get((item.id, question))))
+            }
+            if choices:
+                yield study, item, choices
 
 
 def _rated(tasks: Sequence[Task], newest: Mapping[str, Rating]) -> list[tuple[Task, Rating]]:

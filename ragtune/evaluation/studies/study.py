@@ -22,6 +22,8 @@ BETTER = "better"
 """The one question of a comparison."""
 SIDES = ("left", "right", "neither")
 WINNERS = ("first", "second", "neither")
+UNANSWERABLE = "(The documents do not answer this question.)"
+"""What stands for the expected answer of a question that the documents do not answer."""
 REPEAT_SHARE = 0.05
 """Share of an annotator's tasks that come back, as the plan of the studies asks for."""
 FEWEST_TO_REPEAT = 5
@@ -29,16 +31,22 @@ FEWEST_TO_REPEAT = 5
 LONGEST_COMMENT = 4000
 MAX_NAME_CHARACTERS = 200
 
-RATING_GUIDELINE = """Read the question, the answer and its sources. Then say for each question yes, partly or no:
+RATING_GUIDELINE = """Read the question and the answer, then the sources and the expected answer if there is one. Say
+for each question yes, partly or no:
 
-- **correct**: Does the answer say what is right? Compare it with the expected answer if there is one; other words are
-  fine.
-- **supported**: Does everything that the answer says stand in its sources? What you know yourself does not count.
-- **complete**: Does it answer the whole question? Half of it is partly.
-- **clear**: Can you understand it at once, without the sources?
+- **correct**: Does the answer say what is right, as an answer to this question? Other words than the expected ones are
+  fine, and one of several expected answers is enough. A true sentence that answers something else is *no*; half of what
+  is right, or something wrong next to it, is *partly*.
+- **supported**: Does everything that the answer says stand in its sources, about the same thing? The right words from
+  the wrong row are *no*. What you know yourself does not count.
+- **complete**: Does it answer the whole question? Half of it is *partly*; an answer that is not correct is *no*.
+- **clear**: Can you understand it at once, without the sources? Here it does not matter whether it is right.
 
-A refusal is correct if the sources do not answer the question. Choose "cannot judge" if you lack the knowledge, and
-skip a task to come back to it later. Do not ask others: disagreement shows what is unclear.
+A refusal is correct and complete if the documents do not answer the question: the expected answer says so, or the
+sources show it. Otherwise it is neither. It says nothing that needs a source, so it is supported.
+
+Choose "cannot judge" if you lack the knowledge, and put a task off to come back to it later. Do not ask others:
+disagreement shows what is unclear.
 """
 PAIRWISE_GUIDELINE = """Read the question and both answers with their sources. Which one would you rather have got?
 
@@ -63,6 +71,11 @@ class Study:
     def questions(self) -> tuple[str, ...]:
         """The questions that every task asks."""
         return tuple(RUBRIC) if self.mode == "rating" else (BETTER,)
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """What each question asks, in a sentence."""
+        return dict(RUBRIC) if self.mode == "rating" else {BETTER: "Which one would you rather have got?"}
 
     @property
     def categories(self) -> tuple[str, ...]:

@@ -124,6 +124,33 @@ function guidelineNodes(text) {
 }
 for (const place of document.querySelectorAll("[data-guideline]")) place.replaceChildren(...guidelineNodes(place.textContent));
 
+// A passage as nodes: tables of Markdown become tables, everything else stays text.
+function passageNodes(text) {
+  const nodes = [];
+  for (const block of text.split(/(?:^|\n)((?:\|.*\|[ \t]*(?:\n|$)){2,})/)) {
+    const lines = block.trim().split("\n");
+    if (lines.length < 2 || !/^\|[ :|-]+\|$/.test(lines[1].trim())) { if (block) nodes.push(block); continue; }
+    const cells = (line) => line.trim().slice(1, -1).split(/(?<!\\)\|/).map((cell) => cell.trim());
+    const table = document.createElement("table");
+    for (const [number, line] of lines.entries()) {
+      if (number === 1) continue;
+      const row = table.insertRow();
+      for (const cell of cells(line)) {
+        const node = document.createElement(number ? "td" : "th");
+        if (!number) node.scope = "col";
+        node.textContent = cell;
+        row.append(node);
+      }
+    }
+    const scrolling = document.createElement("div");
+    scrolling.className = "table";
+    scrolling.tabIndex = 0;
+    scrolling.append(table);
+    nodes.push(scrolling);
+  }
+  return nodes;
+}
+
 const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
 
 // Charts: data-chart has {"x": [...], "labels": [...] or null, "series": [{"label", "values"}], "unit"}.

@@ -4,6 +4,7 @@
 const rate = document.getElementById("rate"), results = document.getElementById("results");
 const chooser = document.getElementById("study");
 let studies = [], task = null, choices = {}, at = 0, shownAt = 0;
+let back = 0; // how many rated tasks ago the shown one was rated; 0: it is the next open one
 
 const node = (tag, attributes = {}, ...children) => {
   const made = document.createElement(tag);
@@ -20,10 +21,18 @@ const get = async (path) => (await call(`/console/v1/studies/${path}`)).json();
 const empty = (text, more) => node("div", { class: "empty" }, node("p", {}, text), node("p", { class: "muted" }, more));
 const interval = (one) => `${one.value.toFixed(2)} [${one.low.toFixed(2)}, ${one.high.toFixed(2)}]`;
 
+// The numbers by which an answer cites its sources, in the order of the sources; none if they do not fit together.
+function marksOf(answer) {
+  const marks = [...answer.text.matchAll(/\[(\d+(?:,\s*\d+)*)\]/g)].flatMap((match) => match[1].split(/,\s*/));
+  const numbers = [...new Set(marks)];
+  return numbers.length === answer.sources.length ? numbers : [];
+}
+
 function answerCard(answer, title) {
+  const marks = marksOf(answer);
   return node("section", { class: "card", "aria-label": title }, node("p", { class: "small muted" }, title),
     node("div", { class: "pre" }, answer.text),
-    ...(answer.sources.length ? [node("h3", {}, "Sources"), ...answer.sources.map((text) => node("p", { class: "pre small muted" }, text))] : []));
+    ...(answer.sources.length ? [node("h3", {}, "Sources"), ...answer.sources.map((text, number) => node("div", { class: "pre source" }, ...(marks.length ? [node("span", { class: "tag" }, marks[number]), " "] : []), ...passageNodes(text)))] : []));
 }
 
 // Open until somebody closed it: who rates for the first time has to read it.
@@ -39,22 +48,24 @@ function showTask(open) {
   const card = study();
   const titles = task.answers.length > 1 ? ["Left", "Right"] : ["Answer"];
   const questions = card.questions.map((name, place) => node("fieldset", { "data-question": name },
-    node("legend", {}, name),
+    node("legend", {}, name, " ", node("span", { class: "small muted" }, card.meanings[name])),
     node("div", { class: "row" }, ...card.choices.map((choice, number) => node("button", {
       type: "button", "aria-pressed": String(choices[name] === choice), onclick: () => { at = place; choose(choice); },
     }, choice, " ", node("kbd", {}, String(number + 1)))))));
   const comment = node("textarea", { id: "comment", rows: "2", placeholder: "What decided it, if it is not obvious", "aria-label": "Comment", maxlength: "4000", oninput: keepDraft });
   comment.value = choices[""] ?? "";
   rate.replaceChildren(
-    node("p", { class: "muted" }, `${card.rated} rated, ${open} left`),
+    node("p", { class: "muted", id: "place" }, back ? "You rated this one already. What you save now replaces it." : `${card.rated} rated, ${open} left`),
     node("progress", { max: String(card.rated + open), value: String(card.rated), "aria-label": "Rated tasks" }),
     guideline(card),
     node("h2", {}, task.question),
-    ...(task.expected ? [node("p", { class: "muted" }, `Expected: ${task.expected}`)] : []),
     node("div", { class: task.answers.length > 1 ? "answers two" : "answers" }, ...task.answers.map((answer, place) => answerCard(answer, titles[place]))),
+    // Below the answer, so that it is read first.
+    ...(task.expected ? [node("p", { class: "expected" }, node("strong", {}, "Expected: "), task.expected)] : []),
     node("form", { id: "rubric", onsubmit: (event) => { event.preventDefault(); save(); } }, ...questions, comment,
       node("div", { class: "row" }, node("button", { type: "submit", class: "primary", id: "save" }, "Save ", node("kbd", {}, "Enter")),
-        node("button", { type: "button", id: "later", onclick: putOff }, "Put off ", node("kbd", {}, "n")))));
+        node("button", { type: "button", id: "later", onclick: putOff }, "Put off ", node("kbd", {}, "n")),
+        node("button", { type: "button", class: "quiet", id: "before", onclick: goBack }, "Rated before ", node("kbd", {}, "u")))));
   mark();
 }
 function mark() {
@@ -90,7 +101,24 @@ function save() {
 }
 const putOff = () => send({});
 
+// One step back through what was rated; a choice can be changed, and the newest one counts.
+async function goBack() {
+  try {
+    const page = await get(`tasks?${new URLSearchParams({ study: chooser.value, show: "rated", limit: back + 1 })}`);
+    const before = page.tasks[back];
+    if (!before) return showBanner(back ? "This is the first one that you rated." : "You have not rated anything in this study yet.", true);
+    back += 1;
+    task = before;
+    choices = { ...task.choices, "": task.comment };
+    at = 0;
+    shownAt = performance.now();
+    showBanner("");
+    showTask(page.open);
+  } catch (error) { showBanner(error.message); }
+}
+
 async function load() {
+  back = 0;
   studies = await get("mine");
   const chosen = chooser.value || location.hash.slice(1);
   const own = studies.find((one) => one.name === chosen) ?? studies.find((one) => one.rated < one.tasks) ?? studies[0];
@@ -100,7 +128,7 @@ async function load() {
   const page = await get(`tasks?${new URLSearchParams({ study: own.name, limit: 1 })}`);
   if (!page.tasks.length) return rate.replaceChildren(empty(own.tasks ? "You have rated everything that was assigned to you." : "Nothing of this study is assigned to you.", "Choose another study above, or ask for more."));
   task = page.tasks[0];
-  try { choices = JSON.parse(localStorage.getItem(draftName())) ?? {}; } catch { choices = {}; }
+  try { choices = JSON.parse(localStorage.getItem(draftName())) ?? { "": task.comment }; } catch { choices = {}; }
   at = Math.max(0, own.questions.findIndex((name) => !(name in choices)));
   shownAt = performance.now();
   showTask(page.open);
@@ -146,11 +174,17 @@ async function run(work) {
   }
 }
 document.addEventListener("keydown", (event) => {
-  if (document.querySelector("dialog[open]") || !task || rate.hidden) return;
+  if (document.querySelector("dialog[open]") || !study() || rate.hidden) return;
   if (isTyping(event.target)) { if (event.key === "Escape") event.target.blur(); return; }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "u") return void goBack();
+  if (!task || !document.getElementById("rubric")) return;
   const choice = study().choices[Number(event.key) - 1];
-  if (choice) { event.preventDefault(); choose(choice); }
+  if (choice) {
+    event.preventDefault();
+    rate.focus({ preventScroll: true }); // so that Enter saves, and does not open the guideline that was clicked before
+    choose(choice);
+  }
   else if (event.key === "k") { at = Math.max(0, at - 1); mark(); }
   else if (event.key === "c") { event.preventDefault(); document.getElementById("comment").focus(); }
   else if (event.key === "n") putOff();

@@ -29,7 +29,7 @@ function edit(open) {
   for (const value of pair().querySelectorAll("[data-reading]")) value.hidden = open;
   pair().querySelector("[data-verdict=correct]").hidden = !open;
   document.getElementById("cancel").hidden = !open;
-  for (const button of pair().querySelectorAll("#edit, [data-verdict=accept], [data-verdict=reject]")) button.hidden = open;
+  for (const button of pair().querySelectorAll("#edit, #reject-because, [data-verdict=accept], [data-verdict=reject]")) button.hidden = open;
 }
 function startEditing() {
   edit(true);
@@ -90,15 +90,16 @@ async function flush() {
   }
 }
 
-function keepPace() {
+const DONE = { accept: "Accepted", reject: "Rejected", correct: "Corrected", comment: "Comment stored" };
+function keepPace(verdict) {
   const seconds = (performance.now() - shownAt) / 1000;
   const all = [...JSON.parse(sessionStorage.getItem("ragtune-pace") ?? "[]"), seconds].slice(-200);
   sessionStorage.setItem("ragtune-pace", JSON.stringify(all));
-  showPace();
+  showPace(`${DONE[verdict]}; u goes back. `);
 }
-function showPace() {
+function showPace(last = "") {
   const all = JSON.parse(sessionStorage.getItem("ragtune-pace") ?? "[]").sort((one, other) => one - other);
-  if (all.length) document.getElementById("pace").textContent = `${all.length} decided, ${all[all.length >> 1].toFixed(0)} s a pair`;
+  if (all.length) document.getElementById("pace").textContent = `${last}${all.length} decided, ${all[all.length >> 1].toFixed(0)} s a pair`;
 }
 
 async function decide(verdict) {
@@ -120,11 +121,11 @@ async function decide(verdict) {
     const next = all[at + 1] ?? (at > 0 ? all[at - 1] : null);
     if (!(await send(decision))) return;
     sessionStorage.setItem("ragtune-last", key);
-    keepPace();
+    keepPace(verdict);
     const leaves = queue.show !== "all" && queue.show !== "decided";
     const nextPage = document.querySelector(".queue a[rel=next]");
-    if (all[at + 1] || !nextPage) await show(next && next.dataset.key !== key ? next.getAttribute("href") : `/console/reviews?show=${queue.show}`);
-    else await show(leaves ? `/console/reviews?show=${queue.show}&page=${queue.page}` : nextPage.getAttribute("href"));
+    if (all[at + 1] || !nextPage) await show(next && next.dataset.key !== key ? next.getAttribute("href") : `/console/reviews?show=${queue.show}${queue.suffix}`);
+    else await show(leaves ? `/console/reviews?show=${queue.show}&page=${queue.page}${queue.suffix}` : nextPage.getAttribute("href"));
     document.body.dispatchEvent(new Event("decided"));
   } finally { busy = false; }
 }
@@ -138,10 +139,19 @@ async function getMore() {
   } catch (error) { showBanner(error.message); }
 }
 
+document.addEventListener("submit", (event) => {
+  if (event.target.id !== "find") return;
+  event.preventDefault();
+  document.activeElement.blur();
+  show(`/console/reviews?${new URLSearchParams(new FormData(event.target))}`);
+});
 document.addEventListener("click", (event) => {
   const verdict = event.target.closest("[data-verdict]");
   if (verdict) decide(verdict.dataset.verdict);
   if (event.target.closest("#edit")) startEditing();
+  if (event.target.closest("#reject-because")) askReason();
+  const reason = event.target.closest("[data-reason]");
+  if (reason) rejectBecause(reason.dataset.reason);
   if (event.target.closest("#cancel")) discard();
   if (event.target.closest("#get-more")) getMore();
   const link = event.target.closest(".queue a, .tabs a");
@@ -157,16 +167,32 @@ function discard() {
   pair().focus({ preventScroll: true });
 }
 
+function askReason() {
+  if (pair() && field("question").hidden) document.getElementById("reasons").showModal();
+}
+function rejectBecause(reason) {
+  document.getElementById("reasons").close();
+  const own = field("comment").value.trim();
+  field("comment").value = own ? `${reason}: ${own}` : reason;
+  keepDraft();
+  return decide("reject");
+}
+
 const ACTIONS = {
+  x: askReason,
   a: () => decide("accept"), r: () => decide("reject"), m: () => decide("comment"),
   e: startEditing,
   c: () => field("comment").focus(),
   j: () => go(1), ArrowDown: () => go(1), k: () => go(-1), ArrowUp: () => go(-1),
   u: () => { const last = sessionStorage.getItem("ragtune-last"); if (last) show(`/console/reviews?show=decided&key=${last}`); },
+  s: () => document.getElementById("search-all")?.click(),
   d: () => document.getElementById("open-document")?.click(),
   g: getMore,
+  "/": () => document.querySelector("#find input[type=search]")?.focus(),
 };
 document.addEventListener("keydown", (event) => {
+  const reasons = document.getElementById("reasons");
+  if (reasons.open) return void reasons.querySelectorAll("[data-reason]")[Number(event.key) - 1]?.click();
   if (document.querySelector("dialog[open]")) return;
   if (isTyping(event.target)) {
     if (event.key === "Escape") { keepDraft(); pair()?.focus({ preventScroll: true }); }
@@ -181,7 +207,7 @@ document.addEventListener("keydown", (event) => {
   const tab = document.querySelectorAll(".tabs a")[Number(event.key) - 1];
   if (tab) { event.preventDefault(); show(tab.getAttribute("href")); return; }
   const action = ACTIONS[event.key];
-  if (action && (pair() || event.key === "g" || event.key === "u")) { event.preventDefault(); action(); }
+  if (action && (pair() || ["g", "u", "/"].includes(event.key))) { event.preventDefault(); action(); }
 });
 
 document.addEventListener("gateway-back", flush);
