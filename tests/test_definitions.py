@@ -41,7 +41,7 @@ GROUPS = {
     },
     "release": {"released_model", "candidate_report"},
     "feedback": {"feedback_events", "review_decisions", "answer_ratings", "feedback_trends", "unanswered_questions"},
-    "experiments": {"experiment_results", "experiment_decisions"},
+    "experiments": {"experiment_results", "experiment_decisions", "shadow_comparisons"},
 }
 
 
