@@ -57,8 +57,10 @@ def shadows_page(rows: Sequence[ShadowComparison]) -> Page:
     """Show what became of the sampled requests, and what the pairs, judges and people say."""
     header = ["shadow", "state", "version", "pairs", "users", "sampled", "mirrored", "dropped", "agreement"]
     table_rows = [
-        (one.shadow, "running" if one.running else "stopped", one.version)
-        + (one.pairs, one.users, one.sampled, one.mirrored, one.dropped, one.agreement)
+        (
+            *(one.shadow, "running" if one.running else "stopped", one.version),
+            *(one.pairs, one.users, one.sampled, one.mirrored, one.dropped, one.agreement),
+        )
         for one in rows
     ]
     words = [(one.shadow, one.version, sentence) for one in rows for sentence in one.words]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Form, Request, Response
 
+from ragtune.evaluation.alpha_spending import power_with
 from ragtune.experiments.status import ExperimentStatus, status_now
 from ragtune.records import GateDecision, ModelManifest, Score
 from ragtune.settings import Settings
@@ -79,6 +80,7 @@ def add_candidate_pages(app: FastAPI, services: Services, settings: Settings) ->
         if match is None:
             message = f"There is no version {version}. It may have been removed since."
             return render(request, "message.html", 404, title="No such version", message=message, fix="")
+        decision = match.decision
         size = in_words(disk_bytes(Path(match.entry.folder))) if match.entry.folder else ""
         return render(
             request,
@@ -86,6 +88,8 @@ def add_candidate_pages(app: FastAPI, services: Services, settings: Settings) ->
             version=match,
             scores=_scores(warehouse_file, version, match.manifest),
             size=size,
+            power=power_with(decision.n, decision.questions_needed, decision.alpha) if decision else 0.0,
+            planned_gain=settings.evaluation.gate_gain,
         )
 
     @app.post("/console/models/promote")
