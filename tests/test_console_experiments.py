@@ -21,13 +21,13 @@ from tests.support.visitor import Visitor
 DESIGN = ExperimentDesign(
     versions=("1", "2"),
     weights=(0.5, 0.5),
-    metric="thumbs",
+    metric="cited",
     smallest_difference=0.1,
     margin=0.02,
     alpha=0.05,
     budget=4000,
     window_hours=1.0,
-    guardrails=tuple(guard for guard in GUARDRAILS if guard[0] != "thumbs"),
+    guardrails=tuple(guard for guard in GUARDRAILS if guard[0] != "cited"),
 )
 PAGE = "/console/experiments/experiment?name=warmer%20answers"
 
@@ -57,8 +57,8 @@ def side(version: str, answer: str) -> Side:
     )
 
 
-def users_come(gateway: ConsoleGateway, count: int, ups: tuple[float, float]) -> None:
-    """Let users ask once, hours ago, and rate seven of ten answers; `ups` are the shares of thumbs up of the arms."""
+def users_come(gateway: ConsoleGateway, count: int, cited: tuple[float, float]) -> None:
+    """Let users ask once, hours ago, and rate seven of ten answers today; `cited` is the share of each arm."""
     draw, store, log = random.Random(5), gateway.services.experiments.store, gateway.services.log
     experiment = store.get("warmer answers")
     began, exposures, responses = datetime.now(UTC) - timedelta(hours=9), [], []
@@ -85,7 +85,7 @@ def users_come(gateway: ConsoleGateway, count: int, ups: tuple[float, float]) ->
                 model="ragtune",
                 model_version=way.version,
                 chunk_ids=(gateway.chunks[0].id,),
-                cited_chunk_ids=(gateway.chunks[0].id,),
+                cited_chunk_ids=(gateway.chunks[0].id,) if draw.random() < cited[way.arm] else (),
                 refused=False,
                 user=way.unit,
                 latency_ms=900.0,
@@ -94,7 +94,7 @@ def users_come(gateway: ConsoleGateway, count: int, ups: tuple[float, float]) ->
     log.record_responses(responses, exposures)
     for exposure in exposures:
         if draw.random() < 0.7:
-            log.add(exposure.response_id, "up" if draw.random() < ups[exposure.arm] else "down", user=exposure.unit)
+            log.add(exposure.response_id, "up" if draw.random() < cited[exposure.arm] else "down", user=exposure.unit)
 
 
 @pytest.mark.browser

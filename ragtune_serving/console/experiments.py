@@ -68,7 +68,7 @@ def _add_experiments(app: FastAPI, control: ExperimentControl) -> None:
             "experiment.html",
             experiment=one,
             state=_state(one),
-            status=status,
+            now=status,
             of_stop=of_stop,
             advice=advice,
             charts=[interval_chart(one, candidate) for candidate in status.candidates] if status else [],
