@@ -57,7 +57,7 @@ def vote_items(pairs: Iterable[ShadowPair], chunks: Iterable[Chunk], count: int,
         ExperimentError: no two answers differ.
     """
     texts = {chunk.id: chunk.text for chunk in chunks}
-    items = {}
+    items: dict[str, StudyItem] = {}
     for pair in sorted(_different(pairs), key=lambda pair: draw(seed, "votes", pair.response_id)):
         name = "i" + content_id("item", pair.question, pair.live.answer, pair.mirrored.answer)
         answers = tuple(
