@@ -23,7 +23,7 @@ from ragtune.dataset.reviews.decisions import REVIEWED, Decision
 from ragtune.dataset.reviews.outcome import ReviewOutcome
 from ragtune.dataset.splits import topic_balance, widest_gap
 from ragtune.evaluation.agreement import Agreement
-from ragtune.evaluation.alpha_spending import power_with
+from ragtune.evaluation.alpha_spending import power_facts
 from ragtune.evaluation.gate import ModelGain
 from ragtune.evaluation.judges import Judgement
 from ragtune.evaluation.out_of_domain import OutOfDomainQuestion
@@ -449,24 +449,13 @@ def release_page(version: str, folder: str, manifest: ModelManifest, mlflow: str
         "decision": dg.MetadataValue.md(manifest.gate["reason"]),
         "champion": manifest.gate["promoted"],
         "alpha left for these questions": manifest.gate["alpha_left"],
-        **_power(manifest.gate),
+        **power_facts(manifest.gate),
         "served precision": manifest.served_precision,
         "feedback rows": len(manifest.feedback_ids),
         "folder": place_in_home(folder, parts=2),
         "gains by origin": manifest.gate["by_origin"],
         "scores": table(["model", "precision", "metric", "questions", "value", "n"], rows),
         "packages": table(["package", "version"], sorted(manifest.packages.items())),
-    }
-
-
-def _power(gate: Mapping[str, Any]) -> Page:
-    """Return how likely the gate's questions find the planned gain, and how many find it in 80% of cases."""
-    needed = int(gate.get("questions_needed", 0))
-    if not needed:
-        return {}
-    return {
-        "power for the planned gain": round(power_with(int(gate["n"]), needed, float(gate["alpha"])), 3),
-        "questions for a power of 0.8": needed,
     }
 
 

@@ -14,8 +14,9 @@ hypothesis on.
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
+from typing import Any
 
 from ragtune.records import GateLook, content_id
 from ragtune.settings import EvaluationSettings
@@ -99,6 +100,20 @@ def power_with(n: int, needed: int, alpha: float, power: float = POWER) -> float
     normal = NormalDist()
     critical = normal.inv_cdf(1 - alpha)
     return normal.cdf(math.sqrt(n / needed) * (critical + normal.inv_cdf(power)) - critical)
+
+
+def power_facts(gate: Mapping[str, Any]) -> dict[str, float]:
+    """Return how likely a decision's questions found the planned gain, and how many find it in 80% of cases.
+
+    `gate` holds the fields of a `GateDecision`; the result is empty for one of an early release.
+    """
+    needed = int(gate.get("questions_needed", 0))
+    if not needed:
+        return {}
+    return {
+        "power for the planned gain": round(power_with(int(gate["n"]), needed, float(gate["alpha"])), 3),
+        "questions for a power of 0.8": needed,
+    }
 
 
 def gate_items(settings: EvaluationSettings) -> int:

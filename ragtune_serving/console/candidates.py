@@ -35,6 +35,12 @@ class Version:
     manifest: ModelManifest | None
     decision: GateDecision | None
 
+    @property
+    def power(self) -> float:
+        """The chance that the gate's questions find the planned gain; 0 if that is not known."""
+        gate = self.decision
+        return power_with(gate.n, gate.questions_needed, gate.alpha) if gate else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Compared:
@@ -80,7 +86,6 @@ def add_candidate_pages(app: FastAPI, services: Services, settings: Settings) ->
         if match is None:
             message = f"There is no version {version}. It may have been removed since."
             return render(request, "message.html", 404, title="No such version", message=message, fix="")
-        decision = match.decision
         size = in_words(disk_bytes(Path(match.entry.folder))) if match.entry.folder else ""
         return render(
             request,
@@ -88,7 +93,6 @@ def add_candidate_pages(app: FastAPI, services: Services, settings: Settings) ->
             version=match,
             scores=_scores(warehouse_file, version, match.manifest),
             size=size,
-            power=power_with(decision.n, decision.questions_needed, decision.alpha) if decision else 0.0,
             planned_gain=settings.evaluation.gate_gain,
         )
 
