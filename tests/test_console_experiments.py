@@ -27,6 +27,7 @@ DESIGN = ExperimentDesign(
     alpha=0.05,
     budget=4000,
     window_hours=1.0,
+    salt="fixed",
     guardrails=tuple(guard for guard in GUARDRAILS if guard[0] != "cited"),
 )
 PAGE = "/console/experiments/experiment?name=warmer%20answers"
@@ -109,7 +110,7 @@ def test_an_operator_watches_the_interval_pauses_stops_and_replays_the_decision(
         browser.open("/console/experiments")
         browser.one("main section a").click()
         browser.shows("240\nof 4,000")
-        browser.shows("p = 1")
+        browser.shows("as it should be")
         browser.shows("Version 2")
         browser.until(lambda: browser.all(".chart canvas"), "the chart of the interval")
         status = status_of(look_now(store.get("warmer answers"), store, gateway.services.log, datetime.now(UTC)))
