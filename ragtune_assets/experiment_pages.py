@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ragtune.evaluation.feedback_trends import worst
-from ragtune.store.report_rows import ExperimentDecision, ExperimentResult, FeedbackTrend, QuestionGap
+from ragtune.store.report_rows import ExperimentDecision, ExperimentResult, FeedbackTrend, QuestionGap, ShadowComparison
 from ragtune_assets.display import curve, table
 
 Page = dict[str, Any]
@@ -50,6 +50,24 @@ def decisions_page(decisions: Sequence[ExperimentDecision]) -> Page:
     return {
         "decisions": table(["stopped", "experiment", "versions", "metric", "reason", "promotion", "replayed"], rows),
         "not replayed": sum(not decision.replayed for decision in decisions),
+    }
+
+
+def shadows_page(rows: Sequence[ShadowComparison]) -> Page:
+    """Show what became of the sampled requests, and what the pairs, judges and people say."""
+    header = ["shadow", "state", "version", "pairs", "users", "sampled", "mirrored", "dropped", "agreement"]
+    table_rows = [
+        (
+            *(one.shadow, "running" if one.running else "stopped", one.version),
+            *(one.pairs, one.users, one.sampled, one.mirrored, one.dropped, one.agreement),
+        )
+        for one in rows
+    ]
+    words = [(one.shadow, one.version, sentence) for one in rows for sentence in one.words]
+    return {
+        "pairs": sum(one.pairs for one in rows),
+        "mirrored requests": table(header, table_rows),
+        "in words": table(["shadow", "version", "what it shows"], words),
     }
 
 

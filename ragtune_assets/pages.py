@@ -23,6 +23,7 @@ from ragtune.dataset.reviews.decisions import REVIEWED, Decision
 from ragtune.dataset.reviews.outcome import ReviewOutcome
 from ragtune.dataset.splits import topic_balance, widest_gap
 from ragtune.evaluation.agreement import Agreement
+from ragtune.evaluation.alpha_spending import power_facts
 from ragtune.evaluation.gate import ModelGain
 from ragtune.evaluation.judges import Judgement
 from ragtune.evaluation.out_of_domain import OutOfDomainQuestion
@@ -448,6 +449,7 @@ def release_page(version: str, folder: str, manifest: ModelManifest, mlflow: str
         "decision": dg.MetadataValue.md(manifest.gate["reason"]),
         "champion": manifest.gate["promoted"],
         "alpha left for these questions": manifest.gate["alpha_left"],
+        **power_facts(manifest.gate),
         "served precision": manifest.served_precision,
         "feedback rows": len(manifest.feedback_ids),
         "folder": place_in_home(folder, parts=2),

@@ -67,6 +67,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "feedback_log": _lazy(lambda: _feedback_log(settings)),
         "reviews": _lazy(lambda: _reviews(settings)),
         "experiments": _lazy(lambda: _experiments(settings)),
+        "shadows": _lazy(lambda: _shadows(settings)),
         "studies": _lazy(lambda: _studies(settings)),
         tracking.RESOURCE: tracking.resource(settings, store),
     }
@@ -121,6 +122,12 @@ def _experiments(settings: Settings) -> Any:
     from ragtune.store.experiments import ExperimentStore
 
     return ExperimentStore(settings.feedback_url)
+
+
+def _shadows(settings: Settings) -> Any:
+    from ragtune.store.shadows import ShadowStore
+
+    return ShadowStore(settings.feedback_url)
 
 
 def _studies(settings: Settings) -> Any:

@@ -32,10 +32,10 @@ _REVIEWING = (
 ROLES: dict[str, tuple[str, ...]] = {
     "application": _ASKING,
     "annotator": _REVIEWING,
-    "reviewer": (*_REVIEWING, *_RATING, "/v1/review", "/v1/studies", "/console/knowledge"),
+    "reviewer": (*_REVIEWING, *_RATING, "/v1/review", "/v1/studies", "/console/knowledge", "/console/feedback"),
     "operator": (
         *(*_ASKING, "/v1/experiments", "/v1/shadows", "/status", "/metrics"),
-        *("/console/knowledge", "/console/candidates", "/console/health"),
+        *("/console/knowledge", "/console/candidates", "/console/experiments", "/console/feedback", "/console/health"),
     ),
     "admin": ("/",),
 }

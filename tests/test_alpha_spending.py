@@ -11,6 +11,7 @@ from ragtune.evaluation.alpha_spending import (
     alpha_of_look,
     gate_items,
     gate_look,
+    power_with,
     questions_needed,
     refusals_on,
     spent_questions,
@@ -64,6 +65,11 @@ def test_the_number_of_questions_follows_the_textbook():
     # (1.645 + 0.842)**2 * 0.36**2 / 0.05**2, and the same with 2.807 for alpha 0.0025
     assert questions_needed(0.05, 0.36, 0.05) == 321
     assert questions_needed(0.05, 0.36, 0.0025) == 691
+    assert power_with(691, 691, 0.0025) == pytest.approx(0.8)
+    # The normal distribution at sqrt(120 / 321) * 2.486 - 1.645 = -0.125, and sqrt(120 / 691) * 3.649 - 2.807 = -1.286
+    assert power_with(120, 321, 0.05) == pytest.approx(0.45, abs=0.01)
+    assert power_with(120, 691, 0.0025) == pytest.approx(0.10, abs=0.01)
+    assert power_with(0, 691, 0.0025) == 0.0
     assert gate_items(EvaluationSettings(gate_items=0)) == 691
     assert gate_items(EvaluationSettings(gate_items=80)) == 80
 

@@ -92,7 +92,7 @@ def test_the_secret_is_in_a_file_that_only_its_owner_reads_and_survives_a_restar
 
 
 def test_every_role_sees_its_pages_and_no_others(gateway):
-    names = ("ask", "reviews", "evaluate", "knowledge", "candidates", "health")
+    names = ("ask", "reviews", "evaluate", "knowledge", "candidates", "experiments", "feedback", "health")
     pages = {}
     for role in ("application", "annotator", "reviewer", "operator", "admin"):
         visitor = Visitor(gateway.url, gateway.key(f"a {role}", role))
@@ -104,9 +104,9 @@ def test_every_role_sees_its_pages_and_no_others(gateway):
     assert pages == {
         "application": ["ask"],
         "annotator": ["reviews", "evaluate"],
-        "reviewer": ["reviews", "evaluate", "knowledge"],
-        "operator": ["ask", "knowledge", "candidates", "health"],
-        "admin": ["ask", "reviews", "evaluate", "knowledge", "candidates", "health"],
+        "reviewer": ["reviews", "evaluate", "knowledge", "feedback"],
+        "operator": ["ask", "knowledge", "candidates", "experiments", "feedback", "health"],
+        "admin": list(names),
     }
 
 

@@ -49,7 +49,7 @@ GROUPS = {
         "feedback_trends",
         "unanswered_questions",
     },
-    "experiments": {"experiment_results", "experiment_decisions"},
+    "experiments": {"experiment_results", "experiment_decisions", "shadow_comparisons"},
 }
 
 

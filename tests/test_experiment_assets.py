@@ -10,20 +10,25 @@ import numpy as np
 import pytest
 
 from ragtune.experiments.control import run_once
+from ragtune.experiments.pair_judging import judge_pairs
 from ragtune.records import ArtifactRef
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore
-from ragtune.store.report_rows import ExperimentDecision, ExperimentResult
+from ragtune.store.report_rows import ExperimentDecision, ExperimentResult, ShadowComparison
+from ragtune.store.shadows import ShadowStore
 from ragtune.store.warehouse import Warehouse
 from ragtune_assets.experiments import (
     experiment_decisions,
     experiment_results,
     feedback_trends,
+    judge_new_pairs,
+    shadow_comparisons,
     unanswered_questions,
 )
 from ragtune_assets.resources import build_resources
 from tests.test_experiment_control import DESIGN, World
 from tests.test_feedback_trends import CHUNKS, WordEmbedder
+from tests.test_pair_judging import Bluish, mirrored, pair
 
 
 @pytest.fixture
@@ -106,3 +111,16 @@ def test_a_running_experiment_and_an_empty_log_have_pages_too(tmp_path, world):
         pages, store, _ = build(tmp_path, world, experiment_results)
     rows = store.read_records(store.current("experiment_results"), ExperimentResult)
     assert {row.state for row in rows} == {"running"}
+
+
+def test_mirrored_requests_are_rows_with_what_judges_and_people_say(tmp_path, world):
+    with closing(ShadowStore(f"sqlite:///{tmp_path / 'log.db'}")) as shadows:
+        shadow = mirrored(shadows, pair(1), pair(2), pair(3, mirrored="It is red."))
+        shadows.record_counts(shadow, "2", "q", {"sampled": 5, "mirrored": 3, "dropped: failed": 2})
+        judge_pairs(Bluish(), shadow, shadows, [], most=10)
+        pages, store, _ = build(tmp_path, world, shadow_comparisons)
+        (row,) = store.read_records(store.current("shadow_comparisons"), ShadowComparison)
+        assert (row.shadow, row.version, row.pairs, row.sampled, row.mirrored, row.dropped) == ("next", "2", 3, 5, 3, 2)
+        assert any(sentence.startswith("The judge bluish prefers version 2") for sentence in row.words)
+        assert pages["shadow_comparisons"]["pairs"].value == 3
+        assert judge_new_pairs(load_settings({"home": tmp_path}), shadows, []) == 0, "no judge is configured"

@@ -145,7 +145,9 @@ def test_the_commands_make_a_study_show_votes_and_say_if_no_judge_is_configured(
     def ragtune(*arguments: str):
         return CliRunner().invoke(app, list(arguments), env=environment)
 
-    assert "2 items of shadow deployment next, version 2" in ragtune("evaluate", "create", "v", "--shadow", "next").output
+    assert (
+        "2 items of shadow deployment next, version 2" in ragtune("evaluate", "create", "v", "--shadow", "next").output
+    )
     assert "Nobody has voted in the study v yet." in ragtune("shadow", "status", "next").output
     [row] = json.loads(ragtune("shadow", "status", "next", "--json").output)
     assert row["votes"][0]["study"] == "v"

@@ -110,7 +110,10 @@ def test_a_correction_waits_for_review_as_any_other(gateway):
 def test_a_wrong_key_is_refused_and_the_password_opens_no_other_route(gateway):
     body = score(gateway)
     assert send(gateway, body, key="rt-wrong").status_code == 401
-    assert gateway.request("POST", "/api/public/scores", json=body, headers={"Authorization": "Basic %%"}).status_code == 401
+    assert (
+        gateway.request("POST", "/api/public/scores", json=body, headers={"Authorization": "Basic %%"}).status_code
+        == 401
+    )
     assert gateway.request("GET", "/status", headers=basic(gateway.key)).status_code == 401
     assert gateway.request("POST", "/langfuse/v1/feedback", json={}).status_code == 404
     assert verdicts(gateway, body["traceId"]) == []

@@ -60,7 +60,7 @@ def main() -> None:
         result |= {"champion_before": before, "champion_after": registry()}
     result = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "-m", "benchmarks.experiments.live", *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", "benchmarks.experiments.live", *_command_line(options)]),
         "hardware": hardware(),
         "seed": options.seed,
         "questions": {"set": options.set, "n": len(questions), "sha256": file_sha256(file)},
@@ -205,6 +205,14 @@ def _wait(url: str, process: "subprocess.Popen[bytes]") -> None:
             pass  # it does not listen yet
         time.sleep(0.5)
     raise SystemExit("The gateway did not become ready.")
+
+
+def _command_line(options: argparse.Namespace) -> list[str]:
+    """Return the options of the command line, without the folders of this machine."""
+    hidden = {"out", "home"}
+    given = {name: value for name, value in vars(options).items() if name not in hidden and value is not False}
+    parts = [[f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])] for name, value in given.items()]
+    return [*([] if options.mock else ["--home", "HOME"]), *(word for part in parts for word in part)]
 
 
 def _options() -> argparse.Namespace:

@@ -8,6 +8,9 @@ rotates. The queue holds half of a round's requests, so that some are dropped wh
 because a cached answer is not mirrored. Writes mirroring.json next to this script. The gateway, the engines and the
 client share one process, so what is compared are the differences between the rows, not their sizes.
 
+`offer_p50_us` is what a user's request itself does for a mirror, called directly: a hash and a lock. It is measured in
+addition, because on a busy machine the noise between whole requests is larger than that.
+
 `added_p50_ms` is the mean over the rounds of the difference between a path's median and that of the path without
 mirroring in the same round, with its 95% interval by the bootstrap over rounds. Every sampled request must have been
 mirrored or dropped; otherwise nothing is written.
@@ -34,6 +37,7 @@ from benchmarks.serving.mock_gateway import Mocked, mock_home
 from benchmarks.serving.overhead import percentile
 from ragtune.evaluation.agreement import bootstrapped
 from ragtune.evaluation.benchmark import hardware
+from ragtune.experiments.shadow import Mirror
 from ragtune.store.shadows import ShadowDesign
 
 PATHS = {"no mirroring": None, "mirrored when idle": True, "mirrored at once": False}
@@ -63,12 +67,16 @@ def main() -> None:
                 path = list(PATHS)[(place + number) % len(PATHS)]
                 seconds[path].append(_measure(client, gateway, path, number, options.requests, counts))
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
+        offers = _offer(gateway)
     rows = [_row(path, seconds, counts.get(path, {}), options.seed) for path in PATHS]
     result = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", "-m", "benchmarks.serving.mirroring", *sys.argv[1:]]),
         "hardware": hardware(),
         "seed": options.seed,
+        "offer_p50_us": round(1e6 * float(np.median(offers)), 1),
+        "offer_p99_us": round(1e6 * float(np.quantile(offers, 0.99)), 1),
+        "offers": len(offers),
         "load_average_at_the_end": [round(value, 2) for value in os.getloadavg()],
         "results": rows,
     }
@@ -94,6 +102,25 @@ def _row(path: str, seconds: Mapping[str, list[list[float]]], counts: Mapping[st
         "added_p50_ms": {name: round(getattr(added, name), 2) for name in ("value", "low", "high")},
         "counts": {**counts, "dropped": dropped},
     }
+
+
+def _offer(gateway: Mocked, count: int = 5000) -> list[float]:
+    """Return the seconds of each offer of a request; the queue is full, so that no engine is asked."""
+    shadowing = gateway.services.chat.shadowing
+    shadow = shadowing.store.start("offers", ShadowDesign(versions=("2",), share=1.0, queue=0))
+    shadowing.refresh()
+    seconds = []
+    for number in range(count):
+        mirror = Mirror(f"offered-{number}", "client", 300, None)
+        began = time.perf_counter()
+        shadowing.offer("1", mirror)
+        seconds.append(time.perf_counter() - began)
+    sampled = shadowing.counts()["2"]["sampled"]
+    if sampled != count:
+        raise SystemExit(f"{sampled} of {count} offered requests were sampled.")
+    shadowing.store.stop(shadow.name)
+    shadowing.refresh()
+    return seconds
 
 
 def _measure(

@@ -32,8 +32,11 @@ class Comparing(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Votes:
-    """What people say in one study of the pairs: `preference` is 1 if they always prefer the mirrored version's answer,
-    -1 if never; None before the first vote. `agreeing` is the share of equal votes on the same pair, or None."""
+    """What people say in one study of the pairs.
+
+    `preference` is 1 if they always prefer the mirrored version's answer, -1 if never, and None before the first vote.
+    `agreeing` is the share of equal votes on the same pair, or None if no pair has two votes.
+    """
 
     study: str
     votes: int
@@ -54,7 +57,7 @@ def vote_items(pairs: Iterable[ShadowPair], chunks: Iterable[Chunk], count: int,
         ExperimentError: no two answers differ.
     """
     texts = {chunk.id: chunk.text for chunk in chunks}
-    items = {}
+    items: dict[str, StudyItem] = {}
     for pair in sorted(_different(pairs), key=lambda pair: draw(seed, "votes", pair.response_id)):
         name = "i" + content_id("item", pair.question, pair.live.answer, pair.mirrored.answer)
         answers = tuple(

@@ -11,6 +11,7 @@ from ragtune.experiments.pair_judging import Votes, judged, preferences_in_words
 from ragtune.experiments.pairs import PairedReport, compare_pairs
 from ragtune.settings import Settings
 from ragtune.store.registry import ModelRegistry
+from ragtune.store.report_rows import ShadowComparison
 from ragtune.store.shadows import Shadow, ShadowDesign, ShadowStore
 
 
@@ -45,6 +46,31 @@ def start_shadow(
     for version in design.versions:
         registry.version(version)
     return store.start(name, design)
+
+
+def comparison_rows(store: ShadowStore, studies: StudyStore) -> list[ShadowComparison]:
+    """Return a row for every version of every shadow deployment, the oldest first."""
+    rows = []
+    for shadow in store.list():
+        for one in report(shadow, store, studies):
+            dropped = sum(count for name, count in one.counts.items() if name.startswith("dropped: "))
+            rows.append(
+                ShadowComparison(
+                    shadow=shadow.name,
+                    running=not shadow.stopped_at,
+                    version=one.paired.version,
+                    pairs=one.paired.pairs,
+                    users=one.paired.users,
+                    sampled=one.counts.get("sampled", 0),
+                    mirrored=one.counts.get("mirrored", 0),
+                    dropped=dropped,
+                    agreement=one.paired.agreement,
+                    same_refusals=one.paired.same_refusals,
+                    same_citations=one.paired.same_citations,
+                    words=(*one.paired.words, *one.words),
+                )
+            )
+    return rows
 
 
 def report(

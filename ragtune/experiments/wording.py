@@ -36,8 +36,9 @@ def _range(low: float, high: float, metric: Metric) -> str:
 def _remaining(comparison: Comparison, days: float) -> str:
     """Return how long a decision takes if the difference is the smallest one worth having."""
     missing = comparison.blocks_needed - comparison.blocks
-    if comparison.blocks == 0 or days <= 0:
-        return f"A decision takes about {comparison.blocks_needed} pairs of users; there is none yet."
+    if comparison.blocks == 0 or (days <= 0 and missing > 0):
+        so_far = f"there are {comparison.blocks} so far" if comparison.blocks else "there is none yet"
+        return f"A decision takes about {comparison.blocks_needed} pairs of users; {so_far}."
     if missing <= 0:
         return (
             "It takes longer than expected, so the difference is probably smaller than the smallest one worth having."

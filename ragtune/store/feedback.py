@@ -205,7 +205,9 @@ class FeedbackLog:
         values = {**content, "id": f"fb-{named if verdict.id else uuid.uuid4().hex}", "created_at": now()}
         by_user = (_feedback.c.response_id == verdict.response_id) & (_feedback.c.user == verdict.user)
         with exclusive_transaction(self._engine) as connection:
-            rows = connection.execute(sa.select(_feedback).where(by_user).order_by(_feedback.c.sequence)).mappings().all()
+            rows = (
+                connection.execute(sa.select(_feedback).where(by_user).order_by(_feedback.c.sequence)).mappings().all()
+            )
             same = [
                 row
                 for row in rows

@@ -24,6 +24,28 @@ class FeedbackTrend:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowComparison:
+    """What the pairs of one version of a shadow deployment show.
+
+    `sampled`, `mirrored` and `dropped` count requests. `agreement` is the mean token F1 of the two answers; `words` are
+    the comparisons, and what judges and people prefer, in sentences.
+    """
+
+    shadow: str
+    running: bool
+    version: str
+    pairs: int
+    users: int
+    sampled: int
+    mirrored: int
+    dropped: int
+    agreement: float
+    same_refusals: float
+    same_citations: float
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionGap:
     """Questions that are alike and that the documents do not answer; `question` is the one nearest to all others.
 

@@ -25,6 +25,8 @@ from ragtune_serving.console.asking import add_ask_pages
 from ragtune_serving.console.candidates import add_candidate_pages
 from ragtune_serving.console.documents import add_document_pages
 from ragtune_serving.console.evaluating import add_evaluation_page
+from ragtune_serving.console.experiments import add_experiment_pages
+from ragtune_serving.console.feedback import add_feedback_pages
 from ragtune_serving.console.health import add_health_pages
 from ragtune_serving.console.knowledge import add_knowledge_pages
 from ragtune_serving.console.pages import pages_of, render, session_of, static_file
@@ -126,6 +128,8 @@ def _build_pages(services: Services, settings: Settings, keys: KeyStore, session
     add_knowledge_pages(app, services, settings, catalogue)
     add_run_pages(app, settings)
     add_candidate_pages(app, services, settings)
+    add_experiment_pages(app, services)
+    add_feedback_pages(app, services, settings)
     add_health_pages(app, services, settings, catalogue)
 
     @app.get(ROOT)

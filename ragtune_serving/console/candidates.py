@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Form, Request, Response
 
+from ragtune.evaluation.alpha_spending import power_with
 from ragtune.experiments.status import ExperimentStatus, status_now
 from ragtune.records import GateDecision, ModelManifest, Score
 from ragtune.settings import Settings
@@ -33,6 +34,12 @@ class Version:
     entry: RegistryEntry
     manifest: ModelManifest | None
     decision: GateDecision | None
+
+    @property
+    def power(self) -> float:
+        """The chance that the gate's questions find the planned gain; 0 if that is not known."""
+        gate = self.decision
+        return power_with(gate.n, gate.questions_needed, gate.alpha) if gate else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,7 @@ def add_candidate_pages(app: FastAPI, services: Services, settings: Settings) ->
             version=match,
             scores=_scores(warehouse_file, version, match.manifest),
             size=size,
+            planned_gain=settings.evaluation.gate_gain,
         )
 
     @app.post("/console/models/promote")

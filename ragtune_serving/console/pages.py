@@ -34,6 +34,8 @@ PAGES = (
     Page("evaluate", "Evaluate", "/console/evaluate"),
     Page("knowledge", "Knowledge", "/console/knowledge"),
     Page("candidates", "Candidates", "/console/candidates"),
+    Page("experiments", "Experiments", "/console/experiments"),
+    Page("feedback", "Feedback", "/console/feedback"),
     Page("health", "Health", "/console/health"),
 )
 """All pages; a key sees those that its role may call."""
