@@ -3,8 +3,9 @@
     python -m benchmarks.serving.soak [--minutes 30] [--rate 5]
 
 Clients ask, stream, give feedback and leave in the middle of streams. The memory of the gateway's process is the
-anonymous part of its resident set: pages of files come and go with what else the machine does. The slope is fitted (Theil-Sen: the median slope of all pairs of samples) after the first fifth of the
-time, in which caches fill; its interval is that of scipy's `theilslopes`. Writes soak.json next to this script.
+anonymous part of its resident set: pages of files come and go with what else the machine does. The slope is fitted
+(Theil-Sen: the median slope of all pairs of samples) after the first fifth of the time, in which caches fill; its
+interval is that of scipy's `theilslopes`. Writes soak.json next to this script.
 
 Goal: a slope under 1 MB a minute.
 """
