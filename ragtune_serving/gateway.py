@@ -43,7 +43,7 @@ from ragtune_serving.ledgers import ledger_from
 from ragtune_serving.limits import Limits
 from ragtune_serving.logs import log_request
 from ragtune_serving.metrics import Metrics
-from ragtune_serving.processes import ctrl_c_is_off, how_to_stop
+from ragtune_serving.processes import ctrl_c_is_off, how_to_stop, limit_arenas
 from ragtune_serving.recorder import ResponseRecorder
 from ragtune_serving.request_context import RequestContexts
 from ragtune_serving.response_cache import cache_from
@@ -256,6 +256,7 @@ def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; raise ResourceError if the port is in use or the home is served already."""
     from filelock import FileLock, Timeout
 
+    limit_arenas()
     endpoint = endpoint_file(settings)
     endpoint.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(settings.home / "gateway" / "serve.lock", timeout=1)

@@ -15,6 +15,11 @@ from types import FrameType
 from ragtune.errors import EngineError, ResourceError
 from ragtune.settings import child_environment
 
+_M_ARENA_MAX = -8
+"""The number of `mallopt` for the most arenas, from glibc's malloc.h."""
+_ARENAS = 2
+"""Arenas of a gateway. By default glibc makes eight for each core, and each keeps what its threads once needed: 24 held
+909 MB after four minutes at 3 requests a second on two cores. Chosen by hand."""
 _PR_SET_PDEATHSIG = 1
 """The number of `prctl` that asks for a signal when the parent ends."""
 _STOP_SECONDS = 20.0
@@ -46,6 +51,16 @@ class _Running:
 
     process: "subprocess.Popen[bytes]"
     since: float = field(default_factory=time.monotonic)
+
+
+def limit_arenas(most: int = _ARENAS) -> None:
+    """Let the threads of this process share this many arenas of glibc's malloc; call it before there are threads.
+
+    Other C libraries have no such arenas.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_ARENA_MAX, most)
 
 
 def ctrl_c_is_off() -> bool:

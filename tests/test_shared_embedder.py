@@ -1,6 +1,7 @@
 """The embedder that many threads share: what waits is embedded together, once, and each call gets its own vectors."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -75,6 +76,18 @@ def test_a_batch_has_a_longest_size_and_a_large_call_goes_straight_through(inner
     shared.embed(["a"] * (_MOST_AT_ONCE + 1))
     assert len(inner.batches[-1]) == _MOST_AT_ONCE + 1
     assert shared.embed([]).size == 0
+
+
+def test_calls_do_not_wait_for_each_other_while_there_are_cores(inner):
+    shared = SharedEmbedder(inner, at_once=2)
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(shared.embed, [text]) for text in ("a", "bb")]
+        end = time.monotonic() + 20
+        while len(inner.batches) < 2:  # both are being computed, though neither may end yet
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        inner.gate.set()
+    assert [int(future.result()[0][0]) for future in futures] == [1, 2]
 
 
 def test_only_the_newest_vectors_are_kept(inner):

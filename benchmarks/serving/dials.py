@@ -69,18 +69,15 @@ class Trial:
 def main() -> None:
     """Ask what is missing, then print and write the scores."""
     options = _options()
-    questions = [
-        question for name in options.set for question in read_lines(SETS / f"{name}.jsonl") if question["answerable"]
-    ]
-    chosen = questions[:: max(1, len(questions) // options.questions)][: options.questions]
+    chosen = chosen_questions(options.set, options.questions)
     trials = all_trials(options.levels)
-    answerers = _answerers(options, chosen)
+    answerers = answerers_of(chosen, options.homes)
     _ask(options, chosen, trials, answerers)
-    texts = {(text["id"], text["trial"]): text for text in _stored(options.rows)}
+    texts = {(text["id"], text["trial"]): text for text in stored_texts(options.rows)}
     with ThreadPoolExecutor(options.concurrency) as pool:
         rows = list(
             pool.map(
-                lambda pair: delivered(*pair, answerers[_set(pair[0])], texts[pair[0]["id"], pair[1].name]),
+                lambda pair: delivered(*pair, answerers[set_of(pair[0])], texts[pair[0]["id"], pair[1].name]),
                 itertools.product(chosen, trials),
             )
         )
@@ -118,17 +115,25 @@ def all_trials(levels: Sequence[float]) -> list[Trial]:
     return [Trial(), *dials, *creative, *switches]
 
 
-def _stored(file: Path) -> list[Row]:
+def stored_texts(file: Path) -> list[Row]:
+    """Return the model's texts in a file; empty if there is none."""
     return read_lines(file) if file.is_file() else []
 
 
-def _answerers(options: argparse.Namespace, questions: Sequence[Question]) -> dict[str, Answerer]:
+def chosen_questions(sets: Sequence[str], count: int) -> list[Question]:
+    """Return this many answerable questions of the sets, spread over them."""
+    questions = [question for name in sets for question in read_lines(SETS / f"{name}.jsonl") if question["answerable"]]
+    return questions[:: max(1, len(questions) // count)][:count]
+
+
+def answerers_of(questions: Sequence[Question], homes: Path) -> dict[str, Answerer]:
     """Return the answering path of each set."""
-    all_settings = {name: settings_of(name, options.homes, []) for name in sorted({_set(one) for one in questions})}
+    all_settings = {name: settings_of(name, homes, []) for name in sorted({set_of(one) for one in questions})}
     return {name: answerer_of(settings, evidence_from(settings)) for name, settings in all_settings.items()}
 
 
-def _set(question: Question) -> str:
+def set_of(question: Question) -> str:
+    """Return the name of the set that a question belongs to."""
     name: str = question["id"].partition("-")[0]
     return name
 
@@ -140,14 +145,14 @@ def _ask(
     answerers: dict[str, Answerer],
 ) -> None:
     """Write the texts of the model that are missing."""
-    known = {(text["id"], text["trial"]) for text in _stored(options.rows)}
+    known = {(text["id"], text["trial"]) for text in stored_texts(options.rows)}
     missing = [(q, trial) for q, trial in itertools.product(questions, trials) if (q["id"], trial.name) not in known]
     if not missing:
         return
     options.rows.parent.mkdir(parents=True, exist_ok=True)
     with _chat(options) as chat, ThreadPoolExecutor(options.concurrency) as pool, options.rows.open("a") as stream:
         once = GeneratesOnce(chat)
-        texts = pool.map(lambda pair: generated(*pair, answerers[_set(pair[0])], once), missing)
+        texts = pool.map(lambda pair: generated(*pair, answerers[set_of(pair[0])], once), missing)
         for text in texts:
             stream.write(json.dumps(text, ensure_ascii=False) + "\n")
             stream.flush()
@@ -215,9 +220,9 @@ def generated(question: Question, trial: Trial, answerer: Answerer, once: Genera
     }
 
 
-def delivered(question: Question, trial: Trial, answerer: Answerer, text: Row) -> Row:
-    """Return a row with the model's text and with what people get of it."""
-    prepared = prepared_for(question, trial, answerer)
+def delivered(question: Question, trial: Trial, answerer: Answerer, text: Row, prepared: Prepared | None = None) -> Row:
+    """Return a row with the model's text and with what people get of it; a `prepared` question is not searched for."""
+    prepared = prepared or prepared_for(question, trial, answerer)
     completion = replace(NOT_GENERATED, text=text["text"], finish_reason=text["finish_reason"])
     given = answerer.finish(prepared, completion)
     shown = " ".join(hit.chunk.text for hit in prepared.passages or ())

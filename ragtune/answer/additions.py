@@ -20,16 +20,30 @@ from ragtune.text.words import content_words
 
 _LOW, _HIGH = 0.3, 0.7
 """Positions of `technical_level` that ask for another style, as in prompt.py."""
-_RELATED = 0.5
-"""Part of the best unit's probability from which a unit of another passage is about the same. Chosen by hand."""
-_SAID = 0.8
-"""Share of a unit's content words in the text from which the text says it already. Chosen by hand."""
-_POOL = 8
-"""Related units among which `creativity` 1 draws. Chosen by hand: some of the three passages that are usually shown."""
+
 _MOST_STEPS = 4
 """Steps that are quoted. Chosen by hand: longer lists are read in the document."""
 _CONCRETE = re.compile(r"\d|`|(?<=[a-z,;] )[A-Z][a-z]")
 """Matches a number, code or a name inside a sentence: what makes a sentence an instance of something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What counts as related, as said, and as a choice.
+
+    Attributes:
+        related: part of the best unit's probability from which a unit of another passage is about the same.
+        said: share of a unit's content words in the text from which the text says it already.
+        pool: related units among which `creativity` 1 draws.
+    """
+
+    related: float = 0.5
+    said: float = 0.8
+    pool: int = 8
+
+
+LIMITS = Limits()
+"""Chosen by hand; benchmarks/serving/additions.py measures what others would do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +96,9 @@ def choose_additions(
         return Additions()
     best = evidence[0]
     related = [
-        item for item in evidence[1:] if item.number == best.number or item.probability >= _RELATED * best.probability
+        item
+        for item in evidence[1:]
+        if item.number == best.number or item.probability >= LIMITS.related * best.probability
     ]
     choice = _Choice(related, said)
     missing = set()
@@ -113,7 +129,7 @@ def _steps(best: Evidence, evidence: Sequence[Evidence], passages: Sequence[Hit]
 
 def _pools(related: Sequence[Evidence], controls: Controls, variant: str) -> Iterator[list[Evidence]]:
     """Yield the related units in a drawn order, once for each unit to choose; the higher the dial, the more of them."""
-    pool = related[: max(1, round(controls.creativity * _POOL))]
+    pool = related[: max(1, round(controls.creativity * LIMITS.pool))]
     drawn = sorted(pool, key=lambda item: draw(0, variant, item.unit.text))
     for _ in range(controls.varied):
         yield drawn
@@ -127,4 +143,4 @@ def _examples(related: Sequence[Evidence], pack: LanguagePack) -> Iterator[Evide
 
 def _says(text: str, unit: Unit) -> bool:
     words = content_words(unit.text)
-    return not words or len(words & content_words(text)) >= _SAID * len(words)
+    return not words or len(words & content_words(text)) >= LIMITS.said * len(words)

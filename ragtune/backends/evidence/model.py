@@ -15,7 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from ragtune.backends.minilm import MiniLmEmbedder
-from ragtune.backends.shared_embedder import SharedEmbedder
+from ragtune.backends.shared_embedder import SharedEmbedder, half_of
 from ragtune.errors import ModelError
 from ragtune.ports import Embedder, EvidenceModel
 from ragtune.store.artifacts import files_sha256, folder_files
@@ -111,4 +111,5 @@ def packaged_evidence(threads: int, device: str) -> MiniLmEvidence:
 
 def evidence_embedder(threads: int, device: str, weights: Path = WEIGHTS) -> Embedder:
     """Return the packaged MiniLM with the adapter of the evidence model."""
-    return SharedEmbedder(MiniLmEmbedder(threads=threads, device=device, adapter=weights))
+    embedder = MiniLmEmbedder(threads=threads, device=device, adapter=weights)
+    return SharedEmbedder(embedder, at_once=half_of(threads))
