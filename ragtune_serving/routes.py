@@ -26,7 +26,7 @@ from ragtune_serving.ledgers import Ledger
 from ragtune_serving.limits import Limits
 from ragtune_serving.metrics import Metrics
 from ragtune_serving.problems import problem
-from ragtune_serving.rating import RatingDesk, own_only
+from ragtune_serving.rating_desk import RatingDesk, own_only
 from ragtune_serving.recorder import ResponseRecorder
 from ragtune_serving.review_routes import add_review_routes
 from ragtune_serving.reviewing import ReviewDesk

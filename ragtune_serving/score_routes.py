@@ -17,7 +17,7 @@ from ragtune.errors import SettingsError
 from ragtune.settings import ScoreScale
 from ragtune.store.feedback import LONGEST_TAG, MOST_STARS, Verdict, thumb_of
 from ragtune_serving.problems import explain, problem
-from ragtune_serving.rating import RatingDesk
+from ragtune_serving.rating_desk import RatingDesk
 from ragtune_serving.schema import ErrorBody
 from ragtune_serving.score_schema import (
     EVENT_PATH,

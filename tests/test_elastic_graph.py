@@ -211,7 +211,7 @@ def test_every_asset_is_built(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     for variable, value in {**test_graph.SMALL, **over, "RAGTUNE_HOME": str(tmp_path)}.items():
         monkeypatch.setenv(variable, value)
     whole = test_graph.Home(load_settings(), child_environment())
-    assert len(test_graph.built(whole.materialize())) == 36
+    assert len(test_graph.built(whole.materialize())) == 37
     chunks = whole.store.read_records(whole.ref("chunks"), Chunk)
     embedder = embedder_from(whole.settings)
     with closing(search_index_from(whole.settings, embedder)) as index:

@@ -109,7 +109,7 @@ def built(output: str) -> set[str]:
 
 
 def test_the_first_run_builds_everything_and_releases_a_model_that_verifies(home):
-    assert len(built(home.output)) == 36
+    assert len(built(home.output)) == 37
     (model,) = home.registry.versions()
     manifest = verify(Path(model.folder))
     assert set(manifest.precisions) == {"w4a16", "w8a8"}
