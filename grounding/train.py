@@ -129,7 +129,13 @@ def train(conversations: Conversations, settings: Settings, out: Path) -> None:
     base = resolve_base_model(settings.base_model, ArtifactStore(settings.home / "artifacts"), report_progress)
     tracker = MlflowTracker(settings.tracking_url, settings.tracking.experiment, "people", settings.run_files)
     folder = ArtifactStore(settings.home / "artifacts").folder(base)
-    job = TrainingJob(folder, settings.training, settings.seed, out, settings.home / "work" / "people")
+    job = TrainingJob(
+        base=folder,
+        settings=settings.training,
+        seed=settings.seed,
+        out=out,
+        checkpoints=settings.home / "work" / "people",
+    )
     machine = Machine(settings.device, settings.threads)
     report = train_adapter(job, conversations.train, conversations.validation, tracker, machine, report_progress)
     say(f"{report.steps} steps in {report.seconds / 60:.1f} minutes, stopped by {report.stopped_by}: {out}")

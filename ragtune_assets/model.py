@@ -278,7 +278,14 @@ def train(
     tracker.record = with_files(tracker.record, {CONVERSATIONS_FILE: packed([training, validation])})
     with store.stage("lora_adapter") as folder:
         rounding = settings.quantization if settings.training.qat else None
-        job = TrainingJob(store.folder(base), settings.training, settings.seed, folder, checkpoints, rounding)
+        job = TrainingJob(
+            base=store.folder(base),
+            settings=settings.training,
+            seed=settings.seed,
+            out=folder,
+            checkpoints=checkpoints,
+            rounding=rounding,
+        )
         machine = Machine(settings.device, settings.threads)
         report = train_adapter(job, training, validation, tracker, machine, LoggedProgress())
         weights = {path: digest for path, digest in folder_files(folder).items() if path != REPORT}

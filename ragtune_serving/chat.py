@@ -14,13 +14,12 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ragtune.answer.answering import acceptable, as_json, second_try
-from ragtune.answer.controls import Controls, changed_controls, with_controls
+from ragtune.answer.controls import Controls, with_controls
 from ragtune.errors import EngineError, RagTuneError, SettingsError
 from ragtune.experiments.shadow import Mirror
 from ragtune.records import Answer, ResponseRecord
 from ragtune.settings import Settings
 from ragtune.store.shadows import Side
-from ragtune.store.timestamps import now
 from ragtune_serving.admission import Admission
 from ragtune_serving.answer_parts import AnswerParts, Closing, Delta, Envelope, closing_of, facts_of
 from ragtune_serving.conversation import (
@@ -42,6 +41,7 @@ from ragtune_serving.exchange import (
     best_evidence,
     engine_messages,
     generated_pieces,
+    record_of,
     version_of,
 )
 from ragtune_serving.experiment_traffic import ExperimentTraffic, Placement
@@ -168,9 +168,8 @@ class ChatService:
         if delivery and (rest := delivery.end()):
             yield Delta(envelope.wrap(rest) if envelope else rest)
         completion, fallback = generation.completion(), generation.fallback
-        if (
-            prepared.passages is None and prepared.schema is None
-        ):  # there is nothing to compare with, so it is over at once
+        if prepared.passages is None and prepared.schema is None:
+            # There is nothing to compare with, so it is over at once.
             answer = plan.answerer.finish(prepared, completion)
         else:
             answer = await self._checked(lambda: plan.answerer.finish(prepared, completion))
@@ -434,31 +433,7 @@ class ChatService:
         seconds: float,
         evidence: float | None = None,
     ) -> None:
-        record = ResponseRecord(
-            id=plan.response_id,
-            created_at=now(),
-            question=plan.conversation.question,
-            answer=text,
-            model=plan.request.model,
-            model_version=field.model_version,
-            chunk_ids=chunk_ids,
-            cited_chunk_ids=tuple(citation.chunk for citation in field.citations),
-            refused=field.refused,
-            user=plan.user,
-            latency_ms=round(seconds * 1000, 1),
-            key=plan.key,
-            dials=changed_controls(plan.style.controls),
-            evidence=evidence,
-            checks={
-                "support": field.support,
-                "failures": {failure.reason: failure.detail for failure in field.failures},
-                "replaced": field.replaced,
-                "cached": field.cached,
-                "delivered": field.delivered,
-                "earlier_turns": len(plan.conversation.history),
-                "instructed": bool(plan.conversation.instructions),
-            },
-        )
+        record = record_of(plan, text, chunk_ids, field, seconds, evidence)
         if plan.placement:
             self._expose(plan.placement, plan.response_id, "answered", record)
         else:

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ragtune.answer.answering import Answerer, Prepared
-from ragtune.answer.controls import Controls
+from ragtune.answer.controls import Controls, changed_controls
 from ragtune.errors import EngineError, SettingsError
+from ragtune.records import ResponseRecord
+from ragtune.store.timestamps import now
 from ragtune.text.control_tokens import break_control_tokens
 from ragtune_serving.conversation import Conversation
 from ragtune_serving.engine import ServingEngine
@@ -18,7 +20,7 @@ from ragtune_serving.keys import Key
 from ragtune_serving.limits import Use
 from ragtune_serving.request_context import current_request
 from ragtune_serving.routing import EngineRouter, Piece
-from ragtune_serving.schema import ChatRequest
+from ragtune_serving.schema import ChatRequest, RagTuneField
 from ragtune_serving.times import timed
 
 PASSED_ON = ("top_p", "stop", "presence_penalty", "frequency_penalty", "logit_bias")
@@ -143,3 +145,39 @@ def version_of(plan: Plan, fallback: str) -> str:
         return f"fallback:{fallback}"
     place = plan.placement
     return (place.control if place and place.replaced else plan.engine).model.version
+
+
+def record_of(
+    plan: Plan,
+    text: str,
+    chunk_ids: tuple[str, ...],
+    field: RagTuneField,
+    seconds: float,
+    evidence: float | None,
+) -> ResponseRecord:
+    """Return what the feedback log keeps of a response; `evidence` is the probability of the best unit, if known."""
+    return ResponseRecord(
+        id=plan.response_id,
+        created_at=now(),
+        question=plan.conversation.question,
+        answer=text,
+        model=plan.request.model,
+        model_version=field.model_version,
+        chunk_ids=chunk_ids,
+        cited_chunk_ids=tuple(citation.chunk for citation in field.citations),
+        refused=field.refused,
+        user=plan.user,
+        latency_ms=round(seconds * 1000, 1),
+        key=plan.key,
+        dials=changed_controls(plan.style.controls),
+        evidence=evidence,
+        checks={
+            "support": field.support,
+            "failures": {failure.reason: failure.detail for failure in field.failures},
+            "replaced": field.replaced,
+            "cached": field.cached,
+            "delivered": field.delivered,
+            "earlier_turns": len(plan.conversation.history),
+            "instructed": bool(plan.conversation.instructions),
+        },
+    )

@@ -79,7 +79,7 @@ def test_quantising_to_int4(tiny: Path, small_disk: Path) -> None:
 def test_training_goes_on_from_the_checkpoint_before(tiny: Path, small_disk: Path, tmp_path: Path) -> None:
     settings = TrainingSettings(minutes=5, max_steps=8, batch_size=2, checkpoint_every=2, validation_examples=2)
     # The adapter goes to another disk, which has the room that a training asks for.
-    job = TrainingJob(tiny, settings, 7, tmp_path / "out", small_disk / "resume")
+    job = TrainingJob(base=tiny, settings=settings, seed=7, out=tmp_path / "out", checkpoints=small_disk / "resume")
     filler = Filler(small_disk, "training", moment=3)
     with pytest.raises(ResourceError) as caught:
         train_adapter(job, talks(16), talks(2), Tracker(), ONE_CORE, filler)

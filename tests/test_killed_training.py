@@ -52,7 +52,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(base: Path, folder: Path, threads: int = 1, progress: Progress = silent, **changes: Any) -> AdapterReport:
-    job = TrainingJob(base, SETTINGS.model_copy(update=changes), 7, folder / "out", folder / "resume")
+    job = TrainingJob(
+        base=base,
+        settings=SETTINGS.model_copy(update=changes),
+        seed=7,
+        out=folder / "out",
+        checkpoints=folder / "resume",
+    )
     questions = [replace(talk, evidence="the default") for talk in talks(4)]
     return train_adapter(job, talks(40), questions, Tracker(), Machine("cpu", threads), progress)
 
@@ -137,7 +143,7 @@ def test_a_damaged_best_adapter_is_named_and_the_last_one_is_used(tiny: Path, tm
 def test_too_little_disk_is_told_before_the_first_step(tiny: Path, small_disk: Path, tmp_path: Path) -> None:
     free = fill(small_disk, leave=64 << 10)
     steps: list[str] = []
-    job = TrainingJob(tiny, SETTINGS, 7, tmp_path / "out", small_disk / "resume")
+    job = TrainingJob(base=tiny, settings=SETTINGS, seed=7, out=tmp_path / "out", checkpoints=small_disk / "resume")
     with pytest.raises(ResourceError, match=r"GiB below \S+resume are needed for the checkpoints of the training"):
         train_adapter(job, talks(16), talks(2), Tracker(), Machine("cpu", 1), lambda what, *_: steps.append(what))
     assert not [what for what in steps if what.startswith("training, step")]

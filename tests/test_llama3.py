@@ -72,7 +72,7 @@ def merged(llama3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "learning_rate": 5e-3,
     }
     settings = TrainingSettings(**{**PROFILE["training"], **small})
-    job = TrainingJob(llama3, settings, 7, folder / "adapter", folder / "resume")
+    job = TrainingJob(base=llama3, settings=settings, seed=7, out=folder / "adapter", checkpoints=folder / "resume")
     report = train_adapter(job, talks(32), talks(4), Tracker(), ONE_CORE)
     assert report.steps == 10
     assert report.losses[-1][1] < report.losses[0][1] - 0.1

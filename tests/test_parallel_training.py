@@ -38,7 +38,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(base: Path, folder: Path, progress: Progress = silent, count: int = 40, **changes: Any) -> AdapterReport:
-    job = TrainingJob(base, SETTINGS.model_copy(update=changes), 7, folder / "out", folder / "resume")
+    job = TrainingJob(
+        base=base,
+        settings=SETTINGS.model_copy(update=changes),
+        seed=7,
+        out=folder / "out",
+        checkpoints=folder / "resume",
+    )
     return train_adapter(job, talks(count), talks(4), Tracker(), Machine("cpu", 2), progress)
 
 

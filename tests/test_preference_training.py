@@ -53,7 +53,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model `base` and the adapter `sft` that was trained on it."""
     folder = tmp_path_factory.mktemp("tiny")
     base = make_tiny_llama(folder / "base")
-    job = TrainingJob(base, TRAINING, 7, folder / "sft", folder / "checkpoints")
+    job = TrainingJob(base=base, settings=TRAINING, seed=7, out=folder / "sft", checkpoints=folder / "checkpoints")
     train_adapter(job, talks(40), talks(4), Tracker(), MACHINE)
     return folder
 

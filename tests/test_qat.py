@@ -34,7 +34,14 @@ def loud(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job_of(base: Path, folder: Path, **settings: Any) -> TrainingJob:
     changed = SETTINGS.model_copy(update=settings)
-    return TrainingJob(base, changed, 7, folder / "out", folder / "resume", ROUNDING if changed.qat else None)
+    return TrainingJob(
+        base=base,
+        settings=changed,
+        seed=7,
+        out=folder / "out",
+        checkpoints=folder / "resume",
+        rounding=ROUNDING if changed.qat else None,
+    )
 
 
 def train(base: Path, folder: Path, **settings: Any) -> AdapterReport:

@@ -45,7 +45,7 @@ def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 def train(base: Path, folder: Path, settings: TrainingSettings, tracker: Tracker | None = None) -> AdapterReport:
-    job = TrainingJob(base, settings, 7, folder / "out", folder / "resume")
+    job = TrainingJob(base=base, settings=settings, seed=7, out=folder / "out", checkpoints=folder / "resume")
     return train_adapter(job, talks(40), talks(6), tracker or Tracker(), ONE_CORE)
 
 
@@ -75,7 +75,13 @@ def test_mlflow_holds_parameters_curve_and_adapter(trained: tuple[Path, AdapterR
 
 def test_answers_of_each_validation_are_logged_as_a_table(tiny: Path, tmp_path: Path) -> None:
     tracker = MlflowTracker(f"sqlite:///{tmp_path}/ml/mlflow.db", "tests", "tiny", tmp_path / "runs")
-    job = TrainingJob(tiny, changed(eval_every=6, eval_answers=3), 7, tmp_path / "out", tmp_path / "resume")
+    job = TrainingJob(
+        base=tiny,
+        settings=changed(eval_every=6, eval_answers=3),
+        seed=7,
+        out=tmp_path / "out",
+        checkpoints=tmp_path / "resume",
+    )
     questions = [replace(talk, evidence="the default") for talk in talks(3)]
     report = train_adapter(job, talks(40), questions, tracker, ONE_CORE)
     folder = tmp_path / "runs" / report.mlflow_run_id / "artifacts" / "samples"
@@ -192,7 +198,13 @@ def test_one_step_of_two_passes_equals_one_of_a_pass_with_all_rows(tiny: Path, t
     adapters = []
     for passes in (1, 2):
         settings = changed(batch_size=4 // passes, gradient_accumulation_steps=passes, **plain)
-        job = TrainingJob(tiny, settings, 7, tmp_path / f"out{passes}", tmp_path / f"resume{passes}")
+        job = TrainingJob(
+            base=tiny,
+            settings=settings,
+            seed=7,
+            out=tmp_path / f"out{passes}",
+            checkpoints=tmp_path / f"resume{passes}",
+        )
         train_adapter(job, talks(4), [], Tracker(), ONE_CORE)
         adapters.append(load_file(tmp_path / f"out{passes}" / "adapter_model.safetensors"))
     moved = [float(tensor.abs().max()) for name, tensor in adapters[0].items() if "lora_B" in name]
@@ -307,7 +319,7 @@ def loss_and_gradient(trainer: Any, rows: Sequence[Any]) -> tuple[float, Any]:
 
 
 def trainer_for(base: Path, rows: list[Tokenized], settings: TrainingSettings, folder: Path) -> Any:
-    job = TrainingJob(base, settings, 1, folder / "out", folder)
+    job = TrainingJob(base=base, settings=settings, seed=1, out=folder / "out", checkpoints=folder)
     trainer, _ = build_trainer(job, TrainingData(load_tokenizer(base), rows, []), "cpu", Tracker(), silent)
     return trainer
 
@@ -392,7 +404,13 @@ def test_examples_without_an_answer_and_empty_example_lists_are_refused(tiny: Pa
     with pytest.raises(DatasetError, match="last message"):
         tokenize(load_tokenizer(tiny), [question], 200)
     with pytest.raises(DatasetError, match="None of the 0"):
-        train_adapter(TrainingJob(tiny, SETTINGS, 1, tmp_path / "out", tmp_path), [], [], Tracker(), ONE_CORE)
+        train_adapter(
+            TrainingJob(base=tiny, settings=SETTINGS, seed=1, out=tmp_path / "out", checkpoints=tmp_path),
+            [],
+            [],
+            Tracker(),
+            ONE_CORE,
+        )
 
 
 def test_batches_hold_rows_of_similar_length_and_keep_the_order_of_stretches() -> None:

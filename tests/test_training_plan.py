@@ -41,7 +41,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(base: Path, folder: Path, **changes: float | str) -> AdapterReport:
     settings = TrainingSettings(**{**SETTINGS.model_dump(), **changes})
-    job = TrainingJob(base, settings, 7, folder / "out", folder / "resume")
+    job = TrainingJob(base=base, settings=settings, seed=7, out=folder / "out", checkpoints=folder / "resume")
     questions = [replace(talk, evidence="the default") for talk in talks(4)]
     return train_adapter(job, talks(40), questions, Tracker(), Machine("cpu", 1))
 

@@ -108,7 +108,7 @@ def own_trainer(
     base: Path, rows: list[Tokenized], knobs: TrainingSettings, seed: int, work: Path, layers: int | None = None
 ) -> Any:
     """Return RagTune's trainer with its clock; with `layers` only the adapters of the last ones learn."""
-    job = sft.TrainingJob(base, knobs, seed, work / "adapter", work)
+    job = sft.TrainingJob(base=base, settings=knobs, seed=seed, out=work / "adapter", checkpoints=work)
     data = sft.TrainingData(load_tokenizer(base), rows, [])
     trainer, callback = sft.build_trainer(job, data, "cpu", Tracker(), silent)
     if layers is not None:

@@ -222,7 +222,14 @@ def _train(again: _Again) -> _Result:
         _check_start(again, settings)
         settings = settings.model_copy(update={"steps": report.planned_steps or report.steps})
         rounding = again.section("quantization", QuantizationSettings) if settings.qat else None
-        job = TrainingJob(again.base(), settings, again.seed, scratch / "out", scratch / "checkpoints", rounding)
+        job = TrainingJob(
+            base=again.base(),
+            settings=settings,
+            seed=again.seed,
+            out=scratch / "out",
+            checkpoints=scratch / "checkpoints",
+            rounding=rounding,
+        )
         machine = Machine(report.device, report.threads)
         train_adapter(job, training, validation, again.tracker, machine, again.progress)
         weights = adapter / WEIGHTS, scratch / "out" / WEIGHTS

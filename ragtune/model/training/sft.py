@@ -49,7 +49,7 @@ from ragtune.store.artifacts import write_json
 _FINAL_STEPS = 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
     """A training: the base model's folder, settings and seed, and where the adapter and the checkpoints go.
 
@@ -142,7 +142,7 @@ def _train_in_processes(
     progress: Progress,
 ) -> AdapterReport:
     """Train in the processes of the settings; the tracker then writes to their run."""
-    work = partial(_train_one, job, examples, validation, tracker, machine)
+    work = partial(_train_one, job, (examples, validation), tracker, machine)
     try:
         report: AdapterReport = run_in_processes(job.settings.processes, machine.device, work, progress)
     except BaseException:
@@ -156,17 +156,16 @@ def _train_in_processes(
 
 def _train_one(
     job: TrainingJob,
-    examples: Sequence[Example],
-    validation: Sequence[Example],
+    examples: tuple[Sequence[Example], Sequence[Example]],
     tracker: Tracker,
     machine: Machine,
     place: Place,
     progress: Progress,
 ) -> AdapterReport:
-    """Train as one of several processes; only the first tracks, and reports progress."""
+    """Train on examples to learn and to validate with, as one of several processes; only the first one tracks."""
     if place.rank:
-        return train_adapter(job, examples, validation, Tracker(), machine)
-    return train_adapter(job, examples, validation, tracker, machine, progress)
+        return train_adapter(job, *examples, Tracker(), machine)
+    return train_adapter(job, *examples, tracker, machine, progress)
 
 
 def _use_threads(threads: int, device: str) -> int:
