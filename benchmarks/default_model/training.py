@@ -44,7 +44,7 @@ HeldOut = tuple[list[Tokenized], list[str]]
 
 
 class Recipe(NamedTuple):
-    """A way to train: a function that makes the trainer and its clock, the rows to learn, and the settings."""
+    """A way to train: a function that makes the trainer and the callback with its plan, the rows, and the settings."""
 
     name: str
     make: Callable[..., Any]
@@ -53,7 +53,7 @@ class Recipe(NamedTuple):
 
 
 def plain_trainer(base: Path, rows: list[Tokenized], knobs: TrainingSettings, seed: int, work: Path) -> Any:
-    """Return TRL's own trainer with the same adapter, and a clock that sets the learning rate and ends the training."""
+    """Return TRL's own trainer with the same adapter, and the callback that plans its steps and ends the training."""
     import torch
     from peft import LoraConfig
     from transformers import PrinterCallback
@@ -61,16 +61,14 @@ def plain_trainer(base: Path, rows: list[Tokenized], knobs: TrainingSettings, se
     from trl.trainer.sft_trainer import SFTTrainer
 
     from ragtune.model.base.loading import load_model
-    from ragtune.model.training.trainer import BudgetCallback, TimeBudget
+    from ragtune.model.training.trainer import ProgressCallback, StepPlan
 
-    clock = TimeBudget(knobs.minutes * 60, knobs.max_steps, knobs.warmup_share)
+    callback = ProgressCallback(StepPlan(knobs.minutes * 60, knobs.max_steps, knobs.warmup_share), Tracker(), silent)
 
     class Paced(SFTTrainer):
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:  # noqa: ARG002
             trainer: Any = self
-            trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or trainer.optimizer, lambda _: clock.rate()
-            )
+            trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or trainer.optimizer, callback.plan.rate)
             return trainer.lr_scheduler
 
     arguments = SFTConfig(
@@ -100,14 +98,14 @@ def plain_trainer(base: Path, rows: list[Tokenized], knobs: TrainingSettings, se
         ),
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(BudgetCallback(clock, Tracker(), silent))
-    return trainer, clock
+    trainer.add_callback(callback)
+    return trainer, callback
 
 
 def own_trainer(
     base: Path, rows: list[Tokenized], knobs: TrainingSettings, seed: int, work: Path, layers: int | None = None
 ) -> Any:
-    """Return RagTune's trainer with its clock; with `layers` only the adapters of the last ones learn."""
+    """Return RagTune's trainer and its callback; with `layers` only the adapters of the last ones learn."""
     job = sft.TrainingJob(base=base, settings=knobs, seed=seed, out=work / "adapter", checkpoints=work)
     data = sft.TrainingData(load_tokenizer(base), rows, [])
     trainer, callback = sft.build_trainer(job, data, "cpu", Tracker(), silent)
@@ -117,7 +115,7 @@ def own_trainer(
             layer = re.search(r"\.layers\.(\d+)\.", name)
             if layer and int(layer[1]) < first_learning:
                 parameter.requires_grad_(False)
-    return trainer, callback.clock
+    return trainer, callback
 
 
 def variant(change: str, rows: list[Tokenized], knobs: TrainingSettings) -> Recipe:
@@ -130,7 +128,7 @@ def variant(change: str, rows: list[Tokenized], knobs: TrainingSettings) -> Reci
     return Recipe(change, own_trainer, rows, scaled)
 
 
-def curve(trainer: Any, clock: Any, held_out: HeldOut, marks: Sequence[float]) -> Curve:
+def curve(trainer: Any, callback: Any, held_out: HeldOut, marks: Sequence[float]) -> Curve:
     """Train to the end and return a score at each mark (in minutes) and one at the end."""
     import torch
     from transformers import TrainerCallback
@@ -142,9 +140,9 @@ def curve(trainer: Any, clock: Any, held_out: HeldOut, marks: Sequence[float]) -
 
     class Marks(TrainerCallback):
         def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-            due = [mark for mark in marks_left if mark * 60 <= clock.spent]
+            due = [mark for mark in marks_left if mark * 60 <= callback.plan.spent]
             if due or control.should_training_stop:
-                began, spent = time.monotonic(), clock.spent
+                spent = callback.plan.spent
                 del marks_left[: len(due)]
                 right = exact(trainer.model, rows)
                 mean, low, high = mean_interval(right, clusters, 2000, trainer.args.seed)
@@ -160,7 +158,7 @@ def curve(trainer: Any, clock: Any, held_out: HeldOut, marks: Sequence[float]) -
                     }
                 )
                 print(points[-1], flush=True)
-                clock.started += time.monotonic() - began
+                callback.began = time.monotonic()
 
     trainer.add_callback(Marks())
     collate = trainer.data_collator
@@ -273,8 +271,8 @@ def main() -> None:
         for name, make, rows, training in recipes:
             print(name, "seed", seed, flush=True)
             with tempfile.TemporaryDirectory() as work:
-                trainer, clock = make(store.folder(base), rows, training, seed, Path(work))
-                points = curve(trainer, clock, (test, documents), options.marks)
+                trainer, callback = make(store.folder(base), rows, training, seed, Path(work))
+                points = curve(trainer, callback, (test, documents), options.marks)
             results["runs"].append({"recipe": name, "seed": seed, "minutes": training.minutes, "curve": points})
             options.out.write_text(as_text(results))
 
