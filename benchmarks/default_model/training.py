@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.retrieval.results import as_text
-from ragtune.backends.catalog import line_similarity_from, retriever_from
+from ragtune.backends.catalog import evidence_from, line_similarity_from, retriever_from
 from ragtune.evaluation.benchmark import hardware
 from ragtune.evaluation.resampling import mean_interval
 from ragtune.model.base.capacity import use_threads
@@ -211,8 +211,9 @@ def conversations(
     items, chunks = store.read_records(splits, SplitItem), store.read_records(passages, Chunk)
     retriever = retriever_from(settings)
     documents = {item.pair.id: item.pair.document_id for item in items}
-    held_out = examples(items, "validation", chunks, retriever, line_similarity_from(settings), settings)
-    learnt = examples(items, "train", chunks, retriever, line_similarity_from(settings), settings, together)
+    models = line_similarity_from(settings), evidence_from(settings)
+    held_out = examples(items, "validation", chunks, retriever, *models, settings)
+    learnt = examples(items, "train", chunks, retriever, *models, settings, together)
     return learnt, held_out, [documents[example.pair_id] for example in held_out], splits.sha256
 
 
