@@ -22,8 +22,8 @@ from benchmarks.questions.measure import is_right
 from benchmarks.retrieval.results import as_text
 from grounding.collection import context_documents
 from ragtune.answer.answering import Answerer
-from ragtune.answer.checking import is_refusal
 from ragtune.answer.citations import cited_numbers
+from ragtune.answer.refusals import is_refusal
 from ragtune.backends.catalog import embedder_from, line_similarity_from, retriever_over, search_index_from
 from ragtune.dataset.checks.quality import check_pairs
 from ragtune.dataset.extractive.writer import ExtractiveWriter

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.retrieval.results import as_text
 from ragtune.answer.answering import RememberingAnswerer
-from ragtune.backends.catalog import engine_from, line_similarity_from, retriever_from
+from ragtune.backends.catalog import engine_from, evidence_from, line_similarity_from, retriever_from
 from ragtune.evaluation.benchmark import folder_bytes, hardware
 from ragtune.evaluation.gate import paired_gain
 from ragtune.evaluation.held_out import Contender, Exam, HeldOutAnswers
@@ -59,6 +59,7 @@ def main() -> None:
             store.read_records(passages, Chunk),
             retriever,
             line_similarity_from(settings),
+            evidence_from(settings),
             settings,
         )
         quantize_w4a16(folders["bf16"], conversations, settings.quantization, folder / "w4a16", progress=progress)
