@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from ragtune.evaluation.benchmark import Load, MeasuredModel
-from ragtune.evaluation.speed import EngineArm, InTurn, Metric, compare_engines, difference, regressions
+from ragtune.evaluation.speed import (
+    SIZE_FLOOR,
+    EngineArm,
+    InTurn,
+    Metric,
+    compare_engines,
+    difference,
+    exact_difference,
+    regressions,
+)
 from ragtune.ports import Engine
 from ragtune.records import Message
 from tests.support.answering_fakes import ScriptedChat
@@ -126,3 +135,9 @@ def test_on_a_gpu_one_engine_runs_at_a_time_and_the_live_model_runs_again_at_the
     assert engine.started == ["10", "10", "10"]
     assert engine.most == 1
     assert rows["tokens per second"].rounds == 3
+
+
+def test_some_bytes_of_a_header_make_no_model_larger():
+    size = Metric("size of the weights", "bytes", more_is_better=False)
+    assert exact_difference(269_000_000, 269_000_400, rounds=2).verdict(size, SIZE_FLOOR) == "no difference"
+    assert exact_difference(269_000_000, 270_000_000, rounds=2).verdict(size, SIZE_FLOOR) == "worse"
