@@ -80,7 +80,8 @@ def next_steps(folder: Path, own_folder: bool) -> str:
         lines += ["", "Answers and training also need more packages, the base model and the engine. Install them once:"]
         commands = [install_command("graph,serve"), base_model_command(), *install_commands(setting)]
         lines += [f"  {command}" for command in commands]
-    return "\n".join([*lines, "", "`ragtune doctor` checks that everything is there."])
+    answers = 'For answers: `ragtune serve`, and in another terminal `ragtune ask "your question"`.'
+    return "\n".join([*lines, "", answers, "`ragtune doctor` checks that everything is there."])
 
 
 def _absolute(spec: str) -> str:
