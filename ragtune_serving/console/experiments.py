@@ -11,6 +11,7 @@ from fastapi import FastAPI, Form, Request, Response
 
 from ragtune.errors import DatasetError, ExperimentError, SettingsError
 from ragtune.experiments.control import advise, replay_decision
+from ragtune.experiments.imbalance import MISMATCH
 from ragtune.experiments.outcomes import METRICS
 from ragtune.experiments.shadow_report import report
 from ragtune.experiments.status import CandidateStatus, ExperimentStatus, look_again, look_now, status_of
@@ -75,6 +76,7 @@ def _add_experiments(app: FastAPI, control: ExperimentControl) -> None:
             metric=METRICS[one.design.metric],
             guardrails=[(METRICS[name], loss * METRICS[name].scale) for name, loss in one.design.guardrails],
             look_seconds=control.settings.experiments.look_seconds,
+            mismatch=MISMATCH,
         )
 
     @app.get(PATH + "/replay")
@@ -161,7 +163,7 @@ def interval_chart(experiment: Experiment, candidate: CandidateStatus) -> dict[s
     metric, path = METRICS[experiment.design.metric], candidate.comparison.path
     return {
         "x": list(range(len(path))),
-        "labels": [f"{blocks}" for blocks, _, _ in path],
+        "labels": [str(blocks) for blocks, _, _ in path],
         "unit": metric.unit,
         "series": [
             {"label": "upper end", "values": [round(high * metric.scale, 2) for _, _, high in path]},
