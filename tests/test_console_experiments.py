@@ -155,7 +155,7 @@ def test_people_are_asked_to_vote_on_mirrored_answers(gateway):
         browser.shows("It is valid for 5 days.")
         browser.shows("dropped: queue is full")
         browser.one("main summary").click()
-        browser.one("[name=people]").send_keys("bea")
+        browser.one("[name=people]").send_keys("bea, bea,")
         browser.one("form button[type=submit]").click()
         browser.shows("Nobody has voted in the study votes on next yet.")
         browser.check()

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from fastapi import FastAPI, Form, Request, Response
 
 from ragtune.errors import DatasetError, ExperimentError, SettingsError
+from ragtune.evaluation.studies.study import annotator_name
 from ragtune.experiments.control import advise, replay_decision
 from ragtune.experiments.imbalance import MISMATCH
 from ragtune.experiments.outcomes import METRICS
@@ -143,9 +144,10 @@ def _add_shadows(app: FastAPI, control: ExperimentControl, studies: StudyDesk) -
         people: Annotated[str, Form()],
         count: Annotated[int, Form(ge=1)] = _VOTES,
     ) -> Response:
-        annotators = [part.strip() for part in people.split(",") if part.strip()]
         actor_of(request.scope).target = f"{study} of {name}"
         try:
+            # Each name once and valid, or the study would be stored and then not assigned.
+            annotators = list(dict.fromkeys(annotator_name(part) for part in people.split(",") if part.strip()))
             if not annotators:
                 raise SettingsError("Nobody is named.", "the names of the keys of those who vote, with commas between")
             made, items = studies.create(
