@@ -38,8 +38,7 @@ def gateway_status(settings: Settings) -> dict[str, Any]:
     """
     url = gateway_url(settings)
     try:
-        client = GatewayClient(settings)
-        with closing(client):
+        with closing(GatewayClient(settings)) as client:
             return {"url": url, "answers": True, **client.status()}
     except RagTuneError as error:
         return {"url": url, "answers": False, "live": None, "error": error.found, "fix": _how_to_reach(settings)}

@@ -300,7 +300,7 @@ class ChatService:
         )
 
     async def _engine_for(self, model: str) -> ServingEngine:
-        # A thread costs more than a look: it takes turns with the event loop.
+        # Looking costs less than a thread, which would compete with the event loop for the interpreter.
         if (known := self.deployment.known_engine_for(model)) is not None:
             return known
         return await self._in_thread(lambda: self.deployment.engine_for(model))

@@ -17,8 +17,6 @@ _TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 """Seconds. 600 is also the gateway's own limit for one engine call; a local gateway accepts within 5."""
 _MAX_CONNECTIONS = 64
 """More than anybody asks for with `--concurrency` (default 8); chosen by hand, not sensitive."""
-
-
 _LOOK_SECONDS = 1.0
 """Between two looks at a gateway that is starting, which takes tens of seconds; chosen by hand, not sensitive."""
 
@@ -64,7 +62,10 @@ class GatewayClient:
             return False  # the question itself then says what is wrong
         if ready:
             return False
-        status = self.status()
+        try:
+            status = self.status()
+        except EngineError:
+            return False  # an application's key may not read the status; the question itself says what is wrong
         engines = [engine for engine in (status["live"], status["next"]) if engine]
         return not status["error"] and all(
             engine["state"] in ("starting", "ready") and not engine["error"] for engine in engines

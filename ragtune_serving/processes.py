@@ -18,8 +18,9 @@ from ragtune.settings import child_environment
 _M_ARENA_MAX = -8
 """The number of `mallopt` for the most arenas, from glibc's malloc.h."""
 _ARENAS = 2
-"""Arenas of a gateway. By default glibc makes eight for each core, and each keeps what its threads once needed: 24 held
-909 MB after four minutes at 3 requests a second on two cores. Chosen by hand."""
+"""Arenas of a gateway. By default glibc makes up to eight for each core, and each keeps what its threads once needed:
+after five minutes at 3 requests a second, a gateway had 1.50 GB with the default and 1.08 GB with two arenas
+(benchmarks/serving/soak.json). Chosen by hand."""
 _PR_SET_PDEATHSIG = 1
 """The number of `prctl` that asks for a signal when the parent ends."""
 _STOP_SECONDS = 20.0

@@ -132,7 +132,7 @@ def verdict_of(score: Score, scales: Scales) -> Verdict:
             stars = _stars(score.value)
             rating = thumb_of(stars)
         else:
-            rating = _thumb(float(score.value))
+            rating = _thumb(score.value)
     return Verdict(
         response_id=score.trace_id,
         rating=rating,
@@ -146,37 +146,38 @@ def verdict_of(score: Score, scales: Scales) -> Verdict:
 
 def _scale(name: str, scales: Scales) -> ScoreScale:
     """Return how the values of a score are read; `User_Feedback` and `user feedback` are `user-feedback`."""
-    by_name = {_folded(known): scale for known, scale in scales.items()}
-    if _folded(name) not in by_name:
+    by_name = {_plain_words(known): scale for known, scale in scales.items()}
+    if _plain_words(name) not in by_name:
         raise SettingsError(
             f"The score '{name}' is not known to be a verdict of a person.",
             f"one of {', '.join(sorted(scales))}",
             "add the name to the setting feedback.scores if people give it",
         )
-    return by_name[_folded(name)]
+    return by_name[_plain_words(name)]
 
 
-def _folded(name: str) -> str:
-    return "-".join(name.lower().replace("_", " ").replace("-", " ").split())
+def _plain_words(text: str) -> str:
+    """Return a name or a category in lower case, with one space between its words."""
+    return " ".join(text.lower().replace("_", " ").replace("-", " ").split())
 
 
 def _rating_of_word(value: str) -> str:
-    word = " ".join(value.lower().replace("_", " ").replace("-", " ").split())
+    word = _plain_words(value)
     if word not in WORDS:
         raise SettingsError(f"The value of the score is '{value}'.", f"one of {', '.join(WORDS)}")
     return WORDS[word]
 
 
 def _stars(value: float) -> int:
-    if value != int(value) or not 1 <= value <= MOST_STARS:
-        raise SettingsError(f"The value of the score is {value:g}.", f"1 to {MOST_STARS} stars")
+    if value not in range(1, MOST_STARS + 1):  # also refuses NaN and infinity, which Python's JSON reads
+        raise SettingsError(f"The value of the score is {value}.", f"1 to {MOST_STARS} stars")
     return int(value)
 
 
 def _thumb(value: float) -> str:
     """Return the rating of a number from 0 to 1, or of -1: the halves are thumbs, and 0.5 is neutral."""
     if not (0 <= value <= 1 or value == -1):
-        raise SettingsError(f"The value of the score is {value:g}.", "0 or -1 for down, 1 for up, or a number between")
+        raise SettingsError(f"The value of the score is {value}.", "0 or -1 for down, 1 for up, or a number between")
     return "neutral" if value == 0.5 else "up" if value > 0.5 else "down"
 
 

@@ -16,6 +16,7 @@ SCORE_PATHS = (SCORE_PATH, EVENT_PATH)
 MOST_SCORES = 1000
 """Scores in one request. Chosen by hand; Langfuse's own client sends 15."""
 LONGEST_NAME = 200
+"""Characters of a name or an id. Chosen by hand."""
 DataType = Literal["NUMERIC", "BOOLEAN", "CATEGORICAL", "CORRECTION", "TEXT"]
 
 

@@ -67,7 +67,8 @@ def test_the_api_says_which_field_is_missing(gateway: LiveGateway) -> None:
 class StartingGateway:
     """A gateway that is not ready for the first looks; `status` is what it says of itself."""
 
-    def __init__(self, looks: int, **status: Any) -> None:
+    def __init__(self, looks: int, status_code: int = 200, **status: Any) -> None:
+        self.status_code = status_code
         self.looks, self.left, self.status = 0, looks, {"live": None, "next": None, "error": "", **status}
         routes = [Route("/health/readiness", self.readiness), Route("/status", self.state)]
         self.served = ServedApp(Starlette(routes=routes))
@@ -79,15 +80,15 @@ class StartingGateway:
         return JSONResponse({"status": "ready" if self.looks > self.left else "starting"})
 
     async def state(self, _: Request) -> JSONResponse:
-        return JSONResponse(self.status)
+        return JSONResponse(self.status, self.status_code)
 
 
 @pytest.fixture
 def starting() -> Iterator[Any]:
     gateways: list[StartingGateway] = []
 
-    def make(looks: int, **status: Any) -> StartingGateway:
-        gateways.append(StartingGateway(looks, **status))
+    def make(looks: int, status_code: int = 200, **status: Any) -> StartingGateway:
+        gateways.append(StartingGateway(looks, status_code, **status))
         return gateways[-1]
 
     yield make
@@ -109,6 +110,12 @@ def test_a_question_waits_for_a_gateway_that_starts_and_says_so(starting: Any) -
 )
 def test_a_question_does_not_wait_for_a_gateway_in_which_something_failed(starting: Any, status: Any) -> None:
     gateway = starting(99, **status)
+    gateway.client.wait_while_starting(60)
+    assert gateway.looks == 1
+
+
+def test_a_key_that_may_not_read_the_status_asks_without_waiting(starting: Any) -> None:
+    gateway = starting(99, 403)
     gateway.client.wait_while_starting(60)
     assert gateway.looks == 1
 

@@ -154,6 +154,10 @@ def test_values_are_read_by_the_scale_of_the_name(name, value, rating, stars):
     [
         ("user-feedback", 7, "NUMERIC", "The value of the score is 7"),
         ("stars", 2.5, "NUMERIC", "1 to 5 stars"),
+        ("stars", float("inf"), "NUMERIC", "1 to 5 stars"),
+        ("stars", float("nan"), "NUMERIC", "1 to 5 stars"),
+        ("stars", 10**400, "NUMERIC", "1 to 5 stars"),
+        ("user-feedback", 10**400, "NUMERIC", "0 or -1 for down"),
         ("user-feedback", "meh", "CATEGORICAL", "thumbs up"),
         ("user-feedback", "see above", "TEXT", "as its `comment`"),
         ("output", 1, "CORRECTION", "the text of the right answer"),

@@ -16,8 +16,8 @@ from ragtune_serving.attention import gateway_away, gateway_status, problems
 from ragtune_serving.terminal import err, out
 
 _START_SECONDS = 120.0
-"""How long a gateway may be away before people are told: `ragtune up` starts one that was killed again, which takes up
-to a minute on a busy machine. Chosen by hand."""
+"""How long a gateway may be away before people are told: `ragtune up` restarts a killed one, which takes up to a minute
+on a busy machine. Chosen by hand."""
 _ASK_SECONDS = 2.0
 """Between two tries in that time; chosen by hand, not sensitive."""
 logger = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ from ragtune.evaluation.studies.files import export_tasks, import_ratings
 from ragtune.evaluation.studies.results import StudyResults, study_results
 from ragtune.evaluation.studies.study import MODES
 from ragtune.settings import load_settings
+from ragtune.text.counts import counted
 from ragtune_serving.studies import StudyDesk, StudyPlan
 from ragtune_serving.study_schema import StudyReport
 from ragtune_serving.terminal import out, print_json
@@ -33,7 +34,7 @@ def create(
     shadow: Annotated[str, typer.Option(help="a shadow deployment: people vote on its pairs of answers")] = "",
     version: Annotated[str, typer.Option(help="with --shadow: the version; needed if it mirrors to several")] = "",
 ) -> None:
-    """Make a study from answers of models (--model), of files (--file), of live traffic, or of mirrored requests."""
+    """Make a study from answers of models (--model), files (--file), mirrored requests (--shadow), or live traffic."""
     if mode not in MODES:
         raise SettingsError(f"There is no mode '{mode}'.", f"one of {', '.join(MODES)}")
     plan = StudyPlan(
@@ -152,8 +153,8 @@ def pairs(name: Name, file: Annotated[Path, typer.Argument(help="a .jsonl file t
         )
     write_approved(approved, file)
     out.print(
-        f"{len(approved.pairs)} pairs in {file}. Left out: {approved.others} that are not settled as right, or come "
-        f"twice; {approved.held_out} to held-out questions.\n"
+        f"{counted(len(approved.pairs), 'pair')} in {file}. Left out: {approved.others} that are not settled as right, "
+        f"or come twice; {approved.held_out} to held-out questions.\n"
         f"Next: `ragtune sources add pairs:{file}`. They are matched with passages, checked and reviewed."
     )
 

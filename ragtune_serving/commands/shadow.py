@@ -13,6 +13,7 @@ from ragtune.experiments.shadow_report import VersionReport, report, start_shado
 from ragtune.settings import Settings, load_settings
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.shadows import Shadow, ShadowDesign, ShadowStore
+from ragtune.text.counts import counted
 from ragtune_serving.audit import record_command
 from ragtune_serving.studies import StudyDesk
 from ragtune_serving.terminal import out, print_json
@@ -80,7 +81,7 @@ def judge(
     model = RubricJudge(settings.evaluation.judge, settings.home / "cache" / "answer_judge", settings.seed)
     desk = StudyDesk(settings)
     done = judge_pairs(model, shadow, store, desk.chunks(), count)
-    out.print(f"The judge {model.name} compared {done} pairs.")
+    out.print(f"The judge {model.name} compared {counted(done, 'pair')}.")
     for one in report(shadow, store, desk.store):
         for sentence in one.words:
             out.print(f"  {sentence}")
@@ -88,7 +89,7 @@ def judge(
 
 @app.command("stop")
 def stop(name: Name) -> None:
-    """Stop to mirror for good."""
+    """Stop mirroring for good."""
     settings = load_settings()
     _store(settings).stop(name)
     record_command(settings.home, "shadow stop", name)

@@ -10,7 +10,9 @@ from urllib.parse import urlencode
 from fastapi import FastAPI, Form, Request, Response
 
 from ragtune.errors import DatasetError, ExperimentError, SettingsError
+from ragtune.evaluation.studies.study import annotator_name
 from ragtune.experiments.control import advise, replay_decision
+from ragtune.experiments.imbalance import MISMATCH
 from ragtune.experiments.outcomes import METRICS
 from ragtune.experiments.shadow_report import report
 from ragtune.experiments.status import CandidateStatus, ExperimentStatus, look_again, look_now, status_of
@@ -75,6 +77,7 @@ def _add_experiments(app: FastAPI, control: ExperimentControl) -> None:
             metric=METRICS[one.design.metric],
             guardrails=[(METRICS[name], loss * METRICS[name].scale) for name, loss in one.design.guardrails],
             look_seconds=control.settings.experiments.look_seconds,
+            mismatch=MISMATCH,
         )
 
     @app.get(PATH + "/replay")
@@ -141,9 +144,10 @@ def _add_shadows(app: FastAPI, control: ExperimentControl, studies: StudyDesk) -
         people: Annotated[str, Form()],
         count: Annotated[int, Form(ge=1)] = _VOTES,
     ) -> Response:
-        annotators = [part.strip() for part in people.split(",") if part.strip()]
         actor_of(request.scope).target = f"{study} of {name}"
         try:
+            # Each name once and valid, or the study would be stored and then not assigned.
+            annotators = list(dict.fromkeys(annotator_name(part) for part in people.split(",") if part.strip()))
             if not annotators:
                 raise SettingsError("Nobody is named.", "the names of the keys of those who vote, with commas between")
             made, items = studies.create(
@@ -161,7 +165,7 @@ def interval_chart(experiment: Experiment, candidate: CandidateStatus) -> dict[s
     metric, path = METRICS[experiment.design.metric], candidate.comparison.path
     return {
         "x": list(range(len(path))),
-        "labels": [f"{blocks}" for blocks, _, _ in path],
+        "labels": [str(blocks) for blocks, _, _ in path],
         "unit": metric.unit,
         "series": [
             {"label": "upper end", "values": [round(high * metric.scale, 2) for _, _, high in path]},

@@ -114,7 +114,7 @@ class PairQueues:
         )
 
     def matching(self, pairs: KeyedPairs, text: str) -> KeyedPairs:
-        """Return the pairs of which question, answer, kind or document contain every word of a text."""
+        """Return the pairs whose question, answer, kind, writer or document contain every word of the text."""
         words = text.lower().split()
         if not words:
             return pairs

@@ -35,7 +35,7 @@ function answerCard(answer, title) {
     ...(answer.sources.length ? [node("h3", {}, "Sources"), ...answer.sources.map((text, number) => node("div", { class: "pre source" }, ...(marks.length ? [node("span", { class: "tag" }, marks[number]), " "] : []), ...passageNodes(text)))] : []));
 }
 
-// Open until somebody closed it: who rates for the first time has to read it.
+// Open before the first rating, unless the annotator closed it: who rates for the first time has to read it.
 function guideline(card) {
   const name = `ragtune-guideline-${meta("user")}-${card.name}`;
   const details = node("details", { class: "guideline", ontoggle: () => localStorage.setItem(name, details.open ? "open" : "closed") },
