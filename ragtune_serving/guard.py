@@ -80,6 +80,9 @@ class Guard:
                 "RAGTUNE_HOME/keys/client.key."
             )
             return problem(401, message, headers={"WWW-Authenticate": "Bearer"})
+        if not is_open and key.hides(path):
+            message = f"{path} shows texts of all documents, and the filter of this key allows only some of them."
+            return problem(403, f"{message} Use a key without a filter.")
         if not is_open and not key.may_call(path):
             roles = ", ".join(role for role, starts in ROLES.items() if allows(starts, path))
             return problem(403, f"The role of this key, {key.role}, may not call {path}. Roles that may: {roles}.")

@@ -40,6 +40,11 @@ ROLES: dict[str, tuple[str, ...]] = {
     "admin": ("/",),
 }
 """{role: the beginnings of the paths that it may call}."""
+_ALL_DOCUMENTS = (
+    *("/v1/review", "/v1/studies", "/v1/shadows", "/console/reviews", "/console/evaluate", "/console/feedback"),
+    *("/console/candidates", "/console/experiments"),
+)
+"""Beginnings of paths that show questions, answers and passages whatever document they come from."""
 _FINGERPRINT = 32
 """Hexadecimal digits of a key's hash in what is signed for it: 128 bits."""
 
@@ -60,8 +65,12 @@ class Key:
     filter: Mapping[str, str] = field(default_factory=dict)
 
     def may_call(self, path: str) -> bool:
-        """Return whether the key's role includes a path."""
-        return allows(ROLES[self.role], path)
+        """Return whether the key's role includes a path, and the path does not show more than the key's filter."""
+        return allows(ROLES[self.role], path) and not self.hides(path)
+
+    def hides(self, path: str) -> bool:
+        """Return whether a path shows texts of all documents, and the key sees only some."""
+        return bool(self.filter) and allows(_ALL_DOCUMENTS, path)
 
     @property
     def fingerprint(self) -> str:

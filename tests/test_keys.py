@@ -127,6 +127,16 @@ def test_a_role_includes_its_routes_and_no_others(tmp_path, role, allowed, refus
     assert not KeyStore(tmp_path / "keys").find(store.create("bob")).may_call("/v1/modelsandmore")
 
 
+def test_a_key_with_a_filter_is_kept_from_what_shows_texts_of_all_documents(tmp_path):
+    store = KeyStore(tmp_path / "keys")
+    for role in ("reviewer", "operator", "admin"):
+        key = store.find(store.create(f"{role} of hr", role=role, filter_={"topic": "hr"}))
+        for path in ("/v1/review/pairs", "/v1/studies", "/console/reviews/x", "/console/feedback", "/v1/shadows"):
+            assert not key.may_call(path), (role, path)
+        assert key.may_call("/console/knowledge")
+    assert store.find(store.create("all", role="reviewer")).may_call("/v1/review/pairs")
+
+
 def test_a_revoked_key_and_an_expired_one_work_no_longer_in_any_process(tmp_path):
     server, operator = KeyStore(tmp_path / "keys"), KeyStore(tmp_path / "keys")
     lasting, short = operator.create("ann"), operator.create("bob", expires_at="2001-01-01T00:00:00+00:00")

@@ -100,13 +100,22 @@ class Console:
 
     @staticmethod
     def _forbidden(scope: Scope) -> Response:
-        role = scope["ragtune_session"].key.role
+        key = scope["ragtune_session"].key
+        if key.hides(scope["path"]):
+            return render(
+                Request(scope),
+                "message.html",
+                403,
+                title="Not for your key",
+                message="This page shows texts of all documents, and the filter of your key allows only some of them.",
+                fix="Ask an administrator for a key without a filter.",
+            )
         return render(
             Request(scope),
             "message.html",
             403,
             title="Not for your role",
-            message=f"Your key has the role {role}, which does not include this page.",
+            message=f"Your key has the role {key.role}, which does not include this page.",
             fix="Open one of the pages in the navigation, or ask an administrator for a key with another role.",
         )
 
