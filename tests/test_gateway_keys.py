@@ -60,6 +60,12 @@ def test_a_key_with_a_filter_sees_only_its_passages_and_cannot_widen_it(gateway)
         ask(restricted, extra_body={"ragtune": {"filter": {"title": "shop.total"}}})
 
 
+def test_a_reviewer_with_a_filter_is_told_why_the_queue_of_all_documents_is_closed(gateway):
+    restricted = client(gateway, "reviewer of empty", role="reviewer", filter_={"title": "shop.empty"})
+    with pytest.raises(openai.PermissionDeniedError, match="the filter of this key allows only some"):
+        restricted.get("/review/pairs", cast_to=object)
+
+
 def test_sixty_four_clients_at_once_never_pass_the_limit_and_learn_when_to_come_back(gateway):
     limited = client(gateway, "limited", limits=Limits(requests_per_minute=10))
 
