@@ -103,14 +103,16 @@ class PreferenceSettings(Section):
 
     enabled: bool = False
     method: Literal["auto", "kto", "dpo"] = Field(
-        "auto", description="kto: thumbs and corrections; dpo: corrections; auto: dpo if most of the feedback is those"
+        "auto", description="kto: thumbs and corrections; dpo: corrections; auto: dpo if thumbs are no more than those"
     )
-    min_examples: int = Field(50, ge=2, description="thumbs for kto, corrections for dpo; fewer skip the training")
+    min_examples: int = Field(50, ge=2, description="rated answers for kto, corrections for dpo; fewer: no training")
     thumbs_from: tuple[str, ...] = Field((), description="keys whose thumbs train while feedback.approval is on")
     # The default of TRL and of both papers, https://arxiv.org/abs/2305.18290 and https://arxiv.org/abs/2402.01306.
     beta: float = Field(0.1, gt=0, description="how strongly the model is held near the one after SFT")
-    desirable_weight: float = Field(1.0, gt=0, description="weight of thumbs up in kto")
-    undesirable_weight: float = Field(0.0, ge=0, description="weight of thumbs down; 0: both kinds weigh the same")
+    desirable_weight: float = Field(1.0, gt=0, description="weight of wanted answers in kto")
+    undesirable_weight: float = Field(
+        0.0, ge=0, description="weight of unwanted answers in kto; 0: both kinds weigh the same"
+    )
     learning_rate: float = Field(1e-5, gt=0, description="peak; ten times TRL's, which is for all weights, not LoRA")
     batch_size: int = Field(4, ge=2, description="examples per step; kto compares those of one step")
     max_steps: int = Field(100, ge=1)

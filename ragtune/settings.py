@@ -222,7 +222,9 @@ class FeedbackSettings(Section):
     retrain_after: int = Field(20, ge=1)
     approval: bool = Field(True, description="whether a correction trains only after a reviewer accepted it")
     # Half of the 100 examples that poisoned instruction tuning in https://arxiv.org/abs/2305.00944 (Wan et al., 2023).
-    per_key: int = Field(50, ge=1, description="corrections of one key that train or wait for a reviewer at once")
+    per_key: int = Field(
+        50, ge=1, description="corrections of one key that train or wait for a reviewer at once; thumbs that train"
+    )
     scores: dict[str, ScoreScale] = Field(
         {
             **dict.fromkeys(("feedback", "helpful", "thumbs", "user-feedback", "user-thumbs"), "thumb"),

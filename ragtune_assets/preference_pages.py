@@ -2,22 +2,20 @@
 
 from typing import Any
 
-import dagster as dg
-
 from ragtune.model.examples.preferences import UsableFeedback, choose_method, count_examples
 from ragtune.model.training.preference import PreferenceReport
 from ragtune.model_settings import PreferenceSettings
 from ragtune_assets.display import curve, table
 
-_SHOWN = 20
-"""Examples on the page; chosen by hand."""
+_SHOWN, _END = 20, 120
+"""Examples on the page, and characters of each prompt; chosen by hand."""
 
 
 def examples_page(usable: UsableFeedback, settings: PreferenceSettings) -> dict[str, Any]:
     """Show how many verdicts can train, why the others cannot, and the newest examples."""
     numbers = count_examples(usable.examples)
     method, reason = choose_method(numbers, settings)
-    rows = [(one.messages[-1].content[-120:], one.chosen, one.rejected) for one in usable.examples[-_SHOWN:]]
+    rows = [(one.messages[-1].content[-_END:], one.chosen, one.rejected) for one in usable.examples[-_SHOWN:]]
     return {
         "training": reason or f"{method} will be trained",
         "thumbs up": numbers.up,
@@ -29,17 +27,14 @@ def examples_page(usable: UsableFeedback, settings: PreferenceSettings) -> dict[
 
 
 def training_page(report: PreferenceReport) -> dict[str, Any]:
-    """Show how the training went, and what it made the model forget."""
+    """Show how the training went, and the loss that tells what it made the model forget."""
     losses = {"preferences and replay": [(float(step), loss) for step, loss in report.losses]}
     forgotten = [(one.step, one.loss) for one in report.validations if one.loss is not None]
     warnings = {"warnings": "\n".join(report.warnings)} if report.warnings else {}
-    before_after: dict[str, dg.MarkdownMetadataValue] = {
-        "validation loss of SFT": table(("step", "loss"), forgotten),
-        "loss": curve(losses, "Loss", "step", "loss"),
-    }
     return {
         **warnings,
-        **before_after,
+        "validation loss of SFT": table(("step", "loss"), forgotten),
+        "loss": curve(losses, "Loss", "step", "loss"),
         "method": report.method,
         "steps": report.steps,
         "wanted answers": report.chosen,

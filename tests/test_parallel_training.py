@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 
 from ragtune.errors import DatasetError, ModelError
 from ragtune.model.base.capacity import Machine
+from ragtune.model.examples.tokens import Tokenized
 from ragtune.model.training.adapters import WEIGHTS
 from ragtune.model.training.parallel import Place, run_in_processes
 from ragtune.model.training.report import AdapterReport, read_report
-from ragtune.model.training.sft import TrainingJob, train_adapter
+from ragtune.model.training.sft import TrainingJob, examples_learnt, train_adapter
 from ragtune.model.training.tracking import Tracker
 from ragtune.model_settings import TrainingSettings
 from ragtune.ports import Progress, silent
@@ -66,6 +67,13 @@ def test_two_processes_learn_what_one_learns(tiny: Path, tmp_path: Path, two: Pa
     weights = [load_file(folder / "out" / WEIGHTS) for folder in (tmp_path, two)]
     largest = max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0])
     assert largest < TOLERANCE
+
+
+def test_examples_of_steps_after_the_best_one_are_not_learnt() -> None:
+    rows = [Tokenized([1], [1], [0], [0], (place,), 1) for place in range(3)]
+    two = SETTINGS.model_copy(update={"processes": 2})
+    assert examples_learnt(two, rows, [0, 1, 2, 0], 1) == (0, 1), "two processes share two of the three rows in a pass"
+    assert examples_learnt(SETTINGS, rows, [0, 1, 2, 2, 1, 0], 1) == (0, 1, 2)
 
 
 class Killer:

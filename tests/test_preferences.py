@@ -15,7 +15,7 @@ from ragtune.answer.prompt import REFUSAL
 from ragtune.dataset.corrections import correction_statuses
 from ragtune.dataset.reviews.decisions import new_decision
 from ragtune.model.examples.preferences import (
-    Numbers,
+    ExampleCounts,
     PreferenceExample,
     ShownPrompts,
     UsableFeedback,
@@ -160,34 +160,36 @@ def test_a_refusal_trains_as_the_model_writes_it_without_the_closest_passages() 
 
 def test_numbers_of_what_was_found_and_needed_stand_in_the_message_of_a_skipped_training() -> None:
     settings = PreferenceSettings(enabled=True, min_examples=20)
-    method, reason = choose_method(Numbers(up=12, down=1, corrections=3), settings)
+    method, reason = choose_method(ExampleCounts(up=12, down=1, corrections=3), settings)
     assert method is None
     assert "12 thumbs up, 1 thumbs down and 3 accepted corrections can train" in reason
     assert "20 rated answers, 2 or more of each kind" in reason
     assert "20 accepted corrections" in reason
-    assert choose_method(Numbers(up=99, down=99, corrections=99), PreferenceSettings())[0] is None, "it is off"
+    assert choose_method(ExampleCounts(up=99, down=99, corrections=99), PreferenceSettings())[0] is None, "it is off"
 
 
 @pytest.mark.parametrize(
     ("numbers", "wanted", "method"),
     [
-        (Numbers(up=15, down=5, corrections=0), "auto", "kto"),
-        (Numbers(up=20, down=1, corrections=0), "auto", None),
-        (Numbers(up=3, down=3, corrections=25), "auto", "dpo"),
-        (Numbers(up=30, down=30, corrections=25), "auto", "kto"),
-        (Numbers(up=0, down=0, corrections=10), "auto", "kto"),
-        (Numbers(up=30, down=30, corrections=25), "dpo", "dpo"),
-        (Numbers(up=0, down=0, corrections=10), "dpo", None),
+        (ExampleCounts(up=15, down=5, corrections=0), "auto", "kto"),
+        (ExampleCounts(up=20, down=1, corrections=0), "auto", None),
+        (ExampleCounts(up=3, down=3, corrections=25), "auto", "dpo"),
+        (ExampleCounts(up=30, down=30, corrections=25), "auto", "kto"),
+        (ExampleCounts(up=0, down=0, corrections=10), "auto", "kto"),
+        (ExampleCounts(up=30, down=30, corrections=25), "dpo", "dpo"),
+        (ExampleCounts(up=0, down=0, corrections=10), "dpo", None),
     ],
 )
-def test_auto_takes_the_method_for_which_there_is_most_feedback(numbers: Numbers, wanted: Any, method: Any) -> None:
+def test_auto_takes_the_method_for_which_there_is_most_feedback(
+    numbers: ExampleCounts, wanted: Any, method: Any
+) -> None:
     assert choose_method(numbers, PreferenceSettings(enabled=True, min_examples=20, method=wanted))[0] == method
 
 
 def test_a_correction_counts_as_two_rated_answers() -> None:
     pair = PreferenceExample(messages=(), chosen="a", rejected="b")
     numbers = count_examples([pair, PreferenceExample(messages=(), chosen="a")])
-    assert numbers == Numbers(up=1, down=0, corrections=1)
+    assert numbers == ExampleCounts(up=1, down=0, corrections=1)
     assert numbers.rated == 3
 
 

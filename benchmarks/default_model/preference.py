@@ -65,14 +65,20 @@ SEED = 17
 _MOST_TOKENS = 64
 """Tokens of an answer: more than 40 words, beyond which none is right."""
 _AT_ONCE = 24
-_REPLAYED = 64
+"""Questions that are answered in one batch. Chosen by hand."""
+_REPLAYED, _WATCHED = 64, 8
+"""Conversations of SFT, and how many of them show what is forgotten; the others are replayed. Chosen by hand."""
 _SAMPLES = 5000
+"""Resamples of an interval. Chosen by hand."""
 Arm = Literal["kto", "dpo"]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question with the messages of its prompt, and the correction that a person could give."""
+    """A question with the messages of its prompt, and the correction that a person could give, "" if there is none.
+
+    `evidence` and `siblings` make it an `Example`, which the model can be asked.
+    """
 
     id: str
     set: str
@@ -265,7 +271,7 @@ def trained(
             out=folder / "adapter",
             checkpoints=folder / "checkpoints",
         )
-        data = PreferenceData(method=arm, examples=examples, replay=replay[8:], validation=replay[:8])
+        data = PreferenceData(method=arm, examples=examples, replay=replay[_WATCHED:], validation=replay[:_WATCHED])
         train_preference(job, data, Tracker(), Machine("cpu"), lambda what, *_: print(arm, half, what, flush=True))
     return folder / "adapter"
 
@@ -296,7 +302,7 @@ def answers_of(base: Path, adapter: Path, questions: Sequence[Asked]) -> dict[st
 def compared(
     rated: Sequence[Asked], other: Sequence[Asked], before: dict[str, str], after: dict[str, dict[str, str]]
 ) -> dict[str, Any]:
-    """Return the shares of right answers of both, with intervals, and the paired difference."""
+    """Return the shares of right answers before and after, with intervals, and the paired difference."""
     held_out = [
         (one, before[one.id], answers[one.id])
         for name, answers in after.items()

@@ -2,7 +2,7 @@
 
     truncate -s 300M /tmp/small.img && mkfs.ext4 -q /tmp/small.img && mkdir -p /tmp/small
     mount -o loop /tmp/small.img /tmp/small
-    python -m benchmarks.serving.kills --disk /tmp/small [--kills 10] [--only engine gateway log home]
+    python -m benchmarks.serving.kills --scratch .ragtune/kills --disk /tmp/small [--kills 10] [--only engine gateway]
 
 The parts: the engine is killed under load; the gateway is killed while it streams, and started again; the disk of the
 feedback log is full for a while; the disk of the whole home is. The engine is a stand-in, whose answers are known: each

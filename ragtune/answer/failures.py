@@ -117,9 +117,9 @@ def find_failures(
 
 
 def relevance_of(text: str, question: str, evidence: Sequence[Evidence]) -> float:
-    """Return how probable a text is as an answer: the most probable unit that supports a sentence of it, by the best.
+    """Return the probability of the likeliest unit that supports a sentence of the text, divided by the best unit's.
 
-    It is 0 without evidence, and 1 for the best unit.
+    It is 1 if the best unit supports a sentence, and 0 without evidence.
     """
     return _relevance(_supports(claims_of(text), question, evidence), evidence)
 

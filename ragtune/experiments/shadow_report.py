@@ -19,7 +19,7 @@ from ragtune.store.shadows import Shadow, ShadowDesign, ShadowStore
 class VersionReport:
     """What became of the sampled requests of a version, what its pairs show, and what judges and people prefer.
 
-    `words` says what `judges` and `votes` hold; the sentences about `paired` are in it.
+    `words` has sentences about `judges` and `votes`; `paired` has its own.
     """
 
     counts: Mapping[str, int]

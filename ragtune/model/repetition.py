@@ -256,7 +256,11 @@ def _prefer(again: _Again) -> _Result:
     with again.log.path(again.run, ADAPTER) as adapter, again.log.path(sft, ADAPTER) as start, again.scratch() as work:
         report = read_preference(adapter)
         if report is None:
-            raise ExperimentError(f"The adapter of run {again.run.short_id} has no report.", "a finished training")
+            raise ExperimentError(
+                f"The adapter of run {again.run.short_id} has no report of a preference training.",
+                "the adapter that a finished preference training logged",
+                "repeat another run: `ragtune experiments list` shows them",
+            )
         job = PreferenceJob(
             base=again.base(),
             adapter=start,

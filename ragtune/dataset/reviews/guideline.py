@@ -25,4 +25,5 @@ REASONS = (
     "wrong",
     "incomplete",
 )
-"""What three readers of 100 pairs named again and again when they rejected one (benchmarks/studies)."""
+"""What three readers of 100 pairs named again and again when they rejected one (benchmarks/studies). They were language
+models, not people."""

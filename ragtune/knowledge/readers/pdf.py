@@ -90,7 +90,7 @@ def _distinct(parts: Sequence[LeftOut]) -> Iterator[LeftOut]:
 def rebuild(pages: Sequence[Sequence[Line]], author: str = "") -> tuple[list[Block], list[LeftOut]]:
     """Return the blocks of a document from the lines of each page, and the furniture that was left out.
 
-    `author` is what the file says of itself: his line is often set like a heading, and heads nothing.
+    `author` comes from the metadata of the file: a line with that name is often set like a heading, and heads nothing.
     """
     lines, left_out = _body(pages)
     if not lines:

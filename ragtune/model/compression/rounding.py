@@ -34,14 +34,18 @@ def check_group_size(config: dict[str, Any], group_size: int) -> None:
 
 
 def check_rounding(config: dict[str, Any], settings: TrainingSettings, rounding: QuantizationSettings | None) -> None:
-    """Raise SettingsError if `training.qat` lacks the INT4 format, or the format does not fit a model's configuration.
+    """Raise SettingsError if `training.qat` has no INT4 format, or one that does not fit the base model.
 
-    `config` is that of the base model.
+    `config` is the configuration of the base model.
     """
     if not settings.qat:
         return
     if rounding is None:
-        raise SettingsError("training.qat has no INT4 format to round to.", expected="the settings of quantisation")
+        raise SettingsError(
+            "training.qat is true, and the training got no INT4 format to round to.",
+            expected="the settings of quantisation",
+            fix="pass them as TrainingJob.rounding, or set training.qat: false",
+        )
     check_group_size(config, rounding.group_size)
 
 

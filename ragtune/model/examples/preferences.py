@@ -129,7 +129,7 @@ def usable_feedback(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Numbers:
+class ExampleCounts:
     """How many thumbs up, thumbs down and corrections can train."""
 
     up: int
@@ -142,15 +142,15 @@ class Numbers:
         return self.up + self.down + 2 * self.corrections
 
 
-def count_examples(examples: Sequence[PreferenceExample]) -> Numbers:
+def count_examples(examples: Sequence[PreferenceExample]) -> ExampleCounts:
     """Return how many of the examples are thumbs up, thumbs down and corrections."""
     pairs = sum(bool(example.chosen and example.rejected) for example in examples)
     chosen = sum(bool(example.chosen) for example in examples)
     rejected = sum(bool(example.rejected) for example in examples)
-    return Numbers(up=chosen - pairs, down=rejected - pairs, corrections=pairs)
+    return ExampleCounts(up=chosen - pairs, down=rejected - pairs, corrections=pairs)
 
 
-def choose_method(numbers: Numbers, settings: PreferenceSettings) -> tuple[Method | None, str]:
+def choose_method(numbers: ExampleCounts, settings: PreferenceSettings) -> tuple[Method | None, str]:
     """Return "kto" or "dpo" and "", or None and why nothing is trained, with what was found and what is needed."""
     if not settings.enabled:
         return None, "Preference training is off (preference.enabled)."

@@ -13,8 +13,6 @@ from ragtune.model.examples.preferences import PreferenceExample
 
 CONVERSATIONS_FILE = "conversations.json.gz"
 """File of a run: for a training a list of those to train on and one of those to validate on, else a list of one."""
-
-
 PREFERENCES_FILE = "preferences.json.gz"
 """File of a run that trained preferences: a list with the list of its examples."""
 

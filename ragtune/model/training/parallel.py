@@ -21,10 +21,8 @@ from ragtune.ports import Progress
 
 _GRACE_SECONDS, _SETTLE_SECONDS = 10, 0.5
 """How long processes may take to end, and how long one that failed may take to say why. Chosen by hand."""
-
-
 _PRELOADED = ["ragtune.model.training.trainer", "peft", "accelerate.utils"]
-"""What takes long to import, before the processes divide."""
+"""Modules that take long to import: they are loaded once, before the processes divide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ def _cause(workers: Sequence[_Worker], progress: Progress) -> BaseException:
             )
     failures = [worker.failure for worker in workers if worker.failure is not None]
     # A process that cannot reach another one raises an error of PyTorch, which explains nothing.
-    return min(failures, key=lambda failure: failure.is_consequence).as_error()
+    return max(failures, key=lambda failure: failure.is_explained).as_error()
 
 
 def _read(worker: _Worker, progress: Progress) -> None:
@@ -157,18 +155,22 @@ def _run(place: Place, work: Work, messages: Connection) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """An error of another process; `kind` is its class if RagTune explains it."""
+    """An error of another process.
+
+    `kind` is its class if RagTune raised it (`is_explained`), else ModelError: it may only follow from the end of
+    another process.
+    """
 
     kind: type[RagTuneError]
     parts: tuple[str, str, str]
-    is_consequence: bool
+    is_explained: bool
 
     @classmethod
     def of(cls, error: BaseException, place: Place) -> "_Failure":
         where = f"In process {place.rank} of {place.size}: "
         if isinstance(error, RagTuneError):
-            return cls(type(error), (where + error.found, error.expected, error.fix), False)
-        return cls(ModelError, (f"{where}{type(error).__name__}: {error}", "", ""), True)
+            return cls(type(error), (where + error.found, error.expected, error.fix), True)
+        return cls(ModelError, (f"{where}{type(error).__name__}: {error}", "", ""), False)
 
     def as_error(self) -> RagTuneError:
         return self.kind(*self.parts)
@@ -220,7 +222,7 @@ class _Joined:
 
 
 def _no_tag(_storage: Any) -> None:
-    """Return that other functions name the place of a tensor that is saved."""
+    """Leave it to PyTorch to name the place of a tensor that is saved."""
 
 
 def _on_the_cpu(storage: Any, place: str) -> Any:

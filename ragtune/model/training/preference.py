@@ -41,7 +41,7 @@ from ragtune.store.artifacts import MANIFEST, write_json
 PREFERENCE = "preference.json"
 """File of an adapter: the report of its preference training."""
 _FORGETS = 1.2
-"""A validation loss that grew by this factor is warned about. Chosen by hand: SFT itself moves it by a few percent."""
+"""A validation loss that grew by this factor is warned about. Chosen by hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +200,7 @@ def preference_rows(tokenizer: Any, data: PreferenceData, max_tokens: int) -> tu
             expected="at least two",
             fix="raise training.max_tokens, or set preference.enabled: false",
         )
+    # So that every stretch of steps has all kinds of rows; the seed of the training draws the order of its batches.
     random.Random(len(rows)).shuffle(rows)
     return rows, dropped
 

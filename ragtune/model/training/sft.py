@@ -120,7 +120,7 @@ def train_adapter(
             planned_steps=callback.plan.total,
             validations=tuple(callback.validations),
             best_step=best,
-            learnt=_learnt(data.rows, callback.order[: best * settings.rows_per_step]),
+            learnt=examples_learnt(settings, data.rows, callback.order, best),
         )
         if not world.rank():
             _write_adapter(trainer.model, data.tokenizer, report, job.out)
@@ -340,9 +340,12 @@ def _load_best(trainer: Any, callback: Any, checkpoints: Path, progress: Progres
     return best
 
 
-def _learnt(rows: Sequence[Tokenized], order: Sequence[int]) -> tuple[int, ...]:
-    """Return the positions of the examples in the rows that the order names, sorted."""
-    return tuple(sorted({place for index in set(order) for place in rows[index].examples}))
+def examples_learnt(
+    settings: TrainingSettings, rows: Sequence[Tokenized], order: Sequence[int], steps: int
+) -> tuple[int, ...]:
+    """Return the positions of the examples in the rows of the first steps, sorted; `order` names the rows."""
+    count = steps * _rows_in_a_pass(settings, rows) * settings.gradient_accumulation_steps
+    return tuple(sorted({place for index in set(order[:count]) for place in rows[index].examples}))
 
 
 def _check_capacity(job: TrainingJob, rows: Sequence[Tokenized], device: str) -> None:

@@ -44,7 +44,7 @@ class Tracker:
         return run_id
 
     def open(self, run_id: str) -> bool:
-        """Write to a run that may be finished from now on, and return whether there is such a run."""
+        """Write to this run from now on, even if it has finished; return whether it exists."""
         return not run_id
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -93,7 +93,7 @@ class MlflowTracker(Tracker):
         return self.run_id
 
     def open(self, run_id: str) -> bool:
-        """Write to a run that may be finished from now on, and return whether there is such a run."""
+        """Write to this run from now on, even if it has finished; return whether it exists."""
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 

@@ -52,7 +52,7 @@ class Validation:
 
 
 class Validator(Protocol):
-    """What validates every `every` steps while a model is trained."""
+    """Scores a model while it is trained, every `every` steps."""
 
     every: int
 
