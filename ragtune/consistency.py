@@ -8,7 +8,7 @@ MINILM_TOKENS = 256
 
 def inconsistency(settings: Any) -> str:
     """Return which values of a `Settings` do not fit each other and how to fix it, or "" if all do."""
-    return _chunking(settings) or _dataset(settings) or _answers(settings)
+    return _chunking(settings) or _dataset(settings) or _training(settings) or _answers(settings)
 
 
 def too_long_for(chunk: int, limit: int, embedder: str) -> str:
@@ -50,6 +50,15 @@ def _dataset(settings: Any) -> str:
         return (
             f"training.batch_size is {batch} and dataset.max_pairs {dataset.max_pairs}, so no step could be filled: "
             "lower training.batch_size (4 is the default) or raise dataset.max_pairs"
+        )
+    return ""
+
+
+def _training(settings: Any) -> str:
+    if settings.training.qat and settings.preference.enabled:
+        return (
+            "training.qat and preference.enabled are both true, but preference training moves the adapter without "
+            "rounding, so that what training.qat learnt would be lost: set one of them to false"
         )
     return ""
 

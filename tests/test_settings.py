@@ -48,6 +48,7 @@ def test_a_value_out_of_range_is_refused_with_what_was_found(monkeypatch: pytest
             "dataset: {min_pairs: 500, max_pairs: 400}",
             r"min_pairs is 500 and dataset\.max_pairs 400, .* raise dataset\.max_pairs",
         ),
+        ("{training: {qat: true}, preference: {enabled: true}}", r"without rounding, .* set one of them to false"),
         (
             "chunking: {max_tokens: 64, overlap_tokens: 64}",
             r"overlap_tokens is 64 and chunking\.max_tokens 64, .* lower chunking\.overlap",

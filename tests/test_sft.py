@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from ragtune.model.base.capacity import Machine
 from ragtune.model.base.loading import load_model, load_tokenizer
 from ragtune.model.base.merge import merge_adapter
 from ragtune.model.examples.tokens import Tokenized, batch_order, pack, tokenize
+from ragtune.model.training.arguments import on_one_device
 from ragtune.model.training.report import AdapterReport, read_report
 from ragtune.model.training.sft import TrainingData, TrainingJob, build_trainer, train_adapter
 from ragtune.model.training.tracking import MlflowTracker, Tracker
@@ -431,3 +433,8 @@ def test_an_adapter_without_a_report_is_refused(tmp_path: Path) -> None:
 
 def changed(**changes: Any) -> TrainingSettings:
     return TrainingSettings(**{**SETTINGS.model_dump(), **changes})
+
+
+def test_a_process_trains_on_one_device_however_many_gpus_it_sees():
+    assert on_one_device(SimpleNamespace(n_gpu=4, _n_gpu=4))._n_gpu == 1
+    assert on_one_device(SimpleNamespace(n_gpu=0, _n_gpu=0))._n_gpu == 0

@@ -65,7 +65,7 @@ def trl_arguments(
     """Return TRL's arguments for `steps` steps of `batch_size` rows a pass, of all processes together."""
     from trl.trainer.sft_config import SFTConfig
 
-    return SFTConfig(
+    arguments = SFTConfig(
         **_common(settings, seed, checkpoints, device),
         per_device_train_batch_size=batch_size // settings.processes,
         per_device_eval_batch_size=batch_size,
@@ -74,6 +74,7 @@ def trl_arguments(
         learning_rate=settings.learning_rate,
         save_steps=settings.checkpoint_every,
     )
+    return on_one_device(arguments)
 
 
 def preference_arguments(
@@ -94,9 +95,19 @@ def preference_arguments(
     }
     common = _common(training, seed, checkpoints, plan.device)
     if plan.method == "dpo":
-        return DPOConfig(**common, **own)
+        return on_one_device(DPOConfig(**common, **own))
     weights = {"desirable_weight": preference.desirable_weight, "undesirable_weight": plan.undesirable_weight}
-    return KTOConfig(**common, **own, **weights)
+    return on_one_device(KTOConfig(**common, **own, **weights))
+
+
+def on_one_device(arguments: Any) -> Any:
+    """Return the arguments for one device a process, however many GPUs the machine has.
+
+    A process that sees several would split each batch over them by DataParallel, which multiplies the batch and mixes
+    the planned order of the rows; `training.processes` is the way to use them.
+    """
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def _common(settings: TrainingSettings, seed: int, checkpoints: Path, device: str) -> dict[str, Any]:
