@@ -33,7 +33,7 @@ test: install ## check style, types and import contracts, then run all tests but
 	@$(MAKE) --no-print-directory lint
 	@$(bin)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
-test-slow: install ## run the tests that take minutes each: the whole graph on Elasticsearch, a killed engine under load
+test-slow: install ## run the tests that take minutes each: the whole graph again, engines under load, a search for settings
 	@$(bin)/python -m pytest -m slow --durations=0
 
 up: install ## run Dagster, MLflow, the engine and the gateway until Ctrl-C

@@ -234,6 +234,7 @@ def register_damaged_copy(home: Home) -> str:
     return home.registry.register(folder)
 
 
+@pytest.mark.slow
 def test_a_correction_triggers_the_sensor_and_the_next_manifest_names_it(home):
     before = home.ref("lora_adapter")
     chunks = {chunk.id: chunk for chunk in home.store.read_records(home.ref("chunks"), Chunk)}

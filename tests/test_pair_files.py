@@ -185,7 +185,7 @@ def test_pairs_are_a_source_with_a_quarantine_and_need_documents(tmp_path: Path)
     assert [document.path for document in corpus.documents] == ["a.md"]
     assert [(pair.place, pair.source) for pair in corpus.pairs] == [("line 1", f"pairs:{file}")]
     assert [(item.path, item.source) for item in corpus.quarantine] == [("faq.jsonl, line 2", f"pairs:{file}")]
-    with pytest.raises(SourceError, match="1 questions with answers, and there is no document") as error:
+    with pytest.raises(SourceError, match="1 question with answers, and there is no document") as error:
         read_sources([f"pairs:{file}"])
     assert "ragtune sources add folder:PATH" in str(error.value)
     with pytest.raises(SourceError, match=r"There is no file /nowhere\.csv"):
