@@ -70,7 +70,10 @@ def test_two_processes_learn_what_one_learns(tiny: Path, tmp_path: Path, two: Pa
 
 
 def test_examples_of_steps_after_the_best_one_are_not_learnt() -> None:
-    rows = [Tokenized([1], [1], [0], [0], (place,), 1) for place in range(3)]
+    rows = [
+        Tokenized(input_ids=[1], labels=[1], branches=[0], segments=[0], examples=(place,), conversations=1)
+        for place in range(3)
+    ]
     two = SETTINGS.model_copy(update={"processes": 2})
     assert examples_learnt(two, rows, [0, 1, 2, 0], 1) == (0, 1), "two processes share two of the three rows in a pass"
     assert examples_learnt(SETTINGS, rows, [0, 1, 2, 2, 1, 0], 1) == (0, 1, 2)
