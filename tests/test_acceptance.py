@@ -166,8 +166,13 @@ def test_the_question_on_which_annotators_agree_least_decides(settings):
 
 
 def test_the_page_lists_the_criteria_with_their_targets_in_their_order():
-    table = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    targets, _, measured = PAGE.read_text().partition("## What one home shows")
+    table, rows = (
+        [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+        for text in (targets, measured)
+    )
     assert table[1:] == [[criterion.name, criterion.target] for criterion in CRITERIA]
+    assert [row[1:3] for row in rows[2:]] == table[1:], "the example has a row of each"
 
 
 def test_the_command_prints_every_row_and_is_strict_on_request(settings, monkeypatch):
