@@ -177,14 +177,14 @@ def test_training_stops_when_its_minutes_are_spent(tiny: Path, tmp_path: Path) -
         {"optimizer": "adamw_torch"},
         {"optimizer": "adafactor"},
         {"optimizer": "adagrad"},
-        {"optimizer": "rmsprop"},
+        {"optimizer": "rmsprop", "learning_rate": 0.005},
         {"optimizer": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0},
     ],
     ids=lambda knobs: knobs.get("optimizer") or ",".join(knobs),
 )
 def test_every_way_of_training_learns_and_merges(tiny: Path, tmp_path: Path, knobs: dict[str, Any]) -> None:
     report = train(tiny, tmp_path, changed(**knobs, max_steps=12))
-    assert report.losses[-1][1] < report.losses[0][1] - 0.05, "rmsprop falls least: 0.08"
+    assert report.losses[-1][1] < report.losses[0][1] - 0.1
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     for name in knobs.keys() & {"use_rslora", "use_dora"}:
         assert config[name] is True
