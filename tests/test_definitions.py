@@ -180,19 +180,16 @@ def test_the_blocking_checks_are_those_that_guard_a_release(tmp_path):
     assert blocking == {"holds_every_chunk", "expectations", "no_leak", "no_empty_split", *on_the_model}
 
 
-def test_loading_the_code_location_imports_no_heavy_library_and_takes_seconds(tmp_path):
+def test_loading_the_code_location_imports_no_heavy_library(tmp_path):
     code = (
-        "import sys, time; started = time.process_time()\n"
+        "import sys\n"
         "from ragtune_assets.definitions import build_definitions; from ragtune.settings import load_settings\n"
         "build_definitions(load_settings()).resolve_all_asset_specs()\n"
         "heavy = {'torch', 'transformers', 'mlflow', 'pandas', 'lancedb', 'great_expectations', 'matplotlib', 'trl'}\n"
-        "print(time.process_time() - started, *sorted(heavy & sys.modules.keys()))"
+        "print(*sorted(heavy & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    seconds, *heavy = done.stdout.split()
-    assert heavy == []
-    # About 2 s of processor time when nothing else runs; tests run next to each other.
-    assert float(seconds) < 4.5
+    assert done.stdout.split() == []
 
 
 def test_a_result_carries_the_content_hash_as_its_data_version():

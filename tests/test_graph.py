@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -174,10 +173,7 @@ def test_training_is_tracked(home):
 
 
 def test_a_second_run_rebuilds_only_the_roots(home):
-    started = time.monotonic()
-    output = home.materialize()
-    assert built(output) == ROOTS
-    assert time.monotonic() - started < 120
+    assert built(home.materialize()) == ROOTS
     assert len(home.registry.versions()) == 1
 
 
