@@ -17,6 +17,7 @@ from ragtune_serving.commands import running
 
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+DISTRIBUTIONS = packages_distributions()
 
 
 def normalized(requirement: str) -> str:
@@ -35,7 +36,7 @@ def distributions(extra: str) -> set[str]:
 
 
 def brought_by(module: str) -> set[str]:
-    return {normalized(name) for name in packages_distributions()[module]}
+    return {normalized(name) for name in DISTRIBUTIONS[module]}
 
 
 @pytest.mark.parametrize("extra", LIBRARIES)
