@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from ragtune.answer.decision import Kind, Rules, decide, quotation_text, refuses_at_once, rules_for
+from ragtune.answer.decision import Kind, Rules, decide, quotation_mark, refuses_at_once, rules_for
 from ragtune.answer.evidence import Evidence
-from ragtune.answer.language_packs import ENGLISH, packs
+from ragtune.answer.language_packs import Frame, packs
 from ragtune.answer.prompt import REFUSAL
 from ragtune.answer.small_talk import SMALL_TALK
 from ragtune.answer.units import Unit
@@ -100,5 +100,36 @@ def test_small_talk_is_left_to_the_model(phrase: str):
 
 
 def test_a_quotation_is_marked_in_the_language_of_the_pack():
-    assert quotation_text(OTHER, ENGLISH) == 'From the documents: "Half shelves are not sold." [1]'
-    assert quotation_text(OTHER, packs()["de"]) == "Aus den Dokumenten: „Half shelves are not sold.“ [1]"
+    assert quoted(OTHER, QUESTION) == 'From the documents: "Half shelves are not sold." [1]'
+    assert quoted(OTHER, QUESTION, "de") == "Aus den Dokumenten: „Half shelves are not sold.“ [1]"
+
+
+def quoted(evidence: Evidence, question: str, language: str = "en", **room: int) -> str:
+    mark = quotation_mark(evidence, question, Frame(language, packs()[language]), **room)
+    return mark.format(text=evidence.unit.text, number=evidence.number)
+
+
+POOL = Evidence(Unit("Timed out waiting for a connection.", "", ("shop.PoolTimeout",)), 3, 0.8)
+ROOMS = Evidence(Unit("They are kept at 4 degrees.", "", ("The house", "Cold {rooms}")), 1, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "question", "language", "mark"),
+    [
+        (POOL, "which exception is it", "en", "From the documents, shop.PoolTimeout: "),
+        (POOL, "which exception is it", "de", "Aus den Dokumenten, shop.PoolTimeout: "),
+        (POOL, "what does PoolTimeout mean", "en", "From the documents: "),
+        (ROOMS, "how cold is it", "en", "From the documents, The house > Cold {rooms}: "),
+        (ROOMS, "how cold are the cold rooms of the house", "en", "From the documents: "),
+        (ROOMS, "how cold are the cold rooms", "en", "From the documents, The house: "),
+    ],
+)
+def test_a_quotation_names_its_title_and_heading_if_they_say_something_new(evidence, question, language, mark):
+    assert quoted(evidence, question, language).startswith(mark)
+
+
+def test_a_place_that_does_not_fit_into_the_words_that_are_judged_is_left_out():
+    assert quoted(ROOMS, "how cold is it", room=13) == (
+        'From the documents, Cold {rooms}: "They are kept at 4 degrees." [1]'
+    )
+    assert quoted(ROOMS, "how cold is it", room=11) == 'From the documents: "They are kept at 4 degrees." [1]'

@@ -15,7 +15,7 @@ from tests.support.answering_fakes import WordEvidence, chunk, hits
 
 PASSAGES = hits(chunk("a", "Retries are off."), chunk("b", "The timeout of a call is 30 seconds."))
 QUESTION = "how long is the timeout of a call"
-QUOTED = 'From the documents: "The timeout of a call is 30 seconds." [2]'
+QUOTED = 'From the documents, b: "The timeout of a call is 30 seconds." [2]'
 RULES = Rules(threshold=0.5)
 
 

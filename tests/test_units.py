@@ -58,6 +58,12 @@ def test_the_title_is_not_repeated_if_it_is_the_heading():
     assert Unit("It is hot.", "Kilns").scored_text == "Kilns: It is hot."
 
 
+def test_a_unit_knows_the_title_and_the_heading_that_it_stands_below():
+    (unit,) = text_units("Prices:\n\n- small: 3 mk", "Kilns", "Use")
+    assert (unit.place, unit.context) == (("Kilns", "Use"), "Kilns > Use > Prices:")
+    assert [unit.place for unit in text_units("It is hot.", "", "Kilns")] == [("Kilns",)]
+
+
 def test_lines_of_code_are_units_without_their_fence():
     assert texts("Run them.\n\n```sh\nmake install\nmake test\n```") == ["Run them.", "make install", "make test"]
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ragtune.answer.evidence import Evidence, support_of
-from ragtune.answer.language_packs import LanguagePack
+from ragtune.answer.language_packs import Frame
+from ragtune.knowledge.names import shortest_name
 from ragtune.ports import EvidenceModel
 from ragtune.text.words import content_words
 
@@ -96,9 +97,24 @@ def rules_for(
     )
 
 
-def quotation_text(evidence: Evidence, pack: LanguagePack) -> str:
-    """Return the sentence of the documents, marked as a quotation with the number of its passage."""
-    return pack.quotation.format(text=evidence.unit.text, number=evidence.number)
+def quotation_mark(evidence: Evidence, question: str, frame: Frame, room: int = MOST_WORDS) -> str:
+    """Return how to mark a sentence as a quotation: a format with the places `text` and `number`.
+
+    The mark names the title and the heading that the sentence stands below if they say what neither the question nor
+    the sentence says: "Timed out waiting for a connection." answers "which exception" only with the name of its page.
+    The whole quotation has at most `room` words; without room for title and heading the heading alone is named.
+    """
+    pack = frame.pack
+    if pack.quotation_from is None:
+        return pack.quotation
+    said = content_words(f"{question} {evidence.unit.text}", frame.language)
+    telling = [part for part in evidence.unit.place if content_words(shortest_name(part), frame.language) - said]
+    for parts in (telling, telling[-1:]):
+        place = " > ".join(parts).replace("{", "{{").replace("}", "}}")
+        mark = pack.quotation_from.replace("{place}", place)
+        if parts and len(mark.split()) - 1 + len(evidence.unit.text.split()) <= room:
+            return mark
+    return pack.quotation
 
 
 def _is_much_likelier(best: Evidence, other: Evidence) -> bool:

@@ -17,7 +17,7 @@ from ragtune.answer.citations import (
     without_citations,
 )
 from ragtune.answer.controls import NEUTRAL, Controls
-from ragtune.answer.decision import MOST_WORDS, Kind, Rules, decide, quotation_text
+from ragtune.answer.decision import MOST_WORDS, Kind, Rules, decide, quotation_mark
 from ragtune.answer.evidence import Evidence, support_of
 from ragtune.answer.failures import REPLACED, find_failures
 from ragtune.answer.language_packs import ENGLISH, ENGLISH_FRAME, Frame
@@ -122,7 +122,7 @@ class Delivery:
             rest += self._cite()
         self.own_words = self.text
         if self.kind is Kind.ANSWER_AND_QUOTATION and self._quotation_helps():
-            rest += self._quote(self._evidence[0], self._frame.pack.quotation)
+            rest += self._quote_best()
         return rest
 
     def _add(self) -> str:
@@ -160,7 +160,7 @@ class Delivery:
             self.text = self._frame.pack.refusal
             return self.text
         if self.kind is Kind.QUOTATION:
-            return self._quote(self._evidence[0], self._frame.pack.quotation)
+            return self._quote_best()
         self.suspect = self._checks_first and self.kind is Kind.ANSWER_AND_QUOTATION and self._fails(sentence)
         if self.suspect:
             return ""
@@ -195,6 +195,11 @@ class Delivery:
             reasons.discard("amount")  # a later sentence may name it
         return bool(reasons)
 
+    def _quote_best(self) -> str:
+        """Quote the best sentence, with its place if that fits into the words that are judged."""
+        best, room = self._evidence[0], MOST_WORDS - len(self.own_words.split())
+        return self._quote(best, quotation_mark(best, self._question, self._frame, room))
+
     def _quote(self, item: Evidence, mark: str) -> str:
         """Add a sentence of the documents to the text, and return what was added."""
         text = item.unit.text if self._controls.markdown else plain_text(item.unit.text)
@@ -211,7 +216,8 @@ class Delivery:
         """Return whether the best sentence says more than the answer and both fit into the words that are judged."""
         best = self._evidence[0]
         said = _plain(self.own_words)
-        fits = len(self.own_words.split()) + len(quotation_text(best, self._frame.pack).split()) <= MOST_WORDS
+        marked = self._frame.pack.quotation.format(text=best.unit.text, number=best.number)
+        fits = len(self.own_words.split()) + len(marked.split()) <= MOST_WORDS
         return fits and _plain(best.unit.text) not in said
 
     def _is_claim(self) -> bool:

@@ -124,7 +124,7 @@ class LanguagePack(Part):
     """Everything in one language; `code` is its ISO 639-1 code, `own_name` what it is called in itself.
 
     `refusal_forms` are regular expressions. They are searched, without regard to case, in the first sentence of what a
-    model wrote, with straight quotes. `further` and `example` mark sentences that are quoted after the first one;
+    model wrote, with straight quotes. `quotation_from` marks a quotation with the title and heading of its place. `further` and `example` mark sentences that are quoted after the first one;
     without them all are marked alike. `example_words` introduce an example. `says_yes` and `says_no` are
     the words with which such answers begin. `amounts` tells questions for a number or a time. `off_topic` are
     questions about no document, which the model learns to refuse.
@@ -137,6 +137,7 @@ class LanguagePack(Part):
     refusal: Text
     refusal_forms: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(min_length=1)
     quotation: Annotated[str, _with_places("text", "number")]
+    quotation_from: Annotated[str, _with_places("place", "text", "number")] | None = None
     further: Annotated[str, _with_places("text", "number")] | None = None
     example: Annotated[str, _with_places("text", "number")] | None = None
     example_words: tuple[Text, ...] = ()

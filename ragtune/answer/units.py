@@ -7,7 +7,7 @@ is no unit, because it answers nothing: it is the context of what follows it, as
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ragtune.records import Chunk
 from ragtune.text.sentences import sentence_spans
@@ -31,11 +31,12 @@ class Unit:
     """A quotable piece of a passage.
 
     `text` can be shown to people. `context` is what has to be known to understand it: title, heading, and the line
-    that leads into its list.
+    that leads into its list. `place` is the title and the heading alone, as far as there are any; a unit is equal without it.
     """
 
     text: str
     context: str
+    place: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def scored_text(self) -> str:
@@ -65,8 +66,9 @@ def text_units(text: str, title: str = "", heading: str = "") -> list[Unit]:
         elif question and paragraph > asked_in + 1:
             question = ""
         before = lead_in or ("" if is_question else question)
-        context = " > ".join(dict.fromkeys(part for part in (title, found_heading, before) if part))
-        (questions if is_question else units).append(Unit(piece, context))
+        place = tuple(dict.fromkeys(part for part in (title, found_heading) if part))
+        context = " > ".join(dict.fromkeys((*place, before) if before else place))
+        (questions if is_question else units).append(Unit(piece, context, place))
     return units or questions
 
 
