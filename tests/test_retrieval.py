@@ -247,7 +247,7 @@ def test_an_empty_index_has_no_hits(tmp_path: Path) -> None:
 
 def test_searches_are_logged_with_hits_scores_and_milliseconds(retriever: Retriever, tmp_path: Path) -> None:
     path = tmp_path / "logs" / "retrieval.jsonl"
-    logged = Retriever(retriever.index, retriever.embedder, retriever.settings, search_log(path))
+    logged = Retriever(retriever.index, retriever.embedder, retriever.settings, search_log(path, with_query=True))
     hits = logged.search("LoraConfig.r", 2)
     logged.search("install", 1, mode="text")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -256,6 +256,29 @@ def test_searches_are_logged_with_hits_scores_and_milliseconds(retriever: Retrie
     assert lines[0]["scores"] == pytest.approx([each.score for each in hits], abs=1e-6)
     assert lines[0]["milliseconds"] > 0
     assert lines[1]["mode"] == "text"
+
+
+def test_what_was_searched_for_is_logged_only_if_it_may_be(retriever: Retriever, tmp_path: Path) -> None:
+    log = search_log(tmp_path / "searches.jsonl", with_query=False)
+    hits = Retriever(retriever.index, retriever.embedder, retriever.settings, log).search("LoraConfig.r", 2)
+    text = (tmp_path / "searches.jsonl").read_text()
+    assert json.loads(text)["chunk_ids"] == [each.chunk.id for each in hits]
+    assert "query" not in json.loads(text)
+    assert "LoraConfig.r" not in text
+
+
+def test_a_search_that_cannot_be_logged_is_answered_and_one_warning_says_so(
+    retriever: Retriever, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "logs"
+    blocked.write_text("a file where the folder should be")
+    log = search_log(blocked / "searches.jsonl", with_query=False)
+    logged = Retriever(retriever.index, retriever.embedder, retriever.settings, log)
+    assert logged.search("LoraConfig.r", 2) == logged.search("LoraConfig.r", 2) != []
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["searches are not logged now"]
+    blocked.unlink()
+    logged.search("LoraConfig.r", 2)
+    assert len((blocked / "searches.jsonl").read_text().splitlines()) == 1
 
 
 def test_an_object_can_be_called_by_each_end_of_its_path() -> None:

@@ -124,10 +124,11 @@ class LanguagePack(Part):
     """Everything in one language; `code` is its ISO 639-1 code, `own_name` what it is called in itself.
 
     `refusal_forms` are regular expressions. They are searched, without regard to case, in the first sentence of what a
-    model wrote, with straight quotes. `quotation_from` marks a quotation with the title and heading of its place. `further` and `example` mark sentences that are quoted after the first one;
-    without them all are marked alike. `example_words` introduce an example. `says_yes` and `says_no` are
-    the words with which such answers begin. `amounts` tells questions for a number or a time. `off_topic` are
-    questions about no document, which the model learns to refuse.
+    model wrote, with straight quotes. `quotation_from` marks a quotation with the title and heading of its place;
+    without it no place is named. `further` and `example` mark sentences that are quoted after the first one; without
+    them all are marked alike. `example_words` introduce an example. `says_yes` and `says_no` are the words with which
+    such answers begin. `amounts` tells questions for a number or a time. `off_topic` are questions about no document,
+    which the model learns to refuse.
     """
 
     code: str = Field(pattern="^[a-z]{2,3}$")

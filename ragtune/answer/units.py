@@ -31,7 +31,7 @@ class Unit:
     """A quotable piece of a passage.
 
     `text` can be shown to people. `context` is what has to be known to understand it: title, heading, and the line
-    that leads into its list. `place` is the title and the heading alone, as far as there are any; a unit is equal without it.
+    that leads into its list. `place` is the title and the heading alone, as far as there are any.
     """
 
     text: str

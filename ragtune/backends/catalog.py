@@ -98,7 +98,7 @@ def search_index_from(settings: Settings, embedder: Embedder) -> SearchIndex:
 def retriever_from(settings: Settings) -> Retriever:
     """Return a retriever over the index that the settings name. It logs to `logs/retrieval.jsonl` in the home."""
     embedder = embedder_from(settings)
-    log = search_log(settings.home / "logs" / "retrieval.jsonl")
+    log = search_log(settings.home / "logs" / "retrieval.jsonl", with_query=settings.gateway.log_content)
     return retriever_over(search_index_from(settings, embedder), embedder, settings, log)
 
 

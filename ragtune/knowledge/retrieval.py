@@ -4,10 +4,11 @@ Fusion is here and not in a back end, so that every index combines its hits alik
 """
 
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -38,6 +39,7 @@ _FEW_DOCUMENTS = 3
 """An identifier that more documents contain is not exact enough to put them first. Chosen by hand."""
 _LOG_LIMIT_BYTES = 64 << 20
 """A longer search log is moved away. Chosen by hand: some 200,000 searches."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,17 +253,32 @@ def fuse(lists: Sequence[Sequence[Hit]], limit: int, k: int, weights: Sequence[f
     return [Hit(chunks[chunk_id], scores[chunk_id]) for chunk_id in best]
 
 
-def search_log(path: Path) -> SearchLog:
-    """Return a log that appends one JSON line per search.
+def search_log(path: Path, *, with_query: bool) -> SearchLog:
+    """Return a log that appends one JSON line per search, which says what was searched for only if it may.
 
-    A file of more than 64 MiB becomes `NAME.previous.jsonl`, which replaces an earlier one.
+    A file of more than 64 MiB becomes `NAME.previous.jsonl`, which replaces an earlier one. A search that cannot be
+    logged, because the disk is full or read-only, is answered all the same: a warning says so once until logging works.
     """
+    is_failing = False
 
     def write(record: SearchRecord) -> None:
+        nonlocal is_failing
+        try:
+            append(record)
+        except OSError as error:
+            if not is_failing:
+                logger.warning("searches are not logged now: %s: %s", path, error)
+            is_failing = True
+        else:
+            is_failing = False
+
+    def append(record: SearchRecord) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file() and path.stat().st_size > _LOG_LIMIT_BYTES:
             path.replace(path.with_suffix(".previous.jsonl"))
-        line = {"at": time.time(), **{name: getattr(record, name) for name in SearchRecord.__slots__}}
+        line = {"at": time.time(), **asdict(record)}
+        if not with_query:
+            del line["query"]
         with path.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
 
