@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from benchmarks.questions.measure import cites_source, scores
+import pytest
+
+from benchmarks.questions.measure import cites_source, own_words, scores
 
 QUESTION: dict[str, Any] = {"id": "q1", "answers": ["13 mk"], "sources": ["fees.md#glaze-fees"], "answerable": True}
 UNANSWERABLE: dict[str, Any] = {"id": "q2", "answers": [], "sources": [], "answerable": False}
@@ -27,6 +29,19 @@ def test_a_quotation_counts_as_right_but_not_as_the_models_own_words() -> None:
     result = scores([QUESTION], answers)
     assert (result["right"][0], result["right in own words"][0], result["quoted"][0]) == (1.0, 0.0, 1.0)
     assert result["right passage cited"][0] == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'It is cheap. [1] From the documents: "A shelf costs 13 mk." [1]',
+        'It is cheap. [1] From the documents, Fees > Shelves: "A shelf costs 13 mk." [1]',
+        "It is cheap. [1] Aus den Dokumenten, Fees: „A shelf costs 13 mk.“ [1]",
+    ],
+)
+def test_neither_a_quotation_nor_the_name_of_its_place_are_words_of_the_model(text: str) -> None:
+    assert own_words(text, "A shelf costs 13 mk.").strip() == "It is cheap. [1]"
+    assert own_words("It is cheap. [1]", "") == "It is cheap. [1]"
 
 
 def test_the_models_text_is_scored_apart_from_what_was_delivered() -> None:

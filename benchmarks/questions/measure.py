@@ -11,10 +11,12 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
 from benchmarks.questions.offline import answer_all, answerer_of, read_rows, settings_of
+from ragtune.answer.language_packs import packs
 from ragtune.answer.refusals import is_refusal
 from ragtune.backends.catalog import embedder_from, engine_from, evidence_from
 from ragtune.backends.chat import OpenAIChat
@@ -120,7 +122,7 @@ def _gateway_rows(options: argparse.Namespace, questions: Sequence[dict[str, Any
             "id": question["id"],
             "answer": reply.choices[0].message.content or "",
             "refused": facts["refused"],
-            "own_words": (reply.choices[0].message.content or "").replace(facts["quotation"] or "\0", ""),
+            "own_words": own_words(reply.choices[0].message.content or "", facts["quotation"]),
             "quoted": facts["quoted"],
             "cited": [{name: cited[name] for name in ("source", "headings", "text")} for cited in facts["citations"]],
             "model_version": facts["model_version"],
@@ -128,6 +130,17 @@ def _gateway_rows(options: argparse.Namespace, questions: Sequence[dict[str, Any
 
     with ThreadPoolExecutor(options.concurrency) as pool:
         yield from pool.map(answer, questions)
+
+
+def own_words(text: str, quotation: str) -> str:
+    """Return what stands before the mark of the quotation, which may name a title and a heading; all without one."""
+    before = text.partition(quotation)[0] if quotation else text
+    for pack in packs().values():
+        mark = commonprefix([pack.quotation, pack.quotation_from or pack.quotation])
+        own, found, _ = before.rpartition(mark)
+        if quotation and found:
+            return own
+    return text
 
 
 def scores(questions: Sequence[dict[str, Any]], answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
