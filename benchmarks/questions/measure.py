@@ -11,7 +11,6 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +135,7 @@ def own_words(text: str, quotation: str) -> str:
     """Return what stands before the mark of the quotation, which may name a title and a heading; all without one."""
     before = text.partition(quotation)[0] if quotation else text
     for pack in packs().values():
-        mark = commonprefix([pack.quotation, pack.quotation_from or pack.quotation])
+        mark = pack.quotation.partition("{")[0].partition(":")[0].strip()
         own, found, _ = before.rpartition(mark)
         if quotation and found:
             return own
