@@ -1,9 +1,9 @@
-"""Finds names that no setting has, in the environment and in ragtune.yaml, and the setting that was meant."""
+"""Reads the names in the environment and in ragtune.yaml: those of no setting, repeated keys, and empty sections."""
 
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -72,6 +72,30 @@ def _repeated(node: yaml.Node, path: tuple[str, ...], seen: set[int]) -> tuple[s
             lines[key.value] = line
             children.append(((*path, key.value), value))
     return next((hit for below, child in children if (hit := _repeated(child, below, seen))[0]), ("", 0, 0))
+
+
+def without_empty_sections(values: Mapping[str, Any], settings: type[BaseModel]) -> dict[str, Any]:
+    """Return the values of a settings file without its empty sections and lists, which YAML reads as null.
+
+    `training:` is such a section if every line below it is a comment.
+    """
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        field = settings.model_fields.get(name)
+        kind = _kind_of(field.annotation) if field else object
+        if value is None and (kind in (list, tuple, dict) or issubclass(kind, BaseModel)):
+            continue
+        is_section = issubclass(kind, BaseModel) and isinstance(value, Mapping)
+        kept[name] = without_empty_sections(value, kind) if is_section else value
+    return kept
+
+
+def _kind_of(annotation: Any) -> type:
+    """Return the class of an annotation without its parameters; `object` if it allows several, such as None."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    kind = get_origin(annotation) or annotation
+    return kind if isinstance(kind, type) else object
 
 
 def _without_separators(name: str) -> str:

@@ -28,7 +28,7 @@ from ragtune.model_settings import (
     Section,
     TrainingSettings,
 )
-from ragtune.setting_names import nearest, repeated_key, unknown_variable
+from ragtune.setting_names import nearest, repeated_key, unknown_variable, without_empty_sections
 
 SOURCE_FORMS = "folder:PATH, package:NAME, jsonl:FILE, pairs:FILE"
 """How sources of this machine are written, for messages and help texts."""
@@ -280,6 +280,13 @@ class PortSettings(Section):
     mlflow: int = Field(5000, ge=0, le=65535)
 
 
+class _SettingsFile(YamlConfigSettingsSource):
+    """The settings file; an empty section counts as absent."""
+
+    def __call__(self) -> dict[str, Any]:
+        return without_empty_sections(super().__call__(), self.settings_cls)
+
+
 class Settings(BaseSettings):
     """All settings. Create it with `load_settings`, which turns validation errors into readable messages."""
 
@@ -341,7 +348,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources: arguments override the environment, which overrides the file."""
-        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=config_file())
+        return init_settings, env_settings, _SettingsFile(settings_cls, yaml_file=config_file())
 
     def fingerprint(self, *names: str) -> str:
         """Return 12 hex digits that change if one of these sections or settings (`feedback.approval`) changes.

@@ -87,6 +87,37 @@ def test_the_limit_of_the_packaged_embedder_is_the_one_that_it_cuts_at() -> None
     assert MiniLmEmbedder.max_tokens == MINILM_TOKENS
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "training:\n",
+        "training:\n  # minutes: 30\nsources:\n  # - package:rich\n",
+        "evaluation:\n  judge:\n    # model: x\n",
+        "engine: {arguments: }\n",
+    ],
+)
+def test_an_empty_section_of_the_file_counts_as_absent(tmp_path: Path, text: str) -> None:
+    defaults = load_settings()
+    (tmp_path / "ragtune.yaml").write_text(text)
+    assert load_settings() == defaults
+
+
+def test_an_empty_section_leaves_the_others_and_the_environment_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ragtune.yaml").write_text("training:\nanswer: {passages: 2}\n")
+    monkeypatch.setenv("RAGTUNE_TRAINING__MINUTES", "30")
+    settings = load_settings()
+    assert (settings.training.minutes, settings.answer.passages) == (30, 2)
+
+
+@pytest.mark.parametrize("text", ["trainig:\n", "device:\n", "answer: {passages: }\n"])
+def test_a_name_of_no_setting_and_a_setting_without_a_value_stay_errors(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ragtune.yaml").write_text(text)
+    with pytest.raises(SettingsError):
+        load_settings()
+
+
 def test_a_configuration_file_that_is_not_there_is_an_error_not_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAGTUNE_CONFIG", "missing.yaml")
     with pytest.raises(SettingsError, match=r"missing\.yaml"):

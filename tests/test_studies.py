@@ -381,6 +381,22 @@ def answered(item, text: str, expected: str = "It is four hours.", sources=("The
     return replace(item, expected=expected, answers=(ShownAnswer(text, sources, "ragtune 3"),))
 
 
+def test_a_held_out_question_with_reordered_words_becomes_no_pair(store):
+    reordered = answered(
+        replace(RATING_ITEMS[0], id="i1", question="A note for the crane: how long valid?"), "4 h. [1]"
+    )
+    other = answered(
+        replace(RATING_ITEMS[1], id="i2", question="How long is a note valid for the slipway?"), "A day. [1]"
+    )
+    store.create(study(), [reordered, other])
+    store.assign("rating study", ["ada", "bob"], 2)
+    for name in ("ada", "bob"):
+        rate_all(store, "rating study", name, lambda item, task: YES)
+    approved = approved_pairs(store, "rating study", ["How long is the note valid for the crane?"])
+    assert [pair.question for pair in approved.pairs] == [other.question]
+    assert approved.held_out == 1
+
+
 def test_only_answers_that_people_call_correct_supported_and_complete_become_pairs(store, tmp_path):
     right = answered(replace(RATING_ITEMS[0], id="i1", question="How long?"), "Four hours. [1]")
     wrong = answered(replace(RATING_ITEMS[1], id="i2"), "A day. [1]")

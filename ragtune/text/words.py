@@ -59,6 +59,16 @@ def content_words(text: str, language: str = "en") -> frozenset[str]:
     return frozenset[str]().union(*(_token_stems(token, language) for token in tokens))
 
 
+def wording_key(question: str) -> tuple[str, ...]:
+    """Return what two questions share if they only differ in small words, case, endings and order.
+
+    A question that may train must not share it with one of a held-out split. Of a question of nothing but small words,
+    such as "Who is it?", it is the question itself.
+    """
+    words = content_words(question)
+    return tuple(sorted(words)) or (" ".join(_TOKEN.findall(normalize_for_search(question).casefold())),)
+
+
 def stem(word: str) -> str:
     """Return a lower-case English word without its plural, -ed or -ing ending and without a final e."""
     for ending in _ENDINGS:

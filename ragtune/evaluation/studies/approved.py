@@ -16,7 +16,7 @@ from ragtune.errors import DatasetError
 from ragtune.evaluation.studies.results import settled_items
 from ragtune.evaluation.studies.store import StudyStore
 from ragtune.evaluation.studies.study import UNANSWERABLE, StudyItem
-from ragtune.text.whitespace import collapse_whitespace
+from ragtune.text.words import wording_key
 
 NEEDED = ("correct", "supported", "complete")
 """Questions of the rubric that people have to answer with yes. A clumsy answer that is right may still train."""
@@ -49,7 +49,8 @@ def approved_pairs(store: StudyStore, name: str, held_out: Collection[str] = ())
     """Return the answers of a study that people settled as correct, supported and complete.
 
     An approved refusal becomes a question without an answer if the study says that the documents do not answer it.
-    Repeated questions come once. Raises DatasetError if there is no such study, or if it compares two models.
+    A question and another with the same words come once. Raises DatasetError if there is no such study, or if it
+    compares two models.
 
     Args:
         store: the studies.
@@ -62,14 +63,14 @@ def approved_pairs(store: StudyStore, name: str, held_out: Collection[str] = ())
             f"The study '{name}' compares two models, which does not say that an answer is right.",
             "a study in which people rated single answers (--mode rating)",
         )
-    left_out = {question_key(question) for question in held_out}
-    pairs: dict[str, ApprovedPair] = {}
+    left_out = {wording_key(question) for question in held_out}
+    pairs: dict[tuple[str, ...], ApprovedPair] = {}
     tested = 0
     for _, item, choices in settled_items(store, [name]):
         pair = _pair(item)
         if pair is None or any(choices.get(question) != "yes" for question in NEEDED):
             continue
-        key = question_key(item.question)
+        key = wording_key(item.question)
         if key in left_out:
             tested += 1
         else:
@@ -85,11 +86,6 @@ def write_approved(approved: Approved, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(pair.as_row(), ensure_ascii=False) + "\n" for pair in approved.pairs]
     path.write_text("".join(lines), encoding="utf-8")
-
-
-def question_key(question: str) -> str:
-    """Return what two spellings of one question have in common."""
-    return collapse_whitespace(question).lower().rstrip(" ?")
 
 
 def _pair(item: StudyItem) -> ApprovedPair | None:

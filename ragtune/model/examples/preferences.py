@@ -22,7 +22,7 @@ from ragtune.ports import EvidenceModel
 from ragtune.records import Chunk, FeedbackEvent, Hit, Message, SplitItem
 from ragtune.settings import AnswerSettings, FeedbackSettings
 from ragtune.text.whitespace import collapse_whitespace
-from ragtune.text.words import content_words
+from ragtune.text.words import wording_key
 
 Method = Literal["kto", "dpo"]
 RAREST = 0.1
@@ -98,7 +98,7 @@ def usable_feedback(
         feedback: whether corrections and thumbs need somebody's trust, and how many of one key may train.
         preference: whose thumbs are trusted.
     """
-    held_out = {_key(item.pair.question) for item in items if item.split != "train"}
+    held_out = {wording_key(item.pair.question) for item in items if item.split != "train"}
     left_out: Counter[str] = Counter()
     examples: list[PreferenceExample] = []
     for one in corrections:
@@ -213,7 +213,7 @@ def _checked(
     """Return the prompt of a response, or None and why it does not train."""
     if event.unlike_prompt:
         return None, f"the prompt cannot be built again: {event.unlike_prompt}"
-    if _key(event.question) in held_out:
+    if wording_key(event.question) in held_out:
         return None, "the question is in a split that no training may see"
     if suspected_personal_data(f"{event.question} {event.answer} {correction}"):
         return None, "it holds personal data or a secret"
@@ -268,11 +268,6 @@ def _agreed(usable: Sequence[tuple[FeedbackEvent, PreferenceExample]]) -> tuple[
             PreferenceExample(messages=first.messages, chosen=first.chosen, rejected=first.rejected, feedback_ids=names)
         )
     return agreed, disputed
-
-
-def _key(question: str) -> tuple[str, ...]:
-    """Return what two questions share if they only differ in small words, case and order."""
-    return tuple(sorted(content_words(question))) or (_plain(question),)
 
 
 def _plain(text: str) -> str:
