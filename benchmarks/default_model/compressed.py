@@ -157,8 +157,14 @@ def _answers_of(place: int, row: Any, model: Any, kept: Path, keep: bool) -> lis
     same = (p.argmax(-1) == q.argmax(-1)).float()
     of = branches[learnt]
     return [
-        Answer(place, *(float(values[of == branch].mean()) for values in (nll, kl, same)), int((of == branch).sum()))
-        for branch in of.unique()
+        Answer(
+            row=place,
+            nll=float(nll[own].mean()),
+            kl=float(kl[own].mean()),
+            same=float(same[own].mean()),
+            tokens=int(own.sum()),
+        )
+        for own in (of == branch for branch in of.unique())
     ]
 
 

@@ -77,7 +77,7 @@ def main() -> None:
     with ThreadPoolExecutor(options.concurrency) as pool:
         rows = list(
             pool.map(
-                lambda pair: delivered(*pair, answerers[set_of(pair[0])], texts[pair[0]["id"], pair[1].name]),
+                lambda ask: delivered(ask[0], ask[1], answerers[set_of(ask[0])], texts[ask[0]["id"], ask[1].name]),
                 itertools.product(chosen, trials),
             )
         )
@@ -152,7 +152,7 @@ def _ask(
     options.rows.parent.mkdir(parents=True, exist_ok=True)
     with _chat(options) as chat, ThreadPoolExecutor(options.concurrency) as pool, options.rows.open("a") as stream:
         once = GeneratesOnce(chat)
-        texts = pool.map(lambda pair: generated(*pair, answerers[set_of(pair[0])], once), missing)
+        texts = pool.map(lambda ask: generated(ask[0], ask[1], answerers[set_of(ask[0])], once), missing)
         for text in texts:
             stream.write(json.dumps(text, ensure_ascii=False) + "\n")
             stream.flush()
