@@ -18,8 +18,9 @@ from ragtune_serving.experiment_schema import ExperimentRequest, ShadowRequest
 from ragtune_serving.guard import BODY_TOO_LARGE, LARGEST_BODY, OPEN_PATHS
 from ragtune_serving.limits import LimitError
 from ragtune_serving.problems import RETRY_SECONDS, explain, problem
+from ragtune_serving.review_schema import AssignmentRequest, ReviewRequest
 from ragtune_serving.routes import Services, documentation, routes
-from ragtune_serving.schema import AssignmentRequest, ChatRequest, EmbeddingRequest, FeedbackRequest, ReviewRequest
+from ragtune_serving.schema import ChatRequest, EmbeddingRequest, FeedbackRequest
 from ragtune_serving.study_schema import AdjudicationRequest, RatingRequest
 
 TITLE = "RagTune gateway"
