@@ -74,7 +74,7 @@ def _description(app: FastAPI) -> dict[str, Any]:
 
 
 def _format_errors(app: FastAPI) -> None:
-    """Return every error in OpenAI's format."""
+    """Add handlers to the app that answer every error in OpenAI's format, with the status that fits it."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

@@ -336,34 +336,6 @@ class ChatResponse(BaseModel):
     ragtune: RagTuneField
 
 
-class Delta(BaseModel):
-    """The part of the assistant's turn that a chunk adds; the first one has the role."""
-
-    role: Literal["assistant"] | None = None
-    content: str | None = None
-
-
-class ChunkChoice(BaseModel):
-    """The one choice of a chunk; `finish_reason` is null until the last one."""
-
-    index: int = 0
-    delta: Delta
-    logprobs: None = None
-    finish_reason: str | None = None
-
-
-class ChatChunk(BaseModel):
-    """One server-sent event of a streamed answer."""
-
-    id: str
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int
-    model: str
-    choices: list[ChunkChoice]
-    usage: Usage | None = None
-    ragtune: RagTuneField | None = None
-
-
 class ModelCard(BaseModel):
     """A model name that requests may use."""
 
