@@ -27,6 +27,7 @@ from ragtune.knowledge.retrieval import Retriever
 from ragtune.model.base.capacity import Machine
 from ragtune.model.base.pretrained import resolve_base_model
 from ragtune.model.examples.builder import ExampleBuilder
+from ragtune.model.examples.dataset_conversations import batched_search
 from ragtune.model.examples.example import TrainingExample
 from ragtune.model.examples.mixture import DEFAULT
 from ragtune.model.training.sft import TrainingJob, train_adapter
@@ -35,7 +36,6 @@ from ragtune.ports import EvidenceModel
 from ragtune.records import QAPair, SplitItem
 from ragtune.settings import Settings, load_settings, prepare_process
 from ragtune.store.artifacts import ArtifactStore
-from ragtune_assets.model import batched_search
 
 _TEMPLATE_SHARE = 0.3
 """Share of the training pairs that the rule-based writer makes; at most a third, so that people's wording leads."""

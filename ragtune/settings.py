@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
-from pydantic_settings.exceptions import SettingsError as UnparsedVariable
 
 from ragtune.consistency import inconsistency
 from ragtune.errors import SettingsError
@@ -28,7 +27,8 @@ from ragtune.model_settings import (
     Section,
     TrainingSettings,
 )
-from ragtune.setting_names import nearest, repeated_key, unknown_variable, without_empty_sections
+from ragtune.setting_errors import explanation, unreadable
+from ragtune.setting_names import repeated_key, unknown_variable, without_empty_sections
 
 SOURCE_FORMS = "folder:PATH, package:NAME, jsonl:FILE, pairs:FILE"
 """How sources of this machine are written, for messages and help texts."""
@@ -470,9 +470,11 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         _check_keys(file)
         settings = Settings(**dict(overrides or {}))
     except ValidationError as error:
-        raise SettingsError(_explain(error), fix=f"correct {file} or the RAGTUNE_* environment variable") from error
+        raise SettingsError(
+            explanation(error, Settings), fix=f"correct {file} or the RAGTUNE_* environment variable"
+        ) from error
     except (yaml.YAMLError, ValueError) as error:
-        raise _unreadable(file, error) from error
+        raise unreadable(file, error) from error
     if settings.answer.prompt_language != "en" and settings.engine.backend != "openai":
         raise SettingsError(
             f"`answer.prompt_language` has {settings.answer.prompt_language!r}, but the model is trained on the "
@@ -507,20 +509,6 @@ def _check_keys(file: Path) -> None:
         )
 
 
-def _unreadable(file: Path, error: Exception) -> SettingsError:
-    """Return what is wrong with settings that cannot even be parsed."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}"
-        return SettingsError(f"{file} is no YAML: {error.problem} in {where}.", "lines such as `device: cpu`")
-    if isinstance(error, UnicodeDecodeError):
-        return SettingsError(f"{file} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}.", "UTF-8")
-    if isinstance(error, UnparsedVariable):
-        example = """JSON for a setting with several values, such as RAGTUNE_SOURCES='["folder:documents"]'"""
-        return SettingsError(f"An environment variable cannot be read: {error}.", example)
-    return SettingsError(f"{file} holds no settings: {error}.", "`name: value` on each line, such as `device: cpu`")
-
-
 def _usable_home(home: Path) -> Path:
     """Return the home; raise SettingsError if its path has characters that would send data elsewhere."""
     refused = sorted({character for character in str(home) if character in "?%\\" or not character.isprintable()})
@@ -531,39 +519,3 @@ def _usable_home(home: Path) -> Path:
             "rename the folder, or set RAGTUNE_HOME to another one; spaces, umlauts and '#' are fine",
         )
     return home
-
-
-_IN_PLAIN_WORDS = {
-    "tuple_type": 'a list is expected, such as ["one", "two"], also if it has only one entry',
-    "dict_type": "names with values are expected, such as {name: value}",
-    "path_type": "a path is expected, written as text",
-    "model_type": "a section is expected: its settings, one `name: value` on each line below it",
-}
-"""Messages of pydantic that name types of Python."""
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
-        message = _IN_PLAIN_WORDS.get(problem["type"], problem["msg"])
-        line = f"Setting '{where}' has {problem['input']!r}: {message}."
-        if problem["type"] == "value_error":  # settings that do not fit each other, in a sentence of our own
-            line = f"{where}: {problem['ctx']['error']}.".removeprefix(": ")
-        if problem["type"] == "extra_forbidden":
-            names = _names(problem["loc"][:-1])
-            meant = nearest(str(problem["loc"][-1]), names)
-            hint = f" Did you mean '{meant}'?" if meant else ""
-            line = f"There is no setting '{where}'.{hint} Valid names: {', '.join(names)}."
-        lines.append(line)
-    return "\n".join(lines)
-
-
-def _names(path: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Settings
-    for part in path:
-        field = model.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            break
-        model = field.annotation
-    return sorted(model.model_fields)

@@ -23,6 +23,7 @@ _SOURCE = SourceCode(
         # What a person sees of an asset, and what is logged, changes no artefact.
         "ragtune_assets.asset",
         "ragtune_assets.compression_pages",
+        "ragtune_assets.dataset_pages",
         "ragtune_assets.display",
         "ragtune_assets.experiment_pages",
         "ragtune_assets.pages",

@@ -10,6 +10,7 @@ from ragtune.knowledge.retrieval import Retriever
 from ragtune.model.base.capacity import Machine
 from ragtune.model.compression.errors import QuantizationErrors, quantization_errors
 from ragtune.model.compression.weights import inspect_weights
+from ragtune.model.examples.dataset_conversations import DatasetConversations
 from ragtune.ports import EvidenceModel
 from ragtune.records import ArtifactRef, Chunk, Precision, SplitItem
 from ragtune.settings import Settings
@@ -20,7 +21,6 @@ from ragtune_assets.asset import asset
 from ragtune_assets.compression_pages import compression_page
 from ragtune_assets.contenders import precision_folders
 from ragtune_assets.display import materialized
-from ragtune_assets.model import examples
 from ragtune_assets.progress import LoggedProgress
 
 _COMPARED = 16
@@ -49,8 +49,9 @@ def compression_errors(
     warehouse: dg.ResourceParam[Warehouse],
 ) -> dg.MaterializeResult[ArtifactRef]:
     """What each layer loses by rounding, and how the predictions on validation conversations change, token by token."""
-    items, passages = store.read_records(qa_splits, SplitItem), store.read_records(chunks, Chunk)
-    conversations = examples(items, "validation", passages, retriever, similarity, evidence, settings)[:_COMPARED]
+    dataset = DatasetConversations(store.read_records(chunks, Chunk), retriever, similarity, evidence, settings)
+    items = store.read_records(qa_splits, SplitItem)
+    conversations = dataset.of_split(items, "validation", progress=LoggedProgress())[:_COMPARED]
     machine = Machine(settings.device, settings.threads)
     folders = precision_folders(store, merged_model, quantized_model)
     reports = [

@@ -7,8 +7,7 @@ import dagster as dg
 from ragtune.evaluation.gate import PairedGain
 from ragtune.model.compression.errors import QuantizationErrors
 from ragtune.store.report_rows import CompressionRow
-from ragtune_assets.display import curve, table
-from ragtune_assets.pages import Page
+from ragtune_assets.display import Page, curve, table
 
 
 def compression_page(reports: Sequence[QuantizationErrors], rows: Sequence[CompressionRow]) -> Page:

@@ -42,7 +42,7 @@ from ragtune.records import (
 )
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore, file_sha256, write_json
-from ragtune_assets import pages
+from ragtune_assets import dataset_pages as pages
 from ragtune_assets.asset import asset, multi_asset
 from ragtune_assets.display import materialized, table
 from ragtune_assets.progress import LoggedProgress

@@ -11,6 +11,10 @@ import dagster as dg
 from ragtune.records import ArtifactRef, Score
 from ragtune.text.whitespace import collapse_whitespace
 
+Page = dict[str, Any]
+"""What Dagster shows of an asset: {title: value}."""
+FEW, SOME, MANY, MOST = 4, 12, 30, 200
+"""How many rows a table shows: what fits on a screen, or `MOST` if people look for a row. Chosen by hand."""
 _LONGEST_CELL = 160
 """Characters of a table cell, about two lines on a page. Chosen by hand; not sensitive."""
 _BINS = 30

@@ -6,11 +6,7 @@ from typing import Any
 
 from ragtune.evaluation.feedback_trends import worst
 from ragtune.store.report_rows import ExperimentDecision, ExperimentResult, FeedbackTrend, QuestionGap, ShadowComparison
-from ragtune_assets.display import curve, table
-
-Page = dict[str, Any]
-_MOST = 30
-"""Rows of a table: what fits on a screen, chosen by hand; not sensitive."""
+from ragtune_assets.display import MANY, Page, curve, table
 
 
 def results_page(results: Sequence[ExperimentResult]) -> Page:
@@ -107,8 +103,8 @@ def trends_page(trends: Sequence[FeedbackTrend], questions: Sequence[tuple[str, 
             "share",
         )
     for kind in ("version", "topic", "source", "dial"):
-        page[f"by {kind}"] = table(header, rows(by_kind.get(kind, [])[:_MOST]))
-    page["documents that people like least"] = table(header, rows(worst(trends, "document", _MOST)))
+        page[f"by {kind}"] = table(header, rows(by_kind.get(kind, [])[:MANY]))
+    page["documents that people like least"] = table(header, rows(worst(trends, "document", MANY)))
     page["questions with the most thumbs down"] = table(["question", "down", "responses"], questions)
     return page
 
@@ -117,7 +113,7 @@ def gaps_page(gaps: Sequence[QuestionGap]) -> Page:
     """Show the groups of questions that the documents do not answer."""
     rows = [(g.question, g.count, g.users, g.recent, g.expected, g.last_at, "; ".join(g.examples)) for g in gaps]
     header = ["question", "times", "users", "recently", "expected", "last", "examples"]
-    return {"questions": sum(gap.count for gap in gaps), "groups": table(header, rows[:_MOST])}
+    return {"questions": sum(gap.count for gap in gaps), "groups": table(header, rows[:MANY])}
 
 
 def _kinds(trends: Sequence[FeedbackTrend]) -> list[str]:

@@ -9,7 +9,6 @@ from typing import Any
 import dagster as dg
 
 from ragtune.answer.lines import LineSimilarity
-from ragtune.answer.passages import Search, hits_needed
 from ragtune.dataset.corrections import CORRECTION, feedback_ids
 from ragtune.evaluation import out_of_domain
 from ragtune.evaluation.benchmark import folder_bytes
@@ -20,18 +19,16 @@ from ragtune.model.base.merge import merge_adapter
 from ragtune.model.base.pretrained import resolve_base_model
 from ragtune.model.compression.quantization import quantize_awq, quantize_mixed, quantize_w4a16, quantize_w8a8
 from ragtune.model.compression.weights import inspect_weights
-from ragtune.model.examples.builder import ExampleBuilder
+from ragtune.model.examples.dataset_conversations import DatasetConversations, replay_limit
 from ragtune.model.examples.example import TrainingExample
-from ragtune.model.examples.mixture import REPLAY
-from ragtune.model.examples.order import interleave
 from ragtune.model.runs.conversations import CONVERSATIONS_FILE, packed
 from ragtune.model.training.preference import read_preference
 from ragtune.model.training.report import REPORT, AdapterReport
 from ragtune.model.training.sft import TrainingJob, train_adapter
 from ragtune.model.training.tracking import MlflowTracker, with_files
-from ragtune.model_settings import Precision, QuantizationSettings, TrainingSettings
+from ragtune.model_settings import Precision, QuantizationSettings
 from ragtune.ports import EvidenceModel, Progress
-from ragtune.records import ArtifactRef, Chunk, Document, Hit, Split, SplitItem, content_id
+from ragtune.records import ArtifactRef, Chunk, Document, SplitItem, content_id
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore, files_sha256, folder_files, write_json
 from ragtune_assets import pages
@@ -45,10 +42,6 @@ from ragtune_assets.tracking import AssetTracking
 OWNERS = ["team:model"]
 LEARNT = "corrections.json"
 """File of an adapter: ids of the corrections that it was trained on."""
-_PACKED_ROW = 2
-"""Examples in a packed row of the default `training.max_tokens`. A guess by hand; rows with more start a new epoch."""
-_SEARCH_BATCH = 64
-"""Questions searched for at once. Chosen by hand; larger batches hardly embed faster on two cores."""
 
 
 @asset(group_name="model", kinds={"huggingface", "safetensors"}, owners=OWNERS, settings=("base_model",))
@@ -109,13 +102,10 @@ def lora_adapter(
     steps that its run logged, they do: `ragtune experiments repeat`.
     """
     items = store.read_records(qa_splits, SplitItem)
-    passages = store.read_records(chunks, Chunk)
     replay = store.read_records(replay_questions, out_of_domain.OutOfDomainQuestion)
-    together = settings.training.together
-    training = examples(items, "train", passages, retriever, similarity, evidence, settings, together)
-    training = with_replay(training, replay, "train", similarity, evidence, settings, together)
-    validation = examples(items, "validation", passages, retriever, similarity, evidence, settings)
-    validation = with_replay(validation, replay, "validation", similarity, evidence, settings)
+    conversations = DatasetConversations(store.read_records(chunks, Chunk), retriever, similarity, evidence, settings)
+    training = conversations.with_replay(items, "train", replay, settings.training.together, LoggedProgress())
+    validation = conversations.with_replay(items, "validation", replay, progress=LoggedProgress())
     ref, report = train(store, base_model, training, validation, settings, tracking.child)
     return materialized(ref, pages.adapter_page(report))
 
@@ -156,9 +146,9 @@ def quantized_model(
     tracking: dg.ResourceParam[AssetTracking],
 ):
     """INT4 by GPTQ, INT8 and what else the settings name, from the same merge, calibrated on training conversations."""
-    items, passages = store.read_records(qa_splits, SplitItem), store.read_records(chunks, Chunk)
-    sample = calibration_sample(items, settings)
-    conversations = examples(sample, "train", passages, retriever, similarity, evidence, settings)
+    dataset = DatasetConversations(store.read_records(chunks, Chunk), retriever, similarity, evidence, settings)
+    sample = calibration_sample(store.read_records(qa_splits, SplitItem), settings)
+    conversations = dataset.of_split(sample, "train", progress=LoggedProgress())
     tracking.child.log_file(CONVERSATIONS_FILE, packed([conversations]))
     merged, progress = store.folder(merged_model), LoggedProgress()
     machine = Machine(settings.device, settings.threads)
@@ -175,84 +165,6 @@ def calibration_sample(items: Sequence[SplitItem], settings: Settings) -> list[S
     """Return the pairs that quantisation is calibrated on, drawn by seed from the training split first."""
     seed, count = str(settings.seed), settings.quantization.calibration_samples
     return sorted(items, key=lambda item: (item.split != "train", content_id(seed, item.pair.id)))[:count]
-
-
-def examples(
-    items: Sequence[SplitItem],
-    split: Split,
-    chunks: Sequence[Chunk],
-    retriever: Retriever,
-    similarity: LineSimilarity,
-    evidence: EvidenceModel,
-    settings: Settings,
-    together: int = 1,
-) -> list[TrainingExample]:
-    """Return the split's conversations, people's corrections first so that no time limit leaves them out.
-
-    Questions that people asked come before written ones if there are more than training can use. Up to `together`
-    questions share a prompt.
-    """
-    rank, seed = {"feedback": 0, "people": 1, "writer": 2}, str(settings.seed)
-    pairs = [item for item in items if item.split == split]
-    pairs.sort(key=lambda item: (rank[item.pair.origin], content_id(seed, item.pair.id)))
-    limit = example_limit(settings.training, split)
-    pairs = pairs[: together * limit]
-    search = batched_search(retriever, [item.pair.question for item in pairs], hits_needed(settings.answer.passages))
-    builder = ExampleBuilder(chunks, search, settings.answer, settings.seed, similarity=similarity, evidence=evidence)
-    conversations = builder.build(pairs, together, limit, LoggedProgress())
-    return sorted(conversations, key=lambda example: example.kind != CORRECTION)
-
-
-def batched_search(retriever: Retriever, questions: Sequence[str], limit: int) -> Search:
-    """Return a search that looks up the questions in batches as they are needed, and any other text by itself."""
-    queue = list(dict.fromkeys(questions))
-    places = {question: place for place, question in enumerate(queue)}
-    hits: dict[str, list[Hit]] = {}
-
-    def search(question: str, count: int) -> list[Hit]:
-        if question not in hits:
-            start = places.get(question)
-            batch = [question] if start is None else queue[start : start + _SEARCH_BATCH]
-            hits.update(zip(batch, retriever.search_many(batch, limit), strict=True))
-        return hits[question][:count]
-
-    return search
-
-
-def example_limit(settings: TrainingSettings, split: Split) -> int:
-    """Return how many examples of a split training can use; a packed row is taken for two."""
-    rows = settings.max_steps * settings.rows_per_step
-    most = rows * (_PACKED_ROW if settings.packing else 1)
-    return most if split == "train" else max(settings.validation_examples, settings.eval_answers)
-
-
-def replay_limit(settings: TrainingSettings, split: Split) -> int:
-    """Return how many of a split's examples are about something else."""
-    return int(example_limit(settings, split) * settings.replay_share)
-
-
-def with_replay(
-    conversations: Sequence[TrainingExample],
-    replay: Sequence[out_of_domain.OutOfDomainQuestion],
-    split: Split,
-    similarity: LineSimilarity,
-    evidence: EvidenceModel,
-    settings: Settings,
-    together: int = 1,
-) -> list[TrainingExample]:
-    """Return a split's conversations with questions about something else spread among them.
-
-    Training and validation get different questions.
-    """
-    first = replay_limit(settings.training, "validation")
-    questions = replay[first:] if split == "train" else replay[:first]
-    passages = {chunk.id: chunk for question in questions for chunk in question.passages}
-    items = [SplitItem(question.pair, split, question.pair.document_id) for question in questions]
-    search = out_of_domain.FixedPassages(questions).search
-    builder = ExampleBuilder(passages.values(), search, settings.answer, settings.seed, REPLAY, similarity, evidence)
-    others = builder.build(items, together)
-    limit = example_limit(settings.training, split)
-    return interleave(conversations, others, settings.training.replay_share, limit)
 
 
 def learnt_feedback(adapter: Path, items: Sequence[SplitItem]) -> tuple[str, ...]:

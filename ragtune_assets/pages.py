@@ -1,4 +1,6 @@
-"""What the page of each asset shows in Dagster: metadata built from what the asset computed.
+"""What the pages of assets show in Dagster: metadata built from what the asset computed.
+
+Pages of the dataset, of preferences, of compression and of experiments have modules of their own.
 
 Nothing here changes an artefact, so an edit makes no asset stale.
 """
@@ -12,16 +14,7 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from ragtune.dataset.checks.expectations import ExpectationResult
-from ragtune.dataset.checks.quality import QualityReport
-from ragtune.dataset.corrections import CorrectionStatus
-from ragtune.dataset.existing import Match
-from ragtune.dataset.extractive.writer import ExtractiveWriter
-from ragtune.dataset.llm.writer import LLMWriter
-from ragtune.dataset.publishing import diff_items
-from ragtune.dataset.reviews.decisions import REVIEWED, Decision
-from ragtune.dataset.reviews.outcome import ReviewOutcome
-from ragtune.dataset.splits import topic_balance, widest_gap
+from ragtune.dataset.reviews.decisions import Decision
 from ragtune.evaluation.agreement import Agreement
 from ragtune.evaluation.alpha_spending import power_facts
 from ragtune.evaluation.gate import ModelGain
@@ -32,12 +25,8 @@ from ragtune.evaluation.speed import amount, interval, percent
 from ragtune.knowledge.library import Library
 from ragtune.knowledge.sources import Corpus, describe_ignored
 from ragtune.model.training.report import AdapterReport
-from ragtune.ports import PairWriter
 from ragtune.records import (
-    ORIGINS,
-    SPLITS,
     AnswerSet,
-    ArtifactRef,
     BenchmarkRow,
     Chunk,
     Document,
@@ -45,16 +34,13 @@ from ragtune.records import (
     GateDecision,
     ModelManifest,
     Precision,
-    QAPair,
     RatedModel,
     RetrievalRow,
     Score,
-    SplitItem,
 )
 from ragtune.store.speed_rows import LoadRow, SpeedRow
-from ragtune_assets.display import curve, histogram, place_in_home, score_bars, table
+from ragtune_assets.display import FEW, MANY, MOST, SOME, Page, curve, histogram, place_in_home, score_bars, table
 
-Page = dict[str, Any]
 STATES = "states of the sources"
 LAST_SEQUENCE = "last sequence"
 REPORTS = {
@@ -63,17 +49,14 @@ REPORTS = {
     "report on its dataset": "quality_report",
 }
 """The assets whose pages a release links to."""
-# How many rows a page shows: what fits on a screen, chosen by hand; not sensitive.
-_FEW, _SOME, _MANY = 4, 12, 30
-_QUARANTINED = 200
 
 
 def documents_page(library: Library, corpus: Corpus) -> Page:
     """Show each source with its last read, what could not be read, what was removed, and a preview."""
-    quarantine = [(file.source, file.path, file.reason) for file in corpus.quarantine[:_QUARANTINED]]
+    quarantine = [(file.source, file.path, file.reason) for file in corpus.quarantine[:MOST]]
     shelves = [(s.spec, len(s.documents), len(s.pairs), len(s.quarantine), s.read_at) for s in library.shelves()]
     removed = [(document.id, document.path, document.removed_at) for document in library.decisions().removed]
-    preview = [(document.title, document.kind, document.text) for document in corpus.documents[:_SOME]]
+    preview = [(document.title, document.kind, document.text) for document in corpus.documents[:SOME]]
     return {
         "sources": table(["source", "documents", "existing pairs", "not readable", "read at"], shelves),
         "quarantine": table(["source", "path", "reason"], quarantine),
@@ -87,30 +70,17 @@ def documents_page(library: Library, corpus: Corpus) -> Page:
 def existing_page(corpus: Corpus) -> Page:
     """Show how many existing pairs each file holds, and the first of them."""
     counts = sorted(Counter(pair.source for pair in corpus.pairs).items())
-    preview = [(pair.question, pair.answer, pair.place) for pair in corpus.pairs[:_SOME]]
+    preview = [(pair.question, pair.answer, pair.place) for pair in corpus.pairs[:SOME]]
     return {
         "files": table(["source", "pairs"], counts),
         "preview": table(["question", "answer", "place"], preview),
     }
 
 
-def matches_page(matches: Sequence[Match]) -> Page:
-    """Show how many existing pairs found their passage, and why the others did not."""
-    unmatched = [(m.existing.question, m.existing.place, m.reason) for m in matches if m.pair is None]
-    shortened = [(m.existing.question, m.pair.answer) for m in matches if m.pair is not None and m.shortened]
-    return {
-        "existing pairs": len(matches),
-        "matched": len(matches) - len(unmatched),
-        "not matched": table(["question", "place", "why"], unmatched[:_QUARANTINED]),
-        "answers cut to their first sentences": table(["question", "answer"], shortened[:_SOME]),
-        "preview": _pairs([match.pair for match in matches if match.pair is not None]),
-    }
-
-
 def chunks_page(documents: Sequence[Document], passages: Sequence[Chunk]) -> Page:
     """Show how many passages repeat others, how long passages are, and a preview."""
     words = [float(len(chunk.text.split())) for chunk in passages]
-    preview = [(chunk.title, chunk.heading_path[-1:], chunk.text) for chunk in passages[:_SOME]]
+    preview = [(chunk.title, chunk.heading_path[-1:], chunk.text) for chunk in passages[:SOME]]
     return {
         "documents": len(documents),
         "duplicates": sum(bool(chunk.duplicate_of) for chunk in passages),
@@ -128,7 +98,7 @@ def retrieval_page(history: Sequence[RetrievalRow]) -> Page:
     header = ["measured", "passages", "n", "recall@1", "recall@5", "recall@10", "MRR@10", "p50 ms", "p95 ms", "MiB"]
     rows = [
         (r.measured_at, r.chunks, r.n, r.recall_1, r.recall_5, r.recall_10, r.mrr_10, r.p50_ms, r.p95_ms, _mib(r))
-        for r in reversed(history[-_MANY:])
+        for r in reversed(history[-MANY:])
     ]
     numbered = [(float(number), row) for number, row in enumerate(history, 1)]
     times = {"p50": [(x, row.p50_ms) for x, row in numbered], "p95": [(x, row.p95_ms) for x, row in numbered]}
@@ -141,116 +111,9 @@ def retrieval_page(history: Sequence[RetrievalRow]) -> Page:
     }
 
 
-def candidates_page(writers: Sequence[PairWriter], pairs: Sequence[QAPair], existing: Sequence[QAPair]) -> Page:
-    """Show who wrote how many pairs, and what a language model cost."""
-    counts = sorted(Counter(pair.writer for pair in [*existing, *pairs]).items())
-    page: Page = {
-        "written": table(["writer", "pairs"], counts),
-        "preview": _pairs([*existing, *pairs]),
-    }
-    for writer in writers:
-        if isinstance(writer, ExtractiveWriter) and writer.unread:
-            page["passages that the rules do not read: they write English only"] = table(
-                ["language", "passages"], writer.unread.most_common()
-            )
-        if isinstance(writer, LLMWriter):
-            page |= writer.usage.labelled("writer")
-            page["writer dropped"] = table(["question", "why"], writer.dropped[:_SOME])
-    return page
-
-
-def dataset_page(report: QualityReport, reviewed: ReviewOutcome, data_docs: ArtifactRef) -> Page:
-    """Show which pairs were rejected and why, what reviewers changed, and reviews that had no effect.
-
-    Orphaned reviews are verdicts on pairs that are no longer written.
-    """
-    reasons = Counter(reason for _, reason in report.rejected)
-    examples = [(pair.question, reason) for pair, reason in report.rejected if pair.origin == "writer"][:_SOME]
-    of_people = [(pair.question, pair.imported_from, why) for pair, why in report.rejected if pair.origin != "writer"]
-    ranks = [pair.scores["retrievable"] for pair in report.pairs if "retrievable" in pair.scores]
-    failed = [(pair.question, reason) for pair, reason in report.rejected if REVIEWED in pair.scores]
-    conflicts = [(pair.question, " / ".join(map(_verdict, verdicts))) for pair, verdicts in reviewed.conflicts]
-    orphans = [(d.created_at, d.reviewer, d.verdict, d.pair["question"]) for d in reviewed.orphans]
-    return {
-        "origins": table(["origin", "pairs"], sorted(Counter(pair.origin for pair in report.pairs).items())),
-        "rejected": table(["reason", "pairs"], sorted(reasons.items())),
-        "rejected examples": table(["question", "reason"], examples),
-        "rejected pairs of people": table(["question", "from", "reason"], of_people[:_QUARANTINED]),
-        "retrievable": histogram(ranks, "1 / rank of the passage for its question", "1 / rank"),
-        "data docs": _data_docs(data_docs),
-        "preview": _pairs(report.pairs),
-        "reviews accepted": reviewed.accepted,
-        "reviews rejected": len(reviewed.rejected),
-        "reviews corrected": len(reviewed.corrected),
-        "reviews without effect": table(["question", "why"], failed),
-        "reviews in conflict": table(["question", "verdicts"], conflicts),
-        "orphaned reviews": table(["when", "reviewer", "verdict", "question"], orphans),
-    }
-
-
-def corrections_part(corrections: Sequence[CorrectionStatus]) -> Page:
-    """Show what became of the users' corrections, and why the others train nothing.
-
-    The text of a correction that was held back is not shown.
-    """
-    counts = Counter(one.status for one in corrections)
-    others = [one for one in corrections if one.status != "accepted"]
-    rows = [
-        (
-            one.event.id,
-            one.event.user,
-            one.event.question if one.status != "held_back" else "(held back)",
-            one.status,
-            one.reason,
-        )
-        for one in others[-_QUARANTINED:]
-    ]
-    return {
-        "corrections": table(["status", "corrections"], sorted(counts.items())),
-        "corrections that do not train": table(["id", "key", "question", "status", "why"], rows),
-    }
-
-
-def quality_page(results: Sequence[ExpectationResult], data_docs: ArtifactRef) -> Page:
-    """Show every expectation with its verdict, and where the data docs are."""
-    return {"expectations": expectations_table(results), "data docs": _data_docs(data_docs)}
-
-
-def expectations_table(results: Sequence[ExpectationResult]) -> dg.MarkdownMetadataValue:
-    """Return a table with one row per expectation."""
-    rows = [("pass" if r.success else "FAIL", r.name, r.observed, r.expected) for r in results]
-    return table(["verdict", "expectation", "observed", "expected"], rows)
-
-
-def splits_page(items: Sequence[SplitItem], paraphrase_pairs: int, by_section: bool) -> Page:
-    """Show each split's size and origins, how topics are spread over the splits, and how many questions are alike."""
-    by_split = {split: [item for item in items if item.split == split] for split in SPLITS}
-    counts = [
-        (split, len(part), len({item.cluster for item in part}), *_by_origin([item.pair for item in part]))
-        for split, part in by_split.items()
-    ]
-    topics = [(topic, *shares.values()) for topic, shares in topic_balance(list(items))[:_MANY]]
-    return {
-        "splits": table(["split", "pairs", "clusters", *ORIGINS], counts),
-        "split by": "section, because there are few documents" if by_section else "document",
-        "topics": table(["topic", *SPLITS], topics),
-        "widest gap of a topic's held-out share": widest_gap(list(items)),
-        "questions that mean the same": paraphrase_pairs,
-    }
-
-
-def published_page(folder: Path, items: Sequence[SplitItem], previous: Sequence[SplitItem] | None) -> Page:
-    """Show the dataset's card, and what changed since the last version if there is one."""
-    card = (folder / "README.md").read_text()
-    page: Page = {"card": dg.MetadataValue.md(card.split("---\n", 2)[2])}
-    if previous is not None:
-        page["since the last version"] = str(diff_items(list(previous), list(items)))
-    return page
-
-
 def questions_page(questions: Sequence[OutOfDomainQuestion]) -> Page:
     """Show how many questions there are, and the first of them."""
-    rows = [(q.pair.question, q.pair.answer, q.pair.kind, q.passages[0].title) for q in questions[:_SOME]]
+    rows = [(q.pair.question, q.pair.answer, q.pair.kind, q.passages[0].title) for q in questions[:SOME]]
     return {"questions": len(questions), "preview": table(["question", "answer", "kind", "first passage"], rows)}
 
 
@@ -302,7 +165,7 @@ def answers_page(sets: Sequence[AnswerSet]) -> Page:
     rows = [
         (answers.model, answers.precision, answers.split, answer.question, answer.expected, answer.answer)
         for answers in sets
-        for answer in answers.answers[:_FEW]
+        for answer in answers.answers[:FEW]
     ]
     return {"preview": table(["model", "precision", "split", "question", "expected", "answer"], rows)}
 
@@ -417,11 +280,11 @@ def loads_page(loads: Sequence[LoadRow], differences: Sequence[SpeedRow]) -> Pag
     cells = [
         (row.measured_at, row.model_version, row.precision, row.settings, row.workload, row.offered, row.good,
          round(row.total_p50_ms), round(row.total_p95_ms))
-        for row in kept[-_MANY:]
+        for row in kept[-MANY:]
     ]  # fmt: skip
     page: Page = {
         "saturations": table(header, cells),
-        "settings that were compared": speed_table(differences[-_MANY:]),
+        "settings that were compared": speed_table(differences[-MANY:]),
         "how to measure": "`ragtune benchmark run`",
     }
     if kept:
@@ -461,7 +324,7 @@ def release_page(version: str, folder: str, manifest: ModelManifest, mlflow: str
 
 def feedback_page(events: Sequence[FeedbackEvent]) -> Page:
     """Show how many verdicts there are, and the newest."""
-    newest = [(e.created_at, e.rating, e.question, e.correction or e.comment) for e in events[-_SOME:]]
+    newest = [(e.created_at, e.rating, e.question, e.correction or e.comment) for e in events[-SOME:]]
     return {
         LAST_SEQUENCE: max((event.sequence for event in events), default=0),
         "up": sum(event.rating == "up" for event in events),
@@ -480,7 +343,7 @@ def reviews_page(decisions: Sequence[Decision]) -> Page:
         LAST_SEQUENCE: max((decision.sequence for decision in decisions), default=0),
         "verdicts": table(["verdict", "pairs"], sorted(verdicts.items())),
         "reviewers": table(["reviewer", "verdicts"], sorted(reviewers.items())),
-        "newest": table(["when", "reviewer", "verdict", "question", "text"], newest[-_SOME:]),
+        "newest": table(["when", "reviewer", "verdict", "question", "text"], newest[-SOME:]),
     }
 
 
@@ -490,28 +353,9 @@ def gate_page(decision: GateDecision) -> Page:
     return {**numbers, "decided on": decision.decided_on, "gains by origin": decision.by_origin}
 
 
-def _by_origin(pairs: Sequence[QAPair]) -> list[int]:
-    counts = Counter(pair.origin for pair in pairs)
-    return [counts[origin] for origin in ORIGINS]
-
-
-def _pairs(pairs: Sequence[QAPair]) -> dg.MarkdownMetadataValue:
-    """Return a table of pairs drawn evenly from the whole."""
-    sample = pairs[:: max(1, len(pairs) // _SOME)]
-    return table(["question", "answer", "kind", "writer"], [(p.question, p.answer, p.kind, p.writer) for p in sample])
-
-
 def _run_link(mlflow: str, run_id: str) -> dg.UrlMetadataValue | str:
     """Return a link to the page of a run in MLflow, which finds the experiment by itself."""
     return dg.MetadataValue.url(f"{mlflow}/#/runs/{run_id}") if run_id else "not tracked"
-
-
-def _data_docs(report: ArtifactRef) -> dg.PathMetadataValue:
-    return place_in_home(f"{report.uri}/index.html", parts=4)
-
-
-def _verdict(decision: Decision) -> str:
-    return f"{decision.reviewer}: {decision.verdict}"
 
 
 def _mib(row: RetrievalRow) -> float:

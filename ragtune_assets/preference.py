@@ -1,7 +1,6 @@
 """Assets that turn thumbs and corrections into a training of preferences after SFT."""
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -12,7 +11,7 @@ from ragtune.dataset.reviews.decisions import Decision
 from ragtune.evaluation.out_of_domain import OutOfDomainQuestion
 from ragtune.knowledge.retrieval import Retriever
 from ragtune.model.base.capacity import Machine
-from ragtune.model.examples.example import TrainingExample
+from ragtune.model.examples.dataset_conversations import DatasetConversations
 from ragtune.model.examples.preferences import (
     PreferenceExample,
     ShownPrompts,
@@ -32,13 +31,12 @@ from ragtune.model.training.preference import (
 from ragtune.model.training.report import REPORT
 from ragtune.model.training.tracking import MlflowTracker, with_files
 from ragtune.ports import EvidenceModel
-from ragtune.records import ArtifactRef, Chunk, FeedbackEvent, Split, SplitItem
+from ragtune.records import ArtifactRef, Chunk, FeedbackEvent, SplitItem
 from ragtune.settings import Settings
 from ragtune.store.artifacts import MANIFEST, ArtifactStore, files_sha256, folder_files
 from ragtune_assets import preference_pages as pages
 from ragtune_assets.asset import asset
 from ragtune_assets.display import materialized
-from ragtune_assets.model import examples, with_replay
 from ragtune_assets.progress import LOGGER, LoggedProgress
 from ragtune_assets.run_logs import log_preference
 from ragtune_assets.tracking import AssetTracking
@@ -107,11 +105,9 @@ def preference_adapter(
         return materialized(same_adapter(store, lora_adapter), {"skipped": reason})
     items, passages = store.read_records(qa_splits, SplitItem), store.read_records(chunks, Chunk)
     questions = store.read_records(replay_questions, OutOfDomainQuestion)
-    few = with_few_examples(settings)
-    replay, validation = (
-        conversations(split, items, passages, questions, few, retriever, similarity, evidence)
-        for split in ("train", "validation")
-    )
+    conversations = DatasetConversations(passages, retriever, similarity, evidence, with_few_examples(settings))
+    replay = conversations.with_replay(items, "train", questions, progress=LoggedProgress())
+    validation = conversations.with_replay(items, "validation", questions, progress=LoggedProgress())
     data = PreferenceData(method=method, examples=preferences, replay=replay, validation=validation)
     ref, report = train(store, base_model, lora_adapter, data, settings, tracking.child)
     return materialized(ref, pages.training_page(report))
@@ -131,21 +127,6 @@ def with_few_examples(settings: Settings) -> Settings:
     rows = preference.batch_size * preference.max_steps * preference.replay_share / (1 - preference.replay_share)
     few = {"batch_size": 1, "gradient_accumulation_steps": 1, "max_steps": max(1, round(rows)), "packing": False}
     return settings.model_copy(update={"training": settings.training.model_copy(update=few)})
-
-
-def conversations(
-    split: Split,
-    items: Sequence[SplitItem],
-    passages: Sequence[Chunk],
-    questions: Sequence[OutOfDomainQuestion],
-    settings: Settings,
-    retriever: Retriever,
-    similarity: LineSimilarity,
-    evidence: EvidenceModel,
-) -> list[TrainingExample]:
-    """Return conversations of SFT, mixed as there, one question in each."""
-    own = examples(items, split, passages, retriever, similarity, evidence, settings)
-    return with_replay(own, questions, split, similarity, evidence, settings)
 
 
 def train(

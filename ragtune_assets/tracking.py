@@ -6,7 +6,7 @@ is not used: docs/decisions/dagster-mlflow.md says why, and `end_runs` does what
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, signature
@@ -83,14 +83,8 @@ class AssetTracking:
         self.child = self.tracker(asset, run_record(self.settings, data, tags))
         if starts:
             self.child.start()
-        try:
+        with self.child.ending() if starts else nullcontext():
             yield
-        except BaseException:
-            if starts:
-                self.child.end(failed=True)
-            raise
-        if starts:
-            self.child.end()
 
     def training_run(self, data: list[ArtifactRef]) -> str:
         """Return the id of the run that trained the model behind these artefacts, or "" if none did."""

@@ -19,7 +19,7 @@ _RETRY_SECONDS = 1.0
 
 
 class Admission:
-    """Counts requests in progress per engine, and decides about the next one."""
+    """Decides whether an engine takes one more request; the engine counts those in progress."""
 
     def __init__(self, settings: Settings) -> None:
         """Several workers share the limit equally, because each counts its own requests."""

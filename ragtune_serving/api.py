@@ -18,8 +18,9 @@ from ragtune_serving.experiment_schema import ExperimentRequest, ShadowRequest
 from ragtune_serving.guard import BODY_TOO_LARGE, LARGEST_BODY, OPEN_PATHS
 from ragtune_serving.limits import LimitError
 from ragtune_serving.problems import RETRY_SECONDS, explain, problem
+from ragtune_serving.review_schema import AssignmentRequest, ReviewRequest
 from ragtune_serving.routes import Services, documentation, routes
-from ragtune_serving.schema import AssignmentRequest, ChatRequest, EmbeddingRequest, FeedbackRequest, ReviewRequest
+from ragtune_serving.schema import ChatRequest, EmbeddingRequest, FeedbackRequest
 from ragtune_serving.study_schema import AdjudicationRequest, RatingRequest
 
 TITLE = "RagTune gateway"
@@ -73,7 +74,7 @@ def _description(app: FastAPI) -> dict[str, Any]:
 
 
 def _format_errors(app: FastAPI) -> None:
-    """Return every error in OpenAI's format."""
+    """Add handlers to the app that answer every error in OpenAI's format, with the status that fits it."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

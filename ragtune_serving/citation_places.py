@@ -3,7 +3,7 @@
 import re
 from urllib.parse import quote
 
-from ragtune.answer.citations import cited_numbers, cited_sentences, without_citations
+from ragtune.answer.citations import cited_numbers, sentences_with_marks, without_citations
 from ragtune.text.sentences import split_sentences
 from ragtune.text.whitespace import collapse_whitespace
 from ragtune.text.words import content_words
@@ -18,7 +18,7 @@ _WEB = ("http://", "https://")
 def cited_spans(text: str) -> dict[int, list[tuple[int, int]]]:
     """Return {citation number: [start, end) of each sentence of the answer that cites it, with its marks}."""
     spans: dict[int, list[tuple[int, int]]] = {}
-    for start, end in cited_sentences(text):
+    for start, end in sentences_with_marks(text):
         for number in cited_numbers(text[start:end]):
             spans.setdefault(number, []).append((start, end))
     return spans

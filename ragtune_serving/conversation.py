@@ -133,5 +133,6 @@ def _too_long(question_tokens: int, excess: int, context: int) -> SettingsError:
 
 
 def _scaled(text: str, count: CountTokens) -> int:
+    """Return the number of tokens of a text; of a long one only the beginning is counted and scaled up."""
     part = text[:_EXACT_CHARACTERS]
     return round(count(part) * len(text) / len(part)) if part else 0

@@ -282,7 +282,7 @@ class Deployment:
         released = self.registry.version(version)
         if self._still_refused(released):
             return None
-        model, files = self._of_champion(released), _state_of_files(Path(released.folder))
+        model, files = self._model_of(released), _state_of_files(Path(released.folder))
         try:
             verify(Path(released.folder))
         except RegistryError:
@@ -311,7 +311,7 @@ class Deployment:
         current = self.coming or self.live
         files = _state_of_files(Path(champion.folder))
         try:
-            model = self._of_champion(champion)
+            model = self._model_of(champion)
             if current is not None and current.model.name == model.name:
                 self.error = ""
                 return model
@@ -324,22 +324,23 @@ class Deployment:
         self.error = ""
         return model
 
-    def _still_refused(self, champion: RegisteredModel) -> bool:
+    def _still_refused(self, release: RegisteredModel) -> bool:
         """Return whether this version failed and its files are as they were then: it is tried once they change."""
-        refused = self._refused.get(champion.version)
-        return refused is not None and refused == _state_of_files(Path(champion.folder))
+        refused = self._refused.get(release.version)
+        return refused is not None and refused == _state_of_files(Path(release.folder))
 
-    def _of_champion(self, champion: RegisteredModel) -> ServedModel:
-        manifest = champion.manifest
+    def _model_of(self, release: RegisteredModel) -> ServedModel:
+        """Return what an engine serves of a version; raise EngineError if it lacks the precision of the settings."""
+        manifest = release.manifest
         setting = self.settings.quantization.serve
         precision = manifest.served_precision if setting == "auto" else setting
         if precision not in manifest.precisions:
             raise EngineError(
-                f"Version {champion.version} has no {precision} weights.",
+                f"Version {release.version} has no {precision} weights.",
                 expected=f"quantization.serve to be auto or one of {', '.join(manifest.precisions)}",
             )
-        folder = Path(champion.folder) / manifest.precisions[precision]
-        return ServedModel(f"ragtune-v{champion.version}-{precision}", champion.version, folder, precision)
+        folder = Path(release.folder) / manifest.precisions[precision]
+        return ServedModel(f"ragtune-v{release.version}-{precision}", release.version, folder, precision)
 
     def _base_model(self) -> ServedModel:
         folder, precision = self._base()

@@ -104,7 +104,7 @@ async def generated_pieces(
 
 
 def allowed_filter(key: Key, requested: Mapping[str, str]) -> dict[str, str]:
-    """Return the filter of a request together with that of its key, which the request cannot widen."""
+    """Return the filter of a request together with that of its key; raise SettingsError if it asks for more."""
     for name, value in requested.items():
         if key.filter.get(name, value) != value:
             raise SettingsError(

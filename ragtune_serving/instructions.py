@@ -17,7 +17,7 @@ from ragtune.text.sentences import split_sentences
 from ragtune_serving.schema import ResponseFormat
 
 _SHORT, _LONG = 0.2, 0.8
-"""Positions of a dial that the system text of the prompt reacts to. Chosen by hand, as in `answer/prompt.py`."""
+"""Positions of a dial that ask for another style: beyond `LOW` and `HIGH` of answer/controls.py. Chosen by hand."""
 _LONGEST_QUOTE = 80
 """Characters of an instruction that a warning quotes. Chosen by hand."""
 _JSON = re.compile(r"\b(in|as|with|only|return|valid|output|auf|en) (a |an |only |valid )*json\b", re.IGNORECASE)

@@ -128,7 +128,10 @@ class Account:
         return self.headers(now)
 
     def settle(self, request: str, use: Use | None) -> dict[str, str]:
-        """End a request with what it really used; None forgets it, because it was not answered."""
+        """End a request with what it really used; None forgets it, because it was not answered.
+
+        There are no headers to return: those of the response were sent before.
+        """
         row = self.requests.pop(request, None)
         if use is not None:
             today = self.settled_today

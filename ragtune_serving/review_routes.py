@@ -11,17 +11,17 @@ from fastapi import APIRouter, Query, Request, Response
 from ragtune.dataset.reviews.decisions import Decision, pair_key
 from ragtune.errors import DatasetError
 from ragtune_serving.problems import problem
-from ragtune_serving.reviewing import ReviewDesk
-from ragtune_serving.schema import (
+from ragtune_serving.review_schema import (
     AssignmentRequest,
     AssignmentResponse,
-    ErrorBody,
     ReviewPair,
     ReviewPairs,
     ReviewProgress,
     ReviewRequest,
     ReviewResponse,
 )
+from ragtune_serving.reviewing import ReviewDesk
+from ragtune_serving.schema import ErrorBody
 from ragtune_serving.study_schema import ReviewAgreementReport
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {

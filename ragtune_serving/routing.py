@@ -185,17 +185,17 @@ class EngineRouter:
         # Tokens cannot be counted from the chunks: with speculative decoding one chunk holds several.
         options = {"include_usage": True}
         response = await self._router.acompletion(model=route, **body, stream=True, stream_options=options)
-        empty: list[Piece] = []
+        held_back: list[Piece] = []
         answered = False
         async with aclosing(response):
             async for chunk in response:
                 piece = self._piece(response, chunk, chunk.choices[0].delta.content if chunk.choices else "")
                 answered = answered or bool(piece.text or piece.completion_tokens)
-                empty.append(piece)
+                held_back.append(piece)
                 if answered:
-                    for waiting in empty:
+                    for waiting in held_back:
                         yield waiting
-                    empty.clear()
+                    held_back.clear()
 
     def _piece(self, response: Any, part: Any, text: str | None) -> Piece:
         usage = getattr(part, "usage", None)

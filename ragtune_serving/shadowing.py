@@ -26,12 +26,13 @@ from ragtune_serving.engine import ServingEngine
 from ragtune_serving.routing import EngineRouter
 
 _CALM_SECONDS = 0.2
-"""The engines must have been idle for this long: between two questions of one user there is more. By hand."""
+"""How long the engines must have been idle. Chosen by hand: users pause for longer between two questions."""
 _POLL_SECONDS = 0.05
 """Between two looks at the queues and the engines; chosen by hand, not sensitive."""
 _COUNT_SECONDS = 30.0
-"""Between two records of the counts; what a crash loses. Chosen by hand."""
+"""Between two records of the counts; a crash loses what was counted since. Chosen by hand."""
 _STOP_SECONDS = 5.0
+"""How long `stop` waits for the thread, which sleeps no longer than one poll."""
 logger = logging.getLogger(__name__)
 
 

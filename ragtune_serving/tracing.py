@@ -47,10 +47,10 @@ class Tracer:
         if "model" not in request.fields:  # the request was no question
             return
         # Spans have times of day, stages have those of a clock that never jumps.
-        midnight = time.time_ns() - time.perf_counter_ns()
+        offset = time.time_ns() - time.perf_counter_ns()
 
         def nanoseconds(moment: float) -> int:
-            return midnight + round(moment * 1e9)
+            return offset + round(moment * 1e9)
 
         parent = TraceContextTextMapPropagator().extract({"traceparent": request.traceparent})
         whole = self._tracer.start_span(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from ragtune_serving import experiment_schema, schema, score_schema, study_schema
+from ragtune_serving import experiment_schema, review_schema, schema, score_schema, study_schema
 from ragtune_serving.api import build_api
 from ragtune_serving.guard import OPEN_PATHS
 from ragtune_serving.metrics import Metrics
@@ -52,13 +52,13 @@ def test_the_document_the_description_and_the_routes_are_the_same(api):
         schema.FeedbackRequest,
         schema.FeedbackResponse,
         schema.ErrorDetail,
-        schema.AssignmentRequest,
-        schema.AssignmentResponse,
-        schema.ReviewPairs,
-        schema.ReviewPair,
-        schema.ReviewRequest,
-        schema.ReviewResponse,
-        schema.ReviewProgress,
+        review_schema.AssignmentRequest,
+        review_schema.AssignmentResponse,
+        review_schema.ReviewPairs,
+        review_schema.ReviewPair,
+        review_schema.ReviewRequest,
+        review_schema.ReviewResponse,
+        review_schema.ReviewProgress,
         study_schema.StudyCard,
         study_schema.StudyTasks,
         study_schema.StudyTask,
@@ -74,7 +74,7 @@ def test_the_document_the_description_and_the_routes_are_the_same(api):
         study_schema.AdjudicationResponse,
         study_schema.ReviewAgreementReport,
         study_schema.DisputedPairShape,
-        schema.ReviewerProgress,
+        review_schema.ReviewerProgress,
         schema.Readiness,
         schema.Status,
         experiment_schema.ExperimentRequest,
@@ -114,7 +114,7 @@ def names_of(shape: type[BaseModel]) -> list[str]:
 def test_every_request_field_in_the_document_exists():
     tables = TEXT.split("| request field | meaning |")[1:]
     shapes = [schema.ChatRequest, schema.EmbeddingRequest, schema.FeedbackRequest, score_schema.Score]
-    shapes += [schema.AssignmentRequest, schema.ReviewRequest]
+    shapes += [review_schema.AssignmentRequest, review_schema.ReviewRequest]
     shapes += [study_schema.RatingRequest, study_schema.AdjudicationRequest]
     for table, shape in zip(tables, shapes, strict=True):
         rows = re.findall(r"^\| `(\w+)` \|", table.split("\n\n")[0], re.MULTILINE)

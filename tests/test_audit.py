@@ -9,19 +9,13 @@ from typer.testing import CliRunner
 
 from ragtune_serving.audit import AuditLog, record_command
 from ragtune_serving.cli import app
-from tests.support.scripted_upstream import ScriptedUpstream
-from tests.support.served_gateway import QUESTION, ServedGateway, index_documents
+from tests.support.served_gateway import QUESTION, scripted_gateway
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory):
-    home = tmp_path_factory.mktemp("home")
-    index_documents(home)
-    upstream = ScriptedUpstream()
-    served = ServedGateway(home, upstream)
-    yield served
-    served.close()
-    upstream.close()
+    with scripted_gateway(tmp_path_factory.mktemp("home")) as served:
+        yield served
 
 
 def added(gateway, action) -> list[dict]:

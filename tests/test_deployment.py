@@ -6,34 +6,16 @@ from pathlib import Path
 import pytest
 
 from ragtune.errors import EngineError, EngineMemoryError, RegistryError
-from ragtune.records import ModelManifest
 from ragtune.settings import load_settings
 from ragtune.store.registry import ModelRegistry, assemble
 from ragtune_serving.deployment import Deployment
 from ragtune_serving.engine import Pace, ServedModel, SupervisedEngine
 from ragtune_serving.refused_champion import RefusalNote, refused_champion
 from tests.support.fake_engine import FakeEngine
+from tests.support.releases import manifest
 
 PACE = Pace(watch=0.05, first_pause=0.05, longest_pause=0.2, calm=60)
-MANIFEST = ModelManifest(
-    format=1,
-    created_at="now",
-    base_model="smollm2",
-    base_sha256="b",
-    adapter_sha256="a",
-    dataset_sha256="d",
-    feedback_ids=(),
-    prompt_sha256="p",
-    seed=1,
-    code_version="c",
-    served_precision="w8a8",
-    precisions={},
-    files={},
-    scores=(),
-    gate={},
-    mlflow_run_id="",
-    packages={},
-)
+MANIFEST = manifest()
 
 
 class Routes:

@@ -7,7 +7,7 @@ import pytest
 from ragtune.answer.controls import Controls
 from ragtune.answer.passages import Search, search_text
 from ragtune.answer.prompt import REFUSAL
-from ragtune.answer.small_talk import REPLIES
+from ragtune.answer.small_talk import SMALL_TALK
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.model.examples.builder import ExampleBuilder
 from ragtune.model.examples.example import TrainingExample
@@ -265,8 +265,9 @@ def test_small_talk_gets_its_reply_without_a_citation_although_passages_are_show
     small_talk = [example for example in examples if example.kind == "talk"]
     # The mixture asks for 4%.
     assert 0.02 < len(small_talk) / len(examples) < 0.06
-    assert {target_of(example) for example in small_talk} <= REPLIES
-    assert not any("[" in reply for reply in REPLIES)
+    replies = {reply for _, reply in SMALL_TALK}
+    assert {target_of(example) for example in small_talk} <= replies
+    assert not any("[" in reply for reply in replies)
     assert {len(example.messages) for example in small_talk} == {3, 5}, "at the beginning and after a turn"
     assert all("[1] " in passages_of(example) for example in small_talk)
 

@@ -7,19 +7,14 @@ import pytest
 
 from ragtune_serving import feedback_tokens
 from ragtune_serving.feedback_tokens import HEADER
-from tests.support.scripted_upstream import ScriptedUpstream
-from tests.support.served_gateway import QUESTION, ServedGateway, index_documents
+from tests.support.served_gateway import QUESTION, ServedGateway, scripted_gateway
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory):
-    home = tmp_path_factory.mktemp("home")
-    index_documents(home)
-    upstream = ScriptedUpstream()
-    served = ServedGateway(home, upstream, gateway={"cors_origins": ["https://shop.example"]})
-    yield served
-    served.close()
-    upstream.close()
+    origins = {"cors_origins": ["https://shop.example"]}
+    with scripted_gateway(tmp_path_factory.mktemp("home"), gateway=origins) as served:
+        yield served
 
 
 def rate(gateway: ServedGateway, token: str, response_id: str, path: str = "/v1/feedback"):

@@ -10,8 +10,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from tests.support.scripted_upstream import ScriptedUpstream
-from tests.support.served_gateway import QUESTION, ServedGateway, index_documents
+from tests.support.served_gateway import QUESTION, scripted_gateway
 
 MESSAGES = [{"role": "user", "content": QUESTION}]
 ANSWER = "The price of everything in the cart. [1]"
@@ -19,13 +18,8 @@ ANSWER = "The price of everything in the cart. [1]"
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory):
-    home = tmp_path_factory.mktemp("home")
-    index_documents(home)
-    upstream = ScriptedUpstream()
-    served = ServedGateway(home, upstream)
-    yield served
-    served.close()
-    upstream.close()
+    with scripted_gateway(tmp_path_factory.mktemp("home")) as served:
+        yield served
 
 
 def text_of(chunks) -> str:

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from ragtune.answer.prompt import REFUSAL
-from tests.support.scripted_upstream import ScriptedUpstream
-from tests.support.served_gateway import DOCUMENTS, QUESTION, ServedGateway, index_documents
+from tests.support.served_gateway import DOCUMENTS, QUESTION, ServedGateway, scripted_gateway
 from tests.test_recorder import until
 
 QUOTATION = f'From the documents: "{DOCUMENTS["total"]}" [1]'
@@ -14,13 +13,8 @@ QUOTATION = f'From the documents: "{DOCUMENTS["total"]}" [1]'
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory):
-    home = tmp_path_factory.mktemp("home")
-    index_documents(home)
-    upstream = ScriptedUpstream()
-    served = ServedGateway(home, upstream, answer={"refused_share": 0.0})
-    yield served
-    served.close()
-    upstream.close()
+    with scripted_gateway(tmp_path_factory.mktemp("home"), answer={"refused_share": 0.0}) as served:
+        yield served
 
 
 def texts(gateway, **fields) -> tuple[str, str, dict]:

@@ -7,21 +7,16 @@ import openai
 import pytest
 
 from ragtune_serving.limits import Limits
-from tests.support.scripted_upstream import ScriptedUpstream
-from tests.support.served_gateway import QUESTION, ServedGateway, index_documents
+from tests.support.served_gateway import QUESTION, scripted_gateway
 from tests.test_recorder import until
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory):
-    home = tmp_path_factory.mktemp("home")
-    index_documents(home)
-    upstream = ScriptedUpstream()
     limits = {"requests_per_minute": 10_000}
-    served = ServedGateway(home, upstream, gateway={"limits": limits, "price": {"prompt": 2.0, "completion": 10.0}})
-    yield served
-    served.close()
-    upstream.close()
+    settings = {"limits": limits, "price": {"prompt": 2.0, "completion": 10.0}}
+    with scripted_gateway(tmp_path_factory.mktemp("home"), gateway=settings) as served:
+        yield served
 
 
 def client(gateway, name: str, **fields) -> openai.OpenAI:

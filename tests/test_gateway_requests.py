@@ -11,19 +11,14 @@ from openai.types.chat import completion_create_params
 
 from ragtune.settings import load_settings
 from ragtune_serving.schema import IGNORED, REFUSED, ChatRequest
-from tests.support.scripted_upstream import ENGINE_400, ScriptedUpstream
-from tests.support.served_gateway import QUESTION, ServedGateway, index_documents
+from tests.support.scripted_upstream import ENGINE_400
+from tests.support.served_gateway import QUESTION, scripted_gateway
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory):
-    home = tmp_path_factory.mktemp("home")
-    index_documents(home)
-    upstream = ScriptedUpstream()
-    served = ServedGateway(home, upstream, gateway={"cors_origins": ["https://app.example"]})
-    yield served
-    served.close()
-    upstream.close()
+    with scripted_gateway(tmp_path_factory.mktemp("home"), gateway={"cors_origins": ["https://app.example"]}) as served:
+        yield served
 
 
 def sent(gateway) -> dict:

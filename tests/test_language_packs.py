@@ -129,5 +129,5 @@ def test_a_pack_of_ones_own_adds_its_language(tmp_path: Path):
 
 
 def test_a_frame_knows_whether_its_language_has_a_pack():
-    assert Frame("nl", ENGLISH).is_foreign
-    assert not Frame("en", ENGLISH).is_foreign
+    assert Frame("nl", ENGLISH).lacks_pack
+    assert not Frame("en", ENGLISH).lacks_pack

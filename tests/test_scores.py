@@ -9,21 +9,15 @@ from ragtune.settings import load_settings
 from ragtune_serving.feedback_tokens import HEADER
 from ragtune_serving.score_routes import verdict_of
 from ragtune_serving.score_schema import Score
-from tests.support.scripted_upstream import ScriptedUpstream
-from tests.support.served_gateway import ServedGateway, index_documents
+from tests.support.served_gateway import ServedGateway, scripted_gateway
 
 SCALES = load_settings({}).feedback.scores
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory):
-    home = tmp_path_factory.mktemp("home")
-    index_documents(home)
-    upstream = ScriptedUpstream()
-    served = ServedGateway(home, upstream)
-    yield served
-    served.close()
-    upstream.close()
+    with scripted_gateway(tmp_path_factory.mktemp("home")) as served:
+        yield served
 
 
 def basic(secret: str) -> dict[str, str]:

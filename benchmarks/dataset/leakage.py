@@ -69,7 +69,7 @@ def leaked_share(
 def neighbours(documents: list[Document], threshold: float) -> dict[str, set[str]]:
     """Return {document id: ids of near documents}, by comparing all documents that share a word triple."""
     sets = [shingles(document.text) for document in documents]
-    documents_with: dict[str, list[int]] = {}
+    documents_with: dict[int, list[int]] = {}
     near: dict[str, set[str]] = {}
     for i, triples in enumerate(sets):
         shared = Counter(j for triple in triples for j in documents_with.get(triple, ()))

@@ -32,8 +32,9 @@ def descriptions(folder: Path, shortest: int = 800) -> None:
     """Write the Markdown description of every installed package that has one of more than `shortest` characters."""
     for distribution in distributions():
         metadata = distribution.metadata
-        text = metadata.get_payload() or metadata.get("Description") or ""
-        is_markdown = "rst" not in (metadata.get("Description-Content-Type") or "")
+        facts = metadata.json  # its keys are lower-case
+        text = str(facts.get("description", ""))
+        is_markdown = "rst" not in str(facts.get("description_content_type", ""))
         if is_markdown and metadata["Name"] != "ragtune" and len(text) > shortest:
             (folder / f"{metadata['Name']}.md").write_text(text)
 

@@ -44,7 +44,7 @@ class SentencePicker(ChatModel):
 
     def complete(self, messages: Sequence[Message], **_: object) -> Completion:
         """Return the sentence, with the number of its passage as the citation."""
-        passages, _, question = messages[-1].content.rpartition("\n\nQuestion: ")
+        passages, _separator, question = messages[-1].content.rpartition("\n\nQuestion: ")
         numbered = re.findall(r"^\[(\d)\] [^\n]*\n(.*?)(?=^\[\d\] |\Z)", passages, re.MULTILINE | re.DOTALL)
         units = [
             (number, collapse_whitespace(text[a:b]))
@@ -55,9 +55,13 @@ class SentencePicker(ChatModel):
         if self.embedder is not None:
             vectors = self.embedder.embed([question, *(text for _, text in units)])
             best = int((vectors[1:] @ vectors[0]).argmax())
-        number, text = units[best]
+        number, sentence = units[best]
         return Completion(
-            text=f"{text} [{number}]", prompt_tokens=0, completion_tokens=0, first_token_seconds=0.0, total_seconds=0.0
+            text=f"{sentence} [{number}]",
+            prompt_tokens=0,
+            completion_tokens=0,
+            first_token_seconds=0.0,
+            total_seconds=0.0,
         )
 
 

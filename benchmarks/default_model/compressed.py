@@ -21,6 +21,7 @@ from ragtune.model.base.loading import load_model, load_tokenizer
 from ragtune.model.base.merge import merge_adapter
 from ragtune.model.base.pretrained import resolve_base_model
 from ragtune.model.examples.builder import ExampleBuilder
+from ragtune.model.examples.dataset_conversations import batched_search
 from ragtune.model.examples.example import TrainingExample
 from ragtune.model.examples.mixture import Mixture
 from ragtune.model.examples.tokens import tokenize
@@ -29,7 +30,6 @@ from ragtune.model_settings import BaseModelSettings
 from ragtune.records import SplitItem
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
-from ragtune_assets.model import batched_search
 
 HOME = Path(".benchmarks/compression")
 SOURCES = ("package:networkx",)
@@ -157,8 +157,14 @@ def _answers_of(place: int, row: Any, model: Any, kept: Path, keep: bool) -> lis
     same = (p.argmax(-1) == q.argmax(-1)).float()
     of = branches[learnt]
     return [
-        Answer(place, *(float(values[of == branch].mean()) for values in (nll, kl, same)), int((of == branch).sum()))
-        for branch in of.unique()
+        Answer(
+            row=place,
+            nll=float(nll[own].mean()),
+            kl=float(kl[own].mean()),
+            same=float(same[own].mean()),
+            tokens=int(own.sum()),
+        )
+        for own in (of == branch for branch in of.unique())
     ]
 
 

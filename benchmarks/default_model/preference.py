@@ -323,7 +323,10 @@ def _scores(rows: Sequence[tuple[Asked, str, str]]) -> dict[str, Any]:
     documents = [one.document for one, _, _ in rows]
     old = [float(right(one, text)) for one, text, _ in rows]
     new = [float(right(one, text)) for one, _, text in rows]
-    refused = [sum(is_refusal(row[place]) for row in rows) / len(rows) for place in (1, 2)]
+    refused = [
+        sum(is_refusal(text) for text in texts) / len(rows)
+        for texts in ([text for _, text, _ in rows], [text for _, _, text in rows])
+    ]
     return {
         "n": len(rows),
         "documents": len(set(documents)),

@@ -10,7 +10,7 @@ by GPTQ and by rounding to the nearest level. The models predict answers of docu
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from ragtune.evaluation.resampling import mean_interval
 from ragtune.model.base.capacity import Machine, use_threads
 from ragtune.model.compression.quantization import quantize_w4a16
 from ragtune.model.compression.rounding import int4_weights, round_to_nearest
+from ragtune.model.examples.example import TrainingExample
 from ragtune.model.training.sft import TrainingJob, train_adapter
 from ragtune.model.training.tracking import Tracker
 from ragtune.model_settings import QuantizationSettings, TrainingSettings
@@ -89,7 +90,12 @@ def adapter(name: str, steps: int, learning_rate: float, machine: Machine) -> Pa
     )
     settings = settings.model_copy(update=shape_of_shipped())
     job = TrainingJob(
-        published(), settings, SEED, out, HOME / "checkpoints" / out.name, ROUNDING if settings.qat else None
+        base=published(),
+        settings=settings,
+        seed=SEED,
+        out=out,
+        checkpoints=HOME / "checkpoints" / out.name,
+        rounding=ROUNDING if settings.qat else None,
     )
     examples = conversations()[0][ROUNDING.calibration_samples :]
     train_adapter(job, examples, [], Tracker(), machine, lambda *report: print(*report, flush=True))
@@ -108,13 +114,17 @@ def all_models(adapters: dict[str, Path], machine: Machine) -> dict[str, Callabl
     samples = calibration(ROUNDING.calibration_samples)
     for name, folder in adapters.items():
         bf16 = merged(f"{name}-bf16", folder)
-        gptq = made(f"{name}-w4a16", lambda out, bf16=bf16: quantize_w4a16(bf16, samples, ROUNDING, out, machine))
+        gptq = made(f"{name}-w4a16", partial(_with_gptq, bf16, samples, machine))
         models |= {
             f"{name} bf16": partial(loaded, bf16),
             f"{name} GPTQ": partial(loaded, gptq),
             f"{name} nearest": partial(to_nearest, bf16),
         }
     return models
+
+
+def _with_gptq(bf16: Path, samples: Sequence[TrainingExample], machine: Machine, out: Path) -> None:
+    quantize_w4a16(bf16, samples, ROUNDING, out, machine)
 
 
 def to_nearest(folder: Path) -> Any:

@@ -22,10 +22,10 @@ from ragtune.evaluation.metrics import SIGNATURES
 from ragtune.evaluation.scoring import ScoreIdentity, summarise
 from ragtune.model.base.capacity import chosen_device
 from ragtune.model.compression.quantization import quantize_w4a16, quantize_w8a8
+from ragtune.model.examples.dataset_conversations import DatasetConversations
 from ragtune.records import Chunk, Precision, SplitItem, content_id
 from ragtune.settings import load_settings
 from ragtune.store.artifacts import ArtifactStore
-from ragtune_assets.model import examples
 from ragtune_assets.progress import LoggedProgress, log_to
 
 SAMPLES = 2000
@@ -53,15 +53,14 @@ def main() -> None:
     made_from = content_id(base.sha256, splits.sha256, str(seed), settings.fingerprint("quantization"))
     folder = settings.home / "work" / "rounding" / made_from
     if not (folder / "w8a8").is_dir():
-        conversations = examples(
-            calibration,
-            "train",
+        dataset = DatasetConversations(
             store.read_records(passages, Chunk),
             retriever,
             line_similarity_from(settings),
             evidence_from(settings),
             settings,
         )
+        conversations = dataset.of_split(calibration, "train", progress=progress)
         quantize_w4a16(folders["bf16"], conversations, settings.quantization, folder / "w4a16", progress=progress)
         quantize_w8a8(folders["bf16"], folder / "w8a8", progress=progress)
     folders |= {"w4a16": folder / "w4a16", "w8a8": folder / "w8a8"}

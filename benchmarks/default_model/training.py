@@ -27,6 +27,7 @@ from ragtune.evaluation.resampling import mean_interval
 from ragtune.model.base.capacity import use_threads
 from ragtune.model.base.loading import load_tokenizer
 from ragtune.model.base.pretrained import raw_model
+from ragtune.model.examples.dataset_conversations import DatasetConversations
 from ragtune.model.examples.example import TrainingExample
 from ragtune.model.examples.tokens import Tokenized, tokenize
 from ragtune.model.training import sft
@@ -36,7 +37,6 @@ from ragtune.ports import silent
 from ragtune.records import Chunk, SplitItem
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
-from ragtune_assets.model import examples
 
 Curve = list[dict[str, float]]
 HeldOut = tuple[list[Tokenized], list[str]]
@@ -208,12 +208,17 @@ def conversations(
     splits, passages = store.current("qa_splits"), store.current("chunks")
     if splits is None or passages is None:
         raise SystemExit(f"{settings.home} holds no dataset. Build the graph there first: make demo")
-    items, chunks = store.read_records(splits, SplitItem), store.read_records(passages, Chunk)
-    retriever = retriever_from(settings)
+    items = store.read_records(splits, SplitItem)
     documents = {item.pair.id: item.pair.document_id for item in items}
-    models = line_similarity_from(settings), evidence_from(settings)
-    held_out = examples(items, "validation", chunks, retriever, *models, settings)
-    learnt = examples(items, "train", chunks, retriever, *models, settings, together)
+    dataset = DatasetConversations(
+        store.read_records(passages, Chunk),
+        retriever_from(settings),
+        line_similarity_from(settings),
+        evidence_from(settings),
+        settings,
+    )
+    held_out = dataset.of_split(items, "validation")
+    learnt = dataset.of_split(items, "train", together)
     return learnt, held_out, [documents[example.pair_id] for example in held_out], splits.sha256
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from benchmarks.questions.offline import DOCUMENTS, ROOT
 from ragtune.backends.served_base import served_base
 from ragtune.model.base.pretrained import PACKAGED_NAME, RAW_NAME, resolve_base_model
-from ragtune.records import ModelManifest
 from ragtune.settings import Settings, load_settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.registry import ModelRegistry, assemble
 from ragtune.store.timestamps import now
+from tests.support.releases import manifest
 
 MODELS = (RAW_NAME, PACKAGED_NAME)
 """Base models in the order of their versions; the first one becomes champion."""
@@ -58,26 +58,18 @@ def _released(settings: Settings, name: str) -> Path:
     # Two names, so that the second model does not take the first one's place in the store.
     base = resolve_base_model(settings.base_model.model_copy(update={"name": name}), store, name=f"live_{name}")
     folder, precision = served_base(settings, store, base)
-    manifest = ModelManifest(
-        format=1,
+    facts = manifest(
         created_at=now(),
         base_model=name,
         base_sha256=base.sha256,
         adapter_sha256="",
         dataset_sha256="",
-        feedback_ids=(),
         prompt_sha256="",
         seed=settings.seed,
         code_version="",
-        served_precision=precision,  # type: ignore[arg-type]
-        precisions={},
-        files={},
-        scores=(),
-        gate={},
-        mlflow_run_id="",
-        packages={},
+        served_precision=precision,
     )
-    return assemble(settings.home / "models", {precision: folder}, manifest)
+    return assemble(settings.home / "models", {precision: folder}, facts)
 
 
 if __name__ == "__main__":

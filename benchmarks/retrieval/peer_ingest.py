@@ -54,7 +54,7 @@ def haystack(weights: str) -> Ingest:
     def ingest(rows: list[dict[str, str]], folder: Path) -> int:
         pipeline.run({"splitter": {"documents": [Document(content=text_of(row), id=row["id"]) for row in rows]}})
         store.save_to_disk(str(folder / "store.json"))
-        return store.count_documents()
+        return int(store.count_documents())
 
     return ingest
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ragtune.errors import DatasetError
 from ragtune.evaluation.retrieval import RANKING_METRICS, passage_gains, ranking_metrics
 from ragtune.knowledge.chunking import chunk_documents
 from ragtune.knowledge.indexing import update_index
-from ragtune.knowledge.retrieval import Retriever, fuse
+from ragtune.knowledge.retrieval import Mode, Retriever, fuse
 from ragtune.knowledge.sources import read_sources
 from ragtune.ports import Embedder
 from ragtune.records import Chunk, Hit, SplitItem
@@ -52,10 +53,7 @@ def from_home(limit: int | None) -> tuple[list[Chunk], list[Question], str]:
             f"{store.root} has no dataset.", "chunks and qa_splits", "run `ragtune materialize --select +qa_splits`"
         )
     items = [i for i in store.read_records(splits, SplitItem) if i.split == "test" and i.pair.answerable][:limit]
-    questions = [
-        Question(item.pair.question, item.cluster, lambda hits, pair=item.pair: passage_gains(pair, hits), [1.0])
-        for item in items
-    ]
+    questions = [Question(item.pair.question, item.cluster, partial(passage_gains, item.pair), [1.0]) for item in items]
     return store.read_records(chunks, Chunk), questions, splits.sha256
 
 
@@ -93,7 +91,7 @@ def ways(settings: Settings, embedder: Embedder, chunks: Sequence[Chunk], texts:
     index = search_index_from(settings, embedder)
     update_index(index, embedder, distinct)
 
-    def search(mode: str, queries: list[str] = texts, **changes: float) -> Rankings:
+    def search(mode: Mode, queries: list[str] = texts, **changes: float) -> Rankings:
         changed = settings.index.model_copy(update=changes)
         return Retriever(index, embedder, changed).search_many(queries, DEEP, mode)
 
@@ -126,7 +124,8 @@ def ways(settings: Settings, embedder: Embedder, chunks: Sequence[Chunk], texts:
 def spread(hits: Sequence[Hit], most: int) -> list[Hit]:
     """Return the hits with at most `most` of one document; the others go to the end."""
     counts: dict[str, int] = {}
-    first, rest = [], []
+    first: list[Hit] = []
+    rest: list[Hit] = []
     for hit in hits:
         counts[hit.chunk.document_id] = counts.get(hit.chunk.document_id, 0) + 1
         (first if counts[hit.chunk.document_id] <= most else rest).append(hit)

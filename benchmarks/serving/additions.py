@@ -27,7 +27,11 @@ from benchmarks.serving.served_home import facts
 from ragtune.answer import additions
 from ragtune.answer.answering import Prepared
 
-VARIED = {"related": (0.1, 0.25, 0.5, 0.75), "said": (0.6, 0.7, 0.8, 0.9, 1.0), "pool": (4, 6, 8, 12, 16)}
+VARIED: dict[str, tuple[Any, ...]] = {
+    "related": (0.1, 0.25, 0.5, 0.75),
+    "said": (0.6, 0.7, 0.8, 0.9, 1.0),
+    "pool": (4, 6, 8, 12, 16),
+}
 GOAL = 0.8
 """Of a rank correlation; more than that counts no further."""
 MOST_LOST = 0.02

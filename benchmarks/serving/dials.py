@@ -25,9 +25,9 @@ from benchmarks.questions.measure import SETS, interval, is_right, read_lines
 from benchmarks.questions.offline import Question, answerer_of, settings_of
 from benchmarks.serving.served_home import facts as facts_of_run
 from ragtune.answer.answering import NOT_GENERATED, Answerer, Prepared, generate
-from ragtune.answer.citations import cited_numbers, cited_sentences, without_citations
+from ragtune.answer.citations import cited_numbers, sentences_with_marks, without_citations
 from ragtune.answer.controls import NEUTRAL, with_controls
-from ragtune.answer.styles import has_example, has_steps
+from ragtune.answer.styles import has_example, has_steps, term_share
 from ragtune.backends.catalog import engine_from, evidence_from
 from ragtune.backends.chat import OpenAIChat
 from ragtune.errors import RagTuneError
@@ -42,9 +42,6 @@ SAMPLES = 3
 _RESAMPLES, _SEED = 1000, 17
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _VOWELS = re.compile(r"[aeiouy]+")
-_IDENTIFIER = re.compile(r"`|\w[._]\w|[a-z][A-Z]|\d")
-_LONG_WORD = 10
-"""Letters from which a word counts as a term. Chosen by hand."""
 Row = dict[str, Any]
 
 
@@ -77,7 +74,7 @@ def main() -> None:
     with ThreadPoolExecutor(options.concurrency) as pool:
         rows = list(
             pool.map(
-                lambda pair: delivered(*pair, answerers[set_of(pair[0])], texts[pair[0]["id"], pair[1].name]),
+                lambda ask: delivered(ask[0], ask[1], answerers[set_of(ask[0])], texts[ask[0]["id"], ask[1].name]),
                 itertools.product(chosen, trials),
             )
         )
@@ -152,7 +149,7 @@ def _ask(
     options.rows.parent.mkdir(parents=True, exist_ok=True)
     with _chat(options) as chat, ThreadPoolExecutor(options.concurrency) as pool, options.rows.open("a") as stream:
         once = GeneratesOnce(chat)
-        texts = pool.map(lambda pair: generated(*pair, answerers[set_of(pair[0])], once), missing)
+        texts = pool.map(lambda ask: generated(ask[0], ask[1], answerers[set_of(ask[0])], once), missing)
         for text in texts:
             stream.write(json.dumps(text, ensure_ascii=False) + "\n")
             stream.flush()
@@ -330,9 +327,8 @@ def grade(text: str) -> float:
 
 
 def term_density(text: str) -> float:
-    """Return the share of words that are identifiers, numbers or long words."""
-    words = without_citations(text).split()
-    return sum(bool(_IDENTIFIER.search(word)) or len(word) >= _LONG_WORD for word in words) / max(1, len(words))
+    """Return the share of words that are identifiers, numbers or long words, without citation marks."""
+    return term_share(without_citations(text))
 
 
 def diversity(texts: Sequence[str]) -> float:
@@ -351,7 +347,7 @@ def has_no_citation(text: str) -> bool:
 
 def holds_answer(text: str, accepted: Sequence[str]) -> bool:
     """Return whether a sentence of a text is right; a dial may make the whole longer than an answer may be."""
-    return any(is_right(text[start:end], accepted) for start, end in cited_sentences(text))
+    return any(is_right(text[start:end], accepted) for start, end in sentences_with_marks(text))
 
 
 def _share(values: Sequence[bool]) -> list[float]:

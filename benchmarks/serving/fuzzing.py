@@ -90,14 +90,13 @@ def send(url: str, session: requests.Session, case: Any, findings: Findings) -> 
     if response.status_code == requests.codes.server_error:
         findings.failed.append(response.headers["x-request-id"][0])
         findings.wrong.setdefault("500", []).append(curl)
+    failures: list[Failure] = []
     try:
         case.validate_response(response, checks=CHECKS)
     except FailureGroup as group:
         failures = list(group.exceptions)
-    except Failure as failure:
-        failures = [failure]
-    else:
-        return
+    except Failure as only:
+        failures = [only]
     for failure in failures:
         if failure.title == "Undocumented HTTP status code" and response.status_code in STANDARD:
             continue

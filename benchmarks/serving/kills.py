@@ -20,8 +20,9 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,18 @@ def engine_kills(options: argparse.Namespace) -> dict[str, Any]:
                 (engine,) = home.engines()
                 restarts, began = home.restarts(), time.monotonic()
                 engine.kill()
-                _until(lambda before=restarts: home.restarts() > before, "the engine is missed")
+                _until(partial(_restarted_since, home, restarts), "the engine is missed")
                 _until(home.ready, "the engine is back")
                 back.append(round(time.monotonic() - began, 1))
             clients.wait_for(BETWEEN, _PATIENCE)
             return {"kills": options.kills, "seconds until it answers again": sorted(back)}
 
         return _under_load(home, options.clients, disturb)
+
+
+def _restarted_since(home: ServedHome, before: int) -> bool:
+    """Return whether the gateway restarted its engine more often than this."""
+    return home.restarts() > before
 
 
 def gateway_kills(options: argparse.Namespace) -> dict[str, Any]:
@@ -110,7 +116,7 @@ def full_log(options: argparse.Namespace) -> dict[str, Any]:
     """Fill the disk of the feedback log for a while."""
     file = options.disk / "feedback" / "feedback.db"
     file.parent.mkdir()
-    with _gateway(options.scratch / "log", RAGTUNE_FEEDBACK__URL=f"sqlite:///{file}") as home:
+    with _gateway(options.scratch / "log", {"RAGTUNE_FEEDBACK__URL": f"sqlite:///{file}"}) as home:
         report = _under_load(home, options.clients, lambda clients: _fill(home, clients, options.disk))
     shutil.rmtree(file.parent)
     return report
@@ -131,8 +137,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 
 
 @contextmanager
-def _gateway(folder: Path, **environment: str) -> Iterator[ServedHome]:
-    home = ServedHome(folder, pause=PAUSE, **environment)
+def _gateway(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[ServedHome]:
+    home = ServedHome(folder, pause=PAUSE, environment=environment)
     home.release()
     try:
         home.start()

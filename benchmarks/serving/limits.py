@@ -16,6 +16,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,7 +34,7 @@ from ragtune.ports import RunningEngine
 from ragtune_serving.keys import KeyStore
 from ragtune_serving.limits import MICROS, WINDOW, Limits
 
-LIMITS = {
+LIMITS: dict[str, Any] = {
     "requests_per_minute": 100,
     "tokens_per_minute": 20_000,
     "concurrency": 8,
@@ -88,7 +89,7 @@ class MeteredEngine(MockEngine):
         return JSONResponse({**head, "choices": [choice], "usage": usage})
 
 
-def measure(home: Path, limits: dict[str, float], clients: int, questions: int) -> list[dict[str, Any]]:
+def measure(home: Path, limits: dict[str, Any], clients: int, questions: int) -> list[dict[str, Any]]:
     """Return one row for each limit: what is allowed, what was used, and by how much that is more."""
     sections = {"gateway": {"poll_seconds": 0.2, "price": {"prompt": PRICE, "completion": PRICE}}}
     engine = MeteredEngine()
@@ -96,17 +97,19 @@ def measure(home: Path, limits: dict[str, float], clients: int, questions: int) 
         return _measure(gateway.url, home, engine, "ragtune", limits, (clients, questions))
 
 
-def measure_workers(folder: Path, limits: dict[str, float], clients: int, questions: int) -> list[dict[str, Any]]:
+def measure_workers(folder: Path, limits: dict[str, Any], clients: int, questions: int) -> list[dict[str, Any]]:
     """Return the same rows for a gateway with several workers, each a process of its own."""
     engine = MeteredEngine()
     upstream = engine.launch(folder, NAME)
     home = ServedHome(
         folder,
-        RAGTUNE_GATEWAY__WORKERS=str(WORKERS),
-        RAGTUNE_GATEWAY__PRICE=json.dumps({"prompt": PRICE, "completion": PRICE}),
-        RAGTUNE_ENGINE__BACKEND="openai",
-        RAGTUNE_ENGINE__URL=upstream.url,
-        RAGTUNE_ENGINE__MODEL=NAME,
+        environment={
+            "RAGTUNE_GATEWAY__WORKERS": str(WORKERS),
+            "RAGTUNE_GATEWAY__PRICE": json.dumps({"prompt": PRICE, "completion": PRICE}),
+            "RAGTUNE_ENGINE__BACKEND": "openai",
+            "RAGTUNE_ENGINE__URL": upstream.url,
+            "RAGTUNE_ENGINE__MODEL": NAME,
+        },
     )
     try:
         home.start()
@@ -118,12 +121,12 @@ def measure_workers(folder: Path, limits: dict[str, float], clients: int, questi
 
 
 def _measure(
-    url: str, home: Path, engine: MeteredEngine, model: str, limits: dict[str, float], load: tuple[int, int]
+    url: str, home: Path, engine: MeteredEngine, model: str, limits: dict[str, Any], load: tuple[int, int]
 ) -> list[dict[str, Any]]:
     """Return a row for each limit; `load` is the number of clients, and of questions of each."""
     keys, rows = KeyStore(home / "keys"), []
     for name, value in limits.items():
-        key = keys.create(name, limits=Limits(**{name: value}))
+        key = keys.create(name, limits=replace(Limits(), **{name: value}))
         time.sleep(_KEY_SECONDS)
         engine.most = 0
         began = time.monotonic()

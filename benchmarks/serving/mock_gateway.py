@@ -23,13 +23,13 @@ from starlette.routing import Route
 from ragtune.backends.engines import RemoteEngine, free_port
 from ragtune.draws import draw
 from ragtune.ports import Engine, RunningEngine
-from ragtune.records import ModelManifest
 from ragtune.settings import load_settings
-from ragtune.store.registry import ModelRegistry, assemble
+from ragtune.store.registry import ModelRegistry
 from ragtune_serving.deployment import Deployment, Needed, Publisher
 from ragtune_serving.gateway import build_app, services_over
 from ragtune_serving.grounding import Grounding
 from ragtune_serving.keys import KeyStore
+from tests.support.releases import released
 
 RIGHT = {"1": 0.4}
 RIGHT_OTHERWISE = 0.8
@@ -42,11 +42,7 @@ def mock_home(home: Path, versions: int = 2) -> Path:
     """Release versions with weights of a few bytes into a home; version 1 becomes champion."""
     registry = ModelRegistry(load_settings({"home": home}))
     for number in range(1, versions + 1):
-        source = home / "sources" / str(number)
-        source.mkdir(parents=True)
-        (source / "model.safetensors").write_bytes(f"{number}".encode())
-        (source / "config.json").write_text("{}")
-        registry.register(assemble(home / "models", {"w8a8": source}, _manifest(number)))
+        registry.register(released(home, str(number).encode(), adapter_sha256=str(number), seed=number))
     registry.move("champion", "1")
     return home
 
@@ -167,25 +163,3 @@ def _engine(name: str, version: str, right: Mapping[str, Sequence[str]]) -> Star
 
     routes = [Route("/v1/chat/completions", chat, methods=["POST"]), Route("/v1/models", models)]
     return Starlette(routes=[*routes, Route("/health", models)])
-
-
-def _manifest(number: int) -> ModelManifest:
-    return ModelManifest(
-        format=1,
-        created_at="2026-01-01T00:00:00+00:00",
-        base_model="mock",
-        base_sha256="",
-        adapter_sha256=str(number),
-        dataset_sha256="",
-        feedback_ids=(),
-        prompt_sha256="",
-        seed=number,
-        code_version="",
-        served_precision="w8a8",
-        precisions={},
-        files={},
-        scores=(),
-        gate={},
-        mlflow_run_id="",
-        packages={},
-    )

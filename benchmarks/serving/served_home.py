@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,9 +40,18 @@ ENGINES = ("benchmarks.home.stand_in", "vllm.entrypoints.openai.api_server")
 
 
 class ServedHome:
-    """`folder` gets the home and its logs; `pause` is the time between two words of the stand-in, in seconds."""
+    """A home, its gateway and its engine.
 
-    def __init__(self, folder: Path, *, real: bool = False, pause: float = 0.0, **environment: str) -> None:
+    Args:
+        folder: gets the home and its logs.
+        real: start vLLM instead of the stand-in.
+        pause: time between two words of the stand-in, in seconds.
+        environment: variables of the gateway in addition to those that every home gets.
+    """
+
+    def __init__(
+        self, folder: Path, *, real: bool = False, pause: float = 0.0, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.home, self.real = folder / "home", real
         self.home.mkdir(parents=True)
         self._process: subprocess.Popen[bytes] | None = None
@@ -56,7 +65,7 @@ class ServedHome:
             "RAGTUNE_GATEWAY__CACHE__ENTRIES": "0",  # the same questions come again and again
             "RAGTUNE_ENGINE__KV_CACHE_GIB": "1",  # during a swap there are two engines
             "PYTHONPATH": str(ROOT),
-            **environment,
+            **(environment or {}),
         }
         if not real:
             self.environment["RAGTUNE_ENGINE__PYTHON"] = str(_stand_in(folder / "engine-python", pause))
@@ -171,10 +180,10 @@ class ServedHome:
 
 
 @contextmanager
-def served_home(*, real: bool = False, pause: float = 0.0, **environment: str) -> Iterator[ServedHome]:
+def served_home(*, real: bool = False, pause: float = 0.0) -> Iterator[ServedHome]:
     """Yield a home with two released versions whose gateway answers; stop it and delete all of it at the end."""
     with TemporaryDirectory(prefix="ragtune-served-") as folder:
-        home = ServedHome(Path(folder), real=real, pause=pause, **environment)
+        home = ServedHome(Path(folder), real=real, pause=pause)
         home.release()
         try:
             home.start()

@@ -58,7 +58,8 @@ def _options() -> argparse.Namespace:
 
 def measure(home: ServedHome, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return a row for each swap and for each request."""
-    registry, swaps = ModelRegistry(load_settings({"home": home.home})), []
+    registry = ModelRegistry(load_settings({"home": home.home}))
+    swaps: list[dict[str, Any]] = []
     between = options.least // (options.swaps + 1)
     with Clients(home.url, home.key, questions(), options.clients) as clients:
         clients.wait_for(between // 2, SWAP_SECONDS)
@@ -71,7 +72,7 @@ def measure(home: ServedHome, options: argparse.Namespace) -> list[dict[str, Any
             clients.wait_for(max(0, between - (len(clients.requests) - before)), SWAP_SECONDS)
             print(f"swap {number + 1} of {options.swaps}, {outcomes(clients.requests)}", file=sys.stderr)
     origin = swaps[0]["began"]
-    rows = [*swaps, *({"kind": "request", **plain(request)} for request in clients.requests)]
+    rows: list[dict[str, Any]] = [*swaps, *({"kind": "request", **plain(request)} for request in clients.requests)]
     return [{"engine": options.engine, "run": round(time.time()), **_relative(row, origin)} for row in rows]
 
 
@@ -90,8 +91,8 @@ def _wait(home: ServedHome, version: str) -> float:
 
 def _relative(row: dict[str, Any], origin: float) -> dict[str, Any]:
     """Return a row whose moments count from the first swap, in seconds."""
-    moments = {name: round(row[name] - origin, 3) for name in ("began", "served", "ended") if name in row}
-    return {**row, **moments}
+    moments = {"began", "served", "ended"}
+    return {name: round(value - origin, 3) if name in moments else value for name, value in row.items()}
 
 
 def scores(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

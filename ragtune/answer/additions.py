@@ -1,15 +1,15 @@
 """Chooses sentences of the passages that dials and switches ask for in addition to the answer.
 
 A small model follows few instructions about style. So the product does after generation what it can: it quotes more
-sentences, plainer or more technical ones, an example, or the sentences that follow as steps. Nothing of the answer
-itself is changed. benchmarks/serving/dials.py measures how far that obeys.
+sentences, plainer or more technical ones, an example, or the sentences that follow as steps. The answer
+itself stays as it is. benchmarks/serving/dials.py measures how far people get what they ask for.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ragtune.answer.controls import Controls
+from ragtune.answer.controls import HIGH, LOW, Controls
 from ragtune.answer.evidence import Evidence
 from ragtune.answer.language_packs import LanguagePack
 from ragtune.answer.styles import has_example, term_share
@@ -17,9 +17,6 @@ from ragtune.answer.units import Unit, chunk_units
 from ragtune.draws import draw
 from ragtune.records import Hit
 from ragtune.text.words import content_words
-
-_LOW, _HIGH = 0.3, 0.7
-"""Positions of `technical_level` that ask for another style, as in prompt.py."""
 
 _MOST_STEPS = 4
 """Steps that are quoted. Chosen by hand: longer lists are read in the document."""
@@ -32,8 +29,8 @@ class Limits:
     """What counts as related, as said, and as a choice.
 
     Attributes:
-        related: part of the best unit's probability from which a unit of another passage is about the same.
-        said: share of a unit's content words in the text from which the text says it already.
+        related: a unit of another passage is related if its probability is at least this part of the best unit's.
+        said: the text says a unit already if it has at least this share of the unit's content words.
         pool: related units among which `creativity` 1 draws.
     """
 
@@ -109,8 +106,8 @@ def choose_additions(
     varied = [choice.take(pool) for pool in _pools(related, controls, variant)]
     if controls.varied and not any(varied):
         missing.add("creativity")
-    if not _LOW <= controls.technical_level <= _HIGH:
-        ordered = sorted(related, key=lambda item: term_share(item.unit.text), reverse=controls.technical_level > _HIGH)
+    if not LOW <= controls.technical_level <= HIGH:
+        ordered = sorted(related, key=lambda item: term_share(item.unit.text), reverse=controls.technical_level > HIGH)
         if not choice.take(ordered):
             missing.add("technical_level")
     example = choice.take(_examples(related, pack)) if controls.examples and not has_example(said, pack) else None
@@ -119,7 +116,7 @@ def choose_additions(
 
 
 def _steps(best: Evidence, evidence: Sequence[Evidence], passages: Sequence[Hit]) -> Iterator[Evidence]:
-    """Yield the units that stand with the best one in a list or a section, from it on, then those before it."""
+    """Yield up to three units of the best one's list or section: those after it, then those before it."""
     by_unit = {item.unit: item for item in evidence}
     units = [unit for unit in chunk_units(passages[best.number - 1].chunk) if unit.context == best.unit.context]
     place = units.index(best.unit)

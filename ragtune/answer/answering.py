@@ -234,7 +234,10 @@ class Answerer:
 
 
 class RememberingAnswerer(Answerer):
-    """Prepares each question once, so that several models can answer the same ones without searching again."""
+    """Prepares each question once, so that several models can answer the same ones without searching again.
+
+    Safe for several threads, of which one at a time prepares.
+    """
 
     def __init__(
         self,

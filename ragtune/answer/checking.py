@@ -41,7 +41,7 @@ def check_answer(
     text = delivery.text
     refused = is_refusal(text, (ENGLISH, frame.pack))
     texts = frame.pack.warnings
-    warnings = [NO_PACK.format(language=frame.language)] if frame.is_foreign else []
+    warnings = [NO_PACK.format(language=frame.language)] if frame.lacks_pack else []
     if not text:
         warnings.append(texts.empty)
     if completion.finish_reason == "length" and delivery.own_words:

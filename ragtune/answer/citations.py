@@ -35,7 +35,7 @@ def without_citations(text: str) -> str:
     return re.sub(r"\s+([.,;:!?])", r"\1", _MARK.sub("", text)).strip()
 
 
-def cited_sentences(text: str) -> list[tuple[int, int]]:
+def sentences_with_marks(text: str) -> list[tuple[int, int]]:
     """Return [start, end) of each sentence; a mark behind a full stop belongs to the sentence before it."""
     starts = [start for start, _ in sentence_spans(_MARK.sub(lambda mark: " " * len(mark[0]), text))]
     return [

@@ -14,6 +14,8 @@ from ragtune.errors import SettingsError
 
 DIALS = ("creativity", "depth", "technical_level")
 SWITCHES = ("citations", "examples", "markdown", "step_by_step", "strict_grounding")
+LOW, HIGH = 0.3, 0.7
+"""Below and above these positions a dial asks for another style. Chosen by hand, not measured."""
 _MIN_TOKENS = 8
 """A shorter limit cuts off even a value with its citation. Chosen by hand, not measured."""
 _MOST_FURTHER = 3

@@ -21,8 +21,8 @@ SUPPORTED_SHARE = 0.6
 answer lay between 67% and 99% (docs/decisions/answer-quote-or-refuse.md)."""
 MUCH_LIKELIER = 2.7
 """If the odds of the best unit are more than this many times those of the unit that supports the answer, the best unit
-is quoted instead. Of 34 such answers 8 were right and 1 was where the best unit was not, which was right for 25
-(docs/decisions/answer-quote-or-refuse.md)."""
+is quoted instead. There were 34 such answers: 8 were right, the best unit was right for 25 of them, and only 1 was
+right where the best unit was wrong (docs/decisions/answer-quote-or-refuse.md)."""
 SMALL_TALK_WORDS = 3
 """A question with at most this many content words may be small talk, which needs no evidence: "Are you a bot?" has one.
 Every phrase in languages/en.yaml has at most three."""

@@ -13,7 +13,7 @@ from ragtune.answer.citations import (
     CitationCorrector,
     CitationRemover,
     cited_numbers,
-    cited_sentences,
+    sentences_with_marks,
     without_citations,
 )
 from ragtune.answer.controls import NEUTRAL, Controls
@@ -36,10 +36,10 @@ _SENTENCE_END = re.compile(rf"[.!?؟。！？][\"'”’»)\]]*{_MARKS}\s$|\n\s*
 class Delivery:
     """What becomes of one answer.
 
-    `kind` is None until the first sentence is complete, unless there is nothing to decide. `own_words` is what the
-    model contributed to the text, and `quotation` the first quoted sentence, "" if there is none. `missing` names the
-    controls for which the passages had no sentence. With `checks_first` a first sentence that fails its checks is not
-    shown: `suspect` is set then, and no text follows.
+    `text` is what people have got so far. `kind` is None until the first sentence is complete, unless there is nothing
+    to decide. `own_words` is what the model contributed to the text, which is known after `end`; `quotation` is the
+    first quoted sentence, "" if there is none. `missing` names the controls for which the passages had no sentence.
+    With `checks_first` a first sentence that fails its checks is not shown: `suspect` is set then, and no text follows.
     """
 
     def __init__(
@@ -89,7 +89,10 @@ class Delivery:
         return "" if self._controls.step_by_step else shown
 
     def end(self) -> str:
-        """Return the rest of the text at the end of the model's answer; "" if it was called before."""
+        """Return the rest of the text at the end of the model's answer; "" if it was called before.
+
+        With the switch `step_by_step` the rest is the whole text.
+        """
         if self._ended:
             return ""
         self._ended = True
@@ -100,7 +103,7 @@ class Delivery:
         if self.kind in (Kind.ANSWER, Kind.ANSWER_AND_QUOTATION):
             rest += self._end_own_words()
         if self.kind in (Kind.QUOTATION, Kind.ANSWER_AND_QUOTATION):
-            rest += self._add()
+            rest += self._quote_additions()
         if not self._controls.step_by_step:
             return rest
         if self.kind is not Kind.REFUSAL and not has_steps(self.text) and not self._is_small_talk(self.text):
@@ -109,13 +112,13 @@ class Delivery:
 
     def _number_sentences(self) -> None:
         """Turn the text into numbered lines, a sentence or quotation each; a single one stays as it is."""
-        own = [self.own_words[start:end] for start, end in cited_sentences(self.own_words)]
+        own = [self.own_words[start:end] for start, end in sentences_with_marks(self.own_words)]
         lines = [*own, *self._quotations]
         if len(lines) >= _FEWEST_STEPS:
             self.text = "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
 
     def _end_own_words(self) -> str:
-        """Return the rest of what the model wrote, with a citation if it has none."""
+        """Return the rest of what the model wrote, a citation if it has none, and the best sentence if that helps."""
         rest = self._emit(self._corrector.end())
         self._spaces = ""
         if self._citations and self._is_claim() and not self._cites():
@@ -125,8 +128,8 @@ class Delivery:
             rest += self._quote_best()
         return rest
 
-    def _add(self) -> str:
-        """Return the sentences that dials and switches ask for."""
+    def _quote_additions(self) -> str:
+        """Add the sentences that dials and switches ask for, and return what was added."""
         pack, said = self._frame.pack, without_citations(self.text)
         additions = choose_additions(
             self._evidence, self._passages or (), self._controls, said, pack, variant=self._written

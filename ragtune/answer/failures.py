@@ -95,8 +95,8 @@ def find_failures(
         pack: that of the question's language.
 
     Returns:
-        The share of its content words that one unit holds, of the sentence with the smallest share; and one failure
-        for each reason.
+        The support of the least supported sentence, which is the largest share of its content words that one unit
+        holds; and one failure for each reason.
     """
     claims, names = claims_of(text), _names_of(passages)
     supports = _supports(claims, question, evidence)
@@ -215,7 +215,7 @@ def _misses_amount(text: str, question: str, best: Evidence, pack: LanguagePack)
 
 
 def _wrong_citation(claim: Claim, question: str, passages: Sequence[Hit]) -> int | None:
-    """Return a cited passage that does not exist, or does not hold the claim though another one does; or None."""
+    """Return the number of a cited passage that does not exist or does not hold the claim, or None."""
     words = _said(claim.text, question)
     for number in claim.cited:
         if not 1 <= number <= len(passages):

@@ -35,7 +35,7 @@ def _with_places(*names: str) -> AfterValidator:
 
 
 def _pattern(text: str) -> str:
-    """Return the text if it is a regular expression."""
+    """Return the text; raise ValueError if it is no regular expression."""
     try:
         re.compile(text)
     except re.error as error:
@@ -46,7 +46,7 @@ def _pattern(text: str) -> str:
 ENGLISH_EXAMPLE_WORDS = ("for example", "for instance", "e.g.", "such as", "example:", "examples:")
 """Models write English whatever the language of the question."""
 Text = Annotated[str, Field(min_length=1)]
-Passage = Annotated[str, _with_places("number")]
+TextWithNumber = Annotated[str, _with_places("number")]
 
 
 class Part(BaseModel):
@@ -80,10 +80,10 @@ class WarningTexts(Part):
     empty: Text
     cut_off: Text
     corrected: Annotated[str, _with_places("cited", "corrected")]
-    nonexistent: Passage
+    nonexistent: TextWithNumber
     uncited: Text
     unsupported: Annotated[str, _with_places("percent")]
-    unrelated: Passage
+    unrelated: TextWithNumber
 
 
 class FollowUpWords(Part):
@@ -121,14 +121,15 @@ class SmallTalk(Part):
 
 
 class LanguagePack(Part):
-    """Everything in one language; `code` is its ISO 639-1 code, `own_name` what it is called in itself.
+    """Everything in one language.
 
-    `refusal_forms` are regular expressions. They are searched, without regard to case, in the first sentence of what a
-    model wrote, with straight quotes. `quotation_from` marks a quotation with the title and heading of its place;
-    without it no place is named. `further` and `example` mark sentences that are quoted after the first one; without
-    them all are marked alike. `example_words` introduce an example. `says_yes` and `says_no` are the words with which
-    such answers begin. `amounts` tells questions for a number or a time. `off_topic` are questions about no document,
-    which the model learns to refuse.
+    `code` is its ISO 639-1 code, `name` its English name, and `own_name` what its speakers call it. `refusal_forms`
+    are regular expressions. They are searched, without regard to case, in the first sentence of what a model wrote,
+    with straight quotes. `quotation_from` marks a quotation with the title and heading of its place; without it no
+    place is named. `further` and `example` mark sentences that are quoted after the first one; without them all are
+    marked alike. `example_words` introduce an example. `says_yes` and `says_no` are the words with which such answers
+    begin. `amounts` tells questions for a number or a time. `off_topic` are questions about no document, which the
+    model learns to refuse.
     """
 
     code: str = Field(pattern="^[a-z]{2,3}$")
@@ -250,7 +251,7 @@ class Frame:
     pack: LanguagePack
 
     @property
-    def is_foreign(self) -> bool:
+    def lacks_pack(self) -> bool:
         """Whether there is no pack for the language."""
         return self.language != self.pack.code
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from ragtune.answer.controls import NEUTRAL, Controls
+from ragtune.answer.controls import HIGH, LOW, NEUTRAL, Controls
 from ragtune.answer.evidence import Evidence
 from ragtune.answer.language_packs import ENGLISH, LanguagePack
 from ragtune.answer.units import Unit
@@ -17,10 +17,8 @@ from ragtune.records import Chunk, Hit, Message
 from ragtune.text.whitespace import collapse_whitespace
 
 PROMPT_VERSION = 2
+"""Raise it if messages change in a way that the samples of `prompt_sha256` do not show."""
 REFUSAL = ENGLISH.refusal
-
-_LOW, _HIGH = 0.3, 0.7
-"""Positions of a dial below and above which the system text asks for another style. Chosen by hand, not measured."""
 
 
 def build_messages(
@@ -126,13 +124,13 @@ def _style_sentences(controls: Controls, pack: LanguagePack) -> list[str]:
     """Return the sentences that non-neutral controls add to the system text."""
     texts = pack.prompt
     lines = []
-    if controls.depth < _LOW:
+    if controls.depth < LOW:
         lines.append(texts.brief)
-    elif controls.depth > _HIGH:
+    elif controls.depth > HIGH:
         lines.append(texts.detailed)
-    if controls.technical_level < _LOW:
+    if controls.technical_level < LOW:
         lines.append(texts.newcomer)
-    elif controls.technical_level > _HIGH:
+    elif controls.technical_level > HIGH:
         lines.append(texts.expert)
     if controls.examples:
         lines.append(texts.example)

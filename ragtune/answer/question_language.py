@@ -1,7 +1,7 @@
 """Decides in which language a question is answered, and which language the prompt has.
 
-A question is short, so its own words seldom say enough: without a clear majority of another language it has the
-language of the turns before it, and those have the language of the passages.
+A question is short, so its own words seldom say enough. Unless a clear majority of its words is of another language,
+it has the language of the turns before it; in the same way the first turn has the language of the passages.
 """
 
 from collections import Counter

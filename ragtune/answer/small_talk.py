@@ -10,4 +10,3 @@ SMALL_TALK = (
     (ENGLISH.off_topic, ENGLISH.refusal),
 )
 """Groups of phrases, each with its reply. Training draws a phrase by its place, so a new one changes the examples."""
-REPLIES = frozenset(reply for _, reply in SMALL_TALK)

@@ -201,13 +201,8 @@ class _Again:
     def tracked(self, work: Callable[[], _Result]) -> _Result:
         """Do the work as the new run."""
         self.tracker.start()
-        try:
-            result = work()
-        except BaseException:
-            self.tracker.end(failed=True)
-            raise
-        self.tracker.end()
-        return result
+        with self.tracker.ending():
+            return work()
 
     def _hash_of(self, name: str) -> str:
         return self.run.params[f"{DATA}{name}"]

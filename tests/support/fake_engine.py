@@ -14,10 +14,17 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ragtune.errors import EngineError
 from ragtune.ports import ChatModel, Engine, RunningEngine
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 KEY = "fake-engine-key"
 
@@ -36,13 +43,13 @@ def reply(model: str, messages: list[dict[str, str]]) -> str:
     return f"{model} answers from memory."
 
 
-def application(name, key=KEY, pause=0.0):
+def application(name: str, key: str = KEY, pause: float = 0.0) -> "Starlette":
     """Return the server; it waits `pause` seconds before each word of an answer."""
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse, StreamingResponse
     from starlette.routing import Route
 
-    async def chat(request):
+    async def chat(request: "Request") -> "Response":
         if request.headers.get("authorization") != f"Bearer {key}":
             return JSONResponse({"error": {"message": "wrong key"}}, 401)
         body = await request.json()
@@ -56,7 +63,7 @@ def application(name, key=KEY, pause=0.0):
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
             return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
 
-        async def frames():
+        async def frames() -> AsyncIterator[str]:
             head["object"] = "chat.completion.chunk"
             for word in text.split(" "):
                 await asyncio.sleep(pause)
@@ -70,10 +77,10 @@ def application(name, key=KEY, pause=0.0):
 
         return StreamingResponse(frames(), media_type="text/event-stream")
 
-    async def models(_):
+    async def models(_: "Request") -> "Response":
         return JSONResponse({"object": "list", "data": [{"id": name, "object": "model"}]})
 
-    async def health(_):
+    async def health(_: "Request") -> "Response":
         return JSONResponse({})
 
     return Starlette(
@@ -88,7 +95,7 @@ def application(name, key=KEY, pause=0.0):
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+        return int(listener.getsockname()[1])
 
 
 class RunningFake(RunningEngine):
@@ -111,7 +118,7 @@ class RunningFake(RunningEngine):
             return False
         try:
             with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
-                return answer.status == 200
+                return bool(answer.status == 200)
         except OSError:
             return False
 
@@ -137,7 +144,7 @@ class FakeEngine(Engine):
         return self.launched[-1]
 
     @contextlib.contextmanager
-    def running(self, model: Path, name: str, at_once: int = 1):
+    def running(self, model: Path, name: str, at_once: int = 1) -> Iterator[RunningFake]:
         running = self.launch(model, name, at_once)
         try:
             yield running

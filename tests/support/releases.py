@@ -1,13 +1,14 @@
 """Small released models for the tests of the registry."""
 
 from pathlib import Path
+from typing import Any
 
 from ragtune.records import ModelManifest
 from ragtune.store.registry import assemble
 
 
-def manifest(**changes) -> ModelManifest:
-    fields = {
+def manifest(**changes: Any) -> ModelManifest:
+    fields: dict[str, Any] = {
         "format": 1,
         "created_at": "2026-01-01T00:00:00+00:00",
         "base_model": "smollm2",
@@ -29,7 +30,7 @@ def manifest(**changes) -> ModelManifest:
     return ModelManifest(**{**fields, **changes})
 
 
-def released(home: Path, weights: bytes = b"weights", **changes) -> Path:
+def released(home: Path, weights: bytes = b"weights", **changes: Any) -> Path:
     source = home / "source" / weights.hex()[:8]
     source.mkdir(parents=True, exist_ok=True)
     (source / "model.safetensors").write_bytes(weights)

@@ -3,7 +3,8 @@
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,11 @@ class ServedGateway:
 
     def close(self) -> None:
         self.served.close()
+
+
+@contextmanager
+def scripted_gateway(home: Path, **sections: dict[str, Any]) -> Iterator[ServedGateway]:
+    """Index the documents into a home and yield its gateway, in front of an upstream of its own."""
+    index_documents(home)
+    with closing(ScriptedUpstream()) as upstream, closing(ServedGateway(home, upstream, **sections)) as gateway:
+        yield gateway

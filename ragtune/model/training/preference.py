@@ -132,7 +132,7 @@ def train_preference(
     identity = fingerprint(job.base, job.adapter / WEIGHTS, [*rows, *replay, *validation], job.preference, job.seed)
     run_id = open_run(job.checkpoints, identity, tracker, progress)
     tracker.log_params({"method": data.method, "examples": len(rows), "planned_steps": plan.steps})
-    try:
+    with tracker.ending():
         trainer, callback = _build_trainer(job, plan, (rows, replay, validation), tracker, progress)
         require_disk_for_training(job.checkpoints, job.out, callback.checkpoint_bytes)
         resumed_from = train_from_checkpoint(trainer, callback, job.checkpoints, progress)
@@ -158,10 +158,6 @@ def train_preference(
         _write(trainer.model, job, report)
         tracker.log_metrics({"train_seconds": report.seconds}, report.steps)
         tracker.log_artifacts(job.out)
-    except BaseException:
-        tracker.end(failed=True)
-        raise
-    tracker.end()
     return report
 
 

@@ -103,7 +103,7 @@ def train_adapter(
     identity = rounded_fingerprint(fingerprint(job.base, earlier, data.rows, settings, job.seed), job.rounding)
     run_id = world.from_first("" if world.rank() else open_run(job.checkpoints, identity, tracker, progress))
     tracker.log_params({**settings.model_dump(), "seed": job.seed, "examples": len(data.rows), "base": job.base.name})
-    try:
+    with tracker.ending():
         trainer, callback = build_trainer(job, data, device, tracker, progress)
         require_disk_for_training(job.checkpoints, job.out, callback.checkpoint_bytes)
         resumed_from = train_from_checkpoint(trainer, callback, job.checkpoints, progress)
@@ -126,10 +126,6 @@ def train_adapter(
             _write_adapter(trainer.model, data.tokenizer, report, job.out)
             tracker.log_metrics({"train_seconds": report.seconds}, report.steps)
             tracker.log_artifacts(job.out)
-    except BaseException:
-        tracker.end(failed=True)
-        raise
-    tracker.end()
     return report
 
 

@@ -3,7 +3,8 @@
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -61,6 +62,16 @@ class Tracker:
 
     def end(self, failed: bool = False) -> None:
         """Close the run."""
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Close the run at the end of a `with` block, as failed if the block raises, even on an interrupt."""
+        try:
+            yield
+        except BaseException:
+            self.end(failed=True)
+            raise
+        self.end()
 
 
 class MlflowTracker(Tracker):
