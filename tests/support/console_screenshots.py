@@ -27,6 +27,8 @@ ROOT = Path(__file__).parent.parent.parent
 ANSWERS = {"hot work": "It is valid for four hours. [1]"}
 QUESTIONS = ("How long is a hot work note good for?", "Who invented the printing press with movable type?")
 SIZE = (1280, 800)
+LONG, HIGH = ("experiment", "shadow", "feedback"), (1280, 1200)
+"""Pages whose first screen says little, and the size in which they are shown."""
 
 
 class Answering(ScriptedUpstream):
@@ -171,7 +173,9 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     upstream = Answering()
     with tempfile.TemporaryDirectory() as home:
-        gateway = ConsoleGateway(Path(home), ROOT / "examples" / "manual", upstream, dataset={"reviews_per_pair": 2})
+        # No look while pictures are taken: it would stop the experiment when it has seen enough.
+        sections = {"dataset": {"reviews_per_pair": 2}, "experiments": {"look_seconds": 3600}}
+        gateway = ConsoleGateway(Path(home), ROOT / "examples" / "manual", upstream, **sections)
         fill(gateway)
         browser = Browser(gateway.url)
         browser.resize(*SIZE)
@@ -208,9 +212,12 @@ def main(folder: Path) -> None:
             ("feedback", "/console/feedback", "By version"),
             ("health", "/console/health", "attention"),
         ):
+            browser.resize(*(HIGH if name in LONG else SIZE))
             browser.open(path)
             browser.shows(text)
+            browser.until(lambda: len(browser.all(".chart")) == len(browser.all(".chart canvas")), "the charts")
             take(browser, folder / f"{name}.png")
+        browser.resize(*SIZE)
         fill_study(gateway)
         browser.sign_in(gateway.key("rita", "reviewer"), "/console/evaluate")
         browser.one("#rubric")
