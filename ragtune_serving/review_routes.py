@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from ragtune.dataset.reviews.decisions import Decision, pair_key
+from ragtune.dataset.reviews.decisions import Decision, newest_verdicts, pair_key
 from ragtune.errors import DatasetError
 from ragtune_serving.problems import problem
 from ragtune_serving.review_schema import (
@@ -20,6 +20,7 @@ from ragtune_serving.review_schema import (
     ReviewRequest,
     ReviewResponse,
 )
+from ragtune_serving.reviewer import Reviewer
 from ragtune_serving.reviewing import ReviewDesk
 from ragtune_serving.schema import ErrorBody
 from ragtune_serving.study_schema import ReviewAgreementReport
@@ -45,7 +46,7 @@ def add_review_routes(router: APIRouter, desk: ReviewDesk) -> None:
         offset: Annotated[int, Query(ge=0)] = 0,
         limit: Annotated[int, Query(ge=1, le=200)] = 20,
     ) -> ReviewPairs:
-        return _page(desk, request.scope["ragtune_key"].name, show, offset, limit)
+        return _page(desk, desk.reviewer(request.scope["ragtune_key"]), show, offset, limit)
 
     @router.post("/v1/review/assignments", **common, summary="Get pairs that still need a reviewer")
     def assignments(body: AssignmentRequest, request: Request) -> AssignmentResponse:
@@ -75,20 +76,25 @@ def add_review_routes(router: APIRouter, desk: ReviewDesk) -> None:
         return ReviewProgress(**desk.progress())
 
     @router.get("/v1/review/agreement", **common, summary="Show how far reviewers agree, and the pairs they dispute")
-    def agreement() -> ReviewAgreementReport:
-        return ReviewAgreementReport.of(desk.agreement())
+    def agreement(request: Request) -> ReviewAgreementReport:
+        return ReviewAgreementReport.of(desk.agreement_for(desk.reviewer(request.scope["ragtune_key"])))
 
 
-def _page(desk: ReviewDesk, user: str, show: str, offset: int, limit: int) -> ReviewPairs:
+def _page(desk: ReviewDesk, reviewer: Reviewer, show: str, offset: int, limit: int) -> ReviewPairs:
     dataset = desk.dataset()
     pairs = dataset.pairs
     if show == "mine":
-        pairs = desk.reviews.pairs_to_review(user, dataset.pairs)
+        pairs = desk.reviews.pairs_to_review(reviewer.name, dataset.pairs)
     elif show == "open":
         pairs = desk.open_pairs()
+    stored = desk.reviews.decisions()
+    verdicts = newest_verdicts(stored)
     decisions: dict[str, list[ReviewResponse]] = defaultdict(list)
-    for decision in desk.reviews.decisions():
-        decisions[decision.pair_key].append(_response(decision))
+    for decision in stored:
+        if decision.reviewer == reviewer.name or reviewer.may_see(
+            verdicts.get(decision.pair_key, {}), desk.reviews_per_pair
+        ):
+            decisions[decision.pair_key].append(_response(decision))
     reviewers = desk.reviews.assignments()
     page = []
     for pair in pairs[offset : offset + limit]:

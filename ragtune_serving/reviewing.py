@@ -16,6 +16,11 @@ from ragtune.records import ArtifactRef, Chunk, QAPair, RegisteredModel, SplitIt
 from ragtune.settings import Settings
 from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
+from ragtune_serving.keys import Key
+from ragtune_serving.reviewer import Reviewer
+
+LEADING = "/v1/review/progress"
+"""Who may call this route sees the progress of everybody, assigns pairs to others and settles conflicts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +116,11 @@ class ReviewDesk:
             and winning_decision(verdicts.get(pair_key(pair), {}).values(), self.reviews_per_pair) is None
         ]
 
+    def reviewer(self, key: Key) -> Reviewer:
+        """Return the owner of a key as a reviewer of the current dataset."""
+        left = self.reviews.pairs_to_review(key.name, self.dataset().pairs)
+        return Reviewer(key.name, key.may_call(LEADING), len(left))
+
     def claim(self, reviewer: str, count: int) -> int:
         """Assign up to `count` open pairs to a reviewer, and return how many were assigned.
 
@@ -155,6 +165,14 @@ class ReviewDesk:
         if self._agreement is None or self._agreement[0] != newest:
             self._agreement = (newest, review_agreement(self.reviews.decisions(), seed=self._settings.seed))
         return self._agreement[1]
+
+    def agreement_for(self, reviewer: Reviewer) -> ReviewAgreement:
+        """Return how far reviewers agree, without the disputed pairs whose verdicts could lead this reviewer."""
+        verdicts, result = newest_verdicts(self.reviews.decisions()), self.agreement()
+        disputed = [
+            one for one in result.disputed if reviewer.may_see(verdicts.get(one.pair_key, {}), self.reviews_per_pair)
+        ]
+        return replace(result, disputed=tuple(disputed))
 
     def _load(self, ref: ArtifactRef) -> ReviewableDataset:
         chunks = {chunk.id: chunk for chunk in self._artifacts.read_records(self._ref("chunks"), Chunk)}

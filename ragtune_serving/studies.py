@@ -15,6 +15,7 @@ from ragtune.evaluation.studies.items import (
     read_answers,
     traffic_items,
 )
+from ragtune.evaluation.studies.results import StudyResults, study_results
 from ragtune.evaluation.studies.store import StudyStore
 from ragtune.evaluation.studies.study import GUIDELINES, Mode, Study, StudyItem
 from ragtune.experiments.pair_judging import study_source, vote_items
@@ -24,6 +25,8 @@ from ragtune.store.artifacts import ArtifactStore
 from ragtune.store.feedback import FeedbackLog
 from ragtune.store.shadows import ShadowStore
 
+STUDY_ITEMS = 60
+"""Items of a study unless somebody says otherwise; chosen by hand."""
 _OFFERED = 10
 """Live answers that are read for each that is wanted, so that the sample is not only the newest. Chosen by hand."""
 
@@ -41,7 +44,7 @@ class StudyPlan:
     models: tuple[str, ...] = ()
     split: str = "test"
     files: tuple[Path, ...] = ()
-    count: int = 60
+    count: int = STUDY_ITEMS
     guideline: str = ""
     shadow: str = ""
     version: str = ""
@@ -55,6 +58,7 @@ class StudyDesk:
         self.store = StudyStore(settings.feedback_url)
         self.shadows = ShadowStore(settings.feedback_url)
         self._artifacts = ArtifactStore(settings.home / "artifacts")
+        self._results: dict[str, tuple[object, StudyResults]] = {}
 
     def create(self, plan: StudyPlan) -> tuple[Study, int]:
         """Store a study and return it with the number of its items.
@@ -83,8 +87,18 @@ class StudyDesk:
 
     def _create_from_pairs(self, plan: StudyPlan) -> tuple[Study, int]:
         """Store a study in which people vote on the pairs of a shadow deployment."""
-        if plan.mode != "pairwise" or plan.models or plan.files:
-            raise SettingsError("The pairs of a shadow deployment are compared.", "--mode pairwise, no models or files")
+        if plan.mode != "pairwise":
+            raise SettingsError(
+                f"The mode is '{plan.mode}', and the answers are pairs of the shadow deployment '{plan.shadow}'.",
+                "the mode pairwise: people say which answer of a pair is better",
+                "leave out --mode, or have answers of models, of files or of live traffic rated, without --shadow",
+            )
+        if plan.models or plan.files:
+            raise SettingsError(
+                f"Models or files are given, and the shadow deployment '{plan.shadow}' as well.",
+                "answers of one of them",
+                "leave out --model and --file, or leave out --shadow",
+            )
         shadow = self.shadows.get(plan.shadow)
         versions = shadow.design.versions
         if plan.version not in (*versions, *([""] if len(versions) == 1 else [])):
@@ -113,6 +127,13 @@ class StudyDesk:
     def models(self, split: str) -> list[str]:
         """Return the models whose answers to the questions of a split are stored."""
         return model_names(self._sets(), split)
+
+    def results(self, name: str) -> StudyResults:
+        """Return the results of a study; they are computed again only after somebody rated, settled or got tasks."""
+        state = self.store.state(name)
+        if name not in self._results or self._results[name][0] != state:
+            self._results[name] = (state, study_results(self.store, name))
+        return self._results[name][1]
 
     def approved(self, name: str) -> Approved:
         """Return the answers of a study that people approved, without questions of the test and the gate."""

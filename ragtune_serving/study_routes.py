@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from ragtune.errors import DatasetError
-from ragtune.evaluation.studies.results import study_results
 from ragtune.evaluation.studies.study import Study, shown, side
 from ragtune_serving.problems import problem
 from ragtune_serving.schema import ErrorBody
@@ -85,12 +84,13 @@ def _add_reviewer_routes(router: APIRouter, desk: StudyDesk) -> None:
     @router.get(
         "/v1/studies/agreement", **_COMMON, response_model=StudyReport, summary="Show agreement and disputed items"
     )
-    def agreement(study: str) -> StudyReport | Response:
+    def agreement(study: str, request: Request) -> StudyReport | Response:
         try:
-            desk.store.study(study)
+            results = desk.results(study)
         except DatasetError as error:
             return problem(404, str(error), "study")
-        return StudyReport.of(study_results(desk.store, study))
+        tasks = desk.store.open_tasks(study, request.scope["ragtune_key"].name)
+        return StudyReport.of(results, unrated={task.item_id for task in tasks})
 
     @router.post(
         "/v1/studies/adjudications", **_COMMON, response_model=AdjudicationResponse, summary="Settle a disputed item"

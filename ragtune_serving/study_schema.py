@@ -1,5 +1,6 @@
 """The models of requests and responses of human evaluation."""
 
+from collections.abc import Collection
 from typing import Literal, Self
 
 from pydantic import BaseModel, Field
@@ -146,10 +147,12 @@ class StudyReport(BaseModel):
     repeats: int
     consistency: dict[str, float] | None = Field(description="share of repeats with the same choice, by question")
     disputed: list[DisputedItem] = Field(description="not settled and most disputed first")
+    hidden: int = Field(description="disputed items left out because you still have to rate them")
 
     @classmethod
-    def of(cls, results: StudyResults) -> Self:
-        """Return the shape of a study's results."""
+    def of(cls, results: StudyResults, unrated: Collection[str] = ()) -> Self:
+        """Return the shape of a study's results without the choices on items that the reader still has to rate."""
+        shown = [one for one in results.disagreements if one.item.id not in unrated]
         return cls(
             study=results.study.name,
             items=results.items,
@@ -175,8 +178,9 @@ class StudyReport(BaseModel):
                     choices=dict(one.choices),
                     adjudicated=one.adjudicated,
                 )
-                for one in results.disagreements
+                for one in shown
             ],
+            hidden=len(results.disagreements) - len(shown),
         )
 
 

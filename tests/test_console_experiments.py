@@ -135,6 +135,7 @@ def test_an_operator_watches_the_interval_pauses_stops_and_replays_the_decision(
 def test_people_are_asked_to_vote_on_mirrored_answers(gateway):
     shadows = gateway.services.experiments.shadows
     bea = Visitor(gateway.url, gateway.key("bea", "annotator"))
+    gateway.key("ask", "application")
     with browser_at(gateway.url) as browser:
         browser.sign_in(gateway.keys.client_key(), "/console/experiments")
         shadow = shadows.start("next", ShadowDesign(versions=("2",), share=0.5))
@@ -155,7 +156,15 @@ def test_people_are_asked_to_vote_on_mirrored_answers(gateway):
         browser.shows("It is valid for 5 days.")
         browser.shows("dropped: queue is full")
         browser.one("main summary").click()
-        browser.one("[name=people]").send_keys("bea, bea,")
+        people = browser.one("[name=people]")
+        for unable in ("bea, nobody here", "ask"):
+            people.clear()
+            people.send_keys(unable)
+            browser.one("form button[type=submit]").click()
+            browser.shows(f"No valid key that may vote has the name {unable.removeprefix('bea, ')}.")
+        assert all("400" in one for one in browser.errors()), "only what was refused"
+        people.clear()
+        people.send_keys("bea, bea,")
         browser.one("form button[type=submit]").click()
         browser.shows("Nobody has voted in the study votes on next yet.")
         browser.check()

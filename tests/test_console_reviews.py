@@ -12,6 +12,7 @@ from ragtune.dataset.reviews.decisions import newest_verdicts, pair_key
 from ragtune.dataset.reviews.guideline import REASONS
 from ragtune.records import QAPair
 from ragtune_serving.console.reviews import PairQueues
+from ragtune_serving.reviewer import Reviewer
 from tests.support.browser import Browser, browser_at
 from tests.support.console_gateway import ConsoleGateway
 from tests.support.scripted_upstream import ScriptedUpstream
@@ -176,8 +177,9 @@ def test_a_reviewer_who_has_decided_sees_no_verdict_of_others_before_the_pair_ha
     desk.reviews_per_pair = 3
     queues = PairQueues(desk)
 
-    def seen(user):
-        view = queues.view(pair_key(pair), user, newest_verdicts(desk.reviews.decisions()))
+    def seen(user, leads=False, left=0):
+        reviewer = Reviewer(user, leads, left)
+        view = queues.view(pair_key(pair), reviewer, newest_verdicts(desk.reviews.decisions()))
         return [one.reviewer for one in view.others], view.hidden
 
     desk.reviews.decide(pair, "ada", "accept")
@@ -187,6 +189,46 @@ def test_a_reviewer_who_has_decided_sees_no_verdict_of_others_before_the_pair_ha
     desk.reviews.decide(pair, "cleo", "reject")
     assert seen("ada") == (["bob", "cleo"], 0)
     assert seen("dan") == ([], 3), "who has not decided sees none"
+    assert seen("dan", leads=True) == ([], 3), "two of three agree, so there is nothing to settle"
+
+
+def test_the_verdicts_of_a_conflict_are_shown_to_those_who_judged_it_and_to_those_who_settle_it(gateway):
+    desk, pair = gateway.services.reviews, gateway.pairs[0]
+    desk.reviews.decide(pair, "ada", "accept")
+    desk.reviews.decide(pair, "bob", "reject")
+
+    def sees(user, leads, left):
+        return Reviewer(user, leads, left).may_see(newest_verdicts(desk.reviews.decisions())[pair_key(pair)], 2)
+
+    assert sees("ada", leads=False, left=3)
+    assert not sees("cleo", leads=False, left=0), "an annotator judges the pair without a guide"
+    assert not sees("rita", leads=True, left=1), "a reviewer who still has pairs to judge is an annotator"
+    assert sees("rita", leads=True, left=0)
+
+
+@pytest.mark.browser
+def test_a_reviewer_with_pairs_left_judges_a_conflict_blind_and_sees_what_others_decided_after_the_last(gateway):
+    desk, (disputed, last) = gateway.services.reviews, gateway.pairs[1:3]
+    desk.reviews.decide(disputed, "bob", "reject", comment="Too vague.")
+    desk.reviews.decide(disputed, "cleo", "accept", comment="Plain enough.")
+    desk.reviews.assign([last], ["ada"])
+    with browser_at(gateway.url) as browser:
+        browser.sign_in(gateway.key("ada", "reviewer"), "/console/reviews?show=conflicts")
+        browser.shows("2 verdicts of others, hidden until you have decided", "#pair")
+        assert shown(browser) == disputed.question
+        browser.shows("once you have decided the 1 pair that is assigned to you", "#progress")
+        for leading in ("Too vague.", "Plain enough.", "bob: reject", "Rejected", "Alpha"):
+            assert leading not in browser.text("main"), leading
+        browser.check()
+        browser.press("a")
+        browser.shows("No pair has as many verdicts as it needs and no majority.")
+        browser.open(f"/console/reviews?show=decided&key={pair_key(disputed)}")
+        browser.shows("bob: reject", "#pair")
+        browser.open("/console/reviews")
+        decide(browser, "r")
+        browser.shows("Agreement on 1 pair", "#progress")
+        browser.shows("Rejected", "#progress")
+    assert verdicts(gateway)["pair-1"] == {"bob": "reject", "cleo": "accept", "ada": "accept"}
 
 
 @pytest.mark.browser

@@ -8,10 +8,13 @@ from typer.testing import CliRunner
 
 from ragtune.dataset.publishing import read_published
 from ragtune.errors import DatasetError
-from ragtune.records import QAPair
+from ragtune.evaluation.judges import RUBRIC
+from ragtune.records import Chunk, QAPair
+from ragtune.settings import load_settings
 from ragtune_assets.dataset import read_results
 from ragtune_assets.materialize import materialize
 from ragtune_serving.cli import app
+from ragtune_serving.studies import StudyDesk
 from tests.support.dataset_home import Home
 from tests.support.model_server import ModelServer
 
@@ -115,6 +118,46 @@ def test_ten_more_documents_add_pairs_and_move_none_and_the_command_line_shows_t
     assert text.startswith(f"{len(diff['added'])} added, {len(diff['removed'])} removed")
     with pytest.raises(DatasetError, match="'nothing' matches 0 published datasets"):
         CliRunner().invoke(app, ["dataset", "diff", "nothing"], catch_exceptions=False)
+
+
+def test_an_answer_that_people_rate_as_right_comes_into_the_dataset_as_a_pair_of_people(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAGTUNE_HOME", str(tmp_path / "home"))
+    right, wrong = "which error comes when a lock is not free in time", "what does it mean that i waited too long"
+    said = "Raised when the lock could not be acquired in timeout seconds."
+    rows = [
+        {"question": right, "answer": f"{said} [1]", "sources": [f"Timeout\n{said}"]},
+        {"question": wrong, "answer": "It is raised when the disk is full. [1]", "sources": [f"Timeout\n{said}"]},
+    ]
+    file, approved = tmp_path / "answers.jsonl", tmp_path / "approved.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def invoke(*arguments):
+        return CliRunner().invoke(app, ["evaluate", *arguments], catch_exceptions=False).stdout
+
+    invoke("create", "week", "--file", str(file))
+    invoke("assign", "week", "ada", "bob")
+    store = StudyDesk(load_settings({"home": tmp_path / "home"})).store
+    items = store.items("week")
+    for name in ("ada", "bob"):
+        for task in store.open_tasks("week", name):
+            choice = "yes" if items[task.item_id].question == right else "no"
+            store.rate(task.id, name, dict.fromkeys(RUBRIC, choice))
+    store.close()
+    assert "1 pair in" in invoke("pairs", "week", str(approved))
+    home = Home(tmp_path / "home", ["package:filelock", f"pairs:{approved}"])
+    try:
+        home.run()
+        (pair,) = [pair for pair in home.pairs() if pair.origin == "people"]
+        chunks = {chunk.id: chunk for chunk in home.store.read_records(home.store.current("chunks"), Chunk)}
+        (split,) = [item.split for item in home.items() if item.pair.id == pair.id]
+        questions = {pair.question for pair in home.pairs()}
+    finally:
+        home.close()
+    assert (pair.question, pair.answer, pair.kind, pair.writer) == (right, said, "existing", "people")
+    assert pair.imported_from == f"pairs:{approved}, line 1"
+    assert "could not be acquired" in chunks[pair.chunk_id].text
+    assert split in ("train", "validation", "gate", "test")
+    assert wrong not in questions, "people rated its answer as wrong"
 
 
 def test_the_data_docs_are_a_folder_of_pages_that_the_asset_links(built):

@@ -100,6 +100,30 @@ def test_a_reviewer_gets_pairs_decides_them_and_sees_the_progress(served):
     assert progress["reviewers"] == [{"reviewer": "ada", "decided": 1, "assigned": 3}]
 
 
+def test_programs_get_no_verdict_that_could_lead_their_reviewer(tmp_path):
+    with_dataset(tmp_path)
+    served = Served(tmp_path, reviews_per_pair=2)
+    try:
+        desk = served.desk.reviews
+        disputed, last = PAIRS[1:3]
+        desk.decide(disputed, "bob", "reject", comment="Odd.")
+        desk.decide(disputed, "cleo", "accept")
+        desk.assign([last], ["ada"])
+
+        def seen(client):
+            pairs = client.get("/pairs", params={"show": "all", "limit": 200}).json()["pairs"]
+            of_pair = next(pair for pair in pairs if pair["key"] == pair_key(disputed))["decisions"]
+            return [one["reviewer"] for one in of_pair], len(client.get("/agreement").json()["disputed"])
+
+        with served.reviewer("ada") as ada, served.reviewer("rita") as rita:
+            assert seen(ada) == ([], 0)
+            assert seen(rita) == (["bob", "cleo"], 1), "nothing is left to her, so she settles conflicts"
+            ada.post("/decisions", json={"key": pair_key(disputed), "verdict": "reject"})
+            assert seen(ada) == (["bob", "cleo", "ada"], 1)
+    finally:
+        served.close()
+
+
 def test_reviewers_who_work_at_once_lose_nothing_and_get_different_pairs(served):
     clients = {f"r{number}": served.reviewer(f"r{number}") for number in range(6)}
 

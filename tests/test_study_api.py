@@ -11,6 +11,7 @@ import uvicorn
 from typer.testing import CliRunner
 
 from ragtune.evaluation.judges import RUBRIC
+from ragtune.evaluation.studies.results import study_results
 from ragtune.evaluation.studies.study import shown
 from ragtune.records import AnswerSet, QAPair, ResponseRecord, SplitItem
 from ragtune.settings import load_settings
@@ -130,6 +131,52 @@ def test_a_reviewer_sees_disputed_items_and_settles_them(served):
         assert rita.post("/adjudications", json={**body, "choice": "left"}).status_code == 400
 
 
+def test_a_reviewer_sees_no_dispute_about_an_item_that_she_still_has_to_rate(served):
+    served.desk.create(StudyPlan(name="spring", mode="rating", models=("base bf16",), count=4))
+    served.desk.store.assign("spring", ["ada", "bob", "rita"], 3)
+    for name, choice in (("ada", "yes"), ("bob", "no")):
+        for task in served.desk.store.open_tasks("spring", name):
+            served.desk.store.rate(task.id, name, {**YES, "correct": choice})
+    with served.client("rita", "reviewer") as rita:
+        report = rita.get("/agreement", params={"study": "spring"}).json()
+        assert (report["disputed"], report["hidden"]) == ([], 4)
+        task = served.desk.store.open_tasks("spring", "rita")[0]
+        rita.post("/ratings", json={"task": task.id, "choices": YES})
+        report = rita.get("/agreement", params={"study": "spring"}).json()
+        assert ([one["item"] for one in report["disputed"]], report["hidden"]) == ([task.item_id], 3)
+
+
+def test_results_are_computed_again_only_after_a_rating_a_settled_item_or_a_new_task(served, monkeypatch):
+    desk, computed = served.desk, []
+
+    def counting(store, name):
+        computed.append(name)
+        return study_results(store, name)
+
+    monkeypatch.setattr("ragtune_serving.studies.study_results", counting)
+    desk.create(StudyPlan(name="spring", mode="rating", models=("base bf16",), count=4))
+    desk.store.assign("spring", ["ada"], 1)
+    task = desk.store.open_tasks("spring", "ada")[0]
+
+    def settle():
+        desk.store.adjudicate("spring", task.item_id, "correct", "no", "rita")
+
+    changes = (
+        lambda: None,
+        lambda: desk.store.rate(task.id, "ada", YES),
+        settle,
+        lambda: desk.store.assign("spring", ["bob"], 1),
+        lambda: desk.store.assign("spring", ["ada", "bob"], 2),
+    )
+    for number, change in enumerate(changes):
+        change()
+        first = desk.results("spring")
+        assert desk.results("spring") is first
+        assert len(computed) == [1, 2, 3, 3, 4][number], "bob gets nothing of items that ada has"
+    assert first.ratings == 1
+    assert served.desk.results("spring").models == study_results(desk.store, "spring").models
+
+
 def test_annotators_see_neither_agreement_nor_tasks_of_others(served):
     served.desk.create(StudyPlan(name="spring", mode="rating", models=("base bf16",), count=4))
     served.desk.store.assign("spring", ["ada", "bob"], 1)
@@ -219,6 +266,8 @@ def test_a_plan_that_does_not_fit_is_refused(home, monkeypatch):
     for arguments, message in (
         (("duel", "--mode", "pairwise", "--model", "base bf16"), "two models or two files"),
         (("spring", "--mode", "duel"), "rating, pairwise"),
+        (("spring", "--mode", "rating", "--shadow", "next"), "leave out --mode"),
+        (("spring", "--shadow", "next", "--model", "base bf16"), "leave out --shadow"),
         (("spring", "--model", "base w4a16"), "one of base bf16, fine-tuned w8a8"),
     ):
         result = CliRunner().invoke(app, ["evaluate", "create", *arguments])

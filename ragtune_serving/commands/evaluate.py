@@ -12,7 +12,7 @@ from ragtune.evaluation.studies.results import StudyResults, study_results
 from ragtune.evaluation.studies.study import MODES
 from ragtune.settings import load_settings
 from ragtune.text.counts import counted
-from ragtune_serving.studies import StudyDesk, StudyPlan
+from ragtune_serving.studies import STUDY_ITEMS, StudyDesk, StudyPlan
 from ragtune_serving.study_schema import StudyReport
 from ragtune_serving.terminal import out, print_json
 
@@ -25,21 +25,22 @@ _SHOWN = 10
 @app.command("create")
 def create(
     name: Annotated[str, typer.Argument(help="a new name")],
-    mode: Annotated[str, typer.Option(help=f"{' or '.join(MODES)}")] = "rating",
+    mode: Annotated[str, typer.Option(help=f"{' or '.join(MODES)}; default: rating, with --shadow pairwise")] = "",
     model: Annotated[list[str] | None, typer.Option(help="a model such as 'base bf16'; twice to compare two")] = None,
     split: Annotated[str, typer.Option(help="the held-out questions: test, gate or out_of_domain")] = "test",
     file: Annotated[list[Path] | None, typer.Option(help="JSON lines with answers; twice to compare two")] = None,
-    count: Annotated[int, typer.Option(min=1, help="at most this many items")] = 60,
+    count: Annotated[int, typer.Option(min=1, help="at most this many items")] = STUDY_ITEMS,
     guideline: Annotated[Path | None, typer.Option(help="a text file; default: the project's own")] = None,
     shadow: Annotated[str, typer.Option(help="a shadow deployment: people vote on its pairs of answers")] = "",
     version: Annotated[str, typer.Option(help="with --shadow: the version; needed if it mirrors to several")] = "",
 ) -> None:
     """Make a study from answers of models (--model), files (--file), mirrored requests (--shadow), or live traffic."""
+    mode = mode or ("pairwise" if shadow else "rating")
     if mode not in MODES:
         raise SettingsError(f"There is no mode '{mode}'.", f"one of {', '.join(MODES)}")
     plan = StudyPlan(
         name=name,
-        mode="pairwise" if shadow else mode,
+        mode=mode,
         shadow=shadow,
         version=version,
         models=tuple(model or ()),

@@ -137,7 +137,7 @@ def _build_pages(services: Services, settings: Settings, keys: KeyStore, session
     add_knowledge_pages(app, services, settings, catalogue)
     add_run_pages(app, settings)
     add_candidate_pages(app, services, settings)
-    add_experiment_pages(app, services)
+    add_experiment_pages(app, services, keys)
     add_feedback_pages(app, services, settings)
     add_health_pages(app, services, settings, catalogue)
 

@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 from fastapi import FastAPI, Form, Request, Response
 
 from ragtune.errors import DatasetError, ExperimentError, SettingsError
-from ragtune.evaluation.studies.study import annotator_name
 from ragtune.experiments.control import advise, replay_decision
 from ragtune.experiments.imbalance import MISMATCH
 from ragtune.experiments.outcomes import METRICS
@@ -21,15 +20,15 @@ from ragtune.store.shadows import ShadowPair
 from ragtune_serving.audit import actor_of
 from ragtune_serving.console.pages import render, session_of
 from ragtune_serving.experiment_control import ExperimentControl
+from ragtune_serving.keys import KeyStore
 from ragtune_serving.problems import problem
 from ragtune_serving.routes import Services
-from ragtune_serving.studies import StudyDesk, StudyPlan
+from ragtune_serving.studies import STUDY_ITEMS, StudyDesk, StudyPlan
 
 PATH = "/console/experiments"
 _PAIRS_SHOWN = 5
 """Pairs of answers on the page of a shadow deployment, the newest that differ; chosen by hand."""
-_VOTES = 60
-"""Pairs of a new study, as many as `ragtune evaluate create` takes."""
+_VOTING = "/v1/studies/ratings"
 logger = logging.getLogger(__name__)
 Action = Literal["pause", "resume", "stop"]
 
@@ -43,10 +42,11 @@ class Row:
     words: tuple[str, ...]
 
 
-def add_experiment_pages(app: FastAPI, services: Services) -> None:
+def add_experiment_pages(app: FastAPI, services: Services, keys: KeyStore) -> None:
     """Add the page Experiments, and the pages of single experiments and shadow deployments."""
     _add_experiments(app, services.experiments)
-    _add_shadows(app, services.experiments, services.studies)
+    _add_shadows(app, services.experiments)
+    _add_voting(app, services.studies, keys)
 
 
 def _add_experiments(app: FastAPI, control: ExperimentControl) -> None:
@@ -108,7 +108,7 @@ def _add_experiments(app: FastAPI, control: ExperimentControl) -> None:
         return Response(headers={"HX-Refresh": "true"})
 
 
-def _add_shadows(app: FastAPI, control: ExperimentControl, studies: StudyDesk) -> None:
+def _add_shadows(app: FastAPI, control: ExperimentControl) -> None:
     @app.get(PATH + "/shadow")
     def shadow(request: Request, name: str) -> Response:
         try:
@@ -123,7 +123,7 @@ def _add_shadows(app: FastAPI, control: ExperimentControl, studies: StudyDesk) -
             pairs={version: _differing(control.shadows.pairs(one, version)) for version in one.design.versions},
             judge=control.settings.evaluation.judge.model,
             study=f"votes on {one.name}",
-            count=_VOTES,
+            count=STUDY_ITEMS,
         )
 
     @app.post(PATH + "/stop-mirroring")
@@ -135,6 +135,8 @@ def _add_shadows(app: FastAPI, control: ExperimentControl, studies: StudyDesk) -
             return problem(409, str(error))
         return Response(headers={"HX-Refresh": "true"})
 
+
+def _add_voting(app: FastAPI, studies: StudyDesk, keys: KeyStore) -> None:
     @app.post(PATH + "/study")
     def study(
         request: Request,
@@ -142,14 +144,12 @@ def _add_shadows(app: FastAPI, control: ExperimentControl, studies: StudyDesk) -
         version: Annotated[str, Form()],
         study: Annotated[str, Form()],
         people: Annotated[str, Form()],
-        count: Annotated[int, Form(ge=1)] = _VOTES,
+        count: Annotated[int, Form(ge=1)] = STUDY_ITEMS,
     ) -> Response:
         actor_of(request.scope).target = f"{study} of {name}"
         try:
-            # Each name once and valid, or the study would be stored and then not assigned.
-            annotators = list(dict.fromkeys(annotator_name(part) for part in people.split(",") if part.strip()))
-            if not annotators:
-                raise SettingsError("Nobody is named.", "the names of the keys of those who vote, with commas between")
+            # First, or the study would be stored and then not assigned.
+            annotators = _voters(people, keys)
             made, items = studies.create(
                 StudyPlan(name=study, mode="pairwise", shadow=name, version=version, count=count)
             )
@@ -158,6 +158,20 @@ def _add_shadows(app: FastAPI, control: ExperimentControl, studies: StudyDesk) -
             return problem(400, str(error))
         logger.warning("%s made the study %s of %d pairs in the console", session_of(request).key.name, study, items)
         return Response(headers={"HX-Redirect": f"{PATH}/shadow?{urlencode({'name': name})}"})
+
+
+def _voters(people: str, keys: KeyStore) -> list[str]:
+    """Return the names between the commas, each once; raise SettingsError for one whose key cannot vote."""
+    names = list(dict.fromkeys(part.strip() for part in people.split(",") if part.strip()))
+    able = sorted(key.name for key in keys.all() if key.may_call(_VOTING) and not key.expired)
+    unable = [name for name in names if name not in able]
+    if names and not unable:
+        return names
+    raise SettingsError(
+        f"No valid key that may vote has the name {', '.join(unable)}." if unable else "Nobody is named.",
+        f"with commas between: {', '.join(able)}",
+        "choose among these, or make a key with `ragtune keys add NAME --role annotator`",
+    )
 
 
 def interval_chart(experiment: Experiment, candidate: CandidateStatus) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from ragtune.store.feedback import LONGEST_TEXT
 from ragtune_serving.console.marking import Segment, cut, literal_span
 from ragtune_serving.console.pages import render, session_of
 from ragtune_serving.keys import Key, KeyStore
-from ragtune_serving.reviewing import ReviewDesk
+from ragtune_serving.reviewer import Reviewer
+from ragtune_serving.reviewing import LEADING, ReviewDesk
 
 Queue = Literal["mine", "open", "conflicts", "decided", "all", "corrections"]
 QUEUES: dict[Queue, str] = {
@@ -30,8 +31,6 @@ QUEUES: dict[Queue, str] = {
 PAGE_SIZE = 50
 """Pairs in the list next to the pair; chosen by hand, not sensitive."""
 _REVIEWING = "/v1/review/decisions"
-_LEADING = "/v1/review/progress"
-"""Who may call this route sees the progress of everybody, and assigns pairs to others."""
 _SEARCHING = "/console/knowledge/search"
 KeyedPairs = list[tuple[str, QAPair]]
 Verdicts = Mapping[str, Mapping[str, Decision]]
@@ -41,9 +40,7 @@ Verdicts = Mapping[str, Mapping[str, Decision]]
 class PairView:
     """What the page shows of one pair.
 
-    `others` are the verdicts of other reviewers: hidden until the pair has as many verdicts as it needs, so that nobody
-    follows somebody else, not even by changing a verdict. In a conflict, which has to be settled, everybody sees them.
-    `hidden` counts what is not shown.
+    `others` are the verdicts of other reviewers, or empty if they could lead the one who looks; `hidden` counts those.
     """
 
     key: str
@@ -88,8 +85,8 @@ class PairQueues:
                     queues["conflicts"].append(keyed)
         return queues, verdicts
 
-    def view(self, key: str, user: str, verdicts: Verdicts) -> PairView | None:
-        """Return what to show of a pair, or None if the dataset has no such pair."""
+    def view(self, key: str, reviewer: Reviewer, verdicts: Verdicts) -> PairView | None:
+        """Return what to show a reviewer of a pair, or None if the dataset has no such pair."""
         dataset = self.desk.dataset()
         pair = dataset.by_key.get(key)
         if pair is None:
@@ -98,15 +95,15 @@ class PairQueues:
         own = verdicts.get(key, {})
         needed = self.desk.reviews_per_pair
         is_conflict = len(own) >= needed and winning_decision(own.values(), needed) is None
-        others = sorted((one for name, one in own.items() if name != user), key=lambda one: one.sequence)
-        may_see = is_conflict or (user in own and len(own) >= needed)
+        others = sorted((one for name, one in own.items() if name != reviewer.name), key=lambda one: one.sequence)
+        may_see = reviewer.may_see(own, needed)
         return PairView(
             key=key,
             pair=pair,
             chunk=chunk,
             passage=_passage(chunk.text, pair) if chunk else [],
             evidence=[dataset.chunks[one] for one in pair.evidence_ids if one in dataset.chunks],
-            own=own.get(user),
+            own=own.get(reviewer.name),
             others=others if may_see else [],
             hidden=0 if may_see else len(others),
             reviewers=sorted(self.desk.reviews.assignments().get(key, ())),
@@ -148,6 +145,7 @@ def add_review_pages(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
         q: Annotated[str, Query(max_length=200)] = "",
     ) -> Response:
         session = session_of(request)
+        leads = session.key.may_call(LEADING)
         try:
             by_name, verdicts = queues.queues(session.key.name)
         except DatasetError as error:
@@ -159,6 +157,7 @@ def add_review_pages(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
         page = min(page, max(0, (len(pairs) - 1) // PAGE_SIZE))
         shown = pairs[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]
         chosen = key or (shown[0][0] if shown else "")
+        reviewer = Reviewer(session.key.name, leads, len(by_name["mine"]))
         return render(
             request,
             "reviews.html",
@@ -171,10 +170,10 @@ def add_review_pages(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
             page=page,
             more=(page + 1) * PAGE_SIZE < len(pairs),
             total=len(pairs),
-            view=queues.view(chosen, session.key.name, verdicts) if chosen else None,
+            view=queues.view(chosen, reviewer, verdicts) if chosen else None,
             wanted=key,
             decided=len(by_name["decided"]),
-            leads=session.key.may_call(_LEADING),
+            leads=leads,
             may_search=session.key.may_call(_SEARCHING),
             longest_text=LONGEST_TEXT,
             approval=desk.needs_approval,
@@ -196,7 +195,7 @@ def _add_progress(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
         count: Annotated[int, Form(ge=1, le=1000)],
         names: Annotated[Sequence[str], Form()] = (),
     ) -> Response:
-        if not session_of(request).key.may_call(_LEADING):
+        if not session_of(request).key.may_call(LEADING):
             return _refused(request)
         known = _reviewers(keys.all())
         wanted = [name for name in names if name in known]
@@ -209,11 +208,12 @@ def _add_progress(app: FastAPI, desk: ReviewDesk, keys: KeyStore) -> None:
 
 
 def _progress(request: Request, desk: ReviewDesk, keys: KeyStore, message: str = "") -> Response:
-    if not session_of(request).key.may_call(_LEADING):
+    if not session_of(request).key.may_call(LEADING):
         return _refused(request)
     return render(
         request,
         "reviews_progress.html",
+        left=desk.reviewer(session_of(request).key).left,
         progress=desk.progress(),
         agreement=desk.agreement(),
         per_pair=desk.reviews_per_pair,

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from ragtune.dataset.extractive.writer import ExtractiveWriter
 from ragtune.evaluation.judges import RUBRIC
-from ragtune.records import GateDecision, ResponseRecord, RetrievalRow, Score
-from ragtune.store.experiments import ExperimentDesign, ExperimentStore
+from ragtune.records import GateDecision, RetrievalRow, Score
 from ragtune.store.registry import ModelRegistry
 from ragtune.store.warehouse import Warehouse
 from ragtune_serving.studies import StudyPlan
 from tests.support.browser import NARROW, WIDE, Browser
+from tests.support.console_contents import REFUSAL, fill_experiment, fill_shadow, fill_traffic
 from tests.support.console_gateway import ConsoleGateway
 from tests.support.releases import released
 from tests.support.scripted_upstream import ScriptedUpstream
@@ -26,8 +26,9 @@ from tests.support.scripted_upstream import ScriptedUpstream
 ROOT = Path(__file__).parent.parent.parent
 ANSWERS = {"hot work": "It is valid for four hours. [1]"}
 QUESTIONS = ("How long is a hot work note good for?", "Who invented the printing press with movable type?")
-REFUSAL = "I could not find this in the documents."
 SIZE = (1280, 800)
+LONG, HIGH = ("experiment", "shadow", "feedback"), (1280, 1200)
+"""Pages whose first screen says little, and the size in which they are shown."""
 
 
 class Answering(ScriptedUpstream):
@@ -50,11 +51,7 @@ def fill(gateway: ConsoleGateway) -> None:
         reviews.decide(pair, "bo", "reject" if number % 5 == 0 else "accept")
         if number % 3:
             reviews.decide(pair, "cleo", "reject" if number % 7 == 0 else "accept")
-    log = gateway.services.log
-    hours = [hour for hour in range(24) for _ in range(draw.randint(2, 30))]
-    log.record_responses([_response(number, now - timedelta(hours=hour), draw) for number, hour in enumerate(hours)])
-    for number in range(0, len(hours), 4):
-        log.add(f"r{number}", "down" if draw.random() < 0.25 else "up")
+    fill_traffic(gateway, pairs, draw)
     home = gateway.settings.home
     registry, warehouse = ModelRegistry(gateway.settings), Warehouse(home / "warehouse.duckdb")
     for number in (1, 2, 3):
@@ -65,17 +62,8 @@ def fill(gateway: ConsoleGateway) -> None:
     warehouse.append(decisions)
     warehouse.append([_score("token_f1", 0.463), _score("citation", 0.871), _score("refusal", 0.902)])
     warehouse.append([_measured(now - timedelta(days=6 - day), 0.86 + 0.012 * day) for day in range(6)])
-    design = ExperimentDesign(
-        versions=("2", "3"),
-        weights=(0.5, 0.5),
-        metric="thumbs",
-        smallest_difference=0.05,
-        margin=0.02,
-        alpha=0.05,
-        budget=4000,
-        window_hours=24.0,
-    )
-    ExperimentStore(gateway.settings.feedback_url).start("longer-training", design, 0.1)
+    fill_experiment(gateway, pairs, draw)
+    fill_shadow(gateway, pairs, draw)
 
 
 def fill_study(gateway: ConsoleGateway) -> None:
@@ -101,21 +89,6 @@ def fill_study(gateway: ConsoleGateway) -> None:
             clear = "partly" if name == "cleo" and number % 4 == 0 else "yes"
             choices = {**dict.fromkeys(RUBRIC, "yes"), "correct": correct, "clear": clear}
             desk.store.rate(task.id, name, choices, seconds=9.0)
-
-
-def _response(number: int, at: datetime, draw: random.Random) -> ResponseRecord:
-    return ResponseRecord(
-        id=f"r{number}",
-        created_at=at.isoformat(),
-        question="q",
-        answer="a",
-        model="ragtune",
-        model_version="2",
-        chunk_ids=(),
-        cited_chunk_ids=(),
-        refused=draw.random() < 0.12,
-        latency_ms=draw.lognormvariate(6.8, 0.4),
-    )
 
 
 def _decision(version: str, gain: float, low: float, promoted: bool) -> GateDecision:
@@ -200,13 +173,18 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     upstream = Answering()
     with tempfile.TemporaryDirectory() as home:
-        gateway = ConsoleGateway(Path(home), ROOT / "examples" / "manual", upstream, dataset={"reviews_per_pair": 2})
+        # No look while pictures are taken: it would stop the experiment when it has seen enough.
+        sections = {"dataset": {"reviews_per_pair": 2}, "experiments": {"look_seconds": 3600}}
+        gateway = ConsoleGateway(Path(home), ROOT / "examples" / "manual", upstream, **sections)
         fill(gateway)
         browser = Browser(gateway.url)
         browser.resize(*SIZE)
         browser.sign_in(gateway.keys.client_key(), "/console/ask")
         ask(browser)
         take(browser, folder / "ask.png")
+        browser.dark()
+        take(browser, folder / "ask-dark.png")
+        browser.dark(False)
         browser.resize(*NARROW)
         browser.script("scrollTo(0, 0)")
         take(browser, folder / "ask-phone.png")
@@ -228,11 +206,18 @@ def main(folder: Path) -> None:
             ("quality", "/console/knowledge/quality", "Recall@10"),
             ("candidates", "/console/candidates", "longer-training"),
             ("candidate", "/console/candidates/2", "What the gate decided"),
+            ("experiments", "/console/experiments", "Mirrored requests"),
+            ("experiment", "/console/experiments/experiment?name=longer-training", "All outcomes"),
+            ("shadow", "/console/experiments/shadow?name=before-release", "The newest different answers"),
+            ("feedback", "/console/feedback", "By version"),
             ("health", "/console/health", "attention"),
         ):
+            browser.resize(*(HIGH if name in LONG else SIZE))
             browser.open(path)
             browser.shows(text)
+            browser.until(lambda: len(browser.all(".chart")) == len(browser.all(".chart canvas")), "the charts")
             take(browser, folder / f"{name}.png")
+        browser.resize(*SIZE)
         fill_study(gateway)
         browser.sign_in(gateway.key("rita", "reviewer"), "/console/evaluate")
         browser.one("#rubric")

@@ -240,6 +240,19 @@ class StudyStore:
         with self._engine.connect() as connection:
             return {row["task_id"]: _rating(row) for row in connection.execute(query).mappings()}
 
+    def state(self, name: str) -> tuple[int, int, int]:
+        """Return what changes whenever the results of a study may change: its tasks, ratings and adjudications."""
+        of_study = _assigned.c.study == name
+        rated = sa.select(sa.func.max(_ratings.c.sequence)).join(_assigned, _assigned.c.id == _ratings.c.task_id)
+        queries = (
+            sa.select(sa.func.count()).select_from(_assigned).where(of_study),
+            rated.where(of_study),
+            sa.select(sa.func.max(_adjudications.c.sequence)).where(_adjudications.c.study == name),
+        )
+        with self._engine.connect() as connection:
+            tasks, newest_rating, newest_settled = (connection.execute(query).scalar_one() for query in queries)
+        return int(tasks), int(newest_rating or 0), int(newest_settled or 0)
+
     def adjudicate(
         self, name: str, item_id: str, question: str, choice: str, adjudicator: str, comment: str = ""
     ) -> Adjudication:

@@ -109,10 +109,10 @@ function showResult(answer, text, result) {
       element("span", { class: "tag accent" }, String(citation.number)),
       element("span", {}, headingOf(citation), element("span", { class: "where" }, ` ${citation.source}${page}`)))));
   }
-  if (result.closest.length) list.append(element("li", { class: "small muted" }, "Closest passages:"));
+  if (result.closest.length) list.append(element("li", { class: "small muted" }, "Closest passages, and how likely each answers the question:"));
   for (const passage of result.closest) {
     list.append(element("li", {}, element("button", { type: "button", onclick: () => openPassage(closestAddress(passage)) },
-      element("span", { class: "tag" }, passage.score.toFixed(2)),
+      element("span", { class: "tag" }, `${Math.round(100 * passage.score)}%`),
       element("span", {}, passage.sentence, element("span", { class: "where" }, ` ${passage.title} (${passage.source})`)))));
   }
   if (list.children.length) answer.append(list);

@@ -150,7 +150,8 @@ async function showResults() {
     ...(report.agreement.length ? [node("h2", {}, "Agreement of all"), agreement("Agreement of all", report.agreement)] : []),
     ...(report.pairs.length ? [node("h2", {}, "Agreement of two, the lowest first"), agreement("Agreement of two", report.pairs)] : []),
     node("h2", {}, "Disputed items"),
-    ...(report.disputed.length ? report.disputed.map(disputed) : [node("p", { class: "muted" }, "Nobody disagrees.")]));
+    ...(report.hidden ? [node("p", { class: "note" }, `${report.hidden} more appear${report.hidden === 1 ? "s" : ""} once you have rated what is left to you, so that nobody leads you.`)] : []),
+    ...(report.disputed.length ? report.disputed.map(disputed) : report.hidden ? [] : [node("p", { class: "muted" }, "Nobody disagrees.")]));
 }
 function disputed(item) {
   const said = node("span", { class: "small muted", role: "status" }, item.adjudicated ? `settled: ${item.adjudicated}` : "");
