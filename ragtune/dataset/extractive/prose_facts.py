@@ -1,4 +1,4 @@
-"""Reads facts out of running text: definitions, statements, how-to steps, list items, tables, headings.
+"""Reads facts out of running text: definitions, statements, how-to steps, list items, tables.
 
 Each rule is narrow on purpose. It would rather miss a sentence than ask a question that nobody understands without
 the page.
@@ -32,7 +32,8 @@ _NOUN_PHRASE = r"(?:(?:The|A|An) )?(?:(?:`|[^\W\d_])[\w`.\-/+]*)(?: (?:`|[^\W\d_
 # `A branch is a shop that keeps its own stock`
 _DEFINITION = re.compile(
     rf"^(?P<subject>{_NOUN_PHRASE}) (?P<be>is|are) "
-    r"(?P<rest>(?:an?|the|one of|used (?:to|for|as|by|when)|any|simply|just) .+)$",
+    r"(?P<rest>(?:an?|the|one of|used (?:to|for|as|by|when)|any(?:thing|one|body)?|some(?:thing|one|body)|simply|just)"
+    r" .+)$",
     re.DOTALL,
 )
 # `The night shift has two drivers`
@@ -101,7 +102,10 @@ def prose_facts(chunk: Chunk, spans: list[Span], place: str) -> Iterator[Fact]:
 
 
 def heading_facts(chunk: Chunk, place: str) -> Iterator[Fact]:
-    """Yield a question about the chunk's own heading, answered by the first sentence below it."""
+    """Yield how to do what the chunk's own heading names, answered by the first sentence below it.
+
+    Any other heading gives no question: nobody asks what the section “Hours by area” is about.
+    """
     heading = _askable_heading(chunk)
     span = _first_sentence(chunk.text)
     if not heading or span is None:
@@ -117,8 +121,6 @@ def heading_facts(chunk: Chunk, place: str) -> Iterator[Fact]:
     # A sentence that shares few words with its heading is about something else.
     if action and shared >= 0.3 and _INSTRUCTION.match(sentence):
         yield Fact("how_to", "how_to", *span, {"action": action, "place": place})
-    elif shared >= 0.5 and not heading.endswith(("?", "!")):
-        yield Fact("heading", "heading", *span, {"term": f"“{heading}”", "place": place})
 
 
 def _heading_action(heading: str) -> str:

@@ -41,7 +41,7 @@ _TYPE_GROUPS = ("type", "returns.type", "returns.value")
 _ASKED_TYPES, _ASKED_TRIVIAL_TYPES, _ASKED_TRIVIAL_ANSWERS, _ASKED_BASES = 0.45, 0.15, 0.4, 0.5
 # Shares of the prose pairs to keep that the best sentence by word overlap answers. The listed kinds are mostly
 # such pairs (benchmarks/dataset/prose.json), so fewer of them stay.
-_EASY_SHARE, _EASY_SHARES = 0.5, {"heading": 0.15, "definition": 0.15, "remark": 0.15}
+_EASY_SHARE, _EASY_SHARES = 0.5, {"definition": 0.15, "remark": 0.15}
 _EASY_OVERLAP = 0.8
 """Token F1; `overlap_shares` counts a pair as answered from the same value on."""
 # Questions for an absent fact are easier to refuse than those for a borrowed parameter, so they come later.

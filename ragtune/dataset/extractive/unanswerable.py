@@ -1,18 +1,21 @@
 """Writes plausible questions that the documents do not answer, so that a model learns to say so.
 
 Each question names a real object or text and asks for something that its document does not state: a parameter of a
-neighbour, an undocumented return value, a missing default, a term that only another text explains.
+neighbour, an undocumented return value, a missing default, who looks after a machine.
 """
 
 import re
 from bisect import bisect
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from ragtune.dataset.extractive.api_page import ApiObject
 from ragtune.dataset.extractive.fact import Fact
+from ragtune.dataset.extractive.questions import is_identifier
+from ragtune.dataset.extractive.subjects import needed_place
 from ragtune.draws import choose, draw
+from ragtune.records import Chunk
+from ragtune.text.words import content_words
 
 Entry = TypeVar("Entry")
 _NO_ANSWER = (0, 0)
@@ -22,8 +25,6 @@ _BORROWED_GROUPS = ("parameter", "parameter.effect", "default", "type")
 _CLASS_GROUPS = ("absent.version", "absent.author")
 # Names such as `x` or `key` mean something everywhere. Chosen by hand, not sensitive.
 _SHORTEST_BORROWED_NAME = 4
-# Terms of other texts to try before giving up, so that one question stays cheap. Chosen by hand, not sensitive.
-_FOREIGN_TERMS_TRIED = 40
 
 # What each template group asks for, by words that would stand on a page that answers it. The question is only asked if
 # the page has none of them: a question that is wrongly called unanswerable teaches a model to refuse.
@@ -37,11 +38,27 @@ _ABSENT_FROM_PAGES = {
 _ABSENT_FROM_PROSE = {
     "absent.prose.0": r"invent",
     "absent.prose.1": r"[$€]|cost|price|free",
-    "absent.prose.2": r"\b(19|20)\d\d\b",
+    "absent.prose.2": r"\b(19|20)\d\d\b|\d\.\d|introduc|\bnew\b|\badd(?:s|ed)\b|since",
     "absent.prose.3": r"compan|\binc\b|corporation|gmbh|founded",
     "absent.prose.4": r"users|people|\bmillion|thousand",
     "absent.prose.5": r"countr|founded",
 }
+_ABSENT_OF_SUBJECTS = {
+    "absent.subject.care": r"responsib|look(?:s|ed)? after|in charge|maintain|keeper|warden",
+    "absent.subject.users": r"users|people|\bmillion|thousand",
+    "absent.subject.change": r"chang|\blast|since|replac|renew|introduc|\bnew\b|\b(19|20)\d\d\b|\d\.\d",
+}
+"""For things that have no price, company or country, such as `the night shift`."""
+_ABSENT_OF_CODE = {
+    "absent.code.version": r"\bversion|\breleased?\b|\bsince\b|\bv\d|\d\.\d+\.\d",
+    "absent.subject.change": _ABSENT_OF_SUBJECTS["absent.subject.change"],
+}
+_UNCLEAR_SUBJECT = re.compile(
+    r"^an?\b|\b(?:for|of|in|on|at|with|from|over|around|that|which|whose|another|\w{3,}est|anyone|everyone|people|you"
+    r"|we|others?)\b",
+    re.IGNORECASE,
+)
+"""Matches subjects that mean something only inside their sentence, such as `the smallest amount`, or nobody's thing."""
 
 
 class Neighbours:
@@ -117,38 +134,55 @@ def _parameters_without_default(owner: ApiObject) -> list[str]:
     return [name for name, default in owner.parameters.items() if not default and name not in _CATCH_ALL]
 
 
-class Terms:
-    """The terms that each text explains, so that one text can be asked about a term of another.
+class Passages:
+    """The passages of all documents, to find out whether any of them answers a question about a name.
+
+    A question is only put if no passage that mentions the name answers it: the search may find any of them.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = texts
+        self._by_word: dict[str, set[int]] = {}
+        for number, text in enumerate(texts):
+            for word in content_words(text):
+                self._by_word.setdefault(word, set()).add(number)
+
+    def say(self, name: str, words: str) -> bool:
+        """Return whether a passage with all content words of the name has a match of `words`; True if none has them."""
+        numbers = [self._by_word.get(word, set()) for word in content_words(name)]
+        mentions = set.intersection(*numbers) if numbers else set[int]()
+        return not mentions or any(re.search(words, self.texts[number], re.IGNORECASE) for number in mentions)
+
+
+def unanswerable_prose_facts(
+    chunk: Chunk, terms: Sequence[str], subjects: Sequence[str], place: str, passages: Passages, seed: int
+) -> Iterator[Fact]:
+    """Yield a question that the documents do not answer for each term and each subject of a sentence.
 
     Args:
-        terms: Pairs of a document id and a term.
+        chunk: the passage that they stand in.
+        terms: what the text explains, such as `a branch`.
+        subjects: what the text says something about, such as `the night shift`.
+        place: ` in TITLE`, or "" if the title does not say what the text is about.
+        passages: those of all documents.
+        seed: chooses the questions.
     """
-
-    def __init__(self, terms: Sequence[tuple[str, str]], seed: int) -> None:
-        self.seed = seed
-        self.ring = sorted({(draw(seed, "term", term), document_id, term) for document_id, term in terms})
-
-    def foreign_term(self, document_id: str, text: str) -> str:
-        """Return a term of another document that this text never mentions, or "" if there is none."""
-        first = bisect(self.ring, (draw(self.seed, "foreign", document_id, text[:80]), "", ""))
-        for _, other_id, term in islice(_once_around(self.ring, first), _FOREIGN_TERMS_TRIED):
-            if other_id != document_id and not _mentions(text, term.strip("`“”")):
-                return term
-        return ""
+    for name in dict.fromkeys([*terms, *subjects]):
+        groups = _absent_groups(name, is_term=name in terms)
+        absent = [group for group, words in groups.items() if not passages.say(name, words)]
+        if absent:
+            group = choose(seed, absent, "absent prose", chunk.document_id, name)
+            yield Fact("unanswerable.absent", group, *_NO_ANSWER, {"term": name, "place": needed_place(place, name)})
 
 
-def unanswerable_prose_facts(document_id: str, term: str, text: str, place: str, terms: Terms) -> Iterator[Fact]:
-    """Yield questions that a text does not answer.
+def _absent_groups(name: str, is_term: bool) -> Mapping[str, str]:
+    """Return the questions that people might put about this name, and the words that would answer them.
 
-    One asks for a term of another document. The other asks for something absent about `term`, which the text explains.
-    `place` is ` in TITLE`, or "" if the title does not say what the text is about.
+    A company is behind a name such as `Capstan`, but behind no setting and no common noun. There is no such question
+    about a name that means something only inside its sentence.
     """
-    foreign = terms.foreign_term(document_id, text) if place else ""
-    if foreign:
-        is_phrase = foreign.startswith("“") and " " in foreign
-        group = "list_item.phrase" if is_phrase else "list_item"
-        yield Fact("unanswerable.term", group, *_NO_ANSWER, {"term": foreign, "place": place})
-    absent = [group for group, words in _ABSENT_FROM_PROSE.items() if not re.search(words, text, re.IGNORECASE)]
-    if absent and term:
-        group = choose(terms.seed, absent, "absent prose", document_id, term)
-        yield Fact("unanswerable.absent", group, *_NO_ANSWER, {"term": term, "place": place})
+    if is_term and name.lstrip("“")[:1].isupper():
+        return _ABSENT_FROM_PROSE
+    if _UNCLEAR_SUBJECT.search(name):
+        return {}
+    return _ABSENT_OF_CODE if name.startswith("`") or is_identifier(name) else _ABSENT_OF_SUBJECTS

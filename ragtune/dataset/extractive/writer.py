@@ -21,11 +21,11 @@ from ragtune.dataset.extractive.prose_facts import (
     is_project_news,
     prose_facts,
 )
-from ragtune.dataset.extractive.questions import question_for, quote_name
+from ragtune.dataset.extractive.questions import is_identifier, question_for, quote_name
 from ragtune.dataset.extractive.selection import chosen_facts, chosen_unanswerable, distinct_pairs, is_worth_asking
 from ragtune.dataset.extractive.unanswerable import (
     Neighbours,
-    Terms,
+    Passages,
     unanswerable_api_facts,
     unanswerable_prose_facts,
 )
@@ -68,15 +68,6 @@ class _ProsePage:
 
     facts: list[tuple[Chunk, list[Fact]]]
 
-    @property
-    def text(self) -> str:
-        return "\n".join(chunk.text for chunk, _ in self.facts)
-
-    @property
-    def terms(self) -> list[tuple[str, str]]:
-        """(document id, term) for every term that the document explains."""
-        return [(chunk.document_id, term) for chunk, facts in self.facts for term in _explained_terms(facts)]
-
 
 class ExtractiveWriter(PairWriter):
     """Asks about what the chunks state, a few questions for each chunk; it reads English chunks only.
@@ -103,13 +94,13 @@ class ExtractiveWriter(PairWriter):
         pages = [self._read_page(document) for document in _documents(english)]
         objects = [page.owner for page in pages if isinstance(page, _ApiPage)]
         names, neighbours = ObjectNames(objects), Neighbours(objects, self.seed)
-        terms = Terms([term for page in pages if isinstance(page, _ProsePage) for term in page.terms], self.seed)
+        passages = Passages([chunk.text for chunk in english])
         pairs: list[QAPair] = []
         for done, page in enumerate(pages):
             if isinstance(page, _ApiPage):
                 pairs += self._api_pairs(page, names, neighbours)
             else:
-                pairs += self._prose_pairs(page, terms)
+                pairs += self._prose_pairs(page, passages)
             if done % _PROGRESS_EVERY == 0:
                 progress("writing questions", done, len(pages))
         progress("writing questions", len(pages), len(pages))
@@ -180,16 +171,18 @@ class ExtractiveWriter(PairWriter):
             words = with_synonym_verb(words, draw(self.seed, "which verb", *draw_parts))
         return words
 
-    def _prose_pairs(self, page: _ProsePage, terms: Terms) -> list[QAPair]:
+    def _prose_pairs(self, page: _ProsePage, passages: Passages) -> list[QAPair]:
         pairs = []
-        text = page.text
         for chunk, facts in page.facts:
             if not facts:
                 continue
             candidates = [self._pair(chunk, fact) for fact in facts]
             pairs += [pair for pair in candidates if is_worth_asking(self.seed, pair, chunk)]
-            term = next(iter(_explained_terms(facts)), "")
-            unanswerable = list(unanswerable_prose_facts(chunk.document_id, term, text, _place(chunk), terms))
+            terms = [fact.focus for fact in facts if fact.kind in _TERM_KINDS]
+            subjects = [fact.slots["subject"] for fact in facts if "subject" in fact.slots]
+            subjects += [fact.slots["row"] for fact in facts if is_identifier(fact.slots.get("row", "").strip("`"))]
+            place = _place(chunk)
+            unanswerable = list(unanswerable_prose_facts(chunk, terms, subjects, place, passages, self.seed))
             chosen = self._choose_unanswerable(chunk, unanswerable, answerable=len(facts))
             pairs += [self._pair(chunk, fact) for fact in chosen]
         return pairs
@@ -237,10 +230,6 @@ def _askable_prose_facts(chunk: Chunk, rows: Mapping[str, int]) -> list[Fact]:
     if place:
         return facts
     return [fact for fact in facts if fact.kind in ("definition", "statement") and is_about_a_name(fact)]
-
-
-def _explained_terms(facts: Sequence[Fact]) -> list[str]:
-    return [fact.focus for fact in facts if fact.kind in _TERM_KINDS]
 
 
 def _place(chunk: Chunk) -> str:
