@@ -62,8 +62,6 @@ def fill(gateway: ConsoleGateway) -> None:
     warehouse.append(decisions)
     warehouse.append([_score("token_f1", 0.463), _score("citation", 0.871), _score("refusal", 0.902)])
     warehouse.append([_measured(now - timedelta(days=6 - day), 0.86 + 0.012 * day) for day in range(6)])
-    fill_experiment(gateway, pairs, draw)
-    fill_shadow(gateway, pairs, draw)
 
 
 def fill_study(gateway: ConsoleGateway) -> None:
@@ -192,6 +190,10 @@ def main(folder: Path) -> None:
         browser.all("button.mark")[0].click()
         browser.shows("Hot work", "#panel .document")
         take(browser, folder / "passage.png")
+        # After the questions were asked: their answers would come from the arms of the experiment.
+        pairs, draw = ExtractiveWriter(2).write(gateway.chunks), random.Random(17)
+        fill_experiment(gateway, pairs, draw)
+        fill_shadow(gateway, pairs, draw)
         browser.open("/console/reviews")
         browser.press("g")
         browser.shows("You got 20 more pairs.")
