@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent.parent
 ANSWERS = {"hot work": "It is valid for four hours. [1]"}
 QUESTIONS = ("How long is a hot work note good for?", "Who invented the printing press with movable type?")
 SIZE = (1280, 800)
-LONG, HIGH = ("experiment", "shadow", "feedback"), (1280, 1200)
+LONG, HIGH = ("experiment", "shadow"), (1280, 1200)
 """Pages whose first screen says little, and the size in which they are shown."""
 
 
