@@ -3,6 +3,7 @@
 import pytest
 
 from ragtune.answer.evidence import rank_evidence
+from ragtune.answer.language_packs import ENGLISH, LanguagePack, packs
 from ragtune.answer.signatures import repeats_signature
 from ragtune.answer.units import Unit
 from tests.support.answering_fakes import WordEvidence, chunk, hits
@@ -11,8 +12,10 @@ TITLE = "shop.Cart.close"
 SIGNATURE = "`shop.Cart.close(force=False, retry=(1, 2))` (method)"
 
 
-def _repeats(text: str, question: str = "what does shop.Cart.close do", title: str = TITLE) -> bool:
-    return repeats_signature(Unit(text, title), title, question)
+def _repeats(
+    text: str, question: str = "what does shop.Cart.close do", title: str = TITLE, pack: LanguagePack = ENGLISH
+) -> bool:
+    return repeats_signature(Unit(text, title), title, question, pack)
 
 
 @pytest.mark.parametrize(
@@ -62,12 +65,24 @@ def test_a_line_that_says_more_than_the_name_is_evidence(text):
         "which arguments can I pass to Cart.close?",
         "signature of Cart.close",
         "is Cart.close a method or a function",
-        "Welche Parameter hat Cart.close?",
-        "Quels paramètres a Cart.close ?",
     ],
 )
 def test_a_question_for_the_signature_is_answered_by_it(question):
     assert not _repeats(SIGNATURE, question)
+
+
+@pytest.mark.parametrize(
+    ("language", "question"),
+    [
+        ("de", "Welchen Vorgabe-Wert hat Cart.close?"),
+        ("de", "Ist Cart.close eine Methode?"),
+        ("fr", "Quels paramètres a Cart.close ?"),
+        ("fr", "Cart.close est une méthode ?"),
+    ],
+)
+def test_a_pack_tells_which_questions_of_its_language_ask_for_a_signature(language, question):
+    assert not _repeats(SIGNATURE, question, pack=packs()[language])
+    assert _repeats(SIGNATURE, question, pack=ENGLISH)
 
 
 @pytest.mark.parametrize("question", ["what closes a cart", "is there something to close it", "Cart.open"])

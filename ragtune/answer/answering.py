@@ -113,7 +113,7 @@ class Answerer:
             frame = self.languages.frame(question, history, passages, language)
             frame, reply = self.languages.small_talk(question, frame)
             if self.evidence is not None:
-                evidence = rank_evidence(self.evidence, text, passages)
+                evidence = rank_evidence(self.evidence, text, passages, frame.pack)
                 rules = self._rules(self.evidence, controls, frame)
             retrieval_ms = (time.perf_counter() - started) * 1000
         return Prepared(

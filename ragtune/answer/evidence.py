@@ -10,6 +10,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from ragtune.answer.citations import without_citations
+from ragtune.answer.language_packs import ENGLISH, LanguagePack
 from ragtune.answer.signatures import repeats_signature
 from ragtune.answer.units import Unit, chunk_units
 from ragtune.ports import EvidenceModel
@@ -34,12 +35,14 @@ class Evidence:
     probability: float
 
 
-def rank_evidence(model: EvidenceModel, question: str, passages: Sequence[Hit]) -> tuple[Evidence, ...]:
+def rank_evidence(
+    model: EvidenceModel, question: str, passages: Sequence[Hit], pack: LanguagePack = ENGLISH
+) -> tuple[Evidence, ...]:
     """Return every unit of the passages, the most probable first; a unit that stands in several passages comes once.
 
     Of equal probabilities the one of the earlier passage comes first. The signature of an object that the question
-    names is left out, unless the question asks for one (signatures.py). A term that only repeats words of the question,
-    such as "Dialout" for "what is dialout", is left out if there is anything else.
+    names is left out, unless the question asks for one in words of the pack (signatures.py). A term that only repeats
+    words of the question, such as "Dialout" for "what is dialout", is left out if there is anything else.
     """
     numbers: dict[Unit, int] = {}
     for number, hit in enumerate(passages, 1):
@@ -47,7 +50,9 @@ def rank_evidence(model: EvidenceModel, question: str, passages: Sequence[Hit]) 
             numbers.setdefault(unit, number)
     asked = set(_WORD.findall(question.casefold()))
     titles = [hit.chunk.title for hit in passages]
-    telling = [unit for unit, number in numbers.items() if not repeats_signature(unit, titles[number - 1], question)]
+    telling = [
+        unit for unit, number in numbers.items() if not repeats_signature(unit, titles[number - 1], question, pack)
+    ]
     units = [unit for unit in telling if not _repeats(unit.text, asked)] or telling
     probabilities = model.probabilities(question, [unit.scored_text for unit in units])
     evidence = [

@@ -113,6 +113,33 @@ class AmountWords(Part):
         return re.compile("|".join((r"\d", *self.named_by)), re.IGNORECASE)
 
 
+class SignatureWords(Part):
+    """Regular expressions without regard to case: questions that the signature of a function or class answers.
+
+    `asked_by` finds those for parameters and defaults, `result_asked_by` those for what it returns, and `kind_asked_by`
+    those for what kind of object it is.
+    """
+
+    asked_by: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(min_length=1)
+    result_asked_by: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(min_length=1)
+    kind_asked_by: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(min_length=1)
+
+    @cached_property
+    def asked(self) -> re.Pattern[str]:
+        """Matches a question for parameters, a default, or how to call something."""
+        return re.compile("|".join(self.asked_by), re.IGNORECASE)
+
+    @cached_property
+    def result_asked(self) -> re.Pattern[str]:
+        """Matches a question for what something returns."""
+        return re.compile("|".join(self.result_asked_by), re.IGNORECASE)
+
+    @cached_property
+    def kind_asked(self) -> re.Pattern[str]:
+        """Matches a question for what kind of object something is."""
+        return re.compile("|".join(self.kind_asked_by), re.IGNORECASE)
+
+
 class SmallTalk(Part):
     """What people say besides questions, and the reply."""
 
@@ -128,8 +155,8 @@ class LanguagePack(Part):
     with straight quotes. `quotation_from` marks a quotation with the title and heading of its place; without it no
     place is named. `further` and `example` mark sentences that are quoted after the first one; without them all are
     marked alike. `example_words` introduce an example. `says_yes` and `says_no` are the words with which such answers
-    begin. `amounts` tells questions for a number or a time. `off_topic` are questions about no document, which the
-    model learns to refuse.
+    begin. `amounts` tells questions for a number or a time, `signatures` those for parameters. `off_topic` are
+    questions about no document, which the model learns to refuse.
     """
 
     code: str = Field(pattern="^[a-z]{2,3}$")
@@ -146,6 +173,7 @@ class LanguagePack(Part):
     says_yes: Text | None = None
     says_no: Text | None = None
     amounts: AmountWords | None = None
+    signatures: SignatureWords | None = None
     warnings: WarningTexts
     follow_up: FollowUpWords
     small_talk: tuple[SmallTalk, ...] = Field(min_length=1)

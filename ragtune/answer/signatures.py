@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from itertools import accumulate
 
+from ragtune.answer.language_packs import ENGLISH, LanguagePack
 from ragtune.answer.units import Unit
 from ragtune.knowledge.names import names_in, object_names, shortest_name
 
@@ -30,17 +31,6 @@ _LINKS = re.compile(r"\[source\](?:\(\S*\))?|[¶#`*_:;.]|\((?P<kind>[a-z ]+)\)")
 """Matches what stands behind a signature and says nothing about the object; a kind is looked up in `_KINDS`."""
 _KIND_WORDS = frozenset({*_KINDS, "async", "abstract", "static"})
 
-_ASKS_FOR_SIGNATURE = re.compile(
-    r"\b(?:signatures?|param(?:eter)?s?|arg(?:ument)?s?|kwargs?|keywords?|defaults?|options?|optional|required|"
-    r"mandatory|inputs?|syntax|accepts?|takes?|pass(?:ed)?|how\b.{1,20}\bcall(?:ed)?|"
-    r"signatur|parametern?|argumente?n?|standardwerte?|vorgabe|voreinstellung|übergeben?|nimmt|"
-    r"paramètres?|défaut|facultatif|obligatoire|passer|prend)\b",
-    re.IGNORECASE,
-)
-"""Matches questions whose answer may be a signature, in English, German and French."""
-_ASKS_FOR_RESULT = re.compile(r"\b(?:returns?|types?|gibt|rückgabe\w*|typ|renvoie|retourne)\b", re.IGNORECASE)
-_ASKS_FOR_KIND = re.compile(rf"\b(?:an?|kind of|eine?|une?)\s+(?:{'|'.join(_KINDS)})\b", re.IGNORECASE)
-
 
 @dataclass(frozen=True, slots=True)
 class _Signature:
@@ -51,21 +41,25 @@ class _Signature:
     has_kind: bool
 
 
-def repeats_signature(unit: Unit, title: str, question: str) -> bool:
+def repeats_signature(unit: Unit, title: str, question: str, pack: LanguagePack = ENGLISH) -> bool:
     """Return whether a unit is nothing but the signature of an object that the question names and asks no such thing.
 
     Args:
         unit: a unit of a passage.
         title: that of the passage. A signature of the page's own object need not repeat the names of its owners.
         question: what was asked.
+        pack: of the question's language; its words and the English ones tell what a question asks for.
     """
     signature = _signature_in(unit.text)
-    if signature is None or _ASKS_FOR_SIGNATURE.search(question):
+    if signature is None:
         return False
-    if signature.has_result and _ASKS_FOR_RESULT.search(question):
-        return False
-    if signature.has_kind and _ASKS_FOR_KIND.search(question):
-        return False
+    for words in (ENGLISH.signatures, pack.signatures):
+        if words is not None and (
+            words.asked.search(question)
+            or (signature.has_result and words.result_asked.search(question))
+            or (signature.has_kind and words.kind_asked.search(question))
+        ):
+            return False
     if not f".{title}".endswith(f".{signature.name}"):
         # Letters as they are: `cart.close(force)` is a call of what `Cart.close` describes.
         return re.search(rf"(?<!\w){re.escape(shortest_name(signature.name))}(?!\w)", question) is not None
