@@ -197,7 +197,8 @@ def facts(module: str) -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
     return {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "-m", module, *sys.argv[1:]]),
+        # A path of this machine says nothing to a reader.
+        "command": " ".join(["python", "-m", module, *("PATH" if each[:1] == "/" else each for each in sys.argv[1:])]),
         "commit": commit.strip(),
         "hardware": hardware(),
         "load_average_at_the_end": [round(value, 2) for value in os.getloadavg()],
