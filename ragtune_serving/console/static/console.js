@@ -162,11 +162,13 @@ function drawCharts(root) {
     const colours = ["--accent", "--warn", "--bad"].map((name) => style.getPropertyValue(name).trim());
     const muted = style.getPropertyValue("--muted").trim(), line = style.getPropertyValue("--line").trim();
     const axis = { stroke: muted, grid: { stroke: line, width: 1 }, ticks: { stroke: line }, font: "12px system-ui, sans-serif" };
+    // Pixels between two labels: a letter takes at most 8 at this size. 50 is what uPlot takes for a clock.
+    const space = chart.labels ? 16 + 8 * Math.max(...chart.labels.map((label) => label.length), 0) : 50;
     const options = {
       width: element.clientWidth - 16, height: 184, cursor: { drag: { x: false, y: false } },
       scales: { x: { time: !chart.labels }, y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.1 : 1] } },
       axes: [
-        { ...axis, values: (_, ticks) => ticks.map((tick) => (chart.labels ? chart.labels[tick] ?? "" : clock(tick))) },
+        { ...axis, space, values: (_, ticks) => ticks.map((tick) => (chart.labels ? chart.labels[tick] ?? "" : clock(tick))) },
         { ...axis, size: 56 },
       ],
       series: [
