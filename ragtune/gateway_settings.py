@@ -78,7 +78,10 @@ class GatewaySettings(Section):
         None, description="whether /metrics has the metrics of the engine; None: of engines that the gateway started"
     )
     log_format: Literal["text", "json"] = Field("text", description="json: JSON lines, one more for every request")
-    log_content: bool = Field(False, description="whether questions and answers are written into logs and traces")
+    log_content: bool = Field(
+        False,
+        description="whether questions and answers go into logs and traces, searches into logs/retrieval.jsonl",
+    )
     traces_url: str = Field("", description="collector that speaks OTLP over HTTP, for traces; empty: none")
     limits: LimitSettings = LimitSettings()
     price: PriceSettings = PriceSettings()

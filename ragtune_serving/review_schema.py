@@ -46,7 +46,7 @@ class AssignmentResponse(BaseModel):
 
 
 class ReviewPair(BaseModel):
-    """A pair with the passage it is based on and the decisions so far."""
+    """A pair with the passage it is based on and the decisions that you may see: your own, and at the end others'."""
 
     key: str = Field(description="a hash of the pair's text, the same in every version of the dataset")
     question: str

@@ -27,7 +27,7 @@ class Reviewer:
     def may_see(self, verdicts: Mapping[str, Decision], needed: int) -> bool:
         """Return whether the reviewer sees what others said about a pair.
 
-        Nobody sees anything before the pair has the verdicts that it needs: an own verdict can be changed until then.
+        Nobody sees anything before the pair has the verdicts that it needs: a verdict could follow another until then.
         After that, those see it who have judged the pair, and in a conflict also those who settle it.
         """
         if len(verdicts) < needed:

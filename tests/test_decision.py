@@ -110,6 +110,7 @@ def quoted(evidence: Evidence, question: str, language: str = "en", **room: int)
 
 
 POOL = Evidence(Unit("Timed out waiting for a connection.", "", ("shop.PoolTimeout",)), 3, 0.8)
+MARKED = Evidence(Unit("From nine to five.", "", ("2.1 **Opening** `hours` [3]",)), 1, 0.8)
 ROOMS = Evidence(Unit("They are kept at 4 degrees.", "", ("The house", "Cold {rooms}")), 1, 0.8)
 
 
@@ -122,6 +123,8 @@ ROOMS = Evidence(Unit("They are kept at 4 degrees.", "", ("The house", "Cold {ro
         (ROOMS, "how cold is it", "en", "From the documents, The house > Cold {rooms}: "),
         (ROOMS, "how cold are the cold rooms of the house", "en", "From the documents: "),
         (ROOMS, "how cold are the cold rooms", "en", "From the documents, The house: "),
+        (MARKED, "when is it", "en", "From the documents, Opening hours: "),
+        (MARKED, "what are the opening hours", "en", "From the documents: "),
     ],
 )
 def test_a_quotation_names_its_title_and_heading_if_they_say_something_new(evidence, question, language, mark):

@@ -133,13 +133,11 @@ def _gateway_rows(options: argparse.Namespace, questions: Sequence[dict[str, Any
 
 def own_words(text: str, quotation: str) -> str:
     """Return what stands before the mark of the quotation, which may name a title and a heading; all without one."""
-    before = text.partition(quotation)[0] if quotation else text
-    for pack in packs().values():
-        mark = pack.quotation.partition("{")[0].partition(":")[0].strip()
-        own, found, _ = before.rpartition(mark)
-        if quotation and found:
-            return own
-    return text
+    if not quotation:
+        return text
+    before = text.partition(quotation)[0]
+    marks = [pack.quotation.partition("{")[0].partition(":")[0].strip() for pack in packs().values()]
+    return next((before.rpartition(mark)[0] for mark in marks if mark and mark in before), text)
 
 
 def scores(questions: Sequence[dict[str, Any]], answers: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -236,7 +236,7 @@ class Answerer:
 class RememberingAnswerer(Answerer):
     """Prepares each question once, so that several models can answer the same ones without searching again.
 
-    Safe for several threads, of which one at a time prepares.
+    Safe for several threads. Questions without history are prepared one at a time.
     """
 
     def __init__(

@@ -4,14 +4,17 @@ The rules are pure functions of the first sentence that the model wrote and of t
 and a plain request decide alike. docs/decisions/answer-quote-or-refuse.md has the numbers behind them.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from ragtune.answer.citations import without_citations
 from ragtune.answer.evidence import Evidence, support_of
 from ragtune.answer.language_packs import Frame
 from ragtune.knowledge.names import shortest_name
 from ragtune.ports import EvidenceModel
+from ragtune.text.plain_text import plain_text
 from ragtune.text.words import content_words
 
 MOST_WORDS = 40
@@ -26,6 +29,8 @@ right where the best unit was wrong (docs/decisions/answer-quote-or-refuse.md)."
 SMALL_TALK_WORDS = 3
 """A question with at most this many content words may be small talk, which needs no evidence: "Are you a bot?" has one.
 Every phrase in languages/en.yaml has at most three."""
+_NUMBERING = re.compile(r"^\d+(?:\.\d+)*\.?\s+")
+"""Matches the number of a section, which says nothing."""
 _SURE_PART = 0.2
 """Least part of the refused share that does not depend on the model. Chosen by hand, not measured."""
 
@@ -102,13 +107,14 @@ def quotation_mark(evidence: Evidence, question: str, frame: Frame, room: int = 
 
     The mark names the title and the heading that the sentence stands below if they say what neither the question nor
     the sentence says: "Timed out waiting for a connection." answers "which exception" only with the name of its page.
-    The whole quotation has at most `room` words; without room for title and heading the heading alone is named.
+    They are named only if the whole quotation then has at most `room` words, or else the heading alone.
     """
     pack = frame.pack
     if pack.quotation_from is None:
         return pack.quotation
     said = content_words(f"{question} {evidence.unit.text}", frame.language)
-    telling = [part for part in evidence.unit.place if content_words(shortest_name(part), frame.language) - said]
+    places = [plain_text(_NUMBERING.sub("", without_citations(part))) for part in evidence.unit.place]
+    telling = [place for place in places if content_words(shortest_name(place), frame.language) - said]
     for parts in (telling, telling[-1:]):
         place = " > ".join(parts).replace("{", "{{").replace("}", "}}")
         mark = pack.quotation_from.replace("{place}", place)

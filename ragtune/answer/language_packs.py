@@ -5,7 +5,7 @@ write another one. The question's language chooses the pack (question_language.p
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -41,6 +41,14 @@ def _pattern(text: str) -> str:
     except re.error as error:
         raise ValueError(f"it is no regular expression: {error}") from error
     return text
+
+
+Patterns = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], Field(min_length=1)]
+"""Regular expressions of which any may match, without regard to case."""
+
+
+def _any_of(patterns: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE)
 
 
 ENGLISH_EXAMPLE_WORDS = ("for example", "for instance", "e.g.", "such as", "example:", "examples:")
@@ -94,50 +102,50 @@ class FollowUpWords(Part):
 
 
 class AmountWords(Part):
-    """Regular expressions without regard to case: what asks for a number or a time, and what names one without digits.
+    """What asks for a number or a time, and what names one without digits.
 
     They are searched in a question, and in an answer.
     """
 
-    asked_by: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(min_length=1)
-    named_by: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(min_length=1)
+    asked_by: Patterns
+    named_by: Patterns
 
     @cached_property
     def asked(self) -> re.Pattern[str]:
         """Matches a question for an amount."""
-        return re.compile("|".join(self.asked_by), re.IGNORECASE)
+        return _any_of(self.asked_by)
 
     @cached_property
     def named(self) -> re.Pattern[str]:
         """Matches an amount in digits or words."""
-        return re.compile("|".join((r"\d", *self.named_by)), re.IGNORECASE)
+        return _any_of((r"\d", *self.named_by))
 
 
 class SignatureWords(Part):
-    """Regular expressions without regard to case: questions that the signature of a function or class answers.
+    """Questions that the signature of a function or class answers.
 
     `asked_by` finds those for parameters and defaults, `result_asked_by` those for what it returns, and `kind_asked_by`
     those for what kind of object it is.
     """
 
-    asked_by: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(min_length=1)
-    result_asked_by: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(min_length=1)
-    kind_asked_by: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(min_length=1)
+    asked_by: Patterns
+    result_asked_by: Patterns
+    kind_asked_by: Patterns
 
     @cached_property
     def asked(self) -> re.Pattern[str]:
-        """Matches a question for parameters, a default, or how to call something."""
-        return re.compile("|".join(self.asked_by), re.IGNORECASE)
+        """Matches a question about parameters, a default, or how to call something."""
+        return _any_of(self.asked_by)
 
     @cached_property
     def result_asked(self) -> re.Pattern[str]:
-        """Matches a question for what something returns."""
-        return re.compile("|".join(self.result_asked_by), re.IGNORECASE)
+        """Matches a question about what something returns."""
+        return _any_of(self.result_asked_by)
 
     @cached_property
     def kind_asked(self) -> re.Pattern[str]:
-        """Matches a question for what kind of object something is."""
-        return re.compile("|".join(self.kind_asked_by), re.IGNORECASE)
+        """Matches a question about what kind of object something is."""
+        return _any_of(self.kind_asked_by)
 
 
 class SmallTalk(Part):
@@ -164,7 +172,7 @@ class LanguagePack(Part):
     own_name: str = ""
     prompt: PromptTexts
     refusal: Text
-    refusal_forms: tuple[Annotated[str, AfterValidator(_pattern)], ...] = Field(min_length=1)
+    refusal_forms: Patterns
     quotation: Annotated[str, _with_places("text", "number")]
     quotation_from: Annotated[str, _with_places("place", "text", "number")] | None = None
     further: Annotated[str, _with_places("text", "number")] | None = None
@@ -213,7 +221,7 @@ class LanguagePack(Part):
 
     @cached_property
     def _refusals(self) -> re.Pattern[str]:
-        return re.compile("|".join(self.refusal_forms), re.IGNORECASE)
+        return _any_of(self.refusal_forms)
 
     @cached_property
     def _reply_by_phrase(self) -> Mapping[str, str]:

@@ -17,7 +17,8 @@ from ragtune.records import Chunk, Hit, Message
 from ragtune.text.whitespace import collapse_whitespace
 
 PROMPT_VERSION = 2
-"""Raise it if messages change in a way that the samples of `prompt_sha256` do not show."""
+"""Raise it if the words around passages and sentences change in a way that the samples of `prompt_sha256` do not show.
+Which passages and sentences are chosen is no part of it."""
 REFUSAL = ENGLISH.refusal
 
 

@@ -42,7 +42,7 @@ class _Signature:
 
 
 def repeats_signature(unit: Unit, title: str, question: str, pack: LanguagePack = ENGLISH) -> bool:
-    """Return whether a unit is nothing but the signature of an object that the question names and asks no such thing.
+    """Return whether a unit only repeats the signature of an object that the question names, and does not ask for.
 
     Args:
         unit: a unit of a passage.

@@ -254,10 +254,11 @@ def fuse(lists: Sequence[Sequence[Hit]], limit: int, k: int, weights: Sequence[f
 
 
 def search_log(path: Path, *, with_query: bool) -> SearchLog:
-    """Return a log that appends one JSON line per search, which says what was searched for only if it may.
+    """Return a log that appends one JSON line per search, with its text only if `with_query`.
 
     A file of more than 64 MiB becomes `NAME.previous.jsonl`, which replaces an earlier one. A search that cannot be
-    logged, because the disk is full or read-only, is answered all the same: a warning says so once until logging works.
+    logged, because the disk is full or read-only, is answered all the same. One warning says so
+    until a search is logged.
     """
     is_failing = False
 

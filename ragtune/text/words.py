@@ -60,7 +60,7 @@ def content_words(text: str, language: str = "en") -> frozenset[str]:
 
 
 def wording_key(question: str) -> tuple[str, ...]:
-    """Return what two questions share if they only differ in small words, case, endings and order.
+    """Return a key that is equal for questions that differ only in small words, case, endings or order.
 
     A question that may train must not share it with one of a held-out split. Of a question of nothing but small words,
     such as "Who is it?", it is the question itself.

@@ -169,8 +169,8 @@ def _voters(people: str, keys: KeyStore) -> list[str]:
         return names
     raise SettingsError(
         f"No valid key that may vote has the name {', '.join(unable)}." if unable else "Nobody is named.",
-        f"with commas between: {', '.join(able)}",
-        "choose among these, or make a key with `ragtune keys add NAME --role annotator`",
+        f"names of keys with commas between, out of these: {', '.join(able) or 'none yet'}",
+        "name some of them, or make a key with `ragtune keys add NAME --role annotator`",
     )
 
 

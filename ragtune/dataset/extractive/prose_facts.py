@@ -102,7 +102,7 @@ def prose_facts(chunk: Chunk, spans: list[Span], place: str) -> Iterator[Fact]:
 
 
 def heading_facts(chunk: Chunk, place: str) -> Iterator[Fact]:
-    """Yield how to do what the chunk's own heading names, answered by the first sentence below it.
+    """Yield a how-to question for a heading that names an action, answered by the first sentence below it.
 
     Any other heading gives no question: nobody asks what the section “Hours by area” is about.
     """

@@ -54,8 +54,8 @@ _ABSENT_OF_CODE = {
     "absent.subject.change": _ABSENT_OF_SUBJECTS["absent.subject.change"],
 }
 _UNCLEAR_SUBJECT = re.compile(
-    r"^an?\b|\b(?:for|of|in|on|at|with|from|over|around|that|which|whose|another|\w{3,}est|anyone|everyone|people|you"
-    r"|we|others?)\b",
+    r"^an?\b|^(?:the )?(?!(?:request|manifest|digest|forest|harvest|interest|contest|protest)\b)\w{3,}est \w"
+    r"|\b(?:for|of|in|on|at|with|from|over|around|that|which|whose|another|anyone|everyone|people|you|we|others?)\b",
     re.IGNORECASE,
 )
 """Matches subjects that mean something only inside their sentence, such as `the smallest amount`, or nobody's thing."""
@@ -147,8 +147,11 @@ class Passages:
             for word in content_words(text):
                 self._by_word.setdefault(word, set()).add(number)
 
-    def say(self, name: str, words: str) -> bool:
-        """Return whether a passage with all content words of the name has a match of `words`; True if none has them."""
+    def may_answer(self, name: str, words: str) -> bool:
+        """Return whether a passage with all content words of the name has a match of `words`.
+
+        A name that no passage has cannot be looked up, so it counts as answered.
+        """
         numbers = [self._by_word.get(word, set()) for word in content_words(name)]
         mentions = set.intersection(*numbers) if numbers else set[int]()
         return not mentions or any(re.search(words, self.texts[number], re.IGNORECASE) for number in mentions)
@@ -161,15 +164,16 @@ def unanswerable_prose_facts(
 
     Args:
         chunk: the passage that they stand in.
-        terms: what the text explains, such as `a branch`.
+        terms: what the text explains, such as `Capstan`; one with an article such as `a branch` gives no question.
         subjects: what the text says something about, such as `the night shift`.
         place: ` in TITLE`, or "" if the title does not say what the text is about.
         passages: those of all documents.
         seed: chooses the questions.
     """
-    for name in dict.fromkeys([*terms, *subjects]):
+    names = dict.fromkeys([*terms, *subjects])
+    for name in sorted(names, key=lambda each: draw(seed, "absent name", chunk.id, each)):
         groups = _absent_groups(name, is_term=name in terms)
-        absent = [group for group, words in groups.items() if not passages.say(name, words)]
+        absent = [group for group, words in groups.items() if not passages.may_answer(name, words)]
         if absent:
             group = choose(seed, absent, "absent prose", chunk.document_id, name)
             yield Fact("unanswerable.absent", group, *_NO_ANSWER, {"term": name, "place": needed_place(place, name)})

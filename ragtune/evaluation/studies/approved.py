@@ -16,6 +16,8 @@ from ragtune.errors import DatasetError
 from ragtune.evaluation.studies.results import settled_items
 from ragtune.evaluation.studies.store import StudyStore
 from ragtune.evaluation.studies.study import UNANSWERABLE, StudyItem
+from ragtune.text.normal_form import normalize_for_search
+from ragtune.text.segments import split_words
 from ragtune.text.words import wording_key
 
 NEEDED = ("correct", "supported", "complete")
@@ -49,7 +51,7 @@ def approved_pairs(store: StudyStore, name: str, held_out: Collection[str] = ())
     """Return the answers of a study that people settled as correct, supported and complete.
 
     An approved refusal becomes a question without an answer if the study says that the documents do not answer it.
-    A question and another with the same words come once. Raises DatasetError if there is no such study, or if it
+    A question that was rated twice comes once. Raises DatasetError if there is no such study, or if it
     compares two models.
 
     Args:
@@ -64,17 +66,16 @@ def approved_pairs(store: StudyStore, name: str, held_out: Collection[str] = ())
             "a study in which people rated single answers (--mode rating)",
         )
     left_out = {wording_key(question) for question in held_out}
-    pairs: dict[tuple[str, ...], ApprovedPair] = {}
+    pairs: dict[str, ApprovedPair] = {}
     tested = 0
     for _, item, choices in settled_items(store, [name]):
         pair = _pair(item)
         if pair is None or any(choices.get(question) != "yes" for question in NEEDED):
             continue
-        key = wording_key(item.question)
-        if key in left_out:
+        if wording_key(item.question) in left_out:
             tested += 1
         else:
-            pairs.setdefault(key, pair)
+            pairs.setdefault(" ".join(split_words(normalize_for_search(item.question))).casefold(), pair)
     others = len(store.items(name)) - len(pairs) - tested
     return Approved(pairs=tuple(pairs.values()), others=others, held_out=tested)
 
