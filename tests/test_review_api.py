@@ -212,13 +212,15 @@ def test_a_pair_on_which_two_reviewers_disagree_goes_to_a_third_who_settles_it(t
         with served.reviewer("cleo") as cleo, served.reviewer("dan") as dan:
             cleo.post("/assignments", json={"count": 2})
             conflicts = cleo.get("/pairs").json()["pairs"]
-            assert [len(pair["decisions"]) for pair in conflicts] == [2, 2]
+            assert [pair["decisions"] for pair in conflicts] == [[], []], "a third reviewer judges blind"
             dan.post("/assignments", json={"count": 2})
             assert all(len(pair["decisions"]) < 2 for pair in dan.get("/pairs").json()["pairs"])
             for pair in conflicts:
                 cleo.post("/decisions", json={"key": pair["key"], "verdict": "reject"})
             progress = cleo.get("/progress").json()
+            shown = {pair["key"]: pair["decisions"] for pair in cleo.get("/pairs?show=all").json()["pairs"]}
         assert (progress["conflicts"], progress["rejected"]) == (0, 2)
+        assert [len(shown[pair["key"]]) for pair in conflicts] == [3, 3]
     finally:
         served.close()
 

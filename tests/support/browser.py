@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException, WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -24,6 +24,8 @@ WIDE, NARROW = (1280, 900), (390, 844)
 """Sizes of a window: a laptop, and a phone."""
 _PATIENCE_SECONDS = 60
 """How long a test waits for a page. It is long because the tests share a busy machine; a page takes milliseconds."""
+_GONE = "does not belong to the document"
+"""What chromedriver says, instead of that the element is stale, if the page changes while it reads the element."""
 Found = TypeVar("Found")
 
 
@@ -85,6 +87,9 @@ class Browser:
                     return found
             except (NoSuchElementException, StaleElementReferenceException):
                 found = None
+            except WebDriverException as error:
+                if _GONE not in str(error):
+                    raise
             time.sleep(0.05)
         raise AssertionError(f"waited for {what}; the page shows: {self.driver.find_element(By.TAG_NAME, 'body').text}")
 
