@@ -221,7 +221,7 @@ def test_a_reviewer_with_pairs_left_judges_a_conflict_blind_and_sees_what_others
             assert leading not in browser.text("main"), leading
         browser.check()
         browser.press("a")
-        browser.shows("No pair has as many verdicts as it needs and no majority.")
+        browser.shows("No pair is in conflict: each one with enough verdicts has a majority.")
         browser.open(f"/console/reviews?show=decided&key={pair_key(disputed)}")
         browser.shows("bob: reject", "#pair")
         browser.open("/console/reviews")
